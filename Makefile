@@ -1,0 +1,24 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else.
+# TORCH chooses the torch requirement: TORCH="torch" takes the current CUDA build.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+DEMO_MINUTES ?= 5
+
+.PHONY: demo test lint
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/installed
+	$(VENV)/bin/tds_demo --minutes $(DEMO_MINUTES) --root demo
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: $(VENV)/installed lint
+	$(VENV)/bin/python -m pytest

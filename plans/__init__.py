@@ -1,0 +1,1 @@
+"""The deciding floor: pure functions over numbers. No torch, and no image is read here."""

@@ -1,0 +1,175 @@
+"""`Plan`: every decision about a data set, typed, frozen, versioned; read from and written to `plan.json`."""
+
+from math import prod
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from plans.records import Millimetres, Record, Voxels
+
+PLAN_VERSION = 1
+Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
+
+
+def plan_file(preset: str) -> str:
+    """The file of a preset's plan in the preprocessed folder; presets share the stored cases."""
+    return "plan.json" if preset == "default" else f"plan_{preset}.json"
+
+
+class ChannelPlan(Record):
+    """How one input channel is normalised (nnU-Net's intensity schemes)."""
+
+    name: str
+    scheme: Scheme
+    foreground_only: bool = False  # z-score inside the nonzero mask alone (nnU-Net's mask rule)
+    mean: float = 0.0  # of foreground voxels over the data set, in the channel's own units (HU for CT)
+    std: float = Field(1.0, gt=0)
+    low: float = 0.0  # 0.5 percentile of foreground voxels
+    high: float = 0.0  # 99.5 percentile of foreground voxels
+
+
+class LabelPlan(Record):
+    """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
+
+    name: str
+    value: int  # the value in the user's files
+
+
+class Stage(Record):
+    """One resolution level of the network, from fine to coarse."""
+
+    stride: Voxels  # relative to the stage before; (1, 1, 1) for the first
+    kernel: Voxels  # 3 along an axis, or 1 while that axis is still much coarser than the others
+    width: int = Field(gt=0)  # feature channels
+    blocks: int = Field(gt=0)  # residual blocks
+    attention: bool = False  # self-attention (denoiser stages alone)
+
+
+class LatentPlan(Record):
+    """The label latent lives on the grid of `Plan.stages[level]`."""
+
+    level: int = Field(ge=1)
+    channels: int = Field(gt=0)  # k
+
+
+class DiffusionPlan(Record):
+    """The diffusion process and how it is trained (DESIGN section 4.4)."""
+
+    timesteps: int = Field(1000, gt=1)  # T
+    terminal_share: float = Field(0.5, ge=0, le=1)  # share of training samples with t = T exactly
+    recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
+    skip_dropout: float = Field(0.3, ge=0, le=1)  # share of samples whose decoder sees no image skips
+
+
+class TextPlan(Record):
+    """The text encoder whose vectors the model reads."""
+
+    encoder: str  # "bundled", a hub name, or a local folder
+    width: int = Field(gt=0)  # d_t
+
+
+class TrainingPlan(Record):
+    """Optimisation settings."""
+
+    epochs: int = Field(gt=0)
+    iterations_per_epoch: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warmup: float = Field(ge=0, lt=1)  # share of all iterations with a linearly rising learning rate
+    ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
+    foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
+
+
+class MemoryPlan(Record):
+    """Estimates, in GB (1e9 bytes), and the budget that they had to meet."""
+
+    budget_gb: float = Field(gt=0)
+    training_gb: float = Field(gt=0)  # weights, optimiser and activations of one training batch
+    prediction_gb: float = Field(gt=0)  # one window
+    ram_gb: float = Field(gt=0)  # host memory while predicting a case of the largest size seen
+    disk_gb: float = Field(gt=0)  # stored cases of the whole data set
+
+
+class LowResolutionPlan(Record):
+    """What a low-resolution model would look like (nnU-Net's 3d_lowres rule); not trainable yet."""
+
+    spacing: Millimetres
+    median_shape: Voxels
+    patch: Voxels
+    windows_full: int  # windows of a median case at full resolution, overlap 0.5
+    windows_low: int
+    note: str
+
+
+class Decision(Record):
+    """One row of the table of reasons."""
+
+    name: str
+    value: str
+    reason: str  # the rule and the numbers behind it
+
+
+class Plan(Record):
+    """Everything that preprocessing, training and prediction need to know. Axis order (D, H, W) = (z, y, x)."""
+
+    version: Literal[1] = PLAN_VERSION
+    preset: Literal["default", "unet"]
+    dataset: str  # folder name, e.g. Dataset004_Hippocampus
+    device: Literal["gpu", "cpu"]  # what the budget was made for
+    channels: tuple[ChannelPlan, ...] = Field(min_length=1)
+    labels: tuple[LabelPlan, ...] = Field(min_length=1)
+    spacing: Millimetres  # target spacing
+    median_shape: Voxels  # median case after cropping and resampling to `spacing`
+    crop_to_nonzero: bool = True
+    patch: Voxels
+    batch: int = Field(gt=0)
+    stages: tuple[Stage, ...] = Field(min_length=2)
+    latent: LatentPlan
+    diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent
+    text: TextPlan
+    training: TrainingPlan
+    mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right
+    memory: MemoryPlan
+    low_resolution: LowResolutionPlan | None = None
+    reasons: tuple[Decision, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder of results that belongs to this plan."""
+        return self.preset
+
+    @property
+    def latent_stride(self) -> Voxels:
+        """Voxels of the image per position of the latent grid."""
+        return self.stride_at(self.latent.level)
+
+    @property
+    def total_stride(self) -> Voxels:
+        """Voxels of the image per position of the coarsest stage."""
+        return self.stride_at(len(self.stages) - 1)
+
+    def stride_at(self, level: int) -> Voxels:
+        """Cumulative stride of stage `level` against the image."""
+        return tuple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "Plan":
+        if self.latent.level > len(self.stages) - 1:
+            raise ValueError(f"latent.level {self.latent.level} is beyond the last of {len(self.stages)} stages")
+        if self.stages[0].stride != (1, 1, 1):
+            raise ValueError(f"stages.0.stride must be (1, 1, 1), found {self.stages[0].stride}")
+        if any(value <= 0 for value in (*self.spacing, *self.patch, *self.median_shape)):
+            raise ValueError("spacing, patch and median_shape must be positive")
+        if any(stride not in (1, 2) for stage in self.stages for stride in stage.stride):
+            raise ValueError("strides must be 1 or 2")
+        if any(kernel not in (1, 3) for stage in self.stages for kernel in stage.kernel):
+            raise ValueError("kernels must be 1 or 3")
+        if any(size % stride for size, stride in zip(self.patch, self.total_stride, strict=True)):
+            raise ValueError(f"patch {self.patch} is not divisible by the strides {self.total_stride}")
+        values = [label.value for label in self.labels]
+        names = [label.name for label in self.labels]
+        if len(set(values)) < len(values) or len(set(names)) < len(names) or 0 in values:
+            raise ValueError("labels need distinct names and distinct values other than 0")
+        if len(set(self.mirror_axes)) < len(self.mirror_axes):
+            raise ValueError("mirror_axes lists an axis twice")
+        return self

@@ -1,0 +1,71 @@
+"""Every JSON file of the project is a `Record`: typed, frozen, refused by field name when it does not fit."""
+
+import json
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from plans.errors import UserError
+
+Voxels = tuple[int, int, int]
+"""Three whole numbers in the axis order (D, H, W) = (z, y, x)."""
+Millimetres = tuple[float, float, float]
+"""Three lengths in mm in the axis order (D, H, W) = (z, y, x)."""
+
+
+class Record(BaseModel):
+    """A frozen record; unknown fields are refused, so that a typing mistake in a hand-edited file is seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a JSON file; `UserError` names the file and each field that does not fit."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"{path} does not exist.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}.") from None
+        return cls.parse_json(text, str(path))
+
+    @classmethod
+    def parse_json(cls, text: str, source: str) -> Self:
+        """Validate JSON text; `UserError` names `source` and the line or each field that does not fit."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{source} is no valid JSON (line {error.lineno}): {error.msg}.") from None
+        return cls.parse(data, source)
+
+    @classmethod
+    def parse(cls, data: object, source: str) -> Self:
+        """Validate a decoded JSON value; `UserError` names `source` and each field that does not fit."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
+
+    def write(self, path: Path) -> None:
+        """Write as JSON, under a temporary name first, so that a reader never sees half a file."""
+        write_atomically(path, self.model_dump_json(indent=1) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` through a temporary name in the same folder and a rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _explain(fault: dict, source: str) -> str:
+    field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."

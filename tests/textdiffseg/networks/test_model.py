@@ -1,0 +1,165 @@
+import pytest
+import torch
+
+from plans.plan import (
+    ChannelPlan,
+    DiffusionPlan,
+    LabelPlan,
+    LatentPlan,
+    MemoryPlan,
+    Plan,
+    Stage,
+    TextPlan,
+    TrainingPlan,
+)
+from textdiffseg.networks.label_autoencoder import normalise_channels
+from textdiffseg.networks.model import build_model
+from textdiffseg.queries import Queries
+
+TEXT_WIDTH = 12
+
+
+def make_plan(preset="default", strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 2, 2)), labels=2):
+    stages = tuple(
+        Stage(stride=stride, kernel=(3, 3, 3), width=8 * (i + 1), blocks=1, attention=i >= 2)
+        for i, stride in enumerate(strides)
+    )
+    return Plan(
+        preset=preset,
+        dataset="Dataset001_Test",
+        device="cpu",
+        channels=(ChannelPlan(name="MRI", scheme="zscore"), ChannelPlan(name="CT", scheme="ct")),
+        labels=tuple(LabelPlan(name=f"organ {i}", value=i) for i in range(1, labels + 1)),
+        spacing=(1.0, 1.0, 1.0),
+        median_shape=(16, 16, 16),
+        patch=(8, 16, 16),
+        batch=2,
+        stages=stages,
+        latent=LatentPlan(level=2, channels=4),
+        diffusion=None if preset == "unet" else DiffusionPlan(),
+        text=TextPlan(encoder="bundled", width=TEXT_WIDTH),
+        training=TrainingPlan(
+            epochs=1,
+            iterations_per_epoch=1,
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            warmup=0.1,
+            ema=0.99,
+            foreground_share=0.33,
+        ),
+        mirror_axes=(0, 1, 2),
+        memory=MemoryPlan(budget_gb=1, training_gb=1, prediction_gb=1, ram_gb=1, disk_gb=1),
+    )
+
+
+def make_queries(labels, seed=0, tokens=6):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.tensor(labels)
+    batch, count = labels.shape
+    return Queries(
+        labels,
+        torch.randn(batch, count, TEXT_WIDTH, generator=generator),
+        torch.randn(batch, tokens, TEXT_WIDTH, generator=generator),
+        torch.ones(batch, tokens, dtype=torch.bool),
+    )
+
+
+@pytest.fixture(params=["default", "unet"])
+def model(request):
+    torch.manual_seed(0)
+    return build_model(make_plan(request.param)).eval()
+
+
+@torch.no_grad()
+def run(model, image, queries, z_t, t):
+    z_i, skips = model.encode_image(image)
+    return model.decode(model.denoise(z_t, t, model.fuse(z_i, queries)), skips, queries)
+
+
+def test_shapes_follow_the_plan(model):
+    image = torch.randn(2, 2, 8, 16, 16)
+    z_i, skips = model.encode_image(image)
+    assert z_i.shape == (2, 24, 2, 4, 4)
+    assert [skip.shape[1:] for skip in skips] == [(8, 8, 16, 16), (16, 4, 8, 8)]
+    logits = run(model, image, make_queries([[1, 2], [2, 1]]), torch.randn(2, 4, 2, 4, 4), torch.tensor([1000, 3]))
+    assert logits.shape == (2, 3, 8, 16, 16)
+
+
+def test_a_batch_equals_its_items_one_by_one(model):
+    image, z_t, t = torch.randn(2, 2, 8, 16, 16), torch.randn(2, 4, 2, 4, 4), torch.tensor([1000, 3])
+    queries = make_queries([[1, 2], [2, 1]])
+    together = run(model, image, queries, z_t, t)
+    for i in range(2):
+        one = Queries(*(part[i : i + 1] for part in vars(queries).values()))
+        apart = run(model, image[i : i + 1], one, z_t[i : i + 1], t[i : i + 1])
+        torch.testing.assert_close(apart[0], together[i], atol=1e-4, rtol=1e-4)
+
+
+def test_padded_slots_and_masked_tokens_change_nothing(model):
+    image, z_t, t = torch.randn(1, 2, 8, 16, 16), torch.randn(1, 4, 2, 4, 4), torch.tensor([1000])
+    queries = make_queries([[1]])
+    padded = Queries(
+        torch.tensor([[1, 0]]),
+        torch.cat((queries.vectors, torch.randn(1, 1, TEXT_WIDTH)), dim=1),
+        torch.cat((queries.tokens, torch.randn(1, 3, TEXT_WIDTH)), dim=1),
+        torch.cat((queries.token_mask, torch.zeros(1, 3, dtype=torch.bool)), dim=1),
+    )
+    expected, found = run(model, image, queries, z_t, t), run(model, image, padded, z_t, t)
+    torch.testing.assert_close(found[:, :2], expected, atol=1e-5, rtol=1e-5)
+    assert (found[:, 2].softmax(0).max() <= 1) and (found.softmax(1)[:, 2] == 0).all()
+
+
+def test_the_words_decide_which_slot_is_which(model):
+    """Asking in another order gives the same logits in that order: text is the classifier."""
+    image, z_t, t = torch.randn(1, 2, 8, 16, 16), torch.randn(1, 4, 2, 4, 4), torch.tensor([1000])
+    queries = make_queries([[1, 2]])
+    swapped = Queries(queries.labels.flip(1), queries.vectors.flip(1), queries.tokens, queries.token_mask)
+    torch.testing.assert_close(
+        run(model, image, swapped, z_t, t)[:, [0, 2, 1]], run(model, image, queries, z_t, t), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_every_parameter_is_used_in_training(model):
+    from textdiffseg.diffusion.schedule import Schedule
+    from textdiffseg.training.step import draw_for, losses
+
+    torch.manual_seed(3)
+    model.train()
+    for parameter in model.parameters():  # zero-initialised layers hide what lies before them
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    slots = torch.randint(0, 3, (2, 8, 16, 16))
+    draws = draw_for(model, 2, torch.Generator().manual_seed(1))
+    queries = make_queries([[1, 2], [2, 1]])
+    losses(model, Schedule(1000), torch.randn(2, 2, 8, 16, 16), slots, queries, draws).total.backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert idle == []
+
+
+def test_label_encoder_is_independent_of_the_number_of_labels():
+    """The same painted map gives the same latent, however many other labels there are or are asked for."""
+    torch.manual_seed(0)
+    few, many = build_model(make_plan(labels=2)), build_model(make_plan(labels=120))
+    assert {n: p.shape for n, p in few.named_parameters()} == {n: p.shape for n, p in many.named_parameters()}
+    many.load_state_dict(few.state_dict())
+    wide = make_queries([list(range(1, 121))], tokens=6)
+    narrow = Queries(torch.tensor([[7, 90]]), wide.vectors[:, [6, 89]], wide.tokens, wide.token_mask)
+    label_map = torch.zeros(1, 8, 16, 16, dtype=torch.int64)
+    label_map[0, 2:5, 3:9, 4:8], label_map[0, 5:, 9:, 9:] = 7, 90
+    z_narrow = few.encode_labels(narrow.slots(label_map), narrow)
+    z_wide = many.encode_labels(wide.slots(label_map), wide)
+    torch.testing.assert_close(z_wide, z_narrow)
+
+
+def test_latent_is_normalised_over_channels_at_each_position():
+    z = normalise_channels(5 + 3 * torch.randn(2, 8, 3, 4, 5))
+    torch.testing.assert_close(z.mean(1), torch.zeros(2, 3, 4, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(z.square().mean(1), torch.ones(2, 3, 4, 5), atol=1e-4, rtol=0)
+    flat = torch.zeros(1, 8, 1, 1, 1)
+    assert torch.isfinite(normalise_channels(flat)).all()
+
+
+def test_slots_of_queries():
+    queries = make_queries([[5, 2], [1, 0]])
+    label_map = torch.tensor([[0, 1, 2, 5, -1], [0, 1, 2, 5, -1]]).view(2, 1, 1, 5)
+    expected = torch.tensor([[0, 0, 2, 1, -1], [0, 1, 0, 0, -1]]).view(2, 1, 1, 5)
+    assert torch.equal(queries.slots(label_map), expected)

@@ -1,0 +1,1 @@
+"""The doing floor: imaging, preprocessing, data, text, networks, diffusion, training, inference, evaluation."""

@@ -1,0 +1,1 @@
+"""The equations of the diffusion process, and nothing else."""

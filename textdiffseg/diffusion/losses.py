@@ -1,0 +1,47 @@
+"""The losses: Dice + cross-entropy of a segmentation, and the squared error of a latent."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -1
+
+
+def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy + (1 - Dice), as nnU-Net weighs them (1 : 1).
+
+    logits (B, 1 + Q, D, H, W); slots (B, D, H, W) int64 with 0 background, q + 1 the label of slot q, -1 ignored;
+    labels (B, Q) the label number 1..N of each slot, 0 where padded; weight (B,) of each sample, default 1.
+    """
+    weight = torch.ones(len(logits), device=logits.device) if weight is None else weight
+    log_p = F.log_softmax(logits.float(), dim=1)
+    known = slots >= 0
+    entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
+    voxels = known.flatten(1).sum(1).clamp(min=1)
+    cross_entropy = (entropy.flatten(1).sum(1) / voxels * weight).sum() / weight.sum().clamp(min=1e-6)
+    return cross_entropy + 1 - soft_dice(log_p.exp(), slots, labels, weight)
+
+
+def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """Dice of the batch, summed by label number and never by slot, then averaged over the labels asked for.
+
+    A label takes part where it is asked for; its sums run over all samples that ask for it (nnU-Net's batch Dice),
+    so that a slot that means the liver in one sample and the spleen in the next mixes nothing.
+    """
+    slot = torch.arange(1, probabilities.shape[1], device=slots.device).view(1, -1, 1)
+    flat = slots.flatten(1).unsqueeze(1)
+    p = probabilities.flatten(2)[:, 1:] * (flat >= 0)
+    true = flat == slot  # (B, Q, voxels)
+    shares = torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype)))  # (3, B, Q)
+    shares = (shares * weight.view(1, -1, 1)).flatten(1)  # (3, B * Q)
+    sums = shares.new_zeros(3, int(labels.max()) + 1).index_add_(1, labels.flatten(), shares)
+    asked = torch.zeros(sums.shape[1], dtype=torch.bool, device=labels.device)
+    asked[labels.flatten()] = True
+    asked[0] = False
+    intersection, predicted, present = sums[:, asked]
+    return ((2 * intersection + 1) / (predicted + present + 1)).mean()
+
+
+def latent_loss(z_0_hat: Tensor, z_0: Tensor) -> Tensor:
+    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4)."""
+    return F.mse_loss(z_0_hat.float(), z_0.detach().float())

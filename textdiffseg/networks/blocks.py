@@ -1,0 +1,95 @@
+"""The blocks that every network here is made of; features are (B, C, D, H, W)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plans.records import Voxels
+
+
+def normalisation(width: int) -> nn.GroupNorm:
+    """Group normalisation with up to eight groups; torch's CPU kernel is eight times faster than InstanceNorm3d's."""
+    return nn.GroupNorm(math.gcd(8, width), width)
+
+
+def convolution(width_in: int, width_out: int, kernel: Voxels, stride: Voxels = (1, 1, 1)) -> nn.Conv3d:
+    """A convolution that keeps the grid, or divides it by `stride`."""
+    return nn.Conv3d(width_in, width_out, kernel, stride, padding=tuple(size // 2 for size in kernel))
+
+
+class ConvBlock(nn.Sequential):
+    """Convolution, normalisation, activation."""
+
+    def __init__(self, width_in: int, width_out: int, kernel: Voxels, stride: Voxels = (1, 1, 1)):
+        super().__init__(
+            convolution(width_in, width_out, kernel, stride),
+            normalisation(width_out),
+            nn.LeakyReLU(0.01, inplace=True),
+        )
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv(act(norm(conv(x))))), activated; a time vector, where given, scales and shifts the second norm."""
+
+    def __init__(self, width: int, kernel: Voxels, time_width: int | None = None):
+        super().__init__()
+        self.first = ConvBlock(width, width, kernel)
+        self.second = convolution(width, width, kernel)
+        self.norm = normalisation(width)
+        self.film = None if time_width is None else nn.Linear(time_width, 2 * width)
+        if self.film is not None:
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
+
+    def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
+        """x (B, C, D, H, W), time (B, time_width) -> (B, C, D, H, W)."""
+        h = self.norm(self.second(self.first(x)))
+        if self.film is not None:
+            scale, shift = self.film(time)[..., None, None, None].chunk(2, dim=1)
+            h = h * (1 + scale) + shift
+        return F.leaky_relu(x + h, 0.01)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose queries are the positions of a grid, added to the grid.
+
+    Keys and values come from `context` (B, S, context_width), or from the grid itself where that is None.
+    """
+
+    def __init__(self, width: int, context_width: int | None = None, head_width: int = 32):
+        super().__init__()
+        self.heads = max(1, width // head_width)
+        self.norm = normalisation(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(context_width or width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, C, d, h, w); mask (B, S) is True where a context token may be attended to."""
+        grid = self.norm(x).flatten(2).transpose(1, 2)
+        query = self._split(self.query(grid))
+        key, value = (self._split(part) for part in self.key_value(grid if context is None else context).chunk(2, -1))
+        attention_mask = None if mask is None else mask[:, None, None, :]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
+        out = self.out(attended.transpose(1, 2).flatten(2))
+        return x + out.transpose(1, 2).reshape(x.shape)
+
+    def _split(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, head width)
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoidal embedding of t / T, followed by a small perceptron."""
+
+    def __init__(self, width: int, timesteps: int):
+        super().__init__()
+        self.timesteps = timesteps
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), width // 2)), persistent=False)
+        self.perceptron = nn.Sequential(nn.Linear(width // 2 * 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t (B,) int64 -> (B, width)."""
+        angles = (t.float() / self.timesteps)[:, None] * self.frequencies
+        return self.perceptron(torch.cat((angles.sin(), angles.cos()), dim=1))

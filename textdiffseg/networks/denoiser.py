@@ -1,0 +1,58 @@
+"""The denoiser f: a U-Net on the latent grid, [z_t, z_it] and t -> z_0_hat. It is the deep part of the model:
+the image encoder runs once a window, only this repeats."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from plans.plan import Stage
+from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, TimeEmbedding, convolution
+
+
+class TimedStage(nn.Module):
+    """Residual blocks that know the time, then self-attention where the plan asks for it."""
+
+    def __init__(self, stage: Stage, time_width: int, blocks: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(stage.width, stage.kernel, time_width) for _ in range(blocks))
+        self.attention = Attention(stage.width) if stage.attention else None
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x (B, C, d, h, w), time (B, time_width) -> (B, C, d, h, w)."""
+        for block in self.blocks:
+            x = block(x, time)
+        return x if self.attention is None else self.attention(x)
+
+
+class Denoiser(nn.Module):
+    """U-Net over `stages`, the first of which is the latent grid."""
+
+    def __init__(self, stages: tuple[Stage, ...], condition_width: int, latent_channels: int, timesteps: int):
+        super().__init__()
+        time_width = 4 * stages[0].width
+        self.time = TimeEmbedding(time_width, timesteps)
+        self.enter = ConvBlock(latent_channels + condition_width, stages[0].width, stages[0].kernel)
+        self.down = nn.ModuleList(TimedStage(stage, time_width, stage.blocks) for stage in stages)
+        self.pool = nn.ModuleList(
+            ConvBlock(fine.width, coarse.width, coarse.kernel, coarse.stride)
+            for fine, coarse in itertools.pairwise(stages)
+        )
+        self.rise = nn.ModuleList(
+            nn.ConvTranspose3d(coarse.width, fine.width, coarse.stride, coarse.stride)
+            for fine, coarse in itertools.pairwise(stages)
+        )
+        self.up = nn.ModuleList(TimedStage(stage, time_width, 1) for stage in stages[:-1])
+        self.out = convolution(stages[0].width, latent_channels, (1, 1, 1))
+
+    def forward(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:
+        """z_t (B, k, d, h, w), t (B,), z_it (B, c, d, h, w) -> z_0_hat (B, k, d, h, w) float32."""
+        time = self.time(t)
+        x = self.enter(torch.cat((z_t.to(z_it.dtype), z_it), dim=1))
+        features = []
+        for level, stage in enumerate(self.down):
+            x = stage(self.pool[level - 1](x) if level else x, time)
+            features.append(x)
+        for level in reversed(range(len(self.up))):
+            x = self.up[level](self.rise[level](x) + features[level], time)
+        return self.out(x).float()

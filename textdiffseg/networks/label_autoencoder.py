@@ -1,0 +1,96 @@
+"""The label map to its latent z_0, and a latent back to per-label logits, both by way of the labels' words.
+
+The encoder sees a map *painted with words*: each voxel carries a projection of its label's vector e_q, so its input
+is as wide for two labels as for two hundred. In the decoder text is the classifier: logits_q = <g, H e_q> + b(e_q).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plans.plan import Stage
+from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, convolution
+from textdiffseg.queries import Queries
+
+PAINT_WIDTH = 8
+PADDED_LOGIT = -1e4
+
+
+def normalise_channels(z: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Mean 0 and variance 1 over the k channels of each latent position, in float32, without affine parameters.
+
+    Independent of patch, batch and rank: a patch of pure background is coded as safely as a lesion.
+    """
+    z = z.float()
+    z = z - z.mean(dim=1, keepdim=True)
+    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + epsilon)
+
+
+class LabelEncoder(nn.Module):
+    """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder at half its widths."""
+
+    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int):
+        super().__init__()
+        self.paint = nn.Linear(text_width, PAINT_WIDTH)
+        self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
+        coarse = stages[1:]
+        widths = (PAINT_WIDTH, *(max(8, stage.width // 2) for stage in coarse))
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(ConvBlock(width_in, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
+                for width_in, width, stage in zip(widths, widths[1:], coarse, strict=False)
+            )
+        )
+        self.out = nn.Conv3d(widths[-1], latent_channels, 1)
+
+    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
+        """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""
+        paint = self.paint(queries.vectors)  # (B, Q, p)
+        paint = torch.cat((self.background.expand(len(paint), 1, -1).to(paint.dtype), paint), dim=1)
+        offset = torch.arange(len(paint), device=slots.device).view(-1, 1, 1, 1) * paint.shape[1]
+        painted = F.embedding(slots.clamp(min=0) + offset, paint.flatten(0, 1)).movedim(-1, 1).contiguous()
+        return normalise_channels(self.out(self.stages(painted)))
+
+
+class LabelDecoder(nn.Module):
+    """z_0 and the image's skips -> logits of background and of each label asked for."""
+
+    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int):
+        super().__init__()
+        fine = stages[-2::-1]  # from the stage above the latent grid up to the image's own grid
+        self.enter = nn.Sequential(
+            convolution(latent_channels, stages[-1].width, stages[-1].kernel),
+            ResidualBlock(stages[-1].width, stages[-1].kernel),
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose3d(coarse.width, stage.width, coarse.stride, coarse.stride)
+            for coarse, stage in zip(stages[:0:-1], fine, strict=True)
+        )
+        self.blocks = nn.ModuleList(ResidualBlock(stage.width, stage.kernel) for stage in fine)
+        self.classifier = TextClassifier(stages[0].width, text_width)
+
+    def forward(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
+        """z_0 (B, k, d, h, w), skips finest first or None for none -> logits (B, 1 + Q, D, H, W) float32."""
+        h = self.enter(z_0)
+        for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True), start=1):
+            h = up(h)
+            h = block(h if skips is None else h + skips[-level])
+        return self.classifier(h, queries)
+
+
+class TextClassifier(nn.Module):
+    """logits_q = <g, H e_q> + b(e_q); background has a learned vector of its own."""
+
+    def __init__(self, width: int, text_width: int):
+        super().__init__()
+        self.head = nn.Linear(text_width, width + 1)  # H and b
+        self.background = nn.Parameter(torch.randn(width + 1) * 0.1)
+
+    def forward(self, g: Tensor, queries: Queries) -> Tensor:
+        """g (B, c, D, H, W) -> logits (B, 1 + Q, D, H, W) float32; padded slots get PADDED_LOGIT."""
+        head = self.head(queries.vectors)
+        silent = F.pad(torch.zeros_like(head[:1, :1, :-1]), (0, 1), value=PADDED_LOGIT)
+        head = torch.where(queries.mask.unsqueeze(2), head, silent)
+        head = torch.cat((self.background.expand(len(head), 1, -1).to(head.dtype), head), dim=1)  # (B, 1 + Q, c + 1)
+        weight, bias = head[..., :-1].to(g.dtype), head[..., -1:].float()
+        return (torch.bmm(weight, g.flatten(2)).float() + bias).unflatten(2, g.shape[2:])

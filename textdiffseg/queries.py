@@ -1,0 +1,46 @@
+"""`Queries`: what a batch is asked for, in vectors; made by `text`, read by `networks`, which know only this."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The labels asked for, one slot each; samples that ask for fewer than Q labels are padded.
+
+    Slot q of these tensors is class q + 1 of the network's output; class 0 is background.
+    """
+
+    labels: Tensor  # (B, Q) int64: label number 1..N of each slot, 0 where padded
+    vectors: Tensor  # (B, Q, d_t) float32: one pooled vector a label, e_q
+    tokens: Tensor  # (B, S, d_t) float32: the tokens of all labels asked for, one after the other
+    token_mask: Tensor  # (B, S) bool: True where a token is real
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, Q) bool: True where a slot is asked for."""
+        return self.labels > 0
+
+    def to(self, device: torch.device | str) -> "Queries":
+        """The same queries on another device."""
+        return Queries(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def expand(self, batch: int) -> "Queries":
+        """Queries of one sample (B = 1) repeated for a batch of windows."""
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Queries(*(part.expand(batch, *part.shape[1:]) for part in parts))
+
+    def slots(self, label_map: Tensor) -> Tensor:
+        """Label numbers (B, D, H, W) to slots: 0 background or not asked for, q + 1 asked for in slot q.
+
+        Negative values (ignore) stay as they are.
+        """
+        count = int(max(label_map.max(), self.labels.max())) + 1
+        table = torch.zeros(len(label_map), count, dtype=torch.int64, device=label_map.device)
+        order = torch.arange(1, self.labels.shape[1] + 1, device=label_map.device).expand_as(self.labels)
+        table.scatter_(1, self.labels, order * self.mask)
+        table[:, 0] = 0
+        flat = label_map.flatten(1).long()
+        return torch.where(flat < 0, flat, table.gather(1, flat.clamp(min=0))).view(label_map.shape)
