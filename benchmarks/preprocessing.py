@@ -1,0 +1,108 @@
+"""Planning and preprocessing the 208 hippocampus cases, against nnU-Net's command, same cases, same processes.
+
+Prints JSON: seconds of each run, medians, and their ratio. The bar: at most a third of nnU-Net's wall time.
+
+    python benchmarks/preprocessing.py [--data DIR] [--nnunet-env VENV] [--repeats 3]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+NNUNET = "nnunetv2==2.8.1"
+BAR = 1 / 3
+DATASET = "Dataset004_Hippocampus"
+
+
+def main() -> None:
+    """Run both commands in turn and print the figures."""
+    here = Path(__file__).resolve().parents[1]
+    shared = Path(os.environ.get("TDS_SHARED_DATA", here.parent / "shared" / "data"))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=shared / DATASET, help="the raw data set")
+    parser.add_argument("--nnunet-env", type=Path, help=f"virtual environment with {NNUNET} (default: one is made)")
+    parser.add_argument("--torch", default="torch==2.13.0", help="torch requirement of an environment made here")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        raw = work / "raw" / DATASET
+        link_data_set(args.data, raw)
+        environment = args.nnunet_env or make_environment(work / "nnunet", args.torch)
+        ours, theirs = [], []
+        for repeat in range(args.repeats):
+            ours.append(run_ours(work, repeat, args.workers))
+            theirs.append(run_nnunet(environment, work, repeat, args.workers))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    report = {
+        "cases": len(list((args.data / "labelsTr").glob("*.nii.gz"))),
+        "workers": args.workers,
+        "seconds": [round(value, 2) for value in ours],
+        "nnunet_seconds": [round(value, 2) for value in theirs],
+        "median_seconds": round(statistics.median(ours), 2),
+        "nnunet_median_seconds": round(statistics.median(theirs), 2),
+        "ratio": round(ratio, 3),
+        "bar": round(BAR, 3),
+        "passed": ratio <= BAR,
+    }
+    print(json.dumps(report, indent=1))
+
+
+def link_data_set(source: Path, target: Path) -> None:
+    """A raw data set whose files are links, so that neither command writes into the original."""
+    target.mkdir(parents=True)
+    (target / "dataset.json").write_bytes((source / "dataset.json").read_bytes())
+    for part in ("imagesTr", "labelsTr"):
+        (target / part).mkdir()
+        for path in (source / part).iterdir():
+            (target / part / path.name).symlink_to(path.resolve())
+
+
+def make_environment(folder: Path, torch: str) -> Path:
+    """A virtual environment with nnU-Net."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, torch], check=True)
+    subprocess.run([*install, NNUNET], check=True)
+    return folder
+
+
+def run_ours(work: Path, repeat: int, workers: int) -> float:
+    """Seconds of tds_plan_and_preprocess from nothing."""
+    root = work / f"ours_{repeat}"
+    root.mkdir()
+    (root / "raw").symlink_to(work / "raw")
+    command = [str(Path(sys.executable).parent / "tds_plan_and_preprocess"), "4"]
+    return timed([*command, "--root", str(root), "--workers", str(workers)], {})
+
+
+def run_nnunet(environment: Path, work: Path, repeat: int, workers: int) -> float:
+    """Seconds of nnUNetv2_plan_and_preprocess from nothing."""
+    folders = {
+        "nnUNet_raw": str(work / "raw"),
+        "nnUNet_preprocessed": str(work / f"theirs_{repeat}"),
+        "nnUNet_results": str(work / "results"),
+    }
+    command = [str(environment / "bin" / "nnUNetv2_plan_and_preprocess"), "-d", "4", "-c", "3d_fullres"]
+    return timed([*command, "-np", str(workers), "-npfp", str(workers)], folders)
+
+
+def timed(command: list[str], environment: dict[str, str]) -> float:
+    """Wall seconds of a command that must succeed."""
+    start = time.perf_counter()
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

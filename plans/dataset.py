@@ -1,0 +1,158 @@
+"""`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from pydantic import Field
+
+from plans.errors import UserError
+from plans.folders import find_dataset, find_folder
+from plans.header import Header, channels_of, file_ending_of, labels_of
+from plans.plan import LabelPlan
+from plans.records import Record
+
+__all__ = ["Case", "Dataset", "find_dataset", "find_folder", "read_dataset"]
+
+
+class Case(Record):
+    """One scan's files. Several channels in one file (the Decathlon's 4D images) are one path."""
+
+    id: str
+    images: tuple[Path, ...] = Field(min_length=1)  # one a channel
+    label: Path | None = None
+    group: str | None = None  # cases of one group are never split between training and validation
+
+
+class Dataset(Record):
+    """A data set in the raw format."""
+
+    folder: Path
+    name: str  # folder name, e.g. Dataset004_Hippocampus
+    title: str  # e.g. Hippocampus
+    channels: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[LabelPlan, ...] = Field(min_length=1)
+    file_ending: str
+    cases: tuple[Case, ...]  # training
+    test_cases: tuple[Case, ...] = ()
+    description: str = ""
+
+
+def read_dataset(folder: Path) -> Dataset:
+    """Read and check a raw data set; `UserError` lists every fault with its file, field and what to do."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Give the folder that holds dataset.json, imagesTr and labelsTr.")
+    path = folder / "dataset.json"
+    if not path.is_file():
+        inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
+        fields = "channel_names, labels, numTraining, file_ending"
+        raise UserError(f"{path} does not exist; the folder holds {inside}. Write one as nnU-Net's ({fields}).")
+    header, source, faults = Header.read(path), str(path), []
+    channels = channels_of(header, source, faults)
+    labels = labels_of(header, source, faults)
+    ending = file_ending_of(header, _names(folder / "imagesTr"), source, faults)
+    cases = () if faults else _training_cases(folder, header, channels, ending, faults)
+    if faults:
+        raise UserError(*faults)
+    name = folder.resolve().name
+    return Dataset(
+        folder=folder,
+        name=name,
+        title=header.name or name.partition("_")[2] or name,
+        channels=channels,
+        labels=labels,
+        file_ending=ending,
+        cases=cases,
+        test_cases=_test_cases(folder, channels, ending),
+        description=header.description,
+    )
+
+
+def _training_cases(folder, header: Header, channels, ending: str, faults: list[str]) -> tuple[Case, ...]:
+    images, labels = folder / "imagesTr", folder / "labelsTr"
+    groups = {case: str(group) for case, group in (header.group or {}).items()}
+    if header.dataset is not None:
+        files = _listed_files(folder, header, faults)
+    elif not images.is_dir():
+        faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
+        return ()
+    else:
+        listed = [PurePosixPath(entry.get("image", "")).name for entry in header.training or []]
+        names = _names(images) + [name for name in listed if name]
+        found = _group_files(images, names, set(_names(labels)), channels, ending)
+        files = {case: (paths, labels / f"{case}{ending}") for case, paths in found.items()}
+        unused = [name for name in _names(labels) if name.endswith(ending) and name[: -len(ending)] not in files]
+        faults += [f"{labels / name} has no image in {images}. Add the image or remove the label." for name in unused]
+    if not files and not faults:
+        faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
+    for case, (paths, label) in files.items():
+        faults += _case_faults(case, paths, label, channels)
+    faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
+    return tuple(
+        Case(id=case, images=paths, label=label, group=groups.get(case))
+        for case, (paths, label) in sorted(files.items())
+    )
+
+
+def _test_cases(folder: Path, channels, ending: str) -> tuple[Case, ...]:
+    """Test cases whose files are complete; what is missing there concerns no training."""
+    images, labels = folder / "imagesTs", folder / "labelsTs"
+    files = _group_files(images, _names(images), set(_names(labels)), channels, ending)
+    return tuple(
+        Case(id=case, images=paths, label=label if label.is_file() else None)
+        for case, paths in sorted(files.items())
+        if all(path.is_file() for path in paths) and len(paths) in (1, len(channels))
+        for label in [labels / f"{case}{ending}"]
+    )
+
+
+def _listed_files(folder: Path, header: Header, faults: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    files = {}
+    for case, entry in header.dataset.items():
+        images, label = entry.get("images"), entry.get("label")
+        if not isinstance(images, list) or not images or not isinstance(label, str):
+            faults.append(f"{folder / 'dataset.json'}: dataset.{case}: expected images (a list) and label (a path).")
+        else:
+            files[case] = (tuple(folder / str(image) for image in images), folder / label)
+    return files
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder, without hidden files."""
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+
+
+def _group_files(images: Path, names, label_names: set[str], channels, ending: str) -> dict[str, tuple[Path, ...]]:
+    """File names to cases: CASE_0000 a channel each; a plain name is one channel, or all of them in one file."""
+    suffixed: dict[str, set[int]] = {}
+    plain: set[str] = set()
+    for name in names:
+        if not name.endswith(ending):
+            continue
+        stem = name[: -len(ending)]
+        match = re.fullmatch(r"(.+)_(\d{4})", stem)
+        if match and f"{stem}{ending}" not in label_names:
+            suffixed.setdefault(match[1], set()).add(int(match[2]))
+        else:
+            plain.add(stem)
+    cases = {case: (images / f"{case}{ending}",) for case in plain}
+    for case, numbers in suffixed.items():
+        wanted = sorted(numbers | set(range(len(channels))))
+        cases[case] = tuple(images / f"{case}_{number:04d}{ending}" for number in wanted)
+    return dict(sorted(cases.items()))
+
+
+def _case_faults(case: str, paths: tuple[Path, ...], label: Path, channels) -> list[str]:
+    faults = [
+        f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
+        for path in paths
+        if not path.is_file()
+    ]
+    if len(paths) > len(channels):
+        extra = ", ".join(path.name for path in paths[len(channels) :])
+        faults.append(f"case {case}: {extra}: dataset.json names only {len(channels)} channels. Name it or remove it.")
+    elif 1 < len(paths) < len(channels):
+        faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one a channel.")
+    if not label.is_file():
+        faults.append(f"case {case}: {label} is missing. Add the label, or move the images to imagesTs.")
+    return faults

@@ -1,0 +1,88 @@
+"""What is known of a data set before anything is decided: each case's geometry, intensities and structures.
+
+Shapes and spacings are in the canonical orientation, axis order (D, H, W) = (z, y, x), spacings in mm.
+"""
+
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from plans.records import Millimetres, Record, Voxels
+
+
+class LabelFingerprint(Record):
+    """One label in one case."""
+
+    label: int = Field(gt=0)  # label number inside the project, 1..N
+    voxels: int = Field(gt=0)
+    volume_mm3: float = Field(gt=0)
+    thickness_mm: float = Field(gt=0)  # twice the 90th percentile of the distance to the structure's surface
+    extent_mm: Millimetres  # size of the bounding box
+
+
+class CaseFingerprint(Record):
+    """One case, before and after cropping to the nonzero region."""
+
+    case: str
+    shape: Voxels
+    spacing: Millimetres
+    cropped_shape: Voxels
+    intensities: tuple[tuple[float, ...], ...]  # per channel: a sample of foreground voxels
+    labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels here
+    content_hash: str
+
+    @model_validator(mode="after")
+    def _sensible(self) -> "CaseFingerprint":
+        if min(*self.shape, *self.cropped_shape) < 1 or min(self.spacing) <= 0:
+            raise ValueError(f"case {self.case}: shapes and spacing must be positive")
+        return self
+
+    def shape_at(self, spacing: Millimetres) -> Voxels:
+        """The cropped case's shape when resampled to `spacing`, rounded as nnU-Net does."""
+        return tuple(
+            max(1, round(size * old / new))
+            for size, old, new in zip(self.cropped_shape, self.spacing, spacing, strict=True)
+        )
+
+
+class Fingerprint(Record):
+    """All training cases of a data set."""
+
+    version: Literal[1] = 1
+    dataset: str  # folder name
+    cases: tuple[CaseFingerprint, ...] = Field(min_length=1)
+
+    def spacings(self) -> np.ndarray:
+        """(cases, 3) in mm."""
+        return np.array([case.spacing for case in self.cases], dtype=float)
+
+    def cropped_shapes(self) -> np.ndarray:
+        """(cases, 3) in voxels of each case's own grid."""
+        return np.array([case.cropped_shape for case in self.cases], dtype=float)
+
+    def median_shape_at(self, spacing: Millimetres) -> Voxels:
+        """Median shape of the cropped cases after resampling to `spacing`."""
+        median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
+        return tuple(max(1, int(size)) for size in median)
+
+    def largest_shape_at(self, spacing: Millimetres) -> Voxels:
+        """The shape after resampling of the case that has the most voxels then."""
+        return max((case.shape_at(spacing) for case in self.cases), key=np.prod)
+
+    def cropped_share(self) -> float:
+        """Median over cases of the share of voxels that cropping leaves."""
+        return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
+
+    def intensities(self, channel: int) -> np.ndarray:
+        """Foreground samples of one channel over all cases, empty where no case has foreground."""
+        samples = [case.intensities[channel] for case in self.cases if case.intensities]
+        return np.concatenate([np.asarray(sample, dtype=float) for sample in samples]) if samples else np.array([])
+
+    def thickness_mm(self, percentile: float) -> dict[int, float]:
+        """For each label that has voxels anywhere, a percentile over cases of its thickness in mm."""
+        found: dict[int, list[float]] = {}
+        for case in self.cases:
+            for label in case.labels:
+                found.setdefault(label.label, []).append(label.thickness_mm)
+        return {label: float(np.percentile(values, percentile)) for label, values in sorted(found.items())}

@@ -1,0 +1,215 @@
+"""Bytes and multiplications by arithmetic: what a plan costs before any network is built.
+
+The network is written down once as a list of convolutions, each on the grid of a stage; weights, activations and
+multiply-accumulates (MACs) are sums over that list.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+from plans.plan import Plan, Stage
+from plans.records import Voxels
+
+GB = 1e9
+TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
+PAINT_WIDTH = 8  # channels of the painted label map
+BYTES_A_WEIGHT = 20  # float32 weight, gradient, two moments of AdamW, moving average
+# Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
+# On the GPU (bf16 autocast) group normalisation works in float32, and the next convolution keeps a cast as well.
+BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
+BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
+MARGIN = 1.15  # fragments and the workspace of convolutions
+BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
+FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
+RECYCLED = 0.25  # share of the samples whose denoiser runs a second time, without gradients
+
+Device = Literal["gpu", "cpu"]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What the arithmetic needs to know of a network."""
+
+    stages: tuple[Stage, ...]
+    level: int  # of the latent grid
+    latent_channels: int
+    image_channels: int
+    labels: int
+    text_width: int
+    diffusion: bool  # with label encoder, second decoding and recycling
+
+    @property
+    def stride(self) -> Voxels:
+        """Cumulative stride of the coarsest stage."""
+        return self.stride_at(len(self.stages) - 1)
+
+    def stride_at(self, stage: int) -> Voxels:
+        """Cumulative stride of a stage."""
+        return tuple(prod(one.stride[axis] for one in self.stages[: stage + 1]) for axis in range(3))
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution, with its normalisation and activation."""
+
+    stage: int  # the grid it writes to
+    kernel: int  # values of the kernel
+    width_in: int
+    width_out: int
+    passes: float = 1.0  # forward passes in one training iteration
+    kept: float = 1.0  # of these, passes whose activations are kept for the gradient
+    plain: bool = False  # without normalisation and activation
+
+    @property
+    def weights(self) -> int:
+        """Kernel, bias, and the normalisation's scale and shift."""
+        return self.width_out * (self.kernel * self.width_in + (1 if self.plain else 3))
+
+    def bytes_kept(self, device: "Device") -> float:
+        """Activations kept for the gradient, per position of the grid."""
+        table = BYTES_A_PLAIN_VALUE if self.plain else BYTES_A_VALUE
+        return self.kept * self.width_out * table[device]
+
+
+def network_of(plan: Plan) -> Network:
+    """The network of a plan."""
+    return Network(
+        stages=plan.stages,
+        level=plan.latent.level,
+        latent_channels=plan.latent.channels,
+        image_channels=len(plan.channels),
+        labels=len(plan.labels),
+        text_width=plan.text.width,
+        diffusion=plan.diffusion is not None,
+    )
+
+
+def convolutions(net: Network) -> tuple[Convolution, ...]:
+    """All convolutions, in the order image encoder, label encoder, denoiser, label decoder."""
+    encoder = _image_encoder(net)
+    return (*encoder, *(_label_encoder(net) if net.diffusion else ()), *_denoiser(net), *_label_decoder(net))
+
+
+def _residual(stage: int, width: int, kernel: Voxels, count: int = 1, **passes: float) -> list[Convolution]:
+    return [Convolution(stage, prod(kernel), width, width, **passes)] * (2 * count)
+
+
+def _image_encoder(net: Network) -> list[Convolution]:
+    width_in, layers = net.image_channels, []
+    for index, stage in enumerate(net.stages[: net.level + 1]):
+        layers += [Convolution(index, prod(stage.kernel), width_in, stage.width)]
+        layers += _residual(index, stage.width, stage.kernel, stage.blocks)
+        width_in = stage.width
+    return layers
+
+
+def _label_encoder(net: Network) -> list[Convolution]:
+    width_in, layers = PAINT_WIDTH, [Convolution(0, 1, 0, PAINT_WIDTH, plain=True)]
+    for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
+        width = max(8, stage.width // 2)
+        layers += [Convolution(index, 27, width_in, width), *_residual(index, width, stage.kernel)]
+        width_in = width
+    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True)]
+
+
+def _denoiser(net: Network) -> list[Convolution]:
+    passes = {"passes": 1 + RECYCLED if net.diffusion else 1.0}
+    first, entry = net.stages[net.level], net.latent_channels + net.stages[net.level].width
+    layers = [Convolution(net.level, prod(first.kernel), entry, first.width, **passes)]
+    for index, stage in enumerate(net.stages[net.level :], start=net.level):
+        layers += _residual(index, stage.width, stage.kernel, stage.blocks, **passes)
+    for index, (fine, coarse) in enumerate(pairwise(net.stages[net.level :]), start=net.level):
+        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, **passes)]
+        layers += [
+            Convolution(index, 1, coarse.width, fine.width, plain=True, **passes)
+        ]  # transposed; see `parameters`
+        layers += _residual(index, fine.width, fine.kernel, **passes)
+    return [*layers, Convolution(net.level, 1, first.width, net.latent_channels, plain=True, **passes)]
+
+
+def _label_decoder(net: Network) -> list[Convolution]:
+    passes = {"passes": 2.0, "kept": 2.0} if net.diffusion else {}
+    last = net.stages[net.level]
+    layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, plain=True, **passes)]
+    layers += _residual(net.level, last.width, last.kernel, **passes)
+    for index, (fine, coarse) in enumerate(pairwise(net.stages[: net.level + 1])):
+        layers += [
+            Convolution(index, 1, coarse.width, fine.width, plain=True, **passes)
+        ]  # transposed; see `parameters`
+        layers += _residual(index, fine.width, fine.kernel, **passes)
+    return layers
+
+
+def parameters(net: Network) -> int:
+    """Weights of the whole model (the text encoder is not part of it)."""
+    total = sum(layer.weights for layer in convolutions(net))
+    for fine, coarse in pairwise(net.stages):  # a transposed kernel has as many values as its stride, not one
+        total += (prod(coarse.stride) - 1) * fine.width * coarse.width
+    denoiser = net.stages[net.level :]
+    time_width = 4 * denoiser[0].width
+    timed_blocks = sum(stage.width * (stage.blocks + 1) for stage in denoiser) - denoiser[-1].width
+    total += 2 * time_width**2 + 2 * (time_width + 1) * timed_blocks
+    passes = [1 if index == len(denoiser) - 1 else 2 for index in range(len(denoiser))]  # down, and up again
+    total += sum(4 * stage.width**2 * n for stage, n in zip(denoiser, passes, strict=True) if stage.attention)
+    total += 2 * denoiser[0].width * (denoiser[0].width + net.text_width)  # fusion
+    total += net.text_width * (net.stages[0].width + 1) + (PAINT_WIDTH * net.text_width if net.diffusion else 0)
+    return total
+
+
+def grid(net: Network, patch: Voxels, stage: int) -> int:
+    """Positions of a stage's grid for one patch."""
+    return prod(-(-size // stride) for size, stride in zip(patch, net.stride_at(stage), strict=True))
+
+
+def macs(net: Network, patch: Voxels) -> float:
+    """Multiply-accumulates of the forward passes of one sample in one training iteration."""
+    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
+    total = sum(
+        layer.passes * grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out
+        for layer in convolutions(net)
+    )
+    decodings = 2 if net.diffusion else 1
+    total += decodings * grids[0] * net.stages[0].width * (1 + net.labels)
+    for index, stage in enumerate(net.stages[net.level :], start=net.level):
+        if stage.attention:
+            total += 2 * grids[index] * stage.width * (4 * stage.width + 2 * grids[index])
+    width, tokens = net.stages[net.level].width, TOKENS_A_LABEL * (net.labels + 1)
+    return total + grids[net.level] * width * (2 * width + 2 * tokens)
+
+
+def training_bytes(net: Network, patch: Voxels, batch: int, device: Device) -> float:
+    """Peak memory of one training iteration."""
+    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
+    activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
+    for index, stage in enumerate(net.stages):
+        attentions = (1 if index == len(net.stages) - 1 else 2) * stage.attention + (
+            index == net.level
+        )  # fusion is one more
+        activations += attentions * 6 * grids[index] * stage.width * BYTES_A_PLAIN_VALUE["gpu"]
+    gradients = 3 * 4 * grids[0] * net.stages[0].width
+    logits = (2 if net.diffusion else 1) * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
+    inputs = grids[0] * (4 * net.image_channels + 16)
+    a_sample = MARGIN * (activations + gradients + logits + inputs)
+    return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * a_sample
+
+
+def prediction_bytes(net: Network, patch: Voxels, device: Device) -> float:
+    """Peak memory of predicting one window: weights, skips, the widest stage at work, probabilities."""
+    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
+    skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
+    values = skips + 4 * grids[0] * net.stages[0].width + 2 * grids[0] * (1 + net.labels)
+    return FIXED_BYTES[device] + 4 * parameters(net) + 4 * values + 4 * grids[0] * net.image_channels
+
+
+def ram_bytes(channels: int, labels: int, shape: Voxels, original_shape: Voxels) -> float:
+    """Host memory while a case is predicted: image, summed probabilities and weights at the plan's grid; on the
+    original grid the running maximum, its label and one class at a time."""
+    return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
+
+
+def disk_bytes(channels: int, shapes: tuple[Voxels, ...], original_shapes: tuple[Voxels, ...]) -> float:
+    """Stored cases: float16 images that pack to about two thirds; label maps pack to a few per cent."""
+    images = sum(2 * channels * prod(shape) for shape in shapes) * 0.67
+    return images + 0.1 * sum(prod(shape) for shape in (*shapes, *original_shapes)) + 50_000 * len(shapes)

@@ -1,0 +1,224 @@
+"""`make_plan`: from a fingerprint and a budget to a `Plan`, each decision with its reason; `refit`: a smaller one."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from plans import memory, rules
+from plans.budget import Budget, cpu_budget, gpu_budget, training_plan
+from plans.errors import UserError
+from plans.fingerprint import Fingerprint
+from plans.memory import GB, Network
+from plans.plan import (
+    Decision,
+    DiffusionPlan,
+    LabelPlan,
+    LatentPlan,
+    MemoryPlan,
+    Plan,
+    TextPlan,
+)
+from plans.prompts import Prompts, names_sides
+from plans.records import Voxels
+from plans.rules import numbers
+from plans.search import LEAST_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
+
+__all__ = ["Budget", "cpu_budget", "gpu_budget", "make_plan", "refit"]
+
+
+def make_plan(
+    dataset_name: str,
+    channels: Sequence[str],
+    labels: Sequence[LabelPlan],
+    fingerprint: Fingerprint,
+    budget: Budget,
+    preset: Literal["default", "unet"],
+    text: TextPlan,
+    prompts: Prompts | None = None,
+) -> Plan:
+    """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control.
+
+    Raises `UserError` for single-slice images and for budgets that hold no network at all.
+    """
+    refuse_single_slices(fingerprint)
+    spacing, spacing_reason = rules.target_spacing(fingerprint)
+    channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
+    facts = Facts(
+        cases=len(fingerprint.cases),
+        thickness=fingerprint.thickness_mm(10),
+        spacing=spacing,
+        median_shape=fingerprint.median_shape_at(spacing),
+        channels=len(channels),
+        labels=len(labels),
+        text_width=text.width,
+        budget=budget,
+    )
+    draft = search(facts)
+    batch, batch_reason = choose_batch(facts, draft)
+    network = replace(draft.network, diffusion=preset == "default")
+    low_resolution = plan_low_resolution(facts, draft)
+    phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
+    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
+    estimate = estimate_memory(fingerprint, facts, network, draft.patch, batch)
+    plan = Plan(
+        preset=preset,
+        dataset=dataset_name,
+        device=budget.device,
+        channels=tuple(plan for plan, _ in channel_plans),
+        labels=tuple(labels),
+        spacing=spacing,
+        median_shape=facts.median_shape,
+        patch=draft.patch,
+        batch=batch,
+        stages=network.stages,
+        latent=LatentPlan(level=network.level, channels=network.latent_channels),
+        diffusion=DiffusionPlan() if preset == "default" else None,
+        text=text,
+        training=training_plan(budget.device),
+        mirror_axes=(0, 1) if sided else (0, 1, 2),
+        memory=estimate,
+        low_resolution=low_resolution,
+    )
+    mirror_reason = (
+        "two labels differ by left and right, so the left-right axis W is left out"
+        if sided
+        else "no two labels differ by left and right alone"
+    )
+    crop = (
+        f"to the nonzero region, which leaves {fingerprint.cropped_share():.0%} of a median case (nnU-Net crops always)"
+    )
+    reasons = [
+        Decision(name="spacing (mm)", value=numbers(spacing), reason=spacing_reason),
+        Decision(name="crop", value="nonzero", reason=crop),
+        *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
+        *_reasons(facts, draft, plan),
+        Decision(name="batch", value=str(batch), reason=batch_reason),
+        Decision(name="mirroring", value="D, H" if sided else "D, H, W", reason=mirror_reason),
+    ]
+    return plan.model_copy(update={"reasons": tuple(reasons)})
+
+
+def refuse_single_slices(fingerprint: Fingerprint) -> None:
+    """`UserError` where a case is a single slice: every part of the model is three-dimensional."""
+    flat = [case.case for case in fingerprint.cases if min(case.shape) == 1]
+    if flat:
+        shown = ", ".join(flat[:5]) + (f" and {len(flat) - 5} more" if len(flat) > 5 else "")
+        raise UserError(
+            f"{fingerprint.dataset}: {len(flat)} of {len(fingerprint.cases)} cases are single slices ({shown}). "
+            "TextDiffSeg segments volumes of at least two slices; remove these cases or stack the slices."
+        )
+
+
+def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Voxels, batch: int) -> MemoryPlan:
+    """All estimates of a plan, in GB."""
+    cases = fingerprint.cases
+    shapes = [case.shape_at(facts.spacing) for case in cases]
+    ram = max(
+        memory.ram_bytes(facts.channels, facts.labels, shape, case.shape)
+        for shape, case in zip(shapes, cases, strict=True)
+    )
+    return MemoryPlan(
+        budget_gb=facts.budget.memory_gb,
+        training_gb=memory.training_bytes(network, patch, batch, facts.budget.device) / GB,
+        prediction_gb=memory.prediction_bytes(network, patch, facts.budget.device) / GB,
+        ram_gb=ram / GB,
+        disk_gb=memory.disk_bytes(facts.channels, tuple(shapes), tuple(case.shape for case in cases)) / GB,
+    )
+
+
+def refit(plan: Plan, budget: Budget) -> Plan:
+    """A plan that costs less than `plan` and fits `budget`: smaller batches first, then smaller patches.
+
+    The network stays as it is. Raises `UserError` where nothing smaller is left.
+    """
+    network = memory.network_of(plan)
+    stride, batch, patch = plan.total_stride, plan.batch, plan.patch
+    while (batch, patch) == (plan.batch, plan.patch) or not Draft(patch, network).fits(budget, batch):
+        longer = [axis for axis in range(3) if patch[axis] > 2 * stride[axis]]
+        if batch > LEAST_BATCH:
+            batch -= 1
+        elif longer:
+            axis = max(longer, key=lambda one: patch[one] / plan.median_shape[one])
+            patch = tuple(edge - stride[axis] * (axis == one) for one, edge in enumerate(patch))
+        elif batch > 1:
+            batch = 1
+        else:
+            raise UserError(
+                f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {numbers(patch)} voxels. "
+                "Plan again with a smaller --memory-gb, which makes a smaller network, or free memory."
+            )
+    used = memory.training_bytes(network, patch, batch, budget.device) / GB
+    reason = (
+        f"one training step did not fit: batch {plan.batch} to {batch}, patch {numbers(plan.patch)} to "
+        f"{numbers(patch)}, now about {used:.2g} GB of {budget.memory_gb:.3g}"
+    )
+    decision = Decision(name="refitted", value=f"{batch} of {numbers(patch)}", reason=reason)
+    estimate = plan.memory.model_copy(
+        update={
+            "budget_gb": budget.memory_gb,
+            "training_gb": used,
+            "prediction_gb": memory.prediction_bytes(network, patch, budget.device) / GB,
+        }
+    )
+    changes = {"batch": batch, "patch": patch, "memory": estimate, "reasons": (*plan.reasons, decision)}
+    return Plan.model_validate(plan.model_dump() | changes)
+
+
+def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
+    """The rows that follow from the patch and the budget."""
+    network, low = chosen.network, plan.low_resolution
+    level, stride = network.level, plan.latent_stride
+    budget = facts.budget
+    patch_reason = (
+        f"largest that fits the budget at batch {LEAST_BATCH}, from the median case ({numbers(facts.median_shape)} "
+        f"voxels at that spacing), divisible by the strides {numbers(plan.total_stride)}"
+    )
+    attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
+    counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
+    work = plan.batch * memory.macs(network, plan.patch) / 1e9
+    limit = budget.gmacs_per_iteration
+    rows = [
+        ("patch", numbers(plan.patch), patch_reason),
+        (
+            "strides",
+            ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
+            "an axis is halved while its spacing is within twice the finest and at least "
+            f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid",
+        ),
+        (
+            "kernels",
+            ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
+            "1 along an axis while its spacing is twice the finest or more",
+        ),
+        ("latent stride", numbers(stride), rules.latent_level(facts.thickness, facts.spacing, _steps(plan))[1]),
+        ("latent channels", str(plan.latent.channels), rules.latent_channels(stride, facts.labels)[1]),
+        (
+            "attention",
+            ", ".join(attending) or "none",
+            f"stages of the denoiser with at most {rules.ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
+        ),
+        (
+            "widths",
+            ", ".join(str(stage.width) for stage in plan.stages),
+            f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} GMAC forward an iteration"
+            + (f" of {limit:.3g} (CPU budget)" if limit else f", as wide as usual on a {budget.device.upper()}"),
+        ),
+    ]
+    rows.append(
+        (
+            "memory (GB)",
+            f"{plan.memory.training_gb:.2g}",
+            f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
+            f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
+        )
+    )
+    rows.append(
+        ("low resolution", numbers(low.spacing), low.note)
+        if low
+        else ("low resolution", "none", "the patch covers a quarter of a median case, or coarsening saves too little")
+    )
+    return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
+
+
+def _steps(plan: Plan) -> rules.Ladder:
+    return rules.Ladder(tuple(stage.stride for stage in plan.stages), tuple(stage.kernel for stage in plan.stages))

@@ -1,0 +1,107 @@
+"""The words of each label: a default made from its name, and synonyms from `prompts.json`."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from plans.dataset import Dataset
+from plans.errors import UserError
+from plans.records import Record
+
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
+_SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt", "left", "right"}
+
+
+class Prompts(Record):
+    """One description of the scan and, for each label, the phrasings that name it; the first is the default."""
+
+    version: Literal[1] = 1
+    scan: str = Field(min_length=1)  # what the picture shows, e.g. "MRI of the hippocampus"
+    labels: dict[str, tuple[str, ...]]  # label name -> phrasings
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> "Prompts":
+        owner: dict[str, str] = {}
+        for label, phrases in self.labels.items():
+            if not phrases:
+                raise ValueError(f"labels.{label} has no phrasing; give at least one")
+            for phrase in phrases:
+                words = normalise(phrase)
+                if not words:
+                    raise ValueError(f"labels.{label} has an empty phrasing")
+                if owner.setdefault(words, label) != label:
+                    raise ValueError(
+                        f"the phrasing {phrase!r} names both {owner[words]!r} and {label!r}; "
+                        "a phrasing may name one label only"
+                    )
+        return self
+
+
+def normalise(phrase: str) -> str:
+    """The phrase in lower case, underscores and CamelCase opened, single spaces: `LeftKidney` -> `left kidney`."""
+    return " ".join(_CAMEL.sub(" ", phrase).replace("_", " ").casefold().split())
+
+
+def default_prompts(dataset: Dataset) -> Prompts:
+    """Words made from the data set's own names alone: one phrasing a label, modality and title for the scan."""
+    modalities = " and ".join(dict.fromkeys(channel.strip() for channel in dataset.channels))
+    title = normalise(dataset.title)
+    scan = f"{modalities} of {title}" if title else modalities
+    labels = {label.name: (normalise(label.name) or label.name,) for label in dataset.labels}
+    return Prompts.parse({"scan": scan, "labels": labels}, str(dataset.folder / "dataset.json"))
+
+
+def read_prompts(path: Path, dataset: Dataset) -> Prompts:
+    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set."""
+    prompts = Prompts.read(path)
+    names = {label.name for label in dataset.labels}
+    faults = [
+        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}."
+        for name in prompts.labels
+        if name not in names
+    ]
+    faults += [
+        f"{path}: labels.{name}: missing; give at least one phrasing for this label."
+        for name in sorted(names)
+        if name not in prompts.labels
+    ]
+    if faults:
+        raise UserError(*faults)
+    return prompts
+
+
+def names_sides(labels: Iterable[str]) -> bool:
+    """True if two labels differ only by left and right, in words (`Left-Kidney`, `kidneyleft`) or letters (`kidney_L`).
+
+    Abbreviations in capitals count too (`LV` and `RV`): leaving one mirroring axis out costs little,
+    teaching a network that left is right costs the label.
+    """
+    names = tuple(dict.fromkeys(labels))
+    for spelling in (_side_words, _side_tokens, _side_capitals):
+        seen: dict[str, str] = {}
+        for name in names:
+            bare = spelling(name)
+            if bare != name and seen.setdefault(bare, _folded(name)) != _folded(name):
+                return True
+    return False
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _side_words(name: str) -> str:
+    return re.sub("left|right", "*", _folded(name)) if re.search("left|right", name.casefold()) else name
+
+
+def _side_tokens(name: str) -> str:
+    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    sided = ["*" if token.casefold() in _SIDE_TOKENS else token.casefold() for token in tokens]
+    return "".join(sided) if "*" in sided else name
+
+
+def _side_capitals(name: str) -> str:
+    return re.sub(r"\b[LR](?=[A-Z]{1,3}\b)", "*", name.replace("_", " "))

@@ -1,0 +1,175 @@
+"""The search for the patch, the network that goes with it, the batch, and nnU-Net's low-resolution plan."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+
+from plans import memory, rules
+from plans.budget import RULES, Budget, DeviceRules
+from plans.errors import UserError
+from plans.memory import GB, Network
+from plans.plan import LowResolutionPlan, Stage
+from plans.records import Millimetres, Voxels
+from plans.rules import numbers
+
+LEAST_BATCH = 2  # nnU-Net
+SHARE_OF_DATA = 0.05  # nnU-Net: a batch holds no more of the data set
+LOW_RESOLUTION_SHARE = 0.25  # nnU-Net: a patch below this share of the median case calls for a low-resolution plan
+LOW_RESOLUTION_GAIN = 2.0  # nnU-Net: a low-resolution plan must save this factor of voxels to be worth it
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the search for a patch needs to know."""
+
+    cases: int
+    thickness: dict[int, float]  # of each label, in mm: the 10th percentile over cases
+    spacing: Millimetres
+    median_shape: Voxels
+    channels: int
+    labels: int
+    text_width: int
+    budget: Budget
+
+    @property
+    def rules(self) -> DeviceRules:
+        """What follows from the device."""
+        return RULES[self.budget.device]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A patch and the network that goes with it."""
+
+    patch: Voxels
+    network: Network
+
+    def fits(self, budget: Budget, batch: int = LEAST_BATCH) -> bool:
+        """One training iteration stays within the budget."""
+        limit = budget.gmacs_per_iteration
+        if limit is not None and batch * memory.macs(self.network, self.patch) > limit * 1e9:
+            return False
+        used = memory.training_bytes(self.network, self.patch, batch, budget.device)
+        return used <= budget.memory_gb * GB
+
+
+def search(facts: Facts) -> Draft:
+    """The first draft that fits the budget, in the order of `candidates`."""
+    draft = None
+    for draft in candidates(facts):
+        if draft.fits(facts.budget):
+            return draft
+    used = memory.training_bytes(draft.network, draft.patch, LEAST_BATCH, facts.budget.device) / GB
+    work = LEAST_BATCH * memory.macs(draft.network, draft.patch) / 1e9
+    raise UserError(
+        f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
+        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {LEAST_BATCH}) needs {used:.2g} GB "
+        f"and {work:.2g} GMAC an iteration. Give more with --memory-gb."
+    )
+
+
+def candidates(facts: Facts) -> Iterator[Draft]:
+    """Drafts from dear to cheap: narrower down to the usual width, smaller patches down to a small one, narrower
+    still, smaller still. nnU-Net's order of patches: always shorten the axis that is longest against the median."""
+    here = facts.rules
+    size = rules.first_patch(facts.spacing, facts.median_shape, here.first_patch_voxels)
+    for width in (width for width in here.widths if width >= here.usual_width):
+        current = draft(facts, size, width)
+        yield current
+    while prod(current.patch) > here.small_patch_voxels and (smaller := shorten(facts, current)):
+        current = smaller
+        yield current
+    for width in (width for width in here.widths if width < here.usual_width):
+        current = draft(facts, current.patch, width)
+        yield current
+    while smaller := shorten(facts, current):
+        current = smaller
+        yield current
+
+
+def draft(facts: Facts, size: Voxels, width: int) -> Draft:
+    """The network for a patch of about `size` whose first stage is `width` channels wide."""
+    steps = rules.ladder(facts.spacing, size)
+    level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
+    steps = steps.down_to(level + rules.COARSER_STAGES)
+    patch = rules.pad_to(size, steps.total())
+    here = facts.rules
+    stages = tuple(
+        Stage(
+            stride=stride,
+            kernel=kernel,
+            width=min(width * 2**index, width * here.widest_factor),
+            blocks=here.blocks[min(index, len(here.blocks) - 1)],
+            attention=index >= level and rules.attends(patch, steps.total(index)),
+        )
+        for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
+    )
+    latent_channels, _ = rules.latent_channels(steps.total(level), facts.labels)
+    network = Network(
+        stages=stages,
+        level=level,
+        latent_channels=latent_channels,
+        image_channels=facts.channels,
+        labels=facts.labels,
+        text_width=facts.text_width,
+        diffusion=True,
+    )
+    return Draft(patch, network)
+
+
+def shorten(facts: Facts, current: Draft) -> Draft | None:
+    """The draft whose relatively longest axis is one stride of the network shorter; None if there is none."""
+    least = rules.least_size(facts.spacing, (2, 2, 2))
+    stride, width = current.network.stride, current.network.stages[0].width
+    ratios = [edge / whole for edge, whole in zip(current.patch, facts.median_shape, strict=True)]
+    for axis in sorted(range(3), key=ratios.__getitem__, reverse=True):
+        size = tuple(edge - stride[axis] * (axis == one) for one, edge in enumerate(current.patch))
+        if size[axis] >= least[axis]:
+            shorter = draft(facts, size, width)
+            if prod(shorter.patch) < prod(current.patch):
+                return shorter
+    return None
+
+
+def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
+    """As many patches as fit, at most 5% of the data set, at least 2 (nnU-Net)."""
+    patches = max(1.0, prod(facts.median_shape) / prod(chosen.patch))
+    of_data = round(SHARE_OF_DATA * facts.cases * patches)
+    most = max(LEAST_BATCH, min(of_data, facts.rules.largest_batch or of_data))
+    batch = LEAST_BATCH
+    while batch < most and chosen.fits(facts.budget, batch + 1):
+        batch += 1
+    reason = (
+        f"at least {LEAST_BATCH}, at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
+        f"patches: {of_data})"
+    )
+    if facts.rules.largest_batch:
+        reason += f", at most {facts.rules.largest_batch} on a CPU"
+    return batch, reason + (", and no more fit the budget" if batch < most else "")
+
+
+def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None:
+    """nnU-Net's rule: where the patch covers less than a quarter of the median case, coarsen the spacing in steps
+    of 3%, the fine axes first until they meet the coarse one, until it covers a quarter."""
+    spacing, shape, patch = facts.spacing, facts.median_shape, chosen.patch
+    while prod(patch) < LOW_RESOLUTION_SHARE * prod(shape):
+        near = [max(spacing) / one > 2 for one in spacing]
+        grows = near if any(near) else [True] * 3
+        spacing = tuple(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
+        shape = tuple(
+            max(1, round(size * old / new))
+            for size, old, new in zip(facts.median_shape, facts.spacing, spacing, strict=True)
+        )
+        patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
+    if prod(facts.median_shape) < LOW_RESOLUTION_GAIN * prod(shape):
+        return None
+    full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
+    share = prod(chosen.patch) / prod(facts.median_shape)
+    note = (
+        f"the patch covers {share:.1%} of a median case (under {LOW_RESOLUTION_SHARE:.0%}): {full} windows at full "
+        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.0f} times less work); a low-resolution model "
+        "and its cascade are not trainable yet, so the full resolution alone is trained"
+    )
+    return LowResolutionPlan(
+        spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note
+    )

@@ -1,0 +1,184 @@
+"""Raw data sets in every format that is read; every fault in a sentence of its own. The files are empty."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plans.dataset import Dataset, find_dataset, find_folder, read_dataset
+from plans.errors import UserError
+
+HEADER = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "anterior": 1, "posterior": 2},
+    "numTraining": 2,
+    "file_ending": ".nii.gz",
+}
+
+
+def write(folder: Path, header: dict, *files: str) -> Path:
+    """A folder with a dataset.json and empty files."""
+    folder.mkdir(parents=True)
+    (folder / "dataset.json").write_text(json.dumps(header))
+    for file in files:
+        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).touch()
+    return folder
+
+
+def pairs(*cases: str, suffix: str = "_0000", ending: str = ".nii.gz") -> list[str]:
+    images = [f"imagesTr/{case}{suffix}{ending}" for case in cases]
+    return images + [f"labelsTr/{case}{ending}" for case in cases]
+
+
+def faults(folder: Path) -> tuple[str, ...]:
+    with pytest.raises(UserError) as caught:
+        read_dataset(folder)
+    return caught.value.lines
+
+
+def test_nnunet(tmp_path):
+    dataset = read_dataset(
+        write(tmp_path / "Dataset004_Hippocampus", HEADER, *pairs("b", "a"), "imagesTs/c_0000.nii.gz")
+    )
+    assert (dataset.name, dataset.title) == ("Dataset004_Hippocampus", "Hippocampus")
+    assert [case.id for case in dataset.cases] == ["a", "b"]
+    assert dataset.cases[0].images == (tmp_path / "Dataset004_Hippocampus/imagesTr/a_0000.nii.gz",)
+    assert [(label.name, label.value) for label in dataset.labels] == [("anterior", 1), ("posterior", 2)]
+    assert [case.id for case in dataset.test_cases] == ["c"]
+    assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
+
+
+def test_plain_names_need_one_channel_and_may_end_in_four_digits(tmp_path):
+    dataset = read_dataset(write(tmp_path / "d", HEADER, *pairs("scan_2019", "x", suffix="")))
+    assert [case.id for case in dataset.cases] == ["scan_2019", "x"]
+    assert dataset.cases[0].images[0].name == "scan_2019.nii.gz"
+
+
+def test_several_channels(tmp_path):
+    header = HEADER | {"channel_names": {"1": "T2", "0": "T1"}}
+    folder = write(tmp_path / "d", header, *pairs("a"), "imagesTr/a_0001.nii.gz")
+    dataset = read_dataset(folder)
+    assert dataset.channels == ("T1", "T2")
+    assert [path.name for path in dataset.cases[0].images] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+
+
+def test_decathlon_with_all_channels_in_one_file(tmp_path):
+    header = {
+        "name": "BRATS",
+        "modality": {"0": "FLAIR", "1": "T1w"},
+        "labels": {"0": "background", "1": "edema", "2": "tumor"},
+        "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
+        "test": ["./imagesTs/t.nii.gz"],
+    }
+    files = [*pairs("a", suffix=""), "imagesTr/._a.nii.gz", "imagesTs/t.nii.gz", "labelsTr/._a.nii.gz"]
+    dataset = read_dataset(write(tmp_path / "Task01_BrainTumour", header, *files))
+    assert dataset.title == "BRATS"
+    assert dataset.channels == ("FLAIR", "T1w")
+    assert [case.id for case in dataset.cases] == ["a"]
+    assert len(dataset.cases[0].images) == 1
+    assert [(label.name, label.value) for label in dataset.labels] == [("edema", 1), ("tumor", 2)]
+
+
+def test_nnunets_list_of_files_and_groups(tmp_path):
+    entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    header = HEADER | {"dataset": {"case a": entry}, "group": {"case a": 7}}
+    dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
+    assert [(case.id, case.group) for case in dataset.cases] == [("case a", "7")]
+
+
+def test_label_values_may_have_gaps(tmp_path):
+    header = HEADER | {"labels": {"background": 0, "tumour": 255, "organ": 7}}
+    labels = read_dataset(write(tmp_path / "d", header, *pairs("a"))).labels
+    assert [(label.name, label.value) for label in labels] == [("organ", 7), ("tumour", 255)]
+
+
+def test_all_missing_files_are_named_at_once(tmp_path):
+    header = HEADER | {"channel_names": {"0": "T1", "1": "T2"}}
+    folder = write(tmp_path / "d", header, *pairs("a", "b"), "imagesTr/b_0001.nii.gz", "imagesTr/b_0002.nii.gz")
+    (folder / "labelsTr/b.nii.gz").unlink()
+    (folder / "labelsTr/c.nii.gz").touch()
+    lines = faults(folder)
+    assert len(lines) == 4
+    for line, words in zip(
+        lines,
+        ("c.nii.gz has no image", "a_0001.nii.gz is missing", "b_0002.nii.gz", "b.nii.gz is missing"),
+        strict=True,
+    ):
+        assert words in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": {"background": 0, "whole": [1, 2]}}, ("labels.whole: regions", "not supported yet")),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, ("labels.ignore", "not supported yet")),
+        ({"annotated": {"a": ["anterior"]}}, ("annotated", "not supported yet")),
+        ({"regions_class_order": [1, 2]}, ("regions_class_order", "not supported yet")),
+        ({"labels": {"a": 1}}, ('Add "background": 0',)),
+        ({"labels": {"background": 0}}, ("Name at least one",)),
+        ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
+        ({"labels": {"background": 0, "a": "one"}}, ("labels.a: expected a whole number", "'one'")),
+        ({"labels": [0, 1]}, ("labels: Input should be a valid dictionary",)),
+        ({"channel_names": None}, ("channel_names: missing",)),
+        ({"channel_names": {"1": "MRI"}}, ("channel_names: expected the keys 0 to 0, found 1",)),
+        ({"file_ending": ".png"}, ("file_ending", ".nii.gz", "'.png'")),
+        ({"group": {"z": "patient 1"}}, ("group.z: no such case",)),
+    ],
+)
+def test_faults_of_dataset_json_name_the_field(tmp_path, change, words):
+    (line,) = faults(write(tmp_path / "d", HEADER | change, *pairs("a")))
+    assert "dataset.json" in line
+    assert all(word in line for word in words)
+
+
+def test_several_faults_of_dataset_json_at_once(tmp_path):
+    header = HEADER | {"labels": {"background": 0, "a": [1], "ignore": 3}, "file_ending": ".png", "annotated": {}}
+    assert len(faults(write(tmp_path / "d", header, *pairs("a")))) == 4
+
+
+def test_faults_of_the_folder(tmp_path):
+    assert "is no folder" in faults(tmp_path / "missing")[0]
+    (tmp_path / "empty").mkdir()
+    assert "dataset.json does not exist; the folder holds nothing" in faults(tmp_path / "empty")[0]
+    assert "imagesTr does not exist" in faults(write(tmp_path / "bare", HEADER))[0]
+    assert "holds no file ending with .nii.gz" in faults(write(tmp_path / "other", HEADER, "imagesTr/a.txt"))[0]
+    broken = write(tmp_path / "broken", HEADER)
+    (broken / "dataset.json").write_text("{")
+    assert "no valid JSON" in faults(broken)[0]
+
+
+def test_find_dataset_by_id_name_folder_and_path(tmp_path, monkeypatch):
+    hippocampus = write(tmp_path / "raw/Dataset004_Hippocampus", HEADER)
+    write(tmp_path / "raw/Dataset014_Heart", HEADER)
+    own = write(tmp_path / "elsewhere/own", HEADER)
+    for name in ("4", "004", "Hippocampus", "hippocampus", "Dataset004_Hippocampus", "Dataset004", str(hippocampus)):
+        assert find_dataset(name, tmp_path) == hippocampus
+    assert find_dataset(str(own), tmp_path) == own
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_dataset("own", tmp_path).resolve() == own
+    with pytest.raises(UserError, match=r"'5'.*Dataset004_Hippocampus, Dataset014_Heart.*--root"):
+        find_dataset("5", tmp_path)
+
+
+def test_find_folder_in_the_other_trees(tmp_path):
+    raw = write(tmp_path / "raw/Dataset004_Hippocampus", HEADER)
+    with pytest.raises(UserError, match=r"which holds nothing\. Run tds_plan_and_preprocess first"):
+        find_folder("4", tmp_path, "preprocessed")
+    done = tmp_path / "preprocessed/Dataset004_Hippocampus"
+    done.mkdir(parents=True)
+    for name in ("4", "Hippocampus", str(raw), str(done)):
+        assert find_folder(name, tmp_path, "preprocessed") == done
+
+
+def test_an_ambiguous_name_is_refused(tmp_path):
+    write(tmp_path / "raw/Dataset001_Liver", HEADER)
+    write(tmp_path / "raw/Dataset002_Liver", HEADER)
+    with pytest.raises(UserError, match=r"fits Dataset001_Liver, Dataset002_Liver.*full name"):
+        find_dataset("liver", tmp_path)
+
+
+@pytest.mark.parametrize(("name", "cases"), [("Dataset004_Hippocampus", 208), ("Dataset101_SoftTissueSarcoma", 9)])
+def test_real_data(shared_data, name, cases):
+    dataset = read_dataset(shared_data / name)
+    assert len(dataset.cases) == cases

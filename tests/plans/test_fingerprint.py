@@ -1,0 +1,39 @@
+"""Summaries of a fingerprint."""
+
+import json
+
+import pytest
+
+from plans.errors import UserError
+from plans.fingerprint import Fingerprint
+
+
+def test_write_and_read(tmp_path, make_fingerprint):
+    fingerprint = make_fingerprint((10, 20, 30), (3, 1, 1))
+    fingerprint.write(tmp_path / "fingerprint.json")
+    assert Fingerprint.read(tmp_path / "fingerprint.json") == fingerprint
+
+
+def test_another_version_is_refused_by_field(tmp_path, make_fingerprint):
+    path = tmp_path / "fingerprint.json"
+    path.write_text(json.dumps(make_fingerprint((10, 20, 30), (3, 1, 1)).model_dump() | {"version": 2}))
+    with pytest.raises(UserError, match="version"):
+        Fingerprint.read(path)
+
+
+def test_shapes_after_resampling_keep_the_size_in_mm(make_fingerprint):
+    fingerprint = make_fingerprint([(10, 100, 100), (20, 50, 50), (30, 100, 60)], [(4, 1, 1), (2, 2, 2), (2, 1, 2)])
+    assert [case.shape_at((2, 1, 1)) for case in fingerprint.cases] == [(20, 100, 100), (20, 100, 100), (30, 100, 120)]
+    assert fingerprint.median_shape_at((2, 1, 1)) == (20, 100, 100)
+
+
+def test_cropped_share_is_the_median(make_fingerprint):
+    assert make_fingerprint((10, 10, 10), (1, 1, 1), cropped=(5, 10, 10)).cropped_share() == 0.5
+
+
+def test_intensities_are_pooled_over_cases(make_fingerprint):
+    fingerprint = make_fingerprint((10, 10, 10), (1, 1, 1), cases=3, samples=((1.0, 2.0),), channels=2)
+    assert fingerprint.intensities(1).tolist() == [1.0, 2.0] * 3
+    empty = make_fingerprint((10, 10, 10), (1, 1, 1), cases=3, samples=((),))
+    assert fingerprint.intensities(0).size == 6
+    assert empty.intensities(0).size == 0

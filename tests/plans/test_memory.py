@@ -1,0 +1,93 @@
+"""The arithmetic against the networks themselves."""
+
+import pytest
+
+from plans import memory
+from plans.plan import LabelPlan, Plan, TextPlan
+from plans.planner import cpu_budget, gpu_budget, make_plan
+
+
+def small_plan(make_fingerprint, shape, spacing, preset, budget, labels=2) -> Plan:
+    fingerprint = make_fingerprint(shape, spacing, thickness=(8,) * labels)
+    named = [LabelPlan(name=f"label {number}", value=number) for number in range(1, labels + 1)]
+    text = TextPlan(encoder="bundled", width=64)
+    return make_plan("Dataset001_Test", ["MRI"], named, fingerprint, budget, preset, text)
+
+
+CASES = [((32, 32, 32), (1, 1, 1)), ((6, 48, 48), (8, 1, 1)), ((20, 48, 48), (3.3, 1, 1))]
+
+
+@pytest.mark.parametrize("preset", ["default", "unet"])
+@pytest.mark.parametrize("budget", [gpu_budget(), cpu_budget(2)], ids=lambda budget: budget.device)
+@pytest.mark.parametrize(("shape", "spacing"), CASES)
+def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, preset, budget):
+    from textdiffseg.networks.model import build_model
+
+    plan = small_plan(make_fingerprint, shape, spacing, preset, budget)
+    found = sum(weight.numel() for weight in build_model(plan).parameters())
+    assert memory.parameters(memory.network_of(plan)) == pytest.approx(found, rel=0.005)
+
+
+@pytest.mark.parametrize("preset", ["default", "unet"])
+@pytest.mark.parametrize("labels", [2, 20])
+@pytest.mark.parametrize(("shape", "spacing"), CASES)
+def test_training_estimate_holds_what_autograd_keeps(make_fingerprint, shape, spacing, preset, labels):
+    plan = small_plan(make_fingerprint, shape, spacing, preset, cpu_budget(1), labels)
+    kept = bytes_kept(plan)
+    network = memory.network_of(plan)
+    estimate = memory.training_bytes(network, plan.patch, plan.batch, "cpu")
+    estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_A_WEIGHT * memory.parameters(network)
+    assert kept < estimate < 2.5 * kept
+
+
+def bytes_kept(plan: Plan) -> int:
+    """Bytes of activations that one training step keeps for its gradient."""
+    import torch
+
+    from textdiffseg.diffusion.schedule import Schedule
+    from textdiffseg.networks.model import build_model
+    from textdiffseg.queries import Queries
+    from textdiffseg.training.step import draw_for, losses
+
+    model, generator = build_model(plan), torch.Generator().manual_seed(0)
+    batch, labels, width = plan.batch, len(plan.labels), plan.text.width
+    tokens = memory.TOKENS_A_LABEL * (labels + 1)
+    queries = Queries(
+        labels=torch.arange(1, labels + 1).expand(batch, labels),
+        vectors=torch.randn(batch, labels, width, generator=generator),
+        tokens=torch.randn(batch, tokens, width, generator=generator),
+        token_mask=torch.ones(batch, tokens, dtype=torch.bool),
+    )
+    image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator)
+    slots = torch.randint(0, labels + 1, (batch, *plan.patch), generator=generator)
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        total = losses(model, Schedule(1000), image, slots, queries, draw_for(model, batch, generator)).total
+    for weight in model.parameters():
+        sizes.pop(weight.untyped_storage().data_ptr(), None)
+    assert total.requires_grad
+    return sum(sizes.values())
+
+
+def test_macs_of_one_convolution_by_hand():
+    layer = memory.Convolution(0, 27, 16, 32)
+    assert layer.weights == 32 * (27 * 16 + 3)
+
+
+def test_twice_the_batch_costs_twice_the_activations(make_fingerprint):
+    plan = small_plan(make_fingerprint, (40, 40, 40), (1, 1, 1), "default", gpu_budget())
+    network = memory.network_of(plan)
+    one, two, four = (memory.training_bytes(network, plan.patch, batch, "gpu") for batch in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one))
+
+
+def test_host_memory_grows_with_classes_and_voxels():
+    small = memory.ram_bytes(1, 2, (100, 100, 100), (100, 100, 100))
+    assert memory.ram_bytes(1, 20, (100, 100, 100), (100, 100, 100)) > small
+    assert memory.ram_bytes(1, 2, (200, 100, 100), (200, 100, 100)) == pytest.approx(2 * small)

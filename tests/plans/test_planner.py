@@ -1,0 +1,204 @@
+"""Plans for fingerprints far from the data at hand, and the laws that every plan keeps."""
+
+from math import prod
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plans import memory
+from plans.errors import UserError
+from plans.plan import LabelPlan, Plan, TextPlan
+from plans.planner import cpu_budget, gpu_budget, make_plan, refit
+from plans.prompts import Prompts
+
+TEXT = TextPlan(encoder="bundled", width=384)
+BUDGETS = (gpu_budget(), gpu_budget(24), cpu_budget(2), cpu_budget(16))
+
+
+def plan_for(fingerprint, budget, channels=("MRI",), labels=1, preset="default", **more) -> Plan:
+    named = [LabelPlan(name=f"label {number}", value=number) for number in range(1, labels + 1)]
+    return make_plan("Dataset001_Test", channels, named, fingerprint, budget, preset, TEXT, **more)
+
+
+def check_laws(plan: Plan, budget) -> None:
+    """What holds for every plan (DESIGN section 3)."""
+    network = memory.network_of(plan)
+    assert memory.training_bytes(network, plan.patch, plan.batch, budget.device) <= budget.memory_gb * 1e9
+    assert plan.memory.training_gb <= plan.memory.budget_gb == budget.memory_gb
+    assert plan.memory.prediction_gb <= plan.memory.budget_gb
+    if budget.gmacs_per_iteration:
+        assert plan.batch * memory.macs(network, plan.patch) <= budget.gmacs_per_iteration * 1e9
+    assert all(edge % stride == 0 for edge, stride in zip(plan.patch, plan.total_stride, strict=True))
+    assert plan.batch >= 2
+    for level, stage in enumerate(plan.stages):
+        before = [mm * step for mm, step in zip(plan.spacing, plan.stride_at(level), strict=True)]
+        before = [mm / step for mm, step in zip(before, stage.stride, strict=True)]
+        assert all(mm <= 2 * min(before) for mm, step in zip(before, stage.stride, strict=True) if step > 1)
+        positions = memory.grid(network, plan.patch, level)
+        assert stage.attention == (level >= plan.latent.level and positions <= 4000)
+    assert 2 <= max(plan.latent_stride) <= 8
+    assert len(plan.stages) <= plan.latent.level + 3
+    assert all(decision.reason and decision.value for decision in plan.reasons)
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    covers = prod(plan.patch) >= 0.25 * prod(plan.median_shape)
+    if plan.low_resolution:
+        low = plan.low_resolution
+        assert not covers
+        assert "not trainable yet" in low.note
+        assert prod(low.patch) >= 0.25 * prod(low.median_shape)
+        assert low.windows_low <= low.windows_full
+        assert min(low.spacing) >= min(plan.spacing)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    st.integers(29, 1059),
+    st.floats(0.44, 1.04),
+    st.floats(0.5, 5.0),
+    st.tuples(*[st.floats(2, 80)] * 3),
+    st.sampled_from(BUDGETS),
+)
+def test_ct_of_kits_range(make_fingerprint, slices, in_plane, depth, thickness, budget):
+    fingerprint = make_fingerprint((slices, 512, 512), (depth, in_plane, in_plane), thickness=thickness)
+    plan = plan_for(fingerprint, budget, channels=("CT",), labels=3)
+    check_laws(plan, budget)
+    assert plan.channels[0].scheme == "ct"
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    st.tuples(*[st.integers(2, 400)] * 3),
+    st.tuples(*[st.floats(0.3, 10)] * 3),
+    st.integers(1, 300),
+    st.lists(st.floats(0.5, 100), max_size=5),
+    st.integers(1, 4),
+    st.sampled_from(BUDGETS),
+    st.sampled_from(["default", "unet"]),
+)
+def test_any_volume(make_fingerprint, shape, spacing, cases, thickness, channels, budget, preset):
+    fingerprint = make_fingerprint(shape, spacing, cases=cases, thickness=thickness, channels=channels)
+    names = [f"channel {number}" for number in range(channels)]
+    check_laws(plan_for(fingerprint, budget, names, max(1, len(thickness)), preset), budget)
+
+
+def test_kits_gets_a_low_resolution_plan_that_says_it_is_not_trainable(make_fingerprint):
+    fingerprint = make_fingerprint((200, 512, 512), (1.0, 0.78, 0.78), cases=300, thickness=(60, 20, 15))
+    plan = plan_for(fingerprint, gpu_budget(), ("CT",), 3)
+    check_laws(plan, gpu_budget())
+    assert plan.low_resolution is not None
+    assert plan.low_resolution.windows_low < plan.low_resolution.windows_full
+    row = next(row for row in plan.reasons if row.name == "low resolution")
+    assert str(plan.low_resolution.windows_full) in row.reason
+    assert "not trainable yet" in row.reason
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_hippocampus(make_fingerprint, budget):
+    plan = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1), cases=208, thickness=(8, 7)), budget, labels=2)
+    check_laws(plan, budget)
+    assert plan.patch == (40, 56, 40)
+    assert plan.latent_stride == (4, 4, 4)
+    assert plan.low_resolution is None
+    widths = [stage.width for stage in plan.stages]
+    if budget.device == "gpu":
+        assert 9 <= plan.batch <= 12
+        assert widths == [32, 64, 128, 256]
+        assert (plan.training.epochs, plan.training.iterations_per_epoch) == (200, 250)
+    else:
+        assert 2 <= plan.batch <= 4
+        assert (plan.training.epochs, plan.training.iterations_per_epoch) == (40, 50)
+    if budget == cpu_budget(2):
+        assert widths[:3] == [16, 32, 64]
+        assert 1e6 < memory.parameters(memory.network_of(plan)) < 3e6
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_thick_slices(make_fingerprint, budget):
+    plan = plan_for(make_fingerprint((9, 256, 256), (10, 1.5, 1.5), cases=150, thickness=(30, 8, 30)), budget, labels=3)
+    check_laws(plan, budget)
+    assert plan.spacing == (10, 1.5, 1.5)
+    assert plan.stages[0].kernel == (1, 3, 3)
+    assert plan.latent_stride == (1, 4, 4)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_four_channel_brain(make_fingerprint, budget):
+    fingerprint = make_fingerprint((155, 240, 240), (1, 1, 1), cases=484, channels=4, cropped=(140, 170, 140))
+    plan = plan_for(fingerprint, budget, ("T1", "T1ce", "T2", "FLAIR"), 3)
+    check_laws(plan, budget)
+    assert all(channel.foreground_only for channel in plan.channels)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_many_labels(make_fingerprint, budget):
+    fingerprint = make_fingerprint((300, 300, 300), (1.5, 1.5, 1.5), cases=1000, thickness=tuple(range(3, 123)))
+    check_laws(plan_for(fingerprint, budget, ("CT",), 120), budget)
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_three_cases(make_fingerprint, budget):
+    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=3), budget)
+    check_laws(plan, budget)
+    assert plan.batch == 2
+
+
+def test_single_slices_are_refused_in_a_sentence(make_fingerprint):
+    fingerprint = make_fingerprint([(20, 256, 256), (1, 256, 256)], (1, 1, 1))
+    with pytest.raises(UserError, match=r"1 of 2 cases are single slices \(case_1\).*remove these cases"):
+        plan_for(fingerprint, gpu_budget())
+
+
+def test_more_memory_never_means_a_smaller_patch(make_fingerprint):
+    fingerprint = make_fingerprint((200, 400, 400), (1, 1, 1), cases=100)
+    patches = [prod(plan_for(fingerprint, gpu_budget(gb)).patch) for gb in (6, 12, 48)]
+    assert patches == sorted(patches)
+
+
+def test_a_budget_that_holds_nothing_says_so(make_fingerprint):
+    with pytest.raises(UserError, match="--memory-gb"):
+        plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(0.1))
+
+
+def test_unet_is_the_same_network_without_diffusion(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
+    default, unet = (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in ("default", "unet"))
+    assert unet.diffusion is None
+    assert (unet.patch, unet.batch, unet.stages, unet.latent) == (
+        default.patch,
+        default.batch,
+        default.stages,
+        default.latent,
+    )
+    assert unet.memory.training_gb < default.memory.training_gb
+
+
+def test_sides_leave_out_the_left_right_axis(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
+    assert plan_for(fingerprint, gpu_budget(), labels=2).mirror_axes == (0, 1, 2)
+    prompts = Prompts(scan="MRI", labels={"label 1": ("left kidney",), "label 2": ("right kidney",)})
+    assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
+
+
+def test_refit_shrinks_the_batch_first_then_the_patch_and_says_so(make_fingerprint):
+    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=200), gpu_budget(24))
+    smaller = refit(plan, gpu_budget(16))
+    assert smaller.patch == plan.patch
+    assert smaller.batch < plan.batch
+    assert smaller.reasons[-1].name == "refitted"
+    tiny = refit(plan, gpu_budget(5))
+    assert tiny.batch == 2
+    assert prod(tiny.patch) < prod(plan.patch)
+    for one, budget in ((smaller, 16), (tiny, 5)):
+        assert one.memory.training_gb <= one.memory.budget_gb == budget
+        assert one.stages == plan.stages
+
+
+def test_refit_always_gives_something_smaller_until_nothing_is_left(make_fingerprint):
+    plan = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1), cases=208, thickness=(8, 7)), gpu_budget(), labels=2)
+    sizes = [plan.batch * prod(plan.patch)]
+    with pytest.raises(UserError, match="does not fit"):  # noqa: PT012
+        while True:
+            plan = refit(plan, gpu_budget())
+            sizes.append(plan.batch * prod(plan.patch))
+    assert sizes == sorted(set(sizes), reverse=True)

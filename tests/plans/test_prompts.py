@@ -1,0 +1,112 @@
+"""The words of the labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plans.dataset import Dataset
+from plans.errors import UserError
+from plans.plan import LabelPlan
+from plans.prompts import Prompts, default_prompts, names_sides, normalise, read_prompts
+
+
+def dataset_of(*names: str) -> Dataset:
+    labels = tuple(LabelPlan(name=name, value=value) for value, name in enumerate(names, start=1))
+    return Dataset(
+        folder=Path("raw/Dataset007_Abdomen"),
+        name="Dataset007_Abdomen",
+        title="Abdomen",
+        channels=("CT",),
+        labels=labels,
+        file_ending=".nii.gz",
+        cases=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("phrase", "words"),
+    [
+        ("LeftKidney", "left kidney"),
+        ("left_kidney", "left kidney"),
+        ("  Left   KIDNEY ", "left kidney"),
+        ("T2W", "t2w"),
+        ("FLAIRLesion", "flair lesion"),
+        ("MRI", "mri"),
+    ],
+)
+def test_normalise(phrase, words):
+    assert normalise(phrase) == words
+    assert normalise(normalise(phrase)) == words
+
+
+def test_default_is_made_from_names():
+    prompts = default_prompts(dataset_of("LeftKidney", "spleen"))
+    assert prompts.labels == {"LeftKidney": ("left kidney",), "spleen": ("spleen",)}
+    assert prompts.scan == "CT of abdomen"
+
+
+def test_labels_that_read_the_same_are_refused():
+    with pytest.raises(UserError, match="names both 'LeftKidney' and 'left_kidney'"):
+        default_prompts(dataset_of("LeftKidney", "left_kidney"))
+
+
+def test_write_and_read(tmp_path):
+    prompts = Prompts(scan="CT", labels={"spleen": ("spleen", "lien")})
+    prompts.write(tmp_path / "prompts.json")
+    assert read_prompts(tmp_path / "prompts.json", dataset_of("spleen")) == prompts
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"labels": {"spleen": ["a"], "liver": ["A"]}}, "names both"),
+        ({"labels": {"spleen": [], "liver": ["x"]}}, "labels.spleen has no phrasing"),
+        ({"labels": {"spleen": [" "], "liver": ["x"]}}, "labels.spleen has an empty phrasing"),
+        ({"labels": {"spleen": ["x"]}}, "labels.liver: missing"),
+        ({"labels": {"spleen": ["x"], "liver": ["y"], "lung": ["z"]}}, "labels.lung: the data set has no such label"),
+        ({"scan": 3}, "scan:"),
+        ({"version": 2}, "version:"),
+        ({"sacn": "CT"}, "sacn:"),
+    ],
+)
+def test_faults_name_file_and_field(tmp_path, change, words):
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps({"version": 1, "scan": "CT", "labels": {"spleen": ["s"], "liver": ["l"]}} | change))
+    with pytest.raises(UserError) as caught:
+        read_prompts(path, dataset_of("spleen", "liver"))
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("LeftKidney", "RightKidney"),
+        ("left kidney", "right kidney"),
+        ("kidneyleft", "kidneyright"),
+        ("kidney_L", "kidney_R"),
+        ("hippocampusL", "hippocampusR"),
+        ("lh.amygdala", "rh.amygdala"),
+        ("rib_left_1", "spine", "rib_right_1"),
+        ("LV", "MYO", "RV"),
+    ],
+)
+def test_sides_are_seen(labels):
+    assert names_sides(labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("anterior", "posterior"),
+        ("lung", "left lung"),
+        ("rib_left_1", "rib_right_2"),
+        ("liver", "river"),
+        ("L1", "L2", "T1"),
+        ("LeftKidney", "left kidney"),
+        ("l", "liver"),
+    ],
+)
+def test_no_sides(labels):
+    assert not names_sides(labels)

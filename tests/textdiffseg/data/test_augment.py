@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform, create_affine_matrix_3d
+
+from textdiffseg.data import augment
+from textdiffseg.data.augment import (
+    Augmentation,
+    Placement,
+    coarse_axis,
+    draw_placement,
+    place,
+    read_patch,
+    seeded,
+    turning,
+)
+
+SHAPE, PATCH = (24, 28, 20), (12, 16, 10)
+
+
+@pytest.fixture
+def case():
+    """A smooth picture and blocks of three labels, (1, D, H, W) float16 and (D, H, W) int8."""
+    d, h, w = np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij")
+    image = np.stack([np.sin(d / 4) + np.cos(h / 5) * np.sin(w / 3)]).astype(np.float16)
+    labels = np.zeros(SHAPE, np.int8)
+    labels[4:12, 5:20, 4:11], labels[12:20, 5:20, 4:11], labels[8:16, 8:15, 11:16] = 1, 2, 3
+    return image, labels
+
+
+def test_patches_are_read_as_stored_and_padded_with_zeros(case):
+    image, labels = case
+    picture, label_map = read_patch(image, labels, SHAPE, (-3, 5, 14), PATCH)
+    padded = np.pad(image[0], ((3, 0), (0, 0), (0, 4)))[:12, 5:21, 14:24]
+    assert np.array_equal(picture[0].numpy(), padded.astype(np.float32))
+    assert np.array_equal(label_map.numpy(), np.pad(labels, ((3, 0), (0, 0), (0, 4)))[:12, 5:21, 14:24])
+    assert picture.dtype == torch.float32
+    assert label_map.dtype == torch.int16
+
+
+def test_turning_by_nothing_changes_nothing(case):
+    image, labels = case
+    still = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(None, ()))
+    turned = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(np.eye(3), ()))
+    assert torch.allclose(still[0], turned[0], atol=1e-4)
+    assert torch.equal(still[1], turned[1])
+
+
+def test_the_matrix_is_that_of_batchgenerators():
+    angles, scales = [0.3, -0.4, 0.2], [1.2, 0.8, 1.1]
+    assert np.allclose(turning(angles, scales), create_affine_matrix_3d(angles, scales))
+
+
+def test_a_quarter_turn_is_exact(case):
+    image, labels = case
+    start, patch = (4, 6, 4), (10, 12, 12)
+    matrix = turning([np.pi / 2, 0, 0], [1, 1, 1])
+    picture, label_map = place(image, labels, SHAPE, start, patch, Placement(matrix, ()))
+    # the matrix takes offset (h, w) of the patch to (-w, h) of the case
+    picture_0, labels_0 = read_patch(image, labels, SHAPE, start, patch)
+    assert torch.allclose(picture, picture_0.rot90(-1, (2, 3)), atol=1e-4)
+    assert torch.equal(label_map, labels_0.rot90(-1, (1, 2)))
+
+
+@pytest.mark.parametrize(("start", "ignored"), [((6, 6, 5), False), ((-2, 14, -1), False), ((6, 6, 5), True)])
+def test_turning_equals_batchgenerators_on_the_whole_case(case, start, ignored, monkeypatch):
+    """Reading only the box that is needed, and one interpolation for all labels, change nothing."""
+    monkeypatch.setattr(augment, "CHANNELS_AT_ONCE", 2)
+    image, labels = case
+    if ignored:
+        labels[4:8] = -1
+    matrix = turning([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
+    picture, label_map = place(image, labels, SHAPE, start, PATCH, Placement(matrix, ()))
+    centre = np.array(start) + (np.array(PATCH) - 1) / 2
+    offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)
+    points = (2 * (offsets @ matrix.T + centre) + 1) / np.array(SHAPE) - 1
+    grid = torch.from_numpy(points[..., ::-1].copy()).float()
+    theirs = SpatialTransform(PATCH, 0, False).apply(
+        {
+            "image": torch.from_numpy(image.astype(np.float32)),
+            "segmentation": torch.from_numpy(labels.astype(np.int16))[None],
+        },
+        grid=grid,
+    )
+    assert torch.allclose(picture, theirs["image"], atol=1e-4)
+    assert (label_map != theirs["segmentation"][0]).float().mean() < 2e-3  # ties of the argmax
+
+
+def test_nothing_is_read_beyond_what_the_turned_patch_needs(case):
+    """The case is larger than the patch: no corner of a turned patch may be empty."""
+    ones = np.ones((1, 60, 60, 60), np.float16)
+    matrix = turning([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
+    picture, label_map = place(ones, ones[0].astype(np.int8), (60,) * 3, (22,) * 3, (16,) * 3, Placement(matrix, ()))
+    assert torch.allclose(picture, torch.ones_like(picture))
+    assert (label_map == 1).all()
+
+
+def test_mirroring_flips_image_and_labels_alike_and_only_the_allowed_axes(case):
+    image, labels = case
+    picture, label_map = place(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, (0, 2)))
+    straight = place(image, labels, SHAPE, (3, 3, 3), PATCH, Placement(None, ()))
+    assert torch.equal(picture, straight[0].flip(1, 3))
+    assert torch.equal(label_map, straight[1].flip(0, 2))
+    rng = np.random.default_rng(0)
+    assert {axis for _ in range(100) for axis in draw_placement(rng, (0, 1)).mirrored} == {0, 1}
+    assert not any(draw_placement(rng, ()).mirrored for _ in range(100))
+
+
+def test_a_third_of_the_placements_turn_within_their_limits():
+    rng = np.random.default_rng(0)
+    matrices = [draw_placement(rng, ()).matrix for _ in range(2000)]
+    turned = [matrix for matrix in matrices if matrix is not None]
+    assert 0.32 < len(turned) / len(matrices) < 0.40  # 1 - 0.8 * 0.8
+    scales = np.cbrt([np.linalg.det(matrix) for matrix in turned])
+    assert 0.7 <= scales.min() < 0.75
+    assert 1.35 < scales.max() <= 1.4
+
+
+def test_anisotropic_patches_turn_in_their_plane_alone():
+    assert coarse_axis((40, 56, 40)) is None
+    assert coarse_axis((128, 128, 32)) == 2
+    rng = np.random.default_rng(0)
+    matrices = [draw_placement(rng, (), only_about=2).matrix for _ in range(500)]
+    turned = [matrix for matrix in matrices if matrix is not None]
+    for matrix in turned:
+        assert np.allclose(matrix[2], (0, 0, 1))
+        assert np.allclose(matrix[:, 2], (0, 0, 1))
+    assert max(abs(np.arctan2(matrix[1, 0], matrix[0, 0])) for matrix in turned) > 2
+
+
+def test_a_sample_is_a_function_of_its_generator_and_leaves_the_global_ones_alone(case, make_plan):
+    image, labels = case
+    chain = Augmentation(make_plan(patch=PATCH))
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    state = torch.get_rng_state()
+    samples = [chain(image, labels, SHAPE, (2, 3, 4), np.random.default_rng(i)) for i in range(20)]
+    assert torch.equal(state, torch.get_rng_state())
+    here = np.random.get_state()[2]  # noqa: NPY002
+    torch.manual_seed(6)
+    again = [chain(image, labels, SHAPE, (2, 3, 4), np.random.default_rng(i)) for i in reversed(range(20))]
+    assert np.random.get_state()[2] == here  # noqa: NPY002
+    for (picture, label_map), (other, other_map) in zip(samples, reversed(again), strict=True):
+        assert torch.equal(picture, other)
+        assert torch.equal(label_map, other_map)
+        assert torch.isfinite(picture).all()
+        assert set(label_map.unique().tolist()) <= {0, 1, 2, 3}
+    assert any(not torch.equal(samples[0][0], other) for other, _ in samples[1:])
+
+
+def test_what_was_cut_off_as_empty_stays_empty(make_plan):
+    plan = make_plan(channels=[{"name": "MRI", "scheme": "zscore", "foreground_only": True}])
+    image = np.zeros((1, 20, 20, 20), np.float16)
+    image[:, 10:] = 1.5
+    for i in range(30):
+        picture, _ = Augmentation(plan)(
+            image, np.zeros((20, 20, 20), np.int8), (20,) * 3, (0, 2, 2), np.random.default_rng(i)
+        )
+        assert (picture == 0).any()
+        assert (picture != 0).any()
+
+
+def test_seeds_are_put_back_even_after_an_error():
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError), seeded(3):
+        torch.rand(-1)
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from plans.errors import UserError
+from textdiffseg.data.loader import TrainingLoader, TrainingSamples, ValidationPatches
+
+
+def same(first, second) -> bool:
+    return (
+        torch.equal(first.image, second.image)
+        and torch.equal(first.labels, second.labels)
+        and first.queries == second.queries
+        and first.cases == second.cases
+    )
+
+
+@pytest.fixture
+def make_loader(stored, make_plan):
+    folder, ids = stored
+
+    def make(workers=0, seed=0, case_ids=ids, **changes):
+        return TrainingLoader(folder, case_ids, make_plan(**changes), (2, 1), seed, workers)
+
+    return make
+
+
+def test_batches_have_the_promised_shapes(make_loader):
+    batch = next(make_loader().epoch(0, 1))
+    assert batch.image.shape == (3, 1, 16, 16, 16)
+    assert batch.image.dtype == torch.float32
+    assert batch.labels.shape == (3, 16, 16, 16)
+    assert batch.labels.dtype == torch.int16
+    assert len(batch.queries) == len(batch.cases) == 3
+    assert batch.image.is_contiguous()
+
+
+def test_workers_change_nothing(make_loader):
+    inline, two = make_loader(), make_loader(workers=2)
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    for epoch in (0, 1):
+        for mine, theirs in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
+            assert same(mine, theirs)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_an_epoch_goes_on_where_it_stopped(make_loader):
+    loader = make_loader()
+    whole = list(loader.epoch(3, 4))
+    rest = list(make_loader().epoch(3, 4, start=2))
+    assert len(rest) == 2
+    assert all(same(*pair) for pair in zip(whole[2:], rest, strict=True))
+    assert same(whole[1], loader.batch(3, 1))
+
+
+def test_an_epoch_left_early_does_not_disturb_the_next(make_loader):
+    loader = make_loader(workers=1)
+    next(loader.epoch(0, 6))
+    assert same(next(loader.epoch(1, 2)), make_loader().batch(1, 0))
+
+
+def test_seed_epoch_and_iteration_each_change_the_batch(make_loader):
+    loader = make_loader()
+    first = loader.batch(0, 0)
+    assert same(first, make_loader().batch(0, 0))
+    assert not same(first, loader.batch(0, 1))
+    assert not same(first, loader.batch(1, 0))
+    assert not same(first, make_loader(seed=1).batch(0, 0))
+
+
+def test_the_last_sample_of_each_batch_holds_foreground(make_loader):
+    loader = make_loader(patch=(8, 8, 8))
+    held = [loader.batch(0, i).labels.flatten(1).amax(1) > 0 for i in range(10)]
+    assert all(bool(batch[-1]) for batch in held)
+    assert not all(bool(sample) for batch in held for sample in batch)
+
+
+def test_queries_ask_only_for_annotated_labels_in_known_phrasings(make_loader):
+    loader = make_loader()
+    pairs = {pair for i in range(20) for query in loader.batch(0, i).queries for pair in query}
+    assert pairs == {(1, 0), (1, 1), (2, 0)}
+
+
+def test_an_error_names_the_case(make_loader):
+    with pytest.raises(UserError) as error:
+        next(make_loader(case_ids=["nobody"]).epoch(0, 1))
+    assert "case nobody" in error.value.__notes__[0]
+
+
+def test_validation_patches_are_the_same_every_time_and_unaugmented(stored, make_plan):
+    folder, ids = stored
+    plan = make_plan(patch=(8, 8, 8), batch=2)
+    patches = ValidationPatches(folder, ids, plan, 0, 5)
+    batches = list(patches)
+    assert [len(batch.cases) for batch in batches] == [2, 2, 1]
+    assert len(patches) == 3
+    assert all(same(*pair) for pair in zip(batches, patches, strict=True))
+    assert {case for batch in batches for case in batch.cases} == set(ids)
+    assert all(query == ((1, 0), (2, 0)) for batch in batches for query in batch.queries)
+    assert all((batch.labels[-1] > 0).any() for batch in batches[:2])
+
+
+def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
+    """Intensity apart, what comes out is what was stored: labels keep to the voxels that they name."""
+    folder, ids = stored
+    samples = TrainingSamples(folder, ids, make_plan(patch=(24, 24, 24), mirror_axes=()), (1, 1), 0)
+    for index in range(12):
+        sample = samples[0, index]
+        assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
+        expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
+        assert set(np.unique(sample.labels)) == expected

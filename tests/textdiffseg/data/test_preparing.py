@@ -1,0 +1,86 @@
+"""A data set to stored cases: resuming, what makes a case stale, and many workers."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from plans.dataset import read_dataset
+from plans.errors import UserError
+from plans.plan import TextPlan
+from plans.planner import cpu_budget, make_plan
+from textdiffseg.data import preparing
+from textdiffseg.data.preparing import preprocess_dataset
+from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.preprocessing.case import restore
+from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset
+
+
+def planned(raw, **changes):
+    dataset = read_dataset(raw)
+    fingerprint = fingerprint_dataset(dataset, 0)
+    text = TextPlan(encoder="bundled", width=8)
+    arguments = (dataset.name, dataset.channels, dataset.labels, fingerprint, cpu_budget(1), "default", text)
+    return dataset, make_plan(*arguments).model_copy(update=changes)
+
+
+def test_label_values_come_back_on_the_files_grid(write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=2, values=(7, 255), spacing=(2.0, 1.0, 1.0))
+    dataset, plan = planned(raw, spacing=(1.0, 1.0, 1.0))
+    assert preprocess_dataset(dataset, plan, tmp_path / "out", 0) == 2
+    for case in dataset.cases:
+        stored, truth = open_case(tmp_path / "out", case.id), sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+        values = np.array([0, 7, 255])
+        assert np.array_equal(values[stored.original_labels()], truth)
+        assert stored.record.present == stored.record.annotated == (1, 2)
+        assert stored.record.shape == stored.image.shape[1:] == (40, 24, 28)
+        back = restore([stored.labels[...] == number for number in range(3)], stored.record.trail)
+        assert (values[back] == truth).mean() > 0.99
+
+
+def test_a_second_run_makes_only_what_changed(tiny_raw, tmp_path):
+    dataset, plan = planned(tiny_raw)
+    out = tmp_path / "out"
+    assert preprocess_dataset(dataset, plan, out, 0) == 4
+    times = {path: path.stat().st_mtime_ns for path in (out / "cases").iterdir()}
+    assert preprocess_dataset(dataset, plan, out, 0) == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "cases").iterdir()} == times
+    (out / "cases" / "tiny_00.labels.b2nd").unlink()
+    image = dataset.cases[1].images[0]
+    sitk.WriteImage(sitk.ReadImage(str(image)) + 1, str(image))
+    assert preprocess_dataset(dataset, plan, out, 0) == 2
+    assert preprocess_dataset(dataset, plan.model_copy(update={"preset": "unet", "batch": 3}), out, 0) == 0
+    assert preprocess_dataset(dataset, plan.model_copy(update={"spacing": (1.0, 1.0, 1.1)}), out, 0) == 4
+
+
+def test_the_number_of_workers_changes_nothing(tiny_raw, tmp_path):
+    dataset, plan = planned(tiny_raw)
+    for workers in (0, 2):
+        preprocess_dataset(dataset, plan, tmp_path / str(workers), workers)
+    inline, pooled = ({path.name: path.read_bytes() for path in (tmp_path / n / "cases").iterdir()} for n in "02")
+    assert inline == pooled
+
+
+def test_cases_that_left_the_data_set_are_removed(tiny_raw, tmp_path):
+    dataset, plan = planned(tiny_raw)
+    preprocess_dataset(dataset, plan, tmp_path / "out", 0)
+    fewer = dataset.model_copy(update={"cases": dataset.cases[1:]})
+    preprocess_dataset(fewer, plan, tmp_path / "out", 0)
+    assert list_cases(tmp_path / "out") == ("tiny_01", "tiny_02", "tiny_03")
+
+
+def test_broken_cases_are_named_and_the_others_stored(tiny_raw, tmp_path):
+    dataset, plan = planned(tiny_raw)
+    for case in dataset.cases[1:3]:
+        case.images[0].write_bytes(b"broken")
+    with pytest.raises(UserError) as caught:
+        preprocess_dataset(dataset, plan, tmp_path / "out", 0)
+    assert ["tiny_01" in caught.value.lines[0], "tiny_02" in caught.value.lines[1]] == [True, True]
+    assert list_cases(tmp_path / "out") == ("tiny_00", "tiny_03")
+
+
+def test_memory_is_counted_from_the_largest_case(tiny_raw):
+    dataset, plan = planned(tiny_raw)
+    fingerprint = fingerprint_dataset(dataset, 0)
+    assert preparing.bytes_per_case(fingerprint, plan) > 20 * 24 * 28 * 12
+    finer = plan.model_copy(update={"spacing": (0.5, 0.5, 0.5)})
+    assert preparing.bytes_per_case(fingerprint, finer) > 2 * preparing.bytes_per_case(fingerprint, plan)

@@ -1,0 +1,97 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from textdiffseg.data.sampling import choose_case, draw_patch, draw_query, forced_foreground, full_query, generator
+
+
+def test_randomness_is_a_function_of_seed_epoch_and_index():
+    draws = {key: generator(*key).random() for key in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]}
+    assert draws[0, 0, 0] == generator(0, 0, 0).random()
+    assert len(set(draws.values())) == 4
+
+
+def test_all_cases_come_before_one_comes_again():
+    for turn in range(3):
+        assert sorted(choose_case(7, 5, 1, 7 * turn + place) for place in range(7)) == list(range(7))
+    assert [choose_case(7, 5, 1, i) for i in range(7)] != [choose_case(7, 5, 2, i) for i in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("batch", "share", "forced"), [(2, 0.33, 1), (3, 0.33, 1), (12, 0.33, 4), (2, 0, 0), (3, 1, 3)]
+)
+def test_each_batch_has_its_share_of_forced_foreground(batch, share, forced):
+    for first in range(0, 10 * batch, batch):
+        flags = [forced_foreground(first + place, batch, share) for place in range(batch)]
+        assert flags == [False] * (batch - forced) + [True] * forced
+
+
+def test_a_batch_of_one_is_forced_as_often_as_the_share_says():
+    assert sum(forced_foreground(index, 1, 0.33) for index in range(100)) == 33
+
+
+def test_patches_lie_inside_the_case_and_reach_all_of_it():
+    rng = np.random.default_rng(0)
+    starts = np.array([draw_patch(rng, (20, 10, 8), (8, 8, 8)) for _ in range(500)])
+    assert starts.min(0).tolist() == [0, 0, 0]
+    assert starts.max(0).tolist() == [12, 2, 0]
+
+
+def test_patches_larger_than_the_case_are_centred():
+    start = draw_patch(np.random.default_rng(0), (20, 9, 8), (8, 16, 12))
+    assert start[1:] == (-4, -2)
+
+
+def test_forced_patches_hold_a_voxel_of_a_label_drawn_evenly():
+    rows = np.array([(1, 2, 3, 4)] * 99 + [(2, 28, 29, 1)])
+    rng = np.random.default_rng(0)
+    seen = Counter()
+    for _ in range(400):
+        start = np.array(draw_patch(rng, (30, 30, 8), (8, 8, 12), rows))
+        inside = ((rows[:, 1:] >= start) & (rows[:, 1:] < start + np.array([8, 8, 12]))).all(1)
+        held = set(rows[inside, 0].tolist())
+        assert len(held) == 1
+        seen.update(held)
+    assert 150 < seen[1] < 250
+
+
+def test_without_foreground_a_forced_patch_is_a_random_one():
+    empty = np.zeros((0, 4), np.int32)
+    forced = draw_patch(np.random.default_rng(3), (30, 30, 30), (8, 8, 8), empty)
+    assert forced == draw_patch(np.random.default_rng(3), (30, 30, 30), (8, 8, 8))
+
+
+def test_half_of_the_queries_ask_for_all_and_the_others_for_a_subset_and_absent_ones():
+    annotated, present, phrasings = (1, 2, 3, 4, 5, 6), (1, 2), (1, 2, 3, 1, 1, 1, 4)
+    rng = np.random.default_rng(0)
+    full, others = 0, Counter()
+    for _ in range(2000):
+        query = draw_query(rng, annotated, present, phrasings, absent=(7,))
+        labels = [label for label, _ in query]
+        assert labels == sorted(set(labels))
+        assert all(0 <= which < phrasings[label - 1] for label, which in query)
+        if labels == list(annotated):
+            full += 1
+            continue
+        assert set(labels) & set(present)
+        assert len(set(labels) - set(present)) <= 3
+        others.update(labels)
+    assert 900 < full < 1100
+    assert set(others) == {1, 2, 3, 4, 5, 6, 7}
+
+
+def test_a_case_without_any_structure_is_asked_for_absent_ones():
+    rng = np.random.default_rng(0)
+    queries = [draw_query(rng, (1, 2), (), (1, 1)) for _ in range(200)]
+    assert all(queries)
+    assert {len(query) for query in queries} == {1, 2}
+
+
+def test_labels_that_are_not_annotated_are_never_asked_for():
+    rng = np.random.default_rng(0)
+    assert {label for _ in range(100) for label, _ in draw_query(rng, (2,), (1, 2), (1, 1, 1))} == {2}
+
+
+def test_the_full_query_is_in_label_order_and_first_phrasings():
+    assert full_query((3, 1)) == ((1, 0), (3, 0))

@@ -1,0 +1,104 @@
+import json
+
+import numpy as np
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.data.splits import Splits, make_splits, read_splits
+
+IDS = [f"case_{i:03d}" for i in range(23)]
+
+
+def test_every_case_is_validated_once():
+    splits = make_splits(IDS[::-1])
+    assert sorted(case for fold in splits.folds for case in fold.validation) == IDS
+    for fold in splits.folds:
+        assert set(fold.train) | set(fold.validation) == set(IDS)
+        assert not set(fold.train) & set(fold.validation)
+    assert splits == make_splits(IDS)
+    assert splits != make_splits(IDS, seed=1)
+
+
+def test_ungrouped_splits_are_those_of_nnunet():
+    model_selection = pytest.importorskip("sklearn.model_selection")
+    theirs = model_selection.KFold(5, shuffle=True, random_state=12345).split(IDS)
+    for fold, (train, validation) in zip(make_splits(IDS).folds, theirs, strict=True):
+        assert fold.train == tuple(np.array(IDS)[train])
+        assert fold.validation == tuple(np.array(IDS)[validation])
+
+
+def test_groups_stay_together_and_folds_stay_balanced():
+    groups = {case: f"patient_{i // 2}" for i, case in enumerate(IDS[:16])}
+    splits = make_splits(IDS, groups)
+    for fold in splits.folds:
+        outside = {groups.get(case) for case in fold.train} - {None}
+        assert not outside & {groups.get(case) for case in fold.validation}
+    sizes = [len(fold.validation) for fold in splits.folds]
+    assert sum(sizes) == len(IDS)
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("cases", "folds"), [(5, 5), (4, 4), (2, 2), (1, 0)])
+def test_few_cases_make_fewer_folds_and_a_sentence(cases, folds):
+    splits = make_splits(IDS[:cases])
+    assert len(splits.folds) == folds
+    assert bool(splits.note) == (folds < 5)
+    assert splits.fold("all").train == splits.fold("all").validation == tuple(IDS[:cases])
+
+
+def test_few_groups_make_fewer_folds():
+    splits = make_splits(IDS, dict.fromkeys(IDS[:12], "a") | dict.fromkeys(IDS[12:], "b"))
+    assert len(splits.folds) == 2
+    assert "2 groups" in splits.note
+
+
+def test_a_fold_that_does_not_exist_is_refused_with_the_choices():
+    with pytest.raises(UserError, match=r"Fold 3 does not exist: expected 0, 1, 2, all"):
+        make_splits(IDS[:3]).fold(3)
+    with pytest.raises(UserError, match="-1"):
+        make_splits(IDS).fold("-1")
+    assert make_splits(IDS).fold("4") == make_splits(IDS).fold(4)
+
+
+def test_there_and_back_on_disk(tmp_path):
+    splits = make_splits(IDS)
+    splits.write(tmp_path / "splits.json")
+    assert read_splits(tmp_path / "splits.json", IDS) == splits
+
+
+def test_nnunets_file_is_read(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": IDS[2:], "val": IDS[:2]}, {"train": IDS[:2], "val": IDS[2:]}]))
+    splits = read_splits(path, IDS)
+    assert splits.fold(0).validation == tuple(IDS[:2])
+    assert splits.fold("all").train == tuple(IDS)
+    assert len(splits.folds) == 2
+
+
+def test_every_fault_is_listed_with_its_fold(tmp_path):
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps([{"train": IDS[:5], "val": IDS[4:6]}, {"train": ["nobody"], "val": []}]))
+    with pytest.raises(UserError) as error:
+        read_splits(path, IDS)
+    assert len(error.value.lines) == 3
+    assert "fold 0: case_004 are in train and in validation" in error.value.lines[0]
+    assert "fold 1: train: nobody" in error.value.lines[1]
+    assert "fold 1: validation is empty" in error.value.lines[2]
+
+
+def test_other_contents_and_other_cases_are_refused(tmp_path):
+    path = tmp_path / "splits.json"
+    with pytest.raises(UserError, match="does not exist"):
+        read_splits(path, IDS)
+    path.write_text('[{"train": ["a"], "valid": ["b"]}]')
+    with pytest.raises(UserError, match=r"folds.0.validation"):
+        read_splits(path, IDS)
+    path.write_text("[")
+    with pytest.raises(UserError, match="JSON"):
+        read_splits(path, IDS)
+    make_splits(IDS).write(path)
+    with pytest.raises(UserError, match="case_022 differ"):
+        read_splits(path, IDS[:-1])
+    path.write_text(Splits.read(path).model_dump_json().replace('"version":1', '"version":2'))
+    with pytest.raises(UserError, match="version"):
+        read_splits(path, IDS)

@@ -1,0 +1,115 @@
+"""Stored cases: what goes in comes out, and a case is there whole or not at all."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.data import store
+from textdiffseg.data.store import CaseRecord, is_complete, list_cases, open_case, remove_case, save_case
+from textdiffseg.preprocessing.case import Trail
+
+
+@pytest.fixture
+def parts() -> tuple[CaseRecord, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, (30, 40, 50)).astype(np.int16)
+    trail = Trail(
+        original_shape=(33, 40, 50),
+        affine=tuple(tuple(float(value) for value in row) for row in np.eye(4)),
+        permutation=(0, 1, 2),
+        flips=(1,),
+        canonical_shape=(33, 40, 50),
+        crop=((1, 31), (0, 40), (0, 50)),
+        shape=(30, 40, 50),
+    )
+    record = CaseRecord(
+        case="a.b", hash="h", shape=(30, 40, 50), present=(1, 2), annotated=(1, 2), group="g", trail=trail
+    )
+    image = rng.normal(size=(2, 30, 40, 50)).astype(np.float32)
+    return record, image, labels, np.pad(labels, [(1, 2), (0, 0), (0, 0)])
+
+
+def test_there_and_back(tmp_path, parts):
+    record, image, labels, original = parts
+    save_case(tmp_path, *parts)
+    case = open_case(tmp_path, "a.b")
+    assert case.record == record
+    assert case.image.dtype == np.float16
+    box = (slice(None), slice(5, 20), slice(0, 40), slice(33, 50))
+    assert np.array_equal(case.image[box], image[box].astype(np.float16))
+    assert case.labels.dtype == np.int8
+    assert np.array_equal(case.labels[...], labels)
+    assert np.array_equal(case.original_labels(), original)
+    assert list_cases(tmp_path) == ("a.b",)
+
+
+def test_foreground_rows_lie_on_their_label(tmp_path, parts):
+    save_case(tmp_path, *parts)
+    rows = open_case(tmp_path, "a.b").foreground
+    assert rows.dtype == np.int32
+    assert (parts[2][tuple(rows[:, 1:].T)] == rows[:, 0]).all()
+    assert [np.count_nonzero(rows[:, 0] == number) for number in (1, 2)] == [store.FOREGROUND_SAMPLES] * 2
+    assert len(np.unique(rows, axis=0)) == len(rows)
+    assert np.array_equal(rows, store.sample_foreground(parts[2], "a.b"))
+    assert store.sample_foreground(np.zeros((3, 3, 3), np.int16), "x").shape == (0, 4)
+
+
+def test_a_case_without_foreground_is_stored(tmp_path, parts):
+    record, image, labels, original = parts
+    save_case(tmp_path, record, image, 0 * labels, 0 * original)
+    case = open_case(tmp_path, "a.b")
+    assert case.foreground.shape == (0, 4)
+    assert not case.labels[...].any()
+
+
+def test_many_labels_take_a_wider_type(tmp_path, parts):
+    record, image, labels, original = parts
+    save_case(tmp_path, record, image, labels * 150, original * 150)
+    assert open_case(tmp_path, "a.b").labels.dtype == np.int16
+    assert np.array_equal(open_case(tmp_path, "a.b").original_labels(), original * 150)
+
+
+def test_large_values_stay_finite(tmp_path, parts):
+    record, image, labels, original = parts
+    save_case(tmp_path, record, image * 1e6, labels, original)
+    assert np.isfinite(open_case(tmp_path, "a.b").image[...]).all()
+
+
+@pytest.mark.parametrize("failing", ["image", "labels", "foreground"])
+def test_a_full_disk_leaves_nothing(tmp_path, parts, monkeypatch, failing):
+    save_case(tmp_path, *parts)  # an older version is there
+    write = store._write
+
+    def full(path, array):
+        if failing in path.name:
+            path.with_name("." + path.name).touch()
+            path.with_name("." + path.name).unlink()
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, array)
+
+    monkeypatch.setattr(store, "_write", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_case(tmp_path, *parts)
+    assert list((tmp_path / "cases").iterdir()) == []
+
+
+def test_complete_means_all_files_and_the_same_hash(tmp_path, parts):
+    assert not is_complete(tmp_path, "a.b", "h")
+    save_case(tmp_path, *parts)
+    assert is_complete(tmp_path, "a.b", "h")
+    assert not is_complete(tmp_path, "a.b", "other")
+    (tmp_path / "cases" / "a.b.original.b2nd").unlink()
+    assert not is_complete(tmp_path, "a.b", "h")
+    remove_case(tmp_path, "a.b")
+    assert list((tmp_path / "cases").iterdir()) == []
+
+
+def test_damage_and_absence_are_told(tmp_path, parts):
+    with pytest.raises(UserError, match=r"a\.b\.json does not exist"):
+        open_case(tmp_path, "a.b")
+    save_case(tmp_path, *parts)
+    (tmp_path / "cases" / "a.b.image.b2nd").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"a\.b cannot be opened .*tds_plan_and_preprocess"):
+        open_case(tmp_path, "a.b")

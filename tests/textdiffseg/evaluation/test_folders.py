@@ -1,0 +1,150 @@
+"""Scoring folders: files by name, names of labels, and every fault told."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.evaluation.folders import evaluate_folders, label_names
+from textdiffseg.imaging.io import read_labels, write_labels
+from textdiffseg.imaging.volume import Geometry
+from textdiffseg_cli import evaluate
+
+
+@pytest.fixture
+def pair(tiny_raw, tmp_path):
+    """(predictions, references): predictions equal the references."""
+    references = tiny_raw / "labelsTr"
+    shutil.copytree(references, tmp_path / "predictions")
+    return tmp_path / "predictions", references
+
+
+def rewrite(path, change=None, geometry=None):
+    volume = read_labels(path)
+    array = volume.array[0].copy()
+    if change:
+        change(array)
+    write_labels(path, array, geometry or volume.geometry)
+
+
+def test_equal_folders_score_one_with_names_from_dataset_json(pair):
+    summary = evaluate_folders(*pair)
+    assert summary.mean.dice == 1.0
+    assert set(summary.labels) == {"bright cube", "dark cube"}
+    assert [case.case for case in summary.cases] == [f"tiny_{index:02d}" for index in range(4)]
+    assert summary.notes == ()
+
+
+def test_workers_change_nothing(pair):
+    rewrite(pair[0] / "tiny_01.nii.gz", lambda array: np.copyto(array[:9], 0))
+    assert evaluate_folders(*pair, workers=1) == evaluate_folders(*pair)
+
+
+def test_two_files_are_one_case(pair):
+    predictions, references = pair
+    summary = evaluate_folders(predictions / "tiny_00.nii.gz", references / "tiny_03.nii.gz")
+    assert [case.case for case in summary.cases] == ["tiny_03"]
+    assert summary.mean.dice < 1
+
+
+def test_formats_may_differ(pair):
+    predictions, references = pair
+    for path in sorted(predictions.iterdir()):
+        volume = read_labels(path)
+        write_labels(predictions / path.name.replace(".nii.gz", ".mha"), volume.array[0], volume.geometry)
+        path.unlink()
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+
+
+def test_missing_predictions_are_all_named_or_left_out_when_asked(pair):
+    predictions, references = pair
+    (predictions / "tiny_00.nii.gz").unlink()
+    (predictions / "tiny_02.nii.gz").unlink()
+    with pytest.raises(UserError) as caught:
+        evaluate_folders(predictions, references)
+    assert "tiny_00" in str(caught.value)
+    assert "tiny_02" in str(caught.value)
+    assert "--partial" in str(caught.value)
+    summary = evaluate_folders(predictions, references, partial_predictions=True)
+    assert [case.case for case in summary.cases] == ["tiny_01", "tiny_03"]
+    assert "2 references" in summary.notes[0]
+
+
+def test_extra_predictions_and_other_files_are_left_out(pair):
+    predictions, references = pair
+    shutil.copy(predictions / "tiny_00.nii.gz", predictions / "other.nii.gz")
+    (predictions / "manifest.json").write_text("{}")
+    summary = evaluate_folders(predictions, references)
+    assert len(summary.cases) == 4
+    assert "1 predictions without a reference" in summary.notes[0]
+
+
+def test_all_broken_cases_are_told_at_once(pair):
+    predictions, references = pair
+    path = predictions / "tiny_00.nii.gz"
+    geometry = read_labels(path).geometry
+    moved = geometry.affine.copy()
+    moved[0, 3] += 1.0
+    rewrite(path, geometry=Geometry(geometry.shape, moved))
+    rewrite(predictions / "tiny_01.nii.gz", lambda array: np.copyto(array[:2, :2, :2], 9))
+    (predictions / "tiny_02.nii.gz").write_bytes(b"no image")
+    with pytest.raises(UserError) as caught:
+        evaluate_folders(predictions, references)
+    text = str(caught.value)
+    assert "another grid" in text
+    assert "[9]" in text
+    for case in ("tiny_00", "tiny_01", "tiny_02"):
+        assert case in text
+
+
+def test_without_dataset_json_labels_are_values(pair, tmp_path):
+    predictions, references = pair
+    lonely = tmp_path / "elsewhere" / "references"
+    shutil.copytree(references, lonely)
+    summary = evaluate_folders(predictions, lonely)
+    assert list(summary.labels) == ["1", "2"]
+    assert "dataset.json" in summary.notes[0]
+
+
+def test_names_are_read_in_nnunets_and_the_decathlons_way(tmp_path):
+    folder = tmp_path / "labelsTr"
+    folder.mkdir()
+    for labels in ({"background": 0, "liver": 3}, {"0": "background", "3": "liver"}):
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        assert label_names(folder) == {3: "liver"}
+
+
+@pytest.mark.parametrize("kind", ["absent", "empty"])
+def test_nothing_to_score_is_an_error(pair, tmp_path, kind):
+    folder = tmp_path / kind
+    if kind == "empty":
+        folder.mkdir()
+    with pytest.raises(UserError, match=kind):
+        evaluate_folders(folder, pair[1])
+
+
+def test_folders_without_a_common_name_show_examples(pair, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(pair[0] / "tiny_00.nii.gz", other / "a.nii.gz")
+    with pytest.raises(UserError, match=r"a\.nii\.gz against tiny_00"):
+        evaluate_folders(other, pair[1], partial_predictions=True)
+
+
+def test_the_command_prints_a_table_and_writes_the_summary(pair, tmp_path, capsys):
+    out = tmp_path / "out" / "summary.json"
+    assert evaluate.main([str(pair[0]), str(pair[1]), "-o", str(out), "--cases"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("dark cube", "1.0000", "tiny_03", "absent from both"):
+        assert word in shown
+    assert json.loads(out.read_text())["mean"]["dice"] == 1.0
+
+
+def test_the_command_writes_nothing_when_it_fails(pair, tmp_path, capsys):
+    (pair[0] / "tiny_00.nii.gz").unlink()
+    out = tmp_path / "out" / "summary.json"
+    assert evaluate.main([str(pair[0]), str(pair[1]), "-o", str(out)]) == 2
+    assert not out.exists()
+    assert capsys.readouterr().err.startswith("error: ")

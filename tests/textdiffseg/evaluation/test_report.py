@@ -1,0 +1,73 @@
+"""Means over cases and labels, `summary.json`, and the tables."""
+
+import pytest
+from rich.console import Console
+
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, CaseScores, LabelScores
+from textdiffseg.evaluation.report import NO_SURFACES, Summary, cases_table, summarise, summary_table
+
+
+def label(dice, hd95=1.0, note="") -> LabelScores:
+    return LabelScores(dice=dice, nsd=dice, hd95=hd95, volume_ml=1.0, reference_ml=2.0, note=note)
+
+
+CASES = (
+    CaseScores(case="b", labels={"liver": label(0.8), "lesion": label(None, None, BOTH_EMPTY)}),
+    CaseScores(case="a", labels={"liver": label(0.6, 3.0), "lesion": label(0.0, None, PREDICTION_EMPTY)}),
+    CaseScores(case="c", labels={"liver": label(0.7, 5.0), "lesion": label(0.5, 7.0)}),
+)
+
+
+def printed(table) -> str:
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_means_leave_out_what_is_rightly_absent_and_count_what_is_missed():
+    summary = summarise(CASES)
+    lesion = summary.labels["lesion"]
+    assert (lesion.dice, lesion.hd95) == (0.25, 7.0)
+    assert (lesion.scored, lesion.both_empty, lesion.one_empty) == (2, 1, 1)
+    assert summary.labels["liver"].hd95 == 3.0
+
+
+def test_each_label_weighs_the_same_in_the_mean():
+    summary = summarise(CASES)
+    assert summary.mean.dice == pytest.approx((0.7 + 0.25) / 2)
+    assert summary.mean.scored == 5
+
+
+def test_cases_come_sorted_whatever_the_order_of_work():
+    assert summarise(CASES) == summarise(CASES[::-1])
+    assert [case.case for case in summarise(CASES).cases] == ["a", "b", "c"]
+
+
+def test_a_label_that_no_case_has_does_not_spoil_the_mean():
+    cases = [CaseScores(case="a", labels={"liver": label(0.5), "lesion": label(None, None, BOTH_EMPTY)})]
+    assert summarise(cases).mean.dice == 0.5
+
+
+def test_the_file_says_its_rules_and_comes_back_the_same(tmp_path):
+    summary = summarise(CASES, tolerance_mm=2.0, notes=["one note"])
+    summary.write(tmp_path / "summary.json")
+    assert Summary.read(tmp_path / "summary.json") == summary
+    text = (tmp_path / "summary.json").read_text()
+    for word in ("absent from both", "sub-voxel", "95th", "one note", '"tolerance_mm": 2.0'):
+        assert word in text.replace('tolerance_mm":2.0', 'tolerance_mm": 2.0')
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_missing_monai_is_said(monkeypatch):
+    monkeypatch.setattr("textdiffseg.evaluation.report.surfaces_available", lambda: False)
+    assert NO_SURFACES in summarise(CASES).notes
+
+
+def test_the_tables_show_every_label_the_mean_and_each_case():
+    summary = summarise(CASES)
+    means, cases = printed(summary_table(summary)), printed(cases_table(summary))
+    assert "0.4750" in means
+    assert "mean of labels" in means
+    for word in ("liver", "lesion", "missed", "absent from both", "–"):
+        assert word in cases

@@ -1,0 +1,172 @@
+"""Reading and writing: geometry survives, and what cannot be right is refused by file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from plans.errors import UserError
+from textdiffseg.imaging.io import list_scans, read_labels, read_volume, write_labels, write_volume
+from textdiffseg.imaging.volume import Geometry
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+@pytest.fixture
+def geometry() -> Geometry:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]]) * (2.5, 0.75, 0.5)
+    affine[:3, 3] = (10, -20, 30.5)
+    return Geometry((6, 7, 8), affine)
+
+
+@pytest.fixture
+def array(geometry) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 100, geometry.shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_there_and_back(tmp_path, array, geometry, ending):
+    path = tmp_path / f"scan{ending}"
+    write_volume(path, array, geometry)
+    found = read_volume((path,))
+    assert np.array_equal(found.array[0], array)
+    assert np.allclose(found.geometry.affine, geometry.affine, atol=1e-4)
+    assert not [child for child in tmp_path.iterdir() if child.name.startswith(".")]
+
+
+def test_axes_are_simpleitks(tmp_path, array, geometry):
+    write_volume(tmp_path / "a.nrrd", array, geometry)
+    image = sitk.ReadImage(str(tmp_path / "a.nrrd"))
+    assert image.GetSize() == (8, 7, 6)
+    index = (5, 3, 2)  # x, y, z
+    assert np.allclose(image.TransformIndexToPhysicalPoint(index), (geometry.affine @ (2, 3, 5, 1))[:3])
+
+
+@pytest.mark.parametrize(("top", "kind"), [(200, np.uint8), (40000, np.uint16), (100000, np.int32)])
+def test_labels_take_the_smallest_type(tmp_path, geometry, top, kind):
+    labels = np.zeros(geometry.shape, np.int64)
+    labels[2, 3, 4] = top
+    write_labels(tmp_path / "a.nii.gz", labels, geometry)
+    found = read_labels(tmp_path / "a.nii.gz")
+    assert found.array.dtype == kind
+    assert np.array_equal(found.array[0], labels)
+
+
+@pytest.mark.parametrize("ending", [*ENDINGS[:-1], ".raw"])
+def test_truncated_files_are_refused_by_name(tmp_path, array, geometry, ending):
+    scan = tmp_path / ("scan.mhd" if ending == ".raw" else f"scan{ending}")
+    write_volume(scan, array, geometry)
+    part = next(path for path in tmp_path.iterdir() if path.suffix in (".zraw", ".raw")) if ending == ".raw" else scan
+    part.write_bytes(part.read_bytes()[: part.stat().st_size * 2 // 3])
+    with pytest.raises(UserError, match=r"scan.*(truncated|cannot be read).*Copy it again"):
+        read_volume((scan,))
+
+
+def test_damaged_and_foreign_files_are_refused(tmp_path, array, geometry):
+    write_volume(tmp_path / "flip.nii.gz", array, geometry)
+    content = bytearray((tmp_path / "flip.nii.gz").read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "flip.nii.gz").write_bytes(content)
+    (tmp_path / "text.nii").write_text("no image")
+    (tmp_path / "empty.nrrd").touch()
+    for name in ("flip.nii.gz", "text.nii", "empty.nrrd", "missing.nii"):
+        with pytest.raises(UserError, match=name):
+            read_volume((tmp_path / name,))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("ending", ENDINGS[:3])
+def test_non_finite_voxels_are_counted(tmp_path, array, geometry, ending, kind):
+    array = array.astype(kind)
+    array[0, 0, :2], array[-1, -1, -1] = np.nan, np.inf
+    path = tmp_path / f"bad{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))  # ITK reads NaN in NIfTI as zero
+    with pytest.raises(UserError, match=r"bad\..*: 3 voxels are NaN or infinite"):
+        read_volume((path,))
+
+
+def test_channels_are_joined_on_one_grid(tmp_path, array, geometry):
+    other = Geometry(geometry.shape, geometry.affine * 1.1)
+    for name, value, place in (("a", array, geometry), ("b", array + 1, geometry), ("c", array, other)):
+        write_volume(tmp_path / f"{name}.nii.gz", value, place)
+    joined = read_volume((tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"))
+    assert np.array_equal(joined.array, np.stack([array, array + 1]))
+    with pytest.raises(UserError, match=r"c\.nii\.gz: its grid .* differs .*a\.nii\.gz"):
+        read_volume((tmp_path / "a.nii.gz", tmp_path / "c.nii.gz"))
+
+
+def test_all_channels_in_one_4d_file(tmp_path):
+    channels = [sitk.GetImageFromArray(np.full((4, 5, 6), value, np.float32)) for value in (1, 2, 3)]
+    sitk.WriteImage(sitk.JoinSeries(channels), str(tmp_path / "four.nii.gz"))
+    sitk.WriteImage(sitk.Compose(channels), str(tmp_path / "vector.nrrd"))
+    for name in ("four.nii.gz", "vector.nrrd"):
+        found = read_volume((tmp_path / name,))
+        assert found.array.shape == (3, 4, 5, 6)
+        assert [channel.flat[0] for channel in found.array] == [1, 2, 3]
+
+
+def test_a_single_slice_is_refused(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((1, 20, 30), np.float32)), str(tmp_path / "slice.nii.gz"))
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((20, 30), np.float32)), str(tmp_path / "flat.nrrd"))
+    with pytest.raises(UserError, match=r"a single slice \(30x20x1 voxels\)"):
+        read_volume((tmp_path / "slice.nii.gz",))
+    with pytest.raises(UserError, match="expected a 3D image"):
+        read_volume((tmp_path / "flat.nrrd",))
+
+
+def test_labels_must_be_whole_numbers(tmp_path, array, geometry):
+    write_volume(tmp_path / "soft.nii.gz", array, geometry)
+    with pytest.raises(UserError, match="whole numbers"):
+        read_labels(tmp_path / "soft.nii.gz")
+    write_volume(tmp_path / "float.nii.gz", np.rint(array), geometry)
+    assert read_labels(tmp_path / "float.nii.gz").array.dtype.kind == "i"
+
+
+def write_series(folder: Path, array: np.ndarray, spacing: float) -> None:
+    folder.mkdir(parents=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, plane in enumerate(array):
+        image = sitk.GetImageFromArray(plane[None].astype(np.int16))
+        image.SetSpacing((0.5, 0.75, spacing))
+        image.SetOrigin((1, 2, 3 + number * spacing))
+        tags = {"0020|000e": "1.2.3", "0020|000d": "1.2", "0008|0060": "CT", "0020|0013": str(number)}
+        tags |= {"0020|0032": f"1\\2\\{3 + number * spacing}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        tags |= {"0008|0018": f"1.2.3.{number + 1}"}
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"slice{len(array) - number}.dcm"))
+        writer.Execute(image)
+
+
+def test_dicom_folders_are_scans(tmp_path):
+    array = np.random.default_rng(1).integers(-1000, 1000, (5, 6, 7))
+    write_series(tmp_path / "in" / "patient", array, 2.0)
+    assert list_scans(tmp_path / "in") == {"patient": (tmp_path / "in" / "patient",)}
+    assert list(list_scans(tmp_path / "in" / "patient")) == ["patient"]
+    found = read_volume((tmp_path / "in" / "patient",))
+    assert np.array_equal(found.array[0], array)
+    assert np.allclose(found.geometry.spacing, (2, 0.75, 0.5))
+
+
+def test_scans_are_found_by_both_ways_of_naming(tmp_path):
+    names = ("a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz", "c_2021.nrrd", ".hidden.nii.gz", "notes.txt")
+    for name in names:
+        (tmp_path / name).touch()
+    found = {case: [path.name for path in paths] for case, paths in list_scans(tmp_path).items()}
+    assert found == {"a": ["a_0000.nii.gz", "a_0001.nii.gz"], "b": ["b.nii.gz"], "c_2021": ["c_2021.nrrd"]}
+    assert list(list_scans(tmp_path, ".nrrd")) == ["c_2021"]
+    assert list_scans(tmp_path / "b.nii.gz") == {"b": (tmp_path / "b.nii.gz",)}
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        list_scans(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no scan"):
+        list_scans(tmp_path)
+    for name in ("a_0000.nii", "a_0002.nii"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="a_0001"):
+        list_scans(tmp_path)

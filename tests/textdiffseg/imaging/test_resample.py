@@ -1,0 +1,101 @@
+"""Resampling: ours equals scipy's; labels and probabilities keep their laws."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
+
+
+def scipy_zoom(array, shape, order):
+    factors = [m / n for n, m in zip(array.shape, shape, strict=True)]
+    return ndimage.zoom(array, factors, order=order, mode="nearest", grid_mode=True)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(20, 9, 14), (7, 25, 13), (5, 40, 30), (10, 17, 13), (1, 2, 40)])
+def test_equals_scipy_zoom(order, shape):
+    array = np.random.default_rng(0).normal(100, 50, (2, 10, 17, 13)).astype(np.float32)
+    ours = resample(array, shape, order)
+    for channel, found in zip(array, ours, strict=True):
+        expected = scipy_zoom(channel, shape, order).clip(channel.min(), channel.max())
+        assert np.abs(found - expected).max() < 1e-3
+
+
+def test_separate_axis_takes_its_own_order():
+    array = np.random.default_rng(1).normal(size=(1, 6, 20, 22)).astype(np.float32)
+    ours = resample(array, (11, 30, 15), 3, {0: 0})
+    planes = np.stack([scipy_zoom(plane, (30, 15), 3) for plane in array[0]])
+    expected = scipy_zoom(planes, (11, 30, 15), 0).clip(array.min(), array.max())
+    assert np.abs(ours[0] - expected).max() < 1e-4
+
+
+def test_stays_within_the_range_of_each_channel():
+    array = np.zeros((2, 8, 8, 8), np.float32)
+    array[0, 4:], array[1, :4] = 1000, -5
+    found = resample(array, (19, 8, 30), 3)
+    assert (found.min((1, 2, 3)) >= (0, -5)).all()
+    assert (found.max((1, 2, 3)) <= (1000, 0)).all()
+
+
+def test_same_shape_is_a_copy():
+    array = np.random.default_rng(2).normal(size=(1, 4, 5, 6)).astype(np.float32)
+    found = resample(array[:, ::-1], (4, 5, 6))
+    assert np.array_equal(found, array[:, ::-1])
+    found[...] = 0
+    assert array.any()
+
+
+def test_labels_equal_the_largest_of_the_interpolated_masks():
+    rng = np.random.default_rng(3)
+    labels = ndimage.zoom(rng.integers(0, 4, (4, 5, 6)), 4, order=0).astype(np.int16)
+    shape = (23, 14, 31)
+    masks = np.stack([scipy_zoom((labels == k).astype(np.float64), shape, 1) for k in range(4)])
+    top = np.sort(masks, axis=0)
+    clear = top[-1] - top[-2] > 1e-3
+    found = resample_labels(labels, shape)
+    assert found.dtype == labels.dtype
+    assert clear.mean() > 0.9
+    assert np.array_equal(found[clear], masks.argmax(0)[clear])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 20)] * 3))
+def test_labels_invent_no_value(seed, shape, shape_to):
+    labels = np.random.default_rng(seed).integers(0, 3, shape).astype(np.int16)
+    found = resample_labels(labels, shape_to)
+    assert found.shape == shape_to
+    assert set(np.unique(found)) <= set(np.unique(labels))
+
+
+def test_enlarging_and_shrinking_back_returns_the_labels():
+    labels = np.zeros((12, 14, 10), np.int16)
+    labels[2:8, 3:9, 2:9], labels[8:11, 3:9, 2:9] = 1, 5
+    there = resample_labels(labels, (36, 42, 30))
+    assert np.array_equal(resample_labels(there, labels.shape), labels)
+
+
+def test_no_hole_where_three_labels_meet():
+    labels = np.ones((6, 6, 6), np.int16)
+    labels[:, 3:, :3], labels[:, 3:, 3:] = 2, 3
+    assert (resample_labels(labels, (17, 17, 17)) > 0).all()
+
+
+def test_empty_labels_stay_empty():
+    assert not resample_labels(np.zeros((3, 4, 5), np.int16), (6, 7, 8)).any()
+
+
+def test_probabilities_equal_the_argmax_of_all_classes_at_once():
+    rng = np.random.default_rng(4)
+    raw = np.stack([ndimage.gaussian_filter(rng.normal(size=(9, 12, 10)), 1) for _ in range(4)])
+    probabilities = (np.exp(5 * raw) / np.exp(5 * raw).sum(0)).astype(np.float32)
+    shape = (15, 11, 24)
+    expected = np.stack([scipy_zoom(p.astype(np.float64), shape, 1) for p in probabilities])
+    top = np.sort(expected, axis=0)
+    clear = top[-1] - top[-2] > 1e-5
+    assert np.array_equal(probabilities_to_labels(probabilities, shape)[clear], expected.argmax(0)[clear])
+    assert np.array_equal(
+        probabilities_to_labels(iter(probabilities), shape), probabilities_to_labels(probabilities, shape)
+    )

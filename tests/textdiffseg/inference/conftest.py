@@ -1,0 +1,155 @@
+"""A tiny model with random weights, two folds of it on disk, and scans to predict."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from plans.plan import Plan
+from plans.prompts import Prompts
+from textdiffseg.imaging.volume import Geometry
+from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.text.bank import TextBank, build_bank
+from textdiffseg.text.encoder import PhraseVectors
+
+TEXT_WIDTH = 384  # of the bundled encoder, so that forced prompts fit
+
+
+class FakeEncoder:
+    """Random vectors, a function of the phrase; spares the tests the real encoder."""
+
+    name = "bundled"
+    width = TEXT_WIDTH
+
+    def encode(self, phrases):
+        vectors = []
+        for phrase in phrases:
+            rng = np.random.default_rng(list(phrase.encode()))
+            draw = torch.from_numpy(rng.normal(size=(4, TEXT_WIDTH)).astype(np.float32))
+            vectors.append(PhraseVectors(draw[:3], draw[3]))
+        return vectors
+
+
+def tiny_plan(preset: str = "default", **changes) -> Plan:
+    """One channel, labels of values 7 and 3, latent stride (2, 4, 4)."""
+    fields = {
+        "preset": preset,
+        "dataset": "Dataset900_Tiny",
+        "device": "cpu",
+        "channels": [{"name": "MRI", "scheme": "zscore"}],
+        "labels": [{"name": "Front_Part", "value": 7}, {"name": "back", "value": 3}],
+        "spacing": (1, 1, 1),
+        "median_shape": (12, 20, 20),
+        "patch": (8, 16, 16),
+        "batch": 2,
+        "stages": [
+            {"stride": (1, 1, 1), "kernel": (1, 3, 3), "width": 8, "blocks": 1},
+            {"stride": (1, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1},
+            {"stride": (2, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1, "attention": True},
+        ],
+        "latent": {"level": 2, "channels": 4},
+        "diffusion": {} if preset == "default" else None,
+        "text": {"encoder": "bundled", "width": TEXT_WIDTH},
+        "training": {
+            "epochs": 1,
+            "iterations_per_epoch": 1,
+            "learning_rate": 1e-3,
+            "weight_decay": 0,
+            "warmup": 0.1,
+            "ema": 0.9,
+            "foreground_share": 0.33,
+        },
+        "mirror_axes": (0, 2),
+        "memory": {"budget_gb": 1, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
+    }
+    return Plan.model_validate(fields | changes)
+
+
+def random_model(plan: Plan, seed: int = 0) -> TextDiffSeg:
+    """Weights far enough from their start that noise, words and image all matter."""
+    torch.manual_seed(seed)
+    model = build_model(plan).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def save_fold(folder, plan: Plan, bank: TextBank, seed: int, checkpoints=("best", "latest")) -> None:
+    """A trained fold as training leaves it."""
+    folder.mkdir(parents=True)
+    plan.write(folder / "plan.json")
+    bank.save(folder / "text_bank.safetensors")
+    weights = {f"ema.{name}": value.contiguous() for name, value in random_model(plan, seed).state_dict().items()}
+    for which in checkpoints:
+        save_file(weights, folder / f"checkpoint_{which}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def plan() -> Plan:
+    return tiny_plan()
+
+
+@pytest.fixture(scope="session")
+def bank() -> TextBank:
+    prompts = Prompts(
+        scan="MRI of a test", labels={"Front_Part": ("front part", "anterior end"), "back": ("back", "posterior end")}
+    )
+    return build_bank(prompts, ("Front_Part", "back"), FakeEncoder())
+
+
+@pytest.fixture(scope="session")
+def image() -> torch.Tensor:
+    """Several windows along each axis, no axis a multiple of the stride."""
+    return torch.randn(1, 15, 27, 21, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture
+def root(tmp_path, plan, bank):
+    """A root with one trained model of two folds."""
+    for fold in (0, 1):
+        save_fold(tmp_path / "results" / plan.dataset / "default" / f"fold_{fold}", plan, bank, fold)
+    return tmp_path
+
+
+def geometry(shape) -> Geometry:
+    """An oblique grid, 2 mm slices, axes not in canonical order."""
+    angle = 0.1
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.array([[0, 0, -1.0], [0, 1.0, 0], [2.0, 0, 0]])  # columns d, h, w in world x, y, z
+    affine[:3, 3] = (3.0, -20.0, 55.5)
+    return Geometry(tuple(shape), affine)
+
+
+def write_scan(path, shape=(9, 20, 17), seed=0) -> None:
+    from textdiffseg.imaging.io import write_volume
+
+    array = np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
+    write_volume(path, array, geometry(shape))
+
+
+@pytest.fixture(scope="session")
+def make_plan():
+    return tiny_plan
+
+
+@pytest.fixture(scope="session")
+def make_model():
+    return random_model
+
+
+@pytest.fixture(scope="session")
+def make_fold():
+    return save_fold
+
+
+@pytest.fixture(scope="session")
+def make_scan():
+    return write_scan
+
+
+@pytest.fixture(scope="session")
+def make_geometry():
+    return geometry

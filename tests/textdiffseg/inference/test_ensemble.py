@@ -1,0 +1,87 @@
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.inference.ensemble import find_model, fold_folders, load_ensemble, read_sampling
+from textdiffseg.inference.settings import Sampling
+
+
+@pytest.fixture
+def folder(root, plan):
+    return root / "results" / plan.dataset / "default"
+
+
+def test_the_only_model_is_found_by_every_way(root, folder, plan):
+    assert find_model(root) == folder
+    assert find_model(root, "900") == folder
+    assert find_model(root, "Tiny") == folder
+    for given in (folder, folder.parent, root / "results"):
+        assert find_model(root, folder=given) == folder
+    assert fold_folders(find_model(root, folder=folder / "fold_1"), None, "best") == (folder / "fold_1",)
+
+
+def test_several_models_are_listed(root, folder, make_plan, bank, make_fold):
+    make_fold(folder.parent / "unet" / "fold_0", make_plan("unet"), bank, 0)
+    with pytest.raises(UserError, match=r"2 trained models(.|\n)*default(.|\n)*unet"):
+        find_model(root)
+    with pytest.raises(UserError, match="2 trained models"):
+        find_model(root, "Tiny")
+    assert find_model(root, folder=folder.parent / "unet").name == "unet"
+
+
+def test_nothing_trained_is_a_sentence(tmp_path, root, folder):
+    with pytest.raises(UserError, match=r"No trained model.*tds_train"):
+        find_model(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="no folder"):
+        find_model(root, folder=tmp_path / "elsewhere")
+    for path in folder.glob("*/*.safetensors"):
+        path.unlink()
+    with pytest.raises(UserError, match="No trained model"):
+        find_model(root)
+
+
+def test_folds_are_chosen_or_all_taken(folder):
+    assert [path.name for path in fold_folders(folder, None, "best")] == ["fold_0", "fold_1"]
+    assert [path.name for path in fold_folders(folder, ["1"], "best")] == ["fold_1"]
+    with pytest.raises(UserError, match="no trained fold 4; it has 0, 1") as error:
+        fold_folders(folder, ["3", "0", "4"], "best")
+    assert len(error.value.lines) == 2
+
+
+def test_a_missing_checkpoint_names_the_other(folder):
+    (folder / "fold_1" / "checkpoint_best.safetensors").unlink()
+    with pytest.raises(UserError, match="--checkpoint latest"):
+        load_ensemble(folder)
+    assert load_ensemble(folder, ["0"]).folds == ("0",)
+    assert load_ensemble(folder, checkpoint="latest").folds == ("0", "1")
+
+
+def test_folds_of_different_plans_are_no_ensemble(folder, make_plan, bank, make_fold):
+    make_fold(folder / "fold_2", make_plan(patch=(8, 16, 32)), bank, 2)
+    with pytest.raises(UserError, match=r"fold_2.*in patch"):
+        load_ensemble(folder)
+
+
+def test_how_folds_were_trained_may_differ(folder, make_plan, bank, make_fold):
+    make_fold(folder / "fold_2", make_plan(batch=5, device="gpu"), bank, 2)
+    assert len(load_ensemble(folder).models) == 3
+
+
+def test_the_hash_knows_the_weights(folder, make_plan, bank, make_fold):
+    both, first = load_ensemble(folder), load_ensemble(folder, ["0"])
+    assert both.hash == load_ensemble(folder).hash
+    assert both.hash != first.hash
+    make_fold(folder / "fold_2", make_plan(), bank, 0)
+    assert load_ensemble(folder, ["2"]).hash == first.hash
+
+
+def test_sampling_is_read_beside_the_weights(folder):
+    assert read_sampling(folder / "fold_0") == Sampling()
+    Sampling(steps=4, mirroring=False).write(folder / "fold_0" / "sampling.json")
+    assert load_ensemble(folder, ["0"]).sampling.steps == 4
+
+
+def test_a_damaged_checkpoint_is_a_sentence(folder):
+    path = folder / "fold_0" / "checkpoint_best.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        load_ensemble(folder)

@@ -1,0 +1,173 @@
+import json
+
+import numpy as np
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.inference.export import Job, find_scans, output_place, predict_scan, predict_scans
+from textdiffseg.inference.manifest import Manifest
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.prompting import ask
+from textdiffseg.inference.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def models(plan, make_model):
+    return [make_model(plan, 0), make_model(plan, 1)]
+
+
+@pytest.fixture
+def job(models, plan, bank, tmp_path):
+    def make(prompts=(), settings=None, **changes):
+        predictor = Predictor(models, settings or Settings())
+        fields = {"model": "0" * 64, "folds": ("0", "1"), "checkpoint": "best", "out": tmp_path / "out"}
+        return Job(predictor=predictor, asked=ask(plan, bank, prompts), **(fields | changes))
+
+    return make
+
+
+@pytest.fixture
+def scan(tmp_path, make_scan):
+    path = tmp_path / "in" / "a_0000.nii.gz"
+    make_scan(path)
+    return path
+
+
+def test_a_segmentation_has_the_scan_s_geometry_and_the_labels_values(job, scan):
+    assert predict_scan(job(), "a", (scan,))
+    found, given = read_labels(job().out / "a.nii.gz"), read_volume((scan,))
+    assert found.geometry.matches(given.geometry, 1e-3)
+    assert set(np.unique(found.array)) <= {0, 3, 7}
+    assert len(np.unique(found.array)) > 1
+    manifest = Manifest.read(job().out / "a.json")
+    assert manifest.labels == {"Front_Part": 7, "back": 3}
+    voxel = np.prod(given.geometry.spacing) / 1000
+    for volume in manifest.volumes:
+        count = np.count_nonzero(found.array == manifest.labels[volume.label])
+        assert volume.volume_ml == pytest.approx(count * voxel)
+        assert volume.low_ml is None
+
+
+def test_a_prompt_restricts_the_output_to_its_label(job, scan):
+    predict_scan(job(["posterior end"]), "a", (scan,))
+    assert set(np.unique(read_labels(job().out / "a.nii.gz").array)) <= {0, 3}
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
+def test_the_ending_is_that_of_the_scan(job, tmp_path, make_scan, ending):
+    path = tmp_path / "in" / f"b{ending}"
+    make_scan(path)
+    predict_scan(job(), "b", (path,))
+    assert (job().out / f"b{ending}").is_file()
+
+
+def test_what_is_complete_is_skipped_and_what_is_not_is_redone(job, scan, make_scan):
+    out = job().out
+    assert predict_scan(job(), "a", (scan,))
+    first = (out / "a.nii.gz").read_bytes()
+    assert not predict_scan(job(), "a", (scan,))
+    (out / "a.nii.gz").write_bytes(first[:200])
+    assert predict_scan(job(), "a", (scan,))
+    assert read_labels(out / "a.nii.gz").array.any()
+    assert not predict_scan(job(), "a", (scan,))
+    assert predict_scan(job(overwrite=True), "a", (scan,))
+    assert predict_scan(job(settings=Settings(seed=1)), "a", (scan,))
+    assert predict_scan(job(model="1" * 64), "a", (scan,))
+    make_scan(scan, seed=1)
+    assert predict_scan(job(model="1" * 64), "a", (scan,))
+
+
+def test_a_run_that_was_stopped_is_redone(job, scan):
+    predict_scan(job(), "a", (scan,))
+    path = job().out / "a.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"outputs": {}}))
+    assert predict_scan(job(), "a", (scan,))
+
+
+def test_files_of_others_are_left_alone(job, scan):
+    out = job().out
+    out.mkdir()
+    (out / "a.nii.gz").write_bytes(b"mine")
+    with pytest.raises(UserError, match="not made by tds_predict"):
+        predict_scan(job(), "a", (scan,))
+    assert (out / "a.nii.gz").read_bytes() == b"mine"
+    assert not (out / "a.json").exists()
+    assert predict_scan(job(overwrite=True), "a", (scan,))
+
+
+def test_a_scan_is_never_overwritten(job, tmp_path, make_scan):
+    path = tmp_path / "in" / "c.nii.gz"
+    make_scan(path)
+    with pytest.raises(UserError, match="is the scan itself"):
+        predict_scan(job(out=path.parent, overwrite=True), "c", (path,))
+
+
+def test_a_bad_scan_does_not_stop_the_others(job, scan, make_scan):
+    folder = scan.parent
+    make_scan(folder / "c_0000.nii.gz", seed=2)
+    (folder / "b_0000.nii.gz").write_bytes(scan.read_bytes()[:300])
+    make_scan(folder / "d_0000.nii.gz")
+    make_scan(folder / "d_0001.nii.gz")
+    outcome = predict_scans(job(), find_scans(folder, 1))
+    assert outcome.written == ["a", "c"]
+    assert len(outcome.failures) == 2
+    assert "b_0000.nii.gz" in outcome.failures[0]
+    assert "found 2 channels, the model expects 1 (MRI)" in outcome.failures[1]
+    assert not list(job().out.glob("[bd].nii.gz"))
+
+
+def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan):
+    full = job(settings=Settings(steps=4, samples=8), uncertainty=True, probabilities=True)
+    predict_scan(full, "a", (scan,))
+    grid = read_volume((scan,)).geometry
+    manifest = Manifest.read(full.out / "a.json")
+    assert set(manifest.outputs) == {
+        "a.nii.gz",
+        "probabilities/a_1_Front_Part.nii.gz",
+        "probabilities/a_2_back.nii.gz",
+        "uncertainty/a_between_samples.nii.gz",
+        "uncertainty/a_between_folds.nii.gz",
+    }
+    for name in manifest.outputs:
+        volume = read_volume((full.out / name,))
+        assert volume.geometry.matches(grid, 1e-3)
+        assert volume.array.min() >= 0
+    assert all(volume.low_ml <= volume.high_ml for volume in manifest.volumes)
+    (full.out / "uncertainty" / "a_between_folds.nii.gz").unlink()
+    assert predict_scan(full, "a", (scan,))
+
+
+def test_a_bug_names_its_case(job, scan, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Predictor, "predict_image", broken)
+    with pytest.raises(ZeroDivisionError) as error:
+        predict_scans(job(), {"a": (scan,)})
+    assert any("case a" in note for note in error.value.__notes__)
+
+
+def test_one_file_brings_its_channels_along(tmp_path, make_scan):
+    for name in ("x_0000", "x_0001", "y_0000", "y_0001"):
+        make_scan(tmp_path / f"{name}.nii.gz")
+    first = tmp_path / "x_0000.nii.gz"
+    assert find_scans(first, 2) == {"x": (first, tmp_path / "x_0001.nii.gz")}
+    assert find_scans(first, 1) == {"x": (first,)}
+    assert set(find_scans(tmp_path, 2)) == {"x", "y"}
+
+
+def test_missing_and_empty_folders_are_sentences(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        find_scans(tmp_path / "nowhere", 1)
+    with pytest.raises(UserError, match="holds no scan"):
+        find_scans(tmp_path, 1)
+
+
+def test_one_scan_may_go_to_one_file(tmp_path):
+    assert output_place(tmp_path / "x.nii.gz", 1) == (tmp_path, "x.nii.gz")
+    assert output_place(tmp_path / "new", 1) == (tmp_path / "new", None)
+    (tmp_path / "file.txt").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        output_place(tmp_path / "file.txt", 2)

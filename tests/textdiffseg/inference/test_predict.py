@@ -1,0 +1,132 @@
+"""The command `tds_predict`, from scans to files and sentences."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from textdiffseg.imaging.io import read_labels
+from textdiffseg.inference.manifest import Manifest
+from textdiffseg_cli.predict import main
+
+
+@pytest.fixture
+def predict(root, capsys):
+    """Run the command with -o root/out; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments, out=root / "out"):
+        code = main(["--root", str(root), "-o", str(out), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def scans(root, make_scan):
+    for index, case in enumerate("ab"):
+        make_scan(root / "scans" / f"{case}_0000.nii.gz", seed=index)
+    return root / "scans"
+
+
+def test_in_and_out_are_enough(predict, root, scans):
+    code, out, _ = predict("-i", scans)
+    assert code == 0
+    assert "folds 0, 1" in out
+    assert "2 predicted" in out
+    assert out.index("RAM: about") < out.index("2 predicted")
+    assert {path.name for path in (root / "out").iterdir()} == {"a.nii.gz", "a.json", "b.nii.gz", "b.json"}
+    assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 3, 7}
+    code, out, _ = predict("-i", scans)
+    assert "0 predicted, 2 complete already" in out
+
+
+def test_settings_reach_the_manifest(predict, root, scans):
+    code, _, _ = predict(
+        "-i", scans / "a_0000.nii.gz", "--folds", 1, "--steps", 3, "--samples", 2, "--no-mirroring", "--seed", 7,
+        "--checkpoint", "latest", "--device", "cpu",
+    )  # fmt: skip
+    request = Manifest.read(root / "out" / "a.json").request
+    assert code == 0
+    assert (request.folds, request.checkpoint) == (("1",), "latest")
+    assert request.settings.model_dump() == {
+        "steps": 3, "samples": 2, "mirror_axes": (), "overlap": 0.5, "seed": 7
+    }  # fmt: skip
+
+
+def test_prompts(predict, root, scans):
+    code, _, err = predict("-i", scans, "--prompt", "something else")
+    assert code == 2
+    assert err.count("(label") == 3
+    assert not (root / "out").exists()
+    code, _, _ = predict("-i", scans, "--prompt", "anterior end", "back")
+    assert code == 0
+    assert Manifest.read(root / "out" / "a.json").labels == {"Front_Part": 7, "back": 3}
+    code, _, _ = predict("-i", scans, "--prompt", "something else", "--force")
+    assert code == 0
+    assert Manifest.read(root / "out" / "a.json").labels == {"something else": 1}
+    assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 1}
+
+
+def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
+    code, _, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty", "--no-mirroring")
+    manifest = Manifest.read(root / "out" / "a.json")
+    assert code == 0
+    assert (manifest.request.settings.steps, manifest.request.settings.samples) == (4, 8)
+    assert all(volume.low_ml is not None for volume in manifest.volumes)
+    assert len(list((root / "out" / "uncertainty").iterdir())) == 2
+
+
+def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_scan):
+    (scans / "c_0000.nii.gz").write_bytes(b"no image")
+    make_scan(scans / "d_0000.nii.gz")
+    make_scan(scans / "d_0001.nii.gz")
+    code, out, err = predict("-i", scans)
+    assert code == 2
+    assert "2 predicted" in out
+    assert "c_0000.nii.gz" in err
+    assert "found 2 channels, the model expects 1" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("-i", "nowhere"), "does not exist"),
+        (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
+        (("-i", "SCANS", "-m", "nowhere"), "is no folder"),
+        (("-i", "SCANS", "-d", "7"), "No data set '7'"),
+        (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
+        (("-i", "SCANS", "--uncertainty", "--samples", "2"), "at least 4 steps and 8 samples"),
+    ],
+)
+def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, sentence):
+    code, _, err = predict(*(str(scans) if argument == "SCANS" else argument for argument in arguments))
+    assert code == 2
+    assert sentence in err
+    assert not (root / "out").exists()
+
+
+def test_an_empty_folder_is_a_sentence(predict, root):
+    (root / "empty").mkdir()
+    code, _, err = predict("-i", root / "empty")
+    assert code == 2
+    assert "holds no scan" in err
+
+
+def test_an_output_that_is_a_file_is_refused(predict, root, scans):
+    (root / "file.txt").write_text("")
+    code, _, err = predict("-i", scans, out=root / "file.txt")
+    assert code == 2
+    assert "is a file" in err
+
+
+def test_monai_and_transformers_are_not_imported(root, scans):
+    code = (
+        "import sys\n"
+        "from textdiffseg_cli.predict import main\n"
+        f"main(['--root', {str(root)!r}, '-i', {str(scans)!r}, '-o', {str(root / 'out')!r}])\n"
+        "print(sorted({'monai', 'transformers', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

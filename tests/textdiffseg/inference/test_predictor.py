@@ -1,0 +1,118 @@
+import random
+
+import pytest
+import torch
+
+from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
+from textdiffseg.inference.settings import Settings
+
+SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
+
+
+@pytest.fixture(scope="module")
+def models(plan, make_model):
+    return [make_model(plan, seed) for seed in (0, 1)]
+
+
+def test_probabilities_are_of_the_image_s_shape_and_add_up_to_one(models, bank, image):
+    p = Predictor(models, SETTINGS).predict_image(image, bank.all_labels()).probabilities
+    assert p.shape == (3, *image.shape[1:])
+    torch.testing.assert_close(p.sum(0), torch.ones(image.shape[1:]))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_window_order_changes_no_bit(models, bank, image, batch):
+    predictor = Predictor(models, SETTINGS, batch=batch)
+    seen = []
+    expected = predictor.predict_image(
+        image, bank.all_labels(), uncertainty=True, progress=lambda _, total: seen.append(total)
+    )
+    order = list(range(seen[0]))
+    random.Random(0).shuffle(order)
+    assert order != sorted(order)
+    found = predictor.predict_image(image, bank.all_labels(), uncertainty=True, order=order)
+    assert torch.equal(found.probabilities, expected.probabilities)
+    assert torch.equal(found.between_samples, expected.between_samples)
+    assert torch.equal(found.between_folds, expected.between_folds)
+    assert (found.volumes == expected.volumes).all()
+
+
+def test_batch_sizes_agree(models, bank, image):
+    one, four = (
+        Predictor(models, SETTINGS, batch=batch).predict_image(image, bank.all_labels()).probabilities
+        for batch in (1, 4)
+    )
+    torch.testing.assert_close(one, four, atol=1e-5, rtol=0)
+
+
+def test_an_ensemble_is_the_mean_of_its_folds(models, bank, image):
+    both, first, second = (
+        Predictor(some, SETTINGS).predict_image(image, bank.all_labels()).probabilities
+        for some in (models, models[:1], models[1:])
+    )
+    torch.testing.assert_close(both, (first + second) / 2)
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_the_image_is_encoded_once_a_window_and_view_whatever_the_samples(models, bank, image):
+    model, calls = models[0], {"encode": 0, "denoise": 0}
+    hooks = [
+        model.image_encoder.register_forward_hook(lambda *_: calls.update(encode=calls["encode"] + 1)),
+        model.denoiser.register_forward_hook(lambda *_: calls.update(denoise=calls["denoise"] + 1)),
+    ]
+    windows = []
+    settings = Settings(steps=3, samples=4, mirror_axes=(0, 2))
+    Predictor([model], settings).predict_image(
+        image, bank.all_labels(), progress=lambda _, total: windows.append(total)
+    )
+    for hook in hooks:
+        hook.remove()
+    assert calls == {"encode": 4 * windows[0], "denoise": 3 * 4 * 4 * windows[0]}
+
+
+def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image):
+    def predict(**settings):
+        return Predictor(models[:1], Settings(**settings)).predict_image(image, bank.all_labels()).probabilities
+
+    assert torch.equal(predict(seed=1), predict(seed=1))
+    assert not torch.allclose(predict(seed=1), predict(seed=2), atol=1e-4)
+    assert not torch.equal(latent_noise((2, 3, 3, 3), 0, 0), latent_noise((2, 3, 3, 3), 0, 1))
+
+
+def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make_plan, make_model, bank, image):
+    model = make_model(make_plan("unet"))
+    image = image[:, :, :16, :16]  # one window along the mirrored axes, so that flipping keeps the windows
+    predictor = Predictor([model], Settings(mirror_axes=(1, 2)))
+    p = predictor.predict_image(image, bank.all_labels()).probabilities
+    flipped = predictor.predict_image(image.flip(3), bank.all_labels()).probabilities.flip(3)
+    torch.testing.assert_close(p, flipped, atol=1e-5, rtol=0)
+
+
+def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
+    image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
+    model, queries = models[0], bank.all_labels()
+    p = Predictor([model], Settings(seed=4)).predict_image(image, queries).probabilities
+    with torch.inference_mode():
+        z_i, skips = model.encode_image(image[None])
+        noise = latent_noise((plan.latent.channels, *z_i.shape[2:]), 4, 0)[None]
+        z_0 = model.denoise(noise, torch.tensor([plan.diffusion.timesteps]), model.fuse(z_i, queries))
+        expected = model.decode(z_0, skips, queries).softmax(1)[0]
+    torch.testing.assert_close(p, expected)
+
+
+def test_unet_has_no_samples(make_plan, make_model):
+    with pytest.raises(ValueError, match="no diffusion"):
+        Predictor([make_model(make_plan("unet"))], Settings(steps=2))
+
+
+def test_views_are_all_subsets():
+    assert subsets((2, 0)) == [(), (0,), (2,), (0, 2)]
+    assert len(subsets((0, 1, 2))) == 8
+
+
+def test_an_ensemble_from_its_folder(root, plan, bank, image):
+    folder = root / "results" / plan.dataset / "default"
+    predictor = Predictor.from_folder(folder)
+    assert len(predictor.models) == 2
+    assert predictor.settings == Settings(mirror_axes=plan.mirror_axes)
+    assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()

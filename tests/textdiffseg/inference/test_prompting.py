@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from plans.errors import UserError
+from textdiffseg.inference.prompting import ask
+
+
+def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
+    asked = ask(plan, bank)
+    assert asked.names == ("Front_Part", "back")
+    assert asked.values == (7, 3)
+    assert asked.queries.labels.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("words", ["posterior end", "Posterior  END", "posterior_end"])
+def test_a_known_phrase_asks_for_its_label_alone(plan, bank, words):
+    asked = ask(plan, bank, [words])
+    assert (asked.names, asked.values, asked.forced) == (("back",), (3,), False)
+    assert torch.equal(asked.queries.vectors, bank.queries([[(2, 1)]]).vectors)
+
+
+def test_values_follow_the_labels_not_the_order_of_the_prompts(plan, bank):
+    assert ask(plan, bank, ["back", "front part"]).values == (3, 7)
+    assert ask(plan, bank, ["back", "front part"], force=True).values == (3, 7)
+
+
+def test_an_unknown_phrase_shows_the_three_nearest_and_does_not_run(plan, bank):
+    with pytest.raises(UserError) as error:
+        ask(plan, bank, ["front part of it"])
+    (line,) = error.value.lines
+    assert "'front part of it'" in line
+    assert line.count("(label") == 3
+    assert "--force" in line
+
+
+def test_forced_prompts_are_numbered_in_their_order(plan, bank):
+    asked = ask(plan, bank, ["the middle", "back"], force=True)
+    assert (asked.values, asked.forced, asked.names) == ((1, 2), True, ("the middle", "back"))
+    assert asked.queries.vectors.shape[1] == 2
+    torch.testing.assert_close(asked.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+import torch
+
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.settings import Settings
+from textdiffseg.inference.uncertainty import coverage, disagreement, entropy, interval, slot_volumes
+
+
+def draws(folds, samples, seed=0):
+    logits = torch.randn(folds, samples, 1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(seed))
+    return (2 * logits).softmax(3)
+
+
+def split(p):
+    means, inner = p.mean(1), entropy(p, 3).mean(1)
+    return disagreement(means, inner)
+
+
+def test_the_two_parts_add_up_to_the_whole_mutual_information():
+    p = draws(folds=3, samples=5)
+    between_samples, between_folds = split(p)
+    whole = entropy(p.mean((0, 1)), 1) - entropy(p, 3).mean((0, 1))
+    torch.testing.assert_close(between_samples + between_folds, whole)
+    assert (between_samples > 0).all()
+    assert (between_folds > 0).all()
+
+
+def test_equal_samples_do_not_disagree_and_one_fold_does_not_either():
+    between_samples, _ = split(draws(3, 1).expand(-1, 4, -1, -1, -1, -1, -1))
+    assert between_samples.max() < 1e-6
+    _, between_folds = split(draws(1, 5))
+    assert between_folds.max() < 1e-6
+
+
+def test_two_sure_folds_that_differ_disagree_by_one_bit():
+    p = torch.zeros(2, 1, 1, 3, 1, 1, 1)
+    p[0, 0, 0, 1], p[1, 0, 0, 2] = 1, 1
+    between_samples, between_folds = split(p)
+    assert between_samples.item() == 0
+    assert between_folds.item() == pytest.approx(1)
+
+
+def test_slot_volumes_count_voxels_by_their_share():
+    p = torch.tensor([[0.9, 0.2, 0.3], [0.1, 0.8, 0.7]]).view(2, 1, 1, 3)
+    volumes = slot_volumes(p, torch.tensor([0.5, 1.0, 0.25]).view(1, 1, 3))
+    assert volumes.tolist() == [0.5, 1.25]
+
+
+def test_an_interval_holds_nine_of_ten_draws():
+    rng = np.random.default_rng(0)
+    low, high = interval(rng.normal(size=(5, 4000)))
+    assert (low, high) == pytest.approx((-1.645, 1.645), abs=0.05)
+    assert coverage([(low, high)] * 4000, rng.normal(size=4000)) == pytest.approx(0.9, abs=0.02)
+
+
+def test_volumes_of_each_sample_fill_the_volume_and_match_a_single_window(plan, bank, make_model):
+    image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
+    model = make_model(plan)
+    settings = Settings(steps=4, samples=8)
+    prediction = Predictor([model, make_model(plan, 1)], settings).predict_image(image, bank.all_labels(), True)
+    assert prediction.volumes.shape == (2, 8, 3)
+    assert prediction.volumes.sum(2) == pytest.approx(np.full((2, 8), image.numel()))
+    alone = Predictor([model], Settings(steps=4)).predict_image(image, bank.all_labels()).probabilities
+    counts = np.bincount(alone.argmax(0).numpy().ravel(), minlength=3)
+    assert prediction.volumes[0, 0] == pytest.approx(counts)
+
+
+def test_folds_share_their_noise(plan, bank, make_model, image):
+    model = make_model(plan)
+    prediction = Predictor([model, model], Settings(steps=4, samples=8)).predict_image(image, bank.all_labels(), True)
+    assert (prediction.volumes[0] == prediction.volumes[1]).all()
+    assert prediction.between_folds.max() < 1e-5
+    assert prediction.between_samples.max() > 1e-5
+    assert prediction.between_samples.shape == image.shape[1:]

@@ -1,0 +1,180 @@
+"""One case to the plan's grid and back: the way back meets the way there."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from plans.errors import UserError
+from plans.plan import ChannelPlan, LabelPlan, LatentPlan, MemoryPlan, Plan, Stage, TextPlan, TrainingPlan
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.preprocessing.case import (
+    nonzero_box,
+    number_labels,
+    preprocess_image,
+    preprocess_labels,
+    resampled_shape,
+    restore,
+    restore_map,
+)
+
+
+def make_plan(spacing=(1.0, 1.0, 1.0), channels=1, scheme="none", **changes) -> Plan:
+    stage = {"kernel": (3, 3, 3), "width": 4, "blocks": 1}
+    return Plan(
+        preset="default",
+        dataset="Dataset001_Test",
+        device="cpu",
+        channels=[ChannelPlan(name=f"c{number}", scheme=scheme) for number in range(channels)],
+        labels=[LabelPlan(name="a", value=1), LabelPlan(name="b", value=2)],
+        spacing=spacing,
+        median_shape=(16, 16, 16),
+        patch=(16, 16, 16),
+        batch=1,
+        stages=[Stage(stride=(1, 1, 1), **stage), Stage(stride=(2, 2, 2), **stage)],
+        latent=LatentPlan(level=1, channels=4),
+        diffusion=None,
+        text=TextPlan(encoder="bundled", width=8),
+        training=TrainingPlan(
+            epochs=1,
+            iterations_per_epoch=1,
+            learning_rate=1,
+            weight_decay=0,
+            warmup=0,
+            ema=0,
+            foreground_share=0,
+        ),
+        mirror_axes=(),
+        memory=MemoryPlan(budget_gb=1, training_gb=1, prediction_gb=1, ram_gb=1, disk_gb=1),
+        **changes,
+    )
+
+
+def scene(permutation=(0, 1, 2), signs=(1, 1, 1), spacing=(1.5, 0.8, 0.9)) -> tuple[Volume, np.ndarray]:
+    """A turned scan with a zero border and two blobs, and its label numbers."""
+    rng = np.random.default_rng(0)
+    shape = tuple((26, 30, 34)[axis] for axis in permutation)
+    numbers = np.zeros(shape, np.int16)
+    field = ndimage.gaussian_filter(rng.normal(size=shape), 3)
+    numbers[field > np.quantile(field, 0.85)] = 1
+    numbers[field < np.quantile(field, 0.15)] = 2
+    border = np.zeros(shape, bool)
+    border[3:-2, 4:-4, 1:-6] = True
+    numbers[~border] = 0
+    image = np.where(border, 50 + 30 * ndimage.gaussian_filter(field, 1), 0).astype(np.float32)
+    directions = np.eye(3)[::-1][:, permutation] * signs
+    affine = np.eye(4)
+    affine[:3, :3] = directions * [spacing[axis] for axis in permutation]
+    affine[:3, 3] = (5, 6, 7)
+    return Volume(image[None], Geometry(shape, affine)), numbers
+
+
+TURNS = [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, 1)), ((1, 2, 0), (-1, 1, -1))]
+
+
+@pytest.mark.parametrize(("permutation", "signs"), TURNS)
+def test_labels_come_back_through_another_spacing(permutation, signs):
+    volume, numbers = scene(permutation, signs)
+    plan = make_plan(spacing=(0.7, 0.5, 0.5))
+    image, trail = preprocess_image(volume, plan)
+    there = preprocess_labels(numbers, trail, plan)
+    assert image.shape[1:] == there.shape == trail.shape
+    probabilities = np.stack([there == number for number in range(3)]).astype(np.float32)
+    back = restore(probabilities, trail)
+    assert back.shape == numbers.shape
+    for number in (1, 2):
+        both = np.count_nonzero((back == number) & (numbers == number))
+        assert 2 * both / (np.count_nonzero(back == number) + np.count_nonzero(numbers == number)) > 0.95
+
+
+@pytest.mark.parametrize(("permutation", "signs"), TURNS)
+def test_at_the_same_spacing_the_way_back_is_exact(permutation, signs):
+    volume, numbers = scene(permutation, signs, (1.0, 1.0, 1.0))
+    plan = make_plan()
+    image, trail = preprocess_image(volume, plan)
+    there = preprocess_labels(numbers, trail, plan)
+    assert trail.shape == (21, 22, 27) if permutation == (0, 1, 2) else True
+    assert np.array_equal(restore(np.stack([there == number for number in range(3)]), trail), numbers)
+    assert np.array_equal(restore_map(image[0], trail), volume.array[0])
+
+
+def test_outside_the_crop_is_background_and_the_maps_filler():
+    volume, _ = scene()
+    _, trail = preprocess_image(volume, make_plan())
+    everywhere = np.stack([np.zeros(trail.shape), np.ones(trail.shape)])
+    restored, outside = restore(everywhere, trail), volume.array[0] == 0
+    assert restored.sum() == np.prod(trail.cropped_shape)
+    assert not restored[outside].any()
+    assert (restore_map(np.ones(trail.shape), trail, outside=-3.0)[outside] == -3).all()
+
+
+def test_all_orientations_of_one_scan_are_stored_alike():
+    stored = []
+    for permutation, signs in itertools.product(itertools.permutations(range(3)), [(1, 1, 1), (1, -1, -1)]):
+        base, numbers = scene(spacing=(2.0, 1.1, 0.7))
+        flips = tuple(axis for axis in range(3) if signs[axis] < 0)
+        array = np.flip(base.array[0], flips).transpose(permutation)
+        affine = np.eye(4)
+        affine[:3, :3] = (base.geometry.affine[:3, :3] * signs)[:, permutation]
+        plan = make_plan(scheme="zscore")
+        image, trail = preprocess_image(Volume(array[None], Geometry(array.shape, affine)), plan)
+        stored.append((image, preprocess_labels(np.flip(numbers, flips).transpose(permutation), trail, plan)))
+    for image, labels in stored[1:]:
+        assert np.allclose(image, stored[0][0], atol=1e-4)
+        assert np.array_equal(labels, stored[0][1])
+
+
+def test_thick_slices_are_taken_as_they_are():
+    """Separate z: along the thick axis every plane is a copy of one of the scan's own."""
+    volume, _ = scene(spacing=(6.0, 1.0, 1.0))
+    image, trail = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop_to_nonzero=False))
+    assert trail.shape == (52, 30, 34)
+    assert all(np.array_equal(plane, volume.array[0, i // 2]) for i, plane in enumerate(image[0]))
+
+
+def test_without_cropping_the_whole_scan_stays():
+    volume, _ = scene(spacing=(1.0, 1.0, 1.0))
+    image, trail = preprocess_image(volume, make_plan(crop_to_nonzero=False))
+    assert image.shape[1:] == volume.geometry.shape == trail.cropped_shape
+
+
+def test_the_wrong_number_of_channels_is_refused():
+    volume, _ = scene()
+    with pytest.raises(UserError, match=r"1 channels, expected 2 \(c0, c1\)"):
+        preprocess_image(volume, make_plan(channels=2))
+
+
+def test_the_trail_survives_json():
+    volume, _ = scene(*TURNS[2])
+    _, trail = preprocess_image(volume, make_plan())
+    again = type(trail).model_validate_json(trail.model_dump_json())
+    assert again == trail
+    assert np.array_equal(again.geometry.affine, volume.geometry.affine)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 9)] * 3))
+def test_the_box_is_the_smallest_that_holds_all(seed, shape):
+    array = (np.random.default_rng(seed).random((2, *shape)) > 0.9).astype(np.float32)
+    box = tuple(slice(*side) for side in nonzero_box(array))
+    assert array[(..., *box)].sum() == array.sum()
+    if array.any():
+        held = array.any(axis=0)[box]
+        assert all(held.take(end, axis).any() for axis in range(3) for end in (0, -1))
+
+
+def test_values_become_numbers_and_strangers_are_listed():
+    labels = [LabelPlan(name="a", value=255), LabelPlan(name="b", value=-7)]
+    numbers, unknown = number_labels(np.array([[[0, 255, -7, 3, 3, 9]]]), labels)
+    assert numbers[0, 0, :3].tolist() == [0, 1, 2]
+    assert unknown == (3, 9)
+    numbers, unknown = number_labels(np.array([[[0, 255, 10**9]]]), labels)
+    assert (numbers[0, 0, :2].tolist(), unknown) == ([0, 1], (10**9,))
+
+
+def test_shapes_are_rounded_as_nnunet_does():
+    assert resampled_shape((200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)) == (500, 410, 410)
+    assert resampled_shape((2, 3, 3), (0.1, 1.0, 1.0), (5.0, 1.0, 1.0)) == (1, 3, 3)

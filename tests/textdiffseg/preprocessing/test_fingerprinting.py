@@ -1,0 +1,132 @@
+"""Fingerprinting measures what was put in, and names every broken case at once."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from plans.dataset import read_dataset
+from plans.errors import UserError
+from plans.fingerprint import Fingerprint
+from textdiffseg.preprocessing import fingerprinting
+from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, measure_labels
+
+
+def rewrite(path, change):
+    image = sitk.ReadImage(str(path))
+    array = change(sitk.GetArrayFromImage(image))
+    changed = sitk.GetImageFromArray(array)
+    changed.SetSpacing(image.GetSpacing())
+    sitk.WriteImage(changed, str(path))
+
+
+def test_a_box_is_measured_in_mm():
+    numbers = np.zeros((20, 30, 40), np.int16)
+    numbers[5:9, 4:24, 10:30] = 2  # 4 x 20 x 20 voxels
+    (found,) = measure_labels(numbers, (3.0, 1.0, 0.5))
+    assert (found.label, found.voxels, found.volume_mm3) == (2, 1600, 2400)
+    assert found.extent_mm == (12, 20, 10)
+    assert 6 <= found.thickness_mm <= 11  # the box is 10 mm across where it is thinnest
+    assert measure_labels(np.zeros((3, 3, 3), np.int16), (1.0, 1.0, 1.0)) == ()
+
+
+@pytest.mark.parametrize("thickness", [1, 2, 5])
+def test_thickness_of_a_plate_is_its_thickness(thickness):
+    numbers = np.zeros((30, 30, 30), np.int16)
+    numbers[10 : 10 + thickness] = 1
+    (found,) = measure_labels(numbers, (1.0, 1.0, 1.0))
+    assert found.thickness_mm == pytest.approx(thickness, abs=1)
+
+
+def test_thickness_of_a_large_structure_is_that_of_its_thinned_copy():
+    d, h, w = np.ogrid[-1:1:220j, -1:1:220j, -1:1:220j]
+    ball = ((d * d + h * h + w * w) < 0.9).astype(np.int16)
+    (large,) = measure_labels(ball, (1.0, 1.0, 1.0))
+    (small,) = measure_labels(ball[::2, ::2, ::2], (2.0, 2.0, 2.0))
+    assert large.thickness_mm == pytest.approx(small.thickness_mm, rel=0.05)
+
+
+def test_shape_spacing_crop_and_samples(write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=2, shape=(20, 24, 28), spacing=(3.0, 1.0, 0.5))
+    rewrite(raw / "imagesTr" / "tiny_00_0000.nii.gz", lambda a: np.pad(a[2:-3, 1:, :-4], [(2, 3), (1, 0), (0, 4)]))
+    dataset = read_dataset(raw)
+    fingerprint = fingerprint_dataset(dataset, workers=0)
+    first = fingerprint.cases[0]
+    assert first.shape == (20, 24, 28)
+    assert first.spacing == pytest.approx((3.0, 1.0, 0.5))
+    assert first.cropped_shape == (15, 23, 24)
+    assert fingerprint.cases[1].cropped_shape == (20, 24, 28)
+    assert len(first.intensities) == 1
+    assert 0 < len(first.intensities[0]) <= fingerprinting.SAMPLES
+    assert fingerprint == fingerprint_dataset(dataset, workers=2)
+
+
+def test_what_is_known_is_not_measured_again(tiny_raw, tmp_path, monkeypatch):
+    dataset, path = read_dataset(tiny_raw), tmp_path / "fingerprint.json"
+    whole = fingerprint_dataset(dataset, 0, path)
+    Fingerprint(dataset=whole.dataset, cases=whole.cases[1:]).write(path)
+    measured = []
+    measure = fingerprinting.fingerprint_case
+    monkeypatch.setattr(
+        fingerprinting, "fingerprint_case", lambda case, *rest: measured.append(case.id) or measure(case, *rest)
+    )
+    assert fingerprint_dataset(dataset, 0, path) == whole
+    assert measured == [whole.cases[0].case]
+    rewrite(tiny_raw / "imagesTr" / "tiny_02_0000.nii.gz", lambda a: a + 1)
+    fingerprint_dataset(dataset, 0, path)
+    assert measured == [whole.cases[0].case, "tiny_02"]
+
+
+def test_what_was_measured_before_a_fault_is_kept(tiny_raw, tmp_path):
+    (tiny_raw / "imagesTr" / "tiny_01_0000.nii.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="tiny_01"):
+        fingerprint_dataset(read_dataset(tiny_raw), 0, tmp_path / "fingerprint.json")
+    kept = Fingerprint.read(tmp_path / "fingerprint.json")
+    assert [case.case for case in kept.cases] == ["tiny_00", "tiny_02", "tiny_03"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_broken_case_is_named_at_once(write_raw, tmp_path, workers):
+    raw = write_raw(tmp_path, cases=8)
+    image, label = (raw / part / "tiny_{:02d}{}.nii.gz" for part in ("imagesTr", "labelsTr"))
+    cut = image.with_name(image.name.format(0, "_0000"))
+    cut.write_bytes(cut.read_bytes()[:5000])
+    rewrite(image.with_name(image.name.format(1, "_0000")), lambda a: np.where(a > 120, np.nan, a))
+    rewrite(image.with_name(image.name.format(2, "_0000")), lambda a: a[:-1])
+    rewrite(label.with_name(label.name.format(3, "")), lambda a: a + 7 * (a == 2).astype(np.uint8))
+    flat = image.with_name(image.name.format(4, "_0000"))
+    rewrite(flat, lambda a: a[:1])
+    sitk.WriteImage(
+        sitk.JoinSeries([sitk.ReadImage(str(image.with_name(image.name.format(5, "_0000"))))] * 3),
+        str(image.with_name(image.name.format(5, "_0000"))),
+    )
+    with pytest.raises(UserError) as caught:
+        fingerprint_dataset(read_dataset(raw), workers)
+    told = "\n".join(caught.value.lines)
+    for words in (
+        "tiny_00_0000.nii.gz is truncated",
+        "tiny_01_0000.nii.gz: ",
+        "case tiny_02: the label's grid",
+        "tiny_03.nii.gz: unknown label values 9; dataset.json has 0, 1, 2",
+        "tiny_04_0000.nii.gz: a single slice",
+        "3 channels, but dataset.json names 1 (MRI)",
+    ):
+        assert words in told
+    assert not any(good in told for good in ("tiny_06", "tiny_07"))
+
+
+def test_label_values_need_not_be_consecutive(write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=1, values=(7, 255))
+    (case,) = fingerprint_dataset(read_dataset(raw), 0).cases
+    assert [label.label for label in case.labels] == [1, 2]
+
+
+def test_a_fingerprint_belongs_to_its_labels(tiny_raw, tmp_path):
+    path = tmp_path / "fingerprint.json"
+    fingerprint_dataset(read_dataset(tiny_raw), 0, path)
+    header = json.loads((tiny_raw / "dataset.json").read_text())
+    header["labels"] = {"background": 0, "dark cube": 2}
+    (tiny_raw / "dataset.json").write_text(json.dumps(header))
+    with pytest.raises(UserError, match="unknown label values 1"):
+        fingerprint_dataset(read_dataset(tiny_raw), 0, path)

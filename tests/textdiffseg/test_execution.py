@@ -1,0 +1,124 @@
+"""Work over cases: order, names in errors, all users' mistakes together, and workers of one thread."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.execution import cores, default_workers, run_cases
+
+NAMES = [f"case_{number}" for number in range(6)]
+
+
+def squared(number: int) -> int:
+    time.sleep(0.01 * (6 - number))  # the last are done first
+    return number * number
+
+
+def picky(number: int) -> int:
+    if number in (1, 4):
+        raise UserError(f"first fault of {number}.", f"second fault of {number}.")
+    return number
+
+
+def broken(number: int, at: int) -> int:
+    return 1 // (number - at)
+
+
+def killed(number: int) -> int:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def threads(_: int) -> tuple[str | None, str | None]:
+    return os.environ.get("OMP_NUM_THREADS"), os.environ.get("OPENBLAS_NUM_THREADS")
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_results_come_in_order(workers):
+    assert list(run_cases(squared, range(6), NAMES, workers)) == [0, 1, 4, 9, 16, 25]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_mistakes_of_all_cases_come_together_after_the_good_results(workers):
+    results = []
+    with pytest.raises(UserError) as caught:
+        results.extend(run_cases(picky, range(6), NAMES, workers))
+    assert results == [0, 2, 3, 5]
+    assert caught.value.lines == (
+        "case case_1: first fault of 1.",
+        "case case_1: second fault of 1.",
+        "case case_4: first fault of 4.",
+        "case case_4: second fault of 4.",
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bug_carries_the_name_of_its_case(workers):
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(run_cases(partial(broken, at=3), range(6), NAMES, workers))
+    assert caught.value.__notes__ == ["while working on case case_3"]
+
+
+def test_a_killed_worker_is_explained():
+    with pytest.raises(UserError, match=r"killed .* fewer than --workers 2"):
+        list(run_cases(killed, range(6), NAMES, 2))
+
+
+def test_workers_have_one_thread_and_the_parent_keeps_its_own():
+    before = dict(os.environ)
+    assert set(run_cases(threads, range(4), NAMES[:4], 2)) == {("1", "1")}
+    assert dict(os.environ) == before
+
+
+def test_no_items_no_work():
+    assert list(run_cases(squared, [], [], 2)) == []
+
+
+def test_workers_fit_the_memory():
+    assert default_workers(1) == cores()
+    assert default_workers(1e15) == 1
+
+
+def test_a_scheduler_needs_dask_or_an_address_that_answers():
+    with pytest.raises(UserError, match="--scheduler"):
+        list(run_cases(squared, range(2), NAMES[:2], 2, scheduler="tcp://127.0.0.1:1"))
+
+
+SLEEPER = """
+import sys, time
+from textdiffseg.execution import run_cases
+def nap(_):
+    import os
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+if __name__ == "__main__":
+    list(run_cases(nap, range(2), ["a", "b"], 2))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_workers_end_with_a_killed_parent(tmp_path):
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "sleeper.py")], stdout=subprocess.PIPE, text=True)
+    workers = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_alive(worker) for worker in workers):
+        time.sleep(0.05)
+    assert not any(_alive(worker) for worker in workers)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,155 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from plans.errors import UserError
+from plans.prompts import Prompts
+from textdiffseg.queries import Queries
+from textdiffseg.text.bank import TextBank, build_bank
+
+
+def row(queries: Queries, index: int) -> tuple[torch.Tensor, ...]:
+    """What a sample asks for, without its padding."""
+    asked, real = queries.mask[index], queries.token_mask[index]
+    return queries.labels[index][asked], queries.vectors[index][asked], queries.tokens[index][real]
+
+
+def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank):
+    assert bank.labels == ("Anterior", "Posterior")
+    assert list(bank.phrasings.values()) == [
+        ("anterior hippocampus", "hippocampal head", "front"),
+        ("posterior hippocampus", "tail of the hippocampus"),
+    ]
+    assert bank.width == 384
+
+
+def test_the_banks_own_phrases_are_standardised(bank, encoder):
+    phrases = [phrase for all_phrases in bank.phrasings.values() for phrase in all_phrases]
+    rows = torch.stack([bank.add(one, encoder).pooled for one in [*phrases, bank.words.scan, "background"]])
+    assert torch.allclose(rows.mean(0), torch.zeros(bank.width), atol=1e-5)
+    assert (rows.std(0, unbiased=False) < 1 + 1e-4).all()
+    assert (rows.std(0, unbiased=False) > 0.999).float().mean() > 0.9  # the others are floored
+    tokens = torch.cat([bank.add(one, encoder).tokens for one in [*phrases, bank.words.scan, "background"]])
+    assert torch.allclose(tokens.mean(0), torch.zeros(bank.width), atol=1e-4)
+
+
+def test_a_phrase_encoded_later_lands_on_the_banks_vectors(bank, encoder):
+    later = bank.add("hippocampal head", encoder)
+    asked = bank.queries([[(1, 1)]])
+    assert torch.allclose(later.pooled, asked.vectors[0, 0], atol=1e-5)
+    assert torch.allclose(later.tokens, asked.tokens[0, : len(later.tokens)], atol=1e-4)
+
+
+def test_a_batch_equals_its_samples_one_by_one(bank):
+    asked = [[(1, 0), (2, 1)], [(2, 0)], [(1, 2)]]
+    batch = bank.queries(asked)
+    assert batch.labels.tolist() == [[1, 2], [2, 0], [1, 0]]
+    assert batch.mask.tolist() == [[True, True], [True, False], [True, False]]
+    for index, one in enumerate(asked):
+        assert all(torch.equal(*pair) for pair in zip(row(batch, index), row(bank.queries([one]), 0), strict=True))
+    assert not batch.vectors[~batch.mask].any()
+    assert not batch.tokens[~batch.token_mask].any()
+
+
+def test_tokens_are_those_of_the_phrases_and_of_the_scan(bank, encoder):
+    length = sum(len(one.tokens) for one in encoder.encode(["front", "posterior hippocampus", bank.words.scan]))
+    assert int(bank.queries([[(1, 2), (2, 0)]]).token_mask.sum()) == length
+
+
+def test_all_labels_is_one_sample_with_first_phrasings(bank):
+    everything, same = bank.all_labels(), bank.queries([[(1, 0), (2, 0)]])
+    assert torch.equal(everything.vectors, same.vectors)
+    assert everything.labels.tolist() == [[1, 2]]
+
+
+def test_a_label_or_phrasing_beyond_the_bank_is_an_index_error(bank):
+    for pair in [(3, 0), (0, 0), (1, 3), (1, -1)]:
+        with pytest.raises(IndexError):
+            bank.queries([[pair]])
+
+
+def test_there_and_back_on_disk(bank, tmp_path):
+    bank.save(tmp_path / "text_bank.safetensors")
+    again = TextBank.load(tmp_path / "text_bank.safetensors")
+    assert again.words == bank.words
+    asked = [[(1, 2), (2, 1)], [(2, 0)]]
+    assert all(
+        torch.equal(*pair) for pair in zip(row(bank.queries(asked), 0), row(again.queries(asked), 0), strict=True)
+    )
+    assert torch.equal(again.pooled_standard.std, bank.pooled_standard.std)
+    assert [path.name for path in tmp_path.iterdir()] == ["text_bank.safetensors"]
+
+
+def test_no_description_of_the_scan_is_no_tokens(encoder, tmp_path):
+    bank = build_bank(Prompts(scan=" ", labels={"liver": ("liver",)}), ("liver",), encoder)
+    assert bank.scan is None
+    assert int(bank.all_labels().token_mask.sum()) == 3
+    bank.save(tmp_path / "bank.safetensors")
+    assert TextBank.load(tmp_path / "bank.safetensors").scan is None
+
+
+def test_missing_damaged_and_foreign_files_are_refused(bank, tmp_path):
+    path = tmp_path / "bank.safetensors"
+    with pytest.raises(UserError, match="does not exist"):
+        TextBank.load(path)
+    bank.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="no readable text bank"):
+        TextBank.load(path)
+    path.write_bytes(whole)
+    tensors = load_file(path)
+    header = bank.words.model_dump()
+    save_file(tensors, path, metadata={"words": json.dumps(header | {"version": 2})})
+    with pytest.raises(UserError, match="version"):
+        TextBank.load(path)
+    save_file(tensors, path, metadata={"words": json.dumps(header | {"phrasings": [["a"], ["b"]]})})
+    with pytest.raises(UserError, match="differ in number"):
+        TextBank.load(path)
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(UserError, match="no readable text bank"):
+        TextBank.load(path)
+
+
+def test_labels_and_phrasings_are_found_whatever_their_spelling(bank):
+    assert bank.resolve("Anterior") == bank.resolve("anterior_hippocampus") == bank.resolve("HIPPOCAMPAL  head") == 1
+    assert bank.resolve("posterior") == 2
+    assert bank.words.find("tail of the hippocampus") == (2, 1)
+
+
+def test_an_unknown_prompt_shows_the_three_nearest_and_stops(bank, encoder):
+    with pytest.raises(UserError) as spelled:
+        bank.resolve("anterior hippocampi")
+    assert str(spelled.value).index("'anterior hippocampus' (label Anterior)") < str(spelled.value).index("(label Post")
+    with pytest.raises(UserError) as meant:
+        bank.queries_for(["head of hippocampus", "the moon", "posterior"], encoder=encoder)
+    assert len(meant.value.lines) == 2
+    assert "are 'hippocampal head' (label Anterior)" in meant.value.lines[0]
+    assert all(line.count("(label") == 3 for line in meant.value.lines)
+    assert "--force" in meant.value.lines[1]
+
+
+def test_forced_phrases_run_with_their_own_vectors_and_numbers_beyond_the_labels(bank, encoder):
+    queries = bank.queries_for(["the moon", "tail of the hippocampus", "the sun"], force=True, encoder=encoder)
+    assert queries.labels.tolist() == [[3, 2, 4]]
+    assert torch.equal(queries.vectors[0, 1], bank.queries([[(2, 1)]]).vectors[0, 0])
+    assert torch.allclose(queries.vectors[0, 0], bank.add("the moon", encoder).pooled)
+
+
+def test_force_needs_the_banks_own_encoder(bank):
+    with pytest.raises(UserError, match="'bundled' is needed"):
+        bank.queries_for(["the moon"], force=True)
+
+
+def test_known_phrases_need_no_encoder(bank):
+    queries = bank.queries_for(["front", "posterior"])
+    assert torch.equal(queries.vectors, bank.queries([[(1, 2), (2, 0)]]).vectors)
+
+
+def test_asking_twice_for_one_label_or_for_nothing_is_refused(bank):
+    with pytest.raises(UserError, match=r"all mean label 'Anterior'"):
+        bank.queries_for(["front", "anterior"])
+    with pytest.raises(UserError, match="No prompt"):
+        bank.queries_for([])

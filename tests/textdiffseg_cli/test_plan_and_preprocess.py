@@ -1,0 +1,146 @@
+"""`tds_plan_and_preprocess` from a raw folder to stored cases, and what it says when it cannot."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from plans.plan import Plan
+from plans.prompts import Prompts
+from plans.records import Record
+from textdiffseg.data import store
+from textdiffseg.data.splits import read_splits
+from textdiffseg.data.store import list_cases, open_case
+from textdiffseg_cli import plan_and_preprocess
+
+
+def run(root, *arguments: str, workers: str = "0") -> int:
+    return plan_and_preprocess.main([*arguments, "--root", str(root), "--workers", workers])
+
+
+def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
+    assert run(tmp_path, "901", workers="2") == 0
+    folder = tmp_path / "preprocessed" / "Dataset901_Tiny"
+    plan = Plan.read(folder / "plan.json")
+    assert list_cases(folder) == ("tiny_00", "tiny_01", "tiny_02", "tiny_03")
+    assert len(read_splits(folder / "splits.json", list_cases(folder)).folds) == 4
+    assert (folder / "text_bank.safetensors").is_file()
+    assert list(Prompts.read(tiny_raw / "prompts.json").labels) == ["bright cube", "dark cube"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(decision.name in said for decision in plan.reasons)
+    assert "4 made, 0 unchanged" in said
+    assert "there are 4 folds instead of 5" in said
+    bank = (folder / "text_bank.safetensors").stat().st_mtime_ns
+    assert run(tmp_path, "Tiny", "--preset", "unet") == 0
+    assert "0 made, 4 unchanged" in capsys.readouterr().out
+    assert Plan.read(folder / "plan.json").diffusion is None
+    assert (folder / "text_bank.safetensors").stat().st_mtime_ns == bank
+
+
+def test_memory_decides_for_a_gpu(tiny_raw, tmp_path):
+    assert run(tmp_path, "901", "--memory-gb", "6") == 0
+    plan = Plan.read(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
+    assert (plan.device, plan.memory.budget_gb) == ("gpu", 6)
+    assert plan.memory.training_gb <= 6
+
+
+def test_changed_words_make_a_new_bank(tiny_raw, tmp_path):
+    assert run(tmp_path, "901") == 0
+    bank = tmp_path / "preprocessed" / "Dataset901_Tiny" / "text_bank.safetensors"
+    before, prompts = bank.read_bytes(), json.loads((tiny_raw / "prompts.json").read_text())
+    prompts["labels"]["bright cube"] += ["white box"]
+    (tiny_raw / "prompts.json").write_text(json.dumps(prompts))
+    assert run(tmp_path, "901") == 0
+    assert bank.read_bytes() != before
+
+
+def test_a_data_set_elsewhere_is_not_written_into(write_raw, tmp_path, capsys):
+    raw = write_raw(tmp_path / "elsewhere")
+    before = sorted(raw.rglob("*"))
+    assert run(tmp_path / "root", str(raw)) == 0
+    assert sorted(raw.rglob("*")) == before
+    words = tmp_path / "root" / "preprocessed" / raw.name / "prompts.json"
+    assert words.is_file()
+    assert str(words) in capsys.readouterr().out
+
+
+def test_a_read_only_data_set_keeps_its_words_beside_the_plan(tiny_raw, tmp_path, monkeypatch):
+    def refuse(self, path):
+        if path.parent == tiny_raw:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        write(self, path)
+
+    write = Record.write
+    monkeypatch.setattr(Record, "write", refuse)
+    assert run(tmp_path, "901") == 0
+    assert (tmp_path / "preprocessed" / "Dataset901_Tiny" / "prompts.json").is_file()
+
+
+def test_nnunets_folds_are_taken(tiny_raw, tmp_path):
+    folds = [{"train": ["tiny_00", "tiny_01", "tiny_02"], "val": ["tiny_03"]}]
+    (tiny_raw / "splits_final.json").write_text(json.dumps(folds))
+    assert run(tmp_path, "901") == 0
+    splits = json.loads((tmp_path / "preprocessed" / "Dataset901_Tiny" / "splits.json").read_text())
+    assert splits["folds"] == [{"train": folds[0]["train"], "validation": ["tiny_03"]}]
+
+
+def test_broken_cases_are_told_in_lines_and_nothing_is_planned(tiny_raw, tmp_path, capsys):
+    for case in ("tiny_00", "tiny_03"):
+        (tiny_raw / "imagesTr" / f"{case}_0000.nii.gz").write_bytes(b"broken")
+    assert run(tmp_path, "901") == 2
+    lines = capsys.readouterr().err.splitlines()
+    told = [line for line in lines if line.startswith("error: ")]
+    assert len(told) == 2
+    assert "tiny_00" in told[0]
+    assert "tiny_03" in told[1]
+    assert not (tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json").exists()
+
+
+@pytest.mark.parametrize("name", ["77", "Nothing", "/no/such/folder"])
+def test_an_unknown_data_set_lists_what_there_is(tiny_raw, tmp_path, capsys, name):
+    assert run(tmp_path, name) == 2
+    assert "Dataset901_Tiny" in capsys.readouterr().err
+
+
+def test_an_unknown_text_encoder_is_told(tiny_raw, tmp_path, capsys):
+    assert run(tmp_path, "901", "--text-encoder", str(tmp_path)) == 2
+    assert "--text-encoder" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, capsys, monkeypatch):
+    write, written = store._write, []
+
+    def full(path, array):
+        written.append(path)
+        if len(written) > 6:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_write", full)
+        assert run(tmp_path, "901") == 2
+    assert "The disk is full" in capsys.readouterr().err
+    folder = tmp_path / "preprocessed" / "Dataset901_Tiny"
+    assert list_cases(folder) == ("tiny_00",)
+    assert len(list((folder / "cases").iterdir())) == 5
+    assert run(tmp_path, "901") == 0
+    assert "3 made, 1 unchanged" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset101_SoftTissueSarcoma"])
+def test_real_cases(shared_data, tmp_path, name):
+    raw = tmp_path / "raw" / name
+    for part in ("imagesTr", "labelsTr"):
+        (raw / part).mkdir(parents=True)
+        for path in sorted((shared_data / name / part).iterdir())[:3]:
+            (raw / part / path.name).symlink_to(path)
+    (raw / "dataset.json").write_bytes((shared_data / name / "dataset.json").read_bytes())
+    assert run(tmp_path, name, workers="2") == 0
+    folder = tmp_path / "preprocessed" / name
+    plan = Plan.read(folder / "plan.json")
+    for case in list_cases(folder):
+        stored = open_case(folder, case)
+        assert stored.image.shape[1:] == stored.labels.shape
+        assert plan.spacing == pytest.approx(stored.record.trail.geometry.spacing, rel=0.01)
+        assert stored.record.present

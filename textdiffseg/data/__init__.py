@@ -1,0 +1,1 @@
+"""Stored cases, folds, patches, augmentation, batches."""

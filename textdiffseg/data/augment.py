@@ -1,0 +1,228 @@
+"""nnU-Net's augmentation of training patches: its transforms, ranges and probabilities, from batchgeneratorsv2.
+
+Rotation, scaling and mirroring are drawn first; then exactly the region that the turned patch needs is read from the
+stored case, so that no corner is empty where the case goes on, and little is read where nothing is turned. Image and
+labels go through one interpolation: labels as one-hot channels with an argmax. Strongly anisotropic patches turn in
+the plane of their fine axes alone (nnU-Net's "dummy 2D").
+
+A sample is a function of its generator: the intensity transforms draw from the global generators of torch and numpy,
+which are seeded for each sample and put back afterwards.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
+from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
+from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
+from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from plans.plan import Plan
+from plans.records import Voxels
+
+ROTATION = np.deg2rad(30)  # largest angle about each axis; any angle about the coarse axis of anisotropic patches
+SCALING = (0.7, 1.4)  # larger is a smaller picture
+P_ROTATION, P_SCALING, P_MIRROR = 0.2, 0.2, 0.5
+ANISOTROPY = 3  # a patch with edges further apart than this is turned in its plane alone
+CHANNELS_AT_ONCE = 8  # of labels interpolated together, which bounds the memory
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The spatial part of a sample, as drawn."""
+
+    matrix: np.ndarray | None  # (3, 3): offset from the patch's centre -> offset in the case, voxels; None: unturned
+    mirrored: tuple[int, ...]  # axes
+
+
+class Augmentation:
+    """`augment(image, labels, shape, start, rng)` reads and augments one patch."""
+
+    def __init__(self, plan: Plan):
+        self.patch, self.mirror_axes = plan.patch, plan.mirror_axes
+        self.coarse_axis = coarse_axis(plan.patch)
+        self.intensity = intensity_transforms(self.coarse_axis)
+        self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
+
+    def __call__(self, image, labels, shape: Voxels, start: Voxels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """The patch whose first voxel is `start` before it is turned about its centre.
+
+        Args:
+            image: (C, D, H, W), anything that slices to an array.
+            labels: (D, H, W), likewise.
+            shape: (D, H, W), voxels.
+
+        Returns:
+            image (C, *patch) float32 and labels (*patch) int16; outside the case both are 0.
+        """
+        placement = draw_placement(rng, self.mirror_axes, self.coarse_axis)
+        picture, label_map = place(image, labels, shape, start, self.patch, placement)
+        outside = [picture[channel] == 0 for channel in self.masked]
+        with seeded(int(rng.integers(2**32))):
+            picture = self.intensity(image=picture)["image"]
+        for channel, where in zip(self.masked, outside, strict=True):
+            picture[channel][where] = 0  # nnU-Net's mask rule: what was cut off as empty stays empty
+        return picture, label_map
+
+
+def coarse_axis(patch: Voxels) -> int | None:
+    """The axis that patches are turned about alone, or None if they are turned about all (nnU-Net's rule)."""
+    return int(np.argmin(patch)) if max(patch) > ANISOTROPY * min(patch) else None
+
+
+def draw_placement(rng: np.random.Generator, mirror_axes: tuple[int, ...], only_about: int | None = None) -> Placement:
+    """Draw rotation, scaling and mirroring; with `only_about`, a rotation about that axis, which is not scaled."""
+    turned, scaled = rng.random() < P_ROTATION, rng.random() < P_SCALING
+    angles, scales = np.zeros(3), np.ones(3)
+    if turned and only_about is None:
+        angles = rng.uniform(-ROTATION, ROTATION, 3)
+    elif turned:
+        angles[only_about] = rng.uniform(-np.pi, np.pi)
+    if scaled:
+        scales = np.where(np.arange(3) == only_about, 1.0, rng.uniform(*SCALING))  # one factor for all axes
+    mirrored = tuple(axis for axis in mirror_axes if rng.random() < P_MIRROR)
+    return Placement(turning(angles, scales) if turned or scaled else None, mirrored)
+
+
+def turning(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The matrix (3, 3) that scales along, then rotates about axes 0, 1 and 2 (radians)."""
+    return Rotation.from_euler("xyz", angles).as_matrix() * np.asarray(scales)
+
+
+def place(image, labels, shape: Voxels, start: Voxels, patch: Voxels, placement: Placement) -> tuple[Tensor, Tensor]:
+    """Read a patch as `placement` says: image (C, *patch) float32, labels (*patch) int16."""
+    if placement.matrix is None:
+        picture, label_map = read_patch(image, labels, shape, start, patch)
+    else:
+        picture, label_map = _turned(image, labels, shape, start, patch, placement.matrix)
+    if placement.mirrored:
+        picture = picture.flip([axis + 1 for axis in placement.mirrored])
+        label_map = label_map.flip(placement.mirrored)
+    return picture, label_map
+
+
+def read_patch(image, labels, shape: Voxels, start: Voxels, patch: Voxels) -> tuple[Tensor, Tensor]:
+    """Read a patch as it is stored; outside the case image and labels are 0 (nnU-Net's padding)."""
+    ends = [first + size for first, size in zip(start, patch, strict=True)]
+    inside = [slice(max(0, first), min(size, end)) for first, size, end in zip(start, shape, ends, strict=True)]
+    target = tuple(slice(one.start - first, one.stop - first) for one, first in zip(inside, start, strict=True))
+    picture = np.zeros((image.shape[0], *patch), np.float32)
+    label_map = np.zeros(patch, np.int16)
+    if all(one.stop > one.start for one in inside):
+        picture[(slice(None), *target)] = image[(slice(None), *inside)]
+        label_map[target] = labels[tuple(inside)]
+    return torch.from_numpy(picture), torch.from_numpy(label_map)
+
+
+def _turned(image, labels, shape, start, patch, matrix) -> tuple[Tensor, Tensor]:
+    """Interpolate the patch at centre + matrix @ offset, from the smallest box of the case that covers it."""
+    half = (np.array(patch) - 1) / 2
+    centre = np.array(start) + half
+    reach = np.abs(matrix) @ half + 1
+    low = np.clip(np.floor(centre - reach).astype(int), 0, np.array(shape) - 1)
+    high = np.clip(np.ceil(centre + reach).astype(int) + 1, low + 1, shape)
+    box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
+    picture = torch.from_numpy(np.asarray(image[(slice(None), *box)], dtype=np.float32))
+    label_map = torch.from_numpy(np.asarray(labels[box], dtype=np.int16))
+    grid = _grid(matrix, patch, centre - low, high - low)
+    return _interpolate(picture, label_map, grid)
+
+
+def _grid(matrix: np.ndarray, patch: Voxels, centre: np.ndarray, size: np.ndarray) -> Tensor:
+    """Sampling points (1, *patch, 3) for `grid_sample` on a box of `size` voxels, x (the last axis) first."""
+    offsets = [np.arange(edge) - (edge - 1) / 2 for edge in patch]
+    grid = torch.empty(1, *patch, 3)
+    for row in range(3):
+        # voxel p of n lies at (2 p + 1) / n - 1 where align_corners is False
+        parts = [matrix[row, axis] * offsets[axis] * 2 / size[row] for axis in range(3)]
+        parts[0] = parts[0] + (2 * centre[row] + 1) / size[row] - 1
+        d, h, w = (torch.from_numpy(part).float() for part in parts)
+        torch.add(d[:, None, None] + h[:, None], w, out=grid[0, ..., 2 - row])
+    return grid
+
+
+def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear interpolation of the image, and of each label's indicator; the largest indicator wins.
+
+    Outside the box is 0, so background's own indicator is what the labels leave of 1.
+    """
+    lowest = int(label_map.min())  # -1 where voxels are ignored
+    counts = torch.bincount((label_map - lowest).flatten())  # many times faster than torch.unique
+    present = [value for value in (counts.nonzero().flatten() + lowest).tolist() if value != 0]
+    channels = len(picture)
+    first = present[:CHANNELS_AT_ONCE]
+    stacked = torch.cat([picture, _indicators(label_map, first)])
+    sampled = grid_sample(stacked[None], grid, align_corners=False)[0]
+    best = torch.zeros(grid.shape[1:-1])
+    total, winner = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.int16)
+    scores = sampled[channels:]
+    for begin in range(0, len(present), CHANNELS_AT_ONCE):
+        group = present[begin : begin + CHANNELS_AT_ONCE]
+        if begin:
+            scores = grid_sample(_indicators(label_map, group)[None], grid, align_corners=False)[0]
+        for value, score in zip(group, scores, strict=True):
+            total += score
+            better = score > best
+            winner.masked_fill_(better, value)
+            torch.maximum(best, score, out=best)
+    return sampled[:channels].contiguous(), winner.masked_fill_(1 - total > best, 0)
+
+
+def _indicators(label_map: Tensor, values: list[int]) -> Tensor:
+    wanted = torch.tensor(values, dtype=label_map.dtype).view(-1, 1, 1, 1)
+    return (label_map[None] == wanted).float()
+
+
+def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
+    """nnU-Net's intensity transforms in their order; `coarse_axis` is left out of the simulated low resolution."""
+    low_resolution = SimulateLowResolutionTransform(
+        scale=(0.5, 1),
+        synchronize_channels=False,
+        synchronize_axes=True,
+        ignore_axes=None if coarse_axis is None else (coarse_axis,),
+        p_per_channel=0.5,
+    )
+    chain = (
+        (0.1, GaussianNoiseTransform(noise_variance=(0, 0.1), p_per_channel=1, synchronize_channels=True)),
+        (0.2, GaussianBlurTransform(blur_sigma=(0.5, 1.0), p_per_channel=0.5)),
+        (0.15, MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False)),
+        (0.15, ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, synchronize_channels=False)),
+        (0.25, low_resolution),
+        (0.1, _gamma(inverted=True)),
+        (0.3, _gamma(inverted=False)),
+    )
+    return ComposeTransforms([RandomTransform(transform, probability) for probability, transform in chain])
+
+
+def _gamma(inverted: bool) -> GammaTransform:
+    return GammaTransform(
+        BGContrast((0.7, 1.5)),
+        p_invert_image=float(inverted),
+        synchronize_channels=False,
+        p_per_channel=1,
+        p_retain_stats=1,
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators of torch (CPU) and numpy, seeded, and afterwards as they were before."""
+    before = np.random.get_state()  # noqa: NPY002 (the transforms draw from it)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            np.random.set_state(before)  # noqa: NPY002

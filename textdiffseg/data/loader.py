@@ -1,0 +1,186 @@
+"""Batches for training and validation. Sample `index` of `epoch` is a function of (seed, epoch, index) alone.
+
+Workers only change who computes a sample, never the sample: the same numbers come with 0, 1 or 8 of them.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from plans.plan import Plan
+from textdiffseg.data.augment import Augmentation, read_patch
+from textdiffseg.data.sampling import (
+    Query,
+    choose_case,
+    draw_patch,
+    draw_query,
+    forced_foreground,
+    full_query,
+    generator,
+)
+from textdiffseg.data.store import StoredCase, open_case
+
+PREFETCH = 3  # batches that each worker prepares ahead
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One patch and what is asked of it."""
+
+    image: Tensor  # (C, *patch) float32, normalised; 0 outside the case
+    labels: Tensor  # (*patch) int16: label numbers, 0 background and outside the case, -1 ignore
+    query: Query
+    case: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples stacked; `queries` are for `TextBank.queries`."""
+
+    image: Tensor  # (B, C, *patch) float32
+    labels: Tensor  # (B, *patch) int16, small on its way between processes; `Queries.slots` makes them int64
+    queries: tuple[Query, ...]
+    cases: tuple[str, ...]
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        image = self.image.to(device, non_blocking=True)
+        return replace(self, image=image, labels=self.labels.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Page-locked, for copies to a GPU that do not wait; called by torch's DataLoader."""
+        return replace(self, image=self.image.pin_memory(), labels=self.labels.pin_memory())
+
+
+class TrainingSamples:
+    """Random-access samples: `samples[epoch, index]`."""
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
+        self.folder, self.plan, self.seed = Path(folder), plan, seed
+        self.case_ids, self.phrasings = tuple(sorted(case_ids)), tuple(phrasings)
+        self.augment = Augmentation(plan)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        case = self.case_ids[choose_case(len(self.case_ids), self.seed, epoch, index)]
+        try:
+            return self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), index)
+        except Exception as error:
+            error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
+            raise
+
+    def _draw(self, stored: StoredCase, rng: np.random.Generator, index: int) -> Sample:
+        record = stored.record
+        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        start = draw_patch(rng, record.shape, self.plan.patch, stored.foreground if forced else None)
+        query = draw_query(rng, record.annotated, record.present, self.phrasings)
+        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        return Sample(image, labels, query, record.case)
+
+
+class TrainingLoader:
+    """Batches of an epoch, in order, from `workers` processes or, with 0, from this one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        case_ids: Sequence[str],
+        plan: Plan,
+        phrasings: Sequence[int],
+        seed: int,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ):
+        """`folder`: of the preprocessed data set; `phrasings`: number of phrasings of label 1..N, in label order."""
+        self.samples = TrainingSamples(folder, case_ids, plan, phrasings, seed)
+        self._order = _Order(plan.batch)
+        self._loader = DataLoader(
+            self.samples,
+            batch_sampler=self._order,
+            collate_fn=collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            prefetch_factor=PREFETCH if workers else None,
+            worker_init_fn=_start_worker,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # or it would draw from the global one, which a resume must find unmoved
+        )
+
+    def epoch(self, epoch: int, iterations: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start` to `iterations - 1` of an epoch."""
+        self._order.set(epoch, start, iterations)
+        return iter(self._loader)
+
+    def batch(self, epoch: int, iteration: int) -> Batch:
+        """One batch, computed in this process."""
+        return collate([self.samples[key] for key in _keys(epoch, iteration, self._order.size)])
+
+
+class ValidationPatches:
+    """The same unaugmented patches of validation cases every time; all annotated labels are asked for."""
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
+        self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
+        self.case_ids = tuple(sorted(case_ids))
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-self.patches // self.plan.batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first in range(0, self.patches, self.plan.batch):
+            last = min(first + self.plan.batch, self.patches)
+            yield collate([self._sample(index) for index in range(first, last)])
+
+    def _sample(self, index: int) -> Sample:
+        case = self.case_ids[choose_case(len(self.case_ids), self.seed, 0, index)]
+        stored = open_case(self.folder, case)
+        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        rows = stored.foreground if forced else None
+        start = draw_patch(generator(self.seed, 0, index), stored.record.shape, self.plan.patch, rows)
+        image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
+        return Sample(image, labels, full_query(stored.record.annotated), case)
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Stack samples."""
+    return Batch(
+        image=torch.stack([sample.image for sample in samples]),
+        labels=torch.stack([sample.labels for sample in samples]),
+        queries=tuple(sample.query for sample in samples),
+        cases=tuple(sample.case for sample in samples),
+    )
+
+
+class _Order:
+    """The keys (epoch, index) of each batch of one epoch; DataLoader reads them in this process."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.set(0, 0, 0)
+
+    def set(self, epoch: int, start: int, iterations: int) -> None:
+        self.epoch, self.iterations = epoch, range(start, iterations)
+
+    def __len__(self) -> int:
+        return len(self.iterations)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return (_keys(self.epoch, iteration, self.size) for iteration in self.iterations)
+
+
+def _keys(epoch: int, iteration: int, size: int) -> list[tuple[int, int]]:
+    return [(epoch, iteration * size + place) for place in range(size)]
+
+
+def _start_worker(_: int) -> None:
+    """One thread; and a process group of its own, so that Ctrl-C reaches the training alone, which ends it well."""
+    torch.set_num_threads(1)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -1,0 +1,75 @@
+"""A whole data set to stored cases, each written whole or not at all; finished cases are skipped by their hash."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from functools import partial
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from plans.dataset import Case, Dataset
+from plans.fingerprint import Fingerprint
+from plans.plan import Plan
+from textdiffseg.data.store import CaseRecord, is_complete, list_cases, remove_case, save_case
+from textdiffseg.execution import run_cases
+from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
+from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
+
+METHOD = 1  # raised when preprocessing changes what it stores
+_READ_BY_PREPROCESSING = {"channels", "labels", "spacing", "crop_to_nonzero"}
+
+
+def preprocess_dataset(
+    dataset: Dataset,
+    plan: Plan,
+    folder: Path,
+    workers: int,
+    scheduler: str | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> int:
+    """Store every training case below `folder`/cases; returns how many were made anew.
+
+    Stored cases that the data set no longer has are removed. `UserError` names all broken cases.
+    """
+    for case in sorted(set(list_cases(folder)) - {case.id for case in dataset.cases}):
+        remove_case(folder, case)
+    function = partial(preprocess_case, plan=plan, folder=Path(folder))
+    names = [case.id for case in dataset.cases]
+    return sum(progress(run_cases(function, dataset.cases, names, workers, scheduler)))
+
+
+def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
+    """Store one case; False where it was stored already."""
+    expected = case_hash(case, plan)
+    if is_complete(folder, case.id, expected):
+        return False
+    volume, numbers = read_case(case, plan.labels, [channel.name for channel in plan.channels])
+    image, trail = preprocess_image(volume, plan)
+    labels = preprocess_labels(numbers, trail, plan)
+    record = CaseRecord(
+        case=case.id,
+        hash=expected,
+        shape=trail.shape,
+        present=tuple(int(number) for number in np.flatnonzero(np.bincount(labels.ravel())) if number > 0),
+        annotated=tuple(range(1, len(plan.labels) + 1)),
+        group=case.group,
+        trail=trail,
+    )
+    save_case(folder, record, image, labels, numbers)
+    return True
+
+
+def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
+    """Host memory that storing the largest case takes: about three float32 copies before and after resampling."""
+    channels = len(plan.channels)
+    before = max(prod(case.shape) for case in fingerprint.cases)
+    after = prod(fingerprint.largest_shape_at(plan.spacing))
+    return 12.0 * channels * before + (10.0 * channels + 8) * after
+
+
+def case_hash(case: Case, plan: Plan) -> str:
+    """A hash of the case's files, of its group, and of the fields of the plan that preprocessing reads."""
+    fields = plan.model_dump_json(include=_READ_BY_PREPROCESSING)
+    text = f"{METHOD} {fields} {case.group} {content_hash((*case.images, case.label))}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,154 @@
+"""Preprocessed cases on disk: arrays as b2nd files, and a JSON record that is written last.
+
+`cases/<id>.image.b2nd` float16 (C, D, H, W) on the plan's grid, `<id>.labels.b2nd` label numbers (D, H, W) there,
+`<id>.original.b2nd` label numbers on the file's own grid, `<id>.foreground.b2nd` a sample of foreground voxels.
+A case without its JSON record is not there.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import blosc2
+import numpy as np
+
+from plans.errors import UserError
+from plans.records import Record, Voxels
+from textdiffseg.preprocessing.case import Trail
+
+STORE_VERSION = 1
+FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
+_PARTS = ("image", "labels", "original", "foreground")
+_LARGEST = float(np.finfo(np.float16).max)  # raw intensities (scheme "none") may lie beyond
+_CHUNK, _BLOCK = 128, 32  # voxels a side; a block is what one read decompresses
+
+
+class CaseRecord(Record):
+    """What is known of a stored case without opening its arrays."""
+
+    version: Literal[1] = STORE_VERSION
+    case: str
+    hash: str  # of the input files and of the fields of the plan that preprocessing reads
+    shape: Voxels  # on the plan's grid
+    present: tuple[int, ...]  # label numbers that have voxels on the plan's grid
+    annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
+    group: str | None = None
+    trail: Trail
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """An open case. `image` and `labels` are read from disk where they are sliced."""
+
+    record: CaseRecord
+    image: blosc2.NDArray  # float16 (C, D, H, W)
+    labels: blosc2.NDArray  # int8 or int16 (D, H, W)
+    foreground: np.ndarray  # int32 (M, 4): rows (label, d, h, w)
+    folder: Path
+
+    def original_labels(self) -> np.ndarray:
+        """Label numbers (D, H, W) on the file's own grid."""
+        return _open(_path(self.folder, self.record.case, "original"))[...]
+
+
+def save_case(
+    folder: Path, record: CaseRecord, image: np.ndarray, labels: np.ndarray, original_labels: np.ndarray
+) -> None:
+    """Write a case below `folder`/cases; on any failure, a full disk included, no part of it stays."""
+    folder = Path(folder) / "cases"
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = np.int8 if original_labels.max(initial=0) < 128 else np.int16
+    arrays = (
+        np.clip(image, -_LARGEST, _LARGEST).astype(np.float16),
+        labels.astype(kind),
+        original_labels.astype(kind),
+        sample_foreground(labels, record.case),
+    )
+    remove_case(folder.parent, record.case)
+    try:
+        for part, array in zip(_PARTS, arrays, strict=True):
+            _write(_path(folder, record.case, part), array)
+        record.write(folder / f"{record.case}.json")
+    except BaseException:
+        remove_case(folder.parent, record.case)
+        raise
+
+
+def open_case(folder: Path, case: str) -> StoredCase:
+    """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
+    cases = Path(folder) / "cases"
+    record = CaseRecord.read(cases / f"{case}.json")
+    try:
+        image, labels, _, foreground = (_open(_path(cases, case, part)) for part in _PARTS)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{cases}: stored case {case} cannot be opened ({error}). Run tds_plan_and_preprocess again."
+        ) from None
+    return StoredCase(record, image, labels, foreground[...], cases)
+
+
+def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
+    """Whether the case is stored whole and came from the same files and settings."""
+    cases = Path(folder) / "cases"
+    try:
+        record = CaseRecord.read(cases / f"{case}.json")
+    except UserError:
+        return False
+    return record.hash == expected_hash and all(_path(cases, case, part).is_file() for part in _PARTS)
+
+
+def list_cases(folder: Path) -> tuple[str, ...]:
+    """The ids of the cases stored whole below `folder`/cases, sorted."""
+    return tuple(sorted(path.name.removesuffix(".json") for path in (Path(folder) / "cases").glob("[!.]*.json")))
+
+
+def remove_case(folder: Path, case: str) -> None:
+    """Delete a stored case, its record first, so that it never looks complete."""
+    cases = Path(folder) / "cases"
+    (cases / f"{case}.json").unlink(missing_ok=True)
+    for part in _PARTS:
+        _path(cases, case, part).unlink(missing_ok=True)
+
+
+def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
+    """Up to `FOREGROUND_SAMPLES` voxels of each label: int32 rows (label, d, h, w); the same for the same case."""
+    places = np.flatnonzero(labels > 0)
+    values = labels.ravel()[places]
+    order = np.argsort(values, kind="stable")
+    places, values = places[order], values[order]
+    numbers, starts = np.unique(values, return_index=True)
+    rng = np.random.default_rng([len(labels.shape), *case.encode()])
+    rows = []
+    for number, group in zip(numbers, np.split(places, starts)[1:], strict=True):
+        if len(group) > FOREGROUND_SAMPLES:
+            group = np.sort(rng.choice(group, FOREGROUND_SAMPLES, replace=False))
+        rows.append(np.column_stack([np.full(len(group), number), *np.unravel_index(group, labels.shape)]))
+    return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), np.int32)
+
+
+def _path(folder: Path, case: str, part: str) -> Path:
+    return folder / f"{case}.{part}.b2nd"
+
+
+def _open(path: Path) -> blosc2.NDArray:
+    mapped = {"mmap_mode": "r"} if os.name == "posix" else {}  # a third faster for random patches
+    return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+
+
+def _write(path: Path, array: np.ndarray) -> None:
+    """Compress in memory, write under a temporary name, rename."""
+    chunks = tuple(1 if array.ndim == 4 and axis == 0 else min(size, _CHUNK) for axis, size in enumerate(array.shape))
+    blocks = tuple(min(size, _BLOCK) for size in chunks)
+    if array.ndim == 2:
+        chunks = blocks = array.shape
+    codec = blosc2.CParams(
+        codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], typesize=array.itemsize, nthreads=1
+    )
+    stored = blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=codec)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(stored.to_cframe())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

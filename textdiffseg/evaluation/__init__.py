@@ -1,0 +1,1 @@
+"""How good a segmentation is: metrics of one case, and reports over many."""

@@ -1,0 +1,164 @@
+"""Metrics of one case, label by label, on the grid that the reference has.
+
+With X the predicted and Y the reference mask of a label:
+
+    Dice = 2 |X n Y| / (|X| + |Y|)
+    NSD  = share of both surfaces' area that lies within the tolerance of the other surface (normalised surface
+           Dice, Nikolov et al. 2018; areas at sub-voxel corners, as in DeepMind's surface-distance)
+    HD95 = the larger of the two directed 95th percentiles of surface distances, in mm
+
+An empty mask is no accident but an answer: a label that neither mask has is right and has no score (`None`, left
+out of every mean); a label that only one of the two has scores Dice 0 and NSD 0, and its HD95 is undefined.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+
+from plans.records import Millimetres, Record
+
+EMPTY_RULE = (
+    "A label absent from both masks is correct and left out of the means; a label in only one of the two "
+    "scores Dice 0 and NSD 0, its HD95 is undefined and left out."
+)
+NSD_DEFINITION = (
+    "Normalised surface Dice at the tolerance, surface areas at sub-voxel corners "
+    "(MONAI SurfaceDiceMetric, use_subvoxels=True; equals DeepMind's surface-distance)."
+)
+HD95_DEFINITION = (
+    "Larger of the two directed 95th percentiles of distances between edge voxels, in mm "
+    "(MONAI compute_hausdorff_distance)."
+)
+
+BOTH_EMPTY = "absent from both"
+PREDICTION_EMPTY = "missed: not in the prediction"
+REFERENCE_EMPTY = "false positive: not in the reference"
+
+
+class LabelScores(Record):
+    """The scores of one label in one case; `None` is undefined (see the module's rule for empty masks)."""
+
+    dice: float | None
+    nsd: float | None
+    hd95: float | None  # mm
+    volume_ml: float  # of the prediction
+    reference_ml: float
+    note: str = ""
+
+
+class CaseScores(Record):
+    """The scores of one case, by label name."""
+
+    case: str = ""
+    labels: dict[str, LabelScores]
+
+    @property
+    def mean_dice(self) -> float | None:
+        """Mean Dice over the labels that have one; `None` where no label has."""
+        values = [scores.dice for scores in self.labels.values() if scores.dice is not None]
+        return float(np.mean(values)) if values else None
+
+
+def surfaces_available() -> bool:
+    """Whether MONAI, which measures surfaces, is installed."""
+    return importlib.util.find_spec("monai") is not None
+
+
+def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
+    """Dice of two masks of one shape; `None` where both are empty."""
+    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
+    return 2.0 * np.count_nonzero(prediction & reference) / total if total else None
+
+
+def score_case(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: Millimetres,
+    labels: Mapping[int, str],
+    tolerance_mm: float = 1.0,
+    *,
+    case: str = "",
+    surfaces: bool = True,
+) -> CaseScores:
+    """Score every label of one case.
+
+    prediction, reference: (D, H, W) whole numbers on one grid; spacing: mm in the same axis order;
+    labels: number in the arrays -> name; voxels with negative reference are left out of both masks (ignore).
+    Without `surfaces`, or without MONAI, NSD and HD95 are `None`.
+
+    Raises:
+        ValueError: the two arrays differ in shape.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} must have one shape")
+    surfaces = surfaces and surfaces_available()
+    millilitres = float(np.prod(spacing)) / 1000.0
+    boxes_predicted, boxes_reference = _boxes(prediction, labels), _boxes(reference, labels)
+    scores = {}
+    for number, name in labels.items():
+        box = _joint(boxes_predicted.get(number), boxes_reference.get(number))
+        known = reference[box] >= 0
+        predicted, expected = (prediction[box] == number) & known, reference[box] == number
+        scores[name] = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
+    return CaseScores(case=case, labels=scores)
+
+
+def _score_label(
+    predicted: np.ndarray,
+    expected: np.ndarray,
+    spacing: Millimetres,
+    tolerance_mm: float,
+    millilitres: float,
+    surfaces: bool,
+) -> LabelScores:
+    volumes = {
+        "volume_ml": np.count_nonzero(predicted) * millilitres,
+        "reference_ml": np.count_nonzero(expected) * millilitres,
+    }
+    if not predicted.any() and not expected.any():
+        return LabelScores(dice=None, nsd=None, hd95=None, note=BOTH_EMPTY, **volumes)
+    if not predicted.any() or not expected.any():
+        note = REFERENCE_EMPTY if predicted.any() else PREDICTION_EMPTY
+        return LabelScores(dice=0.0, nsd=0.0 if surfaces else None, hd95=None, note=note, **volumes)
+    nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm) if surfaces else (None, None)
+    return LabelScores(dice=dice(predicted, expected), nsd=nsd, hd95=hd95, **volumes)
+
+
+def surface_scores(
+    predicted: np.ndarray, expected: np.ndarray, spacing: Millimetres, tolerance_mm: float
+) -> tuple[float, float]:
+    """(NSD, HD95 in mm) of two non-empty masks (D, H, W)."""
+    import torch
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    # A rim of background, so that a mask that touches the scan's border has a surface there too.
+    masks = [torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected)]
+    setting = {"include_background": True, "spacing": spacing}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of an argument that it passes to itself
+        nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **setting)
+        hd95 = compute_hausdorff_distance(*masks, percentile=95, **setting)
+    return float(nsd), float(hd95)
+
+
+def _boxes(array: np.ndarray, labels: Mapping[int, str]) -> dict[int, tuple[slice, ...]]:
+    """The bounding box of each label that occurs in `array`, by one pass over it."""
+    from scipy.ndimage import find_objects
+
+    positive = {number for number in labels if number > 0}
+    if not positive:
+        return {}
+    found = find_objects(np.where(array > 0, array, 0).astype(np.int32), max_label=max(positive))
+    return {number: box for number, box in enumerate(found, start=1) if box is not None and number in positive}
+
+
+def _joint(one: tuple[slice, ...] | None, other: tuple[slice, ...] | None) -> tuple[slice, ...]:
+    """The smallest box that holds both; an empty box where there is neither."""
+    boxes = [box for box in (one, other) if box is not None]
+    if not boxes:
+        return (slice(0, 0),) * 3
+    starts = [min(part.start for part in axis) for axis in zip(*boxes, strict=True)]
+    stops = [max(part.stop for part in axis) for axis in zip(*boxes, strict=True)]
+    return tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))

@@ -1,0 +1,66 @@
+"""A picture of overlays: one slice a case, the reference's contours against the prediction's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plans.records import Millimetres
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One case to draw, in canonical orientation (axes towards superior, posterior, left)."""
+
+    title: str
+    image: np.ndarray  # (D, H, W)
+    prediction: np.ndarray  # (D, H, W) label values
+    reference: np.ndarray  # (D, H, W) label values
+    spacing: Millimetres
+
+
+def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path) -> None:
+    """Write a PNG with one coronal slice a case: reference dashed and pale, prediction solid.
+
+    labels: value -> name. The slice is the one that shows most labels and, among those, most labelled voxels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    colours = {value: f"C{position % 10}" for position, value in enumerate(labels)}
+    figure = Figure(figsize=(3.2 * len(panels), 3.7), facecolor="black", layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+        _draw(axes, panel, colours)
+    handles = [Line2D([], [], color=colours[value], label=name) for value, name in labels.items()]
+    handles.append(Line2D([], [], color="white", linestyle="--", label="reference"))
+    columns = min(len(handles), 2 + 2 * len(panels))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, labelcolor="white", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    canvas.print_png(temporary)
+    temporary.replace(path)
+
+
+def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
+    row = _best_slice(panel.reference if panel.reference.any() else panel.prediction)
+    image, prediction, reference = (array[::-1, row] for array in (panel.image, panel.prediction, panel.reference))
+    low, high = np.percentile(panel.image, (1, 99.8))
+    aspect = panel.spacing[0] / panel.spacing[2]
+    axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
+    for value, colour in colours.items():
+        for mask, style in ((prediction == value, "-"), (reference == value, "--")):
+            if mask.any() and not mask.all():
+                line = {"colors": colour if style == "-" else "white", "linestyles": style}
+                axes.contour(mask, [0.5], linewidths=1.4 if style == "-" else 0.7, **line)
+    axes.set_title(panel.title, color="white", fontsize=9)
+    axes.set_axis_off()
+
+
+def _best_slice(labels: np.ndarray) -> int:
+    """The row (axis 1) with most different labels, and among those most labelled voxels."""
+    kinds = sum((labels == value).any(axis=(0, 2)).astype(int) for value in np.unique(labels[labels > 0]))
+    counts = (labels > 0).sum(axis=(0, 2))
+    return int(np.argmax(kinds * (counts.max() + 1) + counts))

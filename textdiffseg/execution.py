@@ -1,0 +1,149 @@
+"""Work over cases: one `concurrent.futures.Executor`, be it inline, a pool of processes, or a Dask cluster's.
+
+A child's error comes back with its traceback and the name of the case; users' mistakes of all cases come back together.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from plans.errors import UserError
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_cases(
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    names: Sequence[str],
+    workers: int = 0,
+    scheduler: str | None = None,
+) -> Iterator[Any]:
+    """Yield `function(item)` for each item in order; `names` say in errors which case it was.
+
+    Items whose result is a `UserError` are left out, and all these errors are raised as one at the end.
+    Any other error ends the work at once. `workers=0` runs inline; `scheduler` is a Dask scheduler's address.
+    """
+    faults: list[str] = []
+    with _executor(function, min(workers, len(items)), scheduler) as executor:
+        for name, get in zip(names, _submit(executor, function, items), strict=True):
+            try:
+                result = get()
+            except UserError as error:
+                faults += [line if name in line else f"case {name}: {line}" for line in str(error).splitlines()]
+                continue
+            except BrokenProcessPool:
+                raise UserError(
+                    f"A worker process was killed while case {name} or one near it was worked on, most likely "
+                    f"because memory ran out. Run again with fewer than --workers {workers}; finished cases stay."
+                ) from None
+            except Exception as error:
+                error.add_note(f"while working on case {name}")
+                raise
+            yield result
+    if faults:
+        raise UserError(*faults)
+
+
+def warm_up(*modules: str) -> None:
+    """Start the process that workers are forked from; it imports `modules` once, in the background, for all of them.
+
+    It serves every pool of this process, so only the first call counts. Without fork, workers import for themselves.
+    """
+    if _context().get_start_method() == "forkserver":
+        forkserver.set_forkserver_preload(list(modules))
+        with _one_thread_each():
+            forkserver.ensure_running()
+
+
+def default_workers(bytes_per_item: float) -> int:
+    """As many processes as there are cores and as fit into three quarters of the free memory, at least one."""
+    import psutil
+
+    fit = int(0.75 * psutil.virtual_memory().available / max(bytes_per_item, 1))
+    return max(1, min(cores(), fit))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _executor(function: Callable, workers: int, scheduler: str | None) -> Iterator[Executor | None]:
+    """None stands for inline. Whatever ends the work, what has not begun is cancelled."""
+    if scheduler is not None:
+        with _dask(scheduler) as executor:
+            yield executor
+        return
+    if workers == 0:
+        yield None
+        return
+    warm_up(getattr(function, "func", function).__module__)
+    executor = ProcessPoolExecutor(workers, mp_context=_context(), initializer=_start_worker)
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """Never a plain fork, which copies a process while its threads hold locks."""
+    methods = multiprocessing.get_all_start_methods()
+    return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+
+
+def _submit(executor: Executor | None, function: Callable, items: Sequence[Any]) -> list[Callable[[], Any]]:
+    """One callable an item that gives its result."""
+    if executor is None:
+        return [lambda item=item: function(item) for item in items]
+    futures: list[Future] = [executor.submit(function, item) for item in items]
+    return [future.result for future in futures]
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """A process started inside has one thread for linear algebra; libraries read that when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _start_worker() -> None:
+    """One thread for linear algebra; Ctrl-C is the parent's to handle; a worker ends with its parent, come what may."""
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # in time for libraries that are not loaded yet
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise UserError("--scheduler needs Dask. Install it: pip install 'textdiffseg[cluster]'.") from None
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--scheduler {address}: no Dask scheduler answers there ({error}).") from None
+    with client, client.get_executor() as executor:
+        yield executor

@@ -1,0 +1,1 @@
+"""Scans as arrays: reading, writing, orientation, resampling, normalisation."""

@@ -1,0 +1,234 @@
+"""Reading and writing scans: the only place that uses SimpleITK.
+
+Arrays come as (C, D, H, W); the affine maps (d, h, w) to world LPS in mm. What cannot be read, or reads as something
+that cannot be right, is a `UserError` that names the file.
+"""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from plans.errors import UserError
+from textdiffseg.imaging.nifti import check_nifti
+from textdiffseg.imaging.volume import Geometry, Volume
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+
+def read_volume(paths: tuple[Path, ...]) -> Volume:
+    """Read a scan as float32 (C, D, H, W): one file a channel, or one file or DICOM folder with all of them."""
+    volumes = [_read(Path(path)) for path in paths]
+    for path, volume in zip(paths, volumes, strict=True):
+        if not np.isfinite(volume.array).all():
+            bad = int(np.count_nonzero(~np.isfinite(volume.array)))
+            raise UserError(f"{path}: {bad} voxels are NaN or infinite. Replace them by finite values.")
+        if not volume.geometry.matches(volumes[0].geometry):
+            raise UserError(
+                f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
+                f"({describe(volumes[0].geometry)}). Resample all channels to one grid."
+            )
+    arrays = [volume.array for volume in volumes]
+    joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+    return Volume(np.ascontiguousarray(joined, dtype=np.float32), volumes[0].geometry)
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a label map as whole numbers (1, D, H, W), the values as in the file."""
+    volume = _read(Path(path))
+    array = volume.array
+    if len(array) != 1:
+        raise UserError(f"{path}: a label map has one value a voxel, this one has {len(array)}.")
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        if not np.array_equal(whole, array):
+            raise UserError(f"{path}: label values must be whole numbers, found others (or NaN). Round them.")
+        array = whole.astype(np.int64)
+    return Volume(array, volume.geometry)
+
+
+def read_geometry(path: Path) -> Geometry | None:
+    """The grid of a scan from its header alone; None where that does not tell it (DICOM folders, broken files)."""
+    if not Path(path).is_file():
+        return None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return _geometry(reader, reader.GetSize()[2::-1]) if reader.GetDimension() in (3, 4) else None
+
+
+def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write label values (D, H, W) on `geometry` in the smallest integer type that holds them."""
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    kind = next(
+        kind
+        for kind in (np.uint8, np.uint16, np.int16, np.int32)
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
+    )
+    write_volume(path, array.astype(kind), geometry)
+
+
+def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    """Write (D, H, W) on `geometry`, whole or not at all; the format follows the name's ending."""
+    path = Path(path)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
+    affine = geometry.affine[:, [2, 1, 0, 3]]  # ITK's index order is (x, y, z) = (w, h, d)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing([float(value) for value in spacing])
+    image.SetOrigin([float(value) for value in affine[:3, 3]])
+    image.SetDirection([float(value) for value in (affine[:3, :3] / spacing).ravel()])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        try:
+            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            check_nifti(Path(folder) / path.name)
+        except (RuntimeError, UserError) as error:
+            _write_failed(path, image, error)
+        for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+            written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
+
+
+def list_scans(folder: Path, file_ending: str | None = None) -> dict[str, tuple[Path, ...]]:
+    """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
+    folders. `folder` may also be one file or one DICOM series.
+    """
+    folder = Path(folder)
+    endings = (file_ending,) if file_ending else ENDINGS
+    if folder.is_file():
+        ending = next((ending for ending in endings if folder.name.endswith(ending)), None)
+        if ending is None:
+            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(endings)}.")
+        return {_plain(folder.name.removesuffix(ending)): (folder,)}
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
+    files = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((ending for ending in endings if path.name.endswith(ending)), None)
+        if path.is_file() and ending and not path.name.startswith("."):
+            files[path.name.removesuffix(ending)] = path
+    scans = _by_case(files)
+    if not scans and _series(folder):
+        return {folder.resolve().name: (folder,)}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and _series(path):
+            scans.setdefault(path.name, (path,))
+    if not scans:
+        raise UserError(
+            f"{folder} holds no scan. Expected files ending with {', '.join(endings)}, or folders of DICOM slices."
+        )
+    return dict(sorted(scans.items()))
+
+
+def describe(geometry: Geometry) -> str:
+    """A grid in words, axes in the file's own order (x, y, z)."""
+    numbers = {
+        "size": geometry.shape[::-1],
+        "spacing": np.round(geometry.spacing[::-1], 4).tolist(),
+        "origin": np.round(geometry.affine[:3, 3], 2).tolist(),
+        "direction": np.round((geometry.affine[:3, 2::-1] / geometry.spacing[::-1]).ravel(), 3).tolist(),
+    }
+    return ", ".join(f"{name} {'/'.join(f'{value:g}' for value in values)}" for name, values in numbers.items())
+
+
+def _read(path: Path) -> Volume:
+    """Any format, own number type, (C, D, H, W)."""
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
+    try:
+        if path.is_dir():
+            image = _read_series(path)
+        else:
+            check_nifti(path)
+            image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if "orthonormal" in str(error):
+            raise UserError(
+                f"{path}: its axes are not at right angles (or sform and qform are inconsistent). "
+                "Write it anew with an orthonormal orientation."
+            ) from None
+        raise UserError(
+            f"{path} cannot be read as an image ({lines[-1] if lines else error}). Copy it again or remove it."
+        ) from None
+    array = sitk.GetArrayFromImage(image)
+    channels = image.GetNumberOfComponentsPerPixel()
+    if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):
+        raise UserError(f"{path}: expected a 3D image, found {image.GetDimension()} dimensions.")
+    if channels > 1:
+        array = np.moveaxis(array, -1, 0)
+    elif image.GetDimension() == 3:
+        array = array[None]
+    if min(array.shape[1:]) < 2:
+        raise UserError(
+            f"{path}: a single slice ({'x'.join(str(size) for size in array.shape[:0:-1])} voxels); "
+            "expected a 3D image of at least two slices along each axis."
+        )
+    return Volume(array, _geometry(image, array.shape[1:]))
+
+
+def _geometry(image: sitk.Image | sitk.ImageFileReader, shape) -> Geometry:
+    dimension = image.GetDimension()
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = (direction * np.array(image.GetSpacing()[:3]))[:, ::-1]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return Geometry(tuple(shape), affine)
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    series = _series(folder)
+    if len(series) != 1:
+        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
+        raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(next(iter(series.values())))
+    return reader.Execute()
+
+
+def _series(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The DICOM series in a folder: uid -> files in their order along the patient."""
+    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
+
+
+def _plain(stem: str) -> str:
+    return stem.removesuffix("_0000")
+
+
+def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
+    """Group file names by case: `ID_0000`, `ID_0001`, ... where an `ID_0000` exists, else plain names."""
+    grouped: dict[str, dict[int, Path]] = {}
+    for stem, path in files.items():
+        match = _CHANNEL.fullmatch(stem)
+        if match and f"{match[1]}_0000" in files:
+            grouped.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            grouped.setdefault(stem, {})[0] = path
+    gaps = [
+        f"{next(iter(found.values())).parent}: case {case}: channel {channel:04d} is missing. Add {case}_{channel:04d}."
+        for case, found in grouped.items()
+        for channel in range(max(found))
+        if channel not in found
+    ]
+    if gaps:
+        raise UserError(*gaps)
+    return {case: tuple(found[channel] for channel in sorted(found)) for case, found in grouped.items()}
+
+
+def _write_failed(path: Path, image: sitk.Image, error: Exception) -> None:
+    """Tell a full disk from another failure; ITK reports both alike, or not at all."""
+    need = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    if shutil.disk_usage(path.parent).free < need:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+    raise UserError(f"{path} cannot be written ({str(error).splitlines()[-1]}).") from error

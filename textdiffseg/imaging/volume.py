@@ -1,0 +1,90 @@
+"""A scan as an array with its place in space, and the project's one canonical orientation.
+
+World coordinates are DICOM's and SimpleITK's: x grows to the patient's left, y to posterior, z to superior (LPS),
+in mm. An image is canonical when its array axes (D, H, W) run towards superior, posterior and left.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from plans.records import Millimetres, Voxels
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a grid of voxels lies."""
+
+    shape: Voxels
+    affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm
+
+    @property
+    def spacing(self) -> Millimetres:
+        """Distance in mm between neighbours along D, H, W."""
+        return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    def matches(self, other: "Geometry", tolerance: float = 0.1) -> bool:
+        """Whether both grids have the same shape and their corners lie within `tolerance` voxels of each other."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array([[d, h, w, 1] for d in (0, 1) for h in (0, 1) for w in (0, 1)], dtype=float)
+        corners[:, :3] *= np.array(self.shape) - 1
+        return bool(np.abs(corners @ (self.affine - other.affine).T).max() <= tolerance * min(self.spacing))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An image or a label map: array (C, D, H, W), label maps with C = 1."""
+
+    array: np.ndarray
+    geometry: Geometry
+
+    def __post_init__(self):
+        if self.array.shape[1:] != self.geometry.shape:
+            raise ValueError(f"array {self.array.shape} does not lie on the grid {self.geometry.shape}")
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How an array was turned to the canonical orientation: axes permuted, then some reversed."""
+
+    permutation: Voxels  # canonical axis i was axis permutation[i]
+    flips: tuple[int, ...]  # canonical axes that were reversed
+
+    def apply(self, array: np.ndarray) -> np.ndarray:
+        """(..., D, H, W) of the scan to canonical; a view."""
+        lead = tuple(range(array.ndim - 3))
+        turned = array.transpose(*lead, *(len(lead) + axis for axis in self.permutation))
+        return np.flip(turned, axis=tuple(len(lead) + axis for axis in self.flips))
+
+    def undo(self, array: np.ndarray) -> np.ndarray:
+        """(..., D, H, W) canonical to the scan's own orientation; a view."""
+        lead = tuple(range(array.ndim - 3))
+        turned = np.flip(array, axis=tuple(len(lead) + axis for axis in self.flips))
+        return turned.transpose(*lead, *(len(lead) + int(axis) for axis in np.argsort(self.permutation)))
+
+
+def orientation_of(geometry: Geometry) -> Orientation:
+    """The quarter turns that bring a grid as near to canonical as whole axes allow."""
+    directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
+    toward = directions[::-1]  # rows superior (z), posterior (y), left (x); columns the array's axes
+    permutation, left = [0, 0, 0], toward.copy()
+    for _ in range(3):
+        row, axis = np.unravel_index(np.nanargmax(np.abs(left)), left.shape)
+        permutation[row] = int(axis)
+        left[row, :] = left[:, axis] = np.nan
+    flips = tuple(row for row in range(3) if toward[row, permutation[row]] < 0)
+    return Orientation(tuple(permutation), flips)
+
+
+def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
+    """Turn a volume to the canonical orientation; the array is a view, its world coordinates stay."""
+    orientation = orientation_of(volume.geometry)
+    turn = np.eye(4)
+    turn[:3, :3] = 0
+    shape = tuple(volume.geometry.shape[axis] for axis in orientation.permutation)
+    for row, axis in enumerate(orientation.permutation):
+        turn[axis, row] = -1 if row in orientation.flips else 1
+        turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0
+    geometry = Geometry(shape, volume.geometry.affine @ turn)
+    return Volume(orientation.apply(volume.array), geometry), orientation

@@ -1,0 +1,1 @@
+"""Prediction: windows, sampling, ensembles, uncertainty, files. Imports nothing from `training`."""

@@ -1,0 +1,206 @@
+"""Scans in, files out: reading, predicting, restoring, writing.
+
+`OUT/<case><ending>` is the segmentation, with the geometry of the scan and the label values of the training data,
+and `OUT/<case>.json` its manifest, written before (with no outputs yet) and after. A file without a manifest was not
+made here and is left alone. Maps go to `OUT/probabilities/` and `OUT/uncertainty/`.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plans.errors import UserError
+from plans.plan import Plan
+from textdiffseg.inference.ensemble import hash_files
+from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
+from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.uncertainty import VolumeInterval, interval
+from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map
+
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that is the same for all scans of a run."""
+
+    predictor: Predictor
+    asked: Asked
+    model: str  # hash of the ensemble
+    folds: tuple[str, ...]
+    checkpoint: str
+    out: Path
+    probabilities: bool = False
+    uncertainty: bool = False
+    overwrite: bool = False
+    file_name: str | None = None  # of the segmentation, where one scan goes to one file
+
+
+@dataclass
+class Outcome:
+    """How a run went, case by case."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # complete already
+    failures: list[str] = field(default_factory=list)  # lines
+
+
+def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
+    """The scans of a folder, or the one scan that a file belongs to, by case.
+
+    A file `CASE_0000.nii.gz` brings its other channels along where the model has several.
+    """
+    from textdiffseg.imaging.io import list_scans
+
+    source = Path(source)
+    if source.is_file() and channels > 1:
+        siblings = list_scans(source.parent)
+        return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
+    return list_scans(source)
+
+
+def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
+    """The output folder; where one scan goes to a name like `x.nii.gz`, its folder and that name."""
+    name = None
+    if scans == 1 and not out.is_dir() and out.name.endswith(ENDINGS):
+        out, name = out.parent, out.name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file. Give a folder for the segmentations.")
+    return out, name
+
+
+def predict_scans(
+    job: Job, scans: Mapping[str, tuple[Path, ...]], progress: Callable[[str, int, int], None] | None = None
+) -> Outcome:
+    """Predict every scan; a bad one is noted and the others go on. `progress` is told (case, windows done, of)."""
+    outcome = Outcome()
+    for case, paths in scans.items():
+        inner = None if progress is None else lambda done, total, case=case: progress(case, done, total)
+        try:
+            fresh = predict_scan(job, case, paths, inner)
+        except UserError as error:
+            outcome.failures += [line if case in line else f"case {case}: {line}" for line in error.lines]
+            continue
+        except Exception as error:
+            error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
+            raise
+        (outcome.written if fresh else outcome.skipped).append(case)
+    return outcome
+
+
+def predict_scan(
+    job: Job, case: str, paths: tuple[Path, ...], progress: Callable[[int, int], None] | None = None
+) -> bool:
+    """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
+    ending = next((ending for ending in ENDINGS if paths[0].is_file() and paths[0].name.endswith(ending)), DICOM_ENDING)
+    name = job.file_name or f"{case}{ending}"
+    stem = next((name.removesuffix(known) for known in ENDINGS if name.endswith(known)), name)
+    if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
+        _check_channels(len(paths), job.predictor.plan, paths)
+    request = _request(job, case, paths)
+    output, manifest_path = job.out / name, job.out / f"{stem}.json"
+    before = read_manifest(manifest_path)
+    if not job.overwrite and before is not None and before.is_complete(request, job.out):
+        return False
+    _check_output(output, paths, job.overwrite or before is not None)
+    Manifest(request=request).write(manifest_path)
+
+    prediction, trail = _predict(job, paths, progress)
+    slots = restore(prediction.probabilities.numpy(), trail)
+    maps = dict(_maps(job, prediction, stem))
+    from textdiffseg.imaging.io import write_labels, write_volume
+
+    write_labels(output, np.array([0, *job.asked.values])[slots], trail.geometry)
+    for place, array in maps.items():
+        write_volume(job.out / f"{place}{name.removeprefix(stem)}", restore_map(array.numpy(), trail), trail.geometry)
+    written = [name, *(f"{place}{name.removeprefix(stem)}" for place in maps)]
+    Manifest(
+        request=request,
+        outputs={one: hash_files([job.out / one]) for one in written},
+        labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
+        volumes=tuple(_volumes(job.asked, slots, prediction, trail)),
+        versions=versions(),
+        device=str(job.predictor.device),
+        threads=torch.get_num_threads(),
+    ).write(manifest_path)
+    return True
+
+
+def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
+    return Request(
+        case=case,
+        inputs=hash_inputs(paths),
+        model=job.model,
+        folds=job.folds,
+        checkpoint=job.checkpoint,
+        settings=job.predictor.settings,
+        prompts=job.asked.prompts,
+        forced=job.asked.forced,
+        probabilities=job.probabilities,
+        uncertainty=job.uncertainty,
+    )
+
+
+def _predict(job: Job, paths: tuple[Path, ...], progress) -> tuple[Prediction, Trail]:
+    """The scan itself is let go of before the network runs."""
+    from textdiffseg.imaging.io import read_volume
+
+    plan = job.predictor.plan
+    volume = read_volume(paths)
+    _check_channels(len(volume.array), plan, paths)
+    image, trail = preprocess_image(volume, plan)
+    del volume
+    prediction = job.predictor.predict_image(
+        torch.from_numpy(image), job.asked.queries, job.uncertainty, progress=progress
+    )
+    return prediction, trail
+
+
+def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
+    expected = len(plan.channels)
+    if found == expected:
+        return
+    names = ", ".join(channel.name for channel in plan.channels)
+    raise UserError(
+        f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
+        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them."
+    )
+
+
+def _check_output(output: Path, paths: tuple[Path, ...], ours: bool) -> None:
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise UserError(f"{output} is the scan itself. Choose another output folder.")
+    if output.exists() and not ours:
+        raise UserError(
+            f"{output} exists and was not made by tds_predict (no manifest beside it). "
+            "Choose another output folder, or --overwrite."
+        )
+
+
+def _maps(job: Job, prediction: Prediction, stem: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The maps asked for on the plan's grid, by their path without an ending."""
+    if job.probabilities:
+        for slot, name in enumerate(job.asked.names, start=1):
+            words = re.sub(r"[^\w-]+", "_", name).strip("_")
+            yield f"probabilities/{stem}_{slot}_{words}", prediction.probabilities[slot]
+    if job.uncertainty:
+        yield f"uncertainty/{stem}_between_samples", prediction.between_samples
+        yield f"uncertainty/{stem}_between_folds", prediction.between_folds
+
+
+def _volumes(asked: Asked, slots: np.ndarray, prediction: Prediction, trail: Trail) -> Iterator[VolumeInterval]:
+    """The volume of each mask, and its 90% interval where samples were drawn."""
+    millilitres = float(np.prod(trail.geometry.spacing)) / 1000
+    of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
+    voxels = np.bincount(slots.ravel(), minlength=1 + len(asked.names))
+    for slot, name in enumerate(asked.names, start=1):
+        low, high = (None, None)
+        if prediction.volumes is not None:
+            low, high = interval(prediction.volumes[..., slot] * of_plan)
+        yield VolumeInterval(label=name, volume_ml=float(voxels[slot] * millilitres), low_ml=low, high_ml=high)

@@ -1,0 +1,85 @@
+"""The manifest of a predicted case: what was asked for, of which files and which model, and what came out.
+
+An output is complete when its manifest holds the same request and the files' hashes; anything else is redone.
+"""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from plans.errors import UserError
+from plans.records import Record
+from textdiffseg.inference.ensemble import hash_files
+from textdiffseg.inference.settings import Settings
+from textdiffseg.inference.uncertainty import VolumeInterval
+
+_PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")
+
+
+class Request(Record):
+    """What was asked for: two equal requests give the same files."""
+
+    case: str
+    inputs: dict[str, str]  # file name -> SHA-256
+    model: str  # SHA-256 of weights, plans and words of all folds
+    folds: tuple[str, ...]
+    checkpoint: str
+    settings: Settings
+    prompts: tuple[str, ...]  # empty: all labels
+    forced: bool  # some prompt is none that the model was trained with
+    probabilities: bool
+    uncertainty: bool
+
+
+class Manifest(Record):
+    """How one case was predicted; without outputs it is not finished."""
+
+    version: Literal[1] = 1
+    request: Request
+    outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
+    labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
+    volumes: tuple[VolumeInterval, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str = ""
+    threads: int = 0
+
+    def is_complete(self, request: Request, folder: Path) -> bool:
+        """Whether this answers `request` and every output in `folder` is as it was written."""
+        if self.request != request or not self.outputs:
+            return False
+        paths = {folder / name: digest for name, digest in self.outputs.items()}
+        return all(path.is_file() and hash_files([path]) == digest for path, digest in paths.items())
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest at `path`; None where there is none that can be read."""
+    try:
+        return Manifest.read(path)
+    except UserError:
+        return None
+
+
+def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
+    """File name -> SHA-256; of a DICOM folder, of all its files together."""
+    hashes = {}
+    for path in paths:
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        missing = [file for file in files if not file.is_file()]
+        if missing:
+            raise UserError(*(f"{file} does not exist." for file in missing))
+        hashes[path.name] = hash_files(files)
+    return hashes
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a prediction depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

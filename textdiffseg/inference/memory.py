@@ -1,0 +1,63 @@
+"""Host memory that predicting a scan will take, by arithmetic, so that it can be told before it is used."""
+
+from collections.abc import Iterable
+from math import prod
+
+from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
+from plans.plan import Plan
+from plans.records import Voxels
+from textdiffseg.imaging.volume import Geometry, orientation_of
+from textdiffseg.inference.settings import Settings
+from textdiffseg.inference.tiling import tile
+from textdiffseg.preprocessing.case import resampled_shape
+
+LIBRARIES = 0.15 * GB  # numpy, SimpleITK and the rest, beside torch itself
+
+
+def prediction_ram_gb(
+    plan: Plan,
+    settings: Settings,
+    folds: int,
+    shape: Voxels,
+    original_shape: Voxels,
+    labels: int | None = None,
+    uncertainty: bool = False,
+    on_cpu: bool = True,
+) -> float:
+    """Peak RAM in GB for a scan of `original_shape` voxels that has `shape` on the plan's grid.
+
+    The larger of two moments: reading and resampling the scan, and predicting and restoring it.
+    """
+    labels = len(plan.labels) if labels is None else labels
+    channels, network = len(plan.channels), network_of(plan)
+    tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
+    classes, window = 1 + labels, 4.0 * prod(plan.patch)
+    reading = 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
+    noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape)
+    maps = (2 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
+    samples = window * classes * (2 * settings.samples + folds)
+    padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
+    predicting = ram_bytes(channels, labels, tiling.padded, original_shape) + padding + noise + maps + samples
+    models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
+    return (max(reading, predicting) + models + LIBRARIES) / GB
+
+
+def largest_ram_gb(
+    plan: Plan,
+    settings: Settings,
+    folds: int,
+    geometries: Iterable[Geometry | None],
+    labels: int | None = None,
+    uncertainty: bool = False,
+    on_cpu: bool = True,
+) -> float:
+    """The largest estimate over scans, told by their headers; the plan's own where no header tells."""
+    estimates = []
+    for geometry in geometries:
+        if geometry is None:
+            continue
+        axes = orientation_of(geometry).permutation
+        shape, spacing = [tuple(values[axis] for axis in axes) for values in (geometry.shape, geometry.spacing)]
+        on_plan = resampled_shape(shape, spacing, plan.spacing)
+        estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, labels, uncertainty, on_cpu))
+    return max(estimates, default=plan.memory.ram_gb)

@@ -1,0 +1,202 @@
+"""The Python API of prediction: an image on the plan's grid to probabilities.
+
+    p = mean over folds, samples and mirrored views of softmax(decode(z_0_hat, skips)),
+
+put together from windows. The image encoder and the fusion run once a window and view; only the denoiser and the
+decoder repeat for each sample. Noise is a function of (seed, sample, latent position in the whole volume), the same
+for all folds and not flipped under mirroring, so that overlapping windows share it.
+
+Windows are computed in fixed groups of `batch` (the last one padded) and added up in one order, so that on the CPU
+the result does not depend on the order in which the groups are computed, to the last bit.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plans.plan import Plan
+from plans.records import Voxels
+from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.inference.ensemble import load_ensemble
+from textdiffseg.inference.settings import Settings, settings_of
+from textdiffseg.inference.tiling import Tiling, importance, tile
+from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
+from textdiffseg.networks.model import UNET_TIMESTEPS, TextDiffSeg
+from textdiffseg.queries import Queries
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is known of one image, on the plan's grid. Class 0 is background, class q + 1 the slot q asked for."""
+
+    probabilities: Tensor  # (1 + Q, D, H, W) float32
+    between_samples: Tensor | None = None  # (D, H, W) bits
+    between_folds: Tensor | None = None  # (D, H, W) bits
+    volumes: np.ndarray | None = None  # (F, S, 1 + Q) voxels of each sample of each fold
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The outcome of one group of windows, B of them."""
+
+    starts: tuple[Voxels, ...]
+    probabilities: Tensor  # (B, K, D, H, W)
+    between_samples: Tensor | None  # (B, D, H, W)
+    between_folds: Tensor | None
+    volumes: Tensor | None  # (F, S, K) float64
+
+
+class Predictor:
+    """Predicts with one or more folds of a model."""
+
+    def __init__(
+        self,
+        models: Sequence[TextDiffSeg],
+        settings: Settings,
+        device: torch.device | str = "cpu",
+        batch: int = 1,
+    ):
+        self.models = tuple(models)
+        self.plan: Plan = models[0].plan
+        self.settings = settings
+        self.device = torch.device(device)
+        self.batch = batch
+        self.schedule = Schedule(self.plan.diffusion.timesteps) if self.plan.diffusion else None
+        if self.schedule is None and (settings.steps, settings.samples) != (1, 1):
+            raise ValueError("preset unet has no diffusion: steps and samples must be 1")
+
+    @classmethod
+    def from_folder(
+        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: str = "best", device: str = "cpu"
+    ) -> "Predictor":
+        """The trained folds of a model with the settings that validation chose."""
+        ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
+        return cls(ensemble.models, settings_of(ensemble.plan, ensemble.sampling), device)
+
+    @torch.inference_mode()
+    def predict_image(
+        self,
+        image: Tensor,
+        queries: Queries,
+        uncertainty: bool = False,
+        order: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Prediction:
+        """image (C, D, H, W) on the plan's grid, queries of one sample -> probabilities (1 + Q, D, H, W).
+
+        `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
+        """
+        tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
+        padded, noise = tiling.pad(image.float()), self._noise(tiling)
+        weight, total = importance(tiling.patch), tiling.total_importance()
+        queries = queries.to(self.device)
+        sums, early = _Sums(tiling, uncertainty), {}
+        for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
+            early[index] = self._compute(groups[index], tiling, padded, noise, queries, uncertainty, weight, total)
+            while sums.added in early:
+                sums.add(early.pop(sums.added), weight, total)
+            if progress:
+                progress(done, len(groups))
+        return sums.finish()
+
+    def _noise(self, tiling: Tiling) -> Tensor:
+        """z_T of each sample over the whole latent grid: (S, k, d, h, w)."""
+        shape = (self.plan.latent.channels, *tiling.latent_shape)
+        if self.schedule is None:
+            return torch.zeros(1, *shape)
+        return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
+
+    def _compute(self, starts, tiling, image, noise, queries, uncertainty, weight, total) -> _Windows:
+        """All folds and samples of one group of windows."""
+        filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
+        patches = torch.stack([image[:, *tiling.window(start)] for start in filled]).to(self.device)
+        z_T = torch.stack([noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1).to(self.device)
+        queries = queries.expand(self.batch)
+        means, inner, volumes = [], [], []
+        for model in self.models:
+            p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+            means.append(p.mean(0))
+            if uncertainty:
+                inner.append(torch.stack([entropy(one, 1) for one in p]).mean(0))
+                shares = [(weight / total[tiling.window(start)]).to(self.device) for start in starts]
+                by_window = [[slot_volumes(one[b], share) for one in p] for b, share in enumerate(shares)]
+                volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
+        means = torch.stack(means)
+        parts = (None, None, None)
+        if uncertainty:
+            parts = (*(part.cpu() for part in disagreement(means, torch.stack(inner))), torch.stack(volumes).cpu())
+        return _Windows(starts, means.mean(0).cpu(), *parts)
+
+    def _fold(self, model: TextDiffSeg, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+        """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
+        views = subsets(self.settings.mirror_axes)
+        total: list[Tensor | None] = [None] * len(z_T)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            for axes in views:
+                dims = tuple(axis + 2 for axis in axes)
+                z_i, skips = model.encode_image(patches.flip(dims))
+                z_it = model.fuse(z_i, queries)
+                for s, start in enumerate(z_T):
+                    z_0 = self._estimate(partial(model.denoise, z_it=z_it), start)
+                    p = model.decode(z_0, skips, queries).float().softmax(1).flip(dims)
+                    total[s] = p if total[s] is None else total[s] + p
+        return torch.stack(total) / len(views)
+
+    def _estimate(self, denoise: Callable[[Tensor, Tensor], Tensor], z_T: Tensor) -> Tensor:
+        """z_0_hat; preset unet runs the denoiser once, on the zero latent."""
+        if self.schedule is None:
+            return denoise(z_T, torch.full((len(z_T),), UNET_TIMESTEPS, dtype=torch.int64, device=z_T.device))
+        return sample(denoise, z_T, self.schedule, self.settings.steps)
+
+
+class _Sums:
+    """Running sums over windows, added in canonical order."""
+
+    def __init__(self, tiling: Tiling, uncertainty: bool):
+        self.tiling, self.added = tiling, 0
+        self.probabilities: Tensor | None = None
+        self.maps = torch.zeros(2, *tiling.padded) if uncertainty else None
+        self.volumes: Tensor | float = 0.0
+
+    def add(self, windows: _Windows, weight: Tensor, total: Tensor) -> None:
+        """Add one group; a voxel's windows weigh share_w = g / sum_u g."""
+        if self.probabilities is None:
+            self.probabilities = torch.zeros(windows.probabilities.shape[1], *self.tiling.padded)
+        for b, start in enumerate(windows.starts):
+            window = self.tiling.window(start)
+            share = weight / total[window]
+            self.probabilities[:, *window] += share * windows.probabilities[b]
+            if self.maps is not None:
+                self.maps[0, *window] += share * windows.between_samples[b]
+                self.maps[1, *window] += share * windows.between_folds[b]
+        if self.maps is not None:
+            self.volumes = self.volumes + windows.volumes
+        self.added += 1
+
+    def finish(self) -> Prediction:
+        """The volume without its padding."""
+        inside = self.tiling.interior
+        if self.maps is None:
+            return Prediction(self.probabilities[:, *inside])
+        between_samples, between_folds = self.maps[:, *inside]
+        return Prediction(self.probabilities[:, *inside], between_samples, between_folds, self.volumes.numpy())
+
+
+def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:
+    """Standard normal noise (k, d, h, w), drawn on the CPU whatever the device."""
+    state = np.random.SeedSequence((seed, sample_index)).generate_state(1, np.uint64)[0]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(state) >> 1))
+
+
+def subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """All subsets of `axes`, the empty one first: the views that mirroring averages."""
+    ordered = sorted(axes)
+    return list(chain.from_iterable(combinations(ordered, size) for size in range(len(ordered) + 1)))

@@ -1,0 +1,52 @@
+"""What a prediction is asked for, and which value each answer gets in the file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from plans.errors import UserError
+from plans.plan import Plan
+from textdiffseg.queries import Queries
+from textdiffseg.text.bank import TextBank
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One entry a slot; `values` are what the output file holds."""
+
+    queries: Queries  # of one sample
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+    prompts: tuple[str, ...] = ()  # in the user's words; empty: all labels
+    forced: bool = False  # some prompt is none that the model was trained with
+
+
+def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Asked:
+    """All labels, or those that `prompts` name.
+
+    Known prompts keep their labels' values. Where `force` lets an unknown one run, values count 1..n in the order
+    of the prompts. Raises `UserError` with the three nearest phrases for an unknown prompt without `force`.
+    """
+    names, values = zip(*((label.name, label.value) for label in plan.labels), strict=True)
+    if not prompts:
+        return Asked(bank.all_labels(), names, values)
+    prompts = tuple(prompts)
+    forced = force and any(bank.find(prompt) is None for prompt in prompts)
+    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force))
+    if forced:
+        return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)
+    numbers = [int(number) - 1 for number in queries.labels[0]]
+    return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), prompts)
+
+
+def _encoder(bank: TextBank, prompts: Sequence[str], force: bool):
+    """The bank's encoder where a prompt needs it: to run, or to say which phrases mean nearly the same."""
+    if all(bank.find(prompt) is not None for prompt in prompts):
+        return None
+    from textdiffseg.text.encoder import TextEncoder
+
+    try:
+        return TextEncoder(bank.words.encoder)
+    except UserError:
+        if force:
+            raise
+        return None  # nearest by spelling will do

@@ -1,0 +1,135 @@
+"""How a prediction is made: the settings, and the choice among them that validation made (`sampling.json`)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from plans.errors import UserError
+from plans.plan import Plan
+from plans.records import Record
+
+WORTH = 0.002  # mean Dice that a dearer setting has to gain
+LEAST_STEPS, LEAST_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
+
+
+class Settings(Record):
+    """Everything that changes a prediction, the model and the scan apart."""
+
+    steps: int = Field(1, ge=1)  # of DDIM
+    samples: int = Field(1, ge=1)  # whose probabilities are averaged
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = ()  # all subsets of these axes are averaged
+    overlap: float = Field(0.5, ge=0, lt=1)  # of neighbouring windows along each axis
+    seed: int = Field(0, ge=0)
+
+
+class Trial(Record):
+    """One row of the table that a choice rests on."""
+
+    steps: int = Field(ge=1)
+    samples: int = Field(ge=1)
+    mirroring: bool
+    dice: float | None  # mean over labels and validation cases; None where no label could be scored
+    seconds: float = Field(ge=0)  # a case, on the machine that measured
+
+    def cost(self, axes: int) -> int:
+        """Decoder passes and steps a window, the unit in which settings are compared."""
+        return (self.samples * self.steps) * (2**axes if self.mirroring else 1)
+
+
+class Sampling(Record):
+    """`sampling.json`: what prediction does unless told otherwise, and the table that led there."""
+
+    version: Literal[1] = 1
+    steps: int = Field(1, ge=1)
+    samples: int = Field(1, ge=1)
+    mirroring: bool = True
+    cases: int = Field(0, ge=0)  # validation cases behind the table
+    table: tuple[Trial, ...] = ()
+
+
+def settings_of(plan: Plan, sampling: Sampling, seed: int = 0) -> Settings:
+    """The settings that a choice of sampling means for a plan."""
+    axes = plan.mirror_axes if sampling.mirroring else ()
+    return Settings(steps=sampling.steps, samples=sampling.samples, mirror_axes=axes, seed=seed)
+
+
+def settings_for(
+    plan: Plan,
+    sampling: Sampling,
+    *,
+    folds: int = 1,
+    steps: int | None = None,
+    samples: int | None = None,
+    mirroring: bool = True,
+    seed: int = 0,
+    uncertainty: bool = False,
+) -> Settings:
+    """What validation chose, with the user's own `steps` and `samples` where given, and enough for uncertainty.
+
+    Raises `UserError` where the model has no diffusion to sample from, or there would be no spread to measure.
+    """
+    if plan.diffusion is None:
+        _check_unet(folds, steps, samples, uncertainty)
+    elif steps is not None and steps > plan.diffusion.timesteps:
+        raise UserError(f"--steps: the model has {plan.diffusion.timesteps} time steps, found {steps}.")
+    elif uncertainty and min((steps or LEAST_STEPS) - LEAST_STEPS, (samples or LEAST_SAMPLES) - LEAST_SAMPLES) < 0:
+        raise UserError(
+            f"--uncertainty needs at least {LEAST_STEPS} steps and {LEAST_SAMPLES} samples, found "
+            f"--steps {steps or LEAST_STEPS} --samples {samples or LEAST_SAMPLES}. Leave both out, or give more."
+        )
+    least = (LEAST_STEPS, LEAST_SAMPLES) if uncertainty and plan.diffusion else (1, 1)
+    chosen = sampling.model_copy(
+        update={
+            "steps": steps or max(sampling.steps, least[0]),
+            "samples": samples or max(sampling.samples, least[1]),
+            "mirroring": sampling.mirroring and mirroring,
+        }
+    )
+    return settings_of(plan, chosen, seed)
+
+
+def _check_unet(folds: int, steps: int | None, samples: int | None, uncertainty: bool) -> None:
+    if (steps or 1, samples or 1) != (1, 1):
+        raise UserError("--steps, --samples: this model (preset unet) has no diffusion. Leave both out.")
+    if uncertainty and folds < 2:
+        raise UserError(
+            "--uncertainty: this model (preset unet) has no diffusion and one fold is used, so nothing can "
+            "disagree. Train more folds, or the preset default."
+        )
+
+
+def choose(table: Sequence[Trial], axes: int) -> Trial:
+    """The cheapest row whose Dice is within `WORTH` of the best; the first of the cheapest without any Dice."""
+    best = max((row.dice for row in table if row.dice is not None), default=None)
+    good = [row for row in table if best is None or (row.dice is not None and row.dice >= best - WORTH)]
+    return min(good, key=lambda row: row.cost(axes))
+
+
+def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
+    """One choice for an ensemble: the same rule on the rows that all folds measured, weighted by their cases."""
+    if len(choices) == 1:
+        return choices[0]
+    tables = [{(row.steps, row.samples, row.mirroring): row for row in choice.table} for choice in choices]
+    common = [key for key in tables[0] if all(key in table for table in tables)]
+    weights = [choice.cases for choice in choices]
+    rows = []
+    for key in common:
+        scored = [(w, t[key]) for w, t in zip(weights, tables, strict=True) if w and t[key].dice is not None]
+        total = sum(weight for weight, _ in scored)
+        steps, samples, mirroring = key
+        rows.append(
+            Trial(
+                steps=steps,
+                samples=samples,
+                mirroring=mirroring,
+                dice=sum(weight * row.dice for weight, row in scored) / total if total else None,
+                seconds=sum(weight * row.seconds for weight, row in scored) / total if total else 0.0,
+            )
+        )
+    if not rows:
+        return choices[0]
+    row = choose(rows, axes)
+    return Sampling(
+        steps=row.steps, samples=row.samples, mirroring=row.mirroring, cases=sum(weights), table=tuple(rows)
+    )

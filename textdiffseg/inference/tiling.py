@@ -1,0 +1,103 @@
+"""Where the windows of a volume lie, and how much each of them says about a voxel.
+
+A volume is padded to a multiple of the latent stride (and to at least one patch), and every window starts at such a
+multiple, so that all windows share one latent grid. Voxel v of the volume gets
+
+    p(v) = sum_w share_w(v) p_w(v),    share_w(v) = g(v - start_w) / sum_u g(v - start_u),
+
+with g a Gaussian of width patch / 8 (nnU-Net's importance map).
+"""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from plans.records import Voxels
+
+SIGMA = 1 / 8  # of the patch, as in nnU-Net
+FLOOR = 1e-3  # keeps the corners of a patch from vanishing in float32
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The windows of one volume; starts are positions in the padded volume, in canonical (lexicographic) order."""
+
+    shape: Voxels  # of the volume
+    before: Voxels  # voxels padded in front of each axis
+    padded: Voxels  # shape after padding
+    patch: Voxels
+    stride: Voxels  # of the latent grid
+    starts: tuple[Voxels, ...]
+
+    @property
+    def latent_shape(self) -> Voxels:
+        """The latent grid of the padded volume."""
+        return tuple(size // stride for size, stride in zip(self.padded, self.stride, strict=True))
+
+    @property
+    def interior(self) -> tuple[slice, slice, slice]:
+        """Where the volume lies inside the padded one."""
+        return tuple(slice(b, b + size) for b, size in zip(self.before, self.shape, strict=True))
+
+    def pad(self, image: Tensor) -> Tensor:
+        """Pad an image (C, D, H, W) with zeros, the mean of a normalised image."""
+        pairs = [
+            (before, padded - before - size)
+            for before, padded, size in zip(self.before, self.padded, self.shape, strict=True)
+        ]
+        return F.pad(image, [amount for pair in reversed(pairs) for amount in pair])
+
+    def window(self, start: Voxels) -> tuple[slice, slice, slice]:
+        """The voxels of the window at `start` in the padded volume."""
+        return tuple(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
+
+    def latent_window(self, start: Voxels) -> tuple[slice, slice, slice]:
+        """The positions of the window at `start` on the latent grid."""
+        corners = zip(start, self.patch, self.stride, strict=True)
+        return tuple(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
+
+    def total_importance(self) -> Tensor:
+        """sum_u g(v - start_u) over all windows, of the padded shape; infinite in the padding, which has no say."""
+        weight, total = importance(self.patch), torch.zeros(self.padded)
+        for start in self.starts:
+            total[self.window(start)] += weight
+        outside = torch.ones(self.padded, dtype=torch.bool)
+        outside[self.interior] = False
+        return total.masked_fill_(outside, torch.inf)
+
+
+def tile(shape: Voxels, patch: Voxels, stride: Voxels, overlap: float = 0.5) -> Tiling:
+    """Windows of `patch` voxels that overlap by at least `overlap` of their size along each axis.
+
+    An axis shorter than the patch is padded on both sides, as training patches are; a longer one at its end.
+    """
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be at least 0 and below 1, found {overlap}")
+    padded, before, axes = [], [], []
+    for size, window, unit in zip(shape, patch, stride, strict=True):
+        assert window % unit == 0, f"patch {patch} is no multiple of the latent stride {stride}"
+        target = max(-(-size // unit) * unit, window)
+        padded.append(target)
+        before.append((window - size) // 2 if size < window else 0)
+        axes.append(_starts(target // unit, window // unit, unit, overlap))
+    return Tiling(tuple(shape), tuple(before), tuple(padded), tuple(patch), tuple(stride), tuple(product(*axes)))
+
+
+def _starts(size: int, window: int, unit: int, overlap: float) -> list[int]:
+    """Evenly spread starts along one axis, counted in latent positions and returned in voxels."""
+    room, step = size - window, max(1, int(window * (1 - overlap)))
+    gaps = -(-room // step)
+    return [unit * (i * room // gaps) for i in range(gaps + 1)] if gaps else [0]
+
+
+def importance(patch: Voxels) -> Tensor:
+    """g: a Gaussian over the patch (D, H, W), 1 at its centre, never below a thousandth."""
+    axes = []
+    for size in patch:
+        offset = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        axes.append(torch.exp(-0.5 * (offset / (SIGMA * size)) ** 2))
+    weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
+    return (weight / weight.max()).clamp_(min=FLOOR)

@@ -1,0 +1,176 @@
+"""A generated data set: 3D phantoms of an abdomen with organs, a lesion and two look-alikes.
+
+Each phantom is drawn in millimetres in the patient's frame (z superior, y posterior, x left, origin in the middle),
+bent by a smooth random displacement, and sampled on a grid of its own size and spacing. The two glands have one
+intensity, one shape and one size; only the organ that they lie beside, hence their name, tells them apart, and that
+stays true when a scan is mirrored. The vessel has the glands' intensity too, and lesions come down to that of the
+surrounding tissue, so no label can be read off an intensity alone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plans.records import Millimetres, Voxels, write_atomically
+
+NAME = "Dataset900_Phantoms"
+LABELS = ("liver", "spleen", "vessel", "gland beside the liver", "gland beside the spleen", "liver lesion")
+LOOK_ALIKES = LABELS[3:5]
+INTENSITY = {"body": 100.0, "liver": 170.0, "spleen": 135.0, "bright": 215.0}  # bright: vessel and both glands
+FIELD = (116.0, 116.0, 136.0)  # mm covered by a scan (z, y, x)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """A structure before it is bent: centre and half axes, mm (z, y, x)."""
+
+    centre: Millimetres
+    radii: Millimetres
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """All random choices of one phantom, drawn before anything is painted."""
+
+    shape: Voxels
+    spacing: Millimetres
+    body: Ellipsoid
+    organs: dict[str, Ellipsoid]  # liver, spleen, both glands and, in most phantoms, the lesion
+    vessel: tuple[float, float, float]  # y and x of its axis at z = 0, radius, mm
+    waves: np.ndarray  # (K, 3 directions, 5): frequency vector in 1/mm (3), phase, amplitude in mm
+    lesion_contrast: float  # below the liver
+    gain: float
+    noise: float  # standard deviation at gain 1
+    bias: np.ndarray  # (3,) relative change of gain along half the field
+
+
+def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0) -> Path:
+    """Write the phantoms as an nnU-Net raw data set under `root`/raw; returns its folder.
+
+    Phantom i is a function of (seed, i). `dataset.json` comes last, so a folder that has it is complete.
+    """
+    folder = Path(root) / "raw" / NAME
+    for index in range(training + test):
+        part, number = ("Tr", index) if index < training else ("Ts", index - training)
+        _write_case(folder, part, f"phantom{part}_{number:03d}", draw_anatomy(seed, index), (seed, index, 1))
+    header = {
+        "name": "Phantoms",
+        "description": f"Generated phantoms of an abdomen, seed {seed}",
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, **{name: value for value, name in enumerate(LABELS, start=1)}},
+        "numTraining": training,
+        "file_ending": ".nii.gz",
+    }
+    write_atomically(folder / "dataset.json", json.dumps(header, indent=1) + "\n")
+    return folder
+
+
+def draw_anatomy(seed: int, index: int) -> Anatomy:
+    """The random choices of phantom `index`."""
+    rng = np.random.default_rng((seed, index))
+
+    def near(value: float, spread: float) -> float:
+        return float(value + spread * rng.uniform(-1, 1))
+
+    def ellipsoid(centre: Millimetres, radii: Millimetres, shift: float = 4.0, scale: float = 0.12) -> Ellipsoid:
+        return Ellipsoid(tuple(near(c, shift) for c in centre), tuple(r * near(1, scale) for r in radii))
+
+    shape, spacing = _draw_grid(rng)
+    gland = tuple(radius * near(1, 0.1) for radius in (11.0, 10.0, 12.0))  # one shape for both
+    organs = {
+        "liver": ellipsoid((12, -4, -27), (27, 27, 24)),
+        "spleen": ellipsoid((12, 6, 36), (21, 17, 15)),
+        LOOK_ALIKES[0]: Ellipsoid((near(-28, 4), near(0, 5), near(-28, 5)), gland),
+        LOOK_ALIKES[1]: Ellipsoid((near(-24, 4), near(4, 5), near(34, 5)), gland),
+    }
+    if rng.uniform() < 0.9:
+        organs[LABELS[5]] = _draw_lesion(rng, organs["liver"])
+    waves = np.concatenate(
+        [
+            rng.normal(0, 1 / 90, (4, 3, 3)),
+            rng.uniform(0, 2 * np.pi, (4, 3, 1)),
+            rng.uniform(0, 3.0, (4, 3, 1)),
+        ],
+        axis=2,
+    )
+    return Anatomy(
+        shape=shape,
+        spacing=spacing,
+        body=ellipsoid((0, 0, 0), (80, 50, 60), shift=2.0, scale=0.05),
+        organs=organs,
+        vessel=(near(24, 3), near(3, 4), near(7.0, 0.8)),
+        waves=waves,
+        lesion_contrast=near(65, 15),
+        gain=near(1.0, 0.3),
+        noise=near(11, 5),
+        bias=rng.uniform(-0.08, 0.08, 3),
+    )
+
+
+def _draw_grid(rng: np.random.Generator) -> tuple[Voxels, Millimetres]:
+    """48 to 64 voxels an axis; one scan in four has thick slices and accordingly few of them."""
+    in_plane = float(rng.uniform(2.15, 2.4))
+    slices = float(rng.uniform(4.0, 5.0)) if rng.uniform() < 0.25 else float(rng.uniform(2.1, 2.4))
+    spacing = tuple(round(value, 2) for value in (slices, in_plane, in_plane))
+    return tuple(round(size / value) for size, value in zip(FIELD, spacing, strict=True)), spacing
+
+
+def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
+    """An ellipsoid of 7 to 13 mm half axis, well inside the liver."""
+    radius = rng.uniform(7, 13)
+    direction = rng.normal(size=3)
+    direction *= rng.uniform(0.1, 0.9) / np.linalg.norm(direction)
+    room = np.maximum(np.array(liver.radii) - radius - 2, 0)
+    centre = np.array(liver.centre) + direction * room
+    return Ellipsoid(tuple(centre.tolist()), tuple((radius * rng.uniform(0.85, 1.15, 3)).tolist()))
+
+
+def paint(anatomy: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The scan (D, H, W) float32 and its labels (D, H, W) uint8, values in the order of `LABELS`."""
+    from scipy.ndimage import gaussian_filter
+
+    axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(anatomy.shape, anatomy.spacing, strict=True)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, D, H, W) mm
+    bent = grid + _displacement(grid, anatomy.waves)
+    labels = np.zeros(anatomy.shape, np.uint8)
+    y, x, radius = anatomy.vessel
+    labels[(bent[1] - y) ** 2 + (bent[2] - x) ** 2 < radius**2] = 1 + LABELS.index("vessel")
+    for name, organ in anatomy.organs.items():  # the lesion comes last and lies over the liver
+        labels[_inside(bent, organ)] = 1 + LABELS.index(name)
+    bright, liver = INTENSITY["bright"], INTENSITY["liver"]
+    values = np.array([0, liver, INTENSITY["spleen"], bright, bright, bright, liver - anatomy.lesion_contrast])
+    clean = np.where(_inside(bent, anatomy.body), INTENSITY["body"], 0.0)
+    labels[clean == 0] = 0
+    clean = np.where(labels > 0, values[labels], clean)
+    clean = gaussian_filter(clean, 0.5)  # partial volume, half a voxel
+    field = 1 + np.tensordot(anatomy.bias, grid / (np.array(FIELD) / 2)[:, None, None, None], axes=1)
+    noise = rng.normal(0, anatomy.noise, (2, *anatomy.shape))
+    scan = anatomy.gain * np.hypot(clean * field + noise[0], noise[1])  # Rician, as magnitude images are
+    return scan.astype(np.float32), labels
+
+
+def _displacement(grid: np.ndarray, waves: np.ndarray) -> np.ndarray:
+    """u(p) = sum_k a_k sin(2 pi f_k . p + phase_k), one sum for each direction; (3, D, H, W) mm."""
+    arguments = 2 * np.pi * np.einsum("kcf,fdhw->kcdhw", waves[..., :3], grid) + waves[..., 3, None, None, None]
+    return np.sum(waves[..., 4, None, None, None] * np.sin(arguments), axis=0)
+
+
+def _inside(points: np.ndarray, ellipsoid: Ellipsoid) -> np.ndarray:
+    centre, radii = (np.array(part)[:, None, None, None] for part in (ellipsoid.centre, ellipsoid.radii))
+    return np.sum(((points - centre) / radii) ** 2, axis=0) < 1
+
+
+def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
+    from textdiffseg.imaging.io import write_labels, write_volume
+    from textdiffseg.imaging.volume import Geometry
+
+    scan, labels = paint(anatomy, np.random.default_rng(seed))
+    affine = np.zeros((4, 4))  # index (d, h, w) -> world (x, y, z), the scan's middle at the origin
+    affine[[2, 1, 0], [0, 1, 2]] = anatomy.spacing
+    affine[:3, 3] = -affine[:3, :3] @ ((np.array(anatomy.shape) - 1) / 2)
+    affine[3, 3] = 1
+    geometry = Geometry(shape=anatomy.shape, affine=affine)
+    write_volume(folder / f"images{part}" / f"{case}_0000.nii.gz", scan, geometry)
+    write_labels(folder / f"labels{part}" / f"{case}.nii.gz", labels, geometry)

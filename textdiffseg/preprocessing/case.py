@@ -1,0 +1,156 @@
+"""One case to the plan's grid and back.
+
+There: canonical orientation, crop to the nonzero region, normalise, resample (nnU-Net's order). Back: resample class
+by class with a running argmax, put into the uncropped grid, turn to the scan's own orientation. `Trail` holds
+what the way back needs.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from plans.errors import UserError
+from plans.plan import LabelPlan, Plan
+from plans.records import Record, Voxels
+from plans.rules import low_resolution_axis
+from textdiffseg.imaging.normalise import nonzero_mask, normalise
+from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
+from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
+
+Affine = tuple[tuple[float, float, float, float], ...]
+
+
+class Trail(Record):
+    """How a case came to the plan's grid. All shapes but the first are in the canonical orientation."""
+
+    original_shape: Voxels  # (D, H, W) of the file
+    affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
+    permutation: Voxels
+    flips: tuple[int, ...]
+    canonical_shape: Voxels
+    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # start and end along each canonical axis
+    shape: Voxels  # on the plan's grid
+
+    @property
+    def geometry(self) -> Geometry:
+        """The file's own grid."""
+        return Geometry(self.original_shape, np.array(self.affine))
+
+    @property
+    def orientation(self) -> Orientation:
+        """How the file's axes were turned."""
+        return Orientation(self.permutation, self.flips)
+
+    @property
+    def cropped_shape(self) -> Voxels:
+        """The crop box's size."""
+        return tuple(end - start for start, end in self.crop)
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """The crop box as slices of a canonical array (..., D, H, W)."""
+        return (..., *(slice(start, end) for start, end in self.crop))
+
+
+def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
+    """A scan to the plan's grid: float32 (C, D, H, W), and the way back."""
+    if len(volume.array) != len(plan.channels):
+        names = ", ".join(channel.name for channel in plan.channels)
+        raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
+    canonical, orientation = to_canonical(volume)
+    crop = nonzero_box(canonical.array) if plan.crop_to_nonzero else full_box(canonical.geometry.shape)
+    spacing = canonical.geometry.spacing
+    cropped = tuple(end - start for start, end in crop)
+    trail = Trail(
+        original_shape=volume.geometry.shape,
+        affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
+        permutation=orientation.permutation,
+        flips=orientation.flips,
+        canonical_shape=canonical.geometry.shape,
+        crop=crop,
+        shape=resampled_shape(cropped, spacing, plan.spacing),
+    )
+    image = canonical.array[trail.box]
+    mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None
+    image = normalise(image, plan.channels, mask)
+    return resample(image, trail.shape, order=3, order_along=_order_along(spacing, plan)), trail
+
+
+def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarray:
+    """Label numbers (D, H, W) on the file's grid to the plan's grid, same dtype."""
+    cropped = trail.orientation.apply(labels)[trail.box]
+    spacing = tuple(trail.geometry.spacing[axis] for axis in trail.permutation)
+    return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
+
+
+def restore(probabilities: np.ndarray | Iterable[np.ndarray], trail: Trail) -> np.ndarray:
+    """Class probabilities (1+Q, D, H, W) on the plan's grid to the best slot (D, H, W) on the file's grid.
+
+    Classes may also come one by one from an iterator, so that they need not all be in memory.
+    Outside the crop box everything is background.
+    """
+    best = probabilities_to_labels(probabilities, trail.cropped_shape)
+    return _uncrop(best, trail, 0)
+
+
+def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.ndarray:
+    """A map (D, H, W) on the plan's grid, e.g. of uncertainty, to the file's grid; `outside` fills beyond the crop."""
+    inside = resample(np.asarray(array, dtype=np.float32)[None], trail.cropped_shape, order=1)[0]
+    return _uncrop(inside, trail, outside)
+
+
+def number_labels(array: np.ndarray, labels: Sequence[LabelPlan]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Values of the user's file (D, H, W) to label numbers 1..N (int16); and the values that no label has, sorted."""
+    known = {0: 0} | {label.value: number for number, label in enumerate(labels, start=1)}
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    if high - low < 1 << 20:
+        table = np.full(high - low + 1, -1, dtype=np.int16)
+        for value, number in known.items():
+            if low <= value <= high:
+                table[value - low] = number
+        numbers = table[array.astype(np.int32) - low if low else array]
+    else:  # far-flung values, most likely no label map at all
+        numbers = np.full(array.shape, -1, dtype=np.int16)
+        for value, number in known.items():
+            numbers[array == value] = number
+    unknown = np.unique(array[numbers < 0])
+    return numbers, tuple(int(value) for value in unknown)
+
+
+def resampled_shape(shape: Voxels, spacing_from, spacing_to) -> Voxels:
+    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel)."""
+    return tuple(
+        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_from, spacing_to, strict=True)
+    )
+
+
+def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """The smallest box of (C, D, H, W) that holds every voxel that is nonzero in some channel.
+
+    A scan of zeros alone keeps its full box.
+    """
+    nonzero = (array != 0).any(axis=0)
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(nonzero.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(hit):
+            return full_box(array.shape[1:])
+        box.append((int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)
+
+
+def full_box(shape: Voxels) -> tuple[tuple[int, int], ...]:
+    """The box of a whole array."""
+    return tuple((0, size) for size in shape)
+
+
+def _order_along(spacing, plan: Plan) -> dict[int, int]:
+    """nnU-Net's separate z: nearest neighbour along an axis that is much coarser than the others."""
+    axis = low_resolution_axis(spacing, plan.spacing)
+    return {} if axis is None else {axis: 0}
+
+
+def _uncrop(array: np.ndarray, trail: Trail, outside) -> np.ndarray:
+    full = np.full(trail.canonical_shape, outside, dtype=array.dtype)
+    full[trail.box] = array
+    return np.ascontiguousarray(trail.orientation.undo(full))

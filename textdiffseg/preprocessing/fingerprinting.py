@@ -1,0 +1,193 @@
+"""Fingerprinting: every training case is opened once, checked, and measured.
+
+A case that cannot be used gives one line a fault, and all broken cases are reported together.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from plans.dataset import Case, Dataset
+from plans.errors import UserError
+from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
+from plans.plan import LabelPlan
+from plans.records import Millimetres
+from textdiffseg.execution import run_cases
+from textdiffseg.imaging.volume import Volume, to_canonical
+from textdiffseg.preprocessing.case import nonzero_box, number_labels
+
+METHOD = 1  # raised when a fingerprint changes its meaning
+SAMPLES = 500  # foreground voxels a case and channel
+_MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
+
+
+def fingerprint_dataset(
+    dataset: Dataset,
+    workers: int,
+    path: Path | None = None,
+    scheduler: str | None = None,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Fingerprint:
+    """Fingerprint all training cases.
+
+    With `path`, the fingerprint is written there, however far it came when the work ends early, and cases that
+    are there already and whose files and labels are unchanged are not measured again. Raises `UserError` with the
+    faults of all broken cases.
+    """
+    known = {case.case: case for case in _known_cases(path)}
+    function = partial(_fingerprint_known, labels=dataset.labels, channels=dataset.channels)
+    items = [(case, known.get(case.id)) for case in dataset.cases]
+    names = [case.id for case in dataset.cases]
+    cases: list[CaseFingerprint] = []
+    try:
+        for case in progress(run_cases(function, items, names, workers, scheduler)):
+            cases.append(case)
+    finally:
+        if path is not None and cases:
+            Fingerprint(dataset=dataset.name, cases=tuple(cases)).write(path)
+    return Fingerprint(dataset=dataset.name, cases=tuple(cases))
+
+
+def bytes_per_case(dataset: Dataset) -> float:
+    """Host memory that fingerprinting the largest case may take, guessed from the sizes of the files."""
+    packed = 24 if dataset.file_ending.endswith(".gz") else 8
+    return packed * max(sum(path.stat().st_size for path in case.images) for case in dataset.cases)
+
+
+def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:
+    """Read, check and measure one case. `UserError` has one line for each fault found."""
+    volume, numbers = read_case(case, labels, channels)
+    image, orientation = to_canonical(volume)
+    numbers = orientation.apply(numbers)
+    spacing = image.geometry.spacing
+    return CaseFingerprint(
+        case=case.id,
+        shape=image.geometry.shape,
+        spacing=spacing,
+        cropped_shape=tuple(end - start for start, end in nonzero_box(image.array)),
+        intensities=_foreground_samples(image.array, numbers, case.id),
+        labels=measure_labels(numbers, spacing),
+        content_hash=fingerprint_hash(case, labels, channels),
+    )
+
+
+def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> tuple[Volume, np.ndarray]:
+    """A checked case: the image as a `Volume`, and label numbers (D, H, W) on the same grid.
+
+    `UserError` names each fault: an unreadable file, a wrong number of channels, other voxels than finite ones,
+    grids that differ, unknown label values.
+    """
+    from textdiffseg.imaging import io  # SimpleITK is needed where a scan is read, and there alone
+
+    faults: list[str] = []
+    volume = _tried(partial(io.read_volume, case.images), faults)
+    label = _tried(partial(io.read_labels, case.label), faults)
+    if volume is not None and len(volume.array) != len(channels):
+        found = " + ".join(str(path) for path in case.images)
+        faults.append(
+            f"case {case.id}: {found}: {len(volume.array)} channels, but dataset.json names {len(channels)} "
+            f"({', '.join(channels)}). Mend the image or channel_names."
+        )
+    if volume is not None and label is not None and not volume.geometry.matches(label.geometry):
+        faults.append(
+            f"case {case.id}: the label's grid ({io.describe(label.geometry)}) differs from the image's "
+            f"({io.describe(volume.geometry)}). Resample the label {case.label} to the image."
+        )
+    if label is not None:
+        numbers, unknown = number_labels(label.array[0], labels)
+        if unknown:
+            known = ", ".join(str(value) for value in (0, *(label.value for label in labels)))
+            faults.append(
+                f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
+                f"dataset.json has {known}. Name them there or mend the label."
+            )
+    if faults:
+        raise UserError(*faults)
+    return volume, numbers
+
+
+def measure_labels(numbers: np.ndarray, spacing: Millimetres) -> tuple[LabelFingerprint, ...]:
+    """Volume, thickness and extent of each label present in (D, H, W)."""
+    found = []
+    for number, box in enumerate(ndimage.find_objects(numbers), start=1):
+        if box is None:
+            continue
+        mask = numbers[box] == number
+        voxels = int(np.count_nonzero(mask))
+        found.append(
+            LabelFingerprint(
+                label=number,
+                voxels=voxels,
+                volume_mm3=voxels * float(np.prod(spacing)),
+                thickness_mm=_thickness(mask, spacing),
+                extent_mm=tuple(size * step for size, step in zip(mask.shape, spacing, strict=True)),
+            )
+        )
+    return tuple(found)
+
+
+def content_hash(paths: Sequence[Path]) -> str:
+    """A hash of what is in the files, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with Path(path).open("rb") as file:
+            digest.update(hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest())
+    return digest.hexdigest()
+
+
+def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
+    """A hash of all that a case's fingerprint depends on: its files, the labels and the channels."""
+    text = f"{METHOD} {[label.value for label in labels]} {list(channels)} {content_hash((*case.images, case.label))}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _known_cases(path: Path | None) -> tuple[CaseFingerprint, ...]:
+    if path is None or not path.is_file():
+        return ()
+    try:
+        return Fingerprint.read(path).cases
+    except UserError:  # of another version: it is made anew
+        return ()
+
+
+def _fingerprint_known(item, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:
+    case, known = item
+    if known is not None and known.content_hash == fingerprint_hash(case, labels, channels):
+        return known
+    return fingerprint_case(case, labels, channels)
+
+
+def _tried(read: Callable, faults: list[str]):
+    """The result of `read`, or None and its faults."""
+    try:
+        return read()
+    except UserError as error:
+        faults += error.lines
+        return None
+
+
+def _foreground_samples(image: np.ndarray, numbers: np.ndarray, case: str) -> tuple[tuple[float, ...], ...]:
+    """Per channel, intensities at `SAMPLES` random foreground voxels (fewer where there are fewer)."""
+    places = np.flatnonzero(numbers > 0)
+    if len(places) > SAMPLES:
+        places = np.random.default_rng([*case.encode()]).choice(places, SAMPLES, replace=False)
+    index = np.unravel_index(places, numbers.shape)
+    return tuple(tuple(float(f"{value:.6g}") for value in channel[index]) for channel in image)
+
+
+def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
+    """Twice the 90th percentile of the distance to the surface, in mm.
+
+    Distances are taken between voxel centres, so half a voxel less than to the next voxel outside.
+    """
+    steps = [max(1, round(size / _MEASURED)) for size in mask.shape]
+    thinned = mask[tuple(slice(step // 2, None, step) for step in steps)]
+    if not thinned.any():
+        steps, thinned = [1, 1, 1], mask
+    sampling = [step * length for step, length in zip(steps, spacing, strict=True)]
+    distance = ndimage.distance_transform_edt(np.pad(thinned, 1), sampling=sampling)[1:-1, 1:-1, 1:-1][thinned]
+    return float(2 * np.percentile(distance, 90) - min(sampling))

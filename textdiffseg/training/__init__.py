@@ -1,0 +1,1 @@
+"""Training: one batch to losses (`step`), one readable loop (`loop`), what it keeps (`checkpoint`, `log`)."""

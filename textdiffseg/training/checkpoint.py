@@ -1,0 +1,137 @@
+"""The state of a training run, and its one file: `checkpoint_latest.safetensors` holds everything that exact
+resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothing is pickled.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor
+
+from plans.errors import UserError
+from plans.records import Record
+from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.weights import EMA, checkpoint_path, read_tensors
+
+MODEL, FIRST, SECOND = "model.", "adam.first.", "adam.second."
+
+
+class Progress(Record):
+    """Where a run stands. All randomness is a function of (seed, iteration) or (seed, epoch, index), so no
+    generator's state is needed to go on exactly."""
+
+    version: Literal[1] = 1
+    seed: int
+    epochs: int = Field(gt=0)
+    iterations_per_epoch: int = Field(gt=0)
+    iteration: int = Field(0, ge=0)  # iterations done
+    sums: dict[str, float] = Field(default_factory=dict)  # losses summed over the running epoch
+    best: float = -1.0  # best mean validation Dice so far
+    seconds: float = 0.0  # spent in training so far
+
+    @property
+    def epoch(self) -> int:
+        """The running epoch, 0-based."""
+        return self.iteration // self.iterations_per_epoch
+
+    @property
+    def total(self) -> int:
+        """Iterations of the whole run."""
+        return self.epochs * self.iterations_per_epoch
+
+    @property
+    def finished(self) -> bool:
+        """Whether every iteration is done."""
+        return self.iteration >= self.total
+
+    def after(self, **changes: object) -> "Progress":
+        """The same record with some fields changed."""
+        return self.model_copy(update=changes)
+
+
+@dataclass
+class TrainingState:
+    """Everything that changes while training."""
+
+    model: TextDiffSeg
+    ema: dict[str, Tensor]  # the averaged weights by name
+    optimiser: torch.optim.AdamW
+    progress: Progress
+
+    @classmethod
+    def start(cls, model: TextDiffSeg, progress: Progress) -> "TrainingState":
+        """A fresh state around an untrained model."""
+        training = model.plan.training
+        optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+        ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        return cls(model, ema, optimiser, progress)
+
+    @torch.no_grad()
+    def average(self, decay: float) -> None:
+        """ema <- decay ema + (1 - decay) weights; the decay grows from 0.1 so that the start is soon forgotten."""
+        done = self.progress.iteration
+        decay = min(decay, (1 + done) / (10 + done))
+        weights = self.model.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [weights[name] for name in self.ema], 1 - decay)
+
+    def save(self, folder: Path) -> None:
+        """Write `checkpoint_latest`."""
+        tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
+        tensors |= {EMA + name: value for name, value in self.ema.items()}
+        for name, parameter in self.model.named_parameters():
+            if state := self.optimiser.state.get(parameter):
+                tensors |= {FIRST + name: state["exp_avg"], SECOND + name: state["exp_avg_sq"]}
+        _write(checkpoint_path(folder, "latest"), tensors, self.progress)
+
+    def save_best(self, folder: Path) -> None:
+        """Write `checkpoint_best`."""
+        tensors = {EMA + name: value for name, value in self.ema.items()}
+        _write(checkpoint_path(folder, "best"), tensors, self.progress)
+
+    def load(self, folder: Path) -> None:
+        """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
+        path = checkpoint_path(folder, "latest")
+        tensors, _ = read_tensors(path)
+        self.progress = read_progress(folder)
+        device = next(self.model.parameters()).device
+        try:
+            self.model.load_state_dict(_part(tensors, MODEL))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{path} does not fit its plan.json ({reason}); use --restart to train anew.") from None
+        self.ema = {name: value.to(device) for name, value in _part(tensors, EMA).items()}
+        first, second = _part(tensors, FIRST), _part(tensors, SECOND)
+        for name, parameter in self.model.named_parameters():
+            if name in first:
+                self.optimiser.state[parameter] = {
+                    "step": torch.tensor(float(self.progress.iteration)),
+                    "exp_avg": first[name].to(device),
+                    "exp_avg_sq": second[name].to(device),
+                }
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """Where the run in `folder` stands; None if it has no checkpoint."""
+    path = checkpoint_path(folder, "latest")
+    if not path.exists():
+        return None
+    _, metadata = read_tensors(path)
+    return Progress.parse_json(metadata.get("progress", "null"), f"{path}, metadata")
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _write(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        save_file(plain, temporary, metadata={"progress": progress.model_dump_json()})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

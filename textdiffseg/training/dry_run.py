@@ -1,0 +1,79 @@
+"""One step on random numbers before training starts: does the plan fit, as its estimate says?"""
+
+import torch
+
+from plans.plan import Plan
+from plans.planner import Budget, refit
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.queries import Queries
+from textdiffseg.training.precision import autocast
+from textdiffseg.training.step import draw_for, losses
+
+BYTES_A_WEIGHT = 20  # weight, gradient, two moments, moving average, all float32
+GB = 1e9
+
+
+def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
+    """The plan, refitted until one training step stays within its budget, and what was found in words.
+
+    `UserError` where no smaller plan is left.
+    """
+    limit, notes = plan.memory.budget_gb, []
+    while True:
+        measured = measure(plan, device)
+        told = "out of memory" if measured is None else f"{measured:.2f} GB"
+        if measured is not None and measured <= limit:
+            notes.append(f"A training step takes {told} (estimate {plan.memory.training_gb:.2f}, budget {limit:.1f}).")
+            return plan, " ".join(notes)
+        smaller = limit * 0.9 if measured is None else limit * limit / measured
+        refitted = refit(plan, Budget(device=plan.device, memory_gb=smaller))
+        notes.append(
+            f"A training step took {told} with batch {plan.batch} of {plan.patch}, over the budget of {limit:.1f} GB: "
+            f"refitted to batch {refitted.batch} of {refitted.patch}."
+        )
+        plan = refitted
+
+
+def measure(plan: Plan, device: torch.device) -> float | None:
+    """GB of one training step: the allocator's peak on CUDA, elsewhere weights and all that autograd keeps.
+
+    None if the device ran out of memory.
+    """
+    torch.manual_seed(0)
+    model = build_model(plan).to(device)
+    weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_A_WEIGHT
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = _loss(model, device)
+        total.backward()
+    except torch.cuda.OutOfMemoryError:
+        return None
+    if device.type == "cuda":
+        optimiser = weights * 3 // 5  # two moments and the moving average are not there yet
+        return (torch.cuda.max_memory_allocated(device) + optimiser) / GB
+    return (weights + sum(kept.values())) / GB
+
+
+def _loss(model: TextDiffSeg, device: torch.device) -> torch.Tensor:
+    plan, generator = model.plan, torch.Generator().manual_seed(0)
+    batch, count, width = plan.batch, len(plan.labels), plan.text.width
+    labels = torch.arange(1, count + 1).expand(batch, count)
+    tokens = torch.randn(batch, 8 * count, width, generator=generator)
+    vectors = torch.randn(batch, count, width, generator=generator)
+    queries = Queries(labels, vectors, tokens, torch.ones(batch, 8 * count, dtype=torch.bool)).to(device)
+    image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
+    slots = torch.randint(0, count + 1, (batch, *plan.patch), generator=generator).to(device)
+    draws = draw_for(model, batch, generator)
+    schedule = Schedule(plan.diffusion.timesteps if plan.diffusion else 1)
+    with autocast(device):
+        return losses(model, schedule, image, slots, queries, draws and draws.to(device)).total

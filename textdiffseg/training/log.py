@@ -1,0 +1,64 @@
+"""`log.jsonl`, one line an epoch, and `progress.png`, drawn from it."""
+
+from pathlib import Path
+from typing import Literal
+
+from plans.records import Record, write_atomically
+
+
+class EpochLog(Record):
+    """What one epoch brought; losses are means over its iterations."""
+
+    version: Literal[1] = 1
+    epoch: int
+    iteration: int  # iterations done at its end
+    learning_rate: float
+    losses: dict[str, float]
+    dice: dict[str, float]  # by label: one-step estimate on the fixed validation patches, averaged weights
+    reconstruction_dice: dict[str, float]  # by label: decoder(z_0) with the skips zeroed; empty for preset unet
+    seconds: float  # training time so far
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean over labels; 0 where no validation patch holds any label."""
+        return sum(self.dice.values()) / len(self.dice) if self.dice else 0.0
+
+
+def read_log(path: Path) -> list[EpochLog]:
+    """All epochs logged so far."""
+    if not path.exists():
+        return []
+    return [EpochLog.parse_json(line, str(path)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def write_log(path: Path, epochs: list[EpochLog]) -> None:
+    """Replace the log; a run that resumes drops the epochs after its checkpoint this way."""
+    write_atomically(path, "".join(epoch.model_dump_json() + "\n" for epoch in epochs))
+
+
+def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
+    """Losses, validation Dice and learning rate over the epochs, as one picture."""
+    import matplotlib.pyplot as plt
+
+    x = [epoch.epoch + 1 for epoch in epochs]
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    for name in epochs[-1].losses:
+        left.plot(x, [epoch.losses.get(name) for epoch in epochs], label=name)
+    left.set(title="training losses", xlabel="epoch", ylabel="mean over the epoch", yscale="log")
+    for name in epochs[-1].dice:
+        (line,) = middle.plot(x, [epoch.dice.get(name) for epoch in epochs], label=name)
+        if name in epochs[-1].reconstruction_dice:
+            values = [epoch.reconstruction_dice.get(name) for epoch in epochs]
+            middle.plot(x, values, "--", color=line.get_color(), label=f"{name}, latent alone")
+    middle.set(title="Dice on fixed validation patches", xlabel="epoch", ylim=(0, 1))
+    right.plot(x, [epoch.learning_rate for epoch in epochs], color="black")
+    right.set(title=f"learning rate ({epochs[-1].seconds / 60:.1f} min of training)", xlabel="epoch")
+    for axes in (left, middle):
+        if len(axes.get_lines()) <= 12:
+            axes.legend(fontsize="small")
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    temporary = path.with_name(f".{path.name}.tmp")
+    figure.savefig(temporary, format="png", dpi=90)
+    temporary.replace(path)
+    plt.close(figure)

@@ -1,0 +1,97 @@
+"""The training loop: one fold, from a fresh or an interrupted start to its last iteration."""
+
+import copy
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from plans.plan import Plan
+from textdiffseg.data.splits import Fold
+from textdiffseg.training.checkpoint import TrainingState, read_progress
+from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
+from textdiffseg.training.optimise import learning_rate, train_step
+from textdiffseg.training.run import Run, TrainingOptions, check_request, open_run, plan_length
+from textdiffseg.training.stop import stop_requests
+from textdiffseg.training.validate import validate_patches
+
+
+def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, report: Callable[[str], None]) -> Plan:
+    """Train a fold into `folder`, going on where an earlier run stopped; returns its plan.
+
+    `report` gets sentences for the user. Raises `UserError` where what is there does not fit what is asked, and
+    `KeyboardInterrupt` or `SystemExit` after saving when it is told to stop.
+    """
+    if options.restart:
+        shutil.rmtree(folder, ignore_errors=True)
+    progress = read_progress(folder)
+    if progress is not None:
+        check_request(progress, options, folder)
+    run = open_run(preprocessed, fold, folder, options, report, progress)
+    if progress is None:
+        state = run.fresh(plan_length(run, options, report))
+    else:
+        state = run.fresh(progress)
+        state.load(folder)
+        report(f"Going on at iteration {progress.iteration} of {progress.total}.")
+    train(run, state)
+    return run.plan
+
+
+def train(run: Run, state: TrainingState) -> None:
+    """The loop itself."""
+    log = [epoch for epoch in read_log(run.folder / "log.jsonl") if epoch.iteration <= state.progress.iteration]
+    per_epoch = state.progress.iterations_per_epoch
+    bar = tqdm(total=state.progress.total, initial=state.progress.iteration, unit="it", dynamic_ncols=True)
+    with bar, stop_requests() as stop:
+        while not state.progress.finished:
+            epoch, start = divmod(state.progress.iteration, per_epoch)
+            clock = time.perf_counter()
+            for batch in run.loader.epoch(epoch, per_epoch, start):
+                parts = train_step(state, run.bank, run.schedule, batch)
+                sums = {name: state.progress.sums.get(name, 0.0) + value for name, value in parts.items()}
+                done = state.progress.iteration + 1
+                seconds = state.progress.seconds + time.perf_counter() - clock
+                clock = time.perf_counter()
+                state.progress = state.progress.after(iteration=done, sums=sums, seconds=seconds)
+                bar.set_postfix(_shown(sums, done - epoch * per_epoch, log), refresh=False)
+                bar.update()
+                if stop and done % per_epoch:
+                    state.save(run.folder)
+                    raise stop[0]
+            log.append(end_epoch(run, state, epoch))
+            state.progress = state.progress.after(sums={}, seconds=state.progress.seconds + time.perf_counter() - clock)
+            write_log(run.folder / "log.jsonl", log)
+            state.save(run.folder)
+            draw_progress(run.folder / "progress.png", log, f"{run.plan.dataset}, {run.plan.name}, {run.folder.name}")
+            if stop:
+                raise stop[0]
+
+
+def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
+    """Validate the averaged weights and keep them if they are the best so far."""
+    averaged = copy.deepcopy(state.model)
+    averaged.load_state_dict(state.ema)
+    scores = validate_patches(averaged, run.bank, run.patches, run.device, state.progress.seed)
+    progress = state.progress
+    entry = EpochLog(
+        epoch=epoch,
+        iteration=progress.iteration,
+        learning_rate=learning_rate(run.plan.training, progress.iteration - 1, progress.total),
+        losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
+        dice=scores.dice,
+        reconstruction_dice=scores.reconstruction,
+        seconds=progress.seconds,
+    )
+    if entry.mean_dice >= progress.best:
+        state.progress = progress.after(best=entry.mean_dice)
+        state.save_best(run.folder)
+    return entry
+
+
+def _shown(sums: dict[str, float], iterations: int, log: list[EpochLog]) -> dict[str, str]:
+    """What the progress bar tells: the mean loss of the running epoch and the last validation's Dice."""
+    dice = {"dice": f"{log[-1].mean_dice:.3f}"} if log else {}
+    return {"loss": f"{sum(sums.values()) / iterations:.3f}"} | dice

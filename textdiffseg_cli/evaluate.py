@@ -1,0 +1,72 @@
+"""`tds_evaluate`: score predictions against references."""
+
+import argparse
+from pathlib import Path
+
+from textdiffseg_cli.common import command, positive_float, run, whole_number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_evaluate`."""
+    parser = command(
+        "tds_evaluate",
+        "Score segmentations against references: Dice, NSD, HD95 and volumes, per case, per label and mean.",
+        """
+        tds_evaluate predictions raw/Dataset004_Hippocampus/labelsTs
+        tds_evaluate predictions references -o summary.json --cases
+        tds_evaluate case7.nii.gz reference7.nii.gz --tolerance-mm 2
+        """,
+    )
+    parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of segmentations, or one file")
+    parser.add_argument(
+        "references", type=Path, metavar="REFERENCES", help="folder of references with the same names, or one file"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write all scores as JSON (e.g. summary.json)"
+    )
+    parser.add_argument(
+        "--tolerance-mm",
+        type=positive_float,
+        default=1.0,
+        metavar="MM",
+        help="NSD: surfaces this close count as equal (default: 1)",
+    )
+    parser.add_argument("--cases", action="store_true", help="print the scores of each case too")
+    parser.add_argument(
+        "--partial", action="store_true", help="leave references without a prediction out instead of stopping"
+    )
+    parser.add_argument(
+        "--workers", type=whole_number, default=0, metavar="N", help="processes; 0 runs inline (default: 0)"
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_evaluate, make_parser().parse_args(argv))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from textdiffseg.evaluation.folders import evaluate_folders
+    from textdiffseg.evaluation.report import cases_table, summary_table
+
+    summary = evaluate_folders(
+        args.predictions,
+        args.references,
+        args.tolerance_mm,
+        partial_predictions=args.partial,
+        workers=args.workers,
+    )
+    console = Console()
+    if args.cases:
+        console.print(cases_table(summary))
+    console.print(summary_table(summary))
+    for line in (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}"):
+        console.print(line, style="dim", highlight=False)
+    for note in summary.notes:
+        console.print(f"Note: {note}", highlight=False)
+    if args.output:
+        summary.write(args.output)
+        console.print(f"Written: {args.output}", highlight=False)

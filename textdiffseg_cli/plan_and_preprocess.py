@@ -1,0 +1,222 @@
+"""`tds_plan_and_preprocess`: from a raw data set to a plan, a text bank, folds, and stored cases."""
+
+import argparse
+import errno
+from pathlib import Path
+
+from textdiffseg_cli.common import add_root, command, positive_float, run, whole_number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_plan_and_preprocess`."""
+    parser = command(
+        "tds_plan_and_preprocess",
+        "Check a data set, fingerprint it, plan the network, and preprocess every case. Run again, it goes on "
+        "where it stopped and redoes only what changed.",
+        """
+        tds_plan_and_preprocess 4
+        tds_plan_and_preprocess Hippocampus --root /data --workers 8
+        tds_plan_and_preprocess /elsewhere/Dataset101_Sarcoma --preset unet --memory-gb 11
+        """,
+    )
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="id (4), name (Hippocampus), folder name below raw/, or a path"
+    )
+    add_root(parser)
+    parser.add_argument(
+        "--preset",
+        choices=("default", "unet"),
+        default="default",
+        help="default: latent diffusion; unet: the same blocks without diffusion",
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=positive_float,
+        metavar="G",
+        help="plan for a GPU with this much memory (default: 8 where there is a GPU, else a plan for the CPU)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="processes; 0 runs inline (default: from the cores and the free memory)",
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="work on a Dask cluster instead, e.g. tcp://host:8786")
+    parser.add_argument(
+        "--text-encoder",
+        default="bundled",
+        metavar="NAME",
+        help="hub name or local folder of a BERT-like model (default: bundled, which needs no network)",
+    )
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_plan_and_preprocess, make_parser().parse_args(argv))
+
+
+def _plan_and_preprocess(args: argparse.Namespace) -> None:
+    from textdiffseg.execution import default_workers, warm_up
+
+    if args.workers != 0 and args.scheduler is None:
+        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
+    from concurrent.futures import ThreadPoolExecutor
+
+    from plans.dataset import read_dataset
+    from plans.folders import find_dataset
+    from plans.plan import TextPlan
+    from plans.planner import make_plan, refuse_single_slices
+    from textdiffseg.data import preparing
+    from textdiffseg.preprocessing import fingerprinting
+
+    dataset = read_dataset(find_dataset(args.dataset, args.root))
+    folder = args.root / "preprocessed" / dataset.name
+    prompts = _prompts(dataset, args.root, folder)
+    splits = _splits(dataset, folder)
+    print(f"{dataset.name}: {len(dataset.cases)} training cases, {len(dataset.labels)} labels.")
+
+    def workers(bytes_per_case: float) -> int:
+        return default_workers(bytes_per_case) if args.workers is None else args.workers
+
+    with ThreadPoolExecutor(1) as background:  # the text encoder loads while the cases are worked on
+        bank = background.submit(_text_bank, dataset, prompts, args.text_encoder, folder)
+        fingerprint = fingerprinting.fingerprint_dataset(
+            dataset,
+            workers(fingerprinting.bytes_per_case(dataset)),
+            folder / "fingerprint.json",
+            args.scheduler,
+            _bar("Fingerprint", len(dataset.cases)),
+        )
+        refuse_single_slices(fingerprint)
+        text = TextPlan(encoder=args.text_encoder, width=_width(args.text_encoder, bank))
+        plan = make_plan(
+            dataset.name,
+            dataset.channels,
+            dataset.labels,
+            fingerprint,
+            _budget(args.memory_gb),
+            args.preset,
+            text,
+            prompts,
+        )
+        made = preparing.preprocess_dataset(
+            dataset,
+            plan,
+            folder,
+            workers(preparing.bytes_per_case(fingerprint, plan)),
+            args.scheduler,
+            _bar("Preprocess", len(dataset.cases)),
+        )
+        bank.result()
+    splits.write(folder / "splits.json")
+    plan.write(folder / "plan.json")
+    _report(plan, splits, folder, made, len(dataset.cases))
+
+
+def _bar(what: str, cases: int):
+    """A progress bar around results as they come."""
+    from tqdm import tqdm
+
+    return lambda results: tqdm(results, what, cases, unit="case")
+
+
+def _width(encoder: str, bank) -> int:
+    """The length of the text vectors, from the encoder's folder if that says it, else from the finished bank."""
+    from textdiffseg.text.encoder import width_of
+
+    width = None if bank.done() else width_of(encoder)
+    return bank.result() if width is None else width
+
+
+def _prompts(dataset, root: Path, folder: Path):
+    """The words of the data set: its own `prompts.json`, or a first one, which is written.
+
+    It goes beside `dataset.json`; where that folder is outside the root or cannot be written, beside the plan.
+    """
+    from plans.prompts import default_prompts, read_prompts
+
+    beside, elsewhere = dataset.folder / "prompts.json", folder / "prompts.json"
+    for path in (beside, elsewhere):
+        if path.is_file():
+            return read_prompts(path, dataset)
+    prompts = default_prompts(dataset)
+    ours = (root / "raw").resolve() in dataset.folder.resolve().parents
+    try:
+        path = beside if ours else elsewhere
+        prompts.write(path)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        path = elsewhere
+        prompts.write(path)
+    print(f"Wrote the words of each label to {path}: add synonyms there, and run this command again.")
+    return prompts
+
+
+def _splits(dataset, folder: Path):
+    """The folds: those made before, else nnU-Net's where its file is there, else new ones."""
+    from textdiffseg.data.splits import make_splits, read_splits
+
+    cases = [case.id for case in dataset.cases]
+    for path in (folder / "splits.json", folder / "splits_final.json", dataset.folder / "splits_final.json"):
+        if path.is_file():
+            return read_splits(path, cases)
+    return make_splits(cases, {case.id: case.group for case in dataset.cases})
+
+
+def _text_bank(dataset, prompts, encoder: str, folder: Path) -> int:
+    """Write the text bank, unless one of the same words is there; returns the vectors' width."""
+    from textdiffseg.text.bank import TextBank, build_bank
+    from textdiffseg.text.encoder import TextEncoder
+
+    path = folder / "text_bank.safetensors"
+    names = tuple(label.name for label in dataset.labels)
+    if path.is_file():
+        bank = _loaded(TextBank, path)
+        phrasings = {name: prompts.labels[name] for name in names}
+        if bank and (bank.words.encoder, bank.words.scan, bank.phrasings) == (encoder, prompts.scan, phrasings):
+            return bank.width
+    bank = build_bank(prompts, names, TextEncoder(encoder))
+    folder.mkdir(parents=True, exist_ok=True)
+    bank.save(path)
+    return bank.width
+
+
+def _loaded(bank_type, path: Path):
+    from plans.errors import UserError
+
+    try:
+        return bank_type.load(path)
+    except UserError:  # of another version or damaged: it is made anew
+        return None
+
+
+def _budget(memory_gb: float | None):
+    """What the plan is made for: a GPU of the given size, the one found (8 GB of it at most), or this CPU."""
+    import torch
+
+    from plans.budget import cpu_budget, gpu_budget
+    from textdiffseg.execution import cores
+
+    if memory_gb is not None:
+        return gpu_budget(memory_gb)
+    if torch.cuda.is_available():
+        return gpu_budget(min(8.0, 0.9 * torch.cuda.get_device_properties(0).total_memory / 1e9))
+    return cpu_budget(cores())
+
+
+def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("decision", "value", "reason", title=f"Plan of {plan.dataset}, preset {plan.preset}")
+    for decision in plan.reasons:
+        table.add_row(decision.name, decision.value, decision.reason)
+    console = Console()
+    console.print(table)
+    print(f"Stored cases: {made} made, {cases - made} unchanged, in {folder / 'cases'}.")
+    for note in (splits.note, plan.low_resolution and plan.low_resolution.note):
+        if note:
+            print(note)
+    print(f"Plan: {folder / 'plan.json'}. Next: tds_train {plan.dataset} 0")

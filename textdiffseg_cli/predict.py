@@ -1,0 +1,168 @@
+"""`tds_predict`: segment scans with a trained model."""
+
+import argparse
+from pathlib import Path
+
+from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_predict`."""
+    parser = command(
+        "tds_predict",
+        "Segment a folder of scans, or one scan. Geometry and label values are those of the scans and of the "
+        "training data. With one trained model under the root, -i and -o are enough.",
+        """
+        tds_predict -i scans -o segmentations
+        tds_predict -i scans -o segmentations -d Hippocampus --folds 0 1
+        tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
+        tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
+        """,
+    )
+    parser.add_argument(
+        "-i", dest="source", type=Path, required=True, metavar="IN", help="folder of scans, or one scan"
+    )
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("-m", dest="model", type=Path, metavar="RESULTS_FOLDER", help="folder of a trained model")
+    model.add_argument("-d", dest="dataset", metavar="DATASET", help="data set of the model: id, name or folder name")
+    add_root(parser)
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)")
+    parser.add_argument(
+        "--checkpoint", choices=("best", "latest"), default="best", help="weights of each fold (default: best)"
+    )
+    parser.add_argument(
+        "--prompt", nargs="+", action="extend", metavar="WORDS", help="segment only what these words name"
+    )
+    parser.add_argument("--force", action="store_true", help="run prompts that the model was not trained with")
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N", help="sampling steps (default: what validation chose)"
+    )
+    parser.add_argument(
+        "--samples", type=positive_int, metavar="N", help="samples to average (default: what validation chose)"
+    )
+    parser.add_argument("--no-mirroring", action="store_true", help="do not average over mirrored views")
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument("--probabilities", action="store_true", help="write each label's probabilities too")
+    parser.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="write how samples and folds disagree, and 90%% intervals of volumes (at least 4 steps, 8 samples)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="redo what is complete, replace files of others")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_predict, make_parser().parse_args(argv))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from plans.errors import UserError
+
+    job, scans = _prepare(args)
+    _announce(job, scans)
+    outcome = _run_with_bar(job, scans)
+    print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")
+    if outcome.failures:
+        raise UserError(*outcome.failures)
+
+
+def _prepare(args: argparse.Namespace):
+    """The checked job and the scans it is for."""
+    from textdiffseg.inference.ensemble import find_model, load_ensemble
+    from textdiffseg.inference.export import Job, find_scans, output_place
+    from textdiffseg.inference.predictor import Predictor
+    from textdiffseg.inference.prompting import ask
+    from textdiffseg.inference.settings import settings_for
+
+    device = _device(args.device)
+    folder = find_model(args.root, args.dataset, args.model)
+    ensemble = load_ensemble(folder, args.folds, args.checkpoint, device)
+    scans = find_scans(args.source, len(ensemble.plan.channels))
+    asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
+    settings = settings_for(
+        ensemble.plan,
+        ensemble.sampling,
+        folds=len(ensemble.folds),
+        steps=args.steps,
+        samples=args.samples,
+        mirroring=not args.no_mirroring,
+        seed=args.seed,
+        uncertainty=args.uncertainty,
+    )
+    out, file_name = output_place(args.out, len(scans))
+    job = Job(
+        predictor=Predictor(ensemble.models, settings, device),
+        asked=asked,
+        model=ensemble.hash,
+        folds=ensemble.folds,
+        checkpoint=ensemble.checkpoint,
+        out=out,
+        file_name=file_name,
+        probabilities=args.probabilities,
+        uncertainty=args.uncertainty,
+        overwrite=args.overwrite,
+    )
+    print(f"Model: {folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    return job, scans
+
+
+def _device(asked: str | None) -> str:
+    import torch
+
+    from plans.errors import UserError
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu.")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _announce(job, scans) -> None:
+    """What will be done, and the memory it takes, before it is taken."""
+    import psutil
+
+    from textdiffseg.imaging.io import read_geometry
+    from textdiffseg.inference.memory import largest_ram_gb
+
+    predictor, settings = job.predictor, job.predictor.settings
+    mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    counts = [
+        f"{settings.steps} step{'s' * (settings.steps > 1)}",
+        f"{settings.samples} sample{'s' * (settings.samples > 1)}",
+    ]
+    print(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(job.asked.names, job.asked.values, strict=True))}")
+    print(f"Sampling: {', '.join(counts)}, {mirrored}, seed {settings.seed}, on {predictor.device}")
+    need = largest_ram_gb(
+        predictor.plan,
+        settings,
+        len(predictor.models),
+        (read_geometry(paths[0]) for paths in scans.values()),
+        labels=len(job.asked.names),
+        uncertainty=job.uncertainty,
+        on_cpu=predictor.device.type == "cpu",
+    )
+    free = psutil.virtual_memory().available / 1e9
+    advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
+    print(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}", flush=True)
+
+
+def _run_with_bar(job, scans):
+    """Predict with a bar that counts scans and moves with every window."""
+    from tqdm import tqdm
+
+    from textdiffseg.inference.export import predict_scans
+
+    order = {case: number for number, case in enumerate(scans)}
+    layout = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} scans [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=len(scans), bar_format=layout) as bar:
+
+        def advance(case: str, done: int, windows: int) -> None:
+            bar.set_postfix_str(f"{case}, window {done}/{windows}", refresh=False)
+            bar.update(order[case] + done / windows - bar.n)
+
+        outcome = predict_scans(job, scans, advance)
+        bar.update(len(scans) - bar.n)
+    return outcome

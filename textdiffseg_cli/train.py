@@ -1,0 +1,121 @@
+"""`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
+
+import argparse
+
+from textdiffseg_cli.common import add_root, command, positive_float, positive_int, run, whole_number
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_train`."""
+    parser = command(
+        "tds_train",
+        "Train one fold of a planned data set. Run the same command again to go on where it stopped.",
+        """
+        tds_train 4 0
+        tds_train Hippocampus 0 --max-minutes 20 --device cpu
+        tds_train 4 all --epochs 100
+        tds_train 4 0 --val
+        """,
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="id, name or folder of the data set")
+    parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
+    add_root(parser)
+    parser.add_argument("--preset", choices=("default", "unet"), help="whose plan (default: the one there is)")
+    parser.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
+    parser.add_argument(
+        "--max-minutes",
+        type=positive_float,
+        metavar="M",
+        help="train for about M minutes: a timed warm-up fixes the number of iterations",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
+    parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that load and augment; 0: none")
+    parser.add_argument("--seed", type=whole_number, metavar="N", help="of all randomness (default: 0)")
+    parser.add_argument("--continue", dest="resume", action="store_true", help="insist on going on with a started run")
+    parser.add_argument("--restart", action="store_true", help="delete what this fold holds and train anew")
+    parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_train, make_parser().parse_args(argv))
+
+
+def _train(args: argparse.Namespace) -> None:
+    from plans.errors import UserError
+    from plans.folders import find_folder
+    from textdiffseg.data.splits import read_splits
+    from textdiffseg.data.store import list_cases
+    from textdiffseg.training.checkpoint import read_progress
+    from textdiffseg.training.loop import TrainingOptions, fit
+
+    if args.restart and (args.resume or args.val):
+        raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
+    preprocessed = find_folder(args.dataset, args.root, "preprocessed")
+    preset = _preset(args.preset, preprocessed)
+    fold = read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(args.fold)
+    folder = args.root / "results" / preprocessed.name / preset / f"fold_{args.fold}"
+    device = _device(args.device)
+    progress = read_progress(folder)
+    if (args.resume or args.val) and progress is None:
+        raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
+    if not args.val:
+        options = TrainingOptions(
+            epochs=args.epochs,
+            max_minutes=args.max_minutes,
+            device=device,
+            workers=_workers(device) if args.workers is None else args.workers,
+            seed=args.seed,
+            preset=preset,
+            restart=args.restart,
+        )
+        fit(preprocessed, fold, folder, options, print)
+    _validate(preprocessed, fold.validation, folder, device)
+
+
+def _validate(preprocessed, cases, folder, device: str) -> None:
+    """Choose how to sample, predict the validation cases on their original grids, and print the scores."""
+    from rich.console import Console
+
+    from textdiffseg.evaluation.report import summary_table
+    from textdiffseg.inference.validation import choose_sampling, validate_fold
+
+    choose_sampling(folder, preprocessed, cases, device=device)
+    summary = validate_fold(folder, preprocessed, cases, device=device)
+    Console().print(summary_table(summary))
+    print(f"Written: {folder}/validation/summary.json, {folder}/progress.png")
+
+
+def _preset(wanted: str | None, preprocessed) -> str:
+    """The preset asked for, or the only one that is planned; `UserError` names what is there."""
+    from plans.errors import UserError
+    from plans.plan import plan_file
+
+    there = [preset for preset in ("default", "unet") if (preprocessed / plan_file(preset)).is_file()]
+    if wanted is None and there:
+        return there[0]
+    if wanted not in there:
+        again = f" --preset {wanted}" if wanted else ""
+        raise UserError(
+            f"{preprocessed} has no plan {plan_file(wanted or 'default')} (found {', '.join(there) or 'none'}): "
+            f"run tds_plan_and_preprocess{again} first."
+        )
+    return wanted
+
+
+def _device(wanted: str | None) -> str:
+    import torch
+
+    from plans.errors import UserError
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
+    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _workers(device: str) -> int:
+    """None beside a CPU that trains, where they would only take its cores; up to 12 beside a GPU."""
+    import os
+
+    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
