@@ -12,10 +12,10 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
-from contextlib import redirect_stdout
 from pathlib import Path
-from sys import stderr
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ import torch
 from plans.dataset import read_dataset
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.training.log import read_log
-from textdiffseg_cli import plan_and_preprocess, train
 
 PRESETS = ("default", "unet")
 
@@ -51,10 +50,11 @@ def compare(args: argparse.Namespace, root: Path) -> dict:
     summaries, figures = {}, {}
     for preset in args.presets:
         folder = root / "results" / name / preset / f"fold_{args.fold}"
-        with redirect_stdout(stderr):
-            call(plan_and_preprocess.main, [str(args.data), "--root", str(root), "--preset", preset])
-            length = ["--max-minutes", str(args.minutes), "--seed", str(args.seed), "--device", args.device]
-            call(train.main, [name, args.fold, "--root", str(root), "--preset", preset, *length])
+        shared = ["--root", str(root), "--preset", preset]
+        budget = ["--memory-gb", "8"] if args.device == "cuda" else []
+        length = ["--max-minutes", str(args.minutes), "--seed", str(args.seed), "--device", args.device]
+        call("tds_plan_and_preprocess", str(args.data), *shared, *budget)
+        call("tds_train", name, args.fold, *shared, *length)
         summaries[preset] = Summary.read(folder / "validation" / "summary.json")
         figures[preset] = describe(summaries[preset], folder)
     report = {"dataset": name, "fold": args.fold, "seed": args.seed, "minutes": args.minutes} | machine(args.device)
@@ -64,10 +64,11 @@ def compare(args: argparse.Namespace, root: Path) -> dict:
     return report
 
 
-def call(command, arguments: list[str]) -> None:
-    """Run a command's main; its exit code becomes ours where it fails."""
-    if code := command(arguments):
-        raise SystemExit(code)
+def call(command: str, *arguments: str) -> None:
+    """Run a command of this environment, its output on stderr; its exit code becomes ours where it fails."""
+    done = subprocess.run([Path(sys.executable).parent / command, *arguments], stdout=sys.stderr, check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
 
 
 def machine(device: str) -> dict:

@@ -10,3 +10,7 @@ class UserError(Exception):
     def __init__(self, *lines: str):
         super().__init__("\n".join(lines))
         self.lines = lines
+
+    def __reduce__(self):
+        """Keep the lines apart when a worker process hands the error over."""
+        return type(self), self.lines

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import forkserver
@@ -38,7 +38,7 @@ def run_cases(
             try:
                 result = get()
             except UserError as error:
-                faults += [line if name in line else f"case {name}: {line}" for line in str(error).splitlines()]
+                faults += [line if name in line else f"case {name}: {line}" for line in error.lines]
                 continue
             except BrokenProcessPool:
                 raise UserError(
@@ -51,6 +51,15 @@ def run_cases(
             yield result
     if faults:
         raise UserError(*faults)
+
+
+def one_beside(workers: int | None) -> Executor:
+    """An executor for one thing at a time beside the work over cases, in a process of its own; a thread if `workers`
+    is 0, so that everything stays in this process.
+    """
+    if workers == 0:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(1, mp_context=_context(), initializer=_start_worker)
 
 
 def warm_up(*modules: str) -> None:

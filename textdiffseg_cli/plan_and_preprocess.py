@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+from contextlib import suppress
 from pathlib import Path
 
 from textdiffseg_cli.common import add_root, command, positive_float, run, whole_number
@@ -57,12 +58,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plan_and_preprocess(args: argparse.Namespace) -> None:
-    from textdiffseg.execution import default_workers, warm_up
+    from textdiffseg.execution import default_workers, one_beside, warm_up
 
     if args.workers != 0 and args.scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
-    from concurrent.futures import ThreadPoolExecutor
-
     from plans.dataset import read_dataset
     from plans.folders import find_dataset
     from plans.plan import TextPlan
@@ -79,8 +78,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
     def workers(bytes_per_case: float) -> int:
         return default_workers(bytes_per_case) if args.workers is None else args.workers
 
-    with ThreadPoolExecutor(1) as background:  # the text encoder loads while the cases are worked on
-        bank = background.submit(_text_bank, dataset, prompts, args.text_encoder, folder)
+    with one_beside(args.workers) as beside:  # the text encoder loads while the cases are worked on
+        gpu = beside.submit(_gpu_gb)
+        names = tuple(label.name for label in dataset.labels)
+        bank = beside.submit(_text_bank, names, prompts, args.text_encoder, folder / "text_bank.safetensors")
         fingerprint = fingerprinting.fingerprint_dataset(
             dataset,
             workers(fingerprinting.bytes_per_case(dataset)),
@@ -95,7 +96,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             dataset.channels,
             dataset.labels,
             fingerprint,
-            _budget(args.memory_gb),
+            _budget(args.memory_gb, gpu.result()),
             args.preset,
             text,
             prompts,
@@ -123,7 +124,7 @@ def _bar(what: str, cases: int):
 
 def _width(encoder: str, bank) -> int:
     """The length of the text vectors, from the encoder's folder if that says it, else from the finished bank."""
-    from textdiffseg.text.encoder import width_of
+    from textdiffseg.text.folder import width_of
 
     width = None if bank.done() else width_of(encoder)
     return bank.result() if width is None else width
@@ -165,45 +166,38 @@ def _splits(dataset, folder: Path):
     return make_splits(cases, {case.id: case.group for case in dataset.cases})
 
 
-def _text_bank(dataset, prompts, encoder: str, folder: Path) -> int:
+def _text_bank(names: tuple[str, ...], prompts, encoder: str, path: Path) -> int:
     """Write the text bank, unless one of the same words is there; returns the vectors' width."""
+    from plans.errors import UserError
     from textdiffseg.text.bank import TextBank, build_bank
     from textdiffseg.text.encoder import TextEncoder
 
-    path = folder / "text_bank.safetensors"
-    names = tuple(label.name for label in dataset.labels)
-    if path.is_file():
-        bank = _loaded(TextBank, path)
-        phrasings = {name: prompts.labels[name] for name in names}
-        if bank and (bank.words.encoder, bank.words.scan, bank.phrasings) == (encoder, prompts.scan, phrasings):
+    wanted = (encoder, prompts.scan, {name: prompts.labels[name] for name in names})
+    with suppress(UserError):  # missing, of another version or damaged: it is made anew
+        bank = TextBank.load(path)
+        if (bank.words.encoder, bank.words.scan, bank.phrasings) == wanted:
             return bank.width
     bank = build_bank(prompts, names, TextEncoder(encoder))
-    folder.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     bank.save(path)
     return bank.width
 
 
-def _loaded(bank_type, path: Path):
-    from plans.errors import UserError
-
-    try:
-        return bank_type.load(path)
-    except UserError:  # of another version or damaged: it is made anew
-        return None
-
-
-def _budget(memory_gb: float | None):
-    """What the plan is made for: a GPU of the given size, the one found (8 GB of it at most), or this CPU."""
+def _gpu_gb() -> float | None:
+    """Memory of the GPU that is there, if one is."""
     import torch
 
+    return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
+
+
+def _budget(memory_gb: float | None, gpu_gb: float | None):
+    """What the plan is made for: a GPU of the given size, the one found (8 GB of it at most), or this CPU."""
     from plans.budget import cpu_budget, gpu_budget
     from textdiffseg.execution import cores
 
     if memory_gb is not None:
         return gpu_budget(memory_gb)
-    if torch.cuda.is_available():
-        return gpu_budget(min(8.0, 0.9 * torch.cuda.get_device_properties(0).total_memory / 1e9))
-    return cpu_budget(cores())
+    return cpu_budget(cores()) if gpu_gb is None else gpu_budget(min(8.0, 0.9 * gpu_gb))
 
 
 def _report(plan, splits, folder: Path, made: int, cases: int) -> None:

@@ -19,6 +19,7 @@ from textdiffseg.imaging.nifti import check_nifti
 from textdiffseg.imaging.volume import Geometry, Volume
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+_SMALL = 1 << 20  # bytes of a file that is cheaper to unpack once than to have ITK look into again and again
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -146,11 +147,7 @@ def _read(path: Path) -> Volume:
     if not path.exists():
         raise UserError(f"{path} does not exist.")
     try:
-        if path.is_dir():
-            image = _read_series(path)
-        else:
-            check_nifti(path)
-            image = sitk.ReadImage(str(path))
+        image = _read_series(path) if path.is_dir() else _read_file(path)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if "orthonormal" in str(error):
@@ -175,6 +172,17 @@ def _read(path: Path) -> Volume:
             "expected a 3D image of at least two slices along each axis."
         )
     return Volume(array, _geometry(image, array.shape[1:]))
+
+
+def _read_file(path: Path) -> sitk.Image:
+    """ITK decompresses the beginning of a .nii.gz many times over, so a small one is handed to it unpacked."""
+    if os.name == "posix" and path.name.endswith(".nii.gz") and path.stat().st_size < _SMALL:
+        with tempfile.NamedTemporaryFile(suffix=".nii") as unpacked:
+            check_nifti(path, unpacked)
+            unpacked.flush()
+            return sitk.ReadImage(unpacked.name)
+    check_nifti(path)
+    return sitk.ReadImage(str(path))
 
 
 def _geometry(image: sitk.Image | sitk.ImageFileReader, shape) -> Geometry:

@@ -32,10 +32,10 @@ class _Layout:
     floats: str | None  # numpy's name of the type, for types that can hold NaN
 
 
-def check_nifti(path: Path) -> None:
+def check_nifti(path: Path, unpacked: IO[bytes] | None = None) -> None:
     """Raise `UserError` for a truncated or damaged NIfTI file, or for values that are not finite.
 
-    Files of other formats pass.
+    Files of other formats pass. The file's bytes, decompressed, are written to `unpacked` on the way.
     """
     if not path.name.endswith((".nii", ".nii.gz")):
         return
@@ -44,7 +44,7 @@ def check_nifti(path: Path) -> None:
         layout = _layout(header)
         if layout is None:
             raise EOFError("no NIfTI header")
-        size, bad = _scan(file, header, layout)
+        size, bad = _scan(file, header, layout, unpacked)
         if size < layout.offset + layout.bytes:
             raise EOFError(f"{size} of {layout.offset + layout.bytes} bytes")
     if bad:
@@ -59,13 +59,17 @@ def _told_as_damage(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
 
 
-def _scan(file: IO[bytes], header: bytes, layout: _Layout) -> tuple[int, int]:
+def _scan(file: IO[bytes], header: bytes, layout: _Layout, unpacked: IO[bytes] | None) -> tuple[int, int]:
     """Read to the end: the file's size in bytes, and how many of its values are not finite."""
     if layout.offset > len(header):
         header += file.read(layout.offset - len(header))
     size, bad, begun = len(header), 0, header[layout.offset :]
+    if unpacked:
+        unpacked.write(header[: layout.offset])
     while chunk := begun + file.read(_CHUNK - len(begun)):
         size += len(chunk) - len(begun)
+        if unpacked:
+            unpacked.write(chunk)
         if layout.floats:
             values = np.frombuffer(chunk[: len(chunk) // 8 * 8], dtype=layout.floats)
             bad += int(np.count_nonzero(~np.isfinite(values)))

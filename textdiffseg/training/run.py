@@ -1,9 +1,11 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -20,10 +22,11 @@ from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
 
-VALIDATION_PATCHES = 24
+VALIDATION_PATCHES = 16
 WARM_UP = 3  # iterations before the clock of --max-minutes starts
-TIMED = 10  # iterations on that clock
-MIN_EPOCHS = 20  # of a run limited by minutes, so that validation and checkpoints stay frequent
+TIMED = 20  # iterations on that clock
+MOST_EPOCHS, LEAST_EPOCHS = 20, 4  # of a run limited by minutes
+VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves LEAST_EPOCHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,18 +106,21 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
     for batch in run.loader.epoch(0, WARM_UP + TIMED):
         train_step(state, run.bank, run.schedule, batch)
         ticks.append(time.perf_counter())
-    each = (ticks[-1] - ticks[WARM_UP - 1]) / TIMED
+    each = statistics.median(later - earlier for earlier, later in pairwise(ticks[WARM_UP - 1 :]))
     clock = time.perf_counter()
     validate_patches(state.model, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
-    wanted = (60 * options.max_minutes - MIN_EPOCHS * validation) / each
-    if wanted < MIN_EPOCHS:
+    seconds = 60 * options.max_minutes
+    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(VALIDATION_SHARE * seconds / validation)))
+    per_epoch = int((seconds / epochs - validation) / each)
+    if per_epoch < 1:
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: fewer than {MIN_EPOCHS} iterations of {each:.2f} s and as many "
-            f"validations of {validation:.1f} s would fit. Give more minutes or plan a smaller network."
+            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.2f} s and as many validations "
+            f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
-    per_epoch = min(training.iterations_per_epoch, int(wanted / MIN_EPOCHS))
-    epochs = int(60 * options.max_minutes / (per_epoch * each + validation))
+    if per_epoch > training.iterations_per_epoch:
+        epochs = round(epochs * per_epoch / training.iterations_per_epoch)
+        per_epoch = training.iterations_per_epoch
     report(
         f"An iteration takes {each:.2f} s: {epochs} epochs of {per_epoch} iterations fill the "
         f"{options.max_minutes:g} minutes."

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ def test_pairs_lead_from_T_to_0_without_gaps(steps):
     assert pairs[0][0] == 1000
     assert pairs[-1][1] == 0
     assert all(t > s for t, s in pairs)
-    assert all(first[1] == second[0] for first, second in zip(pairs, pairs[1:], strict=False))
+    assert all(first[1] == second[0] for first, second in pairwise(pairs))
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

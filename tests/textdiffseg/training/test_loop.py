@@ -1,6 +1,7 @@
 """Training on a few generated stored cases: exact resume, stopping, and a fixed length in minutes."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -198,6 +199,6 @@ def test_learning_rate_rises_then_falls_to_zero():
     peak = rates.index(max(rates))
     assert peak in (9, 10)
     assert max(rates) == pytest.approx(plan.learning_rate)
-    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:10]))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 0.01 * plan.learning_rate
