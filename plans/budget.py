@@ -69,4 +69,4 @@ def training_plan(device: Device) -> TrainingPlan:
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
     if device == "gpu":
         return TrainingPlan(epochs=200, iterations_per_epoch=250, learning_rate=5e-4, ema=0.999, **shared)
-    return TrainingPlan(epochs=40, iterations_per_epoch=50, learning_rate=1e-3, ema=0.99, **shared)
+    return TrainingPlan(epochs=40, iterations_per_epoch=50, learning_rate=3e-3, ema=0.99, **shared)

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
     from plans.dataset import read_dataset
     from plans.folders import find_dataset
-    from plans.plan import TextPlan
+    from plans.plan import TextPlan, plan_file
     from plans.planner import make_plan, refuse_single_slices
     from textdiffseg.data import preparing
     from textdiffseg.preprocessing import fingerprinting
@@ -111,7 +112,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         )
         bank.result()
     splits.write(folder / "splits.json")
-    plan.write(folder / "plan.json")
+    plan.write(folder / plan_file(plan.preset))
     _report(plan, splits, folder, made, len(dataset.cases))
 
 
@@ -204,6 +205,8 @@ def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from plans.plan import plan_file
+
     table = Table("decision", "value", "reason", title=f"Plan of {plan.dataset}, preset {plan.preset}")
     for decision in plan.reasons:
         table.add_row(decision.name, decision.value, decision.reason)
@@ -213,4 +216,7 @@ def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
     for note in (splits.note, plan.low_resolution and plan.low_resolution.note):
         if note:
             print(note)
-    print(f"Plan: {folder / 'plan.json'}. Next: tds_train {plan.dataset} 0")
+    more = [] if plan.preset == "default" else ["--preset", plan.preset]
+    root = folder.parent.parent
+    more += [] if root == Path() else ["--root", str(root)]
+    print(f"Plan: {folder / plan_file(plan.preset)}. Next: {shlex.join(['tds_train', plan.dataset, '0', *more])}")

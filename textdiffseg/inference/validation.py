@@ -6,7 +6,6 @@ Reads b2nd files alone, so it runs where SimpleITK is not installed. Predicted m
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +25,7 @@ from textdiffseg.preprocessing.case import restore
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 
-STEPS = (1, 4)  # tried by `choose_sampling`, with one sample each
+TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
 MOST_CASES = 8
 Progress = Callable[[int, int], None]  # told (done, of)
 
@@ -88,7 +87,7 @@ def choose_sampling(
     plan = Plan.read(fold_folder / "plan.json")
     chosen = spread(sorted(case_ids), most_cases)
     cases = [open_case(cases_folder, case_id) for case_id in chosen]
-    trials = list(product(STEPS if plan.diffusion else (1,), (False, True) if plan.mirror_axes else (False,)))
+    trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
     model, queries = _model_and_queries(fold_folder, checkpoint, device)
     table = []
     for done, (steps, mirroring) in enumerate(trials, start=1):

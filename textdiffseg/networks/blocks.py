@@ -52,25 +52,42 @@ class ResidualBlock(nn.Module):
         return F.leaky_relu(x + h, 0.01)
 
 
+class TextProjection(nn.Linear):
+    """A linear layer on standardised text vectors, W e / sqrt(d_t) + b with W of unit variance.
+
+    Each of their d_t entries is about 1, so that one step of Adam on a plain linear layer would move an output by up
+    to d_t times the learning rate: labels would change their vectors faster than the features can follow.
+    """
+
+    def __init__(self, text_width: int, width: int):
+        super().__init__(text_width, width)
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """vectors (..., d_t) -> (..., width)."""
+        return super().forward(vectors * self.in_features**-0.5)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose queries are the positions of a grid, added to the grid.
 
-    Keys and values come from `context` (B, S, context_width), or from the grid itself where that is None.
+    Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None.
     """
 
-    def __init__(self, width: int, context_width: int | None = None, head_width: int = 32):
+    def __init__(self, width: int, text_width: int | None = None, head_width: int = 32):
         super().__init__()
         self.heads = max(1, width // head_width)
         self.norm = normalisation(width)
         self.query = nn.Linear(width, width)
-        self.key_value = nn.Linear(context_width or width, 2 * width)
+        self.key_value = TextProjection(text_width, 2 * width) if text_width else nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x (B, C, d, h, w); mask (B, S) is True where a context token may be attended to."""
+    def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, C, d, h, w); mask (B, S) is True where a token may be attended to."""
         grid = self.norm(x).flatten(2).transpose(1, 2)
         query = self._split(self.query(grid))
-        key, value = (self._split(part) for part in self.key_value(grid if context is None else context).chunk(2, -1))
+        key, value = (self._split(part) for part in self.key_value(grid if tokens is None else tokens).chunk(2, -1))
         attention_mask = None if mask is None else mask[:, None, None, :]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         out = self.out(attended.transpose(1, 2).flatten(2))

@@ -11,7 +11,7 @@ class Fusion(nn.Module):
 
     def __init__(self, width: int, text_width: int):
         super().__init__()
-        self.attention = Attention(width, context_width=text_width)
+        self.attention = Attention(width, text_width=text_width)
 
     def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
         """z_i (B, c, d, h, w) -> z_it of the same shape."""

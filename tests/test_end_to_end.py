@@ -1,0 +1,106 @@
+"""The whole chain as a user types it, on a few real cases of each shared data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
+
+DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
+
+
+@pytest.fixture(scope="module", params=DATASETS, ids=lambda name: name.split("_")[1])
+def chain(request, shared_data, tmp_path_factory):
+    """A root where a few cases went through planning, training and prediction; (root, data set, held-out case)."""
+    name, root = request.param, tmp_path_factory.mktemp("root")
+    raw, source = root / "raw" / name, shared_data / name
+    labels = sorted((source / "labelsTr").glob("*.nii.gz"))[: DATASETS[name] + 1]
+    *cases, held_out = [path.name.removesuffix(".nii.gz") for path in labels]
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        (raw / folder).mkdir(parents=True)
+    shutil.copy(source / "dataset.json", raw)
+    for case in cases:
+        shutil.copy(source / "imagesTr" / f"{case}_0000.nii.gz", raw / "imagesTr")
+        shutil.copy(source / "labelsTr" / f"{case}.nii.gz", raw / "labelsTr")
+    shutil.copy(source / "imagesTr" / f"{held_out}_0000.nii.gz", raw / "imagesTs")
+    header = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(header | {"numTraining": len(cases)}))
+    at = ["--root", str(root)]
+    assert plan_and_preprocess.main([name.split("_")[1], *at, "--workers", "0"]) == 0
+    shrink(root / "preprocessed" / name / "plan.json")
+    assert train.main([name, "0", *at, "--epochs", "2"]) == 0
+    assert predict.main(["-i", str(raw / "imagesTs"), "-o", str(root / "out"), *at]) == 0
+    return root, name, held_out
+
+
+def shrink(path: Path) -> None:
+    """Few and narrow iterations: what is tested is the chain, not its accuracy."""
+    plan = json.loads(path.read_text())
+    plan["training"]["iterations_per_epoch"] = 3
+    for stage in plan["stages"]:
+        stage["width"] = 8
+    path.write_text(json.dumps(plan))
+
+
+def test_training_leaves_scores_on_the_original_grid_that_evaluation_repeats(chain, tmp_path):
+    root, name, _ = chain
+    validation = root / "results" / name / "default" / "fold_0" / "validation"
+    summary = json.loads((validation / "summary.json").read_text())
+    references = tmp_path / "references"
+    references.mkdir()
+    shutil.copy(root / "raw" / name / "dataset.json", tmp_path)
+    for case in summary["cases"]:
+        shutil.copy(root / "raw" / name / "labelsTr" / f"{case['case']}.nii.gz", references)
+    again = tmp_path / "summary.json"
+    assert evaluate.main([str(validation), str(references), "-o", str(again)]) == 0
+    found = json.loads(again.read_text())
+    assert found["mean"]["dice"] == pytest.approx(summary["mean"]["dice"], abs=1e-9)
+    assert [case["case"] for case in found["cases"]] == [case["case"] for case in summary["cases"]]
+    assert (validation.parent / "progress.png").stat().st_size > 10_000
+
+
+def test_predictions_have_the_scans_geometry_and_the_data_sets_values(chain):
+    root, name, held_out = chain
+    scan = sitk.ReadImage(str(root / "raw" / name / "imagesTs" / f"{held_out}_0000.nii.gz"))
+    mask = sitk.ReadImage(str(root / "out" / f"{held_out}.nii.gz"))
+    assert mask.GetSize() == scan.GetSize()
+    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(mask, get)(), getattr(scan, get)(), atol=1e-5)
+    values = json.loads((root / "raw" / name / "dataset.json").read_text())["labels"].values()
+    assert set(np.unique(sitk.GetArrayFromImage(mask))) <= set(values)
+
+
+def test_complete_outputs_are_skipped_and_damaged_ones_made_again(chain):
+    root, name, held_out = chain
+    command = ["-i", str(root / "raw" / name / "imagesTs"), "-o", str(root / "out"), "--root", str(root)]
+    mask = root / "out" / f"{held_out}.nii.gz"
+    before = mask.stat().st_mtime_ns
+    assert predict.main(command) == 0
+    assert mask.stat().st_mtime_ns == before
+    content = mask.read_bytes()
+    mask.write_bytes(content[:100])
+    assert predict.main(command) == 0
+    assert mask.read_bytes() == content
+
+
+def test_a_prompt_restricts_the_output_and_an_unknown_one_is_refused(chain, tmp_path, capsys):
+    root, name, _ = chain
+    labels = json.loads((root / "raw" / name / "dataset.json").read_text())["labels"]
+    last, value = list(labels.items())[-1]
+    command = ["-i", str(root / "raw" / name / "imagesTs"), "-o", str(tmp_path), "--root", str(root)]
+    assert predict.main([*command, "--prompt", last]) == 0
+    for path in tmp_path.glob("*.nii.gz"):
+        assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))) <= {0, value}
+    assert predict.main([*command, "--prompt", "left big toe"]) == 2
+    assert "nearest" in capsys.readouterr().err
+
+
+def test_a_fold_that_does_not_exist_is_refused(chain, capsys):
+    root, name, _ = chain
+    assert train.main([name, "7", "--root", str(root)]) == 2
+    assert "Fold 7 does not exist" in capsys.readouterr().err
+    assert not (root / "results" / name / "default" / "fold_7").exists()
