@@ -40,7 +40,7 @@ def chain(request, shared_data, tmp_path_factory):
 def shrink(path: Path) -> None:
     """Few and narrow iterations: what is tested is the chain, not its accuracy."""
     plan = json.loads(path.read_text())
-    plan["training"]["iterations_per_epoch"] = 3
+    plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
     for stage in plan["stages"]:
         stage["width"] = 8
     path.write_text(json.dumps(plan))

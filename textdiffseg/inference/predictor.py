@@ -31,6 +31,8 @@ from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volume
 from textdiffseg.networks.model import UNET_TIMESTEPS, TextDiffSeg
 from textdiffseg.queries import Queries
 
+BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -61,7 +63,7 @@ class Predictor:
         models: Sequence[TextDiffSeg],
         settings: Settings,
         device: torch.device | str = "cpu",
-        batch: int = 1,
+        batch: int = BATCH,
     ):
         self.models = tuple(models)
         self.plan: Plan = models[0].plan

@@ -151,7 +151,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     messages = fit(preprocessed, tmp_path, epochs=25)
     log = read_log(tmp_path / "log.jsonl")
     assert log[-1].losses["estimate"] < 0.6 * log[0].losses["estimate"]
-    assert log[-1].mean_dice > max(0.3, 5 * log[0].mean_dice)
+    assert log[-1].mean_dice > log[0].mean_dice + 0.2
     assert "A training step takes" in messages[0]
     diffusion = Plan.read(tmp_path / "plan.json").diffusion
     assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
