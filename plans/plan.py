@@ -58,8 +58,7 @@ class DiffusionPlan(Record):
     timesteps: int = Field(1000, gt=1)  # T
     terminal_share: float = Field(0.5, ge=0, le=1)  # share of training samples with t = T exactly
     recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
-    skip_dropout: float = Field(0.3, ge=0, le=1)  # share of samples whose decoder sees no image skips
-    reconstruction_share: float = Field(1.0, gt=0, le=1)  # share of samples that are also decoded from the clean latent
+    skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
 
 
 class TextPlan(Record):

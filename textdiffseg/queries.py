@@ -32,10 +32,6 @@ class Queries:
         parts = (getattr(self, field.name) for field in fields(self))
         return Queries(*(part.expand(batch, *part.shape[1:]) for part in parts))
 
-    def select(self, samples: Tensor) -> "Queries":
-        """The queries of some samples, (R,) int64."""
-        return Queries(*(getattr(self, field.name)[samples] for field in fields(self)))
-
     def slots(self, label_map: Tensor) -> Tensor:
         """Label numbers (B, D, H, W) to slots: 0 background or not asked for, q + 1 asked for in slot q.
 

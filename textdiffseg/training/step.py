@@ -9,7 +9,6 @@ The label encoder learns from the clean reconstruction alone: what the diffusion
 that no gradient can make the latent easier to predict by making it say less.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +31,6 @@ class Draws:
     first_eps: Tensor  # (B, k, d, h, w) the noise at T from which a recycled sample makes its first estimate
     recycled: Tensor  # (B,) bool: z_t is made of the model's own estimate
     skips: Tensor  # (B,) bool: the decoder sees the image's skips
-    reconstructed: Tensor  # (R,) int64: the samples that are also decoded from their clean latent
 
     def to(self, device: torch.device | str) -> "Draws":
         """The same draws on another device."""
@@ -68,7 +66,6 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
         first_eps=torch.randn(batch, *latent, generator=generator),
         recycled=(recycled < plan.recycling) & (t < plan.timesteps),
         skips=skips >= plan.skip_dropout,
-        reconstructed=torch.randperm(batch, generator=generator)[: math.ceil(batch * plan.reconstruction_share)],
     )
 
 
@@ -98,11 +95,10 @@ def losses(
     z_0_hat = model.denoise(z_t, draws.t, z_it)
     keep = draws.skips.view(-1, 1, 1, 1, 1)
     estimate = model.decode(z_0_hat, tuple(skip * keep for skip in skips), queries)
-    few, few_queries = draws.reconstructed, queries.select(draws.reconstructed)
-    reconstruction = model.decode(z_0[few], None, few_queries)
+    reconstruction = model.decode(z_0, None, queries)
     return Losses(
         segmentation_loss(estimate, slots, queries.labels),
-        segmentation_loss(reconstruction, slots[few], few_queries.labels),
+        segmentation_loss(reconstruction, slots, queries.labels),
         latent_loss(z_0_hat, z_0),
     )
 
