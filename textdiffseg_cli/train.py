@@ -71,18 +71,41 @@ def _train(args: argparse.Namespace) -> None:
             restart=args.restart,
         )
         fit(preprocessed, fold, folder, options, print)
+    _tell_latent(folder)
     _validate(preprocessed, fold.validation, folder, device)
+    if args.fold == "all":
+        print("Note: fold all was scored on the cases that it was trained on.")
+
+
+def _tell_latent(folder) -> None:
+    """What the latent carries by itself: a low figure says that its grid is too coarse for that label."""
+    from textdiffseg.training.log import read_log
+
+    log = read_log(folder / "log.jsonl")
+    if log and (carried := log[-1].reconstruction_dice):
+        told = ", ".join(f"{name} {dice:.3f}" for name, dice in carried.items())
+        print(f"Dice of the label autoencoder, image skips zeroed: {told}.")
 
 
 def _validate(preprocessed, cases, folder, device: str) -> None:
     """Choose how to sample, predict the validation cases on their original grids, and print the scores."""
     from rich.console import Console
+    from tqdm import tqdm
 
     from textdiffseg.evaluation.report import summary_table
     from textdiffseg.inference.validation import choose_sampling, validate_fold
 
-    choose_sampling(folder, preprocessed, cases, device=device)
-    summary = validate_fold(folder, preprocessed, cases, device=device)
+    def shown(bar: tqdm):
+        def progress(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return progress
+
+    with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
+        choose_sampling(folder, preprocessed, cases, device=device, progress=shown(bar))
+    with tqdm(desc="Predict the validation cases", unit="case") as bar:
+        summary = validate_fold(folder, preprocessed, cases, device=device, progress=shown(bar))
     Console().print(summary_table(summary))
     print(f"Written: {folder}/validation/summary.json, {folder}/progress.png")
 

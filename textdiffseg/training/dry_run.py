@@ -1,5 +1,6 @@
 """One step on random numbers before training starts: does the plan fit, as its estimate says?"""
 
+import psutil
 import torch
 
 from plans.plan import Plan
@@ -17,9 +18,11 @@ GB = 1e9
 def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
     """The plan, refitted until one training step stays within its budget, and what was found in words.
 
-    `UserError` where no smaller plan is left.
+    On a CPU the memory that is free now is a limit too. `UserError` where no smaller plan is left.
     """
     limit, notes = plan.memory.budget_gb, []
+    if device.type == "cpu":
+        limit = min(limit, psutil.virtual_memory().available / GB)
     while True:
         measured = measure(plan, device)
         told = "out of memory" if measured is None else f"{measured:.2f} GB"

@@ -5,6 +5,8 @@ from typing import Literal
 
 from plans.records import Record, write_atomically
 
+LEGEND_LINES = 16  # more would crowd the picture out
+
 
 class EpochLog(Record):
     """What one epoch brought; losses are means over its iterations."""
@@ -41,7 +43,7 @@ def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
     import matplotlib.pyplot as plt
 
     x = [epoch.epoch + 1 for epoch in epochs]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
     for name in epochs[-1].losses:
         left.plot(x, [epoch.losses.get(name) for epoch in epochs], label=name)
     left.set(title="training losses", xlabel="epoch", ylabel="mean over the epoch", yscale="log")
@@ -53,10 +55,11 @@ def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
     middle.set(title="Dice on fixed validation patches", xlabel="epoch", ylim=(0, 1))
     right.plot(x, [epoch.learning_rate for epoch in epochs], color="black")
     right.set(title=f"learning rate ({epochs[-1].seconds / 60:.1f} min of training)", xlabel="epoch")
-    for axes in (left, middle):
-        if len(axes.get_lines()) <= 12:
-            axes.legend(fontsize="small")
+    for axes in (left, middle, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
+        if 0 < len(axes.get_legend_handles_labels()[1]) <= LEGEND_LINES:
+            axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     figure.suptitle(title)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", dpi=90)

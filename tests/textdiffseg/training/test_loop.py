@@ -8,17 +8,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.plan import (
-    ChannelPlan,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    MemoryPlan,
-    Plan,
-    Stage,
-    TextPlan,
-    TrainingPlan,
-)
+from plans.plan import Plan
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, save_case
@@ -33,7 +23,6 @@ from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
 
-NAMES = ("ball", "box")
 CASES = ("a", "b", "c")
 
 
@@ -51,41 +40,9 @@ class WordHash:
         return vectors
 
 
-def make_plan(preset):
-    return Plan(
-        preset=preset,
-        dataset="Dataset001_Shapes",
-        device="cpu",
-        channels=(ChannelPlan(name="MRI", scheme="zscore"),),
-        labels=tuple(LabelPlan(name=name, value=i) for i, name in enumerate(NAMES, start=1)),
-        spacing=(1.0, 1.0, 1.0),
-        median_shape=(16, 16, 16),
-        patch=(16, 16, 16),
-        batch=2,
-        stages=tuple(
-            Stage(stride=(s, s, s), kernel=(3, 3, 3), width=8, blocks=1, attention=s > 1 and i > 1)
-            for i, s in enumerate((1, 2, 2))
-        ),
-        latent=LatentPlan(level=1, channels=4),
-        diffusion=DiffusionPlan() if preset == "default" else None,
-        text=TextPlan(encoder="hash", width=8),
-        training=TrainingPlan(
-            epochs=3,
-            iterations_per_epoch=4,
-            learning_rate=2e-3,
-            weight_decay=0.01,
-            warmup=0.1,
-            ema=0.9,
-            foreground_share=0.5,
-        ),
-        mirror_axes=(0, 1, 2),
-        memory=MemoryPlan(budget_gb=4, training_gb=1, prediction_gb=1, ram_gb=1, disk_gb=1),
-    )
-
-
 @pytest.fixture(scope="module", params=["default", "unet"])
-def preprocessed(request, tmp_path_factory):
-    folder, plan = tmp_path_factory.mktemp("preprocessed"), make_plan(request.param)
+def preprocessed(request, tmp_path_factory, shapes_plan):
+    folder, plan = tmp_path_factory.mktemp("preprocessed"), shapes_plan(request.param)
     plan.write(folder / "plan.json")
     rng = np.random.default_rng(0)
     for case in CASES:
@@ -100,7 +57,7 @@ def preprocessed(request, tmp_path_factory):
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
-    build_bank(prompts, NAMES, WordHash()).save(folder / "text_bank.safetensors")
+    build_bank(prompts, ("ball", "box"), WordHash()).save(folder / "text_bank.safetensors")
     return folder
 
 
@@ -193,8 +150,8 @@ def test_too_few_minutes_and_a_foreign_checkpoint_are_refused(preprocessed, tmp_
         load_model(tmp_path, "latest")
 
 
-def test_learning_rate_rises_then_falls_to_zero():
-    plan = make_plan("default").training
+def test_learning_rate_rises_then_falls_to_zero(shapes_plan):
+    plan = shapes_plan("default").training
     rates = [learning_rate(plan, i, 100) for i in range(100)]
     peak = rates.index(max(rates))
     assert peak in (9, 10)
