@@ -21,4 +21,4 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 
 test: $(VENV)/installed lint
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist loadfile

@@ -5,7 +5,8 @@ presets the difference in Dice and a paired bootstrap interval over cases. Folds
 
     python benchmarks/training.py [--data DIR] [--minutes 20] [--device cpu] [--root DIR]
 
-With --root the trained folds stay there, and a run that was broken off goes on.
+With --root the trained folds stay there, and a run that was broken off goes on. Where the root holds the plans and
+stored cases already (carried to a GPU machine, say), the raw data and SimpleITK are not needed.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plans.dataset import read_dataset
+from plans.plan import plan_file
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.training.log import read_log
 
@@ -46,14 +47,15 @@ def main() -> None:
 
 def compare(args: argparse.Namespace, root: Path) -> dict:
     """Figures of every preset, and of `default` minus `unet` where both ran."""
-    name = read_dataset(args.data).name
+    name = args.data.name
     summaries, figures = {}, {}
     for preset in args.presets:
         folder = root / "results" / name / preset / f"fold_{args.fold}"
         shared = ["--root", str(root), "--preset", preset]
         budget = ["--memory-gb", "8"] if args.device == "cuda" else []
         length = ["--max-minutes", str(args.minutes), "--seed", str(args.seed), "--device", args.device]
-        call("tds_plan_and_preprocess", str(args.data), *shared, *budget)
+        if not (root / "preprocessed" / name / plan_file(preset)).is_file():
+            call("tds_plan_and_preprocess", str(args.data), *shared, *budget)
         call("tds_train", name, args.fold, *shared, *length)
         summaries[preset] = Summary.read(folder / "validation" / "summary.json")
         figures[preset] = describe(summaries[preset], folder)

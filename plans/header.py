@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from plans.plan import LabelPlan
 from plans.records import Record
 
+LARGEST = 2**31 - 1  # label value that a file of any format holds
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
@@ -62,6 +63,8 @@ def labels_of(header: Header, source: str, faults: list[str]) -> tuple[LabelPlan
             faults.append(f"{field}: an ignore label is not supported yet. Remove it here and from the label files.")
         elif isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
+        elif float(value) > LARGEST:
+            faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
         else:
             values[name] = int(float(value))
     return () if faults else _distinct(values, source, faults)

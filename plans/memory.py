@@ -9,6 +9,7 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
+from plans.errors import UserError
 from plans.plan import Plan, Stage
 from plans.records import Voxels
 
@@ -23,6 +24,7 @@ BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation
 MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
+BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
 RECYCLED = 0.25  # share of the samples whose denoiser runs a second time, without gradients
 
 Device = Literal["gpu", "cpu"]
@@ -193,6 +195,16 @@ def training_bytes(net: Network, patch: Voxels, batch: int, device: Device) -> f
     inputs = grids[0] * (4 * net.image_channels + 16)
     a_sample = MARGIN * (activations + gradients + logits + inputs)
     return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * a_sample
+
+
+def refuse_beyond_budget(plan: Plan, source: str) -> None:
+    """Raise `UserError` for a plan that was edited far beyond its budget: only trying it would bring a machine down."""
+    need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
+    if need > BEYOND * plan.memory.budget_gb:
+        raise UserError(
+            f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, the budget is "
+            f"{plan.memory.budget_gb:g} GB. Make patch, batch or widths smaller, or plan again with --memory-gb."
+        )
 
 
 def prediction_bytes(net: Network, patch: Voxels, device: Device) -> float:

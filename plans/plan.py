@@ -166,6 +166,8 @@ class Plan(Record):
             raise ValueError("kernels must be 1 or 3")
         if any(size % stride for size, stride in zip(self.patch, self.total_stride, strict=True)):
             raise ValueError(f"patch {self.patch} is not divisible by the strides {self.total_stride}")
+        if prod(self.patch) < 2 * prod(self.total_stride):
+            raise ValueError(f"patch {self.patch} leaves one voxel after the strides {self.total_stride}")
         values = [label.value for label in self.labels]
         names = [label.name for label in self.labels]
         if len(set(values)) < len(values) or len(set(names)) < len(names) or 0 in values:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -61,8 +62,12 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary name; a full disk gives none at all
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that cannot be written
+            temporary.unlink(missing_ok=True)
 
 
 def _explain(fault: dict, source: str) -> str:

@@ -24,6 +24,8 @@ from plans.errors import UserError
 FAILED = 2  # a mistake that the user can mend, argparse's own included
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 TERMINATED = 143  # 128 + SIGTERM
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -72,9 +74,9 @@ def positive_float(text: str) -> float:
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 
-    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError` or a
-    full disk; 130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception so that what is open gets
-    closed. Anything else is a bug and keeps its traceback.
+    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a full
+    disk, or a place that cannot be written; 130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception
+    so that what is open gets closed. Anything else is a bug and keeps its traceback.
     """
     # Threads that wait must sleep, not spin: beside two busy neighbours on two cores a training iteration took
     # 1.0 s instead of 6.5, and alone the same. Read once, when torch is imported.
@@ -85,7 +87,9 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     except UserError as error:
         return _fail(*error.lines)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _CLOSED and error.filename:
+            return _fail(f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions.")
+        if error.errno not in _FULL:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(f"The disk is full{where}. Make room and run the same command again: it goes on.")

@@ -60,6 +60,7 @@ def _train(args: argparse.Namespace) -> None:
     progress = read_progress(folder)
     if (args.resume or args.val) and progress is None:
         raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
+    _check(preprocessed, folder if progress and not args.restart else None, preset, (*fold.train, *fold.validation))
     if not args.val:
         options = TrainingOptions(
             epochs=args.epochs,
@@ -75,6 +76,21 @@ def _train(args: argparse.Namespace) -> None:
     _validate(preprocessed, fold.validation, folder, device)
     if args.fold == "all":
         print("Note: fold all was scored on the cases that it was trained on.")
+
+
+def _check(preprocessed, started, preset: str, cases) -> None:
+    """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan."""
+    from plans.memory import refuse_beyond_budget
+    from plans.plan import Plan, plan_file
+    from textdiffseg.data.store import check_cases
+    from textdiffseg.inference.ensemble import check_words
+    from textdiffseg.text.bank import TextBank
+
+    folder, name = (started, "plan.json") if started else (preprocessed, plan_file(preset))
+    plan = Plan.read(folder / name)
+    check_words([folder], [plan], [TextBank.load(folder / "text_bank.safetensors")])
+    check_cases(preprocessed, sorted(set(cases)), plan)
+    refuse_beyond_budget(plan, str(folder / name))
 
 
 def _tell_latent(folder) -> None:

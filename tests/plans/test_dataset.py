@@ -119,6 +119,7 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         ({"labels": {"background": 0}}, ("Name at least one",)),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
         ({"labels": {"background": 0, "a": "one"}}, ("labels.a: expected a whole number", "'one'")),
+        ({"labels": {"background": 0, "a": 2**31}}, ("labels.a: expected at most", "2147483648")),
         ({"labels": [0, 1]}, ("labels: Input should be a valid dictionary",)),
         ({"channel_names": None}, ("channel_names: missing",)),
         ({"channel_names": {"1": "MRI"}}, ("channel_names: expected the keys 0 to 0, found 1",)),

@@ -3,6 +3,7 @@
 import pytest
 
 from plans import memory
+from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import cpu_budget, gpu_budget, make_plan
 
@@ -91,3 +92,12 @@ def test_host_memory_grows_with_classes_and_voxels():
     small = memory.ram_bytes(1, 2, (100, 100, 100), (100, 100, 100))
     assert memory.ram_bytes(1, 20, (100, 100, 100), (100, 100, 100)) > small
     assert memory.ram_bytes(1, 2, (200, 100, 100), (200, 100, 100)) == pytest.approx(2 * small)
+
+
+def test_a_plan_far_beyond_its_budget_is_refused_before_it_is_tried(make_fingerprint):
+    plan = small_plan(make_fingerprint, (64, 64, 64), (1, 1, 1), "default", cpu_budget(2))
+    memory.refuse_beyond_budget(plan, "plan.json")
+    stride = plan.total_stride
+    edited = plan.model_copy(update={"patch": tuple(512 // step * step for step in stride)})
+    with pytest.raises(UserError, match=r"plan\.json: batch .* of patch .* GB"):
+        memory.refuse_beyond_budget(edited, "plan.json")

@@ -37,9 +37,17 @@ def test_a_full_disk_is_said_with_the_file(capsys):
     assert "again" in told
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_place_that_cannot_be_written_is_said(capsys, number):
+    assert run(raiser(OSError(number, os.strerror(number), "out/x.nii.gz"))) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: out/x.nii.gz: {os.strerror(number)}.")
+    assert told.count("\n") == 1
+
+
 def test_other_errors_keep_their_traceback():
-    with pytest.raises(OSError, match="Permission"):
-        run(raiser(OSError(errno.EACCES, "Permission denied", "x")))
+    with pytest.raises(OSError, match="No such file"):
+        run(raiser(OSError(errno.ENOENT, "No such file", "x")))
     with pytest.raises(ZeroDivisionError):
         run(raiser(ZeroDivisionError()))
 

@@ -6,6 +6,7 @@ A case without its JSON record is not there.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,9 @@ import blosc2
 import numpy as np
 
 from plans.errors import UserError
+from plans.plan import Plan
 from plans.records import Record, Voxels
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import Trail, resampled_shape
 
 STORE_VERSION = 1
 FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
@@ -88,6 +90,18 @@ def open_case(folder: Path, case: str) -> StoredCase:
     return StoredCase(record, image, labels, foreground[...], cases)
 
 
+def check_cases(folder: Path, cases: Sequence[str], plan: Plan) -> None:
+    """Raise `UserError` with every case that cannot be opened or was not stored by this plan."""
+    faults: list[str] = []
+    for case in cases:
+        try:
+            faults += _misfits(open_case(folder, case), plan)
+        except UserError as error:
+            faults += error.lines
+    if faults:
+        raise UserError(*faults)
+
+
 def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
     """Whether the case is stored whole and came from the same files and settings."""
     cases = Path(folder) / "cases"
@@ -127,6 +141,23 @@ def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), np.int32)
 
 
+def _misfits(case: StoredCase, plan: Plan) -> list[str]:
+    trail = case.record.trail
+    spacing = tuple(trail.geometry.spacing[axis] for axis in trail.permutation)
+    compared = {
+        "channels": len(case.image) == len(plan.channels),
+        "labels": max((*case.record.present, *case.record.annotated), default=0) <= len(plan.labels),
+        "spacing": resampled_shape(trail.cropped_shape, spacing, plan.spacing) == case.record.shape,
+    }
+    fields = ", ".join(field for field, same in compared.items() if not same)
+    if not fields:
+        return []
+    return [
+        f"{case.folder}: case {case.record.case} was stored by a plan with other {fields}. Put the plan back, or run "
+        "tds_plan_and_preprocess again."
+    ]
+
+
 def _path(folder: Path, case: str, part: str) -> Path:
     return folder / f"{case}.{part}.b2nd"
 
@@ -150,5 +181,8 @@ def _write(path: Path, array: np.ndarray) -> None:
     try:
         temporary.write_bytes(stored.to_cframe())
         temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)

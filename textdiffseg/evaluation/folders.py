@@ -12,7 +12,6 @@ from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
 _SHOWN = 10  # faults of one kind that are written out one by one
-_GRID_TOLERANCE = 0.01  # voxels between the same corner of both grids
 
 
 def evaluate_folders(
@@ -121,7 +120,7 @@ def _score_files(task: tuple[str, Path, Path], labels: dict[int, str], tolerance
 
     case, predicted_path, expected_path = task
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)
-    if not predicted.geometry.matches(expected.geometry, _GRID_TOLERANCE):
+    if not predicted.geometry.matches(expected.geometry):
         raise UserError(
             f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
             f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."

@@ -15,10 +15,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from plans.errors import UserError
+from plans.header import FILE_ENDINGS
 from textdiffseg.imaging.nifti import check_nifti
 from textdiffseg.imaging.volume import Geometry, Volume
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 _SMALL = 1 << 20  # bytes of a file that is cheaper to unpack once than to have ITK look into again and again
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -105,7 +105,7 @@ def list_scans(folder: Path, file_ending: str | None = None) -> dict[str, tuple[
     folders. `folder` may also be one file or one DICOM series.
     """
     folder = Path(folder)
-    endings = (file_ending,) if file_ending else ENDINGS
+    endings = (file_ending,) if file_ending else FILE_ENDINGS
     if folder.is_file():
         ending = next((ending for ending in endings if folder.name.endswith(ending)), None)
         if ending is None:
@@ -117,7 +117,9 @@ def list_scans(folder: Path, file_ending: str | None = None) -> dict[str, tuple[
     for path in sorted(folder.iterdir()):
         ending = next((ending for ending in endings if path.name.endswith(ending)), None)
         if path.is_file() and ending and not path.name.startswith("."):
-            files[path.name.removesuffix(ending)] = path
+            other = files.setdefault(path.name.removesuffix(ending), path)
+            if other != path:
+                raise UserError(f"{other} and {path} have one name and would give one output. Move one of them away.")
     scans = _by_case(files)
     if not scans and _series(folder):
         return {folder.resolve().name: (folder,)}

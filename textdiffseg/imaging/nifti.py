@@ -71,7 +71,8 @@ def _scan(file: IO[bytes], header: bytes, layout: _Layout, unpacked: IO[bytes] |
         if unpacked:
             unpacked.write(chunk)
         if layout.floats:
-            values = np.frombuffer(chunk[: len(chunk) // 8 * 8], dtype=layout.floats)
+            whole = len(chunk) // np.dtype(layout.floats).itemsize
+            values = np.frombuffer(chunk, dtype=layout.floats, count=whole)
             bad += int(np.count_nonzero(~np.isfinite(values)))
         begun = b""
     return size, bad

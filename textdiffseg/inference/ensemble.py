@@ -111,7 +111,7 @@ def load_ensemble(
     plans = [Plan.read(path / "plan.json") for path in paths]
     _check_agreement(paths, plans)
     banks = [TextBank.load(path / "text_bank.safetensors") for path in paths]
-    _check_words(paths, plans, banks)
+    check_words(paths, plans, banks)
     return Ensemble(
         folder=folder,
         folds=tuple(path.name.removeprefix("fold_") for path in paths),
@@ -150,10 +150,14 @@ def _check_agreement(paths: Sequence[Path], plans: Sequence[Plan]) -> None:
             )
 
 
-def _check_words(paths: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
+def check_words(paths: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
+    """Raise `UserError` where the words in a folder are not those of its plan, or of the first folder."""
     for path, plan, bank in zip(paths, plans, banks, strict=True):
         if bank.labels != tuple(label.name for label in plan.labels) or bank.width != plan.text.width:
-            raise UserError(f"{path / 'text_bank.safetensors'} does not belong to the plan.json beside it.")
+            raise UserError(
+                f"{path / 'text_bank.safetensors'} does not belong to the plan beside it (other labels or another "
+                "width). Put the plan back, or run tds_plan_and_preprocess again."
+            )
         if bank.words != banks[0].words:
             raise UserError(
                 f"{path / 'text_bank.safetensors'} holds other words than {paths[0].name}'s: these folds are no "

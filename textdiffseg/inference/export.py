@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from plans.errors import UserError
+from plans.header import FILE_ENDINGS
 from plans.plan import Plan
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
@@ -22,7 +23,6 @@ from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, interval
 from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
 
 
@@ -68,7 +68,7 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     """The output folder; where one scan goes to a name like `x.nii.gz`, its folder and that name."""
     name = None
-    if scans == 1 and not out.is_dir() and out.name.endswith(ENDINGS):
+    if scans == 1 and not out.is_dir() and out.name.endswith(FILE_ENDINGS):
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the segmentations.")
@@ -98,9 +98,10 @@ def predict_scan(
     job: Job, case: str, paths: tuple[Path, ...], progress: Callable[[int, int], None] | None = None
 ) -> bool:
     """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
-    ending = next((ending for ending in ENDINGS if paths[0].is_file() and paths[0].name.endswith(ending)), DICOM_ENDING)
+    endings = FILE_ENDINGS if paths[0].is_file() else ()
+    ending = next((known for known in endings if paths[0].name.endswith(known)), DICOM_ENDING)
     name = job.file_name or f"{case}{ending}"
-    stem = next((name.removesuffix(known) for known in ENDINGS if name.endswith(known)), name)
+    stem = next((name.removesuffix(known) for known in FILE_ENDINGS if name.endswith(known)), name)
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
         _check_channels(len(paths), job.predictor.plan, paths)
     request = _request(job, case, paths)
@@ -111,7 +112,12 @@ def predict_scan(
     _check_output(output, paths, job.overwrite or before is not None)
     Manifest(request=request).write(manifest_path)
 
-    prediction, trail = _predict(job, paths, progress)
+    try:
+        prediction, trail = _predict(job, paths, progress)
+    except BaseException:
+        if before is None:  # nothing of this scan is there yet
+            manifest_path.unlink(missing_ok=True)
+        raise
     slots = restore(prediction.probabilities.numpy(), trail)
     maps = dict(_maps(job, prediction, stem))
     from textdiffseg.imaging.io import write_labels, write_volume
@@ -198,7 +204,8 @@ def _volumes(asked: Asked, slots: np.ndarray, prediction: Prediction, trail: Tra
     """The volume of each mask, and its 90% interval where samples were drawn."""
     millilitres = float(np.prod(trail.geometry.spacing)) / 1000
     of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
-    voxels = np.bincount(slots.ravel(), minlength=1 + len(asked.names))
+    classes = 1 + len(asked.names)
+    voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in slots)  # casts a plane at a time
     for slot, name in enumerate(asked.names, start=1):
         low, high = (None, None)
         if prediction.volumes is not None:

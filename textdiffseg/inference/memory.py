@@ -9,7 +9,7 @@ from plans.records import Voxels
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.tiling import tile
-from textdiffseg.preprocessing.case import resampled_shape
+from textdiffseg.preprocessing.case import MOST_VOXELS, resampled_shape
 
 LIBRARIES = 0.15 * GB  # numpy, SimpleITK and the rest, beside torch itself
 
@@ -59,5 +59,7 @@ def largest_ram_gb(
         axes = orientation_of(geometry).permutation
         shape, spacing = [tuple(values[axis] for axis in axes) for values in (geometry.shape, geometry.spacing)]
         on_plan = resampled_shape(shape, spacing, plan.spacing)
+        if prod(on_plan) > MOST_VOXELS:  # it will be refused
+            continue
         estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, labels, uncertainty, on_cpu))
     return max(estimates, default=plan.memory.ram_gb)

@@ -7,6 +7,7 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -33,7 +34,7 @@ Progress = Callable[[int, int], None]  # told (done, of)
 class Coverage(Record):
     """How often the 90% intervals of volumes held the true volume, by label; 0.9 would be calibrated."""
 
-    version: int = 1
+    version: Literal[1] = 1
     steps: int
     samples: int
     cases: int

@@ -6,6 +6,7 @@ what the way back needs.
 """
 
 from collections.abc import Iterable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 
+MOST_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 
 
@@ -61,6 +63,13 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
     crop = nonzero_box(canonical.array) if plan.crop_to_nonzero else full_box(canonical.geometry.shape)
     spacing = canonical.geometry.spacing
     cropped = tuple(end - start for start, end in crop)
+    shape = resampled_shape(cropped, spacing, plan.spacing)
+    if prod(shape) > MOST_VOXELS:
+        raise UserError(
+            f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {prod(shape):.1e} voxels at the "
+            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header, "
+            "or in plan.json."
+        )
     trail = Trail(
         original_shape=volume.geometry.shape,
         affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
@@ -68,7 +77,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
         flips=orientation.flips,
         canonical_shape=canonical.geometry.shape,
         crop=crop,
-        shape=resampled_shape(cropped, spacing, plan.spacing),
+        shape=shape,
     )
     image = canonical.array[trail.box]
     mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None

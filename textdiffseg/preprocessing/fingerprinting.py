@@ -4,7 +4,7 @@ A case that cannot be used gives one line a fault, and all broken cases are repo
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +20,10 @@ from textdiffseg.execution import run_cases
 from textdiffseg.imaging.volume import Volume, to_canonical
 from textdiffseg.preprocessing.case import nonzero_box, number_labels
 
-METHOD = 1  # raised when a fingerprint changes its meaning
+METHOD = 2  # raised when a fingerprint changes its meaning
 SAMPLES = 500  # foreground voxels a case and channel
 _MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
+_PIECES = 8  # of that size, in which a structure too fine for the thinning is measured in full
 
 
 def fingerprint_dataset(
@@ -35,8 +36,8 @@ def fingerprint_dataset(
     """Fingerprint all training cases.
 
     With `path`, the fingerprint is written there, however far it came when the work ends early, and cases that
-    are there already and whose files and labels are unchanged are not measured again. Raises `UserError` with the
-    faults of all broken cases.
+    are there already and whose files and labels are unchanged are not measured again; those that it did not come to
+    stay. Raises `UserError` with the faults of all broken cases.
     """
     known = {case.case: case for case in _known_cases(path)}
     function = partial(_fingerprint_known, labels=dataset.labels, channels=dataset.channels)
@@ -47,8 +48,10 @@ def fingerprint_dataset(
         for case in progress(run_cases(function, items, names, workers, scheduler)):
             cases.append(case)
     finally:
+        done = {case.case for case in cases}
+        kept = [known[name] for name in names if name in known and name not in done]
         if path is not None and cases:
-            Fingerprint(dataset=dataset.name, cases=tuple(cases)).write(path)
+            Fingerprint(dataset=dataset.name, cases=(*cases, *kept)).write(path)
     return Fingerprint(dataset=dataset.name, cases=tuple(cases))
 
 
@@ -182,12 +185,31 @@ def _foreground_samples(image: np.ndarray, numbers: np.ndarray, case: str) -> tu
 def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
     """Twice the 90th percentile of the distance to the surface, in mm.
 
-    Distances are taken between voxel centres, so half a voxel less than to the next voxel outside.
+    Distances are taken between voxel centres, so half a voxel less than to the next voxel outside. On a thinned mask
+    nothing is thinner than a step, so what is not much thicker there is measured in full.
     """
     steps = [max(1, round(size / _MEASURED)) for size in mask.shape]
-    thinned = mask[tuple(slice(step // 2, None, step) for step in steps)]
-    if not thinned.any():
-        steps, thinned = [1, 1, 1], mask
     sampling = [step * length for step, length in zip(steps, spacing, strict=True)]
-    distance = ndimage.distance_transform_edt(np.pad(thinned, 1), sampling=sampling)[1:-1, 1:-1, 1:-1][thinned]
-    return float(2 * np.percentile(distance, 90) - min(sampling))
+    depths = _depths(mask[tuple(slice(step // 2, None, step) for step in steps)], sampling)
+    if len(depths) == 0 or (max(steps) > 1 and 2 * np.percentile(depths, 90) < 4 * max(sampling)):
+        sampling = spacing
+        depths = np.concatenate([_depths(piece, spacing, core) for piece, core in _pieces(mask)])
+    return float(2 * np.percentile(depths, 90) - min(sampling))
+
+
+def _depths(mask: np.ndarray, sampling: Sequence[float], core: tuple[slice, ...] = ()) -> np.ndarray:
+    """Distances to the surface, of the mask's voxels in `core`; nothing beyond the array belongs to it."""
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=sampling)[1:-1, 1:-1, 1:-1]
+    return distance[core][mask[core]]
+
+
+def _pieces(mask: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[slice, ...]]]:
+    """Cubes about voxels spread over a mask, and the middle of each, where no cut through the mask is felt."""
+    places = np.flatnonzero(mask)
+    for place in places[np.linspace(0, len(places) - 1, _PIECES).astype(int)]:
+        centre = np.unravel_index(place, mask.shape)
+        low = [max(0, at - _MEASURED // 2) for at in centre]
+        piece = mask[tuple(slice(first, at + _MEASURED // 2) for first, at in zip(low, centre, strict=True))]
+        reach = _MEASURED // 4
+        core = (slice(max(0, at - first - reach), at - first + reach) for first, at in zip(low, centre, strict=True))
+        yield piece, tuple(core)

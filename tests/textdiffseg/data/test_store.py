@@ -7,7 +7,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.data import store
-from textdiffseg.data.store import CaseRecord, is_complete, list_cases, open_case, remove_case, save_case
+from textdiffseg.data.store import CaseRecord, check_cases, is_complete, list_cases, open_case, remove_case, save_case
 from textdiffseg.preprocessing.case import Trail
 
 
@@ -113,3 +113,16 @@ def test_damage_and_absence_are_told(tmp_path, parts):
     (tmp_path / "cases" / "a.b.image.b2nd").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"a\.b cannot be opened .*tds_plan_and_preprocess"):
         open_case(tmp_path, "a.b")
+
+
+def test_cases_of_another_plan_and_broken_ones_are_told_together(stored, make_plan, tmp_path):
+    folder, cases = stored
+    check_cases(folder, cases, make_plan())
+    one, two = {"name": "front", "value": 1}, {"name": "MRI", "scheme": "zscore"}
+    for changes, field in (({"labels": [one]}, "labels"), ({"channels": [two, two]}, "channels")):
+        with pytest.raises(UserError, match=f"with other {field}\\.") as error:
+            check_cases(folder, cases, make_plan(**changes))
+        assert len(error.value.lines) >= 4
+    with pytest.raises(UserError, match="with other spacing") as error:
+        check_cases(folder, [*cases, "ghost"], make_plan(spacing=(2, 1, 1)))
+    assert len(error.value.lines) == len(cases) + 1

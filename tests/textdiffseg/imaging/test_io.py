@@ -87,6 +87,21 @@ def test_non_finite_voxels_are_counted(tmp_path, array, geometry, ending, kind):
         read_volume((path,))
 
 
+def test_the_last_of_an_odd_number_of_voxels_is_looked_at(tmp_path):
+    array = np.zeros((3, 3, 3), np.float32)
+    array[-1, -1, -1] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "odd.nii"))
+    with pytest.raises(UserError, match="1 voxels are NaN"):
+        read_volume((tmp_path / "odd.nii",))
+
+
+def test_two_files_of_one_name_are_not_taken_for_one(tmp_path, array, geometry):
+    for name in ("a.nii.gz", "a.nrrd"):
+        write_volume(tmp_path / name, array, geometry)
+    with pytest.raises(UserError, match=r"a\.nii\.gz and .*a\.nrrd"):
+        list_scans(tmp_path)
+
+
 def test_channels_are_joined_on_one_grid(tmp_path, array, geometry):
     other = Geometry(geometry.shape, geometry.affine * 1.1)
     for name, value, place in (("a", array, geometry), ("b", array + 1, geometry), ("c", array, other)):

@@ -115,7 +115,7 @@ def test_a_bad_scan_does_not_stop_the_others(job, scan, make_scan):
     assert len(outcome.failures) == 2
     assert "b_0000.nii.gz" in outcome.failures[0]
     assert "found 2 channels, the model expects 1 (MRI)" in outcome.failures[1]
-    assert not list(job().out.glob("[bd].nii.gz"))
+    assert not list(job().out.glob("[bd].*"))
 
 
 def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan):

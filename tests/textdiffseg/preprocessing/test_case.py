@@ -147,6 +147,12 @@ def test_the_wrong_number_of_channels_is_refused():
         preprocess_image(volume, make_plan(channels=2))
 
 
+def test_a_spacing_that_makes_a_monstrous_grid_is_refused_before_it_is_made():
+    volume, _ = scene()
+    with pytest.raises(UserError, match="Mend the spacing"):
+        preprocess_image(volume, make_plan(spacing=(1e-3, 1e-3, 1e-3)))
+
+
 def test_the_trail_survives_json():
     volume, _ = scene(*TURNS[2])
     _, trail = preprocess_image(volume, make_plan())

@@ -86,6 +86,32 @@ def test_what_was_measured_before_a_fault_is_kept(tiny_raw, tmp_path):
     assert [case.case for case in kept.cases] == ["tiny_00", "tiny_02", "tiny_03"]
 
 
+def test_work_that_ends_early_keeps_what_an_earlier_run_measured(tiny_raw, tmp_path):
+    dataset, path = read_dataset(tiny_raw), tmp_path / "fingerprint.json"
+    whole = fingerprint_dataset(dataset, 0, path)
+
+    def interrupted(cases):
+        yield next(iter(cases))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fingerprint_dataset(dataset, 0, path, progress=interrupted)
+    assert Fingerprint.read(path) == whole
+
+
+def test_thin_structures_in_large_boxes_are_measured_as_thin():
+    numbers = np.zeros((400, 400, 400), np.int16)
+    along = np.arange(398)
+    for d, h, w in np.ndindex(2, 2, 2):
+        numbers[along + d, along + h, along + w] = 1  # a diagonal vessel
+        numbers[along + d, along[::-1] + h, along + w] = 1
+    (label,) = measure_labels(numbers, (1.0, 1.0, 1.0))
+    assert label.thickness_mm <= 2
+    numbers[100:300, 100:300, 100:300] = 1
+    (label,) = measure_labels(numbers, (1.0, 1.0, 1.0))
+    assert label.thickness_mm > 80
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_broken_case_is_named_at_once(write_raw, tmp_path, workers):
     raw = write_raw(tmp_path, cases=8)
