@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = -1
-
 
 def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Cross-entropy + (1 - Dice), as nnU-Net weighs them (1 : 1).

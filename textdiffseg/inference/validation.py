@@ -27,7 +27,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 
 TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
-MOST_CASES = 8
+MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take; scans too large for it are tried once, plainly
 Progress = Callable[[int, int], None]  # told (done, of)
 
 
@@ -86,10 +86,15 @@ def choose_sampling(
     """
     fold_folder = Path(fold_folder)
     plan = Plan.read(fold_folder / "plan.json")
-    chosen = spread(sorted(case_ids), most_cases)
-    cases = [open_case(cases_folder, case_id) for case_id in chosen]
     trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
     model, queries = _model_and_queries(fold_folder, checkpoint, device)
+    cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
+    first = Predictor([model], settings_of(plan, Sampling(mirroring=False)), device)
+    began = time.perf_counter()
+    _predict(first, cases[0], queries)
+    passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
+    affordable = MOST_SECONDS / (passes * (time.perf_counter() - began))
+    cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
     table = []
     for done, (steps, mirroring) in enumerate(trials, start=1):
         settings = settings_of(plan, Sampling(steps=steps, mirroring=mirroring))

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plans.memory import PAINT_WIDTH
 from plans.plan import Stage
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries
 
-PAINT_WIDTH = 8
 PADDED_LOGIT = -1e4
 BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in the data; saves some 30 iterations
 

@@ -3,6 +3,7 @@
 import psutil
 import torch
 
+from plans.memory import BYTES_A_WEIGHT, GB
 from plans.plan import Plan
 from plans.planner import Budget, refit
 from textdiffseg.diffusion.schedule import Schedule
@@ -10,9 +11,6 @@ from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training.precision import autocast
 from textdiffseg.training.step import draw_for, losses
-
-BYTES_A_WEIGHT = 20  # weight, gradient, two moments, moving average, all float32
-GB = 1e9
 
 
 def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:

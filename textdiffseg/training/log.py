@@ -40,10 +40,11 @@ def write_log(path: Path, epochs: list[EpochLog]) -> None:
 
 def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
     """Losses, validation Dice and learning rate over the epochs, as one picture."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     x = [epoch.epoch + 1 for epoch in epochs]
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure = Figure(figsize=(15, 5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
     for name in epochs[-1].losses:
         left.plot(x, [epoch.losses.get(name) for epoch in epochs], label=name)
     left.set(title="training losses", xlabel="epoch", ylabel="mean over the epoch", yscale="log")
@@ -64,4 +65,3 @@ def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", dpi=90)
     temporary.replace(path)
-    plt.close(figure)
