@@ -109,6 +109,15 @@ def refuse_single_slices(fingerprint: Fingerprint) -> None:
         )
 
 
+def refuse_empty_labels(fingerprint: Fingerprint) -> None:
+    """`UserError` where no case holds any label: there is nothing to learn."""
+    if not any(label.voxels for case in fingerprint.cases for label in case.labels):
+        raise UserError(
+            f"{fingerprint.dataset}: every label file is empty: expected voxels of at least one label. Check that the "
+            "files of labelsTr belong to the images and hold the values of dataset.json."
+        )
+
+
 def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Voxels, batch: int) -> MemoryPlan:
     """All estimates of a plan, in GB."""
     cases = fingerprint.cases

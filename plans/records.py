@@ -54,13 +54,13 @@ class Record(BaseModel):
         write_atomically(path, self.model_dump_json(indent=1) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` through a temporary name in the same folder and a rename."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write text or bytes to `path` through a temporary name in the same folder and a rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # not the temporary name; a full disk gives none at all

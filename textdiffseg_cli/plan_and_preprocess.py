@@ -66,7 +66,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
     from plans.dataset import read_dataset
     from plans.folders import find_dataset
     from plans.plan import TextPlan, plan_file
-    from plans.planner import make_plan, refuse_single_slices
+    from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
     from textdiffseg.data import preparing
     from textdiffseg.preprocessing import fingerprinting
 
@@ -91,6 +91,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             _bar("Fingerprint", len(dataset.cases)),
         )
         refuse_single_slices(fingerprint)
+        refuse_empty_labels(fingerprint)
         text = TextPlan(encoder=args.text_encoder, width=_width(args.text_encoder, bank))
         plan = make_plan(
             dataset.name,
@@ -219,4 +220,5 @@ def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
     more = [] if plan.preset == "default" else ["--preset", plan.preset]
     root = folder.parent.parent
     more += [] if root == Path() else ["--root", str(root)]
-    print(f"Plan: {folder / plan_file(plan.preset)}. Next: {shlex.join(['tds_train', plan.dataset, '0', *more])}")
+    fold = "0" if splits.folds else "all"
+    print(f"Plan: {folder / plan_file(plan.preset)}. Next: {shlex.join(['tds_train', plan.dataset, fold, *more])}")

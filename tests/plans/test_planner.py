@@ -202,3 +202,9 @@ def test_refit_always_gives_something_smaller_until_nothing_is_left(make_fingerp
             plan = refit(plan, gpu_budget())
             sizes.append(plan.batch * prod(plan.patch))
     assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_a_plan_whose_patch_shrinks_to_one_voxel_is_refused(make_fingerprint):
+    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget())
+    with pytest.raises(UserError, match="leaves one voxel"):
+        Plan.parse(plan.model_dump() | {"patch": plan.total_stride}, "plan.json")

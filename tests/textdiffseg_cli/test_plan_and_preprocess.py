@@ -144,3 +144,14 @@ def test_real_cases(shared_data, tmp_path, name):
         assert stored.image.shape[1:] == stored.labels.shape
         assert plan.spacing == pytest.approx(stored.record.trail.geometry.spacing, rel=0.01)
         assert stored.record.present
+
+
+def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):
+    import SimpleITK as sitk
+
+    raw = write_raw(tmp_path, cases=2)
+    for path in (raw / "labelsTr").iterdir():
+        sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
+    assert main(["901", "--root", str(tmp_path), "--workers", "0"]) == 2
+    assert "every label file is empty" in capsys.readouterr().err
+    assert not (tmp_path / "preprocessed" / raw.name / "plan.json").exists()

@@ -16,7 +16,7 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.plan import Plan
-from plans.records import Record, Voxels
+from plans.records import Record, Voxels, write_atomically
 from textdiffseg.preprocessing.case import Trail, resampled_shape
 
 STORE_VERSION = 1
@@ -177,12 +177,4 @@ def _write(path: Path, array: np.ndarray) -> None:
         codec=blosc2.Codec.LZ4HC, clevel=1, filters=[blosc2.Filter.SHUFFLE], typesize=array.itemsize, nthreads=1
     )
     stored = blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, blocks=blocks, cparams=codec)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(stored.to_cframe())
-        temporary.replace(path)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, stored.to_cframe())

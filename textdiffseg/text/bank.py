@@ -6,18 +6,18 @@ the same space. One safetensors file holds everything, with the words as JSON in
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from plans.errors import UserError
 from plans.prompts import Prompts
+from plans.records import write_atomically
 from textdiffseg.queries import Queries
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
 from textdiffseg.text.words import Words
@@ -124,14 +124,8 @@ class TextBank:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, under a temporary name first."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            save_file(self._tensors(), temporary, metadata={"words": self.words.model_dump_json()})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # serialised here, as safetensors' own writer does not say where the disk is full
+        write_atomically(path, serialise(self._tensors(), metadata={"words": self.words.model_dump_json()}))
 
     @classmethod
     def load(cls, path: Path) -> "TextBank":

@@ -2,18 +2,17 @@
 resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothing is pickled.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.records import Record
+from plans.records import Record, write_atomically
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.weights import EMA, checkpoint_path, read_tensors
 
@@ -128,10 +127,6 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(plain, temporary, metadata={"progress": progress.model_dump_json()})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # serialised here, as safetensors' own writer does not say where the disk is full
+    write_atomically(path, serialise(plain, metadata={"progress": progress.model_dump_json()}))

@@ -1,5 +1,6 @@
 """`log.jsonl`, one line an epoch, and `progress.png`, drawn from it."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -62,6 +63,6 @@ def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
         if 0 < len(axes.get_legend_handles_labels()[1]) <= LEGEND_LINES:
             axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
     figure.suptitle(title)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", dpi=90)
-    temporary.replace(path)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=90)
+    write_atomically(path, picture.getvalue())

@@ -1,3 +1,4 @@
+import errno
 import json
 
 import pytest
@@ -111,6 +112,17 @@ def test_missing_damaged_and_foreign_files_are_refused(bank, tmp_path):
     save_file({"weight": torch.zeros(1)}, path)
     with pytest.raises(UserError, match="no readable text bank"):
         TextBank.load(path)
+
+
+def test_a_full_disk_names_the_bank_and_leaves_nothing(bank, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(OSError, match="No space") as error:
+        bank.save(tmp_path / "bank.safetensors")
+    assert error.value.filename == str(tmp_path / "bank.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_labels_and_phrasings_are_found_whatever_their_spelling(bank):
