@@ -34,7 +34,8 @@ def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
     bank = (folder / "text_bank.safetensors").stat().st_mtime_ns
     assert run(tmp_path, "Tiny", "--preset", "unet") == 0
     assert "0 made, 4 unchanged" in capsys.readouterr().out
-    assert Plan.read(folder / "plan.json").diffusion is None
+    assert Plan.read(folder / "plan_unet.json").diffusion is None
+    assert Plan.read(folder / "plan.json") == plan
     assert (folder / "text_bank.safetensors").stat().st_mtime_ns == bank
 
 
@@ -152,6 +153,6 @@ def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):
     raw = write_raw(tmp_path, cases=2)
     for path in (raw / "labelsTr").iterdir():
         sitk.WriteImage(sitk.ReadImage(str(path)) * 0, str(path))
-    assert main(["901", "--root", str(tmp_path), "--workers", "0"]) == 2
+    assert plan_and_preprocess.main(["901", "--root", str(tmp_path), "--workers", "0"]) == 2
     assert "every label file is empty" in capsys.readouterr().err
     assert not (tmp_path / "preprocessed" / raw.name / "plan.json").exists()
