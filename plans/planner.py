@@ -45,7 +45,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = Facts(
         cases=len(fingerprint.cases),
-        thickness=fingerprint.thickness_mm(10),
+        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
         spacing=spacing,
         median_shape=fingerprint.median_shape_at(spacing),
         channels=len(channels),

@@ -152,10 +152,11 @@ def pad_to(size: Voxels, stride: Voxels) -> Voxels:
     return tuple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
 
-def latent_level(thickness: dict[int, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
+def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
     """The stage of the latent grid: the coarsest that still carries the smallest structure.
 
-    `thickness` is that of each label in mm, the 10th percentile over cases: small structures count, outliers do not.
+    `thickness` is that of each label by name, in mm, the 10th percentile over cases: small structures count, outliers
+    do not.
     A structure must be about one position thick, along every axis that is pooled; beyond stride 4 two positions,
     since one then holds too much shape for its few channels. Strides stay within 2 to 8.
     """
@@ -172,7 +173,7 @@ def latent_level(thickness: dict[int, float], spacing: Millimetres, steps: Ladde
         return level, "no structure was measured, so the coarsest grid up to stride 8"
     label = min(thickness, key=thickness.get)
     reason = (
-        f"in nine of ten cases the thinnest structure, label {label}, is at least {thinnest:.3g} mm "
+        f"in nine of ten cases the thinnest structure, {label}, is at least {thinnest:.3g} mm "
         f"({thinnest / min(spacing):.1f} fine voxels) thick; "
     )
     if level == 1:

@@ -23,7 +23,7 @@ class Facts:
     """What the search for a patch needs to know."""
 
     cases: int
-    thickness: dict[int, float]  # of each label, in mm: the 10th percentile over cases
+    thickness: dict[str, float]  # of each label, by name, in mm: the 10th percentile over cases
     spacing: Millimetres
     median_shape: Voxels
     channels: int
