@@ -35,7 +35,7 @@ def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, 
     else:
         state = run.fresh(progress)
         state.load(folder)
-        report(f"Going on at iteration {progress.iteration} of {progress.total}.")
+        report(f"Going on at iteration {progress.iteration} of {progress.total}, the length fixed at the start.")
     train(run, state)
     return run.plan
 
