@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, choose_device, command, positive_int, run, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def _prepare(args: argparse.Namespace):
     from textdiffseg.inference.prompting import ask
     from textdiffseg.inference.settings import settings_for
 
-    device = _device(args.device)
+    device = choose_device(args.device)
     folder = find_model(args.root, args.dataset, args.model)
     ensemble = load_ensemble(folder, args.folds, args.checkpoint, device)
     scans = find_scans(args.source, len(ensemble.plan.channels))
@@ -108,16 +108,6 @@ def _prepare(args: argparse.Namespace):
     )
     print(f"Model: {folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
     return job, scans
-
-
-def _device(asked: str | None) -> str:
-    import torch
-
-    from plans.errors import UserError
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu.")
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _announce(job, scans) -> None:

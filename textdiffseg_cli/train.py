@@ -2,7 +2,7 @@
 
 import argparse
 
-from textdiffseg_cli.common import add_root, command, positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, choose_device, command, positive_float, positive_int, run, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def _train(args: argparse.Namespace) -> None:
     preset = _preset(args.preset, preprocessed)
     fold = read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(args.fold)
     folder = args.root / "results" / preprocessed.name / preset / f"fold_{args.fold}"
-    device = _device(args.device)
+    device = choose_device(args.device)
     progress = read_progress(folder)
     if (args.resume or args.val) and progress is None:
         raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
@@ -141,16 +141,6 @@ def _preset(wanted: str | None, preprocessed) -> str:
             f"run tds_plan_and_preprocess{again} first."
         )
     return wanted
-
-
-def _device(wanted: str | None) -> str:
-    import torch
-
-    from plans.errors import UserError
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _workers(device: str) -> int:
