@@ -3,6 +3,8 @@
 A child's error comes back with its traceback and the name of the case; users' mistakes of all cases come back together.
 """
 
+import atexit
+import gc
 import multiprocessing
 import os
 import signal
@@ -54,12 +56,12 @@ def run_cases(
 
 
 def one_beside(workers: int | None) -> Executor:
-    """An executor for one thing at a time beside the work over cases, in a process of its own; a thread if `workers`
-    is 0, so that everything stays in this process.
+    """An executor for one thing at a time beside the work over cases, in a process of its own, which need not wait
+    for `warm_up`; a thread if `workers` is 0, so that everything stays in this process.
     """
     if workers == 0:
         return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(1, mp_context=_context(), initializer=_start_worker)
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_beside)
 
 
 def warm_up(*modules: str) -> None:
@@ -137,6 +139,15 @@ def _start_worker() -> None:
     os.environ.update(dict.fromkeys(_THREADS, "1"))  # in time for libraries that are not loaded yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _start_beside() -> None:
+    """A short life that loads big libraries: of the text encoder's 4.8 s, a second went into collecting garbage that
+    is none, and another into taking the libraries apart in the end.
+    """
+    _start_worker()
+    gc.disable()
+    atexit.register(os._exit, 0)
 
 
 def _end_with_parent() -> None:

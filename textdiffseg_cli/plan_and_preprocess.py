@@ -67,13 +67,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
     from plans.folders import find_dataset
     from plans.plan import TextPlan, plan_file
     from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
-    from textdiffseg.data import preparing
-    from textdiffseg.preprocessing import fingerprinting
 
     dataset = read_dataset(find_dataset(args.dataset, args.root))
     folder = args.root / "preprocessed" / dataset.name
     prompts = _prompts(dataset, args.root, folder)
-    splits = _splits(dataset, folder)
     print(f"{dataset.name}: {len(dataset.cases)} training cases, {len(dataset.labels)} labels.")
 
     def workers(bytes_per_case: float) -> int:
@@ -83,6 +80,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         gpu = beside.submit(_gpu_gb)
         names = tuple(label.name for label in dataset.labels)
         bank = beside.submit(_text_bank, names, prompts, args.text_encoder, folder / "text_bank.safetensors")
+        from textdiffseg.data import preparing
+        from textdiffseg.preprocessing import fingerprinting
+
+        splits = _splits(dataset, folder)
         fingerprint = fingerprinting.fingerprint_dataset(
             dataset,
             workers(fingerprinting.bytes_per_case(dataset)),
