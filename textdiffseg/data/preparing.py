@@ -11,13 +11,12 @@ import numpy as np
 from plans.dataset import Case, Dataset
 from plans.fingerprint import Fingerprint
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, is_complete, list_cases, remove_case, save_case
+from textdiffseg.data.store import CaseRecord, is_complete, list_cases, preprocessing_settings, remove_case, save_case
 from textdiffseg.execution import run_cases
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
 
 METHOD = 1  # raised when preprocessing changes what it stores
-_READ_BY_PREPROCESSING = {"channels", "labels", "spacing", "crop_to_nonzero"}
 
 
 def preprocess_dataset(
@@ -50,6 +49,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     record = CaseRecord(
         case=case.id,
         hash=expected,
+        settings=preprocessing_settings(plan),
         shape=trail.shape,
         present=tuple(int(number) for number in np.flatnonzero(np.bincount(labels.ravel())) if number > 0),
         annotated=tuple(range(1, len(plan.labels) + 1)),
@@ -70,6 +70,5 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
 
 def case_hash(case: Case, plan: Plan) -> str:
     """A hash of the case's files, of its group, and of the fields of the plan that preprocessing reads."""
-    fields = plan.model_dump_json(include=_READ_BY_PREPROCESSING)
-    text = f"{METHOD} {fields} {case.group} {content_hash((*case.images, case.label))}"
+    text = f"{METHOD} {preprocessing_settings(plan)} {case.group} {content_hash((*case.images, case.label))}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -5,6 +5,8 @@
 A case without its JSON record is not there.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ import numpy as np
 from plans.errors import UserError
 from plans.plan import Plan
 from plans.records import Record, Voxels, write_atomically
-from textdiffseg.preprocessing.case import Trail, resampled_shape
+from textdiffseg.preprocessing.case import Trail
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
+_SETTINGS = {"channels", "labels", "spacing", "crop_to_nonzero"}
 _PARTS = ("image", "labels", "original", "foreground")
 _LARGEST = float(np.finfo(np.float16).max)  # raw intensities (scheme "none") may lie beyond
 _CHUNK, _BLOCK = 128, 32  # voxels a side; a block is what one read decompresses
@@ -29,9 +32,10 @@ _CHUNK, _BLOCK = 128, 32  # voxels a side; a block is what one read decompresses
 class CaseRecord(Record):
     """What is known of a stored case without opening its arrays."""
 
-    version: Literal[1] = STORE_VERSION
+    version: Literal[2] = STORE_VERSION
     case: str
-    hash: str  # of the input files and of the fields of the plan that preprocessing reads
+    hash: str  # of the input files, the group and the settings
+    settings: dict[str, str]  # a hash of each field of the plan that preprocessing reads (`preprocessing_settings`)
     shape: Voxels  # on the plan's grid
     present: tuple[int, ...]  # label numbers that have voxels on the plan's grid
     annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
@@ -112,6 +116,15 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
     return record.hash == expected_hash and all(_path(cases, case, part).is_file() for part in _PARTS)
 
 
+def preprocessing_settings(plan: Plan) -> dict[str, str]:
+    """A hash of each field of the plan that decides what is stored, by the field's name."""
+    fields = plan.model_dump(mode="json", include=_SETTINGS)
+    return {
+        name: hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
+        for name, value in sorted(fields.items())
+    }
+
+
 def list_cases(folder: Path) -> tuple[str, ...]:
     """The ids of the cases stored whole below `folder`/cases, sorted."""
     return tuple(sorted(path.name.removesuffix(".json") for path in (Path(folder) / "cases").glob("[!.]*.json")))
@@ -142,14 +155,8 @@ def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
 
 
 def _misfits(case: StoredCase, plan: Plan) -> list[str]:
-    trail = case.record.trail
-    spacing = tuple(trail.geometry.spacing[axis] for axis in trail.permutation)
-    compared = {
-        "channels": len(case.image) == len(plan.channels),
-        "labels": max((*case.record.present, *case.record.annotated), default=0) <= len(plan.labels),
-        "spacing": resampled_shape(trail.cropped_shape, spacing, plan.spacing) == case.record.shape,
-    }
-    fields = ", ".join(field for field, same in compared.items() if not same)
+    wanted = preprocessing_settings(plan)
+    fields = ", ".join(field for field, value in wanted.items() if case.record.settings.get(field) != value)
     if not fields:
         return []
     return [

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, save_case
+from textdiffseg.data.store import CaseRecord, preprocessing_settings, save_case
 from textdiffseg.preprocessing.case import Trail
 
 
@@ -56,7 +56,10 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
         shape=shape,
     )
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
-    record = CaseRecord(case=case, hash="0", shape=shape, present=present, annotated=annotated, trail=trail)
+    settings = preprocessing_settings(tiny_plan())
+    record = CaseRecord(
+        case=case, hash="0", settings=settings, shape=shape, present=present, annotated=annotated, trail=trail
+    )
     save_case(folder, record, image, labels, labels)
 
 

@@ -25,7 +25,14 @@ def parts() -> tuple[CaseRecord, np.ndarray, np.ndarray, np.ndarray]:
         shape=(30, 40, 50),
     )
     record = CaseRecord(
-        case="a.b", hash="h", shape=(30, 40, 50), present=(1, 2), annotated=(1, 2), group="g", trail=trail
+        case="a.b",
+        hash="h",
+        settings={"spacing": "0"},
+        shape=(30, 40, 50),
+        present=(1, 2),
+        annotated=(1, 2),
+        group="g",
+        trail=trail,
     )
     image = rng.normal(size=(2, 30, 40, 50)).astype(np.float32)
     return record, image, labels, np.pad(labels, [(1, 2), (0, 0), (0, 0)])
@@ -118,8 +125,8 @@ def test_damage_and_absence_are_told(tmp_path, parts):
 def test_cases_of_another_plan_and_broken_ones_are_told_together(stored, make_plan, tmp_path):
     folder, cases = stored
     check_cases(folder, cases, make_plan())
-    one, two = {"name": "front", "value": 1}, {"name": "MRI", "scheme": "zscore"}
-    for changes, field in (({"labels": [one]}, "labels"), ({"channels": [two, two]}, "channels")):
+    one, other = {"name": "front", "value": 1}, {"name": "MRI", "scheme": "rescale_to_0_1"}
+    for changes, field in (({"labels": [one]}, "labels"), ({"channels": [other]}, "channels")):
         with pytest.raises(UserError, match=f"with other {field}\\.") as error:
             check_cases(folder, cases, make_plan(**changes))
         assert len(error.value.lines) >= 4

@@ -24,7 +24,9 @@ def stored(tmp_path, plan, make_geometry):
         labels[2:5, 4:10, 3:9], labels[5:8, 10:16, 8:14] = 1, 2
         image, trail = preprocess_image(volume, plan)
         on_plan = preprocess_labels(labels, trail, plan)
-        record = CaseRecord(case=case, hash="0", shape=trail.shape, present=(1, 2), annotated=(1, 2), trail=trail)
+        record = CaseRecord(
+            case=case, hash="0", settings={}, shape=trail.shape, present=(1, 2), annotated=(1, 2), trail=trail
+        )
         save_case(tmp_path / "preprocessed", record, image, on_plan, labels)
     return tmp_path / "preprocessed"
 

@@ -53,7 +53,7 @@ def preprocessed(request, tmp_path_factory, shapes_plan):
         image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
         image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
         record = CaseRecord(
-            case=case, hash="", shape=image.shape[1:], present=(1, 2), annotated=(1, 2), group=None, trail=trail
+            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=trail
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
