@@ -1,4 +1,7 @@
-"""Where a data set lies under the root, by id (`4`), name (`Hippocampus`), folder name or path."""
+"""Where a data set lies under the root, by id (`4`), name (`Hippocampus`), folder name or path.
+
+Several joined by `+` are trained together (`plans.combined`): `4+101`.
+"""
 
 import os
 import re
@@ -8,6 +11,7 @@ from typing import Literal
 from plans.errors import UserError
 
 Kind = Literal["raw", "preprocessed", "results"]
+_IDS = r"(\d+(?:\+\d+)*)"  # of one data set, or of several trained together
 _DO = {
     "raw": "Put the data set there, or give its path",
     "preprocessed": "Run tds_plan_and_preprocess first",
@@ -18,6 +22,27 @@ _DO = {
 def find_dataset(name_or_path: str, root: Path) -> Path:
     """The raw data set's folder; `UserError` lists what exists."""
     return find_folder(name_or_path, root, "raw")
+
+
+def find_datasets(names_or_path: str, root: Path) -> list[Path]:
+    """The raw folders of one data set, or of several joined by `+`; `UserError` has a line for each not found."""
+    one = Path(names_or_path).expanduser().is_dir() or (Path(root) / "raw" / names_or_path).is_dir()
+    parts = [names_or_path] if one else names_or_path.split("+")
+    found, faults = [], []
+    for part in parts:
+        try:
+            found.append(find_dataset(part, root))
+        except UserError as error:
+            faults += error.lines
+    if faults:
+        raise UserError(*faults)
+    return found
+
+
+def parts_of(folder: str) -> tuple[int | None, str]:
+    """`Dataset004_Hippocampus` -> (4, "Hippocampus"); any other name -> (None, the name)."""
+    match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder)
+    return (int(match[1]), match[2]) if match else (None, folder)
 
 
 def find_folder(name_or_path: str, root: Path, kind: Kind) -> Path:
@@ -52,12 +77,20 @@ def _matches(wanted: str, folders: list[Path]) -> list[Path]:
         return exact
     found = []
     for folder in folders:
-        match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder.name)
-        number, title = (int(match[1]), match[2]) if match else (None, folder.name)
-        by_id = re.fullmatch(r"(?:Dataset|Task)?(\d+)", wanted)
-        if (by_id and number == int(by_id[1])) or title.casefold() == wanted.casefold():
+        match = re.fullmatch(rf"(?:Dataset|Task)?{_IDS}_(.+)", folder.name)
+        numbers, title = (_numbers(match[1]), match[2]) if match else (None, folder.name)
+        by_id = re.fullmatch(rf"(?:Dataset|Task)?{_IDS}", wanted)
+        if (by_id and numbers == _numbers(by_id[1])) or _words(title) == _words(wanted):
             found.append(folder)
     return found
+
+
+def _numbers(ids: str) -> list[int]:
+    return sorted(int(number) for number in ids.split("+"))
+
+
+def _words(title: str) -> list[str]:
+    return sorted(title.casefold().split("+"))
 
 
 def _list(folders: list[Path]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from plans.annotation import Annotation
 from plans.dataset import Dataset, find_dataset, find_folder, read_dataset
 from plans.errors import UserError
+from plans.folders import find_datasets
 
 HEADER = {
     "channel_names": {"0": "MRI"},
@@ -204,6 +205,24 @@ def test_find_folder_in_the_other_trees(tmp_path):
     done.mkdir(parents=True)
     for name in ("4", "Hippocampus", str(raw), str(done)):
         assert find_folder(name, tmp_path, "preprocessed") == done
+
+
+def test_several_data_sets_are_found_together(tmp_path):
+    first = write(tmp_path / "raw/Dataset004_Hippocampus", HEADER)
+    second = write(tmp_path / "raw/Dataset101_Sarcoma", HEADER)
+    own, plus = write(tmp_path / "elsewhere/a+b", HEADER), write(tmp_path / "raw/a+b", HEADER)
+    assert find_datasets("101+Hippocampus", tmp_path) == [second, first]
+    assert (find_datasets(str(own), tmp_path), find_datasets("a+b", tmp_path)) == ([own], [plus])
+    with pytest.raises(UserError) as caught:
+        find_datasets("4+5+6", tmp_path)
+    assert len(caught.value.lines) == 2
+    made = tmp_path / "preprocessed/Dataset004+101_Hippocampus+Sarcoma"
+    made.mkdir(parents=True)
+    for name in ("4+101", "101+004", "Sarcoma+hippocampus", made.name):
+        assert find_folder(name, tmp_path, "preprocessed") == made
+    for name in ("4", "4+5", "Sarcoma"):
+        with pytest.raises(UserError):
+            find_folder(name, tmp_path, "preprocessed")
 
 
 def test_an_ambiguous_name_is_refused(tmp_path):
