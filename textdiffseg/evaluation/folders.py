@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
 from plans.header import FILE_ENDINGS, Header, labels_of
+from plans.prompts import normalise
+from plans.records import Record
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
@@ -132,19 +135,46 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
             f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
             f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."
         )
+    prediction, reference = _by_name(predicted.array[0], predicted_path, annotation.values), expected.array[0]
     faults = []
     known, ignore = {0, *annotation.values.values()}, annotation.ignore
-    for path, volume, allowed in (
-        (predicted_path, predicted, known),
-        (expected_path, expected, known | ({ignore} - {None})),
+    for path, array, allowed in (
+        (predicted_path, prediction, known),
+        (expected_path, reference, known | ({ignore} - {None})),
     ):
-        if unknown := sorted(set(np.unique(volume.array).tolist()) - allowed):
+        if unknown := sorted(set(np.unique(array).tolist()) - allowed):
             named = ", ".join(str(value) for value in sorted(allowed))
             faults.append(f"{path} has label values {unknown}, dataset.json names {named}.")
     if faults:
         raise UserError(*faults)
-    reference = expected.array[0]
     if ignore is not None:
         reference = np.where(reference == ignore, -1, reference.astype(np.int64))
     labels = {annotation.values[name]: name for name in annotation.annotated}
-    return score_case(predicted.array[0], reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
+    return score_case(prediction, reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
+
+
+def _by_name(array: np.ndarray, path: Path, values: Mapping[str, int]) -> np.ndarray:
+    """A prediction with the references' values: a model of several data sets may have given a label another one.
+
+    The manifest that tds_predict writes beside a segmentation names its labels; one that the references do not know
+    becomes background. Without a manifest values mean what they mean in the references.
+    """
+    manifest = path.with_name(f"{_case(path)}.json")
+    if not manifest.is_file():
+        return array
+    written = _Manifest.read(manifest).labels
+    wanted = {normalise(name): value for name, value in values.items()}
+    named = {wanted[normalise(name)] for name in written if normalise(name) in wanted}
+    result = array.astype(np.int32)
+    for name, value in written.items():
+        unnamed = value if value in values.values() and value not in named else 0  # renamed since, or a prompt's words
+        result[array == value] = wanted.get(normalise(name), unnamed)
+    return result
+
+
+class _Manifest(Record):
+    """The part of a prediction's manifest that scoring reads."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation

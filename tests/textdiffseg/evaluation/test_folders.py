@@ -136,6 +136,21 @@ def test_voxels_whose_reference_is_ignored_count_for_neither(pair):
         evaluate_folders(references, references)  # nothing predicts "ignore"
 
 
+def test_labels_are_matched_by_name_where_a_manifest_tells_them(pair):
+    predictions, references = pair
+    given = {"Bright_Cube": 3, "dark cube": 1, "orb": 2}
+    for path in sorted(predictions.iterdir()):
+        rewrite(path, lambda array: np.copyto(array, np.array([0, 3, 1], np.uint8)[array]))
+        rewrite(path, lambda array: np.copyto(array[:1], 2))  # no label of these references
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"labels": given, "other": 1}))
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+    for path in predictions.glob("*.json"):
+        path.write_text(json.dumps({"labels": {"a bright box": 1, "dark cube": 2}}))  # the first was renamed since
+    for path in sorted(references.iterdir()):
+        shutil.copy(path, predictions)
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+
+
 def test_labels_that_a_case_does_not_annotate_are_not_scored(pair):
     references = pair[1]
     rewrite(references / "tiny_01.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
