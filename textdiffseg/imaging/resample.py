@@ -56,7 +56,8 @@ def resample_labels(
     matrices = _matrices(labels.shape, shape, order, order_along, keep_identity=True)
     result = np.zeros(shape, dtype=labels.dtype)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
-    boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).astype(np.int8))]
+    if labels.min(initial=0) < 0:
+        boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
     if not boxes:
         return result
     union = tuple(

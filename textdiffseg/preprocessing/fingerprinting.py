@@ -120,13 +120,15 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
             f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
             f"dataset.json has {known}. Name them there or mend the label."
         )
-    doubtful = {name for name in annotation.values if name not in annotation.annotated or name in annotation.absent}
-    for name in doubtful and sorted(doubtful & {names[number - 1] for number in np.unique(numbers) if number > 0}):
+    for name in annotation.values:
+        if name in annotation.annotated and name not in annotation.absent:
+            continue
         said = "is declared absent" if name in annotation.absent else "is not named as annotated"
-        faults.append(
-            f"case {case.id}: {case.label}: has voxels of {name!r} (value {values[name]}), which {said} in this case. "
-            "Mend dataset.json or the label."
-        )
+        if (numbers == names.index(name) + 1).any():
+            faults.append(
+                f"case {case.id}: {case.label}: has voxels of {name!r} (value {values[name]}), which {said} in this "
+                "case. Mend dataset.json or the label."
+            )
     return numbers
 
 
