@@ -19,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
         """,
     )
     parser.add_argument(
-        "dataset", metavar="DATASET", help="id, name or folder of the data set; 4+101: both, planned so"
+        "dataset", metavar="DATASET", help="id, name or folder of the data set; 4+101: planned together"
     )
     parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
     add_root(parser)
