@@ -11,7 +11,6 @@ from typing import Literal
 from plans.errors import UserError
 
 Kind = Literal["raw", "preprocessed", "results"]
-_IDS = r"(\d+(?:\+\d+)*)"  # of one data set, or of several trained together
 _DO = {
     "raw": "Put the data set there, or give its path",
     "preprocessed": "Run tds_plan_and_preprocess first",
@@ -58,7 +57,7 @@ def find_folder(name_or_path: str, root: Path, kind: Kind) -> Path:
         looks_like_path = len(path.parts) > 1 or path.is_absolute() or name in (".", "..")
         if looks_like_path or (path / "dataset.json").is_file() or kind != "raw":
             return path
-    wanted = path.resolve().name if exists else path.name
+    wanted = path.resolve().name if exists else "+".join(Path(part).name for part in name.split("+"))
     found = _matches(wanted, folders)
     if len(found) == 1:
         return found[0]
@@ -75,22 +74,32 @@ def _matches(wanted: str, folders: list[Path]) -> list[Path]:
     exact = [folder for folder in folders if folder.name == wanted]
     if exact:
         return exact
-    found = []
-    for folder in folders:
-        match = re.fullmatch(rf"(?:Dataset|Task)?{_IDS}_(.+)", folder.name)
-        numbers, title = (_numbers(match[1]), match[2]) if match else (None, folder.name)
-        by_id = re.fullmatch(rf"(?:Dataset|Task)?{_IDS}", wanted)
-        if (by_id and numbers == _numbers(by_id[1])) or _words(title) == _words(wanted):
-            found.append(folder)
-    return found
+    parts = wanted.split("+")
+    return [
+        folder
+        for folder in folders
+        if _named([wanted], [parts_of(folder.name)]) or _named(parts, _members(folder.name))
+    ]
 
 
-def _numbers(ids: str) -> list[int]:
-    return sorted(int(number) for number in ids.split("+"))
+def _members(folder: str) -> list[tuple[int | None, str]]:
+    """`parts_of` of the data sets that a folder's name joins."""
+    match = re.fullmatch(r"Dataset(\d+(?:\+\d+)+)_(.+)", folder)
+    if match:
+        return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
+    return [(None, title) for title in folder.split("+")]
 
 
-def _words(title: str) -> list[str]:
-    return sorted(title.casefold().split("+"))
+def _named(parts: list[str], members: list[tuple[int | None, str]]) -> bool:
+    """Whether the parts, in whatever order, name each member."""
+    return len(parts) == len(members) and all(any(_names(part, member) for part in parts) for member in members)
+
+
+def _names(part: str, member: tuple[int | None, str]) -> bool:
+    number, title = member
+    by_id = re.fullmatch(r"(?:Dataset|Task)?(\d+)", part)
+    same_id = by_id is not None and number == int(by_id[1])
+    return same_id or part.casefold() == title.casefold() or parts_of(part) == member
 
 
 def _list(folders: list[Path]) -> str:

@@ -218,9 +218,9 @@ def test_several_data_sets_are_found_together(tmp_path):
     assert len(caught.value.lines) == 2
     made = tmp_path / "preprocessed/Dataset004+101_Hippocampus+Sarcoma"
     made.mkdir(parents=True)
-    for name in ("4+101", "101+004", "Sarcoma+hippocampus", made.name):
+    for name in ("4+101", "101+004", "Sarcoma+hippocampus", "Sarcoma+4", f"{first}+{second}", made.name):
         assert find_folder(name, tmp_path, "preprocessed") == made
-    for name in ("4", "4+5", "Sarcoma"):
+    for name in ("4", "4+5", "4+4", "Sarcoma", "4+101+Sarcoma"):
         with pytest.raises(UserError):
             find_folder(name, tmp_path, "preprocessed")
 

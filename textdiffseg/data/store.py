@@ -58,9 +58,10 @@ class StoredCase:
     def centres(self, foreground: bool) -> np.ndarray:
         """Rows of `foreground` on one of which a patch is centred; none where it may lie anywhere.
 
-        A patch that need not hold foreground must still hold a known voxel where some are ignored (nnU-Net's rule).
+        A patch without foreground must still hold a known voxel where some are ignored (nnU-Net's rule).
         """
-        return self.foreground[(self.foreground[:, 0] > 0) == foreground]
+        held = self.foreground[:, 0] > 0
+        return self.foreground[held if foreground and held.any() else ~held]
 
     def original_labels(self) -> np.ndarray:
         """Label numbers (D, H, W) on the file's own grid."""
