@@ -5,9 +5,10 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
+from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
 from plans.folders import find_dataset, find_folder
-from plans.header import Header, channels_of, file_ending_of, labels_of
+from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
 from plans.plan import LabelPlan
 from plans.records import Record
 
@@ -21,6 +22,7 @@ class Case(Record):
     images: tuple[Path, ...] = Field(min_length=1)  # one a channel
     label: Path | None = None
     group: str | None = None  # cases of one group are never split between training and validation
+    annotation: Annotation | None = None  # of every training case
 
 
 class Dataset(Record):
@@ -49,9 +51,9 @@ def read_dataset(folder: Path) -> Dataset:
         raise UserError(f"{path} does not exist; the folder holds {inside}. Write one as nnU-Net's ({fields}).")
     header, source, faults = Header.read(path), str(path), []
     channels = channels_of(header, source, faults)
-    labels = labels_of(header, source, faults)
+    table = labels_of(header, source, faults)
     ending = file_ending_of(header, _names(folder / "imagesTr"), source, faults)
-    cases = () if faults else _training_cases(folder, header, channels, ending, faults)
+    cases = () if faults else _training_cases(folder, header, channels, table, ending, faults)
     if faults:
         raise UserError(*faults)
     name = folder.resolve().name
@@ -60,7 +62,7 @@ def read_dataset(folder: Path) -> Dataset:
         name=name,
         title=header.name or name.partition("_")[2] or name,
         channels=channels,
-        labels=labels,
+        labels=table.labels,
         file_ending=ending,
         cases=cases,
         test_cases=_test_cases(folder, channels, ending),
@@ -68,7 +70,9 @@ def read_dataset(folder: Path) -> Dataset:
     )
 
 
-def _training_cases(folder, header: Header, channels, ending: str, faults: list[str]) -> tuple[Case, ...]:
+def _training_cases(
+    folder, header: Header, channels, table: LabelTable, ending: str, faults: list[str]
+) -> tuple[Case, ...]:
     images, labels = folder / "imagesTr", folder / "labelsTr"
     groups = {case: str(group) for case, group in (header.group or {}).items()}
     if header.dataset is not None:
@@ -88,8 +92,10 @@ def _training_cases(folder, header: Header, channels, ending: str, faults: list[
     for case, (paths, label) in files.items():
         faults += _case_faults(case, paths, label, channels)
     faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
+    held_out = {case.id for case in _test_cases(folder, channels, ending)} - set(files)
+    annotations = annotations_of(header, table, tuple(files), held_out, str(folder / "dataset.json"), faults)
     return tuple(
-        Case(id=case, images=paths, label=label, group=groups.get(case))
+        Case(id=case, images=paths, label=label, group=groups.get(case), annotation=annotations[case])
         for case, (paths, label) in sorted(files.items())
     )
 

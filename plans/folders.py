@@ -1,4 +1,7 @@
-"""Where a data set lies under the root, by id (`4`), name (`Hippocampus`), folder name or path."""
+"""Where a data set lies under the root, by id (`4`), name (`Hippocampus`), folder name or path.
+
+Several joined by `+` are trained together (`plans.combined`): `4+101`.
+"""
 
 import os
 import re
@@ -20,6 +23,27 @@ def find_dataset(name_or_path: str, root: Path) -> Path:
     return find_folder(name_or_path, root, "raw")
 
 
+def find_datasets(names_or_path: str, root: Path) -> list[Path]:
+    """The raw folders of one data set, or of several joined by `+`; `UserError` has a line for each not found."""
+    one = Path(names_or_path).expanduser().is_dir() or (Path(root) / "raw" / names_or_path).is_dir()
+    parts = [names_or_path] if one else names_or_path.split("+")
+    found, faults = [], []
+    for part in parts:
+        try:
+            found.append(find_dataset(part, root))
+        except UserError as error:
+            faults += error.lines
+    if faults:
+        raise UserError(*faults)
+    return found
+
+
+def parts_of(folder: str) -> tuple[int | None, str]:
+    """`Dataset004_Hippocampus` -> (4, "Hippocampus"); any other name -> (None, the name)."""
+    match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder)
+    return (int(match[1]), match[2]) if match else (None, folder)
+
+
 def find_folder(name_or_path: str, root: Path, kind: Kind) -> Path:
     """The data set's folder in one of the three trees under `root`; `UserError` lists what exists.
 
@@ -33,7 +57,7 @@ def find_folder(name_or_path: str, root: Path, kind: Kind) -> Path:
         looks_like_path = len(path.parts) > 1 or path.is_absolute() or name in (".", "..")
         if looks_like_path or (path / "dataset.json").is_file() or kind != "raw":
             return path
-    wanted = path.resolve().name if exists else path.name
+    wanted = path.resolve().name if exists else "+".join(Path(part).name for part in name.split("+"))
     found = _matches(wanted, folders)
     if len(found) == 1:
         return found[0]
@@ -50,14 +74,32 @@ def _matches(wanted: str, folders: list[Path]) -> list[Path]:
     exact = [folder for folder in folders if folder.name == wanted]
     if exact:
         return exact
-    found = []
-    for folder in folders:
-        match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder.name)
-        number, title = (int(match[1]), match[2]) if match else (None, folder.name)
-        by_id = re.fullmatch(r"(?:Dataset|Task)?(\d+)", wanted)
-        if (by_id and number == int(by_id[1])) or title.casefold() == wanted.casefold():
-            found.append(folder)
-    return found
+    parts = wanted.split("+")
+    return [
+        folder
+        for folder in folders
+        if _named([wanted], [parts_of(folder.name)]) or _named(parts, _members(folder.name))
+    ]
+
+
+def _members(folder: str) -> list[tuple[int | None, str]]:
+    """`parts_of` of the data sets that a folder's name joins."""
+    match = re.fullmatch(r"Dataset(\d+(?:\+\d+)+)_(.+)", folder)
+    if match:
+        return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
+    return [(None, title) for title in folder.split("+")]
+
+
+def _named(parts: list[str], members: list[tuple[int | None, str]]) -> bool:
+    """Whether the parts, in whatever order, name each member."""
+    return len(parts) == len(members) and all(any(_names(part, member) for part in parts) for member in members)
+
+
+def _names(part: str, member: tuple[int | None, str]) -> bool:
+    number, title = member
+    by_id = re.fullmatch(r"(?:Dataset|Task)?(\d+)", part)
+    same_id = by_id is not None and number == int(by_id[1])
+    return same_id or part.casefold() == title.casefold() or parts_of(part) == member
 
 
 def _list(folders: list[Path]) -> str:

@@ -4,6 +4,7 @@ Read are nnU-Net's format (versions 2 and 1) and the Medical Segmentation Decath
 """
 
 import re
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,6 +14,7 @@ from plans.plan import LabelPlan
 from plans.records import Record
 
 LARGEST = 2**31 - 1  # label value that a file of any format holds
+IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
@@ -30,7 +32,8 @@ class Header(Record):
     training: list[dict[str, str]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
-    annotated: Any = None
+    annotated: Any = None  # labels that were looked for, of all cases or by case (`plans.annotation`)
+    absent: Any = None  # labels that were not looked for but are known to be absent, likewise
     regions_class_order: Any = None
 
 
@@ -47,27 +50,31 @@ def channels_of(header: Header, source: str, faults: list[str]) -> tuple[str, ..
     return tuple(named[str(number)] for number in range(len(named)))
 
 
-def labels_of(header: Header, source: str, faults: list[str]) -> tuple[LabelPlan, ...]:
-    """The foreground labels in the order of their values."""
+@dataclass(frozen=True)
+class LabelTable:
+    """What the values of a data set's label files mean."""
+
+    labels: tuple[LabelPlan, ...] = ()  # foreground, in the order of their values
+    ignore: int | None = None  # nnU-Net's ignore label: voxels that nobody labelled
+
+
+def labels_of(header: Header, source: str, faults: list[str]) -> LabelTable:
+    """The foreground labels, and the value of the label called `ignore` if there is one."""
     named = _by_name(header.labels, source, faults)
     if header.regions_class_order is not None:
         faults.append(f"{source}: regions_class_order: overlapping regions are not supported yet. Remove it.")
-    if header.annotated is not None:
-        faults.append(f"{source}: annotated: partly annotated cases are not supported yet. Remove the field.")
     values: dict[str, int] = {}
     for name, value in named.items():
         field = f"{source}: labels.{name}"
         if isinstance(value, list):
             faults.append(f"{field}: regions (a list of values) are not supported yet. Use one value.")
-        elif name.casefold() == "ignore":
-            faults.append(f"{field}: an ignore label is not supported yet. Remove it here and from the label files.")
         elif isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
         elif float(value) > LARGEST:
             faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
         else:
             values[name] = int(float(value))
-    return () if faults else _distinct(values, source, faults)
+    return LabelTable() if faults else _distinct(values, source, faults)
 
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
@@ -80,8 +87,8 @@ def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str
     return named
 
 
-def _distinct(values: dict[str, int], source: str, faults: list[str]) -> tuple[LabelPlan, ...]:
-    if 0 not in values.values():
+def _distinct(values: dict[str, int], source: str, faults: list[str]) -> LabelTable:
+    if 0 not in {value for name, value in values.items() if name.casefold() != IGNORE}:
         faults.append(f'{source}: labels: no background. Add "background": 0.')
     owners: dict[int, list[str]] = {}
     for name, value in values.items():
@@ -89,9 +96,14 @@ def _distinct(values: dict[str, int], source: str, faults: list[str]) -> tuple[L
     for value, names in owners.items():
         if len(names) > 1:
             faults.append(f"{source}: labels: {', '.join(names)} share the value {value}. Give each its own.")
-    if set(owners) <= {0}:
+    ignored = [name for name in values if name.casefold() == IGNORE]
+    if len(ignored) > 1:
+        faults.append(f"{source}: labels: {', '.join(ignored)} all mean voxels to ignore. Keep one of them.")
+    ignore = values[ignored[0]] if ignored else None
+    if set(owners) <= {0, ignore}:
         faults.append(f"{source}: labels: no structure is named beside background. Name at least one.")
-    return tuple(LabelPlan(name=owners[value][0], value=value) for value in sorted(owners) if value != 0)
+    foreground = sorted(set(owners) - {0, ignore})
+    return LabelTable(tuple(LabelPlan(name=owners[value][0], value=value) for value in foreground), ignore)
 
 
 def file_ending_of(header: Header, names: list[str], source: str, faults: list[str]) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from plans.plan import Plan
+from textdiffseg.data.store import list_cases, open_case
 from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
 DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
@@ -104,3 +106,66 @@ def test_a_fold_that_does_not_exist_is_refused(chain, capsys):
     assert train.main([name, "7", "--root", str(root)]) == 2
     assert "Fold 7 does not exist" in capsys.readouterr().err
     assert not (root / "results" / name / "default" / "fold_7").exists()
+
+
+@pytest.fixture(scope="module")
+def together(write_raw, tmp_path_factory):
+    """A root where two data sets went through the chain as one; their ids and values collide, and one of them has
+    ignored voxels and a label that is annotated in half of its cases."""
+    root = tmp_path_factory.mktemp("together")
+    write_raw(root, "Dataset901_Tiny")
+    other = write_raw(root, "Dataset902_Other", labels=("Bright_Cube", "ignore", "orb"), values=(3, 4, 2), seed=1)
+    for case in ("tiny_00", "tiny_01"):
+        path = other / "labelsTr" / f"{case}.nii.gz"
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(image * sitk.Cast(image != 2, image.GetPixelID()), str(path))
+    header = json.loads((other / "dataset.json").read_text())
+    told = {"annotated": {"tiny_00": ["Bright_Cube"], "tiny_01": ["Bright_Cube"]}, "absent": {"tiny_01": ["orb"]}}
+    (other / "dataset.json").write_text(json.dumps(header | told))
+    at = ["--root", str(root)]
+    assert plan_and_preprocess.main(["902+Tiny", *at, "--workers", "0"]) == 0
+    shrink(root / "preprocessed" / TOGETHER / "plan.json")
+    assert train.main(["901+902", "0", *at, "--epochs", "2"]) == 0
+    return root
+
+
+TOGETHER = "Dataset901+902_Tiny+Other"
+
+
+def test_each_case_of_several_data_sets_keeps_what_is_known_of_it(together):
+    folder = together / "preprocessed" / TOGETHER
+    plan = Plan.read(folder / "plan.json")
+    assert [(label.name, label.value) for label in plan.labels] == [("bright cube", 1), ("dark cube", 2), ("orb", 3)]
+    cases = {case: open_case(folder, case) for case in list_cases(folder)}
+    annotated = {case: (stored.record.annotated, stored.record.absent) for case, stored in cases.items()}
+    assert annotated == {
+        **{f"901_tiny_{index:02d}": ((1, 2), ()) for index in range(4)},
+        "902_tiny_00": ((1,), ()),
+        "902_tiny_01": ((1,), (3,)),
+        "902_tiny_02": ((1, 3), ()),
+        "902_tiny_03": ((1, 3), ()),
+    }
+    for case, stored in cases.items():
+        number, _, name = case.partition("_")
+        raw = next((together / "raw").glob(f"Dataset{number}_*"))
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(raw / "labelsTr" / f"{name}.nii.gz")))
+        numbers = {"901": {0: 0, 1: 1, 2: 2}, "902": {0: 0, 3: 1, 4: -1, 2: 3}}[number]
+        assert np.array_equal(np.vectorize(numbers.get)(truth), stored.original_labels())
+
+
+def test_several_data_sets_are_validated_by_what_each_annotates(together):
+    summary = json.loads((together / "results" / TOGETHER / "default/fold_0/validation/summary.json").read_text())
+    known = {case["case"]: set(case["labels"]) for case in summary["cases"]}
+    assert {case.partition("_")[0] for case in known} == {"901", "902"}
+    assert all(labels <= {"bright cube", "dark cube"} for case, labels in known.items() if case.startswith("901"))
+    assert all(labels <= {"bright cube", "orb"} for case, labels in known.items() if case.startswith("902"))
+
+
+def test_the_model_of_several_data_sets_predicts_all_their_labels(together, tmp_path):
+    raw = together / "raw" / "Dataset901_Tiny"
+    command = ["-i", str(raw / "imagesTr"), "-o", str(tmp_path), "--root", str(together), "-d", "901+902"]
+    assert predict.main(command) == 0
+    masks = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in tmp_path.glob("*.nii.gz")]
+    assert len(masks) == 4
+    assert set(np.unique(masks)) <= {0, 1, 2, 3}
+    assert json.loads((tmp_path / "tiny_00.json").read_text())["labels"].keys() == {"bright cube", "dark cube", "orb"}

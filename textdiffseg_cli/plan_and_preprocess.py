@@ -17,12 +17,15 @@ def make_parser() -> argparse.ArgumentParser:
         "where it stopped and redoes only what changed.",
         """
         tds_plan_and_preprocess 4
+        tds_plan_and_preprocess 4+101
         tds_plan_and_preprocess Hippocampus --root /data --workers 8
         tds_plan_and_preprocess /elsewhere/Dataset101_Sarcoma --preset unet --memory-gb 11
         """,
     )
     parser.add_argument(
-        "dataset", metavar="DATASET", help="id (4), name (Hippocampus), folder name below raw/, or a path"
+        "dataset",
+        metavar="DATASET",
+        help="id (4), name (Hippocampus), folder name below raw/, or a path; several joined by + are trained together",
     )
     add_root(parser)
     parser.add_argument(
@@ -63,14 +66,12 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
 
     if args.workers != 0 and args.scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
-    from plans.dataset import read_dataset
-    from plans.folders import find_dataset
     from plans.plan import TextPlan, plan_file
     from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
 
-    dataset = read_dataset(find_dataset(args.dataset, args.root))
+    parts = _read_datasets(args.dataset, args.root)
+    dataset, prompts = _combined(parts, args.root) if len(parts) > 1 else (parts[0], _prompts(parts[0], args.root))
     folder = args.root / "preprocessed" / dataset.name
-    prompts = _prompts(dataset, args.root, folder)
     print(f"{dataset.name}: {len(dataset.cases)} training cases, {len(dataset.labels)} labels.")
 
     def workers(bytes_per_case: float) -> int:
@@ -83,7 +84,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         from textdiffseg.data import preparing
         from textdiffseg.preprocessing import fingerprinting
 
-        splits = _splits(dataset, folder)
+        splits = _splits(dataset, parts, folder)
         fingerprint = fingerprinting.fingerprint_dataset(
             dataset,
             workers(fingerprinting.bytes_per_case(dataset)),
@@ -133,14 +134,44 @@ def _width(encoder: str, bank) -> int:
     return bank.result() if width is None else width
 
 
-def _prompts(dataset, root: Path, folder: Path):
+def _read_datasets(names: str, root: Path) -> list:
+    """The data sets named; their faults are told together."""
+    from plans.dataset import read_dataset
+    from plans.errors import UserError
+    from plans.folders import find_datasets
+
+    found, faults = [], []
+    for folder in find_datasets(names, root):
+        try:
+            found.append(read_dataset(folder))
+        except UserError as error:
+            faults += error.lines
+    if faults:
+        raise UserError(*faults)
+    return found
+
+
+def _combined(parts: list, root: Path):
+    """Several data sets as one, and its words; says which values its outputs will have."""
+    from plans.combined import combine, combine_prompts, combined_name, keeps_values
+
+    dataset = combine(parts, root / "preprocessed" / combined_name(parts))
+    prompts = combine_prompts(parts, [_prompts(part, root) for part in parts])
+    values = ", ".join(f"{label.value} {label.name}" for label in dataset.labels)
+    why = "as in the data sets" if keeps_values(dataset) else "counted anew, as the data sets' own collide"
+    print(f"Trained together: {', '.join(f'{part.name} ({len(part.cases)} cases)' for part in parts)}.")
+    print(f"Label values of the output, {why}: {values}.")
+    return dataset, prompts
+
+
+def _prompts(dataset, root: Path):
     """The words of the data set: its own `prompts.json`, or a first one, which is written.
 
     It goes beside `dataset.json`; where that folder is outside the root or cannot be written, beside the plan.
     """
     from plans.prompts import default_prompts, read_prompts
 
-    beside, elsewhere = dataset.folder / "prompts.json", folder / "prompts.json"
+    beside, elsewhere = dataset.folder / "prompts.json", root / "preprocessed" / dataset.name / "prompts.json"
     for path in (beside, elsewhere):
         if path.is_file():
             return read_prompts(path, dataset)
@@ -158,14 +189,19 @@ def _prompts(dataset, root: Path, folder: Path):
     return prompts
 
 
-def _splits(dataset, folder: Path):
-    """The folds: those made before, else nnU-Net's where its file is there, else new ones."""
-    from textdiffseg.data.splits import make_splits, read_splits
+def _splits(dataset, parts: list, folder: Path):
+    """The folds: those made before, else nnU-Net's where its file is there, else new ones, or those of the parts."""
+    from plans.combined import cases_of, in_order
+    from textdiffseg.data.splits import join_splits, make_splits, read_splits
 
     cases = [case.id for case in dataset.cases]
     for path in (folder / "splits.json", folder / "splits_final.json", dataset.folder / "splits_final.json"):
         if path.is_file():
             return read_splits(path, cases)
+    if len(parts) > 1:
+        own = [_splits(part, [part], folder.parent / part.name) for part in in_order(parts)]
+        called = [{before: case.id for before, case in part.items()} for part in cases_of(parts)]
+        return join_splits(list(zip(own, called, strict=True)))
     return make_splits(cases, {case.id: case.group for case in dataset.cases})
 
 

@@ -14,10 +14,13 @@ def make_parser() -> argparse.ArgumentParser:
         tds_train 4 0
         tds_train Hippocampus 0 --max-minutes 20 --device cpu
         tds_train 4 all --epochs 100
+        tds_train 4+101 0
         tds_train 4 0 --val
         """,
     )
-    parser.add_argument("dataset", metavar="DATASET", help="id, name or folder of the data set")
+    parser.add_argument(
+        "dataset", metavar="DATASET", help="id, name or folder of the data set; 4+101: planned together"
+    )
     parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
     add_root(parser)
     parser.add_argument("--preset", choices=("default", "unet"), help="whose plan (default: the one there is)")

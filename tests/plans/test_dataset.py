@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from plans.annotation import Annotation
 from plans.dataset import Dataset, find_dataset, find_folder, read_dataset
 from plans.errors import UserError
+from plans.folders import find_datasets
 
 HEADER = {
     "channel_names": {"0": "MRI"},
@@ -93,6 +95,29 @@ def test_label_values_may_have_gaps(tmp_path):
     assert [(label.name, label.value) for label in labels] == [("organ", 7), ("tumour", 255)]
 
 
+def test_without_a_word_every_label_is_annotated(tmp_path):
+    (case,) = read_dataset(write(tmp_path / "d", HEADER, *pairs("a"))).cases
+    assert case.annotation == Annotation(values={"anterior": 1, "posterior": 2}, annotated=("anterior", "posterior"))
+
+
+def test_the_ignore_label_is_no_label(tmp_path):
+    header = HEADER | {"labels": {"background": 0, "ignore": 1, "organ": 2}}
+    dataset = read_dataset(write(tmp_path / "d", header, *pairs("a")))
+    assert [(label.name, label.value) for label in dataset.labels] == [("organ", 2)]
+    assert dataset.cases[0].annotation == Annotation(values={"organ": 2}, ignore=1, annotated=("organ",))
+
+
+def test_annotated_and_absent_labels_of_all_cases_or_of_each(tmp_path):
+    header = HEADER | {"annotated": ["anterior"], "absent": {"b": ["posterior"], "t": ["posterior"]}}
+    dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b"), "imagesTs/t_0000.nii.gz"))
+    told = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
+    assert told == [(("anterior",), ()), (("anterior",), ("posterior",))]
+    header = HEADER | {"annotated": {"a": ["posterior"]}, "absent": ["anterior"]}
+    dataset = read_dataset(write(tmp_path / "e", header, *pairs("a", "b")))
+    told = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
+    assert told == [(("posterior",), ("anterior",)), (("anterior", "posterior"), ("anterior",))]
+
+
 def test_all_missing_files_are_named_at_once(tmp_path):
     header = HEADER | {"channel_names": {"0": "T1", "1": "T2"}}
     folder = write(tmp_path / "d", header, *pairs("a", "b"), "imagesTr/b_0001.nii.gz", "imagesTr/b_0002.nii.gz")
@@ -112,8 +137,16 @@ def test_all_missing_files_are_named_at_once(tmp_path):
     ("change", "words"),
     [
         ({"labels": {"background": 0, "whole": [1, 2]}}, ("labels.whole: regions", "not supported yet")),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2}}, ("labels.ignore", "not supported yet")),
-        ({"annotated": {"a": ["anterior"]}}, ("annotated", "not supported yet")),
+        ({"labels": {"background": 0, "a": 1, "ignore": 1, "b": 2}}, ("a, ignore share the value 1",)),
+        ({"labels": {"background": 0, "ignore": 1}}, ("Name at least one",)),
+        ({"labels": {"ignore": 0, "a": 1}}, ('Add "background": 0',)),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2, "Ignore": 3}}, ("ignore, Ignore all mean",)),
+        ({"annotated": ["posterior", "liver"]}, ("annotated: 'liver'", "it has anterior, posterior")),
+        ({"absent": {"a": ["liver"]}}, ("absent.a: 'liver' is no label",)),
+        ({"annotated": {"b": ["anterior"]}}, ("annotated.b: no such case",)),
+        ({"annotated": {"a": "anterior"}}, ("annotated.a: expected a list", "'anterior'")),
+        ({"annotated": {"a": []}}, ("annotated: no label is named for a",)),
+        ({"absent": 3}, ("absent: expected a list of label names, or one for each case, found 3",)),
         ({"regions_class_order": [1, 2]}, ("regions_class_order", "not supported yet")),
         ({"labels": {"a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0}}, ("Name at least one",)),
@@ -134,8 +167,10 @@ def test_faults_of_dataset_json_name_the_field(tmp_path, change, words):
 
 
 def test_several_faults_of_dataset_json_at_once(tmp_path):
-    header = HEADER | {"labels": {"background": 0, "a": [1], "ignore": 3}, "file_ending": ".png", "annotated": {}}
-    assert len(faults(write(tmp_path / "d", header, *pairs("a")))) == 4
+    header = HEADER | {"labels": {"background": 0, "a": [1], "b": -1}, "file_ending": ".png"}
+    assert len(faults(write(tmp_path / "d", header, *pairs("a")))) == 3
+    header = HEADER | {"annotated": {"a": ["liver", "spleen"], "z": []}, "absent": ["heart"]}
+    assert len(faults(write(tmp_path / "e", header, *pairs("a")))) == 5
 
 
 def test_faults_of_the_folder(tmp_path):
@@ -170,6 +205,24 @@ def test_find_folder_in_the_other_trees(tmp_path):
     done.mkdir(parents=True)
     for name in ("4", "Hippocampus", str(raw), str(done)):
         assert find_folder(name, tmp_path, "preprocessed") == done
+
+
+def test_several_data_sets_are_found_together(tmp_path):
+    first = write(tmp_path / "raw/Dataset004_Hippocampus", HEADER)
+    second = write(tmp_path / "raw/Dataset101_Sarcoma", HEADER)
+    own, plus = write(tmp_path / "elsewhere/a+b", HEADER), write(tmp_path / "raw/a+b", HEADER)
+    assert find_datasets("101+Hippocampus", tmp_path) == [second, first]
+    assert (find_datasets(str(own), tmp_path), find_datasets("a+b", tmp_path)) == ([own], [plus])
+    with pytest.raises(UserError) as caught:
+        find_datasets("4+5+6", tmp_path)
+    assert len(caught.value.lines) == 2
+    made = tmp_path / "preprocessed/Dataset004+101_Hippocampus+Sarcoma"
+    made.mkdir(parents=True)
+    for name in ("4+101", "101+004", "Sarcoma+hippocampus", "Sarcoma+4", f"{first}+{second}", made.name):
+        assert find_folder(name, tmp_path, "preprocessed") == made
+    for name in ("4", "4+5", "4+4", "Sarcoma", "4+101+Sarcoma"):
+        with pytest.raises(UserError):
+            find_folder(name, tmp_path, "preprocessed")
 
 
 def test_an_ambiguous_name_is_refused(tmp_path):

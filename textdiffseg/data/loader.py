@@ -78,8 +78,8 @@ class TrainingSamples:
     def _draw(self, stored: StoredCase, rng: np.random.Generator, index: int) -> Sample:
         record = stored.record
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
-        start = draw_patch(rng, record.shape, self.plan.patch, stored.foreground if forced else None)
-        query = draw_query(rng, record.annotated, record.present, self.phrasings)
+        start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
+        query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
         image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
         return Sample(image, labels, query, record.case)
 
@@ -142,8 +142,8 @@ class ValidationPatches:
         case = self.case_ids[choose_case(len(self.case_ids), self.seed, 0, index)]
         stored = open_case(self.folder, case)
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
-        rows = stored.foreground if forced else None
-        start = draw_patch(generator(self.seed, 0, index), stored.record.shape, self.plan.patch, rows)
+        rng = generator(self.seed, 0, index)
+        start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
         return Sample(image, labels, full_query(stored.record.annotated), case)
 

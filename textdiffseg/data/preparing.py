@@ -46,13 +46,15 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     volume, numbers = read_case(case, plan.labels, [channel.name for channel in plan.channels])
     image, trail = preprocess_image(volume, plan)
     labels = preprocess_labels(numbers, trail, plan)
+    names = [label.name for label in plan.labels]
     record = CaseRecord(
         case=case.id,
         hash=expected,
         settings=preprocessing_settings(plan),
         shape=trail.shape,
-        present=tuple(int(number) for number in np.flatnonzero(np.bincount(labels.ravel())) if number > 0),
-        annotated=tuple(range(1, len(plan.labels) + 1)),
+        present=tuple(int(number) for number in np.flatnonzero(np.bincount(labels[labels > 0]))),
+        annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
+        absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,
         trail=trail,
     )
@@ -69,6 +71,7 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
 
 
 def case_hash(case: Case, plan: Plan) -> str:
-    """A hash of the case's files, of its group, and of the fields of the plan that preprocessing reads."""
-    text = f"{METHOD} {preprocessing_settings(plan)} {case.group} {content_hash((*case.images, case.label))}"
+    """A hash of the case's files, group and annotation, and of the fields of the plan that preprocessing reads."""
+    known = f"{case.group} {case.annotation.model_dump_json()}"
+    text = f"{METHOD} {preprocessing_settings(plan)} {known} {content_hash((*case.images, case.label))}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -43,8 +43,8 @@ def draw_patch(rng: np.random.Generator, shape: Voxels, patch: Voxels, foregroun
 
     Args:
         shape: of the case, in voxels (D, H, W).
-        foreground: rows (label, d, h, w) of sampled foreground voxels. If given and not empty, the patch is centred
-            on a voxel of a label, both drawn at random (nnU-Net's rule), as far as the case's border allows.
+        foreground: rows (label, d, h, w) of sampled voxels. If given and not empty, the patch is centred on a voxel
+            of a label, both drawn at random (nnU-Net's rule), as far as the case's border allows.
     """
     low = np.array([min(0, (size - wanted) // 2) for size, wanted in zip(shape, patch, strict=True)])
     high = np.array([max(0, size - wanted) for size, wanted in zip(shape, patch, strict=True)])

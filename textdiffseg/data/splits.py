@@ -63,6 +63,26 @@ def make_splits(
     return Splits(seed=seed, cases=cases, folds=made, note=_note(len(cases), len(units), len(made), folds))
 
 
+def join_splits(parts: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:
+    """Folds of several data sets trained together: fold i validates on what each data set's own fold i does.
+
+    So a model of one of them and a model of all are compared on cases that neither was trained on. A data set with
+    fewer folds trains whole in the others. With each `Splits` comes how its cases are called now.
+    """
+    cases = tuple(sorted(names[case] for splits, names in parts for case in splits.cases))
+    folds = []
+    for number in range(max(len(splits.folds) for splits, _ in parts)):
+        train, validation = [], []
+        for splits, names in parts:
+            whole = Fold(train=splits.cases, validation=())
+            own = splits.folds[number] if number < len(splits.folds) else whole
+            train += [names[case] for case in own.train]
+            validation += [names[case] for case in own.validation]
+        folds.append(Fold(train=tuple(sorted(train)), validation=tuple(sorted(validation))))
+    seeds = {splits.seed for splits, _ in parts}
+    return Splits(seed=seeds.pop() if len(seeds) == 1 else None, cases=cases, folds=tuple(folds))
+
+
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     """Read `splits.json`, or nnU-Net's `splits_final.json` (a list of {"train": [...], "val": [...]}).
 

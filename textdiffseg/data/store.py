@@ -1,7 +1,8 @@
 """Preprocessed cases on disk: arrays as b2nd files, and a JSON record that is written last.
 
 `cases/<id>.image.b2nd` float16 (C, D, H, W) on the plan's grid, `<id>.labels.b2nd` label numbers (D, H, W) there,
-`<id>.original.b2nd` label numbers on the file's own grid, `<id>.foreground.b2nd` a sample of foreground voxels.
+`<id>.original.b2nd` label numbers on the file's own grid, `<id>.foreground.b2nd` a sample of foreground voxels, and
+of known ones where some are ignored. Label numbers are 1..N, 0 background, -1 ignored.
 A case without its JSON record is not there.
 """
 
@@ -34,11 +35,12 @@ class CaseRecord(Record):
 
     version: Literal[2] = STORE_VERSION
     case: str
-    hash: str  # of the input files, the group and the settings
+    hash: str  # of the input files, the group, the annotation and the settings
     settings: dict[str, str]  # a hash of each field of the plan that preprocessing reads (`preprocessing_settings`)
     shape: Voxels  # on the plan's grid
     present: tuple[int, ...]  # label numbers that have voxels on the plan's grid
     annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
+    absent: tuple[int, ...] = ()  # label numbers that are known to be absent, whether looked for or not
     group: str | None = None
     trail: Trail
 
@@ -50,8 +52,16 @@ class StoredCase:
     record: CaseRecord
     image: blosc2.NDArray  # float16 (C, D, H, W)
     labels: blosc2.NDArray  # int8 or int16 (D, H, W)
-    foreground: np.ndarray  # int32 (M, 4): rows (label, d, h, w)
+    foreground: np.ndarray  # int32 (M, 4): rows (label, d, h, w), those of `sample_foreground`
     folder: Path
+
+    def centres(self, foreground: bool) -> np.ndarray:
+        """Rows of `foreground` on one of which a patch is centred; none where it may lie anywhere.
+
+        A patch without foreground must still hold a known voxel where some are ignored (nnU-Net's rule).
+        """
+        held = self.foreground[:, 0] > 0
+        return self.foreground[held if foreground and held.any() else ~held]
 
     def original_labels(self) -> np.ndarray:
         """Label numbers (D, H, W) on the file's own grid."""
@@ -142,8 +152,12 @@ def remove_case(folder: Path, case: str) -> None:
 
 
 def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
-    """Up to `FOREGROUND_SAMPLES` voxels of each label: int32 rows (label, d, h, w); the same for the same case."""
-    places = np.flatnonzero(labels > 0)
+    """Up to `FOREGROUND_SAMPLES` voxels of each label: int32 rows (label, d, h, w); the same for the same case.
+
+    Where voxels are ignored, as many background voxels too.
+    """
+    least = 0 if labels.min(initial=0) < 0 else 1
+    places = np.flatnonzero(labels >= least)
     values = labels.ravel()[places]
     order = np.argsort(values, kind="stable")
     places, values = places[order], values[order]

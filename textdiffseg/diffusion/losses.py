@@ -40,6 +40,12 @@ def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tens
     return ((2 * intersection + 1) / (predicted + present + 1)).mean()
 
 
-def latent_loss(z_0_hat: Tensor, z_0: Tensor) -> Tensor:
-    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4)."""
-    return F.mse_loss(z_0_hat.float(), z_0.detach().float())
+def latent_loss(z_0_hat: Tensor, z_0: Tensor, slots: Tensor) -> Tensor:
+    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4).
+
+    z_0_hat, z_0 (B, k, d, h, w); slots (B, D, H, W), -1 ignored. Each position weighs as much as the share of its
+    voxels that are known: where nobody labelled, z_0 is no truth.
+    """
+    share = F.adaptive_avg_pool3d((slots >= 0).float().unsqueeze(1), z_0.shape[2:])
+    error = (z_0_hat.float() - z_0.detach().float()).square().mean(dim=1, keepdim=True)
+    return (error * share).sum() / share.sum().clamp(min=1e-6)

@@ -1,13 +1,17 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
+from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS, Header
+from plans.header import FILE_ENDINGS, Header, labels_of
+from plans.prompts import normalise
+from plans.records import Record
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
@@ -33,13 +37,14 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    labels = label_names(Path(references))
-    tasks = [(case, *paths) for case, paths in pairs.items()]
-    if labels is None:
+    annotations = read_annotations(Path(references), tuple(pairs))
+    if annotations is None:
         notes.append("No dataset.json beside or above the references: labels are shown by their values.")
-        labels = _label_values(tasks, workers)
-    score = partial(_score_files, labels=labels, tolerance_mm=tolerance_mm)
-    cases = tuple(run_cases(score, tasks, [case for case, *_ in tasks], workers))
+        values = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
+        annotations = dict.fromkeys(pairs, Annotation(values=values, annotated=tuple(values)))
+    tasks = [(case, *paths, annotations[case]) for case, paths in pairs.items()]
+    score = partial(_score_files, tolerance_mm=tolerance_mm)
+    cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
 
 
@@ -68,17 +73,22 @@ def match_files(
     return pairs, notes
 
 
-def label_names(references: Path) -> dict[int, str] | None:
-    """{value: name} from a `dataset.json` in or above the references' folder; `None` where there is none."""
+def read_annotations(references: Path, cases: Sequence[str]) -> dict[str, Annotation] | None:
+    """What a `dataset.json` in or above the references' folder says of each case; `None` where there is none.
+
+    Ignored voxels and labels that a case does not annotate are not scored.
+    """
     folder = (references.parent if references.is_file() else references).resolve()
     path = next((path for path in (folder / "dataset.json", folder.parent / "dataset.json") if path.is_file()), None)
     if path is None:
         return None
-    entries = Header.read(path).labels
-    if all(key.isdigit() and isinstance(value, str) for key, value in entries.items()):
-        entries = {name: int(value) for value, name in entries.items()}  # the Decathlon's way round
-    names = {int(value): name for name, value in entries.items() if isinstance(value, int) and value > 0}
-    return names or None
+    header, faults = Header.read(path), []
+    table = labels_of(header, str(path), faults)
+    elsewhere = {case for field in (header.annotated, header.absent) if isinstance(field, dict) for case in field}
+    annotations = annotations_of(header, table, cases, elsewhere - set(cases), str(path), faults)
+    if faults:
+        raise UserError(*faults)
+    return annotations
 
 
 def _case(path: Path) -> str:
@@ -100,37 +110,71 @@ def _examples(files: Mapping[str, Path]) -> str:
     return ", ".join(path.name for path in list(files.values())[:3])
 
 
-def _label_values(tasks: list[tuple[str, Path, Path]], workers: int) -> dict[int, str]:
+def _label_values(pairs: list[tuple[Path, Path]], cases: list[str], workers: int) -> list[int]:
     from textdiffseg.execution import run_cases
 
     found: set[int] = set()
-    for values in run_cases(_values_of, tasks, [case for case, *_ in tasks], workers):
+    for values in run_cases(_values_of, pairs, cases, workers):
         found |= values
-    return {value: str(value) for value in sorted(found - {0})}
+    return sorted(found - {0})
 
 
-def _values_of(task: tuple[str, Path, Path]) -> set[int]:
+def _values_of(pair: tuple[Path, Path]) -> set[int]:
     from textdiffseg.imaging.io import read_labels
 
-    return {int(value) for path in task[1:] for value in np.unique(read_labels(path).array)}
+    return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
 
 
-def _score_files(task: tuple[str, Path, Path], labels: dict[int, str], tolerance_mm: float) -> CaseScores:
+def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) -> CaseScores:
     from textdiffseg.imaging.io import describe, read_labels
 
-    case, predicted_path, expected_path = task
+    case, predicted_path, expected_path, annotation = task
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)
     if not predicted.geometry.matches(expected.geometry):
         raise UserError(
             f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
             f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."
         )
+    prediction, reference = _by_name(predicted.array[0], predicted_path, annotation.values), expected.array[0]
     faults = []
-    for path, volume in ((predicted_path, predicted), (expected_path, expected)):
-        if unknown := sorted(set(np.unique(volume.array).tolist()) - {0, *labels}):
-            known = ", ".join(str(value) for value in labels)
-            faults.append(f"{path} has label values {unknown}, dataset.json names 0, {known}.")
+    known, ignore = {0, *annotation.values.values()}, annotation.ignore
+    for path, array, allowed in (
+        (predicted_path, prediction, known),
+        (expected_path, reference, known | ({ignore} - {None})),
+    ):
+        if unknown := sorted(set(np.unique(array).tolist()) - allowed):
+            named = ", ".join(str(value) for value in sorted(allowed))
+            faults.append(f"{path} has label values {unknown}, dataset.json names {named}.")
     if faults:
         raise UserError(*faults)
-    arrays = (predicted.array[0], expected.array[0])
-    return score_case(*arrays, expected.geometry.spacing, labels, tolerance_mm, case=case)
+    if ignore is not None:
+        reference = np.where(reference == ignore, -1, reference.astype(np.int64))
+    labels = {annotation.values[name]: name for name in annotation.annotated}
+    return score_case(prediction, reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
+
+
+def _by_name(array: np.ndarray, path: Path, values: Mapping[str, int]) -> np.ndarray:
+    """A prediction with the references' values: a model of several data sets may have given a label another one.
+
+    The manifest that tds_predict writes beside a segmentation names its labels; one that the references do not know
+    becomes background. Without a manifest values mean what they mean in the references.
+    """
+    manifest = path.with_name(f"{_case(path)}.json")
+    if not manifest.is_file():
+        return array
+    written = _Manifest.read(manifest).labels
+    wanted = {normalise(name): value for name, value in values.items()}
+    named = {wanted[normalise(name)] for name in written if normalise(name) in wanted}
+    result = array.astype(np.int32)
+    for name, value in written.items():
+        unnamed = value if value in values.values() and value not in named else 0  # renamed since, or a prompt's words
+        result[array == value] = wanted.get(normalise(name), unnamed)
+    return result
+
+
+class _Manifest(Record):
+    """The part of a prediction's manifest that scoring reads."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation

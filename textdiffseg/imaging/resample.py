@@ -45,16 +45,19 @@ def resample(array: np.ndarray, shape: Voxels, order: int = 3, order_along: Mapp
 def resample_labels(
     labels: np.ndarray, shape: Voxels, order: int = 1, order_along: Mapping[int, int] = NO_AXIS
 ) -> np.ndarray:
-    """Resample label numbers (D, H, W), all 0 or more, to `shape`; same dtype.
+    """Resample label numbers (D, H, W), -1 where ignored, to `shape`; same dtype.
 
     Each label's mask is interpolated inside its bounding box alone and the largest value wins; background's
-    is what the labels leave of 1. Ties go to the label (nnU-Net's threshold of at least 0.5).
+    is what the labels leave of 1. Ties go to the label (nnU-Net's threshold of at least 0.5). Ignored voxels are
+    one more label, which wins its ties: what is half unknown is unknown.
     """
     if labels.shape == tuple(shape):
         return np.array(labels, order="C")
     matrices = _matrices(labels.shape, shape, order, order_along, keep_identity=True)
     result = np.zeros(shape, dtype=labels.dtype)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
+    if labels.min(initial=0) < 0:
+        boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
     if not boxes:
         return result
     union = tuple(

@@ -127,6 +127,8 @@ def measure_coverage(
 ) -> Coverage:
     """The share of validation cases whose true volumes lie in their 90% intervals; writes validation/coverage.json.
 
+    A volume is known where the label is annotated and no voxel is ignored.
+
     Only for models with diffusion: one fold without it gives no spread.
     """
     fold_folder = Path(fold_folder)
@@ -141,8 +143,9 @@ def measure_coverage(
         volumes = _predict(predictor, case, queries, uncertainty=True).volumes
         trail, original = case.record.trail, case.original_labels()
         scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
-        for number, name in enumerate(names, start=1):
-            found[name].append((interval(volumes[..., number] * scale), float(np.count_nonzero(original == number))))
+        for number in case.record.annotated if original.min(initial=0) >= 0 else ():
+            pair = (interval(volumes[..., number] * scale), float(np.count_nonzero(original == number)))
+            found[names[number - 1]].append(pair)
         if progress:
             progress(done, len(chosen))
     labels = {name: coverage(*zip(*pairs, strict=True)) for name, pairs in found.items() if pairs}
@@ -177,7 +180,7 @@ def _predict(predictor: Predictor, case: StoredCase, queries: Queries, uncertain
 def _score(
     plan: Plan, case: StoredCase, slots: np.ndarray, tolerance_mm: float = 1.0, surfaces: bool = True
 ) -> CaseScores:
-    names = {number: label.name for number, label in enumerate(plan.labels, start=1)}
+    names = {number: plan.labels[number - 1].name for number in case.record.annotated}
     spacing = case.record.trail.geometry.spacing
     reference = case.original_labels()
     return score_case(slots, reference, spacing, names, tolerance_mm, case=case.record.case, surfaces=surfaces)

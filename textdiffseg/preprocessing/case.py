@@ -5,19 +5,21 @@ by class with a running argmax, put into the uncropped grid, turn to the scan's 
 what the way back needs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from math import prod
 
 import numpy as np
 
 from plans.errors import UserError
-from plans.plan import LabelPlan, Plan
+from plans.plan import Plan
 from plans.records import Record, Voxels
 from plans.rules import low_resolution_axis
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 
+IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
+_UNKNOWN = -2  # while numbering: a value that means nothing
 MOST_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 
@@ -86,7 +88,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
 
 
 def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarray:
-    """Label numbers (D, H, W) on the file's grid to the plan's grid, same dtype."""
+    """Label numbers (D, H, W), -1 ignored, on the file's grid to the plan's grid, same dtype."""
     cropped = trail.orientation.apply(labels)[trail.box]
     spacing = tuple(trail.geometry.spacing[axis] for axis in trail.permutation)
     return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
@@ -108,21 +110,24 @@ def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.nda
     return _uncrop(inside, trail, outside)
 
 
-def number_labels(array: np.ndarray, labels: Sequence[LabelPlan]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Values of the user's file (D, H, W) to label numbers 1..N (int16); and the values that no label has, sorted."""
-    known = {0: 0} | {label.value: number for number, label in enumerate(labels, start=1)}
+def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Values of the user's file (D, H, W) to label numbers (int16); and the values that mean nothing, sorted.
+
+    numbers_of: value -> label number 1..N, or `IGNORED`; 0 is background.
+    """
+    known = {0: 0} | dict(numbers_of)
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
     if high - low < 1 << 20:
-        table = np.full(high - low + 1, -1, dtype=np.int16)
+        table = np.full(high - low + 1, _UNKNOWN, dtype=np.int16)
         for value, number in known.items():
             if low <= value <= high:
                 table[value - low] = number
         numbers = table[array.astype(np.int32) - low if low else array]
     else:  # far-flung values, most likely no label map at all
-        numbers = np.full(array.shape, -1, dtype=np.int16)
+        numbers = np.full(array.shape, _UNKNOWN, dtype=np.int16)
         for value, number in known.items():
             numbers[array == value] = number
-    unknown = np.unique(array[numbers < 0])
+    unknown = np.unique(array[numbers == _UNKNOWN])
     return numbers, tuple(int(value) for value in unknown)
 
 

@@ -14,13 +14,14 @@ from scipy import ndimage
 from plans.dataset import Case, Dataset
 from plans.errors import UserError
 from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
+from plans.header import IGNORE
 from plans.plan import LabelPlan
 from plans.records import Millimetres
 from textdiffseg.execution import run_cases
 from textdiffseg.imaging.volume import Volume, to_canonical
-from textdiffseg.preprocessing.case import nonzero_box, number_labels
+from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 
-METHOD = 2  # raised when a fingerprint changes its meaning
+METHOD = 3  # raised when a fingerprint changes its meaning
 SAMPLES = 500  # foreground voxels a case and channel
 _MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
 _PIECES = 8  # of that size, in which a structure too fine for the thinning is measured in full
@@ -79,10 +80,10 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
 
 
 def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> tuple[Volume, np.ndarray]:
-    """A checked case: the image as a `Volume`, and label numbers (D, H, W) on the same grid.
+    """A checked case: the image as a `Volume`, and label numbers (D, H, W), -1 ignored, on the same grid.
 
     `UserError` names each fault: an unreadable file, a wrong number of channels, other voxels than finite ones,
-    grids that differ, unknown label values.
+    grids that differ, values that mean nothing or contradict what the case is said to hold.
     """
     from textdiffseg.imaging import io  # SimpleITK is needed where a scan is read, and there alone
 
@@ -101,16 +102,34 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
             f"({io.describe(volume.geometry)}). Resample the label {case.label} to the image."
         )
     if label is not None:
-        numbers, unknown = number_labels(label.array[0], labels)
-        if unknown:
-            known = ", ".join(str(value) for value in (0, *(label.value for label in labels)))
-            faults.append(
-                f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
-                f"dataset.json has {known}. Name them there or mend the label."
-            )
+        numbers = _numbered(label.array[0], case, [label.name for label in labels], faults)
     if faults:
         raise UserError(*faults)
     return volume, numbers
+
+
+def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
+    """Label numbers of a file's values; `faults` gets what its annotation does not allow."""
+    annotation = case.annotation
+    values = annotation.values | ({} if annotation.ignore is None else {IGNORE: annotation.ignore})
+    numbers_of = {value: IGNORED if name == IGNORE else names.index(name) + 1 for name, value in values.items()}
+    numbers, unknown = number_labels(array, numbers_of)
+    if unknown:
+        known = ", ".join(str(value) for value in (0, *values.values()))
+        faults.append(
+            f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
+            f"dataset.json has {known}. Name them there or mend the label."
+        )
+    for name in annotation.values:
+        if name in annotation.annotated and name not in annotation.absent:
+            continue
+        said = "is declared absent" if name in annotation.absent else "is not named as annotated"
+        if (numbers == names.index(name) + 1).any():
+            faults.append(
+                f"case {case.id}: {case.label}: has voxels of {name!r} (value {values[name]}), which {said} in this "
+                "case. Mend dataset.json or the label."
+            )
+    return numbers
 
 
 def measure_labels(numbers: np.ndarray, spacing: Millimetres) -> tuple[LabelFingerprint, ...]:
@@ -144,7 +163,8 @@ def content_hash(paths: Sequence[Path]) -> str:
 
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
     """A hash of all that a case's fingerprint depends on: its files, the labels and the channels."""
-    text = f"{METHOD} {[label.value for label in labels]} {list(channels)} {content_hash((*case.images, case.label))}"
+    names, files = [label.name for label in labels], content_hash((*case.images, case.label))
+    text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}"
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 

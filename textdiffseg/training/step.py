@@ -99,7 +99,7 @@ def losses(
     return Losses(
         segmentation_loss(estimate, slots, queries.labels),
         segmentation_loss(reconstruction, slots, queries.labels),
-        latent_loss(z_0_hat, z_0),
+        latent_loss(z_0_hat, z_0, slots),
     )
 
 

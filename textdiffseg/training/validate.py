@@ -28,8 +28,8 @@ class Overlap:
         self.sums = torch.zeros(3, labels + 1, dtype=torch.float64)
 
     def add(self, logits: Tensor, slots: Tensor, queries: Queries) -> None:
-        """logits (B, 1 + Q, D, H, W), slots (B, D, H, W)."""
-        predicted = logits.argmax(1)
+        """logits (B, 1 + Q, D, H, W), slots (B, D, H, W), -1 ignored."""
+        predicted = logits.argmax(1).masked_fill(slots < 0, 0)
         for sample, row in enumerate(queries.labels.tolist()):
             for slot, label in enumerate(row, start=1):
                 a, b = (part[sample] == slot for part in (predicted, slots))

@@ -42,7 +42,7 @@ def tiny_plan(**changes) -> Plan:
     return Plan.model_validate(fields | changes)
 
 
-def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotated=(1, 2)) -> None:
+def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotated=(1, 2), absent=()) -> None:
     """Save an array pair as a stored case."""
     shape = labels.shape
     affine = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
@@ -57,15 +57,20 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     )
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
     settings = preprocessing_settings(tiny_plan())
-    record = CaseRecord(
-        case=case, hash="0", settings=settings, shape=shape, present=present, annotated=annotated, trail=trail
-    )
+    told = {"present": present, "annotated": annotated, "absent": absent}
+    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, trail=trail, **told)
     save_case(folder, record, image, labels, labels)
 
 
 @pytest.fixture
 def make_plan():
     return tiny_plan
+
+
+@pytest.fixture
+def make_case():
+    """`store_case`, for tests that cannot import their neighbours."""
+    return store_case
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from plans.errors import UserError
+from textdiffseg.data.augment import read_patch
 from textdiffseg.data.loader import TrainingLoader, TrainingSamples, ValidationPatches
+from textdiffseg.data.sampling import draw_patch
+from textdiffseg.data.store import open_case
 
 
 def same(first, second) -> bool:
@@ -80,6 +83,36 @@ def test_queries_ask_only_for_annotated_labels_in_known_phrasings(make_loader):
     loader = make_loader()
     pairs = {pair for i in range(20) for query in loader.batch(0, i).queries for pair in query}
     assert pairs == {(1, 0), (1, 1), (2, 0)}
+
+
+def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_path):
+    """Absent labels are asked for, unknown ones never; every patch holds a known voxel."""
+    labels = np.full((24, 24, 24), -1, np.int16)
+    labels[:6, :6, :6] = 0
+    labels[2:4, 2:4, 2:4] = 1
+    image = np.zeros((1, *labels.shape), np.float32)
+    make_case(tmp_path, "a", image, labels, annotated=(1,), absent=(2,))
+    three = [{"name": name, "value": value} for value, name in enumerate("abc", 1)]
+    plan = make_plan(patch=(8, 8, 8), labels=three, mirror_axes=())
+    samples = TrainingSamples(tmp_path, ["a"], plan, (1, 1, 1), 0)
+    drawn = [samples[0, index] for index in range(30)]
+    assert {label for sample in drawn for label, _ in sample.query} == {1, 2}
+    unturned = [read_patch(image, labels, labels.shape, start, plan.patch)[1] for start in starts(tmp_path, plan)]
+    assert all((patch >= 0).any() for patch in unturned)
+    assert all(sample.labels.min() >= -1 for sample in drawn)
+    for batch in ValidationPatches(tmp_path, ["a"], plan, 0, 6):
+        assert (batch.labels.flatten(1).amax(1) >= 0).all()
+        assert all(query == ((1, 0),) for query in batch.queries)
+    make_case(tmp_path, "b", image, np.minimum(labels, 0), annotated=(1,))
+    empty = open_case(tmp_path, "b")
+    assert len(empty.centres(True))
+    assert np.array_equal(empty.centres(True), empty.centres(False))  # without foreground any known voxel will do
+
+
+def starts(folder, plan):
+    stored = open_case(folder, "a")
+    for index in range(30):
+        yield draw_patch(np.random.default_rng(index), stored.record.shape, plan.patch, stored.centres(False))
 
 
 def test_an_error_names_the_case(make_loader):

@@ -1,5 +1,7 @@
 """A data set to stored cases: resuming, what makes a case stale, and many workers."""
 
+import json
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -58,6 +60,32 @@ def test_the_number_of_workers_changes_nothing(tiny_raw, tmp_path):
         preprocess_dataset(dataset, plan, tmp_path / str(workers), workers)
     inline, pooled = ({path.name: path.read_bytes() for path in (tmp_path / n / "cases").iterdir()} for n in "02")
     assert inline == pooled
+
+
+def test_ignored_voxels_and_what_is_known_of_labels_are_stored(write_raw, tmp_path):
+    absent = {"tiny_00": ["ghost"]}
+    raw = write_raw(tmp_path, cases=2, labels=("bright cube", "dark cube", "ignore", "ghost"), values=(1, 2, 7, 9))
+    header = json.loads((raw / "dataset.json").read_text())
+    for path in (raw / "labelsTr").iterdir():
+        image = sitk.ReadImage(str(path))
+        sitk.WriteImage(image * sitk.Cast(image != 9, image.GetPixelID()), str(path))
+    told = {"annotated": ["bright cube", "dark cube"], "absent": absent}
+    (raw / "dataset.json").write_text(json.dumps(header | told))
+    dataset, plan = planned(raw, spacing=(0.7, 0.7, 0.7))
+    preprocess_dataset(dataset, plan, tmp_path / "out", 0)
+    first, second = (open_case(tmp_path / "out", case.id) for case in dataset.cases)
+    assert (first.record.annotated, first.record.absent, first.record.present) == ((1, 2), (3,), (1, 2))
+    assert (second.record.annotated, second.record.absent) == ((1, 2), ())
+    assert set(np.unique(first.labels)) == set(np.unique(first.original_labels())) == {-1, 0, 1, 2}
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].label)))
+    assert np.array_equal(first.original_labels() == -1, truth == 7)
+    assert np.mean(first.labels[...] == -1) == pytest.approx(np.mean(truth == 7), rel=0.1)
+    known = first.centres(foreground=False)
+    assert len(known)
+    assert (first.labels[...][tuple(known[:, 1:].T)] == 0).all()
+    assert set(first.centres(foreground=True)[:, 0]) == {1, 2}
+    (raw / "dataset.json").write_text(json.dumps(header | told | {"absent": ["ghost"]}))
+    assert preprocess_dataset(read_dataset(raw), plan, tmp_path / "out", 0) == 1  # the second case's annotation changed
 
 
 def test_cases_that_left_the_data_set_are_removed(tiny_raw, tmp_path):

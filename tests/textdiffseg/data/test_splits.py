@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.data.splits import Splits, make_splits, read_splits
+from textdiffseg.data.splits import Splits, join_splits, make_splits, read_splits
 
 IDS = [f"case_{i:03d}" for i in range(23)]
 
@@ -102,3 +102,20 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
     path.write_text(Splits.read(path).model_dump_json().replace('"version":1', '"version":2'))
     with pytest.raises(UserError, match="version"):
         read_splits(path, IDS)
+
+
+def test_joined_folds_are_those_of_each_data_set_under_the_new_names():
+    first, second = make_splits(IDS), make_splits(["a", "b", "c"])
+    names = {case: f"1_{case}" for case in IDS}, {case: f"2_{case}" for case in "abc"}
+    joined = join_splits([(first, names[0]), (second, names[1])])
+    assert joined.cases == tuple(sorted([*names[0].values(), *names[1].values()]))
+    for number, fold in enumerate(joined.folds):
+        assert set(fold.train) | set(fold.validation) == set(joined.cases)
+        assert not set(fold.train) & set(fold.validation)
+        own = [names[0][case] for case in first.folds[number].validation]
+        own += [names[1][case] for case in second.folds[number].validation] if number < 3 else []
+        assert sorted(own) == list(fold.validation)
+    assert len(joined.folds) == 5
+    nnunets = Splits(seed=None, cases=("a", "b", "c"), folds=({"train": ("a",), "validation": ("b",)},))
+    fold = join_splits([(first, names[0]), (nnunets, names[1])]).folds[0]
+    assert not {"2_c"} & {*fold.train, *fold.validation}  # left out there, left out here

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.evaluation.folders import evaluate_folders, label_names
+from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
 from textdiffseg.imaging.io import read_labels, write_labels
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg_cli import evaluate
@@ -113,7 +113,53 @@ def test_names_are_read_in_nnunets_and_the_decathlons_way(tmp_path):
     folder.mkdir()
     for labels in ({"background": 0, "liver": 3}, {"0": "background", "3": "liver"}):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-        assert label_names(folder) == {3: "liver"}
+        assert read_annotations(folder, ["a"])["a"].values == {"liver": 3}
+
+
+def header(references, **changes):
+    path = references.parent / "dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_voxels_whose_reference_is_ignored_count_for_neither(pair):
+    predictions, references = pair
+    labels = {"background": 0, "bright cube": 1, "dark cube": 2, "ignore": 9}
+    for path in sorted(references.iterdir()):
+        rewrite(path, lambda array: np.copyto(array[:10], 9))
+    for path in sorted(predictions.iterdir()):
+        rewrite(path, lambda array: np.copyto(array[:10], 1))
+    header(references, labels=labels)
+    summary = evaluate_folders(predictions, references)
+    assert summary.mean.dice == 1.0
+    assert set(summary.labels) == {"bright cube", "dark cube"}
+    with pytest.raises(UserError, match=r"has label values \[9\], dataset.json names 0, 1, 2\."):
+        evaluate_folders(references, references)  # nothing predicts "ignore"
+
+
+def test_labels_are_matched_by_name_where_a_manifest_tells_them(pair):
+    predictions, references = pair
+    given = {"Bright_Cube": 3, "dark cube": 1, "orb": 2}
+    for path in sorted(predictions.iterdir()):
+        rewrite(path, lambda array: np.copyto(array, np.array([0, 3, 1], np.uint8)[array]))
+        rewrite(path, lambda array: np.copyto(array[:1], 2))  # no label of these references
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"labels": given, "other": 1}))
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+    for path in predictions.glob("*.json"):
+        path.write_text(json.dumps({"labels": {"a bright box": 1, "dark cube": 2}}))  # the first was renamed since
+    for path in sorted(references.iterdir()):
+        shutil.copy(path, predictions)
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+
+
+def test_labels_that_a_case_does_not_annotate_are_not_scored(pair):
+    references = pair[1]
+    rewrite(references / "tiny_01.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
+    assert evaluate_folders(*pair).labels["dark cube"].one_empty == 1
+    header(references, annotated={"tiny_01": ["bright cube"], "a case elsewhere": ["dark cube"]})
+    summary = evaluate_folders(*pair)
+    assert summary.mean.dice == 1.0
+    assert summary.labels["dark cube"].scored == 3
+    assert set(summary.cases[1].labels) == {"bright cube"}
 
 
 @pytest.mark.parametrize("kind", ["absent", "empty"])

@@ -48,23 +48,25 @@ def test_same_shape_is_a_copy():
     assert array.any()
 
 
-def test_labels_equal_the_largest_of_the_interpolated_masks():
+@pytest.mark.parametrize("ignored", [False, True])
+def test_labels_equal_the_largest_of_the_interpolated_masks(ignored):
     rng = np.random.default_rng(3)
-    labels = ndimage.zoom(rng.integers(0, 4, (4, 5, 6)), 4, order=0).astype(np.int16)
+    first = -1 if ignored else 0
+    labels = ndimage.zoom(rng.integers(first, first + 4, (4, 5, 6)), 4, order=0).astype(np.int16)
     shape = (23, 14, 31)
-    masks = np.stack([scipy_zoom((labels == k).astype(np.float64), shape, 1) for k in range(4)])
+    masks = np.stack([scipy_zoom((labels == first + k).astype(np.float64), shape, 1) for k in range(4)])
     top = np.sort(masks, axis=0)
     clear = top[-1] - top[-2] > 1e-3
     found = resample_labels(labels, shape)
     assert found.dtype == labels.dtype
     assert clear.mean() > 0.9
-    assert np.array_equal(found[clear], masks.argmax(0)[clear])
+    assert np.array_equal(found[clear], first + masks.argmax(0)[clear])
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 20)] * 3))
 def test_labels_invent_no_value(seed, shape, shape_to):
-    labels = np.random.default_rng(seed).integers(0, 3, shape).astype(np.int16)
+    labels = np.random.default_rng(seed).integers(-1, 3, shape).astype(np.int16)
     found = resample_labels(labels, shape_to)
     assert found.shape == shape_to
     assert set(np.unique(found)) <= set(np.unique(labels))
@@ -81,6 +83,12 @@ def test_no_hole_where_three_labels_meet():
     labels = np.ones((6, 6, 6), np.int16)
     labels[:, 3:, :3], labels[:, 3:, 3:] = 2, 3
     assert (resample_labels(labels, (17, 17, 17)) > 0).all()
+
+
+def test_what_is_half_unknown_is_unknown():
+    labels = np.array([1, -1, 0, 0], np.int16).reshape(4, 1, 1)
+    assert resample_labels(labels, (2, 1, 1)).ravel().tolist() == [-1, 0]
+    assert (resample_labels(np.full((3, 4, 5), -1, np.int16), (6, 7, 8)) == -1).all()
 
 
 def test_empty_labels_stay_empty():

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from textdiffseg.data.store import CaseRecord, save_case
+from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.predictor import Predictor
@@ -37,7 +37,6 @@ def fold(root, plan):
 
 
 def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
-    from textdiffseg.data.store import open_case
     from textdiffseg.inference import validation
 
     case = open_case(stored, "p")
@@ -58,6 +57,22 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
     summary = validate_fold(fold, stored, ["p", "q"])
     assert summary.cases[0].labels["Front_Part"].dice == pytest.approx(expected)
     assert summary.cases[0].labels["Front_Part"].reference_ml == pytest.approx(3 * 6 * 6 * 2 / 1000)
+
+
+def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_scored(fold, stored):
+    whole = validate_fold(fold, stored, ["p"]).cases[0].labels
+    case = open_case(stored, "p")
+    record = case.record.model_copy(update={"annotated": (2,)})
+    original = case.original_labels()
+    original[original == 2] = -1
+    original[0, 0, 0] = 2
+    save_case(stored, record, case.image[...], case.labels[...], original)
+    scores = validate_fold(fold, stored, ["p"]).cases[0].labels
+    assert set(whole) == {"Front_Part", "back"}
+    assert set(scores) == {"back"}
+    assert scores["back"].reference_ml < whole["back"].reference_ml
+    assert scores["back"].volume_ml < whole["back"].volume_ml  # what was predicted on ignored voxels
+    assert measure_coverage(fold, stored, ["p"]).labels == {}
 
 
 def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, plan):

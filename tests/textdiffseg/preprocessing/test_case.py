@@ -12,6 +12,7 @@ from plans.errors import UserError
 from plans.plan import ChannelPlan, LabelPlan, LatentPlan, MemoryPlan, Plan, Stage, TextPlan, TrainingPlan
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (
+    IGNORED,
     nonzero_box,
     number_labels,
     preprocess_image,
@@ -173,12 +174,12 @@ def test_the_box_is_the_smallest_that_holds_all(seed, shape):
 
 
 def test_values_become_numbers_and_strangers_are_listed():
-    labels = [LabelPlan(name="a", value=255), LabelPlan(name="b", value=-7)]
-    numbers, unknown = number_labels(np.array([[[0, 255, -7, 3, 3, 9]]]), labels)
-    assert numbers[0, 0, :3].tolist() == [0, 1, 2]
+    numbers_of = {255: 1, -7: 2, 256: IGNORED}
+    numbers, unknown = number_labels(np.array([[[0, 255, -7, 256, 3, 3, 9]]]), numbers_of)
+    assert numbers[0, 0, :4].tolist() == [0, 1, 2, -1]
     assert unknown == (3, 9)
-    numbers, unknown = number_labels(np.array([[[0, 255, 10**9]]]), labels)
-    assert (numbers[0, 0, :2].tolist(), unknown) == ([0, 1], (10**9,))
+    numbers, unknown = number_labels(np.array([[[0, 255, 256, 10**9]]]), numbers_of)
+    assert (numbers[0, 0, :3].tolist(), unknown) == ([0, 1, -1], (10**9,))
 
 
 def test_shapes_are_rounded_as_nnunet_does():

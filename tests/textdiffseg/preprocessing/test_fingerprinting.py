@@ -10,7 +10,7 @@ from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from textdiffseg.preprocessing import fingerprinting
-from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, measure_labels
+from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, measure_labels, read_case
 
 
 def rewrite(path, change):
@@ -146,6 +146,35 @@ def test_label_values_need_not_be_consecutive(write_raw, tmp_path):
     raw = write_raw(tmp_path, cases=1, values=(7, 255))
     (case,) = fingerprint_dataset(read_dataset(raw), 0).cases
     assert [label.label for label in case.labels] == [1, 2]
+
+
+def test_ignored_voxels_belong_to_no_label(write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=1, labels=("bright cube", "dark cube", "ignore"), values=(1, 2, 7))
+    dataset = read_dataset(raw)
+    (case,) = fingerprint_dataset(dataset, 0).cases
+    assert [label.label for label in case.labels] == [1, 2]
+    _, numbers = read_case(dataset.cases[0], dataset.labels, dataset.channels)
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].label)))
+    assert np.array_equal(np.where(truth == 7, -1, truth.astype(int)), numbers)
+
+
+def test_what_contradicts_the_annotation_is_told_with_the_other_faults(write_raw, tmp_path):
+    annotated, absent = {"tiny_00": ["bright cube"], "tiny_01": ["dark cube"]}, {"tiny_02": ["dark cube"]}
+    raw = write_raw(tmp_path, annotated=annotated, absent=absent)
+    (raw / "imagesTr" / "tiny_03_0000.nii.gz").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        fingerprint_dataset(read_dataset(raw), 0)
+    for line, words in zip(
+        caught.value.lines,
+        (
+            ("case tiny_00", "'dark cube' (value 2), which is not named as annotated"),
+            ("case tiny_01", "'bright cube' (value 1), which is not named as annotated"),
+            ("case tiny_02", "'dark cube' (value 2), which is declared absent"),
+            ("tiny_03_0000.nii.gz",),
+        ),
+        strict=True,
+    ):
+        assert all(word in line for word in words)
 
 
 def test_a_fingerprint_belongs_to_its_labels(tiny_raw, tmp_path):

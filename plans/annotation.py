@@ -1,0 +1,71 @@
+"""`Annotation`: what one case's label file may hold, and which labels its annotator looked for.
+
+Two optional fields of `dataset.json` say it, each a list of label names for all cases or a list for each case:
+`annotated`, the labels that were looked for (a case not named: all), and `absent`, labels that were not looked for
+but are known not to be there.
+"""
+
+from collections.abc import Collection, Sequence
+
+from plans.header import Header, LabelTable
+from plans.records import Record
+
+
+class Annotation(Record):
+    """How to read one case's label file."""
+
+    values: dict[str, int]  # label name -> value in this file
+    ignore: int | None = None  # value of voxels that nobody labelled
+    annotated: tuple[str, ...]  # every other label is unknown here, wherever it may be
+    absent: tuple[str, ...] = ()  # known to have no voxel here, whether annotated or not
+
+
+def annotations_of(
+    header: Header, table: LabelTable, cases: Sequence[str], others: Collection[str], source: str, faults: list[str]
+) -> dict[str, Annotation]:
+    """The annotation of each case; `others` are cases that may be named too (held-out ones)."""
+    names = tuple(label.name for label in table.labels)
+    annotated = _by_case("annotated", header.annotated, names, cases, others, source, faults)
+    absent = _by_case("absent", header.absent, names, cases, others, source, faults)
+    lists = header.annotated if isinstance(header.annotated, dict) else {"all cases": header.annotated}
+    if nothing := ", ".join(case for case, labels in lists.items() if labels == []):
+        faults.append(f"{source}: annotated: no label is named for {nothing}. Name one, or leave the entry out.")
+    values = {label.name: label.value for label in table.labels}
+    return {
+        case: Annotation(
+            values=values, ignore=table.ignore, annotated=annotated.get(case, names), absent=absent.get(case, ())
+        )
+        for case in (*cases, *others)
+    }
+
+
+def _by_case(
+    field: str, entry: object, names: tuple[str, ...], cases, others, source: str, faults: list[str]
+) -> dict[str, tuple[str, ...]]:
+    """The label names given for each case, in label order; cases that are not named are left out."""
+    if entry is None:
+        return {}
+    if isinstance(entry, list):
+        wanted = _known(entry, f"{source}: {field}", names, faults)
+        return dict.fromkeys((*cases, *others), wanted)
+    if not isinstance(entry, dict):
+        faults.append(f"{source}: {field}: expected a list of label names, or one for each case, found {entry!r}.")
+        return {}
+    found = {}
+    for case, labels in entry.items():
+        where = f"{source}: {field}.{case}"
+        if case not in cases and case not in others:
+            faults.append(f"{where}: no such case.")
+        elif not isinstance(labels, list):
+            faults.append(f"{where}: expected a list of label names, found {labels!r}.")
+        else:
+            found[case] = _known(labels, where, names, faults)
+    return found
+
+
+def _known(labels: list, where: str, names: tuple[str, ...], faults: list[str]) -> tuple[str, ...]:
+    known = ", ".join(names)
+    faults += [
+        f"{where}: {label!r} is no label of this data set; it has {known}." for label in labels if label not in names
+    ]
+    return tuple(name for name in names if name in labels)

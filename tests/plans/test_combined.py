@@ -1,0 +1,108 @@
+"""Several data sets as one: every case keeps its own files, values and annotation."""
+
+from pathlib import Path
+
+import pytest
+
+from plans.annotation import Annotation
+from plans.combined import cases_of, combine, combine_prompts, combined_name, keeps_values
+from plans.dataset import Case, Dataset
+from plans.errors import UserError
+from plans.plan import LabelPlan
+from plans.prompts import Prompts, default_prompts
+
+
+def dataset(name, labels, cases, channels=("CT",), ending=".nii.gz", **annotation) -> Dataset:
+    """`cases`: id -> group; `annotation` replaces fields of every case's."""
+    told = Annotation(**({"values": labels, "annotated": tuple(labels)} | annotation))
+    return Dataset(
+        folder=Path("raw") / name,
+        name=name,
+        title=name.partition("_")[2],
+        channels=channels,
+        labels=tuple(LabelPlan(name=label, value=value) for label, value in labels.items()),
+        file_ending=ending,
+        cases=tuple(
+            Case(id=case, images=(Path(name, case),), label=Path(name), group=group, annotation=told)
+            for case, group in cases.items()
+        ),
+    )
+
+
+LIVER = dataset("Dataset004_Liver", {"liver": 1, "Liver_Tumour": 2}, {"a": "p", "b": None}, ignore=9)
+SPLEEN = dataset("Dataset101_Spleen", {"spleen": 7, "liver": 1}, {"c": "p"}, ending=".nrrd", annotated=("spleen",))
+
+
+def test_the_order_given_changes_nothing():
+    assert combined_name([SPLEEN, LIVER]) == "Dataset004+101_Liver+Spleen"
+    assert combine([SPLEEN, LIVER], Path("x")) == combine([LIVER, SPLEEN], Path("x"))
+
+
+def test_labels_of_one_name_are_one_and_keep_values_that_do_not_collide():
+    both = combine([LIVER, SPLEEN], Path("x"))
+    assert [(label.name, label.value) for label in both.labels] == [("liver", 1), ("Liver_Tumour", 2), ("spleen", 7)]
+    assert keeps_values(both)
+    assert both.channels == ("CT",)
+    assert both.file_ending == ".nii.gz"
+
+
+@pytest.mark.parametrize("labels", [{"spleen": 2}, {"liver": 2, "spleen": 3}])
+def test_values_that_collide_are_counted_anew(labels):
+    both = combine([LIVER, dataset("Dataset101_Spleen", labels, {"c": None})], Path("x"))
+    assert [(label.name, label.value) for label in both.labels] == [("liver", 1), ("Liver_Tumour", 2), ("spleen", 3)]
+    assert not keeps_values(both)
+
+
+def test_cases_are_annotated_with_their_own_labels_under_their_own_values():
+    other = dataset("Dataset101_Other", {"liver tumour": 5, "spleen": 1}, {"c": "p"}, absent=("spleen",))
+    first, _, last = combine([LIVER, other], Path("x")).cases
+    assert first.annotation == LIVER.cases[0].annotation
+    names = ("Liver_Tumour", "spleen")
+    assert last.annotation == Annotation(values={"Liver_Tumour": 5, "spleen": 1}, annotated=names, absent=("spleen",))
+    assert last.images == other.cases[0].images
+    assert combine([LIVER, SPLEEN], Path("x")).cases[2].annotation.annotated == ("spleen",)
+
+
+def test_ids_get_a_prefix_only_where_one_is_shared_and_groups_always():
+    both = combine([LIVER, SPLEEN], Path("x"))
+    assert [(case.id, case.group) for case in both.cases] == [("a", "004_p"), ("b", None), ("c", "101_p")]
+    again = dataset("Dataset101_Spleen", {"spleen": 7}, {"a": None, "c": None})
+    assert [case.id for case in combine([LIVER, again], Path("x")).cases] == ["004_a", "004_b", "101_a", "101_c"]
+    elsewhere = dataset("mine", {"spleen": 7}, {"a": None})
+    both = combine([LIVER, elsewhere], Path("x"))
+    assert both.name == "Liver+mine"
+    assert [case.id for case in both.cases] == ["Dataset004_Liver_a", "Dataset004_Liver_b", "mine_a"]
+    assert [list(part) for part in cases_of([elsewhere, LIVER])] == [["a", "b"], ["a"]]
+
+
+def test_words_are_joined_and_a_phrase_for_two_labels_is_refused():
+    words = [default_prompts(LIVER), Prompts(scan="CT", labels={"spleen": ("spleen",), "liver": ("Liver", "hepar")})]
+    joined = combine_prompts([LIVER, SPLEEN], words)
+    assert joined.labels == {
+        "liver": ("liver", "hepar"),
+        "Liver_Tumour": ("liver tumour",),
+        "spleen": ("spleen",),
+    }
+    assert joined.scan == "CT of liver; CT"
+    assert combine_prompts([SPLEEN, LIVER], words[::-1]) == joined
+    with pytest.raises(UserError, match="names both"):
+        combine_prompts([LIVER, SPLEEN], [words[0], Prompts(scan="CT", labels={"spleen": ("liver",), "liver": ("x",)})])
+
+
+def test_channels_must_agree_unless_each_has_one():
+    mri = dataset("Dataset101_Head", {"skull": 3}, {"c": None}, channels=("MRI",))
+    assert combine([LIVER, mri], Path("x")).channels == ("CT or MRI",)
+    same = dataset("Dataset101_Head", {"skull": 3}, {"c": None}, channels=("ct",))
+    assert combine([LIVER, same], Path("x")).channels == ("CT",)
+    for channels in (("CT", "PET"), ("PET", "CT")):
+        pair = dataset("Dataset101_Head", {"skull": 3}, {"c": None}, channels=channels)
+        with pytest.raises(UserError, match=r"channel_names differ: Dataset004_Liver has CT; Dataset101_Head has"):
+            combine([LIVER, pair], Path("x"))
+
+
+def test_what_cannot_be_told_apart_is_refused():
+    with pytest.raises(UserError, match="Dataset004_Liver is given twice"):
+        combine([LIVER, LIVER], Path("x"))
+    twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
+    with pytest.raises(UserError, match="'left kidney' and 'LeftKidney' would be one label"):
+        combine([LIVER, twice], Path("x"))
