@@ -14,7 +14,6 @@ is no NSD. The JSON says what was left out.
 
 import argparse
 import json
-import os
 import resource
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from stored import (
     dice,
     in_own_process,
     left_out,
+    loaders,
     machine,
     mean,
     prepare,
@@ -106,7 +106,7 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     options = TrainingOptions(
         max_minutes=args.minutes,
         device=args.device,
-        workers=0 if args.device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1)),
+        workers=loaders(args.device),
         seed=seed,
         preset=preset,
     )

@@ -32,6 +32,7 @@ from stored import (
     add_device,
     dice,
     in_own_process,
+    loaders,
     machine,
     mean,
     predict,
@@ -152,7 +153,9 @@ def examine(args: argparse.Namespace) -> None:
         preprocessed = plan_with_words(data, root, args)
         fold = read_fold(preprocessed, FOLD)
         folder = root / "results" / data.name / "default" / f"fold_{FOLD}"
-        options = TrainingOptions(max_minutes=args.minutes, device=args.device, seed=args.seed)
+        options = TrainingOptions(
+            max_minutes=args.minutes, device=args.device, workers=loaders(args.device), seed=args.seed
+        )
         in_own_process(fit, preprocessed, fold, folder, options, print)
         model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")
         predictor = Predictor([model], Settings(), args.device)
