@@ -40,6 +40,42 @@ class Prompts(Record):
         return self
 
 
+class Answer(Record):
+    """How one answer of a prediction is asked for, and how it is written."""
+
+    phrase: str = Field(min_length=1)
+    value: int = Field(ge=1, le=32767)  # in the segmentation; 0 is background
+
+
+class Answers(Record):
+    """A file for `tds_predict --prompts`: by the name that the answer gets, its phrase and its value."""
+
+    version: Literal[1] = 1
+    labels: dict[str, Answer] = Field(min_length=1)
+
+
+def read_answers(path: Path) -> Answers:
+    """Read a file of answers; `UserError` lists every field that does not fit, else all that is given twice."""
+    answers = Answers.read(path)
+    faults, phrases, values = [], {}, {}
+    for name, answer in answers.labels.items():
+        words = normalise(answer.phrase)
+        if not words:
+            faults.append(f"{path}: labels.{name}.phrase is empty: give the words to ask for.")
+        elif (other := phrases.setdefault(words, name)) != name:
+            faults.append(
+                f"{path}: labels.{name}.phrase: {answer.phrase!r} is asked for by {other!r} already: ask for it once."
+            )
+        if (other := values.setdefault(answer.value, name)) != name:
+            faults.append(
+                f"{path}: labels.{name}.value: {answer.value} is the value of {other!r} already: "
+                "give each label a value of its own."
+            )
+    if faults:
+        raise UserError(*faults)
+    return answers
+
+
 def normalise(phrase: str) -> str:
     """The phrase in lower case, underscores and CamelCase opened, single spaces: `LeftKidney` -> `left kidney`."""
     return " ".join(_CAMEL.sub(" ", phrase).replace("_", " ").casefold().split())

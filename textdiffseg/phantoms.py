@@ -8,12 +8,16 @@ surrounding tissue, so no label can be read off an intensity alone.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.records import Millimetres, Voxels, write_atomically
+
+if TYPE_CHECKING:
+    from textdiffseg.imaging.volume import Geometry
 
 NAME = "Dataset900_Phantoms"
 LABELS = ("liver", "spleen", "vessel", "gland beside the liver", "gland beside the spleen", "liver lesion")
@@ -46,15 +50,20 @@ class Anatomy:
     bias: np.ndarray  # (3,) relative change of gain along half the field
 
 
-def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0) -> Path:
+def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0, lacking: float = 0.0) -> Path:
     """Write the phantoms as an nnU-Net raw data set under `root`/raw; returns its folder.
 
-    Phantom i is a function of (seed, i). `dataset.json` comes last, so a folder that has it is complete.
+    Phantom i is a function of (seed, i). `lacking` is the share of the training phantoms that lack one organ, drawn
+    at random. `dataset.json` comes last, so a folder that has it is complete.
     """
     folder = Path(root) / "raw" / NAME
     for index in range(training + test):
         part, number = ("Tr", index) if index < training else ("Ts", index - training)
-        _write_case(folder, part, f"phantom{part}_{number:03d}", draw_anatomy(seed, index), (seed, index, 1))
+        anatomy = draw_anatomy(seed, index)
+        rng = np.random.default_rng((seed, index, 2))
+        if part == "Tr" and rng.uniform() < lacking:
+            anatomy = without(anatomy, LABELS[rng.integers(len(LABELS))])
+        _write_case(folder, part, f"phantom{part}_{number:03d}", anatomy, (seed, index, 1))
     header = {
         "name": "Phantoms",
         "description": f"Generated phantoms of an abdomen, seed {seed}",
@@ -107,6 +116,14 @@ def draw_anatomy(seed: int, index: int) -> Anatomy:
         noise=near(11, 5),
         bias=rng.uniform(-0.08, 0.08, 3),
     )
+
+
+def without(anatomy: Anatomy, label: str) -> Anatomy:
+    """The same phantom lacking one of `LABELS`; a lesion goes with its liver."""
+    if label == "vessel":
+        return replace(anatomy, vessel=(*anatomy.vessel[:2], 0.0))
+    gone = {label, LABELS[5]} if label == "liver" else {label}
+    return replace(anatomy, organs={name: organ for name, organ in anatomy.organs.items() if name not in gone})
 
 
 def _draw_grid(rng: np.random.Generator) -> tuple[Voxels, Millimetres]:
@@ -162,15 +179,21 @@ def _inside(points: np.ndarray, ellipsoid: Ellipsoid) -> np.ndarray:
     return np.sum(((points - centre) / radii) ** 2, axis=0) < 1
 
 
-def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
-    from textdiffseg.imaging.io import write_labels, write_volume
+def geometry_of(anatomy: Anatomy) -> "Geometry":
+    """The grid of a phantom, its middle at the origin."""
     from textdiffseg.imaging.volume import Geometry
 
-    scan, labels = paint(anatomy, np.random.default_rng(seed))
-    affine = np.zeros((4, 4))  # index (d, h, w) -> world (x, y, z), the scan's middle at the origin
+    affine = np.zeros((4, 4))  # index (d, h, w) -> world (x, y, z)
     affine[[2, 1, 0], [0, 1, 2]] = anatomy.spacing
     affine[:3, 3] = -affine[:3, :3] @ ((np.array(anatomy.shape) - 1) / 2)
     affine[3, 3] = 1
-    geometry = Geometry(shape=anatomy.shape, affine=affine)
+    return Geometry(shape=anatomy.shape, affine=affine)
+
+
+def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
+    from textdiffseg.imaging.io import write_labels, write_volume
+
+    scan, labels = paint(anatomy, np.random.default_rng(seed))
+    geometry = geometry_of(anatomy)
     write_volume(folder / f"images{part}" / f"{case}_0000.nii.gz", scan, geometry)
     write_labels(folder / f"labels{part}" / f"{case}.nii.gz", labels, geometry)

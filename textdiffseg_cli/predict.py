@@ -16,6 +16,7 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scans -o segmentations
         tds_predict -i scans -o segmentations -d Hippocampus --folds 0 1
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
+        tds_predict -i scans -o segmentations --prompts asked.json
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,
     )
@@ -31,8 +32,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint", choices=("best", "latest"), default="best", help="weights of each fold (default: best)"
     )
-    parser.add_argument(
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
         "--prompt", nargs="+", action="extend", metavar="WORDS", help="segment only what these words name"
+    )
+    words.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help='JSON of what to segment and with which value: {"labels": {NAME: {"phrase": WORDS, "value": N}}}',
     )
     parser.add_argument("--force", action="store_true", help="run prompts that the model was not trained with")
     parser.add_argument(
@@ -72,17 +80,22 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace):
     """The checked job and the scans it is for."""
+    from plans.prompts import read_answers
     from textdiffseg.inference.ensemble import find_model, load_ensemble
     from textdiffseg.inference.export import Job, find_scans, output_place
     from textdiffseg.inference.predictor import Predictor
-    from textdiffseg.inference.prompting import ask
+    from textdiffseg.inference.prompting import ask, ask_for
     from textdiffseg.inference.settings import settings_for
 
+    answers = read_answers(args.prompts) if args.prompts else None
     device = choose_device(args.device)
     folder = find_model(args.root, args.dataset, args.model)
     ensemble = load_ensemble(folder, args.folds, args.checkpoint, device)
     scans = find_scans(args.source, len(ensemble.plan.channels))
-    asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
+    if answers is None:
+        asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
+    else:
+        asked = ask_for(ensemble.bank, answers, args.force)
     settings = settings_for(
         ensemble.plan,
         ensemble.sampling,

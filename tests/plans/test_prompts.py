@@ -8,7 +8,7 @@ import pytest
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.plan import LabelPlan
-from plans.prompts import Prompts, default_prompts, names_sides, normalise, read_prompts
+from plans.prompts import Prompts, default_prompts, names_sides, normalise, read_answers, read_prompts
 
 
 def dataset_of(*names: str) -> Dataset:
@@ -77,6 +77,52 @@ def test_faults_name_file_and_field(tmp_path, change, words):
         read_prompts(path, dataset_of("spleen", "liver"))
     assert words in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def write_answers(path: Path, labels: dict, **other) -> Path:
+    path.write_text(json.dumps({"version": 1, "labels": labels} | other))
+    return path
+
+
+def test_answers_keep_their_order(tmp_path):
+    labels = {"b": {"phrase": "Spleen", "value": 9}, "a": {"phrase": "liver", "value": 2}}
+    answers = read_answers(write_answers(tmp_path / "asked.json", labels))
+    assert [(name, one.phrase, one.value) for name, one in answers.labels.items()] == [
+        ("b", "Spleen", 9),
+        ("a", "liver", 2),
+    ]
+
+
+def test_answers_given_twice_are_listed_together(tmp_path):
+    labels = {
+        "a": {"phrase": "liver", "value": 1},
+        "b": {"phrase": "LIVER", "value": 2},
+        "c": {"phrase": "_", "value": 2},
+    }
+    path = write_answers(tmp_path / "asked.json", labels)
+    with pytest.raises(UserError) as caught:
+        read_answers(path)
+    assert [line.partition(f"{path}: ")[2].partition(":")[0] for line in caught.value.lines] == [
+        "labels.b.phrase",
+        "labels.c.phrase is empty",
+        "labels.c.value",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "other", "fields"),
+    [
+        ({"a": {"phrase": "", "value": 0}, "b": "liver"}, {}, ["labels.a.phrase", "labels.a.value", "labels.b"]),
+        ({"a": {"phrase": "liver"}}, {"version": 2}, ["version", "labels.a.value"]),
+        ({}, {}, ["labels"]),
+        ({"a": {"phrase": "liver", "value": 1, "colour": "red"}}, {}, ["labels.a.colour"]),
+    ],
+)
+def test_answers_that_do_not_fit_are_told_by_field(tmp_path, labels, other, fields):
+    path = write_answers(tmp_path / "asked.json", labels, **other)
+    with pytest.raises(UserError) as caught:
+        read_answers(path)
+    assert [line.split(": ")[1] for line in caught.value.lines] == fields
 
 
 @pytest.mark.parametrize(

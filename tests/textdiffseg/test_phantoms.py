@@ -6,7 +6,7 @@ import pytest
 from plans.dataset import read_dataset
 from plans.prompts import names_sides
 from textdiffseg.imaging.io import read_labels, read_volume
-from textdiffseg.phantoms import LABELS, LOOK_ALIKES, NAME, draw_anatomy, paint, write_phantoms
+from textdiffseg.phantoms import LABELS, LOOK_ALIKES, NAME, draw_anatomy, paint, without, write_phantoms
 
 BINS = 64
 
@@ -83,6 +83,31 @@ def test_intensity_alone_cannot_find_the_look_alikes(phantoms):
         assert best_intensity_classifier(pooled, truth == value) < 0.5
         fitted = [best_intensity_classifier(scan, labels == value) for _, scan, labels in phantoms]
         assert np.mean(fitted) < 0.5
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_a_phantom_without_an_organ_keeps_the_others(phantoms, label):
+    anatomy, _, labels = phantoms[0]
+    assert "liver lesion" in anatomy.organs, "else there is nothing to lack"
+    _, fewer = paint(without(anatomy, label), np.random.default_rng((0, 0, 1)))
+    gone = {label, "liver lesion"} if label == "liver" else {label}
+    assert {LABELS[value - 1] for value in np.unique(fewer) if value} == set(LABELS) - gone
+    kept = [value for value, name in enumerate(LABELS, start=1) if name not in gone]
+    for value in kept:
+        assert not ((labels == value) & (fewer != value)).any(), "what stays, stays where it is"
+
+
+def test_some_training_phantoms_lack_an_organ_and_no_test_phantom_does(tmp_path):
+    folder = write_phantoms(tmp_path, training=3, test=1, lacking=1.0)
+    for path in sorted(folder.glob("labelsT*/*.nii.gz")):
+        found = set(np.unique(read_labels(path).array)) - {0}
+        index = int(path.name[-10:-7]) + (3 if path.parent.name == "labelsTs" else 0)
+        whole = set(np.unique(paint(draw_anatomy(0, index), np.random.default_rng((0, index, 1)))[1])) - {0}
+        if path.parent.name == "labelsTs":
+            assert found == whole
+        else:
+            assert found <= whole
+            assert len(found) < len(LABELS)
 
 
 def test_no_label_names_a_side():

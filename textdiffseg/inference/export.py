@@ -148,6 +148,7 @@ def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
         settings=job.predictor.settings,
         prompts=job.asked.prompts,
         forced=job.asked.forced,
+        answers=job.asked.answers,
         probabilities=job.probabilities,
         uncertainty=job.uncertainty,
     )

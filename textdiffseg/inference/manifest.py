@@ -30,6 +30,7 @@ class Request(Record):
     settings: Settings
     prompts: tuple[str, ...]  # empty: all labels
     forced: bool  # some prompt is none that the model was trained with
+    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: the model's own
     probabilities: bool
     uncertainty: bool
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from plans.errors import UserError
 from plans.plan import Plan
+from plans.prompts import Answers
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 
@@ -18,6 +19,7 @@ class Asked:
     values: tuple[int, ...]
     prompts: tuple[str, ...] = ()  # in the user's words; empty: all labels
     forced: bool = False  # some prompt is none that the model was trained with
+    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, where the user chose them
 
 
 def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Asked:
@@ -36,6 +38,16 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
         return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)
     numbers = [int(number) - 1 for number in queries.labels[0]]
     return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), prompts)
+
+
+def ask_for(bank: TextBank, answers: Answers, force: bool = False) -> Asked:
+    """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
+    prompts = tuple(answer.phrase for answer in answers.labels.values())
+    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force))
+    pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
+    names, values = zip(*pairs, strict=True)
+    forced = any(bank.find(prompt) is None for prompt in prompts)
+    return Asked(queries, names, values, prompts, forced, pairs)
 
 
 def _encoder(bank: TextBank, prompts: Sequence[str], force: bool):

@@ -1,5 +1,6 @@
 """The command `tds_predict`, from scans to files and sentences."""
 
+import json
 import subprocess
 import sys
 
@@ -66,6 +67,38 @@ def test_prompts(predict, root, scans):
     assert code == 0
     assert Manifest.read(root / "out" / "a.json").labels == {"something else": 1}
     assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 1}
+
+
+def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):
+    def asked(**values):
+        labels = {"tip": {"phrase": "front part", "value": 50}, "rest": {"phrase": "back", "value": 60}}
+        for name, value in values.items():
+            labels[name]["value"] = value
+        (root / "asked.json").write_text(json.dumps({"version": 1, "labels": labels}))
+        return predict("-i", scans, "--prompts", root / "asked.json", "--no-mirroring")
+
+    code, out, _ = asked()
+    manifest = Manifest.read(root / "out" / "a.json")
+    assert code == 0
+    assert "tip = 50, rest = 60" in out
+    assert manifest.labels == {"tip": 50, "rest": 60}
+    assert manifest.request.answers == (("tip", 50), ("rest", 60))
+    first = read_labels(root / "out" / "a.nii.gz").array
+    assert set(np.unique(first)) <= {0, 50, 60}
+    assert first.any()
+    assert "2 complete already" in asked()[1]
+    assert "2 predicted" in asked(tip=7)[1], "another value is another request"
+    second = read_labels(root / "out" / "a.nii.gz").array
+    np.testing.assert_array_equal(np.where(first == 50, 7, first), second)
+
+
+def test_a_file_of_prompts_excludes_prompts_on_the_command_line(predict, scans, capsys):
+    with pytest.raises(SystemExit) as end:
+        predict("-i", scans, "--prompts", "asked.json", "--prompt", "back")
+    assert end.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+    code, _, err = predict("-i", scans, "--prompts", "asked.json")
+    assert (code, "asked.json does not exist" in err) == (2, True)
 
 
 def test_uncertainty_writes_maps_and_intervals(predict, root, scans):

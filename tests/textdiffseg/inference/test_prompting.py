@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.inference.prompting import ask
+from plans.prompts import Answers
+from textdiffseg.inference.prompting import ask, ask_for
 
 
 def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
@@ -38,3 +39,24 @@ def test_forced_prompts_are_numbered_in_their_order(plan, bank):
     assert (asked.values, asked.forced, asked.names) == ((1, 2), True, ("the middle", "back"))
     assert asked.queries.vectors.shape[1] == 2
     torch.testing.assert_close(asked.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
+
+
+def answers(**labels) -> Answers:
+    return Answers.model_validate({"labels": {name: {"phrase": p, "value": v} for name, (p, v) in labels.items()}})
+
+
+def test_a_file_names_and_numbers_the_answers(plan, bank):
+    asked = ask_for(bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
+    assert (asked.names, asked.values, asked.forced) == (("rear", "tip"), (40, 2), False)
+    assert asked.queries.labels.tolist() == [[2, 1]]
+    assert asked.answers == (("rear", 40), ("tip", 2))
+    assert torch.equal(asked.queries.vectors, ask(plan, bank, ["posterior end", "front part"]).queries.vectors)
+
+
+def test_the_words_of_a_file_are_never_replaced_either(bank):
+    unknown = answers(middle=("the middle", 5), end=("the end", 6), rear=("back", 7))
+    with pytest.raises(UserError) as error:
+        ask_for(bank, unknown)
+    assert [line.split("'")[1] for line in error.value.lines] == ["the middle", "the end"]
+    asked = ask_for(bank, unknown, force=True)
+    assert (asked.names, asked.values, asked.forced) == (("middle", "end", "rear"), (5, 6, 7), True)

@@ -1,0 +1,150 @@
+"""What the benchmarks share: stored cases predicted and scored on their own grids, presets trained in one process each.
+
+Nothing here needs the raw data, MONAI or SimpleITK, so the benchmarks run on any machine that a root was carried to.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plans.errors import UserError
+from plans.plan import Plan, plan_file
+from textdiffseg.data.splits import Fold, read_splits
+from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.evaluation.metrics import CaseScores, score_case
+from textdiffseg.evaluation.report import summarise
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.validation import spread
+from textdiffseg.preprocessing.case import Trail, restore
+from textdiffseg.queries import Queries
+
+OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
+Result = TypeVar("Result")
+
+
+def shared_data() -> Path:
+    """The folder of real data sets, as the tests find it."""
+    return Path(os.environ.get("TDS_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+def left_out() -> list[str]:
+    """What this machine cannot measure, a sentence each."""
+    return [
+        f"{what}: {package} is not installed"
+        for package, what in OPTIONAL.items()
+        if importlib.util.find_spec(package) is None
+    ]
+
+
+def machine(device: str) -> dict:
+    """Where the figures were measured."""
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    return {"device": device, "gpu": gpu, "cores": os.cpu_count(), "torch": torch.__version__, "os": platform.system()}
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """`--device`."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help=f"default here: {default}")
+
+
+def loaders(device: str) -> int:
+    """Processes that load and augment, as `tds_train` has them: none beside a CPU that trains."""
+    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
+
+
+def prepare(data: Path, root: Path, preset: str, device: str) -> Path:
+    """The folder of plan and stored cases below the root, made from the raw data where the plan is missing."""
+    folder = root / "preprocessed" / data.name
+    if (folder / plan_file(preset)).is_file():
+        return folder
+    if importlib.util.find_spec("SimpleITK") is None:
+        raise UserError(
+            f"{folder / plan_file(preset)} does not exist and SimpleITK, which reads raw data, is not installed: "
+            "plan and preprocess elsewhere and carry the root here."
+        )
+    from textdiffseg_cli import plan_and_preprocess
+
+    budget = ["--memory-gb", "8"] if device == "cuda" else []
+    with contextlib.redirect_stdout(sys.stderr):
+        code = plan_and_preprocess.main([str(data), "--root", str(root), "--preset", preset, *budget])
+    if code:
+        raise SystemExit(code)
+    return folder
+
+
+def read_fold(preprocessed: Path, fold: str) -> Fold:
+    """The cases of a fold."""
+    return read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(fold)
+
+
+def some(cases: Sequence[str], most: int | None) -> list[str]:
+    """At most `most` of the cases, evenly spread; all of them for None."""
+    return sorted(cases) if most is None else spread(sorted(cases), most)
+
+
+def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
+    """`work(*arguments)` in a fresh process, whose peak memory is then its own; what it prints goes to stderr."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_quietly, work, *arguments).result()
+
+
+def _quietly(work: Callable[..., Result], *arguments: object) -> Result:
+    with contextlib.redirect_stdout(sys.stderr):
+        return work(*arguments)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan ready to be predicted, and its truth."""
+
+    name: str
+    image: Tensor  # (C, D, H, W) float32 on the plan's grid
+    trail: Trail  # the way back to the scan's own grid
+    truth: np.ndarray  # label numbers (D, H, W) on the scan's own grid
+
+
+def stored_scan(preprocessed: Path, case: str) -> Scan:
+    """A stored case."""
+    stored = open_case(preprocessed, case)
+    image = torch.from_numpy(stored.image[...].astype(np.float32))
+    return Scan(case, image, stored.record.trail, stored.original_labels())
+
+
+def predict(predictor: Predictor, scan: Scan, queries: Queries) -> np.ndarray:
+    """Label numbers (D, H, W) on the scan's own grid: `queries.labels` of the slots, 0 for background."""
+    slots = restore(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
+    return np.array([0, *queries.labels[0].tolist()])[slots]
+
+
+def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
+    """Dice of every label of the plan; `labels` as `predict` gives them."""
+    names = {number: label.name for number, label in enumerate(plan.labels, start=1)}
+    return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
+
+
+def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries) -> dict[str, float]:
+    """Mean Dice over the scans of each label that `queries` asks for and some scan holds, by name."""
+    names = [predictor.plan.labels[number - 1].name for number in queries.labels[0].tolist()]
+    summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries)) for scan in scans])
+    found = {name: summary.labels[name].dice for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """None where there are none."""
+    values = list(values)
+    return float(np.mean(values)) if values else None

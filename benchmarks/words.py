@@ -1,0 +1,286 @@
+"""Do the words steer the model? Trained with eight phrasings a label, asked for labels alone, in new words, in vain.
+
+    python benchmarks/words.py [--dataset phantoms] [--minutes 10] [--root DIR]
+    python benchmarks/words.py --dataset hippocampus --data raw/Dataset004_Hippocampus
+
+Prints JSON, all of it on scans kept away from training, one step, no mirroring:
+
+- `alone`: Dice of each label asked for alone minus its Dice when all are asked for (bar: 0.005);
+- `held_out`: Dice when all labels are asked for in phrasings that training has not seen, by the vectors that --force
+  would run, and the spread between the best and the worst wording, the trained one included (bar on phantoms: 0.01);
+- `absent`, phantoms alone: the volume segmented when a label is asked for alone in scans that lack it, as a share of
+  the label's mean volume (bar: 0.01);
+- `look_alikes`, phantoms alone: of the voxels predicted on either gland when one is asked for alone, the share on
+  the gland of that name.
+
+A quarter of the training phantoms lack an organ, so that training knows absent labels. With --root the data set and
+the trained fold stay there and are used again; give it a root of its own.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from stored import (
+    Scan,
+    add_device,
+    dice,
+    in_own_process,
+    loaders,
+    machine,
+    mean,
+    predict,
+    prepare,
+    read_fold,
+    shared_data,
+    some,
+    stored_scan,
+)
+
+from plans.dataset import read_dataset
+from plans.errors import UserError
+from plans.plan import Plan
+from plans.prompts import Prompts
+from textdiffseg import phantoms
+from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.settings import Settings
+from textdiffseg.networks.weights import load_model
+from textdiffseg.preprocessing.case import preprocess_image
+from textdiffseg.queries import Queries
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.encoder import TextEncoder
+from textdiffseg.training.log import read_log
+from textdiffseg.training.loop import fit
+from textdiffseg.training.run import TrainingOptions
+from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+
+FOLD = "0"
+TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
+BARS = {"alone": 0.005, "held_out_spread": 0.01, "absent_share": 0.01}
+
+
+@dataclass(frozen=True)
+class Wording:
+    """The phrasings of one label."""
+
+    trained: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def _wording(trained: str, held_out: str) -> Wording:
+    """From phrasings with commas between them."""
+    return Wording(tuple(trained.split(", ")), tuple(held_out.split(", ")))
+
+
+def _beside(organ: str) -> Wording:
+    words = ("beside the", "next to the", "near the", "adjacent to the", "close to the", "at the", "bordering the")
+    new = ("alongside the", "neighbouring the", "lying by the")
+    return Wording(
+        trained=(*(f"gland {word} {organ}" for word in words), f"{organ}-side gland"),
+        held_out=tuple(f"gland {word} {organ}" for word in new),
+    )
+
+
+def _part(side: str, other: str, end: str) -> Wording:
+    of = "of the hippocampus"
+    return Wording(
+        trained=(
+            *(f"{words} {of}" for words in (f"{side} part", f"{side} portion", f"{side} end", other, end)),
+            *(f"{side} hippocampus", f"hippocampal {end}", f"{side} hippocampal region"),
+        ),
+        held_out=(f"the {side} hippocampus", f"{other} part {of}", f"{side} section {of}"),
+    )
+
+
+WORDINGS = {
+    "phantoms": {
+        "liver": _wording(
+            "liver, the liver, hepatic parenchyma, liver tissue, hepar, hepatic organ, "
+            "the whole liver, liver parenchyma",
+            "hepatic tissue, liver organ, parenchyma of the liver",
+        ),
+        "spleen": _wording(
+            "spleen, the spleen, splenic parenchyma, spleen tissue, lien, splenic organ, "
+            "the whole spleen, spleen parenchyma",
+            "splenic tissue, spleen organ, parenchyma of the spleen",
+        ),
+        "vessel": _wording(
+            "vessel, the vessel, blood vessel, large vessel, vascular structure, main vessel, "
+            "vascular tube, the blood vessel",
+            "large blood vessel, the vascular structure, the main blood vessel",
+        ),
+        phantoms.LOOK_ALIKES[0]: _beside("liver"),
+        phantoms.LOOK_ALIKES[1]: _beside("spleen"),
+        "liver lesion": _wording(
+            "liver lesion, hepatic lesion, lesion in the liver, liver tumour, "
+            "focal liver lesion, hepatic tumour, lesion of the liver, liver mass",
+            "hepatic mass, tumour in the liver, focal hepatic lesion",
+        ),
+    },
+    "hippocampus": {
+        "anterior": _part("anterior", "front", "head"),
+        "posterior": _part("posterior", "back", "tail"),
+    },
+}
+SCANS = {"phantoms": "MRI of the abdomen", "hippocampus": "MRI of the hippocampus"}
+
+
+def main() -> int:
+    """Train, ask, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--dataset", choices=tuple(WORDINGS), default="phantoms")
+    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="hippocampus: raw")
+    parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training")
+    parser.add_argument("--seed", type=whole_number, default=0)
+    parser.add_argument("--cases", type=positive_int, default=8, metavar="N", help="scans to ask (default: 8)")
+    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
+    add_device(parser)
+    return run(examine, parser.parse_args())
+
+
+def examine(args: argparse.Namespace) -> None:
+    """Print the figures of a model trained here."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.root or Path(temporary)
+        data = args.data if args.dataset == "hippocampus" else write_phantoms(root, args.seed)
+        preprocessed = plan_with_words(data, root, args)
+        fold = read_fold(preprocessed, FOLD)
+        folder = root / "results" / data.name / "default" / f"fold_{FOLD}"
+        options = TrainingOptions(
+            max_minutes=args.minutes, device=args.device, workers=loaders(args.device), seed=args.seed
+        )
+        in_own_process(fit, preprocessed, fold, folder, options, print)
+        model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")
+        predictor = Predictor([model], Settings(), args.device)
+        if args.dataset == "phantoms":
+            found = ask_phantoms(predictor, bank, args)
+        else:
+            scans = [stored_scan(preprocessed, case) for case in some(fold.validation, args.cases)]
+            found = ask(predictor, bank, scans, wordings_of(bank, args.dataset))
+        last = read_log(folder / "log.jsonl")[-1]
+    report = {"benchmark": "words", "dataset": args.dataset, "seed": args.seed, "cases": args.cases}
+    report |= {"iterations": last.iteration, "training_minutes": round(last.seconds / 60, 2)}
+    print(json.dumps(report | machine(args.device) | {"bars": BARS} | found, indent=1))
+
+
+def write_phantoms(root: Path, seed: int) -> Path:
+    """The raw data set below the root, made where it is missing."""
+    folder = root / "raw" / phantoms.NAME
+    if not (folder / "dataset.json").is_file():
+        phantoms.write_phantoms(root, TRAINING, test=0, seed=seed, lacking=LACKING)
+    return folder
+
+
+def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
+    """Plan and preprocess with this benchmark's phrasings; `UserError` where the root holds other words."""
+    folder = root / "preprocessed" / data.name
+    plan = folder / "plan.json"
+    labels = Plan.read(plan).labels if plan.is_file() else read_dataset(data).labels
+    words = {name: wording.trained for name, wording in matched([label.name for label in labels], args.dataset).items()}
+    if not (folder / "prompts.json").is_file():
+        Prompts(scan=SCANS[args.dataset], labels=words).write(folder / "prompts.json")
+    prepare(data, root, "default", args.device)
+    if TextBank.load(folder / "text_bank.safetensors").phrasings != words:
+        raise UserError(f"{folder} was planned with other words than this benchmark's: choose another --root.")
+    return folder
+
+
+def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
+    """The wording of each label: that of its own name, else the first whose key its name begins with."""
+    known = WORDINGS[dataset]
+    return {name: known.get(name) or next(known[key] for key in known if _begins(name, key)) for name in names}
+
+
+def _begins(name: str, key: str) -> bool:
+    return name.casefold().startswith(key)
+
+
+def wordings_of(bank: TextBank, dataset: str) -> list[Wording]:
+    """In label order."""
+    return list(matched(bank.labels, dataset).values())
+
+
+def ask_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace) -> dict:
+    """All measures, on phantoms that no training set holds."""
+    seeds = [(args.seed, 10_000 + index) for index in range(args.cases)]
+    anatomies = [phantoms.draw_anatomy(*seed) for seed in seeds]
+    scans = [phantom_scan(predictor.plan, *pair) for pair in zip(anatomies, seeds, strict=True)]
+    figures = ask(predictor, bank, scans, wordings_of(bank, "phantoms"))
+    absent = {}
+    for number, name in enumerate(bank.labels, start=1):
+        lacking = [
+            phantom_scan(predictor.plan, phantoms.without(anatomy, name), seed)
+            for anatomy, seed in zip(anatomies, seeds, strict=True)
+        ]
+        wrong = mean(volume(predict(predictor, scan, alone(bank, number)), number, scan) for scan in lacking)
+        there = [volume(scan.truth, number, scan) for scan in scans]
+        absent[name] = wrong / mean(size for size in there if size > 0)
+    pair = [bank.labels.index(name) + 1 for name in phantoms.LOOK_ALIKES]
+    apart = {bank.labels[own - 1]: told_apart(predictor, bank, scans, own, sum(pair) - own) for own in pair}
+    return figures | {"absent": {"share_of_volume": absent, "worst": max(absent.values())}, "look_alikes": apart}
+
+
+def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -> Scan:
+    """A phantom on the plan's grid; its noise is a function of the seed."""
+    image, truth = phantoms.paint(anatomy, np.random.default_rng((*seed, 1)))
+    prepared, trail = preprocess_image(Volume(image[None], phantoms.geometry_of(anatomy)), plan)
+    return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), trail, truth.astype(np.int16))
+
+
+def alone(bank: TextBank, number: int) -> Queries:
+    """One label, in its first phrasing."""
+    return bank.queries([[(number, 0)]])
+
+
+def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
+    """Of a label, in ml."""
+    return float(np.count_nonzero(labels == number) * np.prod(scan.trail.geometry.spacing) / 1000)
+
+
+def told_apart(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], own: int, other: int) -> float | None:
+    """Of the voxels predicted on either look-alike when `own` is asked for alone, the share on `own`; None for none."""
+    hits = np.zeros(2)
+    for scan in scans:
+        mask = predict(predictor, scan, alone(bank, own)) == own
+        hits += [np.count_nonzero(mask & (scan.truth == number)) for number in (own, other)]
+    return float(hits[0] / hits.sum()) if hits.sum() else None
+
+
+def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: Sequence[Wording]) -> dict:
+    """The measures that every data set has."""
+    together = dice(predictor, scans, bank.all_labels())
+    single: dict[str, float] = {}
+    for number in range(1, len(bank.labels) + 1):
+        single |= dice(predictor, scans, alone(bank, number))
+    gaps = {name: single[name] - together[name] for name in together}
+    encoder = TextEncoder(bank.words.encoder)
+    trials = [together]
+    for phrases in zip(*(wording.held_out for wording in wordings), strict=True):
+        trials.append(dice(predictor, scans, in_words(bank, phrases, encoder)))
+    means = [mean(trial.values()) for trial in trials]
+    return {
+        "together": {"labels": together, "dice": means[0]},
+        "alone": {"labels_minus_together": gaps, "mean": mean(gaps.values())},
+        "held_out": {
+            "labels": {name: [trial[name] for trial in trials] for name in together},
+            "dice": means,
+            "spread": max(means) - min(means),
+        },
+    }
+
+
+def in_words(bank: TextBank, phrases: Sequence[str], encoder: TextEncoder) -> Queries:
+    """All labels, in label order, each in a phrase that the bank need not hold."""
+    queries = bank.queries_for(phrases, force=True, encoder=encoder)
+    return replace(queries, labels=torch.arange(1, len(phrases) + 1)[None])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The benchmarks are scripts: they are imported the way `python benchmarks/NAME.py` finds its neighbours."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+
+from plans.plan import Plan
+from plans.prompts import Prompts
+from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.text.bank import TextBank, build_bank
+from textdiffseg.text.encoder import PhraseVectors
+
+
+@pytest.fixture
+def benchmark(repository, monkeypatch):
+    """A function that imports benchmarks/NAME.py."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    return importlib.import_module
+
+
+class FakeEncoder:
+    """Random vectors, a function of the phrase; spares the tests the real encoder."""
+
+    name = "bundled"
+    width = 16
+
+    def encode(self, phrases):
+        drawn = [np.random.default_rng(list(phrase.encode())).normal(size=(4, self.width)) for phrase in phrases]
+        return [PhraseVectors(draw[:3], draw[3]) for draw in torch.from_numpy(np.array(drawn, np.float32))]
+
+
+@pytest.fixture(scope="session")
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture(scope="session")
+def bank(encoder) -> TextBank:
+    """Two labels."""
+    prompts = Prompts(scan="MRI of a test", labels={"front": ("front", "tip"), "back": ("back",)})
+    return build_bank(prompts, ("front", "back"), encoder)
+
+
+@pytest.fixture(scope="session")
+def model() -> TextDiffSeg:
+    """Tiny, with weights far enough from their start that noise, words and image all matter."""
+    fine = {"stride": (1, 1, 1), "kernel": (3, 3, 3), "width": 8, "blocks": 1}
+    coarse = fine | {"stride": (2, 2, 2)}
+    training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}
+    plan = Plan.model_validate(
+        {
+            "preset": "default",
+            "dataset": "Dataset900_Tiny",
+            "device": "cpu",
+            "channels": [{"name": "MRI", "scheme": "zscore"}],
+            "labels": [{"name": "front", "value": 7}, {"name": "back", "value": 3}],
+            "spacing": (1, 1, 1),
+            "median_shape": (16, 16, 16),
+            "patch": (16, 16, 16),
+            "batch": 2,
+            "stages": [fine, coarse, coarse],
+            "latent": {"level": 2, "channels": 4},
+            "diffusion": {},
+            "text": {"encoder": "bundled", "width": FakeEncoder.width},
+            "training": training | {"ema": 0.9, "foreground_share": 0.33},
+            "mirror_axes": (0, 2),
+            "memory": {"budget_gb": 1, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
+        }
+    )
+    torch.manual_seed(0)
+    model = build_model(plan).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    return model
