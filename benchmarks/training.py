@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bootstrap import paired
 
 from plans.plan import plan_file
 from textdiffseg.evaluation.report import Summary
@@ -95,14 +96,12 @@ def describe(summary: Summary, folder: Path) -> dict:
     }
 
 
-def difference(a: Summary, b: Summary, draws: int = 10_000) -> dict:
+def difference(a: Summary, b: Summary) -> dict:
     """Mean Dice of a minus b over the cases they share, with the 95% interval of a paired bootstrap."""
     first, second = ({case.case: case_mean(case) for case in summary.cases} for summary in (a, b))
     shared = sorted(case for case in first.keys() & second.keys() if None not in (first[case], second[case]))
-    gaps = np.array([first[case] - second[case] for case in shared])
-    picks = np.random.default_rng(0).integers(len(gaps), size=(draws, len(gaps)))
-    low, high = np.percentile(gaps[picks].mean(1), [2.5, 97.5])
-    return {"dice": float(gaps.mean()), "interval_95": [float(low), float(high)], "cases": len(shared)}
+    gap = paired(np.array([first[case] - second[case] for case in shared]))
+    return {"dice": gap.pop("mean")} | gap
 
 
 def case_mean(case) -> float | None:

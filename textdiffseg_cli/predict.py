@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="write entropy, how samples and folds disagree, and 90%% intervals of volumes (4 steps, 8 samples or more)",
+        help="write entropy, how samples and folds disagree, and 90%% intervals of volumes (4 steps, 8 samples)",
     )
     parser.add_argument("--overwrite", action="store_true", help="redo what is complete, replace files of others")
     return parser

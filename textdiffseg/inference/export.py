@@ -40,7 +40,7 @@ class Job:
     probabilities: bool = False
     uncertainty: bool = False
     overwrite: bool = False
-    calibration: Applied = Applied()
+    calibration: Applied = field(default_factory=Applied)
     file_name: str | None = None  # of the segmentation, where one scan goes to one file
 
 

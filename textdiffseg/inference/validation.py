@@ -59,7 +59,7 @@ def validate_fold(
     calibration.json is written. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
-    predictor, queries = _load(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
+    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
     volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
@@ -93,7 +93,7 @@ def choose_sampling(
     """
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
-    first, queries = _load(fold_folder, checkpoint, device, Sampling(mirroring=False))
+    first, queries = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
     plan = first.plan
     trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
@@ -142,7 +142,7 @@ def calibrate_uncertainty(
     affordable = int(MOST_SAMPLED_SECONDS / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
     if min(affordable, len(case_ids)) < LEAST_CASES:
         return None
-    predictor, queries = _load(fold_folder, checkpoint, device, sampling, uncertainty=True)
+    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)
     chosen = spread(sorted(case_ids), min(MOST_SAMPLED, affordable))
     evidence = gather(predictor, queries, cases_folder, chosen, progress)
     return _store(fold_folder, evidence.fit())
@@ -178,9 +178,10 @@ def spread(items: Sequence[str], count: int) -> list[str]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _load(
+def load_fold(
     fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
 ) -> tuple[Predictor, Queries]:
+    """A predictor of one fold, and the queries for all of its labels."""
     model = load_model(fold_folder, checkpoint, device)
     queries = TextBank.load(fold_folder / "text_bank.safetensors").all_labels()
     return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), queries
