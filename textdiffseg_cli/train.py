@@ -134,8 +134,10 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
 
 def _tell_calibration(folder) -> None:
     """What was fitted to the validation cases, setting by setting."""
+    from plans.plan import Plan
     from textdiffseg.inference.calibration import read_calibration
     from textdiffseg.inference.evidence import LEAST_CASES
+    from textdiffseg.inference.settings import LEAST_SAMPLES
 
     fits = read_calibration(folder).fits
     if not fits:
@@ -157,6 +159,8 @@ def _tell_calibration(folder) -> None:
                 f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
+    if fits and Plan.read(folder / "plan.json").diffusion and all(fit.samples < LEAST_SAMPLES for fit in fits):
+        print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
 
 
 def _preset(wanted: str | None, preprocessed) -> str:

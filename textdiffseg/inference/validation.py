@@ -37,7 +37,7 @@ from textdiffseg.text.bank import TextBank
 
 TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
 MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take; scans too large for it are tried once, plainly
-MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 60.0  # cases and time that `calibrate_uncertainty` may take
+MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 Progress = Callable[[int, int], None]  # told (done, of)
 
 
