@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bootstrap import paired
 from stored import (
     add_device,
     dice,
@@ -170,8 +171,8 @@ def differences(seeds: list[int], ours: list[Summary], theirs: list[Summary]) ->
     gaps = [case_gaps(a, b) for a, b in zip(ours, theirs, strict=True)]
     shared = sorted(set.intersection(*(set(one) for one in gaps)))
     pooled = np.array([[one[case] for case in shared] for one in gaps]).mean(0)
-    per_seed = {str(seed): interval(np.array(list(one.values()))) for seed, one in zip(seeds, gaps, strict=True)}
-    return {"per_seed": per_seed, "pooled": interval(pooled)}
+    per_seed = {str(seed): paired(np.array(list(one.values()))) for seed, one in zip(seeds, gaps, strict=True)}
+    return {"per_seed": per_seed, "pooled": paired(pooled)}
 
 
 def case_gaps(a: Summary, b: Summary) -> dict[str, float]:
@@ -179,15 +180,6 @@ def case_gaps(a: Summary, b: Summary) -> dict[str, float]:
     first, second = ({case.case: case.mean_dice for case in summary.cases} for summary in (a, b))
     both = sorted(case for case in first.keys() & second.keys() if None not in (first[case], second[case]))
     return {case: first[case] - second[case] for case in both}
-
-
-def interval(gaps: np.ndarray, draws: int = 10_000) -> dict:
-    """The mean of paired differences (n,) and the 95% interval of a bootstrap over cases; none without cases."""
-    if not len(gaps):
-        return {"dice": None, "interval_95": None, "cases": 0}
-    picks = np.random.default_rng(0).integers(len(gaps), size=(draws, len(gaps)))
-    low, high = np.percentile(gaps[picks].mean(1), [2.5, 97.5])
-    return {"dice": float(gaps.mean()), "interval_95": [float(low), float(high)], "cases": len(gaps)}
 
 
 if __name__ == "__main__":

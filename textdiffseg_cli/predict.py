@@ -56,7 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="write how samples and folds disagree, and 90%% intervals of volumes (at least 4 steps, 8 samples)",
+        help="write entropy, how samples and folds disagree, and 90%% intervals of volumes (4 steps, 8 samples)",
     )
     parser.add_argument("--overwrite", action="store_true", help="redo what is complete, replace files of others")
     return parser
@@ -81,6 +81,7 @@ def _predict(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace):
     """The checked job and the scans it is for."""
     from plans.prompts import read_answers
+    from textdiffseg.inference.calibration import applied
     from textdiffseg.inference.ensemble import find_model, load_ensemble
     from textdiffseg.inference.export import Job, find_scans, output_place
     from textdiffseg.inference.predictor import Predictor
@@ -117,6 +118,7 @@ def _prepare(args: argparse.Namespace):
         file_name=file_name,
         probabilities=args.probabilities,
         uncertainty=args.uncertainty,
+        calibration=applied(ensemble.calibrations, settings),
         overwrite=args.overwrite,
     )
     print(f"Model: {folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
@@ -138,6 +140,8 @@ def _announce(job, scans) -> None:
     ]
     print(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(job.asked.names, job.asked.values, strict=True))}")
     print(f"Sampling: {', '.join(counts)}, {mirrored}, seed {settings.seed}, on {predictor.device}")
+    if job.probabilities or job.uncertainty:
+        _tell_calibration(job)
     need = largest_ram_gb(
         predictor.plan,
         settings,
@@ -150,6 +154,15 @@ def _announce(job, scans) -> None:
     free = psutil.virtual_memory().available / 1e9
     advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
     print(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}", flush=True)
+
+
+def _tell_calibration(job) -> None:
+    """What probabilities and volume intervals are worth; the mask needs neither."""
+    temperature, widening = job.calibration.temperature, job.calibration.widening
+    told = [f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"]
+    if job.uncertainty:
+        told.append(f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come")
+    print(f"Calibration of probabilities: {', '.join(told)}")
 
 
 def _run_with_bar(job, scans):

@@ -4,6 +4,8 @@ import argparse
 
 from textdiffseg_cli.common import add_root, choose_device, command, positive_float, positive_int, run, whole_number
 
+CALIBRATION_SHARE = 0.1  # of the training's time may go into calibrating the uncertainty, so that short runs stay short
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_train`."""
@@ -76,9 +78,10 @@ def _train(args: argparse.Namespace) -> None:
         )
         fit(preprocessed, fold, folder, options, print)
     _tell_latent(folder)
-    _validate(preprocessed, fold.validation, folder, device)
-    if args.fold == "all":
-        print("Note: fold all was scored on the cases that it was trained on.")
+    held_out = args.fold != "all"
+    _validate(preprocessed, fold.validation, folder, device, held_out)
+    if not held_out:
+        print("Note: fold all was scored on the cases that it was trained on, so nothing was calibrated on them.")
 
 
 def _check(preprocessed, started, preset: str, cases) -> None:
@@ -106,13 +109,19 @@ def _tell_latent(folder) -> None:
         print(f"Dice of the label autoencoder, image skips zeroed: {told}.")
 
 
-def _validate(preprocessed, cases, folder, device: str) -> None:
-    """Choose how to sample, predict the validation cases on their original grids, and print the scores."""
+def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
+    """Choose how to sample, predict the validation cases on their original grids, calibrate, and print the scores."""
     from rich.console import Console
     from tqdm import tqdm
 
     from textdiffseg.evaluation.report import summary_table
-    from textdiffseg.inference.validation import choose_sampling, validate_fold
+    from textdiffseg.inference.validation import (
+        MOST_SAMPLED_SECONDS,
+        calibrate_uncertainty,
+        choose_sampling,
+        validate_fold,
+    )
+    from textdiffseg.training.log import read_log
 
     def shown(bar: tqdm):
         def progress(done: int, total: int) -> None:
@@ -124,9 +133,47 @@ def _validate(preprocessed, cases, folder, device: str) -> None:
     with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
         choose_sampling(folder, preprocessed, cases, device=device, progress=shown(bar))
     with tqdm(desc="Predict the validation cases", unit="case") as bar:
-        summary = validate_fold(folder, preprocessed, cases, device=device, progress=shown(bar))
+        summary = validate_fold(folder, preprocessed, cases, device=device, calibrate=held_out, progress=shown(bar))
+    if held_out:
+        log = read_log(folder / "log.jsonl")
+        allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * log[-1].seconds) if log else MOST_SAMPLED_SECONDS
+        with tqdm(desc="Calibrate the uncertainty", unit="case") as bar:
+            calibrate_uncertainty(folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar))
     Console().print(summary_table(summary))
+    if held_out:
+        _tell_calibration(folder)
     print(f"Written: {folder}/validation/summary.json, {folder}/progress.png")
+
+
+def _tell_calibration(folder) -> None:
+    """What was fitted to the validation cases, setting by setting."""
+    from plans.plan import Plan
+    from textdiffseg.inference.calibration import read_calibration
+    from textdiffseg.inference.evidence import LEAST_CASES
+    from textdiffseg.inference.settings import LEAST_SAMPLES
+
+    fits = read_calibration(folder).fits
+    if not fits:
+        print(
+            f"No temperature was fitted: at least {LEAST_CASES} validation cases with all labels annotated are needed."
+        )
+    for fit in fits:
+        print(
+            f"Probabilities of {fit.steps} x {fit.samples} (steps x samples), {fit.cases} cases: temperature "
+            f"{fit.temperature:.2f}, calibration error {fit.ece_before:.3f} -> {fit.ece_after:.3f}, "
+            f"Brier {fit.brier_before:.3f} -> {fit.brier_after:.3f}."
+        )
+        if fit.widening:
+            before, after = (
+                sum(shares.values()) / len(shares)
+                for shares in (fit.widening.coverage_before, fit.widening.coverage_after)
+            )
+            print(
+                f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
+                f"{before:.0%} -> {after:.0%}."
+            )
+    if fits and Plan.read(folder / "plan.json").diffusion and all(fit.samples < LEAST_SAMPLES for fit in fits):
+        print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
 
 
 def _preset(wanted: str | None, preprocessed) -> str:

@@ -18,20 +18,20 @@ def summary(**dice: float | None) -> Summary:
 
 
 def test_a_constant_difference_has_an_interval_of_no_width(benchmark):
-    found = benchmark("accuracy").interval(np.full(7, 0.25))
-    assert found == {"dice": 0.25, "interval_95": [0.25, 0.25], "cases": 7}
+    found = benchmark("bootstrap").paired(np.full(7, 0.25))
+    assert found == {"mean": 0.25, "interval_95": [0.25, 0.25], "cases": 7}
 
 
 def test_the_interval_narrows_with_the_root_of_the_cases(benchmark):
-    interval = benchmark("accuracy").interval
+    paired = benchmark("bootstrap").paired
     gaps = np.random.default_rng(1).normal(0.01, 0.1, 1600)
 
     def width(cases: int) -> float:
-        low, high = interval(gaps[:cases])["interval_95"]
+        low, high = paired(gaps[:cases])["interval_95"]
         return high - low
 
     assert width(100) == pytest.approx(4 * width(1600), rel=0.25)
-    low, high = interval(gaps)["interval_95"]
+    low, high = paired(gaps)["interval_95"]
     assert low < 0.01 < high
 
 
@@ -43,7 +43,7 @@ def test_cases_are_paired_and_those_without_dice_left_out(benchmark):
 def test_seeds_are_pooled_by_case(benchmark):
     ours, theirs = [summary(x=0.5, y=0.75), summary(x=1.0, y=0.25)], [summary(x=0.25, y=0.5), summary(x=0.25, y=0.5)]
     found = benchmark("accuracy").differences([3, 4], ours, theirs)
-    assert (found["per_seed"]["3"]["dice"], found["per_seed"]["4"]["dice"]) == (0.25, 0.25)
+    assert (found["per_seed"]["3"]["mean"], found["per_seed"]["4"]["mean"]) == (0.25, 0.25)
     assert found["per_seed"]["3"]["interval_95"] == [0.25, 0.25]
     assert found["pooled"]["cases"] == 2, "a case counts once, whatever the number of seeds"
     assert found["pooled"]["interval_95"] == [0.0, 0.5], "x gains a half over the seeds, y nothing"

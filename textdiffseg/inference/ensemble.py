@@ -8,6 +8,7 @@ from pathlib import Path
 from plans.errors import UserError
 from plans.folders import find_folder
 from plans.plan import Plan
+from textdiffseg.inference.calibration import Calibration, read_calibration
 from textdiffseg.inference.settings import Sampling, pool
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.weights import checkpoint_path, load_model
@@ -28,6 +29,7 @@ class Ensemble:
     plan: Plan
     bank: TextBank
     sampling: Sampling
+    calibrations: tuple[Calibration, ...]  # one a fold
     hash: str  # of weights, plans and words
 
 
@@ -120,6 +122,7 @@ def load_ensemble(
         plan=plans[0],
         bank=banks[0],
         sampling=pool([read_sampling(path) for path in paths], len(plans[0].mirror_axes)),
+        calibrations=tuple(read_calibration(path) for path in paths),
         hash=hash_files(
             [
                 file

@@ -16,11 +16,12 @@ import torch
 from plans.errors import UserError
 from plans.header import FILE_ENDINGS
 from plans.plan import Plan
+from textdiffseg.inference.calibration import Applied, temper, widen
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
-from textdiffseg.inference.uncertainty import VolumeInterval, interval
+from textdiffseg.inference.uncertainty import VolumeInterval, interval, total_entropy
 from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map
 
 DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
@@ -39,6 +40,7 @@ class Job:
     probabilities: bool = False
     uncertainty: bool = False
     overwrite: bool = False
+    calibration: Applied = field(default_factory=Applied)
     file_name: str | None = None  # of the segmentation, where one scan goes to one file
 
 
@@ -118,7 +120,10 @@ def predict_scan(
         if before is None:  # nothing of this scan is there yet
             manifest_path.unlink(missing_ok=True)
         raise
-    slots = restore(prediction.probabilities.numpy(), trail)
+    probabilities = prediction.probabilities.numpy()
+    slots = restore(probabilities, trail)
+    if job.calibration.temperature is not None:  # after the mask, which it is not to change
+        temper(probabilities, job.calibration.temperature, out=probabilities)
     maps = dict(_maps(job, prediction, stem))
     from textdiffseg.imaging.io import write_labels, write_volume
 
@@ -130,7 +135,7 @@ def predict_scan(
         request=request,
         outputs={one: hash_files([job.out / one]) for one in written},
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
-        volumes=tuple(_volumes(job.asked, slots, prediction, trail)),
+        volumes=tuple(_volumes(job, slots, prediction, trail)),
         versions=versions(),
         device=str(job.predictor.device),
         threads=torch.get_num_threads(),
@@ -146,6 +151,7 @@ def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
         folds=job.folds,
         checkpoint=job.checkpoint,
         settings=job.predictor.settings,
+        calibration=job.calibration,
         prompts=job.asked.prompts,
         forced=job.asked.forced,
         answers=job.asked.answers,
@@ -197,12 +203,14 @@ def _maps(job: Job, prediction: Prediction, stem: str) -> Iterator[tuple[str, to
             words = re.sub(r"[^\w-]+", "_", name).strip("_")
             yield f"probabilities/{stem}_{slot}_{words}", prediction.probabilities[slot]
     if job.uncertainty:
+        yield f"uncertainty/{stem}_entropy", total_entropy(prediction.probabilities)
         yield f"uncertainty/{stem}_between_samples", prediction.between_samples
         yield f"uncertainty/{stem}_between_folds", prediction.between_folds
 
 
-def _volumes(asked: Asked, slots: np.ndarray, prediction: Prediction, trail: Trail) -> Iterator[VolumeInterval]:
-    """The volume of each mask, and its 90% interval where samples were drawn."""
+def _volumes(job: Job, slots: np.ndarray, prediction: Prediction, trail: Trail) -> Iterator[VolumeInterval]:
+    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn."""
+    asked = job.asked
     millilitres = float(np.prod(trail.geometry.spacing)) / 1000
     of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
     classes = 1 + len(asked.names)
@@ -210,5 +218,5 @@ def _volumes(asked: Asked, slots: np.ndarray, prediction: Prediction, trail: Tra
     for slot, name in enumerate(asked.names, start=1):
         low, high = (None, None)
         if prediction.volumes is not None:
-            low, high = interval(prediction.volumes[..., slot] * of_plan)
+            low, high = widen(interval(prediction.volumes[..., slot] * of_plan), job.calibration.widening or 1.0)
         yield VolumeInterval(label=name, volume_ml=float(voxels[slot] * millilitres), low_ml=low, high_ml=high)

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from plans.errors import UserError
 from plans.records import Record
+from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.uncertainty import VolumeInterval
@@ -28,6 +29,7 @@ class Request(Record):
     folds: tuple[str, ...]
     checkpoint: str
     settings: Settings
+    calibration: Applied = Applied()  # of probabilities and volume intervals; manifests without it had none
     prompts: tuple[str, ...]  # empty: all labels
     forced: bool  # some prompt is none that the model was trained with
     answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: the model's own

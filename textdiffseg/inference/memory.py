@@ -34,7 +34,7 @@ def prediction_ram_gb(
     classes, window = 1 + labels, 4.0 * prod(plan.patch)
     reading = 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
     noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape)
-    maps = (2 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
+    maps = (3 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
     samples = window * classes * (2 * settings.samples + folds)
     padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
     predicting = ram_bytes(channels, labels, tiling.padded, original_shape) + padding + noise + maps + samples

@@ -67,6 +67,8 @@ def settings_for(
 ) -> Settings:
     """What validation chose, with the user's own `steps` and `samples` where given, and enough for uncertainty.
 
+    Uncertainty from samples leaves mirroring out: noise is not flipped with the image, so that mirrored views are
+    samples of their own, and their mean has lost most of the spread.
     Raises `UserError` where the model has no diffusion to sample from, or there would be no spread to measure.
     """
     if plan.diffusion is None:
@@ -78,12 +80,13 @@ def settings_for(
             f"--uncertainty needs at least {LEAST_STEPS} steps and {LEAST_SAMPLES} samples, found "
             f"--steps {steps or LEAST_STEPS} --samples {samples or LEAST_SAMPLES}. Leave both out, or give more."
         )
-    least = (LEAST_STEPS, LEAST_SAMPLES) if uncertainty and plan.diffusion else (1, 1)
+    sampled = uncertainty and plan.diffusion is not None
+    least = (LEAST_STEPS, LEAST_SAMPLES) if sampled else (1, 1)
     chosen = sampling.model_copy(
         update={
             "steps": steps or max(sampling.steps, least[0]),
             "samples": samples or max(sampling.samples, least[1]),
-            "mirroring": sampling.mirroring and mirroring,
+            "mirroring": sampling.mirroring and mirroring and not sampled,
         }
     )
     return settings_of(plan, chosen, seed)

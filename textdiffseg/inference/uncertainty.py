@@ -6,8 +6,10 @@ With p_fs the probabilities of fold f and sample s, H the entropy in bits, and m
                                between samples                     between folds
 
 Both parts are mutual informations, hence never negative. They are taken window by window and put together like
-probabilities, so that no sample of a whole volume has to be kept. Samples come from at least 4 steps: one step from
-pure noise is the posterior mean, which says nothing of the spread.
+probabilities, so that no sample of a whole volume has to be kept. They are of probabilities as the network gives
+them; the whole, H(p), is of calibrated ones where a temperature was fitted (`calibration`).
+
+Samples come from at least 4 steps: one step from pure noise is the posterior mean, which says nothing of the spread.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,10 @@ INTERVAL = (0.05, 0.95)
 
 
 class VolumeInterval(Record):
-    """The volume of one structure in ml: of the mask, and its 90% interval over samples and folds."""
+    """The volume of one structure in ml: of the mask, and its 90% interval over samples and folds.
+
+    The interval is widened by the factor that the manifest names, where validation found it short.
+    """
 
     label: str
     volume_ml: float
@@ -33,6 +38,11 @@ class VolumeInterval(Record):
 def entropy(p: Tensor, dim: int) -> Tensor:
     """H(p) in bits along `dim`."""
     return torch.special.entr(p).sum(dim) / np.log(2)
+
+
+def total_entropy(probabilities: Tensor) -> Tensor:
+    """H(p) in bits (D, H, W) of probabilities (K, D, H, W), class by class, which spares memory."""
+    return sum(torch.special.entr(p) for p in probabilities) / np.log(2)
 
 
 def disagreement(means: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:

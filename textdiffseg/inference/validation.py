@@ -1,5 +1,7 @@
-"""A fold's own validation: stored cases predicted, put back on the original grid and scored there.
+"""A fold's own validation: stored cases predicted, put back on the original grid and scored there, and what they teach.
 
+`choose_sampling` begins it (and forgets what was fitted before), `validate_fold` scores the masks and calibrates the
+probabilities that they come from, `calibrate_uncertainty` does so for the samples behind `--uncertainty`.
 Reads b2nd files alone, so it runs where SimpleITK is not installed. Predicted masks are written too where it is.
 """
 
@@ -7,20 +9,27 @@ import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from plans.plan import Plan
-from plans.records import Record
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.inference.calibration import CALIBRATION, Fit, read_calibration
 from textdiffseg.inference.ensemble import read_sampling
+from textdiffseg.inference.evidence import LEAST_CASES, Evidence
 from textdiffseg.inference.predictor import Prediction, Predictor
-from textdiffseg.inference.settings import LEAST_SAMPLES, LEAST_STEPS, Sampling, Trial, choose, settings_of
-from textdiffseg.inference.uncertainty import coverage, interval
+from textdiffseg.inference.settings import (
+    LEAST_SAMPLES,
+    LEAST_STEPS,
+    Sampling,
+    Trial,
+    choose,
+    settings_for,
+    settings_of,
+)
 from textdiffseg.networks.weights import load_model
 from textdiffseg.preprocessing.case import restore
 from textdiffseg.queries import Queries
@@ -28,17 +37,8 @@ from textdiffseg.text.bank import TextBank
 
 TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
 MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take; scans too large for it are tried once, plainly
+MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 Progress = Callable[[int, int], None]  # told (done, of)
-
-
-class Coverage(Record):
-    """How often the 90% intervals of volumes held the true volume, by label; 0.9 would be calibrated."""
-
-    version: Literal[1] = 1
-    steps: int
-    samples: int
-    cases: int
-    labels: dict[str, float]
 
 
 def validate_fold(
@@ -49,25 +49,32 @@ def validate_fold(
     checkpoint: str = "best",
     tolerance_mm: float = 1.0,
     sampling: Sampling | None = None,
+    calibrate: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
     """Predict the stored cases of a fold, score them on their original grids, write validation/summary.json.
 
     `cases_folder` holds cases/ (the data set's folder below preprocessed/). `sampling` is that of sampling.json
-    unless given. Returns the summary and prints nothing.
+    unless given. With `calibrate`, which is for cases kept from training, the same predictions are calibrated and
+    calibration.json is written. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
-    predictor, queries = _load(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
-    scores = []
+    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
+    volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
+    scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
         case = open_case(cases_folder, case_id)
-        slots = restore(_predict(predictor, case, queries).probabilities.numpy(), case.record.trail)
+        prediction = _predict(predictor, case, queries, uncertainty=volumes)
+        slots = restore(prediction.probabilities.numpy(), case.record.trail)
+        if calibrate:
+            evidence.add(prediction, case)
         scores.append(_score(predictor.plan, case, slots, tolerance_mm, surfaces=True))
         _write_mask(fold_folder / "validation" / f"{case_id}.nii.gz", slots, predictor.plan, case)
         if progress:
             progress(done, len(case_ids))
     summary = summarise(scores, tolerance_mm)
     summary.write(fold_folder / "validation" / "summary.json")
+    _store(fold_folder, evidence.fit())
     return summary
 
 
@@ -85,11 +92,11 @@ def choose_sampling(
     Small gains are not worth their time: the cheapest setting near the best is taken (`settings.choose`).
     """
     fold_folder = Path(fold_folder)
-    plan = Plan.read(fold_folder / "plan.json")
+    (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
+    first, queries = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
+    plan = first.plan
     trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
-    model, queries = _model_and_queries(fold_folder, checkpoint, device)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
-    first = Predictor([model], settings_of(plan, Sampling(mirroring=False)), device)
     began = time.perf_counter()
     _predict(first, cases[0], queries)
     passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
@@ -98,7 +105,7 @@ def choose_sampling(
     table = []
     for done, (steps, mirroring) in enumerate(trials, start=1):
         settings = settings_of(plan, Sampling(steps=steps, mirroring=mirroring))
-        predictor, began = Predictor([model], settings, device), time.perf_counter()
+        predictor, began = Predictor(first.models, settings, device), time.perf_counter()
         scores = []
         for case in cases:
             slots = restore(_predict(predictor, case, queries).probabilities.numpy(), case.record.trail)
@@ -116,42 +123,53 @@ def choose_sampling(
     return sampling
 
 
-def measure_coverage(
+def calibrate_uncertainty(
     fold_folder: Path,
     cases_folder: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
     checkpoint: str = "best",
-    most_cases: int = MOST_CASES,
+    most_seconds: float = MOST_SAMPLED_SECONDS,
     progress: Progress | None = None,
-) -> Coverage:
-    """The share of validation cases whose true volumes lie in their 90% intervals; writes validation/coverage.json.
+) -> Fit | None:
+    """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
 
-    A volume is known where the label is annotated and no voxel is ignored.
-
-    Only for models with diffusion: one fold without it gives no spread.
+    None, and nothing written, where `most_seconds` are too short for `LEAST_CASES` cases (after the times that
+    `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
     """
     fold_folder = Path(fold_folder)
-    mirroring = read_sampling(fold_folder).mirroring
-    sampling = Sampling(steps=LEAST_STEPS, samples=LEAST_SAMPLES, mirroring=mirroring)
-    predictor, queries = _load(fold_folder, checkpoint, device, sampling)
-    names = [label.name for label in predictor.plan.labels]
-    found: dict[str, list[tuple[tuple[float, float], float]]] = {name: [] for name in names}
-    chosen = spread(sorted(case_ids), most_cases)
-    for done, case_id in enumerate(chosen, start=1):
+    sampling = read_sampling(fold_folder)
+    seconds = [row.seconds for row in sampling.table if (row.steps, row.samples) == (LEAST_STEPS, 1)]
+    affordable = int(most_seconds / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
+    if min(affordable, len(case_ids)) < LEAST_CASES:
+        return None
+    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)
+    chosen = spread(sorted(case_ids), min(MOST_SAMPLED, affordable))
+    evidence = gather(predictor, queries, cases_folder, chosen, progress)
+    return _store(fold_folder, evidence.fit())
+
+
+def gather(
+    predictor: Predictor,
+    queries: Queries,
+    cases_folder: Path,
+    case_ids: Sequence[str],
+    progress: Progress | None = None,
+) -> Evidence:
+    """Predict stored cases, and keep what they say about probabilities and volume intervals."""
+    evidence = Evidence(predictor.plan, predictor.settings)
+    for done, case_id in enumerate(case_ids, start=1):
         case = open_case(cases_folder, case_id)
-        volumes = _predict(predictor, case, queries, uncertainty=True).volumes
-        trail, original = case.record.trail, case.original_labels()
-        scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
-        for number in case.record.annotated if original.min(initial=0) >= 0 else ():
-            pair = (interval(volumes[..., number] * scale), float(np.count_nonzero(original == number)))
-            found[names[number - 1]].append(pair)
+        evidence.add(_predict(predictor, case, queries, uncertainty=True), case)
         if progress:
-            progress(done, len(chosen))
-    labels = {name: coverage(*zip(*pairs, strict=True)) for name, pairs in found.items() if pairs}
-    result = Coverage(steps=LEAST_STEPS, samples=LEAST_SAMPLES, cases=len(chosen), labels=labels)
-    result.write(fold_folder / "validation" / "coverage.json")
-    return result
+            progress(done, len(case_ids))
+    return evidence
+
+
+def _store(fold_folder: Path, fit: Fit | None) -> Fit | None:
+    if fit is not None:
+        read_calibration(fold_folder).with_fit(fit).write(fold_folder / CALIBRATION)
+    return fit
 
 
 def spread(items: Sequence[str], count: int) -> list[str]:
@@ -161,14 +179,13 @@ def spread(items: Sequence[str], count: int) -> list[str]:
     return [items[i * len(items) // count] for i in range(count)]
 
 
-def _model_and_queries(fold_folder: Path, checkpoint: str, device: str):
-    bank = TextBank.load(fold_folder / "text_bank.safetensors")
-    return load_model(fold_folder, checkpoint, device), bank.all_labels()
-
-
-def _load(fold_folder: Path, checkpoint: str, device: str, sampling: Sampling) -> tuple[Predictor, Queries]:
-    model, queries = _model_and_queries(fold_folder, checkpoint, device)
-    return Predictor([model], settings_of(model.plan, sampling), device), queries
+def load_fold(
+    fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
+) -> tuple[Predictor, Queries]:
+    """A predictor of one fold, and the queries for all of its labels."""
+    model = load_model(fold_folder, checkpoint, device)
+    queries = TextBank.load(fold_folder / "text_bank.safetensors").all_labels()
+    return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), queries
 
 
 def _predict(predictor: Predictor, case: StoredCase, queries: Queries, uncertainty: bool = False) -> Prediction:

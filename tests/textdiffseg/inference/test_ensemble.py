@@ -1,6 +1,7 @@
 import pytest
 
 from plans.errors import UserError
+from textdiffseg.inference.calibration import Calibration
 from textdiffseg.inference.ensemble import find_model, fold_folders, load_ensemble, read_sampling
 from textdiffseg.inference.settings import Sampling
 
@@ -78,6 +79,14 @@ def test_sampling_is_read_beside_the_weights(folder):
     assert read_sampling(folder / "fold_0") == Sampling()
     Sampling(steps=4, mirroring=False).write(folder / "fold_0" / "sampling.json")
     assert load_ensemble(folder, ["0"]).sampling.steps == 4
+
+
+def test_calibrations_are_read_beside_the_weights(folder):
+    (folder / "fold_1" / "calibration.json").write_text('{"version": 1, "fits": []}')
+    assert load_ensemble(folder).calibrations == (Calibration(), Calibration())
+    (folder / "fold_1" / "calibration.json").write_text('{"version": 9}')
+    with pytest.raises(UserError, match=r"fold_1.calibration.json: version"):
+        load_ensemble(folder)
 
 
 def test_a_damaged_checkpoint_is_a_sentence(folder):

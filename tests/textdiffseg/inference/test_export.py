@@ -5,6 +5,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.export import Job, find_scans, output_place, predict_scan, predict_scans
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.inference.predictor import Predictor
@@ -127,6 +128,7 @@ def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan
         "a.nii.gz",
         "probabilities/a_1_Front_Part.nii.gz",
         "probabilities/a_2_back.nii.gz",
+        "uncertainty/a_entropy.nii.gz",
         "uncertainty/a_between_samples.nii.gz",
         "uncertainty/a_between_folds.nii.gz",
     }
@@ -137,6 +139,43 @@ def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan
     assert all(volume.low_ml <= volume.high_ml for volume in manifest.volumes)
     (full.out / "uncertainty" / "a_between_folds.nii.gz").unlink()
     assert predict_scan(full, "a", (scan,))
+
+
+def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, tmp_path):
+    asked = {"settings": Settings(steps=4, samples=8), "uncertainty": True, "probabilities": True}
+    plain, warm = (
+        job(out=tmp_path / name, calibration=calibration, **asked)
+        for name, calibration in (("plain", Applied()), ("warm", Applied(temperature=4.0, widening=2.0)))
+    )
+    for one in (plain, warm):
+        predict_scan(one, "a", (scan,))
+
+    def read(folder, name):
+        return read_volume((folder / name,)).array
+
+    assert (read(plain.out, "a.nii.gz") == read(warm.out, "a.nii.gz")).all()
+    for name in ("uncertainty/a_between_samples.nii.gz", "uncertainty/a_between_folds.nii.gz"):
+        assert (read(plain.out, name) == read(warm.out, name)).all()
+    assert (
+        read(warm.out, "uncertainty/a_entropy.nii.gz").mean() > read(plain.out, "uncertainty/a_entropy.nii.gz").mean()
+    )
+    spread = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
+    assert spread[1] < spread[0]
+    before, after = (Manifest.read(one.out / "a.json") for one in (plain, warm))
+    assert after.request.calibration == warm.calibration
+    for one, wide in zip(before.volumes, after.volumes, strict=True):
+        assert wide.volume_ml == one.volume_ml
+        assert (wide.low_ml, wide.high_ml) == pytest.approx((one.low_ml / 2, one.high_ml * 2))
+
+
+def test_another_calibration_is_predicted_anew_and_an_older_manifest_had_none(job, scan):
+    predict_scan(job(), "a", (scan,))
+    path = job().out / "a.json"
+    content = json.loads(path.read_text())
+    del content["request"]["calibration"]
+    path.write_text(json.dumps(content))
+    assert not predict_scan(job(), "a", (scan,))
+    assert predict_scan(job(calibration=Applied(temperature=2.0)), "a", (scan,))
 
 
 def test_a_bug_names_its_case(job, scan, monkeypatch):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from textdiffseg.imaging.io import read_labels
+from textdiffseg.inference.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg_cli.predict import main
 
@@ -107,7 +108,21 @@ def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
     assert code == 0
     assert (manifest.request.settings.steps, manifest.request.settings.samples) == (4, 8)
     assert all(volume.low_ml is not None for volume in manifest.volumes)
-    assert len(list((root / "out" / "uncertainty").iterdir())) == 2
+    assert len(list((root / "out" / "uncertainty").iterdir())) == 3
+
+
+def test_what_validation_fitted_is_applied_to_its_own_setting_and_told(predict, root, scans):
+    figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
+    widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
+    fit = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
+    for fold in root.glob("results/*/*/fold_*"):
+        Calibration(fits=(fit,)).write(fold / "calibration.json")
+    _, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
+    assert "temperature 1.50, volume intervals widened by 1.25" in out
+    assert Manifest.read(root / "out" / "a.json").request.calibration == Applied(temperature=1.5, widening=1.25)
+    _, out, _ = predict("-i", scans / "b_0000.nii.gz", "--probabilities")
+    assert "none was fitted for this sampling" in out
+    assert Manifest.read(root / "out" / "b.json").request.calibration == Applied()
 
 
 def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_scan):

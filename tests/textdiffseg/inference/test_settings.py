@@ -37,7 +37,7 @@ def test_the_user_s_numbers_go_before_the_validation_s(plan):
 
 def test_uncertainty_takes_at_least_four_steps_and_eight_samples(plan):
     settings = settings_for(plan, Sampling(), uncertainty=True)
-    assert (settings.steps, settings.samples) == (4, 8)
+    assert (settings.steps, settings.samples, settings.mirror_axes) == (4, 8, ())
     with pytest.raises(UserError, match="at least 4 steps and 8 samples"):
         settings_for(plan, Sampling(), samples=2, uncertainty=True)
     with pytest.raises(UserError, match="at least 4 steps"):
@@ -55,4 +55,5 @@ def test_unet_takes_no_steps_and_needs_two_folds_to_disagree(make_plan):
         settings_for(unet, Sampling(), steps=4)
     with pytest.raises(UserError, match="one fold"):
         settings_for(unet, Sampling(), uncertainty=True)
-    assert settings_for(unet, Sampling(), folds=2, uncertainty=True).samples == 1
+    settings = settings_for(unet, Sampling(), folds=2, uncertainty=True)
+    assert (settings.samples, settings.mirror_axes) == (1, unet.mirror_axes)

@@ -4,7 +4,7 @@ import torch
 
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
-from textdiffseg.inference.uncertainty import coverage, disagreement, entropy, interval, slot_volumes
+from textdiffseg.inference.uncertainty import coverage, disagreement, entropy, interval, slot_volumes, total_entropy
 
 
 def draws(folds, samples, seed=0):
@@ -39,6 +39,12 @@ def test_two_sure_folds_that_differ_disagree_by_one_bit():
     between_samples, between_folds = split(p)
     assert between_samples.item() == 0
     assert between_folds.item() == pytest.approx(1)
+
+
+def test_entropy_class_by_class_is_entropy():
+    p = draws(1, 1)[0, 0, 0]
+    torch.testing.assert_close(total_entropy(p), entropy(p, 0))
+    assert total_entropy(torch.full((4, 1, 1, 1), 0.25)).item() == pytest.approx(2)
 
 
 def test_slot_volumes_count_voxels_by_their_share():

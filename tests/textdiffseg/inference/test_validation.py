@@ -4,19 +4,25 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference import validation
+from textdiffseg.inference.calibration import read_calibration
 from textdiffseg.inference.ensemble import read_sampling
-from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.validation import choose_sampling, measure_coverage, spread, validate_fold
+from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.settings import Sampling, Trial
+from textdiffseg.inference.validation import calibrate_uncertainty, choose_sampling, spread, validate_fold
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
+
+CASES = ("p", "q", "r", "s")
 
 
 @pytest.fixture
 def stored(tmp_path, plan, make_geometry):
-    """Two stored cases, their labels a block each."""
-    for index, case in enumerate(("p", "q")):
+    """Four stored cases, their labels a block each."""
+    for index, case in enumerate(CASES):
         shape = (9, 20, 17)
         rng = np.random.default_rng(index)
         volume = Volume(rng.normal(100, 20, (1, *shape)).astype(np.float32), make_geometry(shape))
@@ -46,10 +52,6 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
     assert expected > 0.8
 
     def perfect(predictor, case, queries, uncertainty=False):
-        import torch
-
-        from textdiffseg.inference.predictor import Prediction
-
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
 
@@ -72,7 +74,6 @@ def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_score
     assert set(scores) == {"back"}
     assert scores["back"].reference_ml < whole["back"].reference_ml
     assert scores["back"].volume_ml < whole["back"].volume_ml  # what was predicted on ignored voxels
-    assert measure_coverage(fold, stored, ["p"]).labels == {}
 
 
 def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, plan):
@@ -107,11 +108,68 @@ def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank
     assert validate_fold(fold, stored, ["p"]).cases[0].case == "p"
 
 
-def test_coverage_is_measured_in_the_file_s_voxels(fold, stored):
-    result = measure_coverage(fold, stored, ["p", "q"])
-    assert (result.steps, result.samples, result.cases) == (4, 8, 2)
-    assert set(result.labels) == {"Front_Part", "back"}
-    assert (fold / "validation" / "coverage.json").is_file()
+def measured(fold, seconds=0.01):
+    """A choice of sampling whose table says what four steps cost."""
+    row = Trial(steps=4, samples=1, mirroring=False, dice=0.5, seconds=seconds)
+    Sampling(cases=4, table=(row,)).write(fold / "sampling.json")
+
+
+def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
+    measured(fold)
+    validate_fold(fold, stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    fit = calibrate_uncertainty(fold, stored, CASES)
+    found = read_calibration(fold).fits
+    assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(1, 1, False, 4), (4, 8, False, 4)]
+    assert found[0].widening is None
+    assert found[1] == fit
+    assert set(fit.widening.coverage_before) == {"Front_Part", "back"}
+    validate_fold(fold, stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    assert len(read_calibration(fold).fits) == 2
+    choose_sampling(fold, stored, ["p"])
+    assert read_calibration(fold).fits == ()
+
+
+def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
+    def exact(predictor, case, queries, uncertainty=False):
+        one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
+        volumes = one_hot.sum((1, 2, 3))[None, None]
+        return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)), volumes=volumes)
+
+    monkeypatch.setattr(validation, "_predict", exact)
+    predictor, queries = validation.load_fold(fold, "best", "cpu", Sampling(), uncertainty=True)
+    evidence = validation.gather(predictor, queries, stored, CASES)
+    scale = 9 * 20 * 17 / np.prod(open_case(stored, "p").record.shape)
+    assert scale != 1
+    on_plan = [(open_case(stored, "p").labels[...] == number).sum() for number in (1, 2)]
+    assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
+    assert evidence.truths[0].tolist() == [3 * 6 * 6, 3 * 6 * 6]
+
+
+def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
+    measured(fold)
+    validate_fold(fold, stored, CASES[:3], calibrate=True)
+    assert calibrate_uncertainty(fold, stored, CASES[:3]) is None
+    measured(fold, seconds=100.0)
+    assert calibrate_uncertainty(fold, stored, CASES) is None
+    assert not (fold / "calibration.json").exists()
+
+
+def test_cases_without_foreground_or_with_unknown_labels_say_nothing(fold, stored):
+    predictor, queries = validation.load_fold(fold, "best", "cpu", Sampling(), uncertainty=True)
+    for case, changes in (("p", {"present": ()}), ("q", {"annotated": (1,)})):
+        path = stored / "cases" / f"{case}.json"
+        CaseRecord.read(path).model_copy(update=changes).write(path)
+    assert len(validation.gather(predictor, queries, stored, CASES[:3]).voxels) == 1
+
+
+def test_unet_s_mask_has_an_interval_of_its_errors_alone(tmp_path, stored, make_plan, make_fold, bank):
+    fold = tmp_path / "fold_0"
+    make_fold(fold, make_plan("unet"), bank, 0)
+    validate_fold(fold, stored, CASES, calibrate=True)
+    (fit,) = read_calibration(fold).fits
+    assert (fit.steps, fit.samples) == (1, 1)
+    assert fit.widening.factor > 1
+    assert calibrate_uncertainty(fold, stored, CASES) is None
 
 
 def test_few_cases_are_spread_over_all():

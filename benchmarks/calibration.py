@@ -1,0 +1,110 @@
+"""Whether probabilities and volume intervals mean what they say: trained folds of `default` and `unet` compared.
+
+Prints JSON: expected calibration error and Brier score near the foreground (textdiffseg/evaluation/calibration.py) of
+the mask's probabilities and, for `default`, of those that --uncertainty takes, before and after a temperature; the
+coverage of 90% volume intervals before and after widening; and `default` minus `unet`, with paired bootstrap
+intervals over cases. All that is "after" is cross-fitted: fitted on every second validation case, measured on the
+others, and the other way round, so that nothing is measured on what it was fitted on.
+
+    python benchmarks/calibration.py --root DIR [--dataset Hippocampus] [--fold 0] [--cases 42] [--device cpu]
+
+DIR is a root that holds both, for example the one that benchmarks/accuracy.py --root leaves.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from bootstrap import paired
+
+from plans.folders import find_folder
+from textdiffseg.data.splits import read_splits
+from textdiffseg.data.store import list_cases
+from textdiffseg.inference.calibration import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
+from textdiffseg.inference.ensemble import read_sampling
+from textdiffseg.inference.evidence import LEAST_CASES, Evidence, scores
+from textdiffseg.inference.validation import gather, load_fold, spread
+
+ROWS = {"unet": ("unet", False), "default": ("default", False), "default_uncertainty": ("default", True)}
+MEASURES = ("ece", "brier")
+
+
+def main() -> None:
+    """Predict, fit, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--root", type=Path, required=True, help="holds preprocessed/ and results/ of both presets")
+    parser.add_argument("--dataset", default="Hippocampus")
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--cases", type=int, default=42, help="at most, evenly spread over the validation cases")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    preprocessed = find_folder(args.dataset, args.root, "preprocessed")
+    validation = read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(args.fold).validation
+    cases = spread(sorted(validation), args.cases)
+    results = args.root / "results" / preprocessed.name
+    evidence = {
+        row: predict(results / preset / f"fold_{args.fold}", preprocessed, cases, args.device, uncertainty)
+        for row, (preset, uncertainty) in ROWS.items()
+    }
+    print(json.dumps({"dataset": preprocessed.name, "fold": args.fold} | report(evidence), indent=1))
+
+
+def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool) -> Evidence:
+    """What the cases say about a fold's predictions with its own sampling, or with that of --uncertainty."""
+    predictor, queries = load_fold(folder, "best", device, read_sampling(folder), uncertainty)
+    evidence = gather(predictor, queries, preprocessed, cases)
+    if len(evidence.voxels) < LEAST_CASES:
+        raise SystemExit(f"{preprocessed}: {len(evidence.voxels)} usable cases, at least {LEAST_CASES} are needed.")
+    return evidence
+
+
+def report(evidence: dict[str, Evidence]) -> dict:
+    """Figures of every row, and each row of `default` against `unet`."""
+    measured = {
+        row: {"before": scores(one.voxels), "after": scores(tempered_in_halves(one.voxels))}
+        for row, one in evidence.items()
+    }
+    rows = {row: describe(one, measured[row]) for row, one in evidence.items()}
+    minus = {row: compare(measured[row], measured["unet"]) for row in ("default", "default_uncertainty")}
+    return {"rows": rows, "minus_unet": minus}
+
+
+def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
+    """One row: setting, what each half taught, means over cases before and after."""
+    settings, halves = evidence.settings, (slice(0, None, 2), slice(1, None, 2))
+    intervals, truths = np.stack(evidence.intervals), np.stack(evidence.truths)
+    after_minus_before = measured["after"] - measured["before"]
+    return {
+        "steps": settings.steps,
+        "samples": settings.samples,
+        "mirrored_axes": settings.mirror_axes,
+        "cases": len(evidence.voxels),
+        "temperatures_of_halves": [fit_temperature(evidence.voxels[half]) for half in halves],
+        **{
+            name: {when: float(values[:, i].mean()) for when, values in measured.items()}
+            | {"after_minus_before": paired(after_minus_before[:, i])}
+            for i, name in enumerate(MEASURES)
+        },
+        "interval_factors_of_halves": [fit_widening(intervals[half], truths[half]) for half in halves],
+        "coverage": {
+            "before": evidence.coverage(intervals, truths),
+            "after": evidence.coverage(widened_in_halves(intervals, truths), truths),
+        },
+    }
+
+
+def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
+    """a minus b, case by case, for each measure before and after; lower is better."""
+    found = {}
+    for i, name in enumerate(MEASURES):
+        for when in ("before", "after"):
+            gap = paired(a[when][:, i] - b[when][:, i])
+            low, high = gap["interval_95"]
+            found[f"{name}_{when}"] = gap | {"better": "default" if high < 0 else "unet" if low > 0 else "neither"}
+    return found
+
+
+if __name__ == "__main__":
+    main()

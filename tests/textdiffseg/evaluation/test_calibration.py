@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from textdiffseg.evaluation.calibration import (
+    brier_score,
+    expected_calibration_error,
+    near_foreground,
+    negative_log_likelihood,
+    sample_voxels,
+)
+
+
+def draw(count=60_000, classes=3, seed=0):
+    """Probabilities, and truths drawn from them."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.full(classes, 0.5), count).T.astype(np.float32)
+    truth = (p.cumsum(0) < rng.random(count)).sum(0).clip(max=classes - 1)
+    return p, truth
+
+
+def test_probabilities_that_truths_are_drawn_from_are_calibrated():
+    p, truth = draw()
+    assert expected_calibration_error(p, truth) < 0.01
+    assert expected_calibration_error(p, (truth + 1) % 3) > 0.3
+
+
+def test_constant_overconfidence_is_the_error():
+    p = np.tile(np.array([[0.1], [0.9]]), 1000)
+    truth = (np.arange(1000) % 10 < 6).astype(int)  # right in six of ten
+    assert expected_calibration_error(p, truth, bins=10) == pytest.approx(0.3)
+    assert expected_calibration_error(1 - p, truth, bins=10) == pytest.approx(0.9 - 0.4)
+
+
+def test_bins_hold_equally_many_voxels():
+    """Two bins: the half with confidence 0.6 is always right, the other with 0.9 never; the errors do not cancel."""
+    confidence = np.repeat([0.6, 0.9], 50)
+    p, truth = np.stack([1 - confidence, confidence]), np.repeat([1, 0], 50)
+    assert expected_calibration_error(p, truth, bins=2) == pytest.approx((0.4 + 0.9) / 2)
+    assert expected_calibration_error(p, truth, bins=1) == pytest.approx(0.75 - 0.5)
+    assert expected_calibration_error(p[:, :3], truth[:3]) == pytest.approx(0.4)
+
+
+def test_brier_is_its_closed_form_and_best_for_the_probabilities_that_truths_come_from():
+    p = np.array([[0.2, 1.0], [0.3, 0.0], [0.5, 0.0]])
+    assert brier_score(p, np.array([1, 0])) == pytest.approx((0.04 + 0.49 + 0.25) / 2)
+    assert brier_score(p[:, 1:], np.array([2])) == pytest.approx(2.0)
+    p, truth = draw()
+    sharp = p**2 / (p**2).sum(0)
+    assert brier_score(p, truth) == pytest.approx(np.mean(1 - (p**2).sum(0)), abs=0.01)
+    assert brier_score(p, truth) < brier_score(sharp, truth)
+    assert negative_log_likelihood(p, truth) < negative_log_likelihood(sharp, truth)
+
+
+def test_near_means_millimetres_along_every_axis():
+    labels = np.zeros((21, 21, 21), np.int8)
+    labels[10, 10, 10] = 2
+    near = near_foreground(labels, (2.5, 1.0, 4.0))
+    steps = np.indices(labels.shape) - 10
+    distance = np.sqrt((2.5 * steps[0]) ** 2 + steps[1] ** 2 + (4.0 * steps[2]) ** 2)
+    assert (near == (distance <= 5)).all()
+    assert near[:, 10, 10].sum() == 5
+    assert near[10, :, 10].sum() == 11
+    assert near[10, 10, :].sum() == 3
+
+
+def test_nothing_is_near_without_foreground_and_ignored_voxels_never_are():
+    labels = np.zeros((4, 5, 6), np.int8)
+    assert not near_foreground(labels, (1, 1, 1)).any()
+    labels[2, 2, 2], labels[2, 2, 3] = 1, -1
+    near = near_foreground(labels, (1, 1, 1))
+    assert near[2, 2, 2]
+    assert not near[2, 2, 3]
+
+
+def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
+    labels = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(np.int8)
+    p = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
+    voxels = sample_voxels(p, labels, (1, 1, 1), most=50)
+    assert voxels.p.shape == (3, 50)
+    assert (voxels.p.argmax(0) == voxels.truth).all()
+    assert brier_score(voxels.p, voxels.truth) == 0
+    assert sample_voxels(p, labels, (1, 1, 1)).p.shape == (3, labels.size)

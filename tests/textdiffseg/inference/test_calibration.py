@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from textdiffseg.evaluation.calibration import Voxels, expected_calibration_error, negative_log_likelihood
+from textdiffseg.inference.calibration import (
+    RANGE,
+    Applied,
+    Calibration,
+    Fit,
+    Widening,
+    applied,
+    fit_temperature,
+    fit_widening,
+    read_calibration,
+    temper,
+    tempered_in_halves,
+    widen,
+    widened_in_halves,
+)
+from textdiffseg.inference.settings import Settings
+
+
+def draw(seed, count=20_000, sharpness=1.0):
+    """Probabilities whose logarithms are `sharpness` times those that truths were drawn from."""
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet((2.0, 1.0, 1.0), count).T.astype(np.float32)
+    truth = (p.cumsum(0) < rng.random(count)).sum(0).clip(max=2)
+    return Voxels(temper(p, 1 / sharpness), truth)
+
+
+def fitted(temperature=1.0, factor=None, cases=4, **setting):
+    widening = factor and Widening(factor=factor, coverage_before={}, coverage_after={})
+    figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
+    setting = {"steps": 1, "samples": 1, "mirroring": False} | setting
+    return Fit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
+
+
+@pytest.mark.parametrize("temperature", [RANGE[0], 0.7, 1.0, 3.0, RANGE[1]])
+def test_a_temperature_keeps_the_winner_and_the_sum(temperature):
+    p = draw(0, sharpness=3).p
+    p[:, :2] = np.array([[1, 0, 0], [0, 0.5, 0.5]], np.float32).T
+    warmed = temper(p, temperature)
+    assert (warmed.argmax(0) == p.argmax(0)).all()
+    assert warmed.sum(0) == pytest.approx(1, abs=1e-6)
+    assert warmed[:, :2] == pytest.approx(p[:, :2])
+
+
+def test_a_temperature_above_one_makes_less_sure_and_one_leaves_alone():
+    p = draw(0).p
+    assert temper(p, 1.0) == pytest.approx(p, abs=1e-6)
+    assert (temper(p, 2.0).max(0) <= p.max(0) + 1e-6).all()
+    assert temper(temper(p, 2.0), 0.5) == pytest.approx(p, abs=1e-4)
+    copy = p.copy()
+    assert temper(copy, 2.0, out=copy) is copy
+    assert copy == pytest.approx(temper(p, 2.0))
+
+
+@pytest.mark.parametrize("sharpness", [0.6, 1.0, 2.5])
+def test_the_temperature_that_made_probabilities_too_sure_is_found(sharpness):
+    assert fit_temperature([draw(0, sharpness=sharpness), draw(1, sharpness=sharpness)]) == pytest.approx(
+        sharpness, rel=0.05
+    )
+
+
+def test_each_half_gets_the_other_half_s_temperature():
+    cases = [draw(seed, sharpness=(3.0, 1.5)[seed % 2]) for seed in range(4)]
+    expected = [fit_temperature(cases[half::2]) for half in (0, 1)]
+    assert expected[0] > 1.5 * expected[1]
+    for index, case in enumerate(tempered_in_halves(cases)):
+        assert case.p == pytest.approx(temper(cases[index].p, expected[1 - index % 2]))
+
+
+def test_overconfidence_of_unseen_cases_is_mended():
+    cases = [draw(seed, sharpness=2.5) for seed in range(4)]
+    for before, after in zip(cases, tempered_in_halves(cases), strict=True):
+        assert expected_calibration_error(after.p, after.truth) < expected_calibration_error(before.p, before.truth) / 4
+        assert negative_log_likelihood(after.p, after.truth) < negative_log_likelihood(before.p, before.truth)
+
+
+def test_a_factor_widens_until_nine_of_ten_volumes_are_inside():
+    truths = np.exp(np.random.default_rng(0).normal(5, 1, 4000))
+    errors = np.exp(np.random.default_rng(1).normal(0, 0.1, 4000))
+    points = np.repeat((truths * errors)[:, None], 2, 1)  # intervals of no width
+    factor = fit_widening(points, truths)
+    assert np.log(factor) == pytest.approx(0.1645, rel=0.05)
+    low, high = widen(points, factor).T
+    assert np.mean((low <= truths) & (truths <= high)) == pytest.approx(0.9, abs=0.001)
+    assert fit_widening(7 * points, 7 * truths) == pytest.approx(factor)  # any unit
+
+
+def test_intervals_that_hold_are_left_and_what_no_factor_helps_is_left_out():
+    truths = np.full(10, 100.0)
+    assert fit_widening(np.tile((90.0, 110.0), (10, 1)), truths) == 1.0
+    intervals = np.array([(50.0, 80.0), (0.0, 80.0), (0.0, 0.0), (3.0, 5.0)])
+    assert fit_widening(intervals, np.array([100.0, 100.0, 100.0, 0.0])) == pytest.approx(100 / 80)
+    assert fit_widening(intervals[2:], np.array([100.0, 0.0])) is None
+
+
+def test_the_factor_is_the_conformal_quantile():
+    """Nine errors: nine of ten exchangeable ones lie below the largest, so it decides; of 19 the second largest may."""
+    needed = np.arange(1, 20) / 10
+    points = np.ones((19, 2))
+    assert fit_widening(points[:9], np.exp(needed[:9])) == pytest.approx(np.exp(0.9))
+    assert fit_widening(points, np.exp(needed)) == pytest.approx(np.exp(1.8))
+
+
+def test_intervals_are_widened_by_the_other_half():
+    points, truths = np.ones((4, 1, 2)), np.array([[2.0], [3.0], [2.0], [3.0]])
+    assert widened_in_halves(points, truths)[:, 0, 1] == pytest.approx([3, 2, 3, 2])
+
+
+def test_folds_are_pooled_by_their_cases_and_only_for_their_own_setting():
+    folds = [
+        Calibration(fits=(fitted(2.0, 1.5, cases=3), fitted(5.0, mirroring=True))),
+        Calibration(fits=(fitted(8.0, 1.5, cases=1),)),
+        Calibration(),
+    ]
+    found = applied(folds, Settings())
+    assert found.temperature == pytest.approx(2**0.75 * 8**0.25)
+    assert found.widening == pytest.approx(1.5)
+    mirrored = applied(folds, Settings(mirror_axes=(0, 2)))
+    assert (mirrored.temperature, mirrored.widening) == (pytest.approx(5.0), None)
+    assert applied(folds, Settings(steps=2)) == Applied()
+    assert applied(folds[:1], Settings(seed=3)).temperature == pytest.approx(2.0)
+
+
+def test_a_setting_has_one_fit_and_the_file_is_read_back(tmp_path):
+    calibration = Calibration().with_fit(fitted(2.0)).with_fit(fitted(3.0, samples=8)).with_fit(fitted(4.0))
+    assert [fit.temperature for fit in calibration.fits] == [3.0, 4.0]
+    assert read_calibration(tmp_path) == Calibration()
+    calibration.write(tmp_path / "calibration.json")
+    assert read_calibration(tmp_path) == calibration

@@ -1,0 +1,90 @@
+"""What validation cases say about the predictions of one setting, and what is fitted to it (`calibration`)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from plans.plan import Plan
+from textdiffseg.data.store import StoredCase
+from textdiffseg.evaluation.calibration import Voxels, brier_score, expected_calibration_error, sample_voxels
+from textdiffseg.inference.calibration import (
+    Fit,
+    Widening,
+    fit_temperature,
+    fit_widening,
+    tempered_in_halves,
+    widened_in_halves,
+)
+from textdiffseg.inference.predictor import Prediction
+from textdiffseg.inference.settings import Settings
+from textdiffseg.inference.uncertainty import coverage, interval
+
+LEAST_CASES = 4  # two in each half
+
+
+class Evidence:
+    """What validation cases say about predictions with one setting."""
+
+    def __init__(self, plan: Plan, settings: Settings):
+        self.plan, self.settings = plan, settings
+        self.voxels: list[Voxels] = []
+        self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
+        self.truths: list[np.ndarray] = []  # (L,)
+
+    def add(self, prediction: Prediction, case: StoredCase) -> None:
+        """Keep a sample of a case; one without foreground, or with a label that nobody looked for, says nothing."""
+        if not case.record.present or len(case.record.annotated) < len(self.plan.labels):
+            return
+        self.voxels.append(sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing))
+        trail, original = case.record.trail, case.original_labels()
+        if prediction.volumes is None or original.min(initial=0) < 0:  # ignored voxels: no volume is known
+            return
+        scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
+        numbers = range(1, len(self.plan.labels) + 1)
+        self.intervals.append(np.array([interval(prediction.volumes[..., n] * scale) for n in numbers]))
+        self.truths.append(np.array([np.count_nonzero(original == n) for n in numbers], dtype=np.float64))
+
+    def fit(self) -> Fit | None:
+        """Temperature and widening with their figures; None with fewer than `LEAST_CASES` cases."""
+        if len(self.voxels) < LEAST_CASES:
+            return None
+        before, after = (scores(cases).mean(0) for cases in (self.voxels, tempered_in_halves(self.voxels)))
+        return Fit(
+            steps=self.settings.steps,
+            samples=self.settings.samples,
+            mirroring=bool(self.settings.mirror_axes),
+            cases=len(self.voxels),
+            temperature=fit_temperature(self.voxels),
+            ece_before=before[0],
+            ece_after=after[0],
+            brier_before=before[1],
+            brier_after=after[1],
+            widening=self._widening(),
+        )
+
+    def _widening(self) -> Widening | None:
+        if not self.intervals:
+            return None
+        intervals, truths = np.stack(self.intervals), np.stack(self.truths)
+        factor = fit_widening(intervals, truths)
+        if factor is None:
+            return None
+        return Widening(
+            factor=factor,
+            coverage_before=self.coverage(intervals, truths),
+            coverage_after=self.coverage(widened_in_halves(intervals, truths), truths),
+        )
+
+    def coverage(self, intervals: np.ndarray, truths: np.ndarray) -> dict[str, float]:
+        """By label: the share of structures whose volume lies in their interval; absent structures are left out."""
+        found = {}
+        for number, label in enumerate(self.plan.labels):
+            there = truths[:, number] > 0
+            if there.any():
+                found[label.name] = coverage(intervals[there, number], truths[there, number])
+        return found
+
+
+def scores(cases: Sequence[Voxels]) -> np.ndarray:
+    """ECE and Brier score of each case: (cases, 2)."""
+    return np.array([(expected_calibration_error(c.p, c.truth), brier_score(c.p, c.truth)) for c in cases])
