@@ -93,8 +93,8 @@ class TextPlan(Record):
         if self.stands_in_for is None:
             return None
         return (
-            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}, which was neither in the hub's cache nor "
-            "to be had from the hub; give its folder with --text-encoder."
+            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}, which was neither in the hub's cache "
+            "nor to be had from the hub; give its folder with --text-encoder."
         )
 
 

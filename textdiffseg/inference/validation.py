@@ -66,7 +66,8 @@ def validate_fold(
         _write_mask(fold_folder / "validation" / f"{case_id}.nii.gz", slots, predictor.plan, case)
         if progress:
             progress(done, len(case_ids))
-    summary = summarise(scores, tolerance_mm)
+    text = predictor.plan.text
+    summary = summarise(scores, tolerance_mm, [text.note] if text.note else [])
     summary.write(fold_folder / "validation" / "summary.json")
     return summary
 
@@ -86,7 +87,7 @@ def choose_sampling(
     """
     fold_folder = Path(fold_folder)
     plan = Plan.read(fold_folder / "plan.json")
-    trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
+    trials = trials_of(plan)
     model, queries = _model_and_queries(fold_folder, checkpoint, device)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
     first = Predictor([model], settings_of(plan, Sampling(mirroring=False)), device)
@@ -114,6 +115,13 @@ def choose_sampling(
     )
     sampling.write(fold_folder / "sampling.json")
     return sampling
+
+
+def trials_of(plan: Plan) -> list[tuple[int, bool]]:
+    """(steps, mirroring) to try: the plan's own steps where it fixes them, as published without mirroring."""
+    if plan.diffusion and plan.diffusion.steps:
+        return [(plan.diffusion.steps, False)]
+    return [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
 
 
 def measure_coverage(
