@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +51,7 @@ def compare(args: argparse.Namespace, root: Path) -> dict:
     name = args.data.name
     summaries, figures = {}, {}
     for preset in args.presets:
-        folder = root / "results" / name / preset / f"fold_{args.fold}"
-        shared = ["--root", str(root), "--preset", preset]
-        budget = ["--memory-gb", "8"] if args.device == "cuda" else []
-        length = ["--max-minutes", str(args.minutes), "--seed", str(args.seed), "--device", args.device]
-        if not (root / "preprocessed" / name / plan_file(preset)).is_file():
-            call("tds_plan_and_preprocess", str(args.data), *shared, *budget)
-        call("tds_train", name, args.fold, *shared, *length)
+        folder = train(args, root, preset)
         summaries[preset] = Summary.read(folder / "validation" / "summary.json")
         figures[preset] = describe(summaries[preset], folder)
     report = {"dataset": name, "fold": args.fold, "seed": args.seed, "minutes": args.minutes} | machine(args.device)
@@ -64,6 +59,18 @@ def compare(args: argparse.Namespace, root: Path) -> dict:
     if set(PRESETS) <= set(summaries):
         report["default_minus_unet"] = difference(summaries["default"], summaries["unet"])
     return report
+
+
+def train(args: argparse.Namespace, root: Path, preset: str, planning: Sequence[str] = ()) -> Path:
+    """Plan where there is no plan yet, train a fold and score it; returns the fold's folder."""
+    name = args.data.name
+    shared = ["--root", str(root), "--preset", preset]
+    budget = ["--memory-gb", "8"] if args.device == "cuda" else []
+    length = ["--max-minutes", str(args.minutes), "--seed", str(args.seed), "--device", args.device]
+    if not (root / "preprocessed" / name / plan_file(preset)).is_file():
+        call("tds_plan_and_preprocess", str(args.data), *shared, *budget, *planning)
+    call("tds_train", name, args.fold, *shared, *length)
+    return root / "results" / name / preset / f"fold_{args.fold}"
 
 
 def call(command: str, *arguments: str) -> None:
