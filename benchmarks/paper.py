@@ -83,7 +83,9 @@ def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None
     from textdiffseg.imaging.volume import to_canonical
 
     dataset = read_dataset(args.data)
-    masks = [{file.name.removesuffix(".nii.gz") for file in (f / "validation").glob("*.nii.gz")} for f in folders.values()]
+    masks = [
+        {file.name.removesuffix(".nii.gz") for file in (f / "validation").glob("*.nii.gz")} for f in folders.values()
+    ]
     cases = [case for case in dataset.cases if all(case.id in found for found in masks)][:SHOWN]
     panels = []
     for case in cases:

@@ -7,6 +7,10 @@
 
 The label encoder learns from the clean reconstruction alone: what the diffusion branch reads of z_0 is detached, so
 that no gradient can make the latent easier to predict by making it say less.
+
+The publication's model predicts the noise, and its gradients run end to end:
+
+    loss = CE(decoder(z)) + gamma Dice(decoder(z)) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
 """
 
 from dataclasses import dataclass

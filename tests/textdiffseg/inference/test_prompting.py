@@ -38,3 +38,10 @@ def test_forced_prompts_are_numbered_in_their_order(plan, bank):
     assert (asked.values, asked.forced, asked.names) == ((1, 2), True, ("the middle", "back"))
     assert asked.queries.vectors.shape[1] == 2
     torch.testing.assert_close(asked.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
+
+
+def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
+    peer = make_plan("peer-unet", diffusion=None, peer="unet")
+    assert ask(peer, bank, ["back"]).values == (3,)
+    with pytest.raises(UserError, match="one channel a label"):
+        ask(peer, bank, ["the middle"], force=True)
