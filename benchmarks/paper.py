@@ -83,10 +83,8 @@ def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None
     from textdiffseg.imaging.volume import to_canonical
 
     dataset = read_dataset(args.data)
-    masks = [
-        {file.name.removesuffix(".nii.gz") for file in (f / "validation").glob("*.nii.gz")} for f in folders.values()
-    ]
-    cases = [case for case in dataset.cases if all(case.id in found for found in masks)][:SHOWN]
+    validated = [folder / "validation" for folder in folders.values()]
+    cases = [case for case in dataset.cases if all((one / f"{case.id}.nii.gz").is_file() for one in validated)][:SHOWN]
     panels = []
     for case in cases:
         scan, _ = to_canonical(read_volume(case.images))

@@ -23,7 +23,8 @@ class Panel:
 def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path, rows: int = 1) -> None:
     """Write a PNG with one coronal slice a case: reference dashed and pale, prediction solid.
 
-    The panels fill `rows` rows of equal length, one after the other. labels: value -> name. The slice is the one that shows most labels and, among those, most labelled voxels.
+    The panels fill `rows` rows of equal length, one after the other. labels: value -> name. The slice is the one that
+    shows most labels and, among those, most labelled voxels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -54,6 +54,9 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_channels_asked_
     assert every.shape == (1, 3, 16, 16, 16)
     torch.testing.assert_close(asked[:, :2], every[:, [0, 2]])
     assert (asked.softmax(1)[:, 2] == 0).all()
+    state = TrainingState.start(model, Progress(seed=0, epochs=1, iterations_per_epoch=1))
+    state.average(0.9)  # of whole numbers, too
+    assert any(not value.is_floating_point() for value in state.ema.values())
 
 
 def test_the_noise_loss_alone_reaches_the_label_encoder(shapes_plan):
