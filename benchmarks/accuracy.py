@@ -125,10 +125,15 @@ def peak_memory(device: str) -> dict[str, float]:
 
 
 def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> dict:
-    """Scores and speed of one trained fold."""
+    """All figures of one trained fold."""
     cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
-    sampling = choose_sampling(folder, preprocessed, cases, device=args.device)
-    summary = validate_fold(folder, preprocessed, cases, device=args.device)
+    return describe(preprocessed, folder, cases, args.device) | steps_table(preprocessed, folder, cases, args)
+
+
+def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) -> dict:
+    """Scores and speed of one trained fold."""
+    sampling = choose_sampling(folder, preprocessed, cases, device=device)
+    summary = validate_fold(folder, preprocessed, cases, device=device)
     log = read_log(folder / "log.jsonl")
     noted = json.loads((folder / "benchmark.json").read_text())
     figures = {
@@ -144,7 +149,7 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> dict:
     }
     if log[-1].reconstruction_dice:
         figures["latent_reconstruction_dice"] = log[-1].reconstruction_dice
-    return figures | steps_table(preprocessed, folder, cases, args)
+    return figures
 
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:

@@ -8,7 +8,7 @@ others, and the other way round, so that nothing is measured on what it was fitt
 
     python benchmarks/calibration.py --root DIR [--dataset Hippocampus] [--fold 0] [--cases 42] [--device cpu]
 
-DIR is a root that holds both, for example the one that benchmarks/accuracy.py --root leaves.
+DIR is a root that holds both, trained by tds_train or left by benchmarks/paper.py --presets default unet --root DIR.
 """
 
 import argparse

@@ -66,8 +66,11 @@ def loaders(device: str) -> int:
     return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
 
 
-def prepare(data: Path, root: Path, preset: str, device: str) -> Path:
-    """The folder of plan and stored cases below the root, made from the raw data where the plan is missing."""
+def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = ()) -> Path:
+    """The folder of plan and stored cases below the root, made from the raw data where the plan is missing.
+
+    `planning`: more arguments of tds_plan_and_preprocess.
+    """
     folder = root / "preprocessed" / data.name
     if (folder / plan_file(preset)).is_file():
         return folder
@@ -80,7 +83,7 @@ def prepare(data: Path, root: Path, preset: str, device: str) -> Path:
 
     budget = ["--memory-gb", "8"] if device == "cuda" else []
     with contextlib.redirect_stdout(sys.stderr):
-        code = plan_and_preprocess.main([str(data), "--root", str(root), "--preset", preset, *budget])
+        code = plan_and_preprocess.main([str(data), "--root", str(root), "--preset", preset, *budget, *planning])
     if code:
         raise SystemExit(code)
     return folder

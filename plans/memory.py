@@ -41,11 +41,34 @@ class Network:
     labels: int
     text_width: int
     diffusion: bool  # with label encoder, second decoding and recycling
+    paper: bool = False  # the publication's: one decoding, no recycling, attention in the image encoder
 
     @property
     def stride(self) -> Voxels:
         """Cumulative stride of the coarsest stage."""
         return self.stride_at(len(self.stages) - 1)
+
+    @property
+    def decodings(self) -> int:
+        """Passes of the label decoder in one training iteration: of the estimate and, in `default`, of the truth."""
+        return 2 if self.diffusion and not self.paper else 1
+
+    @property
+    def denoisings(self) -> float:
+        """Passes of the denoiser in one training iteration."""
+        return 1 + RECYCLED if self.diffusion and not self.paper else 1.0
+
+    @property
+    def condition(self) -> int:
+        """Channels of z_it."""
+        return self.latent_channels if self.paper else self.stages[self.level].width
+
+    def attentions(self, stage: int) -> int:
+        """Self-attentions on a stage's grid: in the denoiser down and up again, and in the paper's image encoder."""
+        if not self.stages[stage].attention:
+            return 0
+        denoiser = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
+        return denoiser + (self.paper and stage <= self.level)
 
     def stride_at(self, stage: int) -> Voxels:
         """Cumulative stride of a stage."""
@@ -85,6 +108,7 @@ def network_of(plan: Plan) -> Network:
         labels=len(plan.labels),
         text_width=plan.text.width,
         diffusion=plan.diffusion is not None,
+        paper=plan.paper is not None,
     )
 
 
@@ -108,7 +132,8 @@ def _image_encoder(net: Network) -> list[Convolution]:
 
 
 def _label_encoder(net: Network) -> list[Convolution]:
-    width_in, layers = PAINT_WIDTH, [Convolution(0, 1, 0, PAINT_WIDTH, plain=True)]
+    width_in = 1 if net.paper else PAINT_WIDTH
+    layers = [Convolution(0, 1, 0, width_in, plain=True)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
         width = max(8, stage.width // 2)
         layers += [Convolution(index, 27, width_in, width), *_residual(index, width, stage.kernel)]
@@ -117,8 +142,8 @@ def _label_encoder(net: Network) -> list[Convolution]:
 
 
 def _denoiser(net: Network) -> list[Convolution]:
-    passes = {"passes": 1 + RECYCLED if net.diffusion else 1.0}
-    first, entry = net.stages[net.level], net.latent_channels + net.stages[net.level].width
+    passes = {"passes": net.denoisings}
+    first, entry = net.stages[net.level], net.latent_channels + net.condition
     layers = [Convolution(net.level, prod(first.kernel), entry, first.width, **passes)]
     for index, stage in enumerate(net.stages[net.level :], start=net.level):
         layers += _residual(index, stage.width, stage.kernel, stage.blocks, **passes)
@@ -132,7 +157,7 @@ def _denoiser(net: Network) -> list[Convolution]:
 
 
 def _label_decoder(net: Network) -> list[Convolution]:
-    passes = {"passes": 2.0, "kept": 2.0} if net.diffusion else {}
+    passes = {"passes": float(net.decodings), "kept": float(net.decodings)}
     last = net.stages[net.level]
     layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, plain=True, **passes)]
     layers += _residual(net.level, last.width, last.kernel, **passes)
@@ -153,9 +178,10 @@ def parameters(net: Network) -> int:
     time_width = 4 * denoiser[0].width
     timed_blocks = sum(stage.width * (stage.blocks + 1) for stage in denoiser) - denoiser[-1].width
     total += 2 * time_width**2 + 2 * (time_width + 1) * timed_blocks
-    passes = [1 if index == len(denoiser) - 1 else 2 for index in range(len(denoiser))]  # down, and up again
-    total += sum(4 * stage.width**2 * n for stage, n in zip(denoiser, passes, strict=True) if stage.attention)
+    total += sum(4 * stage.width**2 * net.attentions(index) for index, stage in enumerate(net.stages))
     total += 2 * denoiser[0].width * (denoiser[0].width + net.text_width)  # fusion
+    if net.paper:
+        return total + net.stages[0].width * (1 + net.labels) + denoiser[0].width * net.latent_channels
     total += net.text_width * (net.stages[0].width + 1) + (PAINT_WIDTH * net.text_width if net.diffusion else 0)
     return total
 
@@ -172,10 +198,9 @@ def macs(net: Network, patch: Voxels) -> float:
         layer.passes * grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out
         for layer in convolutions(net)
     )
-    decodings = 2 if net.diffusion else 1
-    total += decodings * grids[0] * net.stages[0].width * (1 + net.labels)
-    for index, stage in enumerate(net.stages[net.level :], start=net.level):
-        if stage.attention:
+    total += net.decodings * grids[0] * net.stages[0].width * (1 + net.labels)
+    for index, stage in enumerate(net.stages):
+        if net.attentions(index):
             total += 2 * grids[index] * stage.width * (4 * stage.width + 2 * grids[index])
     width, tokens = net.stages[net.level].width, TOKENS_A_LABEL * (net.labels + 1)
     return total + grids[net.level] * width * (2 * width + 2 * tokens)
@@ -186,12 +211,10 @@ def training_bytes(net: Network, patch: Voxels, batch: int, device: Device) -> f
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
     for index, stage in enumerate(net.stages):
-        attentions = (1 if index == len(net.stages) - 1 else 2) * stage.attention + (
-            index == net.level
-        )  # fusion is one more
+        attentions = net.attentions(index) + (index == net.level)  # fusion is one more
         activations += attentions * 6 * grids[index] * stage.width * BYTES_A_PLAIN_VALUE["gpu"]
     gradients = 3 * 4 * grids[0] * net.stages[0].width
-    logits = (2 if net.diffusion else 1) * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
+    logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
     inputs = grids[0] * (4 * net.image_channels + 16)
     a_sample = MARGIN * (activations + gradients + logits + inputs)
     return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * a_sample

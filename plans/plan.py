@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from plans.presets import Preset
 from plans.records import Millimetres, Record, Voxels
 
 PLAN_VERSION = 1
@@ -14,6 +15,11 @@ Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 def plan_file(preset: str) -> str:
     """The file of a preset's plan in the preprocessed folder; presets share the stored cases."""
     return "plan.json" if preset == "default" else f"plan_{preset}.json"
+
+
+def bank_file(preset: str) -> str:
+    """The file of a preset's words in the preprocessed folder: the publication has a text encoder of its own."""
+    return "text_bank_paper.safetensors" if preset.startswith("paper") else "text_bank.safetensors"
 
 
 class ChannelPlan(Record):
@@ -42,7 +48,7 @@ class Stage(Record):
     kernel: Voxels  # 3 along an axis, or 1 while that axis is still much coarser than the others
     width: int = Field(gt=0)  # feature channels
     blocks: int = Field(gt=0)  # residual blocks
-    attention: bool = False  # self-attention (denoiser stages alone)
+    attention: bool = False  # self-attention (denoiser stages; with `Plan.paper` those of the image encoder too)
 
 
 class LatentPlan(Record):
@@ -59,6 +65,19 @@ class DiffusionPlan(Record):
     terminal_share: float = Field(0.5, ge=0, le=1)  # share of training samples with t = T exactly
     recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
     skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
+    predicts: Literal["z_0", "eps"] = "z_0"  # what the denoiser puts out; eps: t uniform, a terminal signal above zero
+    steps: int | None = Field(None, ge=1)  # of DDIM; None: validation chooses
+
+
+class PaperPlan(Record):
+    """The publication's model where it differs from `default`, and the switches of its ablations (docs/paper.md)."""
+
+    fusion: Literal["attention", "concatenation", "none"] = "attention"  # zeta 1: concatenation, or no text at all
+    image_encoder: Literal["learned", "down-sampling"] = "learned"  # zeta 2
+    label_encoder: Literal["learned", "fixed"] = "learned"  # zeta 3
+    decoder_input: Literal["z_0", "z_t - eps"] = "z_0"  # while training: the estimate of eq. 3, or the parent's
+    dice_weight: float = Field(2.0, ge=0)  # gamma
+    latent_weight: float = Field(1.0, ge=0)  # lambda
 
 
 class TextPlan(Record):
@@ -66,6 +85,17 @@ class TextPlan(Record):
 
     encoder: str  # "bundled", a hub name, or a local folder
     width: int = Field(gt=0)  # d_t
+    stands_in_for: str | None = None  # the encoder that was wanted and could not be had
+
+    @property
+    def note(self) -> str | None:
+        """What every report has to say of a stand-in."""
+        if self.stands_in_for is None:
+            return None
+        return (
+            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}, which was neither in the hub's cache "
+            "nor to be had from the hub; give its folder with --text-encoder."
+        )
 
 
 class TrainingPlan(Record):
@@ -78,6 +108,8 @@ class TrainingPlan(Record):
     warmup: float = Field(ge=0, lt=1)  # share of all iterations with a linearly rising learning rate
     ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
     foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
+    augmentation: Literal["full", "paper"] = "full"  # nnU-Net's; or flips, rotations, intensity scaling and shifts
+    averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are taken as they are
 
 
 class MemoryPlan(Record):
@@ -113,7 +145,7 @@ class Plan(Record):
     """Everything that preprocessing, training and prediction need to know. Axis order (D, H, W) = (z, y, x)."""
 
     version: Literal[1] = PLAN_VERSION
-    preset: Literal["default", "unet"]
+    preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
     device: Literal["gpu", "cpu"]  # what the budget was made for
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
@@ -125,7 +157,9 @@ class Plan(Record):
     batch: int = Field(gt=0)
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
-    diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent
+    diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent; and peers
+    paper: PaperPlan | None = None  # None: not the publication's model
+    peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
     text: TextPlan
     training: TrainingPlan
     mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right
@@ -137,6 +171,16 @@ class Plan(Record):
     def name(self) -> str:
         """The folder of results that belongs to this plan."""
         return self.preset
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether what is asked for reaches the network; otherwise it answers for all labels every time."""
+        return self.peer is None and (self.paper is None or self.paper.fusion != "none")
+
+    @property
+    def classifies_words(self) -> bool:
+        """Whether text is the classifier, so that any words can be asked for; otherwise each label has a channel."""
+        return self.peer is None and self.paper is None
 
     @property
     def latent_stride(self) -> Voxels:
@@ -172,6 +216,12 @@ class Plan(Record):
         names = [label.name for label in self.labels]
         if len(set(values)) < len(values) or len(set(names)) < len(names) or 0 in values:
             raise ValueError("labels need distinct names and distinct values other than 0")
+        if self.peer and (self.paper or self.diffusion):
+            raise ValueError("a peer has neither paper nor diffusion")
+        if self.paper and (self.diffusion is None or self.diffusion.predicts != "eps" or self.latent.channels != 1):
+            raise ValueError("paper needs diffusion that predicts eps and latent.channels 1")
+        if self.diffusion and self.diffusion.predicts == "eps" and not self.paper:
+            raise ValueError("diffusion.predicts eps belongs to paper")
         if len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError("mirror_axes lists an axis twice")
         return self

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
-from plans import memory, rules
+from plans import memory, paper, rules
 from plans.budget import Budget, cpu_budget, gpu_budget, training_plan
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
@@ -18,6 +17,7 @@ from plans.plan import (
     Plan,
     TextPlan,
 )
+from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.records import Voxels
 from plans.rules import numbers
@@ -32,11 +32,12 @@ def make_plan(
     labels: Sequence[LabelPlan],
     fingerprint: Fingerprint,
     budget: Budget,
-    preset: Literal["default", "unet"],
+    preset: Preset,
     text: TextPlan,
     prompts: Prompts | None = None,
 ) -> Plan:
-    """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control.
+    """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control;
+    peers get them too, and the ablations of `paper` those of `paper`.
 
     Raises `UserError` for single-slice images and for budgets that hold no network at all.
     """
@@ -52,10 +53,13 @@ def make_plan(
         labels=len(labels),
         text_width=text.width,
         budget=budget,
+        paper=preset in paper.VARIANTS,
     )
     draft = search(facts)
     batch, batch_reason = choose_batch(facts, draft)
-    network = replace(draft.network, diffusion=preset == "default")
+    diffusion = paper.DIFFUSION if facts.paper else DiffusionPlan() if preset == "default" else None
+    network = replace(draft.network, diffusion=diffusion is not None)
+    training = training_plan(budget.device)
     low_resolution = plan_low_resolution(facts, draft)
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     sided = names_sides([label.name for label in labels]) or names_sides(phrases)
@@ -72,9 +76,11 @@ def make_plan(
         batch=batch,
         stages=network.stages,
         latent=LatentPlan(level=network.level, channels=network.latent_channels),
-        diffusion=DiffusionPlan() if preset == "default" else None,
+        diffusion=diffusion,
+        paper=paper.VARIANTS.get(preset),
+        peer=paper.PEERS.get(preset),
         text=text,
-        training=training_plan(budget.device),
+        training=paper.training_plan(training) if facts.paper else training,
         mirror_axes=(0, 1) if sided else (0, 1, 2),
         memory=estimate,
         low_resolution=low_resolution,
@@ -95,7 +101,18 @@ def make_plan(
         Decision(name="batch", value=str(batch), reason=batch_reason),
         Decision(name="mirroring", value="D, H" if sided else "D, H, W", reason=mirror_reason),
     ]
-    return plan.model_copy(update={"reasons": tuple(reasons)})
+    return plan.model_copy(update={"reasons": tuple(_of_preset(plan, reasons))})
+
+
+def _of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
+    """The table with the rows in which a preset differs from the usual rules."""
+    own = paper.reasons(plan) if plan.paper else {}
+    rows = [own.pop(row.name, row) for row in usual] + list(own.values())
+    if plan.peer:
+        rows.append(paper.peer_reason(plan))
+    if plan.text.note:
+        rows.append(Decision(name="text encoder", value=plan.text.encoder, reason=plan.text.note))
+    return rows
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

@@ -17,6 +17,7 @@ ANISOTROPY = 3.0  # nnU-Net: an axis this much coarser than the others is treate
 SMALLEST_EDGE = 4  # nnU-Net: no axis of the coarsest grid is shorter, in positions
 ISOTROPIC_VOXELS = 256**3  # nnU-Net: the patch that the search starts from, before it meets the median shape
 MASK_SHARE = 0.75  # nnU-Net: z-scores are taken inside the mask where cropping leaves less than this
+PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
 COARSER_STAGES = 2  # the denoiser goes this many stages below the latent grid
 ATTENTION_TOKENS = 4000
 DEFAULT_STRIDE, COARSEST_STRIDE = 4, 8  # of the latent grid
@@ -145,6 +146,16 @@ def first_patch(spacing: Millimetres, median_shape: Voxels, voxels: int = ISOTRO
     inverse = 1 / np.array(spacing)
     cube = np.round(inverse * (voxels / inverse.prod()) ** (1 / 3))
     return least_size(spacing, tuple(int(max(2, edge)) for edge in np.minimum(cube, median_shape)))
+
+
+def paper_patch(spacing: Millimetres, median_shape: Voxels) -> Voxels:
+    """The publication's 96 x 96 x 96, cut to the median shape; the network's strides pad it."""
+    return least_size(spacing, tuple(min(PAPER_PATCH, edge) for edge in median_shape))
+
+
+def paper_level(steps: Ladder) -> int:
+    """The stage of the publication's latent grid: stride 16, or the coarsest that the patch allows."""
+    return max(level for level in range(1, len(steps.strides)) if max(steps.total(level)) <= PAPER_STRIDE)
 
 
 def pad_to(size: Voxels, stride: Voxels) -> Voxels:

@@ -30,6 +30,7 @@ class Facts:
     labels: int
     text_width: int
     budget: Budget
+    paper: bool = False  # the publication's patch and network instead of those that measure best
 
     @property
     def rules(self) -> DeviceRules:
@@ -71,6 +72,9 @@ def search(facts: Facts) -> Draft:
 def candidates(facts: Facts) -> Iterator[Draft]:
     """Drafts from dear to cheap: narrower down to the usual width, smaller patches down to a small one, narrower
     still, smaller still. nnU-Net's order of patches: always shorten the axis that is longest against the median."""
+    if facts.paper:
+        yield from _paper_candidates(facts)
+        return
     here = facts.rules
     size = rules.first_patch(facts.spacing, facts.median_shape, here.first_patch_voxels)
     for width in (width for width in here.widths if width >= here.usual_width):
@@ -87,10 +91,26 @@ def candidates(facts: Facts) -> Iterator[Draft]:
         yield current
 
 
+def _paper_candidates(facts: Facts) -> Iterator[Draft]:
+    """The publication fixes the patch, so the network becomes narrower first; a smaller patch is the last resort."""
+    size = rules.paper_patch(facts.spacing, facts.median_shape)
+    for width in facts.rules.widths:
+        current = draft(facts, size, width)
+        yield current
+    while smaller := shorten(facts, current):
+        current = smaller
+        yield current
+
+
 def draft(facts: Facts, size: Voxels, width: int) -> Draft:
     """The network for a patch of about `size` whose first stage is `width` channels wide."""
     steps = rules.ladder(facts.spacing, size)
-    level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
+    if facts.paper:
+        level = rules.paper_level(steps)
+        first_attending = max(1, level - 1)
+    else:
+        level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
+        first_attending = level
     steps = steps.down_to(level + rules.COARSER_STAGES)
     patch = rules.pad_to(size, steps.total())
     here = facts.rules
@@ -100,11 +120,11 @@ def draft(facts: Facts, size: Voxels, width: int) -> Draft:
             kernel=kernel,
             width=min(width * 2**index, width * here.widest_factor),
             blocks=here.blocks[min(index, len(here.blocks) - 1)],
-            attention=index >= level and rules.attends(patch, steps.total(index)),
+            attention=index >= first_attending and (facts.paper or rules.attends(patch, steps.total(index))),
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
     )
-    latent_channels, _ = rules.latent_channels(steps.total(level), facts.labels)
+    latent_channels = 1 if facts.paper else rules.latent_channels(steps.total(level), facts.labels)[0]
     network = Network(
         stages=stages,
         level=level,
@@ -113,6 +133,7 @@ def draft(facts: Facts, size: Voxels, width: int) -> Draft:
         labels=facts.labels,
         text_width=facts.text_width,
         diffusion=True,
+        paper=facts.paper,
     )
     return Draft(patch, network)
 

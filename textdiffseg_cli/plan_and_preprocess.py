@@ -6,6 +6,7 @@ import shlex
 from contextlib import suppress
 from pathlib import Path
 
+from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_float, run, whole_number
 
 
@@ -20,6 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
         tds_plan_and_preprocess 4+101
         tds_plan_and_preprocess Hippocampus --root /data --workers 8
         tds_plan_and_preprocess /elsewhere/Dataset101_Sarcoma --preset unet --memory-gb 11
+        tds_plan_and_preprocess 4 --preset paper --text-encoder /models/Bio_ClinicalBERT
         """,
     )
     parser.add_argument(
@@ -30,9 +32,10 @@ def make_parser() -> argparse.ArgumentParser:
     add_root(parser)
     parser.add_argument(
         "--preset",
-        choices=("default", "unet"),
+        choices=PRESETS,
         default="default",
-        help="default: latent diffusion; unet: the same blocks without diffusion",
+        help="default: latent diffusion; unet: the same blocks without diffusion; paper: the publication, and its "
+        "ablations; peer-*: MONAI's networks (docs/paper.md)",
     )
     parser.add_argument(
         "--memory-gb",
@@ -49,9 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="work on a Dask cluster instead, e.g. tcp://host:8786")
     parser.add_argument(
         "--text-encoder",
-        default="bundled",
         metavar="NAME",
-        help="hub name or local folder of a BERT-like model (default: bundled, which needs no network)",
+        help="hub name or local folder of a BERT-like model (default: bundled, which needs no network; for paper "
+        "presets Bio_ClinicalBERT, in whose place the bundled one stands in where it cannot be had)",
     )
     return parser
 
@@ -66,7 +69,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
 
     if args.workers != 0 and args.scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
-    from plans.plan import TextPlan, plan_file
+    from plans.plan import bank_file, plan_file
     from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
 
     parts = _read_datasets(args.dataset, args.root)
@@ -80,7 +83,8 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
     with one_beside(args.workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
         names = tuple(label.name for label in dataset.labels)
-        bank = beside.submit(_text_bank, names, prompts, args.text_encoder, folder / "text_bank.safetensors")
+        encoders = _encoders(args.text_encoder, args.preset)
+        bank = beside.submit(_text_bank, names, prompts, encoders, folder / bank_file(args.preset))
         from textdiffseg.data import preparing
         from textdiffseg.preprocessing import fingerprinting
 
@@ -94,7 +98,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         )
         refuse_single_slices(fingerprint)
         refuse_empty_labels(fingerprint)
-        text = TextPlan(encoder=args.text_encoder, width=_width(args.text_encoder, bank))
+        text = _text_plan(encoders, bank)
         plan = make_plan(
             dataset.name,
             dataset.channels,
@@ -126,12 +130,25 @@ def _bar(what: str, cases: int):
     return lambda results: tqdm(results, what, cases, unit="case")
 
 
-def _width(encoder: str, bank) -> int:
-    """The length of the text vectors, from the encoder's folder if that says it, else from the finished bank."""
+def _encoders(wanted: str | None, preset: str) -> tuple[str, ...]:
+    """The text encoder and, where the user has not named it, what stands in for it."""
+    from plans.paper import ENCODER, VARIANTS
+    from textdiffseg.text.folder import BUNDLED
+
+    if wanted is not None:
+        return (wanted,)
+    return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
+
+
+def _text_plan(encoders: tuple[str, ...], bank):
+    """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
+    from plans.plan import TextPlan
     from textdiffseg.text.folder import width_of
 
-    width = None if bank.done() else width_of(encoder)
-    return bank.result() if width is None else width
+    if len(encoders) == 1 and not bank.done() and (width := width_of(encoders[0])):
+        return TextPlan(encoder=encoders[0], width=width)
+    encoder, width = bank.result()
+    return TextPlan(encoder=encoder, width=width, stands_in_for=None if encoder == encoders[0] else encoders[0])
 
 
 def _read_datasets(names: str, root: Path) -> list:
@@ -205,21 +222,27 @@ def _splits(dataset, parts: list, folder: Path):
     return make_splits(cases, {case.id: case.group for case in dataset.cases})
 
 
-def _text_bank(names: tuple[str, ...], prompts, encoder: str, path: Path) -> int:
-    """Write the text bank, unless one of the same words is there; returns the vectors' width."""
+def _text_bank(names: tuple[str, ...], prompts, encoders: tuple[str, ...], path: Path) -> tuple[str, int]:
+    """Write the text bank, unless one of the same words is there; returns its encoder and the vectors' width."""
     from plans.errors import UserError
     from textdiffseg.text.bank import TextBank, build_bank
     from textdiffseg.text.encoder import TextEncoder
 
-    wanted = (encoder, prompts.scan, {name: prompts.labels[name] for name in names})
+    wanted = (encoders[0], prompts.scan, {name: prompts.labels[name] for name in names})
     with suppress(UserError):  # missing, of another version or damaged: it is made anew
         bank = TextBank.load(path)
         if (bank.words.encoder, bank.words.scan, bank.phrasings) == wanted:
-            return bank.width
-    bank = build_bank(prompts, names, TextEncoder(encoder))
+            return bank.words.encoder, bank.width
+    try:
+        encoder = TextEncoder(encoders[0])
+    except UserError:
+        if len(encoders) == 1:
+            raise
+        encoder = TextEncoder(encoders[1])
+    bank = build_bank(prompts, names, encoder)
     path.parent.mkdir(parents=True, exist_ok=True)
     bank.save(path)
-    return bank.width
+    return encoder.name, bank.width
 
 
 def _gpu_gb() -> float | None:
@@ -251,7 +274,7 @@ def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
     console = Console()
     console.print(table)
     print(f"Stored cases: {made} made, {cases - made} unchanged, in {folder / 'cases'}.")
-    for note in (splits.note, plan.low_resolution and plan.low_resolution.note):
+    for note in (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
         if note:
             print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]

@@ -122,6 +122,8 @@ def _prepare(args: argparse.Namespace):
         overwrite=args.overwrite,
     )
     print(f"Model: {folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    if ensemble.plan.text.note:
+        print(ensemble.plan.text.note)
     return job, scans
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, choose_device, command, positive_float, positive_int, run, whole_number
 
 CALIBRATION_SHARE = 0.1  # of the training's time may go into calibrating the uncertainty, so that short runs stay short
@@ -25,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
     add_root(parser)
-    parser.add_argument("--preset", choices=("default", "unet"), help="whose plan (default: the one there is)")
+    parser.add_argument("--preset", choices=PRESETS, help="whose plan (default: the one there is)")
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
     parser.add_argument(
         "--max-minutes",
@@ -87,14 +88,15 @@ def _train(args: argparse.Namespace) -> None:
 def _check(preprocessed, started, preset: str, cases) -> None:
     """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan."""
     from plans.memory import refuse_beyond_budget
-    from plans.plan import Plan, plan_file
+    from plans.plan import Plan, bank_file, plan_file
     from textdiffseg.data.store import check_cases
     from textdiffseg.inference.ensemble import check_words
     from textdiffseg.text.bank import TextBank
 
     folder, name = (started, "plan.json") if started else (preprocessed, plan_file(preset))
+    bank = folder / ("text_bank.safetensors" if started else bank_file(preset))
     plan = Plan.read(folder / name)
-    check_words([folder], [plan], [TextBank.load(folder / "text_bank.safetensors")])
+    check_words([folder], [plan], [TextBank.load(bank)])
     check_cases(preprocessed, sorted(set(cases)), plan)
     refuse_beyond_budget(plan, str(folder / name))
 
@@ -142,6 +144,8 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
     Console().print(summary_table(summary))
     if held_out:
         _tell_calibration(folder)
+    for note in summary.notes:
+        print(f"Note: {note}")
     print(f"Written: {folder}/validation/summary.json, {folder}/progress.png")
 
 
@@ -181,7 +185,7 @@ def _preset(wanted: str | None, preprocessed) -> str:
     from plans.errors import UserError
     from plans.plan import plan_file
 
-    there = [preset for preset in ("default", "unet") if (preprocessed / plan_file(preset)).is_file()]
+    there = [preset for preset in PRESETS if (preprocessed / plan_file(preset)).is_file()]
     if wanted is None and there:
         return there[0]
     if wanted not in there:

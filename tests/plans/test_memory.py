@@ -18,7 +18,7 @@ def small_plan(make_fingerprint, shape, spacing, preset, budget, labels=2) -> Pl
 CASES = [((32, 32, 32), (1, 1, 1)), ((6, 48, 48), (8, 1, 1)), ((20, 48, 48), (3.3, 1, 1))]
 
 
-@pytest.mark.parametrize("preset", ["default", "unet"])
+@pytest.mark.parametrize("preset", ["default", "unet", "paper"])
 @pytest.mark.parametrize("budget", [gpu_budget(), cpu_budget(2)], ids=lambda budget: budget.device)
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, preset, budget):
@@ -29,7 +29,7 @@ def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, pre
     assert memory.parameters(memory.network_of(plan)) == pytest.approx(found, rel=0.005)
 
 
-@pytest.mark.parametrize("preset", ["default", "unet"])
+@pytest.mark.parametrize("preset", ["default", "unet", "paper"])
 @pytest.mark.parametrize("labels", [2, 20])
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_training_estimate_holds_what_autograd_keeps(make_fingerprint, shape, spacing, preset, labels):

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans import memory
+from plans import memory, paper
 from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import cpu_budget, gpu_budget, make_plan, refit
+from plans.presets import PRESETS
 from plans.prompts import Prompts
 
 TEXT = TextPlan(encoder="bundled", width=384)
@@ -208,3 +209,64 @@ def test_a_plan_whose_patch_shrinks_to_one_voxel_is_refused(make_fingerprint):
     plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget())
     with pytest.raises(UserError, match="leaves one voxel"):
         Plan.parse(plan.model_dump() | {"patch": plan.total_stride}, "plan.json")
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    st.tuples(*[st.integers(2, 400)] * 3),
+    st.tuples(*[st.floats(0.3, 10)] * 3),
+    st.sampled_from(BUDGETS),
+    st.sampled_from(list(paper.VARIANTS)),
+)
+def test_the_publication_fits_any_volume(make_fingerprint, shape, spacing, budget, preset):
+    plan = plan_for(make_fingerprint(shape, spacing), budget, preset=preset)
+    network = memory.network_of(plan)
+    assert memory.training_bytes(network, plan.patch, plan.batch, budget.device) <= budget.memory_gb * 1e9
+    assert plan.latent.channels == 1
+    assert max(plan.latent_stride) <= 16
+    assert all(edge % stride == 0 for edge, stride in zip(plan.patch, plan.total_stride, strict=True))
+    attending = [stage.attention for stage in plan.stages[: plan.latent.level + 1]]
+    assert attending[max(1, plan.latent.level - 1) :] == [True] * min(2, plan.latent.level)
+    assert not any(attending[: max(1, plan.latent.level - 1)])
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_publication_as_published(make_fingerprint):
+    plan = plan_for(make_fingerprint((200, 400, 400), (1, 1, 1), cases=100), gpu_budget(24), preset="paper")
+    assert plan.patch == (96, 96, 96)
+    assert plan.latent_stride == (16, 16, 16)
+    counts = [memory.grid(memory.network_of(plan), plan.patch, i) for i, one in enumerate(plan.stages) if one.attention]
+    assert counts == [1728, 216]
+    assert (plan.training.learning_rate, plan.training.weight_decay, plan.training.warmup) == (1e-4, 1e-5, 0.1)
+    assert (plan.paper.dice_weight, plan.paper.latent_weight, plan.diffusion.steps) == (2, 1, 10)
+    small = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1)), gpu_budget(), preset="paper")
+    assert (small.patch, small.latent_stride) == ((40, 56, 40), (8, 8, 8))
+
+
+def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
+    for model, others in (("paper", paper.VARIANTS), ("unet", paper.PEERS)):
+        plan = plan_for(fingerprint, gpu_budget(), preset=model)
+        for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
+            assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
+    assert {plan_for(fingerprint, gpu_budget(), preset=preset).name for preset in PRESETS} == set(PRESETS)
+
+
+def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):
+    text = TextPlan(encoder="bundled", width=384, stands_in_for=paper.ENCODER)
+    fingerprint, label = make_fingerprint((60, 80, 80), (1, 1, 1)), [LabelPlan(name="a", value=1)]
+    plan = make_plan("Dataset001_Test", ["MRI"], label, fingerprint, gpu_budget(), "paper", text)
+    assert paper.ENCODER in next(row.reason for row in plan.reasons if row.name == "text encoder")
+    assert not any(row.name == "text encoder" for row in plan_for(fingerprint, gpu_budget(), preset="paper").reasons)
+
+
+def test_presets_that_do_not_belong_together_are_refused(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
+    published = plan_for(fingerprint, gpu_budget(), preset="paper").model_dump()
+    usual = plan_for(fingerprint, gpu_budget()).model_dump()
+    with pytest.raises(UserError, match="predicts eps"):
+        Plan.parse(published | {"diffusion": usual["diffusion"]}, "plan.json")
+    with pytest.raises(UserError, match="belongs to paper"):
+        Plan.parse(usual | {"diffusion": published["diffusion"]}, "plan.json")
+    with pytest.raises(UserError, match="a peer has neither"):
+        Plan.parse(usual | {"peer": "unet"}, "plan.json")

@@ -156,3 +156,38 @@ def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):
     assert plan_and_preprocess.main(["901", "--root", str(tmp_path), "--workers", "0"]) == 2
     assert "every label file is empty" in capsys.readouterr().err
     assert not (tmp_path / "preprocessed" / raw.name / "plan.json").exists()
+
+
+def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_path, monkeypatch):
+    """Only where the user has not named an encoder; and the other presets' words stay as they are."""
+    from concurrent.futures import Future
+
+    import torch
+
+    from plans.errors import UserError
+    from plans.plan import bank_file
+    from textdiffseg.text.encoder import PhraseVectors
+
+    class Offline:
+        width = 8
+
+        def __init__(self, name):
+            if name != "bundled":
+                raise UserError("not to be had")
+            self.name = name
+
+        def encode(self, phrases):
+            return [PhraseVectors(torch.randn(2, 8), torch.randn(8)) for _ in phrases]
+
+    monkeypatch.setattr("textdiffseg.text.encoder.TextEncoder", Offline)
+    encoders_of = plan_and_preprocess._encoders
+    prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
+    bank = Future()
+    bank.set_result(plan_and_preprocess._text_bank(("liver",), prompts, encoders, tmp_path / bank_file("paper")))
+    text = plan_and_preprocess._text_plan(encoders, bank)
+    assert (text.encoder, text.width) == ("bundled", 8)
+    assert "emilyalsentzer/Bio_ClinicalBERT" in text.note
+    with pytest.raises(UserError, match="not to be had"):
+        plan_and_preprocess._text_bank(("liver",), prompts, encoders_of("mine", "paper"), tmp_path / "other")
+    assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
+    assert bank_file("paper-no-text") == bank_file("paper") != bank_file("default") == bank_file("peer-unet")

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
+from batchgeneratorsv2.transforms.intensity.brightness import (
+    BrightnessAdditiveTransform,
+    MultiplicativeBrightnessTransform,
+)
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
@@ -52,7 +55,8 @@ class Augmentation:
     def __init__(self, plan: Plan):
         self.patch, self.mirror_axes = plan.patch, plan.mirror_axes
         self.coarse_axis = coarse_axis(plan.patch)
-        self.intensity = intensity_transforms(self.coarse_axis)
+        self.published = plan.training.augmentation == "paper"
+        self.intensity = paper_intensity_transforms() if self.published else intensity_transforms(self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
 
     def __call__(self, image, labels, shape: Voxels, start: Voxels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -66,7 +70,8 @@ class Augmentation:
         Returns:
             image (C, *patch) float32 and labels (*patch) int16; outside the case both are 0.
         """
-        placement = draw_placement(rng, self.mirror_axes, self.coarse_axis)
+        p_scaling = 0.0 if self.published else P_SCALING
+        placement = draw_placement(rng, self.mirror_axes, self.coarse_axis, p_scaling)
         picture, label_map = place(image, labels, shape, start, self.patch, placement)
         outside = [picture[channel] == 0 for channel in self.masked]
         with seeded(int(rng.integers(2**32))):
@@ -81,9 +86,14 @@ def coarse_axis(patch: Voxels) -> int | None:
     return int(np.argmin(patch)) if max(patch) > ANISOTROPY * min(patch) else None
 
 
-def draw_placement(rng: np.random.Generator, mirror_axes: tuple[int, ...], only_about: int | None = None) -> Placement:
+def draw_placement(
+    rng: np.random.Generator,
+    mirror_axes: tuple[int, ...],
+    only_about: int | None = None,
+    p_scaling: float = P_SCALING,
+) -> Placement:
     """Draw rotation, scaling and mirroring; with `only_about`, a rotation about that axis, which is not scaled."""
-    turned, scaled = rng.random() < P_ROTATION, rng.random() < P_SCALING
+    turned, scaled = rng.random() < P_ROTATION, rng.random() < p_scaling
     angles, scales = np.zeros(3), np.ones(3)
     if turned and only_about is None:
         angles = rng.uniform(-ROTATION, ROTATION, 3)
@@ -203,6 +213,13 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
         (0.3, _gamma(inverted=False)),
     )
     return ComposeTransforms([RandomTransform(transform, probability) for probability, transform in chain])
+
+
+def paper_intensity_transforms() -> BasicTransform:
+    """The publication's scaling and shifts, whose size it leaves open: a tenth, each on half of the samples."""
+    scaling = MultiplicativeBrightnessTransform((0.9, 1.1), synchronize_channels=False)
+    shift = BrightnessAdditiveTransform(0.0, 0.1, synchronize_channels=False)
+    return ComposeTransforms([RandomTransform(scaling, 0.5), RandomTransform(shift, 0.5)])
 
 
 def _gamma(inverted: bool) -> GammaTransform:

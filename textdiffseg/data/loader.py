@@ -79,7 +79,10 @@ class TrainingSamples:
         record = stored.record
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
-        query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
+        if self.plan.reads_words:
+            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
+        else:
+            query = full_query(record.annotated)
         image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
         return Sample(image, labels, query, record.case)
 

@@ -25,13 +25,15 @@ def step_pairs(timesteps: int, steps: int) -> tuple[tuple[int, int], ...]:
 def sample(denoise: Callable[[Tensor, Tensor], Tensor], z_T: Tensor, schedule: Schedule, steps: int) -> Tensor:
     """The estimate of z_0 after `steps` steps from pure noise.
 
-    denoise: (z_t (B, k, d, h, w), t (B,) int64) -> z_0_hat (B, k, d, h, w).
+    denoise: (z_t (B, k, d, h, w), t (B,) int64) -> what the schedule says that it predicts, z_0_hat or eps_hat,
+    (B, k, d, h, w).
     z_T: standard normal noise (B, k, d, h, w). One step is the denoiser's posterior mean at T.
     """
     z_t = z_T
     for time, later in step_pairs(schedule.timesteps, steps):
         t = torch.full((len(z_T),), time, dtype=torch.int64, device=z_T.device)
-        z_0 = denoise(z_t, t).float()
+        predicted = denoise(z_t, t).float()
+        z_0 = predicted if schedule.predicts == "z_0" else schedule.clean(z_t, predicted, t)
         if later == 0:
             return z_0
         eps = schedule.epsilon(z_t, z_0, t)

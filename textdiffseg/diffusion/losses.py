@@ -5,8 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Cross-entropy + (1 - Dice), as nnU-Net weighs them (1 : 1).
+def segmentation_loss(
+    logits: Tensor, slots: Tensor, labels: Tensor, weight: Tensor | None = None, dice_weight: float = 1.0
+) -> Tensor:
+    """Cross-entropy + dice_weight (1 - Dice); nnU-Net weighs them 1 : 1, the publication 1 : 2 (gamma).
 
     logits (B, 1 + Q, D, H, W); slots (B, D, H, W) int64 with 0 background, q + 1 the label of slot q, -1 ignored;
     labels (B, Q) the label number 1..N of each slot, 0 where padded; weight (B,) of each sample, default 1.
@@ -17,7 +19,7 @@ def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, weight: Ten
     entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
     voxels = known.flatten(1).sum(1).clamp(min=1)
     cross_entropy = (entropy.flatten(1).sum(1) / voxels * weight).sum() / weight.sum().clamp(min=1e-6)
-    return cross_entropy + 1 - soft_dice(log_p.exp(), slots, labels, weight)
+    return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels, weight))
 
 
 def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tens
 
 
 def latent_loss(z_0_hat: Tensor, z_0: Tensor, slots: Tensor) -> Tensor:
-    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4).
+    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4), which may be noise.
 
     z_0_hat, z_0 (B, k, d, h, w); slots (B, D, H, W), -1 ignored. Each position weighs as much as the share of its
     voxels that are known: where nobody labelled, z_0 is no truth.

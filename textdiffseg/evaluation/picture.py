@@ -20,24 +20,26 @@ class Panel:
     spacing: Millimetres
 
 
-def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path) -> None:
+def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path, rows: int = 1) -> None:
     """Write a PNG with one coronal slice a case: reference dashed and pale, prediction solid.
 
-    labels: value -> name. The slice is the one that shows most labels and, among those, most labelled voxels.
+    The panels fill `rows` rows of equal length, one after the other. labels: value -> name. The slice is the one that
+    shows most labels and, among those, most labelled voxels.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     colours = {value: f"C{position % 10}" for position, value in enumerate(labels)}
-    figure = Figure(figsize=(3.2 * len(panels), 3.7), facecolor="black", layout="constrained")
+    columns = len(panels) // rows
+    figure = Figure(figsize=(3.2 * columns, 3.2 * rows + 0.5), facecolor="black", layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for axes, panel in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
         _draw(axes, panel, colours)
     handles = [Line2D([], [], color=colours[value], label=name) for value, name in labels.items()]
     handles.append(Line2D([], [], color="white", linestyle="--", label="reference"))
-    columns = min(len(handles), 2 + 2 * len(panels))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, labelcolor="white", frameon=False)
+    entries = min(len(handles), 2 + 2 * columns)
+    figure.legend(handles=handles, loc="outside lower center", ncols=entries, labelcolor="white", frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     canvas.print_png(temporary)

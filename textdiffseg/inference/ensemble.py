@@ -134,9 +134,12 @@ def load_ensemble(
 
 
 def read_sampling(fold: Path) -> Sampling:
-    """What validation chose for a fold; one step, one sample and mirroring where it has not."""
+    """What validation chose for a fold; where it has not, the steps that the plan fixes, or one and mirroring."""
     path = fold / "sampling.json"
-    return Sampling.read(path) if path.is_file() else Sampling()
+    if path.is_file():
+        return Sampling.read(path)
+    diffusion = Plan.read(fold / "plan.json").diffusion
+    return Sampling(steps=diffusion.steps, mirroring=False) if diffusion and diffusion.steps else Sampling()
 
 
 def _check_agreement(paths: Sequence[Path], plans: Sequence[Plan]) -> None:

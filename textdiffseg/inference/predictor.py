@@ -10,7 +10,7 @@ Windows are computed in fixed groups of `batch` (the last one padded) and added 
 the result does not depend on the order in which the groups are computed, to the last bit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, combinations
@@ -28,7 +28,8 @@ from textdiffseg.inference.ensemble import load_ensemble
 from textdiffseg.inference.settings import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
-from textdiffseg.networks.model import UNET_TIMESTEPS, TextDiffSeg
+from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
@@ -60,7 +61,7 @@ class Predictor:
 
     def __init__(
         self,
-        models: Sequence[TextDiffSeg],
+        models: Sequence[TextDiffSeg | Peer],
         settings: Settings,
         device: torch.device | str = "cpu",
         batch: int = BATCH,
@@ -70,9 +71,9 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
-        self.schedule = Schedule(self.plan.diffusion.timesteps) if self.plan.diffusion else None
+        self.schedule = Schedule.of(self.plan.diffusion) if self.plan.diffusion else None
         if self.schedule is None and (settings.steps, settings.samples) != (1, 1):
-            raise ValueError("preset unet has no diffusion: steps and samples must be 1")
+            raise ValueError(f"preset {self.plan.preset} has no diffusion: steps and samples must be 1")
 
     @classmethod
     def from_folder(
@@ -137,26 +138,27 @@ class Predictor:
             parts = (*(part.cpu() for part in disagreement(means, torch.stack(inner))), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, model: TextDiffSeg, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: list[Tensor | None] = [None] * len(z_T)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                z_i, skips = model.encode_image(patches.flip(dims))
-                z_it = model.fuse(z_i, queries)
-                for s, start in enumerate(z_T):
-                    z_0 = self._estimate(partial(model.denoise, z_it=z_it), start)
-                    p = model.decode(z_0, skips, queries).float().softmax(1).flip(dims)
+                for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
+                    p = logits.float().softmax(1).flip(dims)
                     total[s] = p if total[s] is None else total[s] + p
         return torch.stack(total) / len(views)
 
-    def _estimate(self, denoise: Callable[[Tensor, Tensor], Tensor], z_T: Tensor) -> Tensor:
-        """z_0_hat; preset unet runs the denoiser once, on the zero latent."""
+    def _logits(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
+        """(B, K, D, H, W) of each sample; without diffusion of the one pass that there is."""
         if self.schedule is None:
-            return denoise(z_T, torch.full((len(z_T),), UNET_TIMESTEPS, dtype=torch.int64, device=z_T.device))
-        return sample(denoise, z_T, self.schedule, self.settings.steps)
+            yield model.segment(patches, queries)
+            return
+        z_i, skips = model.encode_image(patches)
+        denoise = partial(model.denoise, z_it=model.fuse(z_i, queries))
+        for start in z_T:
+            yield model.decode(sample(denoise, start, self.schedule, self.settings.steps), skips, queries)
 
 
 class _Sums:

@@ -33,6 +33,11 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
         return Asked(bank.all_labels(), names, values)
     prompts = tuple(prompts)
     forced = force and any(bank.find(prompt) is None for prompt in prompts)
+    if forced and not plan.classifies_words:
+        raise UserError(
+            f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
+            f"for {', '.join(names)}."
+        )
     queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force))
     if forced:
         return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)

@@ -72,7 +72,7 @@ def settings_for(
     Raises `UserError` where the model has no diffusion to sample from, or there would be no spread to measure.
     """
     if plan.diffusion is None:
-        _check_unet(folds, steps, samples, uncertainty)
+        _check_unet(plan.preset, folds, steps, samples, uncertainty)
     elif steps is not None and steps > plan.diffusion.timesteps:
         raise UserError(f"--steps: the model has {plan.diffusion.timesteps} time steps, found {steps}.")
     elif uncertainty and min((steps or LEAST_STEPS) - LEAST_STEPS, (samples or LEAST_SAMPLES) - LEAST_SAMPLES) < 0:
@@ -92,12 +92,12 @@ def settings_for(
     return settings_of(plan, chosen, seed)
 
 
-def _check_unet(folds: int, steps: int | None, samples: int | None, uncertainty: bool) -> None:
+def _check_unet(preset: str, folds: int, steps: int | None, samples: int | None, uncertainty: bool) -> None:
     if (steps or 1, samples or 1) != (1, 1):
-        raise UserError("--steps, --samples: this model (preset unet) has no diffusion. Leave both out.")
+        raise UserError(f"--steps, --samples: this model (preset {preset}) has no diffusion. Leave both out.")
     if uncertainty and folds < 2:
         raise UserError(
-            "--uncertainty: this model (preset unet) has no diffusion and one fold is used, so nothing can "
+            f"--uncertainty: this model (preset {preset}) has no diffusion and one fold is used, so nothing can "
             "disagree. Train more folds, or the preset default."
         )
 

@@ -72,7 +72,8 @@ def validate_fold(
         _write_mask(fold_folder / "validation" / f"{case_id}.nii.gz", slots, predictor.plan, case)
         if progress:
             progress(done, len(case_ids))
-    summary = summarise(scores, tolerance_mm)
+    text = predictor.plan.text
+    summary = summarise(scores, tolerance_mm, [text.note] if text.note else [])
     summary.write(fold_folder / "validation" / "summary.json")
     _store(fold_folder, evidence.fit())
     return summary
@@ -94,8 +95,7 @@ def choose_sampling(
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
     first, queries = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
-    plan = first.plan
-    trials = [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
+    plan, trials = first.plan, trials_of(first.plan)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
     began = time.perf_counter()
     _predict(first, cases[0], queries)
@@ -121,6 +121,13 @@ def choose_sampling(
     )
     sampling.write(fold_folder / "sampling.json")
     return sampling
+
+
+def trials_of(plan: Plan) -> list[tuple[int, bool]]:
+    """(steps, mirroring) to try: the plan's own steps where it fixes them, as published without mirroring."""
+    if plan.diffusion and plan.diffusion.steps:
+        return [(plan.diffusion.steps, False)]
+    return [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
 
 
 def calibrate_uncertainty(

@@ -1,8 +1,9 @@
 """Cross-modal fusion (eq. 2): z_it = z_i + softmax(Q K^T / sqrt(d)) V, queries from z_i, keys and values from words."""
 
+import torch
 from torch import Tensor, nn
 
-from textdiffseg.networks.blocks import Attention
+from textdiffseg.networks.blocks import Attention, TextProjection, convolution
 from textdiffseg.queries import Queries
 
 
@@ -16,3 +17,44 @@ class Fusion(nn.Module):
     def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
         """z_i (B, c, d, h, w) -> z_it of the same shape."""
         return self.attention(z_i, queries.tokens.to(z_i.dtype), queries.token_mask)
+
+
+class ProjectedFusion(nn.Module):
+    """The publication's: eq. 2, then a projection to the k channels of the label's latent."""
+
+    def __init__(self, width: int, text_width: int, channels: int):
+        super().__init__()
+        self.fusion = Fusion(width, text_width)
+        self.project = convolution(width, channels, (1, 1, 1))
+
+    def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
+        """z_i (B, c, d, h, w) -> z_it (B, k, d, h, w)."""
+        return self.project(self.fusion(z_i, queries))
+
+
+class ConcatenatedFusion(nn.Module):
+    """Its zeta 1, first form: the mean of all words asked for, beside z_i at every position."""
+
+    def __init__(self, width: int, text_width: int, channels: int):
+        super().__init__()
+        self.words = TextProjection(text_width, width)
+        self.project = convolution(2 * width, channels, (1, 1, 1))
+
+    def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
+        """z_i (B, c, d, h, w) -> z_it (B, k, d, h, w)."""
+        mask = queries.token_mask.unsqueeze(2)
+        mean = (queries.tokens * mask).sum(1) / mask.sum(1)
+        words = self.words(mean).to(z_i.dtype)[..., None, None, None].expand_as(z_i)
+        return self.project(torch.cat((z_i, words), dim=1))
+
+
+class NoFusion(nn.Module):
+    """Its zeta 1, second form: no text at all."""
+
+    def __init__(self, width: int, channels: int):
+        super().__init__()
+        self.project = convolution(width, channels, (1, 1, 1))
+
+    def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
+        """z_i (B, c, d, h, w) -> z_it (B, k, d, h, w)."""
+        return self.project(z_i)

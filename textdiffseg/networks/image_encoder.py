@@ -1,21 +1,27 @@
 """f_img: the image to the latent grid, keeping its finer features as skips for the label decoder."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.plan import Stage
-from textdiffseg.networks.blocks import ConvBlock, ResidualBlock
+from plans.records import Voxels
+from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, convolution
 
 
 class ImageEncoder(nn.Module):
-    """One strided block and some residual blocks a stage; the last stage is the latent grid."""
+    """One strided block and some residual blocks a stage; the last stage is the latent grid.
 
-    def __init__(self, channels: int, stages: tuple[Stage, ...]):
+    With `attends`, self-attention follows in the stages that the plan marks (the publication's last two).
+    """
+
+    def __init__(self, channels: int, stages: tuple[Stage, ...], attends: bool = False):
         super().__init__()
         widths = (channels, *(stage.width for stage in stages))
         self.stages = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(width_in, stage.width, stage.kernel, stage.stride),
                 *(ResidualBlock(stage.width, stage.kernel) for _ in range(stage.blocks)),
+                *([Attention(stage.width)] if attends and stage.attention else []),
             )
             for width_in, stage in zip(widths, stages, strict=False)
         )
@@ -27,3 +33,16 @@ class ImageEncoder(nn.Module):
             image = stage(image)
             features.append(image)
         return features[-1], tuple(features[:-1])
+
+
+class DownSampledImage(nn.Module):
+    """The publication's zeta 2: nothing learned but the width, which the fusion needs to be what it was."""
+
+    def __init__(self, channels: int, width: int, stride: Voxels):
+        super().__init__()
+        self.stride = stride
+        self.widen = convolution(channels, width, (1, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """image (B, C, D, H, W) -> its means over latent positions (B, c, d, h, w), and no skips."""
+        return self.widen(F.avg_pool3d(image, self.stride)), ()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from plans.memory import PAINT_WIDTH
 from plans.plan import Stage
+from plans.records import Voxels
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries
 
@@ -27,6 +28,23 @@ def normalise_channels(z: Tensor, epsilon: float = 1e-6) -> Tensor:
     return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + epsilon)
 
 
+def half_width(stage: Stage) -> int:
+    """Label encoders are half as wide as the image encoder."""
+    return max(8, stage.width // 2)
+
+
+def descent(width_in: int, stages: tuple[Stage, ...]) -> nn.Sequential:
+    """From the image's grid (stages[0]) to the latent grid (stages[-1])."""
+    coarse = stages[1:]
+    widths = (width_in, *(half_width(stage) for stage in coarse))
+    return nn.Sequential(
+        *(
+            nn.Sequential(ConvBlock(before, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
+            for before, width, stage in zip(widths, widths[1:], coarse, strict=False)
+        )
+    )
+
+
 class LabelEncoder(nn.Module):
     """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder at half its widths."""
 
@@ -34,15 +52,8 @@ class LabelEncoder(nn.Module):
         super().__init__()
         self.paint = TextProjection(text_width, PAINT_WIDTH)
         self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
-        coarse = stages[1:]
-        widths = (PAINT_WIDTH, *(max(8, stage.width // 2) for stage in coarse))
-        self.stages = nn.Sequential(
-            *(
-                nn.Sequential(ConvBlock(width_in, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
-                for width_in, width, stage in zip(widths, widths[1:], coarse, strict=False)
-            )
-        )
-        self.out = nn.Conv3d(widths[-1], latent_channels, 1)
+        self.stages = descent(PAINT_WIDTH, stages)
+        self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""
@@ -53,10 +64,48 @@ class LabelEncoder(nn.Module):
         return normalise_channels(self.out(self.stages(painted)))
 
 
-class LabelDecoder(nn.Module):
-    """z_0 and the image's skips -> logits of background and of each label asked for."""
+def label_numbers(slots: Tensor, queries: Queries, labels: int) -> Tensor:
+    """slots (B, D, H, W) -> the publication's map without words: l / N (B, 1, D, H, W) of label l = 1..N."""
+    table = F.pad(queries.labels, (1, 0))
+    numbers = table.gather(1, slots.clamp(min=0).flatten(1)).view_as(slots)
+    return numbers.unsqueeze(1).float() / labels
 
-    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int):
+
+class NumberEncoder(nn.Module):
+    """The publication's label encoder: label numbers -> z_0 (B, 1, d, h, w) of mean 0 and variance 1 over the patch."""
+
+    def __init__(self, stages: tuple[Stage, ...], labels: int):
+        super().__init__()
+        self.labels = labels
+        self.stages = descent(1, stages)
+        self.out = nn.Conv3d(half_width(stages[-1]), 1, 1)
+
+    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
+        """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""
+        z = self.out(self.stages(label_numbers(slots, queries, self.labels))).float()
+        return F.layer_norm(z, z.shape[1:])
+
+
+class NumberReduction(nn.Module):
+    """Its zeta 3: the mean of the label numbers over each latent position, standardised; nothing is learned."""
+
+    def __init__(self, stride: Voxels, labels: int):
+        super().__init__()
+        self.stride, self.labels = stride, labels
+
+    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
+        """slots (B, D, H, W) int64 -> z_0 (B, 1, d, h, w) float32."""
+        z = F.avg_pool3d(label_numbers(slots, queries, self.labels), self.stride)
+        return F.layer_norm(z, z.shape[1:])
+
+
+class LabelDecoder(nn.Module):
+    """z_0 and the image's skips -> logits of background and of each label asked for.
+
+    With `labels`, a channel for each of so many labels is the classifier instead of their words.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int, labels: int | None = None):
         super().__init__()
         fine = stages[-2::-1]  # from the stage above the latent grid up to the image's own grid
         self.enter = nn.Sequential(
@@ -68,7 +117,8 @@ class LabelDecoder(nn.Module):
             for coarse, stage in zip(stages[:0:-1], fine, strict=True)
         )
         self.blocks = nn.ModuleList(ResidualBlock(stage.width, stage.kernel) for stage in fine)
-        self.classifier = TextClassifier(stages[0].width, text_width)
+        width = stages[0].width
+        self.classifier = TextClassifier(width, text_width) if labels is None else ChannelClassifier(width, labels)
 
     def forward(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
         """z_0 (B, k, d, h, w), skips finest first or None for none -> logits (B, 1 + Q, D, H, W) float32."""
@@ -95,3 +145,25 @@ class TextClassifier(nn.Module):
         head = torch.cat((self.background.expand(len(head), 1, -1).to(head.dtype), head), dim=1)  # (B, 1 + Q, c + 1)
         weight, bias = head[..., :-1].to(g.dtype), head[..., -1:].float()
         return (torch.bmm(weight, g.flatten(2)).float() + bias).unflatten(2, g.shape[2:])
+
+
+class ChannelClassifier(nn.Conv3d):
+    """A plain convolutional head: one channel for background and one for each label 1..N."""
+
+    def __init__(self, width: int, labels: int):
+        super().__init__(width, 1 + labels, 1)
+
+    def forward(self, g: Tensor, queries: Queries) -> Tensor:
+        """g (B, c, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
+        return asked_channels(super().forward(g), queries)
+
+
+def asked_channels(logits: Tensor, queries: Queries) -> Tensor:
+    """Logits of every label (B, 1 + N, D, H, W) -> of those asked for (B, 1 + Q, D, H, W) float32.
+
+    Padded slots get PADDED_LOGIT.
+    """
+    channel = F.pad(queries.labels, (1, 0))
+    asked = logits.float()[torch.arange(len(logits), device=logits.device)[:, None], channel]
+    padded = F.pad(~queries.mask, (1, 0))[..., None, None, None]
+    return asked.masked_fill(padded, PADDED_LOGIT)

@@ -1,12 +1,14 @@
 """The whole model, assembled in one visible function, and its parts by the paper's names."""
 
+import torch
 from torch import Tensor, nn
 
-from plans.plan import Plan
+from plans.plan import PaperPlan, Plan
 from textdiffseg.networks.denoiser import Denoiser
-from textdiffseg.networks.fusion import Fusion
-from textdiffseg.networks.image_encoder import ImageEncoder
-from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder
+from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
+from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
+from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, NumberEncoder, NumberReduction
+from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 
 UNET_TIMESTEPS = 1000  # preset unet runs the denoiser once, at this t, on a zero latent
@@ -19,9 +21,9 @@ class TextDiffSeg(nn.Module):
         self,
         plan: Plan,
         *,
-        image_encoder: ImageEncoder,
-        fusion: Fusion,
-        label_encoder: LabelEncoder | None,
+        image_encoder: ImageEncoder | DownSampledImage,
+        fusion: Fusion | ProjectedFusion | ConcatenatedFusion | NoFusion,
+        label_encoder: LabelEncoder | NumberEncoder | NumberReduction | None,
         denoiser: Denoiser,
         label_decoder: LabelDecoder,
     ):
@@ -38,7 +40,7 @@ class TextDiffSeg(nn.Module):
         return self.image_encoder(image)
 
     def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
-        """z_i (B, c, d, h, w) and words -> z_it (B, c, d, h, w)."""
+        """z_i (B, c, d, h, w) and words -> z_it (B, c, d, h, w); of the publication (B, k, d, h, w)."""
         return self.fusion(z_i, queries)
 
     def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
@@ -48,16 +50,27 @@ class TextDiffSeg(nn.Module):
         return self.label_encoder(slots, queries)
 
     def denoise(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:
-        """z_t (B, k, d, h, w) at t (B,) int64 -> z_0_hat (B, k, d, h, w)."""
+        """z_t (B, k, d, h, w) at t (B,) int64 -> z_0_hat (B, k, d, h, w), or eps_hat where the plan predicts that."""
         return self.denoiser(z_t, t, z_it)
 
     def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W)."""
-        return self.label_decoder(z_0, skips, queries)
+        """z_0 (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W); the publication's decoder sees no skips."""
+        return self.label_decoder(z_0, None if self.plan.paper else skips, queries)
+
+    def segment(self, image: Tensor, queries: Queries) -> Tensor:
+        """Preset unet: image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W), the denoiser run once on a zero latent."""
+        z_i, skips = self.encode_image(image)
+        t = torch.full((len(image),), UNET_TIMESTEPS, device=image.device)
+        zero = z_i.new_zeros(len(image), self.plan.latent.channels, *z_i.shape[2:])
+        return self.decode(self.denoise(zero, t, self.fuse(z_i, queries)), skips, queries)
 
 
-def build_model(plan: Plan) -> TextDiffSeg:
+def build_model(plan: Plan) -> TextDiffSeg | Peer:
     """The untrained model of a plan."""
+    if plan.peer:
+        return Peer(plan, plan.peer)
+    if plan.paper:
+        return _build_paper(plan, plan.paper)
     level, channels, text_width = plan.latent.level, plan.latent.channels, plan.text.width
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
     timesteps = plan.diffusion.timesteps if plan.diffusion else UNET_TIMESTEPS
@@ -68,4 +81,30 @@ def build_model(plan: Plan) -> TextDiffSeg:
         label_encoder=LabelEncoder(fine, text_width, channels) if plan.diffusion else None,
         denoiser=Denoiser(coarse, fine[-1].width, channels, timesteps),
         label_decoder=LabelDecoder(fine, text_width, channels),
+    )
+
+
+def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
+    """The publication's model, with the parts that its ablations replace."""
+    level, channels, text_width, labels = plan.latent.level, plan.latent.channels, plan.text.width, len(plan.labels)
+    fine, coarse, stride = plan.stages[: level + 1], plan.stages[level:], plan.latent_stride
+    width = fine[-1].width
+    if paper.image_encoder == "learned":
+        image_encoder = ImageEncoder(len(plan.channels), fine, attends=True)
+    else:
+        image_encoder = DownSampledImage(len(plan.channels), width, stride)
+    if paper.fusion == "attention":
+        fusion = ProjectedFusion(width, text_width, channels)
+    elif paper.fusion == "concatenation":
+        fusion = ConcatenatedFusion(width, text_width, channels)
+    else:
+        fusion = NoFusion(width, channels)
+    learned = paper.label_encoder == "learned"
+    return TextDiffSeg(
+        plan,
+        image_encoder=image_encoder,
+        fusion=fusion,
+        label_encoder=NumberEncoder(fine, labels) if learned else NumberReduction(stride, labels),
+        denoiser=Denoiser(coarse, channels, channels, plan.diffusion.timesteps),
+        label_decoder=LabelDecoder(fine, text_width, channels, labels),
     )

@@ -75,7 +75,11 @@ class TrainingState:
         done = self.progress.iteration
         decay = min(decay, (1 + done) / (10 + done))
         weights = self.model.state_dict()
-        torch._foreach_lerp_(list(self.ema.values()), [weights[name] for name in self.ema], 1 - decay)
+        part = "denoiser." if self.model.plan.training.averaged == "denoiser" else ""
+        names = [name for name, value in self.ema.items() if name.startswith(part) and value.is_floating_point()]
+        for name in self.ema.keys() - set(names):  # MONAI's networks keep whole numbers among their weights
+            self.ema[name].copy_(weights[name])
+        torch._foreach_lerp_([self.ema[name] for name in names], [weights[name] for name in names], 1 - decay)
 
     def save(self, folder: Path) -> None:
         """Write `checkpoint_latest`."""

@@ -75,6 +75,6 @@ def _loss(model: TextDiffSeg, device: torch.device) -> torch.Tensor:
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     slots = torch.randint(0, count + 1, (batch, *plan.patch), generator=generator).to(device)
     draws = draw_for(model, batch, generator)
-    schedule = Schedule(plan.diffusion.timesteps if plan.diffusion else 1)
+    schedule = Schedule.of(plan.diffusion)
     with autocast(device):
         return losses(model, schedule, image, slots, queries, draws and draws.to(device)).total

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.plan import Plan, plan_file
+from plans.plan import Plan, bank_file, plan_file
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
@@ -77,8 +77,10 @@ def open_run(
         report(note)
         folder.mkdir(parents=True, exist_ok=True)
         plan.write(plan_path)
-        shutil.copyfile(preprocessed / "text_bank.safetensors", bank_path)
+        shutil.copyfile(preprocessed / bank_file(plan.preset), bank_path)
     plan, bank = Plan.read(plan_path), TextBank.load(bank_path)
+    if plan.text.note:
+        report(plan.text.note)
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
@@ -87,7 +89,7 @@ def open_run(
         bank=bank,
         folder=folder,
         device=device,
-        schedule=Schedule(plan.diffusion.timesteps if plan.diffusion else 1),
+        schedule=Schedule.of(plan.diffusion),
         loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, options.workers, on_gpu),
         patches=ValidationPatches(preprocessed, fold.validation, plan, seed, VALIDATION_PATCHES),
     )

@@ -7,18 +7,25 @@
 
 The label encoder learns from the clean reconstruction alone: what the diffusion branch reads of z_0 is detached, so
 that no gradient can make the latent easier to predict by making it say less.
+
+The publication's model predicts the noise, and its gradients run end to end:
+
+    loss = CE(decoder(z)) + gamma Dice(decoder(z)) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from plans.plan import DiffusionPlan
 from plans.records import Voxels
+from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import UNET_TIMESTEPS, TextDiffSeg
+from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 
 
@@ -39,7 +46,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars; `reconstruction` and `latent` are None for preset unet."""
+    """Scalars; `reconstruction` and `latent` are None without diffusion, `reconstruction` for the publication too."""
 
     estimate: Tensor
     reconstruction: Tensor | None = None
@@ -57,7 +64,8 @@ class Losses:
 
 def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], generator: torch.Generator) -> Draws:
     """Random parameters of one step; `latent` is (k, d, h, w). Drawn on the CPU, so that devices agree."""
-    t = torch.randint(1, plan.timesteps, (batch,), generator=generator)
+    uniform_to = plan.timesteps + (plan.predicts == "eps")  # T itself comes by its share where z_0 is predicted
+    t = torch.randint(1, uniform_to, (batch,), generator=generator)
     terminal, recycled, skips = torch.rand(3, batch, generator=generator)
     t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
     return Draws(
@@ -69,8 +77,8 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
     )
 
 
-def draw_for(model: TextDiffSeg, batch: int, generator: torch.Generator) -> Draws | None:
-    """`draw` with the shapes of the model's plan; None for preset unet, which has nothing to draw."""
+def draw_for(model: TextDiffSeg | Peer, batch: int, generator: torch.Generator) -> Draws | None:
+    """`draw` with the shapes of the model's plan; None without diffusion, where there is nothing to draw."""
     plan = model.plan
     if plan.diffusion is None:
         return None
@@ -79,17 +87,15 @@ def draw_for(model: TextDiffSeg, batch: int, generator: torch.Generator) -> Draw
 
 
 def losses(
-    model: TextDiffSeg, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
+    model: TextDiffSeg | Peer, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
 ) -> Losses:
     """image (B, C, D, H, W); slots (B, D, H, W) int64 by `Queries.slots`, -1 ignored."""
+    if draws is None:
+        return Losses(segmentation_loss(model.segment(image, queries), slots, queries.labels))
+    if model.plan.paper:
+        return paper_losses(model, schedule, image, slots, queries, draws)
     z_i, skips = model.encode_image(image)
     z_it = model.fuse(z_i, queries)
-    if draws is None:
-        t = torch.full((len(image),), UNET_TIMESTEPS, device=image.device)
-        zero = z_i.new_zeros(len(image), model.plan.latent.channels, *z_i.shape[2:])
-        logits = model.decode(model.denoise(zero, t, z_it), skips, queries)
-        return Losses(segmentation_loss(logits, slots, queries.labels))
-
     z_0 = model.encode_labels(slots, queries)
     z_t = noisy_latent(model, schedule, z_0.detach(), z_it.detach(), draws)
     z_0_hat = model.denoise(z_t, draws.t, z_it)
@@ -100,6 +106,23 @@ def losses(
         segmentation_loss(estimate, slots, queries.labels),
         segmentation_loss(reconstruction, slots, queries.labels),
         latent_loss(z_0_hat, z_0, slots),
+    )
+
+
+def paper_losses(
+    model: TextDiffSeg, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws
+) -> Losses:
+    """The publication's, with gradients end to end: no z_0 is detached, no clean reconstruction is trained on."""
+    paper = model.plan.paper
+    z_i, _ = model.encode_image(image)
+    z_it = model.fuse(z_i, queries)
+    z_t = schedule.diffuse(model.encode_labels(slots, queries), draws.eps, draws.t)
+    eps_hat = model.denoise(z_t, draws.t, z_it)
+    z = schedule.clean(z_t, eps_hat, draws.t) if paper.decoder_input == "z_0" else z_t - eps_hat
+    logits = model.decode(z, None, queries)
+    return Losses(
+        segmentation_loss(logits, slots, queries.labels, dice_weight=paper.dice_weight),
+        latent=paper.latent_weight * latent_loss(eps_hat, draws.eps, slots),
     )
 
 
@@ -114,10 +137,15 @@ def noisy_latent(model: TextDiffSeg, schedule: Schedule, z_0: Tensor, z_it: Tens
 
 
 @torch.no_grad()
-def estimate_once(model: TextDiffSeg, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
-    """Logits (B, 1 + Q, D, H, W) of one step from the noise eps (B, k, d, h, w) at T; preset unet ignores the noise."""
+def estimate_logits(model: TextDiffSeg | Peer, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
+    """Logits (B, 1 + Q, D, H, W) from the noise eps (B, k, d, h, w) at T, in one step unless the plan fixes more.
+
+    Models without diffusion ignore the noise.
+    """
+    diffusion = model.plan.diffusion
+    if diffusion is None:
+        return model.segment(image, queries)
     z_i, skips = model.encode_image(image)
-    timesteps = model.plan.diffusion.timesteps if model.plan.diffusion else UNET_TIMESTEPS
-    t = torch.full((len(image),), timesteps, device=image.device)
-    z_T = eps if model.plan.diffusion else torch.zeros_like(eps)
-    return model.decode(model.denoise(z_T, t, model.fuse(z_i, queries)), skips, queries)
+    denoise = partial(model.denoise, z_it=model.fuse(z_i, queries))
+    z_0 = sample(denoise, eps, Schedule.of(diffusion), diffusion.steps or 1)
+    return model.decode(z_0, skips, queries)

@@ -10,7 +10,7 @@ from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.precision import autocast
-from textdiffseg.training.step import estimate_once
+from textdiffseg.training.step import estimate_logits
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def validate_patches(
         queries, image = queries.to(device), batch.image.to(device)
         eps = torch.randn(len(image), channels, *grid, generator=generator).to(device)
         with autocast(device):
-            estimate.add(estimate_once(model, image, queries, eps), slots, queries)
+            estimate.add(estimate_logits(model, image, queries, eps), slots, queries)
             if model.label_encoder is not None:
                 z_0 = model.encode_labels(slots, queries)
                 reconstruction.add(model.decode(z_0, None, queries), slots, queries)

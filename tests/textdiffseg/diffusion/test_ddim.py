@@ -49,3 +49,15 @@ def test_sampling_transports_a_gaussian():
     assert samples.mean().item() == pytest.approx(m, abs=0.02)
     assert samples.std().item() == pytest.approx(s, abs=0.02)
     assert sample(posterior_mean, z_T, schedule, 1).std().item() < 1e-3  # one step is the mean, not a sample
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+def test_a_noise_predictor_that_knows_the_truth_returns_it(steps):
+    schedule = Schedule(1000, predicts="eps")
+    z_0, z_T = torch.randn(2, 3, 1, 6, 6, 6, generator=torch.Generator().manual_seed(1))
+    z_0 = torch.nn.functional.layer_norm(z_0, z_0.shape[1:])
+
+    def oracle(z_t, t):
+        return schedule.epsilon(z_t, z_0, t)
+
+    torch.testing.assert_close(sample(oracle, z_T, schedule, steps), z_0, atol=1e-3, rtol=1e-3)

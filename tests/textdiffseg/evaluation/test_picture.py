@@ -21,3 +21,14 @@ def test_a_picture_of_two_cases_one_of_them_empty(tmp_path):
     colourful = np.ptp(picture[..., :3], axis=2) > 0.2
     assert colourful.any(), "the contour is drawn in colour"
     assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["overlay.png"]
+
+
+def test_rows_are_filled_one_after_the_other(tmp_path):
+    image, labels = np.random.default_rng(0).normal(size=(12, 16, 20)), np.zeros((12, 16, 20), np.uint8)
+    panels = [Panel(str(number), image, labels, labels, (1.0, 1.0, 1.0)) for number in range(6)]
+    shapes = []
+    for rows in (1, 3):
+        draw_overlays(panels, {1: "liver"}, tmp_path / f"{rows}.png", rows)
+        shapes.append(matplotlib.image.imread(tmp_path / f"{rows}.png").shape)
+    assert shapes[0][1] == 3 * shapes[1][1]
+    assert shapes[1][0] > 2 * shapes[0][0]

@@ -60,3 +60,10 @@ def test_the_words_of_a_file_are_never_replaced_either(bank):
     assert [line.split("'")[1] for line in error.value.lines] == ["the middle", "the end"]
     asked = ask_for(bank, unknown, force=True)
     assert (asked.names, asked.values, asked.forced) == (("middle", "end", "rear"), (5, 6, 7), True)
+
+
+def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
+    peer = make_plan("peer-unet", diffusion=None, peer="unet")
+    assert ask(peer, bank, ["back"]).values == (3,)
+    with pytest.raises(UserError, match="one channel a label"):
+        ask(peer, bank, ["the middle"], force=True)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from plans import paper
 from plans.plan import (
     ChannelPlan,
     DiffusionPlan,
@@ -23,6 +24,12 @@ def shapes_plan():
     return make_plan
 
 
+def diffusion_of(preset):
+    if preset in paper.VARIANTS:
+        return paper.DIFFUSION
+    return DiffusionPlan() if preset == "default" else None
+
+
 def make_plan(preset):
     return Plan(
         preset=preset,
@@ -38,8 +45,10 @@ def make_plan(preset):
             Stage(stride=(s, s, s), kernel=(3, 3, 3), width=8, blocks=1, attention=s > 1 and i > 1)
             for i, s in enumerate((1, 2, 2))
         ),
-        latent=LatentPlan(level=1, channels=4),
-        diffusion=DiffusionPlan() if preset == "default" else None,
+        latent=LatentPlan(level=1, channels=1 if preset in paper.VARIANTS else 4),
+        diffusion=diffusion_of(preset),
+        paper=paper.VARIANTS.get(preset),
+        peer=paper.PEERS.get(preset),
         text=TextPlan(encoder="hash", width=8),
         training=TrainingPlan(
             epochs=3,

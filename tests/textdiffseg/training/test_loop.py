@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.plan import Plan
+from plans.plan import Plan, bank_file
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, save_case
@@ -57,7 +57,7 @@ def preprocessed(request, tmp_path_factory, shapes_plan):
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(folder / "text_bank.safetensors")
+    build_bank(prompts, ("ball", "box"), WordHash()).save(folder / bank_file(plan.preset))
     return folder
 
 

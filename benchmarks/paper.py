@@ -1,0 +1,106 @@
+"""The publication, its ablations, MONAI's peers, `unet` and `default`: the same cases, fold, seed and minutes.
+
+Prints JSON: for each preset the mean Dice and NSD on the original grids beside the publication's Table II (liver
+tumour), iterations and their rate; and draws the same validation cases side by side, method against method.
+
+    python benchmarks/paper.py [--data DIR] [--minutes 20] [--device cpu] [--root DIR] [--picture FILE]
+
+Presets are trained one after the other. With --root the trained folds stay there, and a run that was broken off goes
+on; --picture needs the masks that validation writes, hence SimpleITK, and the raw scans.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from accuracy import describe, train
+from stored import add_device, in_own_process, left_out, machine, prepare, read_fold, shared_data, some
+
+from plans.plan import Plan
+from plans.presets import PRESETS, Preset
+from textdiffseg.evaluation.picture import Panel, draw_overlays
+from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+
+# The publication's Table II, Dice in percent on liver tumour, for whole and ablated model; its zeta 1 is one figure.
+TABLE_II: dict[Preset, float] = {
+    "paper": 84.47,
+    "paper-no-text": 72.54,
+    "paper-concatenation": 72.54,
+    "paper-no-image-encoder": 69.32,
+    "paper-no-label-encoder": 75.45,
+}
+SHOWN = 3  # cases in the picture
+
+
+def main() -> int:
+    """Train, validate, draw, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset")
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--seed", type=whole_number, default=0)
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--text-encoder", metavar="NAME", help="of the paper's presets (default: Bio_ClinicalBERT)")
+    parser.add_argument("--cases", type=positive_int, metavar="N", help="validation cases to score (default: all)")
+    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the same cases side by side")
+    add_device(parser)
+    return run(compare, parser.parse_args())
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print the figures of every preset, the publication's beside them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        root = args.root or Path(temporary)
+        folders, figures = {}, {}
+        for preset in args.presets:
+            preprocessed = prepare(args.data, root, preset, args.device, words(args, preset))
+            cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
+            folder = folders[preset] = root / "results" / args.data.name / preset / f"fold_{args.fold}"
+            in_own_process(train, preprocessed, folder, preset, args.seed, args)
+            figures[preset] = in_own_process(describe, preprocessed, folder, cases, args.device)
+            figures[preset] |= beside(preset, folder)
+        if args.picture:
+            draw(args, folders, args.picture)
+    note = "percent, liver tumour of LiTS; Dice here is a fraction, and comparable only after training on that data"
+    settings = {name: getattr(args, name) for name in ("fold", "seed", "minutes")}
+    report = {"benchmark": "paper", "dataset": args.data.name} | settings | machine(args.device)
+    print(json.dumps(report | {"left_out": left_out(), "table_ii": note, "presets": figures}, indent=1))
+
+
+def beside(preset: str, folder: Path) -> dict:
+    """What has to be known of a figure, and the publication's own."""
+    text = Plan.read(folder / "plan.json").text
+    notes = [text.note] if text.note else []
+    return {"text_encoder": text.encoder, "notes": notes, "table_ii_dice": TABLE_II.get(preset)}
+
+
+def words(args: argparse.Namespace, preset: str) -> list[str]:
+    """The text encoder of the paper's presets, where one is named."""
+    return ["--text-encoder", args.text_encoder] if args.text_encoder and preset.startswith("paper") else []
+
+
+def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None:
+    """One row a case, one column a method."""
+    from plans.dataset import read_dataset
+    from textdiffseg.imaging.io import read_labels, read_volume
+    from textdiffseg.imaging.volume import to_canonical
+
+    dataset = read_dataset(args.data)
+    validated = [folder / "validation" for folder in folders.values()]
+    cases = [case for case in dataset.cases if all((one / f"{case.id}.nii.gz").is_file() for one in validated)][:SHOWN]
+    panels = []
+    for case in cases:
+        scan, _ = to_canonical(read_volume(case.images))
+        reference, _ = to_canonical(read_labels(case.label))
+        for preset, folder in folders.items():
+            mask, _ = to_canonical(read_labels(folder / "validation" / f"{case.id}.nii.gz"))
+            arrays = (scan.array[0], mask.array[0], reference.array[0])
+            panels.append(Panel(f"{preset}\n{case.id}", *arrays, scan.geometry.spacing))
+    draw_overlays(panels, {label.value: label.name for label in dataset.labels}, path, rows=len(cases))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What the presets `paper` and `peer-*` fix instead of measuring: the publication's words, and its ablations.
+
+docs/paper.md says which of this the publication spells out and where its parent (LDSeg) or this project decides.
+"""
+
+from typing import Literal
+
+from plans.plan import Decision, DiffusionPlan, PaperPlan, Plan, TrainingPlan
+from plans.presets import Preset
+from plans.rules import PAPER_PATCH, PAPER_STRIDE, numbers
+
+ENCODER = "emilyalsentzer/Bio_ClinicalBERT"
+VARIANTS: dict[Preset, PaperPlan] = {
+    "paper": PaperPlan(),
+    "paper-concatenation": PaperPlan(fusion="concatenation"),
+    "paper-no-text": PaperPlan(fusion="none"),
+    "paper-no-image-encoder": PaperPlan(image_encoder="down-sampling"),
+    "paper-no-label-encoder": PaperPlan(label_encoder="fixed"),
+}
+PEERS: dict[Preset, Literal["unet", "swinunetr"]] = {"peer-unet": "unet", "peer-swinunetr": "swinunetr"}
+DIFFUSION = DiffusionPlan(
+    timesteps=1000, terminal_share=0, recycling=0, skip_dropout=1, predicts="eps", steps=10
+)  # t is uniform, and the decoder has no skips to drop
+WARMUP_EPOCHS = 30
+
+
+def training_plan(usual: TrainingPlan) -> TrainingPlan:
+    """AdamW as published; the length and what the publication leaves open stay as usual."""
+    changes = {
+        "learning_rate": 1e-4,
+        "weight_decay": 1e-5,
+        "warmup": min(0.1, WARMUP_EPOCHS / usual.epochs),
+        "augmentation": "paper",
+        "averaged": "denoiser",
+    }
+    return usual.model_copy(update=changes)
+
+
+def reasons(plan: Plan) -> dict[str, Decision]:
+    """The rows in which the table of reasons differs from that of `default`, by name; `plan.paper` is set."""
+    attending = ", ".join(f"stage {i}" for i, stage in enumerate(plan.stages) if stage.attention)
+    rows = (
+        (
+            "patch",
+            numbers(plan.patch),
+            f"published: {PAPER_PATCH} along each axis, cut to the padded median case ({numbers(plan.median_shape)}); "
+            "smaller only where the narrowest network does not fit the budget",
+        ),
+        (
+            "latent stride",
+            numbers(plan.latent_stride),
+            f"published: {PAPER_STRIDE}, as far as the patch leaves 4 positions along an axis",
+        ),
+        ("latent channels", "1", "published: k = 1, and z_it is projected to as many"),
+        ("attention", attending, "published: multi-head, in the image encoder's last two down-sampling stages"),
+        (
+            "diffusion",
+            f"eps, {plan.diffusion.timesteps} steps",
+            f"published: noise prediction, cosine schedule, t uniform, {plan.diffusion.steps} DDIM steps",
+        ),
+        (
+            "loss",
+            f"CE + {plan.paper.dice_weight:g} Dice + {plan.paper.latent_weight:g} noise",
+            "published: gamma 2, lambda 1, gradients end to end",
+        ),
+        (
+            "optimiser",
+            f"AdamW {plan.training.learning_rate:g}, decay {plan.training.weight_decay:g}",
+            f"published; warm-up over {plan.training.warmup:.0%} of the iterations, then a cosine",
+        ),
+        ("parts", parts(plan.paper), "the publication's model, or one of its ablations"),
+    )
+    return {name: Decision(name=name, value=value, reason=reason) for name, value, reason in rows}
+
+
+def parts(paper: PaperPlan) -> str:
+    """The switches in words."""
+    text = "no text" if paper.fusion == "none" else f"fusion by {paper.fusion}"
+    return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"
+
+
+def peer_reason(plan: Plan) -> Decision:
+    """That the network is not ours; `plan.peer` is set."""
+    name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[plan.peer]
+    reason = (
+        "a peer to compare with: the same cases, patch, batch and loop; the memory above is that of preset unet, and "
+        "training refits the plan to the peer's own"
+    )
+    return Decision(name="network", value=f"MONAI's {name}", reason=reason)

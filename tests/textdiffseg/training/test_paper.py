@@ -1,0 +1,109 @@
+"""The publication's losses (docs/paper.md): its weights, its gradients end to end, its averages."""
+
+import pytest
+import torch
+
+from plans import paper
+from textdiffseg.diffusion.losses import segmentation_loss
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.queries import Queries
+from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.step import draw_for, estimate_logits, losses
+
+QUERIES = Queries(
+    torch.tensor([[1, 2], [2, 1]]), torch.randn(2, 2, 8), torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
+)
+
+
+def step(plan, seed=0):
+    """A model, its losses on random data, and what was drawn."""
+    torch.manual_seed(seed)
+    model = build_model(plan)
+    image, slots = torch.randn(2, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
+    draws = draw_for(model, 2, torch.Generator().manual_seed(seed))
+    return model, losses(model, Schedule.of(plan.diffusion), image, slots, QUERIES, draws), draws
+
+
+@pytest.mark.parametrize("preset", [*paper.VARIANTS, "peer-unet"])
+def test_every_parameter_learns_and_predictions_come_out(shapes_plan, preset):
+    plan = shapes_plan(preset)
+    torch.manual_seed(0)
+    model = build_model(plan)
+    for parameter in model.parameters():  # zero-initialised layers hide what lies before them
+        parameter.data += 0.01 * torch.randn_like(parameter)
+    image, slots = torch.randn(2, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
+    draws = draw_for(model, 2, torch.Generator().manual_seed(0))
+    losses(model, Schedule.of(plan.diffusion), image, slots, QUERIES, draws).total.backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
+    assert idle == []
+    logits = estimate_logits(model.eval(), image, QUERIES, torch.randn(2, plan.latent.channels, 8, 8, 8))
+    assert logits.shape == (2, 3, 16, 16, 16)
+    assert logits.isfinite().all()
+
+
+def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_channels_asked_for(shapes_plan):
+    torch.manual_seed(0)
+    model, image = build_model(shapes_plan("peer-swinunetr")).eval(), torch.randn(1, 1, 16, 16, 16)
+    one, both = (
+        Queries(torch.tensor([labels]), torch.randn(1, len(labels), 8), QUERIES.tokens[:1], QUERIES.token_mask[:1])
+        for labels in ([2, 0], [1, 2])
+    )
+    with torch.no_grad():
+        asked, every = model.segment(image, one), model.segment(image, both)
+    assert every.shape == (1, 3, 16, 16, 16)
+    torch.testing.assert_close(asked[:, :2], every[:, [0, 2]])
+    assert (asked.softmax(1)[:, 2] == 0).all()
+    state = TrainingState.start(model, Progress(seed=0, epochs=1, iterations_per_epoch=1))
+    state.average(0.9)  # of whole numbers, too
+    assert any(not value.is_floating_point() for value in state.ema.values())
+
+
+def test_the_noise_loss_alone_reaches_the_label_encoder(shapes_plan):
+    """Gradients end to end: in `default` they stop at z_0."""
+    for preset, reaches in (("paper", True), ("default", False)):
+        model, parts, _ = step(shapes_plan(preset))
+        parts.latent.backward()
+        found = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in model.label_encoder.parameters()]
+        assert any(found) == reaches
+
+
+def test_gamma_and_lambda_weigh_dice_and_noise(shapes_plan):
+    plan = shapes_plan("paper")
+    no_dice, doubled = (
+        plan.model_copy(update={"paper": plan.paper.model_copy(update=change)})
+        for change in ({"dice_weight": 0.0}, {"dice_weight": 4.0, "latent_weight": 3.0})
+    )
+    (_, usual, _), (_, cross_entropy, _), (_, more, _) = (step(one) for one in (plan, no_dice, doubled))
+    torch.testing.assert_close(more.estimate - usual.estimate, usual.estimate - cross_entropy.estimate)
+    torch.testing.assert_close(more.latent, 3 * usual.latent)
+    assert usual.reconstruction is None
+
+
+def test_dice_weight_scales_the_dice_alone():
+    logits, slots, labels = torch.randn(1, 3, 4, 4, 4), torch.randint(0, 3, (1, 4, 4, 4)), torch.tensor([[1, 2]])
+    zero, one, two = (segmentation_loss(logits, slots, labels, dice_weight=weight) for weight in (0.0, 1.0, 2.0))
+    torch.testing.assert_close(two - one, one - zero)
+    torch.testing.assert_close(one, segmentation_loss(logits, slots, labels))
+
+
+def test_time_steps_are_uniform_up_to_T(shapes_plan):
+    model = build_model(shapes_plan("paper"))
+    t = draw_for(model, 50_000, torch.Generator().manual_seed(0)).t
+    assert (t.min(), t.max()) == (1, 1000)
+    assert t.float().mean().item() == pytest.approx(500.5, abs=5)
+
+
+def test_only_the_denoiser_is_averaged(shapes_plan):
+    plan = shapes_plan("paper")
+    plan = plan.model_copy(update={"training": paper.training_plan(plan.training)})
+    torch.manual_seed(0)
+    state = TrainingState.start(build_model(plan), Progress(seed=0, epochs=1, iterations_per_epoch=1, iteration=1000))
+    before = {name: value.clone() for name, value in state.ema.items()}
+    with torch.no_grad():
+        for parameter in state.model.parameters():
+            parameter += 1
+    state.average(0.9)
+    for name, _ in state.model.named_parameters():
+        moved = 0.1 if name.startswith("denoiser.") else 1.0
+        torch.testing.assert_close(state.ema[name], before[name] + moved)

@@ -1,0 +1,62 @@
+"""Networks that results are compared with, from MONAI, through the same loop and windows (DESIGN section 8)."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plans.plan import Plan
+from textdiffseg.networks.label_autoencoder import asked_channels
+from textdiffseg.queries import Queries
+
+SWIN_STRIDE, SWIN_EDGE = 32, 64  # its windows halve five times, and its deepest normalisation needs two positions
+
+
+class Peer(nn.Module):
+    """One of MONAI's networks with a channel a label; words only choose among its channels."""
+
+    label_encoder = None
+
+    def __init__(self, plan: Plan, kind: Literal["unet", "swinunetr"]):
+        super().__init__()
+        self.plan = plan
+        self.pads = kind == "swinunetr"
+        self.network = _unet(plan) if kind == "unet" else _swin(plan)
+
+    def segment(self, image: Tensor, queries: Queries) -> Tensor:
+        """image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
+        return asked_channels(self._padded(image) if self.pads else self.network(image), queries)
+
+    def _padded(self, image: Tensor) -> Tensor:
+        """The network on the image padded at its ends to sizes that it can halve."""
+        sizes = image.shape[2:]
+        wanted = [max(SWIN_EDGE, -(-size // SWIN_STRIDE) * SWIN_STRIDE) for size in sizes]
+        extra = [n for size, edge in zip(reversed(sizes), reversed(wanted), strict=True) for n in (0, edge - size)]
+        depth, height, width = sizes
+        return self.network(F.pad(image, extra))[:, :, :depth, :height, :width]
+
+
+def _unet(plan: Plan) -> nn.Module:
+    """A residual U-Net with the stages of the plan."""
+    from monai.networks.nets import UNet  # seconds, so only where such a network is built
+
+    return UNet(
+        spatial_dims=3,
+        in_channels=len(plan.channels),
+        out_channels=1 + len(plan.labels),
+        channels=[stage.width for stage in plan.stages],
+        strides=[stage.stride for stage in plan.stages[1:]],
+        num_res_units=2,
+    )
+
+
+def _swin(plan: Plan) -> nn.Module:
+    """As wide as published (48) where the plan's first stage is 32 wide, narrower in proportion."""
+    from monai.networks.nets import SwinUNETR
+
+    return SwinUNETR(
+        in_channels=len(plan.channels),
+        out_channels=1 + len(plan.labels),
+        feature_size=12 * max(1, plan.stages[0].width // 8),
+        spatial_dims=3,
+    )
