@@ -80,6 +80,16 @@ def test_gamma_and_lambda_weigh_dice_and_noise(shapes_plan):
     assert usual.reconstruction is None
 
 
+def test_the_parent_s_decoder_input_is_a_switch_of_the_plan(shapes_plan):
+    """The noise is told the same; what is decoded differs."""
+    plan = shapes_plan("paper")
+    parent = plan.model_copy(update={"paper": plan.paper.model_copy(update={"decoder_input": "z_t - eps"})})
+    (_, by_eq_3, _), (_, by_difference, _) = step(plan), step(parent)
+    assert torch.equal(by_eq_3.latent, by_difference.latent)
+    assert by_difference.estimate.isfinite()
+    assert by_difference.estimate != by_eq_3.estimate
+
+
 def test_dice_weight_scales_the_dice_alone():
     logits, slots, labels = torch.randn(1, 3, 4, 4, 4), torch.randint(0, 3, (1, 4, 4, 4)), torch.tensor([[1, 2]])
     zero, one, two = (segmentation_loss(logits, slots, labels, dice_weight=weight) for weight in (0.0, 1.0, 2.0))
