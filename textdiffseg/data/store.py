@@ -84,7 +84,10 @@ def save_case(
 def open_case(folder: Path, case: str) -> StoredCase:
     """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
     cases = Path(folder) / "cases"
-    record = CaseRecord.read(cases / f"{case}.json")
+    try:
+        record = CaseRecord.read(cases / f"{case}.json")
+    except UserError as error:  # missing, damaged, or of an older version
+        raise UserError(*(f"{line} Run tds_plan_and_preprocess again." for line in error.lines)) from None
     try:
         image, labels, _, foreground = (_open(_path(cases, case, part)) for part in _PARTS)
     except (OSError, RuntimeError, ValueError) as error:

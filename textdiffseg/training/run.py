@@ -70,6 +70,7 @@ def open_run(
 ) -> Run:
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone."""
     device = torch.device(options.device)
+    torch.backends.cudnn.benchmark = True  # patches have one size, so the fastest kernels are found once, as in nnU-Net
     plan_path, bank_path = folder / "plan.json", folder / "text_bank.safetensors"
     if progress is None:
         plan, note = fit_to_memory(Plan.read(preprocessed / plan_file(options.preset)), device)

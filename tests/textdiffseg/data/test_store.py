@@ -114,7 +114,7 @@ def test_complete_means_all_files_and_the_same_hash(tmp_path, parts):
 
 
 def test_damage_and_absence_are_told(tmp_path, parts):
-    with pytest.raises(UserError, match=r"a\.b\.json does not exist"):
+    with pytest.raises(UserError, match=r"a\.b\.json does not exist\. Run tds_plan_and_preprocess again"):
         open_case(tmp_path, "a.b")
     save_case(tmp_path, *parts)
     (tmp_path / "cases" / "a.b.image.b2nd").write_bytes(b"nothing")
