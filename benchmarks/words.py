@@ -195,11 +195,10 @@ def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
 def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
     """The wording of each label: that of its own name, else the first whose key its name begins with."""
     known = WORDINGS[dataset]
-    return {name: known.get(name) or next(known[key] for key in known if _begins(name, key)) for name in names}
-
-
-def _begins(name: str, key: str) -> bool:
-    return name.casefold().startswith(key)
+    keys = {name: [key for key in (name, *known) if key in known and name.casefold().startswith(key)] for name in names}
+    if unknown := [name for name in names if not keys[name]]:
+        raise UserError(f"There are no phrasings for {', '.join(unknown)}: expected the labels {', '.join(known)}.")
+    return {name: known[found[0]] for name, found in keys.items()}
 
 
 def wordings_of(bank: TextBank, dataset: str) -> list[Wording]:

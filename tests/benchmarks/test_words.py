@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from plans.errors import UserError
 from plans.prompts import Prompts, normalise
 from textdiffseg import phantoms
 
@@ -29,6 +30,8 @@ def test_labels_find_their_words_by_name_or_its_beginning(words):
     found = words.matched(phantoms.LABELS, "phantoms")
     assert [one.trained[0] for one in found.values()][::5] == ["liver", "liver lesion"]
     assert "hippocampal head" in words.matched(["Anterior", "Posterior"], "hippocampus")["Anterior"].trained
+    with pytest.raises(UserError, match="no phrasings for kidney, Lung: expected the labels anterior"):
+        words.matched(["kidney", "Anterior", "Lung"], "hippocampus")
 
 
 def test_unseen_words_keep_the_labels_numbers(words, bank, encoder):
