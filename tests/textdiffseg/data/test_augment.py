@@ -9,6 +9,7 @@ from textdiffseg.data.augment import (
     Placement,
     coarse_axis,
     draw_placement,
+    paper_intensity_transforms,
     place,
     read_patch,
     seeded,
@@ -165,3 +166,18 @@ def test_seeds_are_put_back_even_after_an_error():
     with pytest.raises(RuntimeError), seeded(3):
         torch.rand(-1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_publication_s_intensities_are_scaled_and_shifted_by_little_and_nothing_else():
+    transform, image = paper_intensity_transforms(), torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    slopes, offsets = [], []
+    for seed in range(200):
+        with seeded(seed):
+            changed = transform(image=image.clone())["image"]
+        slope, offset = np.polyfit(image.flatten(), changed.flatten(), 1)
+        torch.testing.assert_close(changed, float(slope) * image + float(offset), atol=1e-4, rtol=1e-4)
+        slopes.append(slope)
+        offsets.append(offset)
+    assert 0.89 < min(slopes) < 0.95 < 1.05 < max(slopes) < 1.11
+    assert 0.3 < np.mean(np.abs(offsets) > 1e-4) < 0.7
+    assert np.std(offsets) == pytest.approx(0.1 * 0.5**0.5, rel=0.3)
