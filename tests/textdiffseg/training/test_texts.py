@@ -56,7 +56,7 @@ def trained(tmp_path_factory, shapes_plan):
         update={
             "text": plan.text.model_copy(update={"of_cases": True}),
             "training": plan.training.model_copy(
-                update={"epochs": 1, "iterations_per_epoch": 350, "learning_rate": 5e-3, "augmentation": "paper"}
+                update={"epochs": 1, "iterations_per_epoch": 400, "learning_rate": 5e-3, "augmentation": "paper"}
             ),
             "batch": 8,
             "patch": (8, 8, 8),
@@ -70,7 +70,7 @@ def trained(tmp_path_factory, shapes_plan):
         told = {"present": (1, 2), "annotated": (1, 2)}
         record = CaseRecord(case=case, hash="", settings={}, shape=trail.shape, trail=trail, **told)
         save_case(root, record, image, preprocess_labels(labels, trail, plan), labels)
-    prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("darkest",)})
+    prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
     build_bank(prompts, ("ball", "box"), WordHash()).save(root / bank_file("unet"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(case_texts, "TextEncoder", WordHash)
