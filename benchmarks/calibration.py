@@ -53,8 +53,8 @@ def main() -> None:
 
 def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool) -> Evidence:
     """What the cases say about a fold's predictions with its own sampling, or with that of --uncertainty."""
-    predictor, queries = load_fold(folder, "best", device, read_sampling(folder), uncertainty)
-    evidence = gather(predictor, queries, preprocessed, cases)
+    predictor, bank = load_fold(folder, "best", device, read_sampling(folder), uncertainty)
+    evidence = gather(predictor, bank, preprocessed, cases)
     if len(evidence.voxels) < LEAST_CASES:
         raise SystemExit(f"{preprocessed}: {len(evidence.voxels)} usable cases, at least {LEAST_CASES} are needed.")
     return evidence

@@ -11,6 +11,7 @@ from plans.folders import find_dataset, find_folder
 from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
 from plans.plan import LabelPlan
 from plans.records import Record
+from plans.texts import find_texts
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_folder", "read_dataset"]
 
@@ -23,6 +24,7 @@ class Case(Record):
     label: Path | None = None
     group: str | None = None  # cases of one group are never split between training and validation
     annotation: Annotation | None = None  # of every training case
+    text: str | None = None  # what is known of this case in words, of texts/CASE.txt
 
 
 class Dataset(Record):
@@ -94,8 +96,16 @@ def _training_cases(
     faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
     held_out = {case.id for case in _test_cases(folder, channels, ending)} - set(files)
     annotations = annotations_of(header, table, tuple(files), held_out, str(folder / "dataset.json"), faults)
+    texts = find_texts(folder / "texts", files, held_out, faults)
     return tuple(
-        Case(id=case, images=paths, label=label, group=groups.get(case), annotation=annotations[case])
+        Case(
+            id=case,
+            images=paths,
+            label=label,
+            group=groups.get(case),
+            annotation=annotations[case],
+            text=texts.get(case),
+        )
         for case, (paths, label) in sorted(files.items())
     )
 

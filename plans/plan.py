@@ -22,6 +22,11 @@ def bank_file(preset: str) -> str:
     return "text_bank_paper.safetensors" if preset.startswith("paper") else "text_bank.safetensors"
 
 
+def texts_file(preset: str) -> str:
+    """The file of the cases' texts, in vectors of the same encoder."""
+    return bank_file(preset).replace("text_bank", "case_texts")
+
+
 class ChannelPlan(Record):
     """How one input channel is normalised (nnU-Net's intensity schemes)."""
 
@@ -86,6 +91,7 @@ class TextPlan(Record):
     encoder: str  # "bundled", a hub name, or a local folder
     width: int = Field(gt=0)  # d_t
     stands_in_for: str | None = None  # the encoder that was wanted and could not be had
+    of_cases: bool = False  # some cases have a text of their own
 
     @property
     def note(self) -> str | None:
@@ -176,6 +182,11 @@ class Plan(Record):
     def reads_words(self) -> bool:
         """Whether what is asked for reaches the network; otherwise it answers for all labels every time."""
         return self.peer is None and (self.paper is None or self.paper.fusion != "none")
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the texts of single cases reach the network."""
+        return self.text.of_cases and self.reads_words
 
     @property
     def classifies_words(self) -> bool:

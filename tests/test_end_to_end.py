@@ -169,3 +169,21 @@ def test_the_model_of_several_data_sets_predicts_all_their_labels(together, tmp_
     assert len(masks) == 4
     assert set(np.unique(masks)) <= {0, 1, 2, 3}
     assert json.loads((tmp_path / "tiny_00.json").read_text())["labels"].keys() == {"bright cube", "dark cube", "orb"}
+
+
+def test_texts_of_cases_go_all_the_way(tiny_raw, tmp_path, capsys):
+    texts, at = tiny_raw / "texts", ["--root", str(tmp_path)]
+    texts.mkdir()
+    for case in ("tiny_00", "tiny_01", "tiny_03"):
+        (texts / f"{case}.txt").write_text(f"what is known of {case}")
+    assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
+    shrink(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
+    assert train.main(["901", "0", *at, "--epochs", "1"]) == 0
+    assert "Texts of 3 of 4 cases are read" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "preprocessed")  # a fold stands alone
+    command = ["-i", str(tiny_raw / "imagesTr"), "-o", str(tmp_path / "out"), *at]
+    assert predict.main([*command, "--texts", str(texts)]) == 0
+    assert "Texts: 3 of 4 scans have one." in capsys.readouterr().out
+    told = [json.loads((tmp_path / "out" / f"tiny_0{i}.json").read_text())["request"]["text"] for i in range(4)]
+    assert [text is None for text in told] == [False, False, True, False]
+    assert len(set(told)) == 4

@@ -1,6 +1,7 @@
 """`Queries`: what a batch is asked for, in vectors; made by `text`, read by `networks`, which know only this."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ class Queries:
 
     labels: Tensor  # (B, Q) int64: label number 1..N of each slot, 0 where padded
     vectors: Tensor  # (B, Q, d_t) float32: one pooled vector a label, e_q
-    tokens: Tensor  # (B, S, d_t) float32: the tokens of all labels asked for, one after the other
+    tokens: Tensor  # (B, S, d_t) float32: the tokens of all labels asked for and of what else is known in words
     token_mask: Tensor  # (B, S) bool: True where a token is real
 
     @property
@@ -31,6 +32,20 @@ class Queries:
         """Queries of one sample (B = 1) repeated for a batch of windows."""
         parts = (getattr(self, field.name) for field in fields(self))
         return Queries(*(part.expand(batch, *part.shape[1:]) for part in parts))
+
+    def with_tokens(self, more: Sequence[Tensor | None]) -> "Queries":
+        """The same queries with further tokens (L, d_t) for the samples that have some; one entry a sample."""
+        length = max((len(tokens) for tokens in more if tokens is not None), default=0)
+        if length == 0:
+            return self
+        padded = self.tokens.new_zeros(len(self.tokens), length, self.tokens.shape[2])
+        mask = self.token_mask.new_zeros(len(self.tokens), length)
+        for row, tokens in enumerate(more):
+            if tokens is not None:
+                padded[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
+        return replace(
+            self, tokens=torch.cat((self.tokens, padded), 1), token_mask=torch.cat((self.token_mask, mask), 1)
+        )
 
     def slots(self, label_map: Tensor) -> Tensor:
         """Label numbers (B, D, H, W) to slots: 0 background or not asked for, q + 1 asked for in slot q.

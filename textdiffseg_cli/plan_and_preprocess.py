@@ -69,7 +69,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
 
     if args.workers != 0 and args.scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.io")  # while this process reads the rest
-    from plans.plan import bank_file, plan_file
+    from plans.plan import bank_file, plan_file, texts_file
     from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
 
     parts = _read_datasets(args.dataset, args.root)
@@ -84,7 +84,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         gpu = beside.submit(_gpu_gb)
         names = tuple(label.name for label in dataset.labels)
         encoders = _encoders(args.text_encoder, args.preset)
-        bank = beside.submit(_text_bank, names, prompts, encoders, folder / bank_file(args.preset))
+        bank_path, texts_path = folder / bank_file(args.preset), folder / texts_file(args.preset)
+        bank = beside.submit(_text_bank, names, prompts, encoders, bank_path)
+        texts = {case.id: case.text for case in dataset.cases if case.text}
+        said = beside.submit(_case_texts, texts, bank_path, texts_path)  # one after the other: the bank is there
         from textdiffseg.data import preparing
         from textdiffseg.preprocessing import fingerprinting
 
@@ -98,7 +101,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         )
         refuse_single_slices(fingerprint)
         refuse_empty_labels(fingerprint)
-        text = _text_plan(encoders, bank)
+        text = _text_plan(encoders, bank, bool(texts))
         plan = make_plan(
             dataset.name,
             dataset.channels,
@@ -118,9 +121,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             _bar("Preprocess", len(dataset.cases)),
         )
         bank.result()
+        said = said.result()
     splits.write(folder / "splits.json")
     plan.write(folder / plan_file(plan.preset))
-    _report(plan, splits, folder, made, len(dataset.cases))
+    _report(plan, splits, folder, made, len(dataset.cases), said)
 
 
 def _bar(what: str, cases: int):
@@ -140,15 +144,16 @@ def _encoders(wanted: str | None, preset: str) -> tuple[str, ...]:
     return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
 
 
-def _text_plan(encoders: tuple[str, ...], bank):
+def _text_plan(encoders: tuple[str, ...], bank, of_cases: bool = False):
     """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
     from plans.plan import TextPlan
     from textdiffseg.text.folder import width_of
 
     if len(encoders) == 1 and not bank.done() and (width := width_of(encoders[0])):
-        return TextPlan(encoder=encoders[0], width=width)
+        return TextPlan(encoder=encoders[0], width=width, of_cases=of_cases)
     encoder, width = bank.result()
-    return TextPlan(encoder=encoder, width=width, stands_in_for=None if encoder == encoders[0] else encoders[0])
+    wanted = None if encoder == encoders[0] else encoders[0]
+    return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
 
 
 def _read_datasets(names: str, root: Path) -> list:
@@ -245,6 +250,14 @@ def _text_bank(names: tuple[str, ...], prompts, encoders: tuple[str, ...], path:
     return encoder.name, bank.width
 
 
+def _case_texts(texts: dict[str, str], bank: Path, path: Path) -> tuple[str, ...]:
+    """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
+    from textdiffseg.text.bank import TextBank
+    from textdiffseg.text.case_texts import update_case_texts
+
+    return update_case_texts(path, texts, TextBank.load(bank).words.encoder)
+
+
 def _gpu_gb() -> float | None:
     """Memory of the GPU that is there, if one is."""
     import torch
@@ -262,7 +275,7 @@ def _budget(memory_gb: float | None, gpu_gb: float | None):
     return cpu_budget(cores()) if gpu_gb is None else gpu_budget(min(8.0, 0.9 * gpu_gb))
 
 
-def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
+def _report(plan, splits, folder: Path, made: int, cases: int, said: tuple[str, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -274,7 +287,9 @@ def _report(plan, splits, folder: Path, made: int, cases: int) -> None:
     console = Console()
     console.print(table)
     print(f"Stored cases: {made} made, {cases - made} unchanged, in {folder / 'cases'}.")
-    for note in (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
+    if plan.text.of_cases and not plan.reads_texts:
+        said = (f"Preset {plan.preset} reads no words: the texts of cases stay unread.",)
+    for note in (*said, splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
         if note:
             print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]

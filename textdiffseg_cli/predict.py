@@ -17,6 +17,7 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scans -o segmentations -d Hippocampus --folds 0 1
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
         tds_predict -i scans -o segmentations --prompts asked.json
+        tds_predict -i scans -o segmentations --texts texts
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,
     )
@@ -41,6 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help='JSON of what to segment and with which value: {"labels": {NAME: {"phrase": WORDS, "value": N}}}',
+    )
+    parser.add_argument(
+        "--texts",
+        type=Path,
+        metavar="FOLDER",
+        help="words about single cases, CASE.txt each, for a model that was trained with such texts",
     )
     parser.add_argument("--force", action="store_true", help="run prompts that the model was not trained with")
     parser.add_argument(
@@ -81,12 +88,14 @@ def _predict(args: argparse.Namespace) -> None:
 def _prepare(args: argparse.Namespace):
     """The checked job and the scans it is for."""
     from plans.prompts import read_answers
+    from plans.texts import read_texts
     from textdiffseg.inference.calibration import applied
     from textdiffseg.inference.ensemble import find_model, load_ensemble
     from textdiffseg.inference.export import Job, find_scans, output_place
     from textdiffseg.inference.predictor import Predictor
-    from textdiffseg.inference.prompting import ask, ask_for
+    from textdiffseg.inference.prompting import ask, ask_for, tell
     from textdiffseg.inference.settings import settings_for
+    from textdiffseg.text.case_texts import tell_cuts
 
     answers = read_answers(args.prompts) if args.prompts else None
     device = choose_device(args.device)
@@ -97,6 +106,7 @@ def _prepare(args: argparse.Namespace):
         asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
     else:
         asked = ask_for(ensemble.bank, answers, args.force)
+    texts = tell(ensemble.plan, ensemble.bank, read_texts(args.texts, scans) if args.texts else {})
     settings = settings_for(
         ensemble.plan,
         ensemble.sampling,
@@ -119,11 +129,15 @@ def _prepare(args: argparse.Namespace):
         probabilities=args.probabilities,
         uncertainty=args.uncertainty,
         calibration=applied(ensemble.calibrations, settings),
+        texts=texts,
         overwrite=args.overwrite,
     )
     print(f"Model: {folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
     if ensemble.plan.text.note:
         print(ensemble.plan.text.note)
+    if args.texts:
+        cuts = tell_cuts({case: one.entry.length for case, one in texts.items()})
+        print(" ".join((f"Texts: {len(texts)} of {len(scans)} scans have one.", *cuts)))
     return job, scans
 
 

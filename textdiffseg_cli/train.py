@@ -88,15 +88,18 @@ def _train(args: argparse.Namespace) -> None:
 def _check(preprocessed, started, preset: str, cases) -> None:
     """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan."""
     from plans.memory import refuse_beyond_budget
-    from plans.plan import Plan, bank_file, plan_file
+    from plans.plan import Plan, bank_file, plan_file, texts_file
     from textdiffseg.data.store import check_cases
     from textdiffseg.inference.ensemble import check_words
     from textdiffseg.text.bank import TextBank
+    from textdiffseg.text.case_texts import read_case_texts
 
     folder, name = (started, "plan.json") if started else (preprocessed, plan_file(preset))
-    bank = folder / ("text_bank.safetensors" if started else bank_file(preset))
     plan = Plan.read(folder / name)
-    check_words([folder], [plan], [TextBank.load(bank)])
+    bank = TextBank.load(folder / ("text_bank.safetensors" if started else bank_file(preset)))
+    check_words([folder], [plan], [bank])
+    if plan.reads_texts:
+        read_case_texts(preprocessed / texts_file(preset), bank, ())
     check_cases(preprocessed, sorted(set(cases)), plan)
     refuse_beyond_budget(plan, str(folder / name))
 

@@ -106,3 +106,10 @@ def test_what_cannot_be_told_apart_is_refused():
     twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
     with pytest.raises(UserError, match="'left kidney' and 'LeftKidney' would be one label"):
         combine([LIVER, twice], Path("x"))
+
+
+def test_texts_follow_their_cases():
+    other = dataset("Dataset101_Spleen", {"spleen": 7}, {"a": None})
+    told = other.model_copy(update={"cases": tuple(c.model_copy(update={"text": "swollen"}) for c in other.cases)})
+    joined = combine([LIVER, told], Path("x"))
+    assert {case.id: case.text for case in joined.cases if case.text} == {"101_a": "swollen"}

@@ -225,6 +225,19 @@ def test_several_data_sets_are_found_together(tmp_path):
             find_folder(name, tmp_path, "preprocessed")
 
 
+def test_texts_belong_to_cases(tmp_path):
+    files = (*pairs("a", "b"), "imagesTs/c_0000.nii.gz", "texts/a.txt", "texts/c.txt")
+    folder = write(tmp_path / "d", HEADER, *files)
+    (folder / "texts/a.txt").write_text("a large\nlesion")
+    assert [case.text for case in read_dataset(folder).cases] == ["a large lesion", None]
+    for name in ("a_0000.txt", "e.txt"):
+        (folder / "texts" / name).write_text("whose?")
+    (folder / "labelsTr/b.nii.gz").unlink()
+    told = faults(folder)
+    assert len(told) == 3, "with all other faults"
+    assert sum("names no case" in line for line in told) == 2
+
+
 def test_an_ambiguous_name_is_refused(tmp_path):
     write(tmp_path / "raw/Dataset001_Liver", HEADER)
     write(tmp_path / "raw/Dataset002_Liver", HEADER)

@@ -56,6 +56,62 @@ def test_changed_words_make_a_new_bank(tiny_raw, tmp_path):
     assert bank.read_bytes() != before
 
 
+def times(folder, *names: str) -> dict[str, int]:
+    """When each file below a folder was written, but for those named."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.stat().st_mtime_ns for name, path in files.items() if name not in names}
+
+
+def test_changed_words_leave_cases_and_plan_as_they_are(tiny_raw, tmp_path, capsys):
+    assert run(tmp_path, "901") == 0
+    folder, path = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "prompts.json"
+    written = ("plan.json", "splits.json", "fingerprint.json")
+    content, before = [(folder / name).read_bytes() for name in written], times(folder, *written)
+    prompts = json.loads(path.read_text())
+    path.write_text(json.dumps(prompts | {"scan": "a tiny scan"}))
+    capsys.readouterr()
+    assert run(tmp_path, "901") == 0
+    assert "0 made, 4 unchanged" in capsys.readouterr().out
+    after = times(folder, *written)
+    assert {name for name in after if after[name] != before.get(name)} == {"text_bank.safetensors"}
+    assert [(folder / name).read_bytes() for name in written] == content
+
+
+def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, capsys):
+    assert run(tmp_path, "901") == 0
+    folder, texts = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "texts"
+    plain, file = Plan.read(folder / "plan.json"), folder / "case_texts.safetensors"
+    assert not file.exists()
+    before = times(folder, "plan.json", "splits.json", "fingerprint.json")
+    texts.mkdir()
+    (texts / "tiny_00.txt").write_text("its cube is large")
+    (texts / "tiny_02.txt").write_text("very noisy")
+    assert run(tmp_path, "901") == 0
+    assert "Texts of 2 cases: 2 encoded, 0 unchanged." in capsys.readouterr().out
+    assert times(folder, file.name, "plan.json", "splits.json", "fingerprint.json") == before
+    told = Plan.read(folder / "plan.json")
+    assert told.reads_texts
+    assert told.model_copy(update={"text": plain.text}) == plain
+    stored = file.stat().st_mtime_ns
+    (texts / "tiny_00.txt").write_text("its cube is small")
+    assert run(tmp_path, "901") == 0
+    said = capsys.readouterr().out
+    assert "Texts of 2 cases: 1 encoded, 1 unchanged." in said
+    assert "0 made, 4 unchanged" in said
+    assert file.stat().st_mtime_ns != stored
+    assert run(tmp_path, "901", "--preset", "peer-unet") == 0
+    said = capsys.readouterr().out
+    assert "Preset peer-unet reads no words: the texts of cases stay unread." in said
+    (texts / "tiny_09.txt").write_text("whose?")
+    assert run(tmp_path, "901") == 2
+    assert "tiny_09.txt names no case" in capsys.readouterr().err
+    for path in texts.iterdir():
+        path.unlink()
+    assert run(tmp_path, "901") == 0
+    assert not file.exists()
+    assert Plan.read(folder / "plan.json") == plain
+
+
 def test_a_data_set_elsewhere_is_not_written_into(write_raw, tmp_path, capsys):
     raw = write_raw(tmp_path / "elsewhere")
     before = sorted(raw.rglob("*"))

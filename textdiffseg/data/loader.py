@@ -23,6 +23,7 @@ from textdiffseg.data.sampling import (
     forced_foreground,
     full_query,
     generator,
+    tells_text,
 )
 from textdiffseg.data.store import StoredCase, open_case
 
@@ -37,6 +38,7 @@ class Sample:
     labels: Tensor  # (*patch) int16: label numbers, 0 background and outside the case, -1 ignore
     query: Query
     case: str
+    told: bool = True  # the case's text, if it has one
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Batch:
     labels: Tensor  # (B, *patch) int16, small on its way between processes; `Queries.slots` makes them int64
     queries: tuple[Query, ...]
     cases: tuple[str, ...]
+    told: tuple[str | None, ...]  # the case again where its text is told, if it has one
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -70,7 +73,8 @@ class TrainingSamples:
         epoch, index = key
         case = self.case_ids[choose_case(len(self.case_ids), self.seed, epoch, index)]
         try:
-            return self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), index)
+            sample = self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), index)
+            return replace(sample, told=tells_text(self.seed, epoch, index))
         except Exception as error:
             error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
             raise
@@ -158,6 +162,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         labels=torch.stack([sample.labels for sample in samples]),
         queries=tuple(sample.query for sample in samples),
         cases=tuple(sample.case for sample in samples),
+        told=tuple(sample.case if sample.told else None for sample in samples),
     )
 
 

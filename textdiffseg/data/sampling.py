@@ -13,6 +13,7 @@ Query = tuple[tuple[int, int], ...]
 """(label number 1..N, index into that label's phrasings) for each label asked for."""
 
 SUBSET_SHARE = 0.5  # of the samples ask for a random subset of the labels instead of all
+TEXT_DROPOUT = 0.5  # share of the samples that go without their case's text, so that it may be missing
 MAX_ABSENT = 3  # labels known to be absent that a subset may ask for as well
 
 
@@ -25,6 +26,11 @@ def choose_case(cases: int, seed: int, epoch: int, index: int) -> int:
     """The case of a sample: a new permutation of all cases each time they are through, from the epoch's start."""
     turn, place = divmod(index, cases)
     return int(np.random.default_rng((1, seed, epoch, turn)).permutation(cases)[place])
+
+
+def tells_text(seed: int, epoch: int, index: int) -> bool:
+    """Whether a sample is given its case's text; a draw of its own, so that all others are the same without texts."""
+    return bool(np.random.default_rng((2, seed, epoch, index)).random() >= TEXT_DROPOUT)
 
 
 def forced_foreground(index: int, batch: int, share: float) -> bool:

@@ -23,6 +23,7 @@ from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, interval, total_entropy
 from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map
+from textdiffseg.text.case_texts import CaseText
 
 DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
 
@@ -41,6 +42,7 @@ class Job:
     uncertainty: bool = False
     overwrite: bool = False
     calibration: Applied = field(default_factory=Applied)
+    texts: Mapping[str, CaseText] = field(default_factory=dict)  # of the cases that have one, in the model's space
     file_name: str | None = None  # of the segmentation, where one scan goes to one file
 
 
@@ -115,7 +117,7 @@ def predict_scan(
     Manifest(request=request).write(manifest_path)
 
     try:
-        prediction, trail = _predict(job, paths, progress)
+        prediction, trail = _predict(job, case, paths, progress)
     except BaseException:
         if before is None:  # nothing of this scan is there yet
             manifest_path.unlink(missing_ok=True)
@@ -155,12 +157,13 @@ def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
         prompts=job.asked.prompts,
         forced=job.asked.forced,
         answers=job.asked.answers,
+        text=job.texts[case].entry.hash if case in job.texts else None,
         probabilities=job.probabilities,
         uncertainty=job.uncertainty,
     )
 
 
-def _predict(job: Job, paths: tuple[Path, ...], progress) -> tuple[Prediction, Trail]:
+def _predict(job: Job, case: str, paths: tuple[Path, ...], progress) -> tuple[Prediction, Trail]:
     """The scan itself is let go of before the network runs."""
     from textdiffseg.imaging.io import read_volume
 
@@ -169,9 +172,10 @@ def _predict(job: Job, paths: tuple[Path, ...], progress) -> tuple[Prediction, T
     _check_channels(len(volume.array), plan, paths)
     image, trail = preprocess_image(volume, plan)
     del volume
-    prediction = job.predictor.predict_image(
-        torch.from_numpy(image), job.asked.queries, job.uncertainty, progress=progress
-    )
+    queries = job.asked.queries
+    if case in job.texts:
+        queries = queries.with_tokens([job.texts[case].tokens])
+    prediction = job.predictor.predict_image(torch.from_numpy(image), queries, job.uncertainty, progress=progress)
     return prediction, trail
 
 

@@ -33,6 +33,7 @@ class Request(Record):
     prompts: tuple[str, ...]  # empty: all labels
     forced: bool  # some prompt is none that the model was trained with
     answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: the model's own
+    text: str | None = None  # SHA-256 of the case's own text; None: it had none
     probabilities: bool
     uncertainty: bool
 

@@ -1,13 +1,14 @@
-"""What a prediction is asked for, and which value each answer gets in the file."""
+"""What a prediction is asked for, which value each answer gets in the file, and what is told of each case."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from plans.errors import UserError
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import CaseText, encode_text
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,22 @@ def ask_for(bank: TextBank, answers: Answers, force: bool = False) -> Asked:
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
     return Asked(queries, names, values, prompts, forced, pairs)
+
+
+def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:
+    """The cases' own texts in the model's space; `UserError` if the model never read any, or without its encoder."""
+    if not texts:
+        return {}
+    if not plan.reads_texts:
+        raise UserError(
+            "--texts: this model does not read texts of cases; it was trained without any, or its preset "
+            f"({plan.preset}) reads no words. Leave --texts out."
+        )
+    from textdiffseg.text.encoder import TextEncoder
+
+    encoder = TextEncoder(bank.words.encoder)
+    told = {case: encode_text(text, encoder) for case, text in texts.items()}
+    return {case: replace(one, tokens=bank.token_standard.apply(one.tokens)) for case, one in told.items()}
 
 
 def _encoder(bank: TextBank, prompts: Sequence[str], force: bool):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plans.plan import Plan
+from plans.plan import Plan, texts_file
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
@@ -32,8 +32,8 @@ from textdiffseg.inference.settings import (
 )
 from textdiffseg.networks.weights import load_model
 from textdiffseg.preprocessing.case import restore
-from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import read_case_texts
 
 TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
 MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take; scans too large for it are tried once, plainly
@@ -59,12 +59,12 @@ def validate_fold(
     calibration.json is written. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
-    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
+    predictor, bank = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
     volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
         case = open_case(cases_folder, case_id)
-        prediction = _predict(predictor, case, queries, uncertainty=volumes)
+        prediction = _predict(predictor, case, bank, uncertainty=volumes)
         slots = restore(prediction.probabilities.numpy(), case.record.trail)
         if calibrate:
             evidence.add(prediction, case)
@@ -94,11 +94,11 @@ def choose_sampling(
     """
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
-    first, queries = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
+    first, bank = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
     plan, trials = first.plan, trials_of(first.plan)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
     began = time.perf_counter()
-    _predict(first, cases[0], queries)
+    _predict(first, cases[0], bank)
     passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
     affordable = MOST_SECONDS / (passes * (time.perf_counter() - began))
     cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
@@ -108,7 +108,7 @@ def choose_sampling(
         predictor, began = Predictor(first.models, settings, device), time.perf_counter()
         scores = []
         for case in cases:
-            slots = restore(_predict(predictor, case, queries).probabilities.numpy(), case.record.trail)
+            slots = restore(_predict(predictor, case, bank).probabilities.numpy(), case.record.trail)
             scores.append(_score(plan, case, slots, surfaces=False))
         seconds = (time.perf_counter() - began) / max(1, len(cases))
         dice = summarise(scores).mean.dice
@@ -150,15 +150,15 @@ def calibrate_uncertainty(
     affordable = int(most_seconds / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
     if min(affordable, len(case_ids)) < LEAST_CASES:
         return None
-    predictor, queries = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)
+    predictor, bank = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)
     chosen = spread(sorted(case_ids), min(MOST_SAMPLED, affordable))
-    evidence = gather(predictor, queries, cases_folder, chosen, progress)
+    evidence = gather(predictor, bank, cases_folder, chosen, progress)
     return _store(fold_folder, evidence.fit())
 
 
 def gather(
     predictor: Predictor,
-    queries: Queries,
+    bank: TextBank,
     cases_folder: Path,
     case_ids: Sequence[str],
     progress: Progress | None = None,
@@ -167,7 +167,7 @@ def gather(
     evidence = Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
         case = open_case(cases_folder, case_id)
-        evidence.add(_predict(predictor, case, queries, uncertainty=True), case)
+        evidence.add(_predict(predictor, case, bank, uncertainty=True), case)
         if progress:
             progress(done, len(case_ids))
     return evidence
@@ -188,15 +188,22 @@ def spread(items: Sequence[str], count: int) -> list[str]:
 
 def load_fold(
     fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
-) -> tuple[Predictor, Queries]:
-    """A predictor of one fold, and the queries for all of its labels."""
+) -> tuple[Predictor, TextBank]:
+    """A predictor of one fold, and the fold's words."""
     model = load_model(fold_folder, checkpoint, device)
-    queries = TextBank.load(fold_folder / "text_bank.safetensors").all_labels()
-    return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), queries
+    bank = TextBank.load(fold_folder / "text_bank.safetensors")
+    return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), bank
 
 
-def _predict(predictor: Predictor, case: StoredCase, queries: Queries, uncertainty: bool = False) -> Prediction:
-    """A stored case on the plan's grid. All labels are asked for in order, so slots are label numbers."""
+def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:
+    """A stored case on the plan's grid, with its text where the model reads texts and it has one.
+
+    All labels are asked for in order, so slots are label numbers.
+    """
+    plan, name, queries = predictor.plan, case.record.case, bank.all_labels()
+    if plan.reads_texts:
+        texts = read_case_texts(case.folder.parent / texts_file(plan.preset), bank, [name])
+        queries = queries.with_tokens([texts.get(name)])
     image = torch.from_numpy(case.image[...].astype(np.float32))
     return predictor.predict_image(image, queries, uncertainty)
 

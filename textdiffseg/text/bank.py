@@ -6,8 +6,8 @@ the same space. One safetensors file holds everything, with the words as JSON in
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -57,6 +57,7 @@ class TextBank:
     scan: PhraseVectors | None  # the scan's description, standardised
     token_standard: Standard
     pooled_standard: Standard
+    texts: Mapping[str, Tensor] = field(default_factory=dict)  # (L, d_t) by case; of `case_texts`, not in this file
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -73,12 +74,14 @@ class TextBank:
         """d_t."""
         return len(self.pooled_standard.mean)
 
-    def queries(self, asked: Sequence[Asked]) -> Queries:
-        """`Queries` of a batch; the tokens of a sample are those of its phrases and of the scan's description.
+    def queries(self, asked: Sequence[Asked], told: Sequence[str | None] = ()) -> Queries:
+        """`Queries` of a batch; the tokens of a sample are those of its phrases, of the scan's description and, where
+        `told` names a case that has one, of that case's text.
 
         Raises `IndexError` for a label or phrasing that the bank does not hold.
         """
-        return self._assemble([[(number, self._phrase(number, which)) for number, which in one] for one in asked])
+        slots = [[(number, self._phrase(number, which)) for number, which in one] for one in asked]
+        return self._assemble(slots).with_tokens([self.texts.get(case) for case in told])
 
     def all_labels(self) -> Queries:
         """One sample that asks for every label, in its first phrasing."""

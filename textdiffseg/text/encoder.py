@@ -18,6 +18,7 @@ from plans.errors import UserError
 from textdiffseg.text.folder import BUNDLED, encoder_folder
 
 MAX_TOKENS = 32  # a phrase, [CLS] and [SEP] included; longer phrases are cut
+MAX_TEXT_TOKENS = 128  # the same of a case's text
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class TextEncoder:
         return self._model.config.hidden_size
 
     @torch.no_grad()
-    def encode(self, phrases: list[str]) -> list[PhraseVectors]:
-        """Vectors of each phrase; phrases go through one by one, so that no padding changes a digit."""
-        return [self._encode(phrase) for phrase in phrases]
+    def encode(self, phrases: list[str], longest: int = MAX_TOKENS) -> list[PhraseVectors]:
+        """Vectors of each phrase, cut to `longest` tokens; one by one, so that no padding changes a digit."""
+        return [self._encode(phrase, longest) for phrase in phrases]
 
-    def _encode(self, phrase: str) -> PhraseVectors:
-        inputs = self._tokenizer(phrase, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+    def length(self, phrase: str) -> int:
+        """Tokens of a phrase before it is cut."""
+        return len(self._tokenizer(phrase, verbose=False)["input_ids"])  # silent on what is too long for the model
+
+    def _encode(self, phrase: str, longest: int) -> PhraseVectors:
+        inputs = self._tokenizer(phrase, truncation=True, max_length=longest, return_tensors="pt")
         tokens = self._model(**inputs).last_hidden_state[0].float()
         return PhraseVectors(tokens, torch.nn.functional.normalize(tokens.mean(0), dim=0))
 

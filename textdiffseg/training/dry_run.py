@@ -3,12 +3,13 @@
 import psutil
 import torch
 
-from plans.memory import BYTES_A_WEIGHT, GB
+from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
 from plans.planner import Budget, refit
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
+from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.precision import autocast
 from textdiffseg.training.step import draw_for, losses
 
@@ -69,9 +70,10 @@ def _loss(model: TextDiffSeg, device: torch.device) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
     batch, count, width = plan.batch, len(plan.labels), plan.text.width
     labels = torch.arange(1, count + 1).expand(batch, count)
-    tokens = torch.randn(batch, 8 * count, width, generator=generator)
+    length = TOKENS_A_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
+    tokens = torch.randn(batch, length, width, generator=generator)
     vectors = torch.randn(batch, count, width, generator=generator)
-    queries = Queries(labels, vectors, tokens, torch.ones(batch, 8 * count, dtype=torch.bool)).to(device)
+    queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool)).to(device)
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     slots = torch.randint(0, count + 1, (batch, *plan.patch), generator=generator).to(device)
     draws = draw_for(model, batch, generator)

@@ -19,7 +19,7 @@ def train_step(state: TrainingState, bank: TextBank, schedule: Schedule, batch: 
     """One optimiser step; returns the losses."""
     iteration, training = state.progress.iteration, state.model.plan.training
     device = next(state.model.parameters()).device
-    queries = bank.queries(batch.queries)
+    queries = bank.queries(batch.queries, batch.told)
     slots = queries.slots(batch.labels)
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)

@@ -4,19 +4,20 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from plans.errors import UserError
-from plans.plan import Plan, bank_file, plan_file
+from plans.plan import Plan, bank_file, plan_file, texts_file
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import Progress, TrainingState
 from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
@@ -81,6 +82,10 @@ def open_run(
     plan, bank = Plan.read(plan_path), TextBank.load(bank_path)
     if plan.text.note:
         report(plan.text.note)
+    if plan.reads_texts:
+        cases = (*fold.train, *fold.validation)
+        bank = replace(bank, texts=read_case_texts(preprocessed / texts_file(plan.preset), bank, cases))
+        report(f"Texts of {len(bank.texts)} of {len(set(cases))} cases are read, each for about half of its samples.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"

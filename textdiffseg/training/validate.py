@@ -53,7 +53,7 @@ def validate_patches(
     channels, stride = model.plan.latent.channels, model.plan.latent_stride
     grid = [size // step for size, step in zip(model.plan.patch, stride, strict=True)]
     for batch in patches:
-        queries = bank.queries(batch.queries)
+        queries = bank.queries(batch.queries, batch.told)
         slots = queries.slots(batch.labels).to(device)
         queries, image = queries.to(device), batch.image.to(device)
         eps = torch.randn(len(image), channels, *grid, generator=generator).to(device)

@@ -15,6 +15,7 @@ def same(first, second) -> bool:
         and torch.equal(first.labels, second.labels)
         and first.queries == second.queries
         and first.cases == second.cases
+        and first.told == second.told
     )
 
 
@@ -143,3 +144,12 @@ def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
         assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
         expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
         assert set(np.unique(sample.labels)) == expected
+
+
+def test_texts_are_told_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
+    batches = [make_loader().batch(0, i) for i in range(10)]
+    told = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.told, strict=True)]
+    assert {text == case for case, text in told} == {True, False}
+    assert all(text in (case, None) for case, text in told)
+    folder, ids = stored
+    assert all(batch.told == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))

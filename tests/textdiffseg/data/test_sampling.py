@@ -3,7 +3,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from textdiffseg.data.sampling import choose_case, draw_patch, draw_query, forced_foreground, full_query, generator
+from textdiffseg.data.sampling import (
+    choose_case,
+    draw_patch,
+    draw_query,
+    forced_foreground,
+    full_query,
+    generator,
+    tells_text,
+)
 
 
 def test_randomness_is_a_function_of_seed_epoch_and_index():
@@ -95,3 +103,11 @@ def test_labels_that_are_not_annotated_are_never_asked_for():
 
 def test_the_full_query_is_in_label_order_and_first_phrasings():
     assert full_query((3, 1)) == ((1, 0), (3, 0))
+
+
+def test_half_of_the_samples_go_without_their_case_s_text():
+    told = [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    assert 0.45 < sum(told) / len(told) < 0.55
+    assert told == [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    assert told[:250] != told[250:500]
+    assert told != [tells_text(1, epoch, index) for epoch in range(4) for index in range(250)]

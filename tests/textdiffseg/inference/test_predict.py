@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from textdiffseg.imaging.io import read_labels
+from plans.plan import Plan
+from textdiffseg.imaging.io import read_labels, read_volume
 from textdiffseg.inference.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.inference.manifest import Manifest
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import hash_text
 from textdiffseg_cli.predict import main
 
 
@@ -100,6 +104,73 @@ def test_a_file_of_prompts_excludes_prompts_on_the_command_line(predict, scans, 
     assert "not allowed with" in capsys.readouterr().err
     code, _, err = predict("-i", scans, "--prompts", "asked.json")
     assert (code, "asked.json does not exist" in err) == (2, True)
+
+
+@pytest.fixture
+def reading(root):
+    """The trained folds, of a plan that reads texts of cases."""
+    for path in root.glob("results/*/*/fold_*/plan.json"):
+        plan = Plan.read(path)
+        plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})}).write(path)
+    return root
+
+
+def test_a_case_s_text_reaches_its_mask_and_manifest(predict, reading, scans):
+    texts, out = reading / "texts", reading / "out"
+    texts.mkdir()
+    (texts / "a.txt").write_text("a dark spot in front")
+    command = ("-i", scans, "--no-mirroring", "--probabilities", "--folds", 0)
+    plain, maps = reading / "plain", "probabilities/{}_1_Front_Part.nii.gz"
+    predict(*command, out=plain)
+
+    def content(folder, case):
+        return read_volume([folder / maps.format(case)]).array
+
+    code, said, _ = predict(*command, "--texts", texts)
+    assert code == 0
+    assert "Texts: 1 of 2 scans have one." in said
+    hashes = [Manifest.read(out / f"{case}.json").request.text for case in "ab"]
+    assert hashes == [hash_text("a dark spot in front"), None]
+    first = content(out, "a")
+    assert np.abs(first - content(plain, "a")).max() > 1e-4
+    assert np.array_equal(content(out, "b"), content(plain, "b"))
+    (texts / "a.txt").write_text("a bright spot\nbehind")
+    assert "1 predicted, 1 complete already" in predict(*command, "--texts", texts)[1], "another text, a new mask"
+    assert np.abs(content(out, "a") - first).max() > 1e-4
+    (texts / "a.txt").write_text(" a bright spot behind\n")
+    assert "0 predicted, 2 complete already" in predict(*command, "--texts", texts)[1], "the same words"
+    assert "1 predicted, 1 complete already" in predict(*command)[1]
+    assert np.array_equal(content(out, "a"), content(plain, "a"))
+
+
+def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, scans):
+    texts = reading / "texts"
+    code, _, err = predict("-i", scans, "--texts", texts)
+    assert (code, "texts is no folder" in err) == (2, True)
+    texts.mkdir()
+    for case in "acd":
+        (texts / f"{case}.txt").write_text("words")
+    code, _, err = predict("-i", scans, "--texts", texts)
+    assert code == 2
+    assert err.count("names no case: expected CASE.txt") == 2
+    for case in "cd":
+        (texts / f"{case}.txt").unlink()
+    for path in reading.glob("results/*/*/fold_*/text_bank.safetensors"):
+        bank = TextBank.load(path)
+        replace(bank, words=bank.words.model_copy(update={"encoder": str(reading / "gone")})).save(path)
+    code, _, err = predict("-i", scans, "--texts", texts)
+    assert code == 2
+    assert "gone' cannot be loaded" in err
+    assert not (reading / "out").exists()
+    assert predict("-i", scans)[0] == 0, "without texts no encoder is needed"
+
+
+def test_a_model_trained_without_texts_takes_none(predict, root, scans):
+    (root / "texts").mkdir()
+    (root / "texts" / "a.txt").write_text("words")
+    code, _, err = predict("-i", scans, "--texts", root / "texts")
+    assert code == 2
+    assert "this model does not read texts of cases" in err
 
 
 def test_uncertainty_writes_maps_and_intervals(predict, root, scans):

@@ -1,0 +1,48 @@
+"""Words about single cases (the publication's "pathological features"): a folder with files `CASE.txt`.
+
+A case without a file, or with an empty one, simply has no text.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from plans.errors import UserError
+
+ENDING = ".txt"
+
+
+def find_texts(folder: Path, cases: Collection[str], others: Collection[str], faults: list[str]) -> dict[str, str]:
+    """The text of each of `cases` that has one, its white space made single spaces; no folder, no texts.
+
+    `others` are cases whose texts may lie there too (held-out ones). Files that name no case are added to `faults`.
+    """
+    texts = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        case = path.name.removesuffix(ENDING)
+        if path.name.startswith("."):
+            continue
+        if case == path.name or case not in {*cases, *others}:
+            example = f", e.g. {min(cases)}{ENDING}" if cases else ""
+            faults.append(
+                f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
+            )
+            continue
+        try:
+            words = " ".join(path.read_text(encoding="utf-8-sig").split())
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"{path} cannot be read as text in UTF-8: {error}.")
+            continue
+        if words and case in cases:
+            texts[case] = words
+    return texts
+
+
+def read_texts(folder: Path, cases: Collection[str]) -> dict[str, str]:
+    """`find_texts` of a folder that the user named; `UserError` if it is not there, else with a line for each fault."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder. Give the folder that holds the texts, one file CASE{ENDING} each.")
+    faults: list[str] = []
+    texts = find_texts(folder, cases, (), faults)
+    if faults:
+        raise UserError(*faults)
+    return texts

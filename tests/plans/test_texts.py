@@ -1,0 +1,38 @@
+import pytest
+
+from plans.errors import UserError
+from plans.texts import find_texts, read_texts
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffhypodense  lesion,\n\n3 cm\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text(" \n")
+    (tmp_path / ".c.txt.swp").write_bytes(b"\xff")
+    return tmp_path
+
+
+def test_any_subset_of_the_cases_may_have_a_text(folder):
+    assert read_texts(folder, ("a", "b", "c")) == {"a": "hypodense lesion, 3 cm"}
+    faults = []
+    assert find_texts(folder / "none", ("a",), (), faults) == {}
+    assert find_texts(folder, ("b",), ("a",), faults) == {}, "held-out cases may have a text, too"
+    assert faults == []
+
+
+def test_every_file_that_names_no_case_or_is_no_text_is_told(folder):
+    (folder / "d.txt").write_text("whose?")
+    (folder / "a.md").write_text("not a text file's name")
+    (folder / "c.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError) as error:
+        read_texts(folder, ("a", "b", "c"))
+    told = error.value.lines
+    assert len(told) == 3
+    assert "a.md names no case: expected CASE.txt with a case's id, e.g. a.txt" in told[0]
+    assert "c.txt cannot be read as text in UTF-8" in told[1]
+    assert "d.txt names no case" in told[2]
+
+
+def test_a_folder_that_was_named_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        read_texts(tmp_path / "nowhere", ("a",))

@@ -1,0 +1,135 @@
+"""A case's own text is used where it is told, and not needed where it is missing."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from plans.errors import UserError
+from plans.plan import bank_file, plan_file, texts_file
+from plans.prompts import Prompts
+from textdiffseg.data.splits import Fold
+from textdiffseg.data.store import CaseRecord, open_case, save_case
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.inference import validation
+from textdiffseg.inference.settings import Sampling
+from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
+from textdiffseg.text import case_texts
+from textdiffseg.text.bank import TextBank, build_bank
+from textdiffseg.text.case_texts import read_case_texts, update_case_texts
+from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg.training import loop
+from textdiffseg.training.run import TrainingOptions
+
+TEXTS = ("tiny small little thin narrow slight", "large huge big wide broad vast")
+CASES = tuple(f"case_{i}" for i in range(10))
+PLAIN = Sampling(mirroring=False)
+FOLD = Fold(train=CASES[:8], validation=CASES[8:])
+
+
+class WordHash:
+    """A text encoder for tests: a token a word, a function of its letters."""
+
+    width = 8
+
+    def __init__(self, name="hash"):
+        self.name = name
+
+    def encode(self, phrases, longest=32):
+        return [self._encode(phrase.split()[:longest]) for phrase in phrases]
+
+    def length(self, phrase):
+        return len(phrase.split())
+
+    def _encode(self, words):
+        seeds = [torch.Generator().manual_seed(sum(map(ord, word))) for word in words]
+        tokens = torch.stack([torch.randn(self.width, generator=seed) for seed in seeds])
+        return PhraseVectors(tokens, tokens.mean(0))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, shapes_plan):
+    """A preprocessed folder and a fold trained on it; a case's text says how far its label 1 reaches."""
+    root, plan = tmp_path_factory.mktemp("root"), shapes_plan("unet")
+    plan = plan.model_copy(
+        update={
+            "text": plan.text.model_copy(update={"of_cases": True}),
+            "training": plan.training.model_copy(
+                update={"epochs": 1, "iterations_per_epoch": 450, "learning_rate": 5e-3, "augmentation": "paper"}
+            ),
+            "batch": 8,
+            "patch": (8, 8, 8),
+            "median_shape": (8, 8, 8),
+        }
+    )
+    plan.write(root / plan_file("unet"))
+    for index, case in enumerate(CASES):
+        image, labels = draw_case(index)
+        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
+        told = {"present": (1, 2), "annotated": (1, 2)}
+        record = CaseRecord(case=case, hash="", settings={}, shape=trail.shape, trail=trail, **told)
+        save_case(root, record, image, preprocess_labels(labels, trail, plan), labels)
+    prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
+    build_bank(prompts, ("ball", "box"), WordHash()).save(root / bank_file("unet"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(case_texts, "TextEncoder", WordHash)
+        texts = {case: TEXTS[index % 2] for index, case in enumerate(CASES)}
+        update_case_texts(root / texts_file("unet"), texts, "hash")
+    told = []
+    loop.fit(root, FOLD, root / "fold_0", TrainingOptions(preset="unet"), told.append)
+    assert "Texts of 10 of 10 cases are read, each for about half of its samples." in told
+    return root
+
+
+def draw_case(index):
+    """Image (1, 8, 8, 8) of four slabs, and labels: 1 the brightest slab, in odd cases the bright one too; 2 the dark.
+
+    The images come in pairs that only the texts tell apart.
+    """
+    rng = np.random.default_rng(index // 2)
+    image, labels = rng.normal(0, 0.1, (1, 8, 8, 8)).astype(np.float32), np.zeros((8, 8, 8), np.int16)
+    for place, (intensity, label) in enumerate(rng.permutation([(2, 1), (1, index % 2), (0, 0), (-1, 2)])):
+        slab = slice(2 * place, 2 * place + 2)
+        image[:, slab] += intensity
+        labels[slab] = label
+    return image, labels
+
+
+def dice(root, case, words):
+    """Dice of both labels in a held-out case of which `words` are told."""
+    predictor, bank = validation.load_fold(root / "fold_0", "best", "cpu", PLAIN)
+    stored = open_case(root, case)
+    (tokens,) = WordHash().encode([words]) if words else (None,)
+    queries = bank.all_labels().with_tokens([tokens and bank.token_standard.apply(tokens.tokens)])
+    found = predictor.predict_image(torch.from_numpy(stored.image[...].astype(np.float32)), queries)
+    slots, truth = found.probabilities.argmax(0).numpy(), stored.labels[...]
+    return [2 * np.sum((slots == n) & (truth == n)) / (np.sum(slots == n) + np.sum(truth == n)) for n in (1, 2)]
+
+
+def test_the_network_does_what_the_text_says(trained):
+    scores = partial(dice, trained)
+    right = np.array([scores(case, TEXTS[index % 2]) for index, case in enumerate(FOLD.validation)])
+    wrong = np.array([scores(case, TEXTS[1 - index % 2]) for index, case in enumerate(FOLD.validation)])
+    assert right.min() > 0.9
+    assert wrong[:, 0].max() < 0.75, "told the other words, it gives the other extent, whose Dice is 2/3"
+    assert wrong[:, 1].min() > 0.9
+
+
+def test_a_missing_text_costs_only_what_it_alone_tells(trained):
+    without = np.array([dice(trained, case, None) for case in FOLD.validation])
+    assert without[:, 1].min() > 0.9
+    assert without[:, 0].min() > 0.6, "the brightest slab is found"
+    assert without[:, 0].mean() < 0.9, "whether the bright one belongs to it, only the text tells"
+
+
+def test_validation_of_stored_cases_tells_their_texts(trained):
+    summary = validation.validate_fold(trained / "fold_0", trained, FOLD.validation, sampling=PLAIN)
+    expected = np.mean([dice(trained, case, TEXTS[i % 2])[0] for i, case in enumerate(FOLD.validation)])
+    assert summary.labels["ball"].dice == pytest.approx(expected, abs=0.02)
+
+
+def test_a_plan_that_reads_texts_needs_their_file(trained, tmp_path):
+    bank = TextBank.load(trained / "fold_0" / "text_bank.safetensors")
+    with pytest.raises(UserError, match=r"does not exist.*Put the data set's texts/ back"):
+        read_case_texts(tmp_path / texts_file("unet"), bank, CASES)

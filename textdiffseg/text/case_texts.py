@@ -1,0 +1,131 @@
+"""Texts about single cases, as tokens beside a bank's: encoded once, read with some probability in training.
+
+One safetensors file holds the tokens of each case as the encoder gives them, with the texts' hashes in its header, so
+that an edited text renews its own entry alone. A bank's statistics are applied where tokens are read, so that new
+words in the bank leave the file as it is.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from plans.errors import UserError
+from plans.records import Record, write_atomically
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.encoder import MAX_TEXT_TOKENS, TextEncoder
+
+
+class Entry(Record):
+    """What is known of one text without its tokens."""
+
+    hash: str  # of the text
+    length: int  # in tokens, before it was cut to MAX_TEXT_TOKENS
+
+
+class Header(Record):
+    """Of a file of case texts."""
+
+    version: Literal[1] = 1
+    encoder: str
+    cases: dict[str, Entry]
+
+
+@dataclass(frozen=True)
+class CaseText:
+    """One text and its raw tokens (L, d_t)."""
+
+    entry: Entry
+    tokens: Tensor
+
+
+def encode_text(text: str, encoder: TextEncoder) -> CaseText:
+    """A text's tokens as the encoder gives them, the first `MAX_TEXT_TOKENS` of them."""
+    (vectors,) = encoder.encode([text], MAX_TEXT_TOKENS)
+    return CaseText(Entry(hash=hash_text(text), length=encoder.length(text)), vectors.tokens)
+
+
+def hash_text(text: str) -> str:
+    """Of the words, whatever encodes them."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tuple[str, ...]:
+    """Make the file hold `texts` (by case) in vectors of `encoder`; entries that fit stay as they are.
+
+    Without texts there is no file. Returns what there is to say. Raises `UserError` if the encoder cannot be had.
+    """
+    if not texts:
+        path.unlink(missing_ok=True)
+        return ()
+    before = _stored(path, encoder)
+    kept = {case: one for case, one in before.items() if case in texts and one.entry.hash == hash_text(texts[case])}
+    new = sorted(set(texts) - set(kept))
+    if new:
+        loaded = TextEncoder(encoder)
+        kept |= {case: encode_text(texts[case], loaded) for case in new}
+    if new or len(kept) < len(before):
+        _write(path, encoder, kept)
+    told = f"Texts of {len(kept)} cases: {len(new)} encoded, {len(kept) - len(new)} unchanged."
+    return (told, *tell_cuts({case: one.entry.length for case, one in kept.items()}))
+
+
+def tell_cuts(lengths: Mapping[str, int]) -> tuple[str, ...]:
+    """A sentence on the texts that are longer than what is read of them; `lengths` in tokens, by case."""
+    long = sorted(case for case, length in lengths.items() if length > MAX_TEXT_TOKENS)
+    if not long:
+        return ()
+    more = f" and {len(long) - 5} others" if len(long) > 5 else ""
+    return (f"Only the first {MAX_TEXT_TOKENS} tokens are read of the texts of {', '.join(long[:5])}{more}.",)
+
+
+def read_case_texts(path: Path, bank: TextBank, cases: Collection[str]) -> dict[str, Tensor]:
+    """Tokens (L, d_t) in the bank's space of those of `cases` that have a text.
+
+    Raises `UserError` where the file is missing, damaged, or of another encoder than the bank.
+    """
+    header, tokens = _read(path, cases)
+    if header.encoder != bank.words.encoder:
+        raise UserError(
+            f"{path} was made with the text encoder {header.encoder!r}, the model's is {bank.words.encoder!r}: "
+            "run tds_plan_and_preprocess with that one."
+        )
+    return {case: bank.token_standard.apply(raw) for case, raw in tokens.items()}
+
+
+def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
+    """What the file holds; nothing where it is missing, damaged, of another version or encoder: it is made anew."""
+    with suppress(UserError):
+        header, tokens = _read(path)
+        if header.encoder == encoder:
+            return {case: CaseText(header.cases[case], raw) for case, raw in tokens.items()}
+    return {}
+
+
+def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
+    header = Header(encoder=encoder, cases={case: one.entry for case, one in sorted(texts.items())})
+    tokens = {case: one.tokens.contiguous() for case, one in texts.items()}
+    write_atomically(path, serialise(tokens, metadata={"texts": header.model_dump_json()}))
+
+
+def _read(path: Path, cases: Collection[str] | None = None) -> tuple[Header, dict[str, Tensor]]:
+    """The header, and the tokens of those of `cases` (by default of all) that have a text."""
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist: this plan reads texts of cases. Put the data set's texts/ back and run "
+            "tds_plan_and_preprocess again."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = Header.parse(json.loads((file.metadata() or {}).get("texts", "null")), str(path))
+            wanted = [case for case in header.cases if cases is None or case in cases]
+            return header, {case: file.get_tensor(case) for case in wanted}
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} is no readable file of texts ({error}): run tds_plan_and_preprocess again.") from None
