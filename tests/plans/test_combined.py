@@ -106,3 +106,9 @@ def test_what_cannot_be_told_apart_is_refused():
     twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
     with pytest.raises(UserError, match="'left kidney' and 'LeftKidney' would be one label"):
         combine([LIVER, twice], Path("x"))
+
+
+def test_labels_that_overlap_are_not_combined():
+    nested = SPLEEN.model_copy(update={"regions": ((7,), (1, 7))})
+    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* trained alone"):
+        combine([LIVER, nested], Path("x"))
