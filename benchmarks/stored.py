@@ -129,6 +129,8 @@ def stored_scan(preprocessed: Path, case: str) -> Scan:
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries) -> np.ndarray:
     """Label numbers (D, H, W) on the scan's own grid: `queries.labels` of the slots, 0 for background."""
+    if predictor.plan.regions:
+        raise UserError("The benchmarks score labels that do not overlap. tds_train's own validation scores these.")
     slots = restore(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
     return np.array([0, *queries.labels[0].tolist()])[slots]
 

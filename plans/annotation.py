@@ -9,15 +9,22 @@ from collections.abc import Collection, Sequence
 
 from plans.header import Header, LabelTable
 from plans.records import Record
+from plans.regions import Regions
 
 
 class Annotation(Record):
     """How to read one case's label file."""
 
-    values: dict[str, int]  # label name -> value in this file
+    values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values where labels overlap
     ignore: int | None = None  # value of voxels that nobody labelled
     annotated: tuple[str, ...]  # every other label is unknown here, wherever it may be
     absent: tuple[str, ...] = ()  # known to have no voxel here, whether annotated or not
+
+    @property
+    def regions(self) -> Regions | None:
+        """Of each label, the values that it is made of; None where labels do not overlap."""
+        found = tuple(value for value in self.values.values() if isinstance(value, tuple))
+        return found or None
 
 
 def annotations_of(
@@ -30,7 +37,7 @@ def annotations_of(
     lists = header.annotated if isinstance(header.annotated, dict) else {"all cases": header.annotated}
     if nothing := ", ".join(case for case, labels in lists.items() if labels == []):
         faults.append(f"{source}: annotated: no label is named for {nothing}. Name one, or leave the entry out.")
-    values = {label.name: label.value for label in table.labels}
+    values = dict(zip(names, table.regions or [label.value for label in table.labels], strict=True))
     return {
         case: Annotation(
             values=values, ignore=table.ignore, annotated=annotated.get(case, names), absent=absent.get(case, ())

@@ -39,6 +39,13 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
     repeated = [name for name, count in Counter(dataset.name for dataset in datasets).items() if count > 1]
     if repeated:
         raise UserError(f"{', '.join(repeated)} is given twice. Name each data set once.")
+    faults = [
+        f"{dataset.name}: its labels overlap (regions_class_order). Such a data set is trained alone."
+        for dataset in datasets
+        if dataset.regions
+    ]
+    if faults:
+        raise UserError(*faults)
     return Dataset(
         folder=folder,
         name=combined_name(datasets),

@@ -11,6 +11,7 @@ from plans.folders import find_dataset, find_folder
 from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
 from plans.plan import LabelPlan
 from plans.records import Record
+from plans.regions import Regions
 from plans.texts import find_texts
 
 __all__ = ["Case", "Dataset", "find_dataset", "find_folder", "read_dataset"]
@@ -35,6 +36,7 @@ class Dataset(Record):
     title: str  # e.g. Hippocampus
     channels: tuple[str, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
+    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     file_ending: str
     cases: tuple[Case, ...]  # training
     test_cases: tuple[Case, ...] = ()
@@ -65,6 +67,7 @@ def read_dataset(folder: Path) -> Dataset:
         title=header.name or name.partition("_")[2] or name,
         channels=channels,
         labels=table.labels,
+        regions=table.regions,
         file_ending=ending,
         cases=cases,
         test_cases=_test_cases(folder, channels, ending),

@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 
 from plans.plan import LabelPlan
 from plans.records import Record
+from plans.regions import Regions, values_of
 
 LARGEST = 2**31 - 1  # label value that a file of any format holds
 IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
@@ -34,7 +35,7 @@ class Header(Record):
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
     annotated: Any = None  # labels that were looked for, of all cases or by case (`plans.annotation`)
     absent: Any = None  # labels that were not looked for but are known to be absent, likewise
-    regions_class_order: Any = None
+    regions_class_order: Any = None  # nnU-Net: the value that a prediction writes for each overlapping label
 
 
 def channels_of(header: Header, source: str, faults: list[str]) -> tuple[str, ...]:
@@ -54,27 +55,88 @@ def channels_of(header: Header, source: str, faults: list[str]) -> tuple[str, ..
 class LabelTable:
     """What the values of a data set's label files mean."""
 
-    labels: tuple[LabelPlan, ...] = ()  # foreground, in the order of their values
+    labels: tuple[LabelPlan, ...] = ()  # foreground, in the order of their values; overlapping ones as written
     ignore: int | None = None  # nnU-Net's ignore label: voxels that nobody labelled
+    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
 
 
 def labels_of(header: Header, source: str, faults: list[str]) -> LabelTable:
     """The foreground labels, and the value of the label called `ignore` if there is one."""
     named = _by_name(header.labels, source, faults)
-    if header.regions_class_order is not None:
-        faults.append(f"{source}: regions_class_order: overlapping regions are not supported yet. Remove it.")
-    values: dict[str, int] = {}
-    for name, value in named.items():
-        field = f"{source}: labels.{name}"
-        if isinstance(value, list):
-            faults.append(f"{field}: regions (a list of values) are not supported yet. Use one value.")
-        elif isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
+    before = len(faults)
+    regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
+    overlapping = any(len(region) > 1 for region in regions.values())
+    order = header.regions_class_order
+    if order is not None and not overlapping:
+        faults.append(
+            f"{source}: regions_class_order: no label is a list of several values, so no labels overlap. Remove it."
+        )
+    if len(faults) > before:
+        return LabelTable()
+    if overlapping:
+        return _overlapping(regions, order, source, faults)
+    return _distinct({name: value for name, (value,) in regions.items()}, source, faults)
+
+
+def _region(entry: Any, field: str, faults: list[str]) -> tuple[int, ...]:
+    """The values of a label: one, or a list of them."""
+    if entry == []:
+        faults.append(f"{field}: expected a value or a list of values, found an empty list.")
+    region = []
+    for value in entry if isinstance(entry, list) else [entry]:
+        if isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
         elif float(value) > LARGEST:
             faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
         else:
-            values[name] = int(float(value))
-    return LabelTable() if faults else _distinct(values, source, faults)
+            region.append(int(float(value)))
+    return tuple(sorted(set(region)))
+
+
+def _overlapping(regions: dict[str, tuple[int, ...]], order: Any, source: str, faults: list[str]) -> LabelTable:
+    """nnU-Net's regions, in the order of `dataset.json`, in which predictions write them."""
+    before, ignored = len(faults), [name for name in regions if name.casefold() == IGNORE]
+    unlabelled = {value for name in ignored for value in regions[name]}
+    if not any(region == (0,) and name not in ignored for name, region in regions.items()):
+        faults.append(f'{source}: labels: no background. Add "background": 0.')
+    if len(unlabelled) > 1:
+        faults.append(f"{source}: labels.{ignored[0]}: expected one value, found {sorted(unlabelled)}.")
+    owners: dict[tuple[int, ...], list[str]] = {}
+    for name, region in regions.items():
+        owners.setdefault(region, []).append(name)
+        if name not in ignored and len(region) > 1 and 0 in region:
+            faults.append(f"{source}: labels.{name}: holds 0, which is background. Leave it out.")
+        if name not in ignored and unlabelled & set(region):
+            faults.append(f"{source}: labels.{name}: holds the value of {ignored[0]}. Leave it out.")
+    for region, names in owners.items():
+        if len(names) > 1:
+            told = ", ".join(map(str, region))
+            faults.append(f"{source}: labels: {', '.join(names)} have the same values, {told}. Keep one of them.")
+    foreground = {name: region for name, region in regions.items() if name not in ignored and region != (0,)}
+    _check_order(order, foreground, f"{source}: regions_class_order", faults)
+    if len(faults) > before:
+        return LabelTable()
+    labels = tuple(LabelPlan(name=name, value=value) for name, value in zip(foreground, order, strict=True))
+    return LabelTable(labels, next(iter(unlabelled), None), tuple(foreground.values()))
+
+
+def _check_order(order: Any, foreground: dict[str, tuple[int, ...]], field: str, faults: list[str]) -> None:
+    """The values that predictions write: one for each region, each its own, and such as label files hold."""
+    names, known = ", ".join(foreground), values_of(foreground.values())
+    if order is None:
+        faults.append(f"{field}: missing. Labels overlap: give the value that a prediction writes for each of {names}.")
+    elif not isinstance(order, list) or len(order) != len(foreground):
+        faults.append(f"{field}: expected {len(foreground)} values, one for each of {names}, found {order!r}.")
+    else:
+        told = ", ".join(map(str, known))
+        faults += [
+            f"{field}: {value!r} is no value of a label; they hold {told}."
+            for value in order
+            if isinstance(value, bool) or value not in known
+        ]
+        if repeated := [value for value in known if order.count(value) > 1]:
+            told = ", ".join(map(str, repeated))
+            faults.append(f"{field}: {told} is there twice, so that labels could not be told apart. Use each once.")
 
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:

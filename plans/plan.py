@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from plans.presets import Preset
 from plans.records import Millimetres, Record, Voxels
+from plans.regions import Regions, numbered, values_of
 
 PLAN_VERSION = 1
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
@@ -43,7 +44,7 @@ class LabelPlan(Record):
     """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
 
     name: str
-    value: int  # the value in the user's files
+    value: int  # the value in the user's files; where labels overlap, the one that predictions write
 
 
 class Stage(Record):
@@ -156,6 +157,7 @@ class Plan(Record):
     device: Literal["gpu", "cpu"]  # what the budget was made for
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
+    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     spacing: Millimetres  # target spacing
     median_shape: Voxels  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
@@ -194,6 +196,20 @@ class Plan(Record):
         return self.peer is None and self.paper is None
 
     @property
+    def parts(self) -> Regions:
+        """Of each label, the numbers in stored cases that it is made of: its own, unless labels overlap."""
+        if self.regions is None:
+            return tuple((number,) for number in range(1, len(self.labels) + 1))
+        return numbered(self.regions)
+
+    @property
+    def written_numbers(self) -> tuple[int, ...]:
+        """The number that a prediction of each label writes, of those that stored cases hold."""
+        if self.regions is None:
+            return tuple(range(1, len(self.labels) + 1))
+        return tuple(values_of(self.regions).index(label.value) + 1 for label in self.labels)
+
+    @property
     def latent_stride(self) -> Voxels:
         """Voxels of the image per position of the latent grid."""
         return self.stride_at(self.latent.level)
@@ -227,6 +243,8 @@ class Plan(Record):
         names = [label.name for label in self.labels]
         if len(set(values)) < len(values) or len(set(names)) < len(names) or 0 in values:
             raise ValueError("labels need distinct names and distinct values other than 0")
+        if self.regions is not None:
+            self._check_regions(self.regions)
         if self.peer and (self.paper or self.diffusion):
             raise ValueError("a peer has neither paper nor diffusion")
         if self.paper and (self.diffusion is None or self.diffusion.predicts != "eps" or self.latent.channels != 1):
@@ -236,3 +254,13 @@ class Plan(Record):
         if len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError("mirror_axes lists an axis twice")
         return self
+
+    def _check_regions(self, regions: Regions) -> None:
+        """Raises `ValueError`."""
+        known = values_of(regions)
+        if len(regions) != len(self.labels) or not all(regions) or min(known, default=1) < 1:
+            raise ValueError("regions needs, for each label, one or more values of 1 or more")
+        if not {label.value for label in self.labels} <= set(known):
+            raise ValueError("where labels overlap, each label's value must be one that regions hold")
+        if self.paper:
+            raise ValueError("paper has no regions: it paints label numbers, which cannot overlap")

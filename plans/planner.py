@@ -20,6 +20,7 @@ from plans.plan import (
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.records import Voxels
+from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import LEAST_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
 
@@ -35,13 +36,21 @@ def make_plan(
     preset: Preset,
     text: TextPlan,
     prompts: Prompts | None = None,
+    regions: Regions | None = None,
 ) -> Plan:
     """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control;
     peers get them too, and the ablations of `paper` those of `paper`.
 
-    Raises `UserError` for single-slice images and for budgets that hold no network at all.
+    `regions` are the values of each label where labels overlap.
+    Raises `UserError` for single-slice images, for budgets that hold no network at all, and for labels that overlap
+    where the publication is asked for.
     """
     refuse_single_slices(fingerprint)
+    if regions and preset in paper.VARIANTS:
+        raise UserError(
+            f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
+            f"{dataset_name} do. Use the preset default or unet."
+        )
     spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = Facts(
@@ -70,6 +79,7 @@ def make_plan(
         device=budget.device,
         channels=tuple(plan for plan, _ in channel_plans),
         labels=tuple(labels),
+        regions=regions,
         spacing=spacing,
         median_shape=facts.median_shape,
         patch=draft.patch,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from plans.plan import Plan
+from plans.plan import Plan, plan_file
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
@@ -187,3 +187,39 @@ def test_texts_of_cases_go_all_the_way(tiny_raw, tmp_path, capsys):
     told = [json.loads((tmp_path / "out" / f"tiny_0{i}.json").read_text())["request"]["text"] for i in range(4)]
     assert [text is None for text in told] == [False, False, True, False]
     assert len(set(told)) == 4
+
+
+@pytest.fixture(scope="module", params=["default", "unet"])
+def nested(request, write_raw, tmp_path_factory):
+    """A root where labels that overlap went through the chain; (root, raw folder, trained fold)."""
+    root = tmp_path_factory.mktemp("nested")
+    raw = write_raw(root, cases=5)
+    header = json.loads((raw / "dataset.json").read_text())
+    told = {"labels": {"background": 0, "both": [1, 2], "dark cube": 2}, "regions_class_order": [1, 2]}
+    (raw / "dataset.json").write_text(json.dumps(header | told))
+    at = ["--root", str(root), "--preset", request.param]
+    assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
+    shrink(root / "preprocessed" / raw.name / plan_file(request.param))
+    assert train.main(["901", "0", *at, "--epochs", "2"]) == 0
+    return root, raw, root / "results" / raw.name / request.param / "fold_0"
+
+
+def test_labels_that_overlap_are_scored_as_evaluation_does_and_predicted(nested, tmp_path, capsys):
+    root, raw, fold = nested
+    summary = json.loads((fold / "validation" / "summary.json").read_text())
+    assert set(summary["labels"]) == {"both", "dark cube"}
+    again, references = tmp_path / "summary.json", tmp_path / "references"
+    references.mkdir()
+    shutil.copy(raw / "dataset.json", tmp_path)
+    for case in summary["cases"]:
+        shutil.copy(raw / "labelsTr" / f"{case['case']}.nii.gz", references)
+    assert evaluate.main([str(fold / "validation"), str(references), "-o", str(again)]) == 0
+    found = json.loads(again.read_text())
+    assert found["cases"] == summary["cases"]
+    command = ["-i", str(raw / "imagesTr"), "-o", str(tmp_path / "out"), "--root", str(root)]
+    assert predict.main([*command, "--prompt", "dark cube"]) == 0
+    for path in (tmp_path / "out").glob("*.nii.gz"):
+        assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))) <= {0, 2}
+    capsys.readouterr()
+    assert predict.main([*command, "--uncertainty"]) == 2
+    assert "--uncertainty: the labels of this model overlap" in capsys.readouterr().err

@@ -111,6 +111,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             args.preset,
             text,
             prompts,
+            dataset.regions,
         )
         made = preparing.preprocess_dataset(
             dataset,

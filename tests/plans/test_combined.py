@@ -113,3 +113,9 @@ def test_texts_follow_their_cases():
     told = other.model_copy(update={"cases": tuple(c.model_copy(update={"text": "swollen"}) for c in other.cases)})
     joined = combine([LIVER, told], Path("x"))
     assert {case.id: case.text for case in joined.cases if case.text} == {"101_a": "swollen"}
+
+
+def test_labels_that_overlap_are_not_combined():
+    nested = SPLEEN.model_copy(update={"regions": ((7,), (1, 7))})
+    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* trained alone"):
+        combine([LIVER, nested], Path("x"))

@@ -18,6 +18,12 @@ HEADER = {
 }
 
 
+TUMOUR = {
+    "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rim": 3},
+    "regions_class_order": [1, 2, 3],
+}
+
+
 def write(folder: Path, header: dict, *files: str) -> Path:
     """A folder with a dataset.json and empty files."""
     folder.mkdir(parents=True)
@@ -107,6 +113,26 @@ def test_the_ignore_label_is_no_label(tmp_path):
     assert dataset.cases[0].annotation == Annotation(values={"organ": 2}, ignore=1, annotated=("organ",))
 
 
+def test_labels_that_overlap_keep_their_order_and_the_values_that_they_write(tmp_path):
+    labels = {"background": 0, "core": [3, 2], "whole": [1, 2, 3], "ignore": 9}
+    header = HEADER | {"labels": labels, "regions_class_order": [3, 1], "annotated": {"b": ["whole"]}}
+    dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
+    assert [(label.name, label.value) for label in dataset.labels] == [("core", 3), ("whole", 1)]
+    assert dataset.regions == ((2, 3), (1, 2, 3))
+    told = dataset.cases[1].annotation
+    assert told == Annotation(values={"core": (2, 3), "whole": (1, 2, 3)}, ignore=9, annotated=("whole",))
+    assert told.regions == dataset.regions
+    assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
+
+
+def test_a_list_of_one_value_is_that_value(tmp_path):
+    header = HEADER | {"labels": {"background": [0], "a": [2], "b": 1}}
+    dataset = read_dataset(write(tmp_path / "d", header, *pairs("a")))
+    assert [(label.name, label.value) for label in dataset.labels] == [("b", 1), ("a", 2)]
+    assert dataset.regions is None
+    assert dataset.cases[0].annotation.regions is None
+
+
 def test_annotated_and_absent_labels_of_all_cases_or_of_each(tmp_path):
     header = HEADER | {"annotated": ["anterior"], "absent": {"b": ["posterior"], "t": ["posterior"]}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b"), "imagesTs/t_0000.nii.gz"))
@@ -136,7 +162,14 @@ def test_all_missing_files_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2]}}, ("labels.whole: regions", "not supported yet")),
+        ({"labels": {"background": 0, "whole": [1, 2]}}, ("regions_class_order: missing", "for each of whole")),
+        (TUMOUR | {"regions_class_order": [1, 2]}, ("regions_class_order: expected 3 values", "whole, core, rim")),
+        (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is no value", "they hold 1, 2, 3")),
+        (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is there twice",)),
+        (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [2, 3]}}, ("core, rim have the same values, 2, 3",)),
+        (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [0, 3]}}, ("labels.rim: holds 0",)),
+        (TUMOUR | {"labels": TUMOUR["labels"] | {"ignore": [8, 9]}}, ("labels.ignore: expected one value", "[8, 9]")),
+        ({"labels": {"background": 0, "a": []}}, ("labels.a: ", "an empty list")),
         ({"labels": {"background": 0, "a": 1, "ignore": 1, "b": 2}}, ("a, ignore share the value 1",)),
         ({"labels": {"background": 0, "ignore": 1}}, ("Name at least one",)),
         ({"labels": {"ignore": 0, "a": 1}}, ('Add "background": 0',)),
@@ -147,7 +180,7 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         ({"annotated": {"a": "anterior"}}, ("annotated.a: expected a list", "'anterior'")),
         ({"annotated": {"a": []}}, ("annotated: no label is named for a",)),
         ({"absent": 3}, ("absent: expected a list of label names, or one for each case, found 3",)),
-        ({"regions_class_order": [1, 2]}, ("regions_class_order", "not supported yet")),
+        ({"regions_class_order": [1, 2]}, ("regions_class_order: no label is a list",)),
         ({"labels": {"a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0}}, ("Name at least one",)),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
@@ -167,10 +200,14 @@ def test_faults_of_dataset_json_name_the_field(tmp_path, change, words):
 
 
 def test_several_faults_of_dataset_json_at_once(tmp_path):
-    header = HEADER | {"labels": {"background": 0, "a": [1], "b": -1}, "file_ending": ".png"}
+    header = HEADER | {"labels": {"background": 0, "a": [1, "x"], "b": -1}, "file_ending": ".png"}
     assert len(faults(write(tmp_path / "d", header, *pairs("a")))) == 3
     header = HEADER | {"annotated": {"a": ["liver", "spleen"], "z": []}, "absent": ["heart"]}
     assert len(faults(write(tmp_path / "e", header, *pairs("a")))) == 5
+    labels = {"whole": [0, 1, 2], "core": [2, 9], "ignore": 9}
+    lines = faults(write(tmp_path / "f", HEADER | {"labels": labels, "regions_class_order": [1, 7, 3]}, *pairs("a")))
+    for line, words in zip(lines, ("no background", "holds 0", "value of ignore", "expected 2 values"), strict=True):
+        assert words in line
 
 
 def test_faults_of_the_folder(tmp_path):

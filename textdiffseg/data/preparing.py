@@ -47,12 +47,13 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     image, trail = preprocess_image(volume, plan)
     labels = preprocess_labels(numbers, trail, plan)
     names = [label.name for label in plan.labels]
+    found = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())
     record = CaseRecord(
         case=case.id,
         hash=expected,
         settings=preprocessing_settings(plan),
         shape=trail.shape,
-        present=tuple(int(number) for number in np.flatnonzero(np.bincount(labels[labels > 0]))),
+        present=tuple(label for label, numbers in enumerate(plan.parts, 1) if found & set(numbers)),
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,

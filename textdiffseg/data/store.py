@@ -2,7 +2,8 @@
 
 `cases/<id>.image.b2nd` float16 (C, D, H, W) on the plan's grid, `<id>.labels.b2nd` label numbers (D, H, W) there,
 `<id>.original.b2nd` label numbers on the file's own grid, `<id>.foreground.b2nd` a sample of foreground voxels, and
-of known ones where some are ignored. Label numbers are 1..N, 0 background, -1 ignored.
+of known ones where some are ignored. Label numbers are 1..N, 0 background, -1 ignored; where labels overlap, arrays
+hold the numbers of the values that labels are made of instead (`plans.regions`).
 A case without its JSON record is not there.
 """
 
@@ -38,7 +39,7 @@ class CaseRecord(Record):
     hash: str  # of the input files, the group, the annotation and the settings
     settings: dict[str, str]  # a hash of each field of the plan that preprocessing reads (`preprocessing_settings`)
     shape: Voxels  # on the plan's grid
-    present: tuple[int, ...]  # label numbers that have voxels on the plan's grid
+    present: tuple[int, ...]  # labels that have voxels on the plan's grid
     annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
     absent: tuple[int, ...] = ()  # label numbers that are known to be absent, whether looked for or not
     group: str | None = None
@@ -131,7 +132,7 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
 
 def preprocessing_settings(plan: Plan) -> dict[str, str]:
     """A hash of each field of the plan that decides what is stored, by the field's name."""
-    fields = plan.model_dump(mode="json", include=_SETTINGS)
+    fields = plan.model_dump(mode="json", include=_SETTINGS | ({"regions"} if plan.regions else set()))
     return {
         name: hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
         for name, value in sorted(fields.items())
@@ -173,7 +174,8 @@ def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
 
 def _misfits(case: StoredCase, plan: Plan) -> list[str]:
     wanted = preprocessing_settings(plan)
-    fields = ", ".join(field for field, value in wanted.items() if case.record.settings.get(field) != value)
+    known = case.record.settings
+    fields = ", ".join(field for field in sorted(wanted | known) if known.get(field) != wanted.get(field))
     if not fields:
         return []
     return [

@@ -1,8 +1,10 @@
-"""The losses: Dice + cross-entropy of a segmentation, and the squared error of a latent."""
+"""The losses: Dice + cross-entropy of a segmentation (binary for labels that overlap), and a latent's squared error."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from textdiffseg.regions import masks, region_logits
 
 
 def segmentation_loss(
@@ -22,6 +24,21 @@ def segmentation_loss(
     return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels, weight))
 
 
+def region_loss(logits: Tensor, numbers: Tensor, belongs: Tensor, labels: Tensor) -> Tensor:
+    """The same where labels overlap: binary cross-entropy, the mean over the labels asked for, + 1 - Dice.
+
+    logits (B, 1 + Q, D, H, W); numbers (B, D, H, W) int64 of the label map, -1 ignored; belongs (B, Q, 1 + E)
+    (`regions.members`); labels (B, Q) as for `segmentation_loss`.
+    """
+    z, known = region_logits(logits).flatten(2), (numbers >= 0).flatten(1).unsqueeze(1)
+    true = masks(numbers, belongs).flatten(2)
+    counted = known * (labels > 0).unsqueeze(2)  # (B, Q, voxels)
+    entropy = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
+    cross_entropy = (entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
+    weight = torch.ones(len(logits), device=logits.device)
+    return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels, weight)
+
+
 def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """Dice of the batch, summed by label number and never by slot, then averaged over the labels asked for.
 
@@ -31,7 +48,11 @@ def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tens
     slot = torch.arange(1, probabilities.shape[1], device=slots.device).view(1, -1, 1)
     flat = slots.flatten(1).unsqueeze(1)
     p = probabilities.flatten(2)[:, 1:] * (flat >= 0)
-    true = flat == slot  # (B, Q, voxels)
+    return _mean_dice(p, flat == slot, labels, weight)
+
+
+def _mean_dice(p: Tensor, true: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """`soft_dice` of p and true (B, Q, voxels), both 0 where ignored."""
     shares = torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype)))  # (3, B, Q)
     shares = (shares * weight.view(1, -1, 1)).flatten(1)  # (3, B * Q)
     sums = shares.new_zeros(3, int(labels.max()) + 1).index_add_(1, labels.flatten(), shares)

@@ -12,6 +12,7 @@ from plans.errors import UserError
 from plans.header import FILE_ENDINGS, Header, labels_of
 from plans.prompts import normalise
 from plans.records import Record
+from plans.regions import values_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
@@ -135,9 +136,14 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
             f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
             f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."
         )
-    prediction, reference = _by_name(predicted.array[0], predicted_path, annotation.values), expected.array[0]
+    prediction, reference = predicted.array[0], expected.array[0]
+    if annotation.regions is None:
+        prediction = _by_name(prediction, predicted_path, annotation.values)
+        values = set(annotation.values.values())
+    else:  # the values of labels that overlap are those of the references
+        values = set(values_of(annotation.regions))
     faults = []
-    known, ignore = {0, *annotation.values.values()}, annotation.ignore
+    known, ignore = {0, *values}, annotation.ignore
     for path, array, allowed in (
         (predicted_path, prediction, known),
         (expected_path, reference, known | ({ignore} - {None})),

@@ -13,7 +13,7 @@ out of every mean); a label that only one of the two has scores Dice 0 and NSD 0
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def score_case(
     prediction: np.ndarray,
     reference: np.ndarray,
     spacing: Millimetres,
-    labels: Mapping[int, str],
+    labels: Mapping[int | tuple[int, ...], str],
     tolerance_mm: float = 1.0,
     *,
     case: str = "",
@@ -85,7 +85,8 @@ def score_case(
     """Score every label of one case.
 
     prediction, reference: (D, H, W) whole numbers on one grid; spacing: mm in the same axis order;
-    labels: number in the arrays -> name; voxels with negative reference are left out of both masks (ignore).
+    labels: number in the arrays -> name, or the numbers of a label that overlaps with others; voxels with negative
+    reference are left out of both masks (ignore).
     Without `surfaces`, or without MONAI, NSD and HD95 are `None`.
 
     Raises:
@@ -95,12 +96,14 @@ def score_case(
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} must have one shape")
     surfaces = surfaces and surfaces_available()
     millilitres = float(np.prod(spacing)) / 1000.0
-    boxes_predicted, boxes_reference = _boxes(prediction, labels), _boxes(reference, labels)
+    parts = {name: key if isinstance(key, tuple) else (key,) for key, name in labels.items()}
+    numbers = {number for held in parts.values() for number in held}
+    boxes_predicted, boxes_reference = _boxes(prediction, numbers), _boxes(reference, numbers)
     scores = {}
-    for number, name in labels.items():
-        box = _joint(boxes_predicted.get(number), boxes_reference.get(number))
+    for name, held in parts.items():
+        box = _joint(*(boxes.get(number) for number in held for boxes in (boxes_predicted, boxes_reference)))
         known = reference[box] >= 0
-        predicted, expected = (prediction[box] == number) & known, reference[box] == number
+        predicted, expected = _mask(prediction[box], held) & known, _mask(reference[box], held)
         scores[name] = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
     return CaseScores(case=case, labels=scores)
 
@@ -143,20 +146,25 @@ def surface_scores(
     return float(nsd), float(hd95)
 
 
-def _boxes(array: np.ndarray, labels: Mapping[int, str]) -> dict[int, tuple[slice, ...]]:
-    """The bounding box of each label that occurs in `array`, by one pass over it."""
+def _mask(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    """Where `array` holds one of the numbers."""
+    return array == numbers[0] if len(numbers) == 1 else np.isin(array, numbers)
+
+
+def _boxes(array: np.ndarray, numbers: Collection[int]) -> dict[int, tuple[slice, ...]]:
+    """The bounding box of each number that occurs in `array`, by one pass over it."""
     from scipy.ndimage import find_objects
 
-    positive = {number for number in labels if number > 0}
+    positive = {number for number in numbers if number > 0}
     if not positive:
         return {}
     found = find_objects(np.where(array > 0, array, 0).astype(np.int32), max_label=max(positive))
     return {number: box for number, box in enumerate(found, start=1) if box is not None and number in positive}
 
 
-def _joint(one: tuple[slice, ...] | None, other: tuple[slice, ...] | None) -> tuple[slice, ...]:
-    """The smallest box that holds both; an empty box where there is neither."""
-    boxes = [box for box in (one, other) if box is not None]
+def _joint(*boxes: tuple[slice, ...] | None) -> tuple[slice, ...]:
+    """The smallest box that holds all; an empty box where there is none."""
+    boxes = [box for box in boxes if box is not None]
     if not boxes:
         return (slice(0, 0),) * 3
     starts = [min(part.start for part in axis) for axis in zip(*boxes, strict=True)]

@@ -97,6 +97,17 @@ def probabilities_to_labels(probabilities: Iterable[np.ndarray], shape: Voxels) 
     return winner
 
 
+def probabilities_to_regions(probabilities: Iterable[np.ndarray], shape: Voxels) -> np.ndarray:
+    """The last class (int16) with p > 0.5 at each voxel of `shape`, 0 where there is none (nnU-Net's rule for regions).
+
+    Classes 1, 2, ... (D, H, W) come one by one and are interpolated linearly one by one.
+    """
+    last = np.zeros(shape, dtype=np.int16)
+    for number, probability in enumerate(probabilities, start=1):
+        last[resample(np.asarray(probability)[None], shape, order=1)[0] > 0.5] = number
+    return last
+
+
 def _matrices(shape, shape_to, order, order_along, keep_identity=False) -> list[np.ndarray | None]:
     """One matrix an axis; None where the axis keeps its size, unless `keep_identity`."""
     return [

@@ -22,7 +22,7 @@ from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, interval, total_entropy
-from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map
+from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map, restore_regions
 from textdiffseg.text.case_texts import CaseText
 
 DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
@@ -123,7 +123,7 @@ def predict_scan(
             manifest_path.unlink(missing_ok=True)
         raise
     probabilities = prediction.probabilities.numpy()
-    slots = restore(probabilities, trail)
+    slots = (restore_regions if job.predictor.plan.regions else restore)(probabilities, trail)
     if job.calibration.temperature is not None:  # after the mask, which it is not to change
         temper(probabilities, job.calibration.temperature, out=probabilities)
     maps = dict(_maps(job, prediction, stem))
@@ -223,4 +223,16 @@ def _volumes(job: Job, slots: np.ndarray, prediction: Prediction, trail: Trail) 
         low, high = (None, None)
         if prediction.volumes is not None:
             low, high = widen(interval(prediction.volumes[..., slot] * of_plan), job.calibration.widening or 1.0)
-        yield VolumeInterval(label=name, volume_ml=float(voxels[slot] * millilitres), low_ml=low, high_ml=high)
+        own = voxels[_slots_within(job, slot)].sum()
+        yield VolumeInterval(label=name, volume_ml=float(own * millilitres), low_ml=low, high_ml=high)
+
+
+def _slots_within(job: Job, slot: int) -> list[int]:
+    """The slots whose voxels belong to the label of `slot`: its own, and such as write a value that it holds too."""
+    plan, numbers = job.predictor.plan, job.asked.queries.labels[0].tolist()
+    number = numbers[slot - 1]
+    if plan.regions is None or number > len(plan.labels):  # a forced prompt is no label
+        return [slot]
+    held = plan.regions[number - 1]
+    known = [one for one in numbers if one <= len(plan.labels)]
+    return [numbers.index(one) + 1 for one in known if one == number or plan.labels[one - 1].value in held]

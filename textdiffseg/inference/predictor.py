@@ -2,9 +2,10 @@
 
     p = mean over folds, samples and mirrored views of softmax(decode(z_0_hat, skips)),
 
-put together from windows. The image encoder and the fusion run once a window and view; only the denoiser and the
-decoder repeat for each sample. Noise is a function of (seed, sample, latent position in the whole volume), the same
-for all folds and not flipped under mirroring, so that overlapping windows share it.
+put together from windows; where labels overlap, of each label's own sigmoid instead (`regions`). The image encoder and
+the fusion run once a window and view; only the denoiser and the decoder repeat for each sample. Noise is a function of
+(seed, sample, latent position in the whole volume), the same for all folds and not flipped under mirroring, so that
+overlapping windows share it.
 
 Windows are computed in fixed groups of `batch` (the last one padded) and added up in one order, so that on the CPU
 the result does not depend on the order in which the groups are computed, to the last bit.
@@ -31,13 +32,17 @@ from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volume
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
+from textdiffseg.regions import probabilities
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known of one image, on the plan's grid. Class 0 is background, class q + 1 the slot q asked for."""
+    """What is known of one image, on the plan's grid. Class 0 is background, class q + 1 the slot q asked for.
+
+    Classes sum to one unless labels overlap.
+    """
 
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
@@ -95,7 +100,10 @@ class Predictor:
         """image (C, D, H, W) on the plan's grid, queries of one sample -> probabilities (1 + Q, D, H, W).
 
         `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
+        Raises `ValueError` for uncertainty of labels that overlap, which has no classes to be sure of.
         """
+        if uncertainty and self.plan.regions:
+            raise ValueError("uncertainty is of classes that exclude each other; the labels of this model overlap")
         tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
         padded, noise = tiling.pad(image.float()), self._noise(tiling)
@@ -146,9 +154,12 @@ class Predictor:
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
-                    p = logits.float().softmax(1).flip(dims)
+                    p = self._probabilities(logits).flip(dims)
                     total[s] = p if total[s] is None else total[s] + p
         return torch.stack(total) / len(views)
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return logits.float().softmax(1) if self.plan.regions is None else probabilities(logits)
 
     def _logits(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
         """(B, K, D, H, W) of each sample; without diffusion of the one pass that there is."""

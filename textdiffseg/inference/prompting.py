@@ -33,7 +33,10 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
     if not prompts:
         return Asked(bank.all_labels(), names, values)
     prompts = tuple(prompts)
-    forced = force and any(bank.find(prompt) is None for prompt in prompts)
+    found = [bank.find(prompt) for prompt in prompts]
+    forced = force and None in found
+    if plan.regions and None not in found:  # later slots write over earlier ones, in the order of the data set
+        prompts = tuple(prompt for _, prompt in sorted(zip(found, prompts, strict=True)))
     if forced and not plan.classifies_words:
         raise UserError(
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "

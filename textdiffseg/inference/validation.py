@@ -31,7 +31,7 @@ from textdiffseg.inference.settings import (
     settings_of,
 )
 from textdiffseg.networks.weights import load_model
-from textdiffseg.preprocessing.case import restore
+from textdiffseg.preprocessing.case import restore, restore_regions
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 
@@ -56,16 +56,17 @@ def validate_fold(
 
     `cases_folder` holds cases/ (the data set's folder below preprocessed/). `sampling` is that of sampling.json
     unless given. With `calibrate`, which is for cases kept from training, the same predictions are calibrated and
-    calibration.json is written. Returns the summary and prints nothing.
+    calibration.json is written, unless labels overlap. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
     predictor, bank = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
+    calibrate = calibrate and not predictor.plan.regions  # a temperature is of classes that exclude each other
     volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
         case = open_case(cases_folder, case_id)
         prediction = _predict(predictor, case, bank, uncertainty=volumes)
-        slots = restore(prediction.probabilities.numpy(), case.record.trail)
+        slots = _restore(predictor.plan, prediction, case)
         if calibrate:
             evidence.add(prediction, case)
         scores.append(_score(predictor.plan, case, slots, tolerance_mm, surfaces=True))
@@ -108,7 +109,7 @@ def choose_sampling(
         predictor, began = Predictor(first.models, settings, device), time.perf_counter()
         scores = []
         for case in cases:
-            slots = restore(_predict(predictor, case, bank).probabilities.numpy(), case.record.trail)
+            slots = _restore(plan, _predict(predictor, case, bank), case)
             scores.append(_score(plan, case, slots, surfaces=False))
         seconds = (time.perf_counter() - began) / max(1, len(cases))
         dice = summarise(scores).mean.dice
@@ -142,9 +143,11 @@ def calibrate_uncertainty(
     """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
 
     None, and nothing written, where `most_seconds` are too short for `LEAST_CASES` cases (after the times that
-    `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
+    `choose_sampling` took), where labels overlap, or without diffusion, whose one setting `validate_fold` calibrates.
     """
     fold_folder = Path(fold_folder)
+    if Plan.read(fold_folder / "plan.json").regions:
+        return None
     sampling = read_sampling(fold_folder)
     seconds = [row.seconds for row in sampling.table if (row.steps, row.samples) == (LEAST_STEPS, 1)]
     affordable = int(most_seconds / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
@@ -208,13 +211,20 @@ def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty
     return predictor.predict_image(image, queries, uncertainty)
 
 
+def _restore(plan: Plan, prediction: Prediction, case: StoredCase) -> np.ndarray:
+    """The slot of each voxel on the file's own grid."""
+    way_back = restore_regions if plan.regions else restore
+    return way_back(prediction.probabilities.numpy(), case.record.trail)
+
+
 def _score(
     plan: Plan, case: StoredCase, slots: np.ndarray, tolerance_mm: float = 1.0, surfaces: bool = True
 ) -> CaseScores:
-    names = {number: plan.labels[number - 1].name for number in case.record.annotated}
+    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
+    numbers = np.array([0, *plan.written_numbers])[slots]
     spacing = case.record.trail.geometry.spacing
     reference = case.original_labels()
-    return score_case(slots, reference, spacing, names, tolerance_mm, case=case.record.case, surfaces=surfaces)
+    return score_case(numbers, reference, spacing, names, tolerance_mm, case=case.record.case, surfaces=surfaces)
 
 
 def _write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:

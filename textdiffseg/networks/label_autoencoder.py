@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from plans.memory import PAINT_WIDTH
 from plans.plan import Stage
 from plans.records import Voxels
+from plans.regions import Regions
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries
+from textdiffseg.regions import members
 
 PADDED_LOGIT = -1e4
 BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in the data; saves some 30 iterations
@@ -46,22 +48,39 @@ def descent(width_in: int, stages: tuple[Stage, ...]) -> nn.Sequential:
 
 
 class LabelEncoder(nn.Module):
-    """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder at half its widths."""
+    """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder at half its widths.
 
-    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int):
+    With `parts` labels overlap: of each, the numbers in label maps that it is made of.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int, parts: Regions | None = None):
         super().__init__()
+        self.parts = parts
         self.paint = TextProjection(text_width, PAINT_WIDTH)
         self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
         self.stages = descent(PAINT_WIDTH, stages)
         self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""
+        """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background.
+
+        Where labels overlap, they are the numbers of the label map.
+        """
         paint = self.paint(queries.vectors)  # (B, Q, p)
-        paint = torch.cat((self.background.expand(len(paint), 1, -1).to(paint.dtype), paint), dim=1)
+        background = self.background.expand(len(paint), 1, -1).to(paint.dtype)
+        if self.parts is None:
+            paint = torch.cat((background, paint), dim=1)
+        else:
+            paint = _summed(paint, background, members(queries, self.parts))
         offset = torch.arange(len(paint), device=slots.device).view(-1, 1, 1, 1) * paint.shape[1]
         painted = F.embedding(slots.clamp(min=0) + offset, paint.flatten(0, 1)).movedim(-1, 1).contiguous()
         return normalise_channels(self.out(self.stages(painted)))
+
+
+def _summed(paint: Tensor, background: Tensor, belongs: Tensor) -> Tensor:
+    """The paint of each number (B, 1 + E, p): the sum over the labels (B, Q, p) that it lies in, else background."""
+    total = torch.einsum("bqe,bqp->bep", belongs.to(paint.dtype), paint)
+    return torch.where(belongs.any(1).unsqueeze(2), total, background)
 
 
 def label_numbers(slots: Tensor, queries: Queries, labels: int) -> Tensor:

@@ -44,7 +44,7 @@ class TextDiffSeg(nn.Module):
         return self.fusion(z_i, queries)
 
     def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 (`Queries.slots`) -> z_0 (B, k, d, h, w); preset `unet` has no label encoder."""
+        """slots (B, D, H, W) int64 (`training.step.targets`) -> z_0 (B, k, d, h, w); preset `unet` has none."""
         if self.label_encoder is None:
             raise ValueError("preset unet has no label encoder")
         return self.label_encoder(slots, queries)
@@ -74,11 +74,12 @@ def build_model(plan: Plan) -> TextDiffSeg | Peer:
     level, channels, text_width = plan.latent.level, plan.latent.channels, plan.text.width
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
     timesteps = plan.diffusion.timesteps if plan.diffusion else UNET_TIMESTEPS
+    parts = plan.parts if plan.regions else None
     return TextDiffSeg(
         plan,
         image_encoder=ImageEncoder(len(plan.channels), fine),
         fusion=Fusion(fine[-1].width, text_width),
-        label_encoder=LabelEncoder(fine, text_width, channels) if plan.diffusion else None,
+        label_encoder=LabelEncoder(fine, text_width, channels, parts) if plan.diffusion else None,
         denoiser=Denoiser(coarse, fine[-1].width, channels, timesteps),
         label_decoder=LabelDecoder(fine, text_width, channels),
     )

@@ -15,7 +15,12 @@ from plans.plan import Plan
 from plans.records import Record, Voxels
 from plans.rules import low_resolution_axis
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
-from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
+from textdiffseg.imaging.resample import (
+    probabilities_to_labels,
+    probabilities_to_regions,
+    resample,
+    resample_labels,
+)
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 
 IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
@@ -102,6 +107,11 @@ def restore(probabilities: np.ndarray | Iterable[np.ndarray], trail: Trail) -> n
     """
     best = probabilities_to_labels(probabilities, trail.cropped_shape)
     return _uncrop(best, trail, 0)
+
+
+def restore_regions(probabilities: np.ndarray, trail: Trail) -> np.ndarray:
+    """The same where labels overlap: the last slot with p > 0.5, which writes its value over those before it."""
+    return _uncrop(probabilities_to_regions(probabilities[1:], trail.cropped_shape), trail, 0)
 
 
 def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.ndarray:

@@ -14,9 +14,9 @@ from scipy import ndimage
 from plans.dataset import Case, Dataset
 from plans.errors import UserError
 from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
-from plans.header import IGNORE
 from plans.plan import LabelPlan
 from plans.records import Millimetres
+from plans.regions import Regions, numbered, values_of
 from textdiffseg.execution import run_cases
 from textdiffseg.imaging.volume import Volume, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
@@ -74,7 +74,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         spacing=spacing,
         cropped_shape=tuple(end - start for start, end in nonzero_box(image.array)),
         intensities=_foreground_samples(image.array, numbers, case.id),
-        labels=measure_labels(numbers, spacing),
+        labels=measure_labels(numbers, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
     )
 
@@ -111,38 +111,52 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
 def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
     """Label numbers of a file's values; `faults` gets what its annotation does not allow."""
     annotation = case.annotation
-    values = annotation.values | ({} if annotation.ignore is None else {IGNORE: annotation.ignore})
-    numbers_of = {value: IGNORED if name == IGNORE else names.index(name) + 1 for name, value in values.items()}
-    numbers, unknown = number_labels(array, numbers_of)
+    ignored = {} if annotation.ignore is None else {annotation.ignore: IGNORED}
+    if annotation.regions is None:
+        values = {name: (value,) for name, value in annotation.values.items()}
+        numbers_of = {value: names.index(name) + 1 for name, (value,) in values.items()}
+    else:
+        values = annotation.values
+        numbers_of = {value: number for number, value in enumerate(values_of(annotation.regions), start=1)}
+    numbers, unknown = number_labels(array, numbers_of | ignored)
     if unknown:
-        known = ", ".join(str(value) for value in (0, *values.values()))
+        known = ", ".join(str(value) for value in (0, *numbers_of, *ignored))
         faults.append(
             f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
             f"dataset.json has {known}. Name them there or mend the label."
         )
-    for name in annotation.values:
-        if name in annotation.annotated and name not in annotation.absent:
+    looked_for = {name for name in annotation.annotated if name not in annotation.absent}
+    expected = {value for name in looked_for for value in values[name]}
+    for name, held in values.items():
+        if name in looked_for:
             continue
         said = "is declared absent" if name in annotation.absent else "is not named as annotated"
-        if (numbers == names.index(name) + 1).any():
+        against = held if name in annotation.absent else set(held) - expected  # it may share voxels with one looked for
+        if found := [value for value in against if (numbers == numbers_of[value]).any()]:
+            told = ", ".join(str(value) for value in sorted(found))
             faults.append(
-                f"case {case.id}: {case.label}: has voxels of {name!r} (value {values[name]}), which {said} in this "
+                f"case {case.id}: {case.label}: has voxels of {name!r} (value {told}), which {said} in this "
                 "case. Mend dataset.json or the label."
             )
     return numbers
 
 
-def measure_labels(numbers: np.ndarray, spacing: Millimetres) -> tuple[LabelFingerprint, ...]:
-    """Volume, thickness and extent of each label present in (D, H, W)."""
+def measure_labels(
+    numbers: np.ndarray, spacing: Millimetres, regions: Regions | None = None
+) -> tuple[LabelFingerprint, ...]:
+    """Volume, thickness and extent of each label present in (D, H, W); of `regions` where labels overlap."""
+    boxes = ndimage.find_objects(numbers)
+    parts = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
     found = []
-    for number, box in enumerate(ndimage.find_objects(numbers), start=1):
+    for label, held in enumerate(parts, start=1):
+        box = _joint([boxes[number - 1] for number in held if number <= len(boxes)])
         if box is None:
             continue
-        mask = numbers[box] == number
+        mask = np.isin(numbers[box], held) if len(held) > 1 else numbers[box] == held[0]
         voxels = int(np.count_nonzero(mask))
         found.append(
             LabelFingerprint(
-                label=number,
+                label=label,
                 voxels=voxels,
                 volume_mm3=voxels * float(np.prod(spacing)),
                 thickness_mm=_thickness(mask, spacing),
@@ -150,6 +164,15 @@ def measure_labels(numbers: np.ndarray, spacing: Millimetres) -> tuple[LabelFing
             )
         )
     return tuple(found)
+
+
+def _joint(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box that holds all of those that there are."""
+    there = [box for box in boxes if box is not None]
+    if not there:
+        return None
+    axes = zip(*there, strict=True)
+    return tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in axes)
 
 
 def content_hash(paths: Sequence[Path]) -> str:

@@ -75,7 +75,8 @@ def _loss(model: TextDiffSeg, device: torch.device) -> torch.Tensor:
     vectors = torch.randn(batch, count, width, generator=generator)
     queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool)).to(device)
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
-    slots = torch.randint(0, count + 1, (batch, *plan.patch), generator=generator).to(device)
+    highest = max(map(max, plan.parts))  # number in a label map
+    slots = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
     draws = draw_for(model, batch, generator)
     schedule = Schedule.of(plan.diffusion)
     with autocast(device):

@@ -10,7 +10,7 @@ from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.precision import autocast
-from textdiffseg.training.step import draw_for, losses
+from textdiffseg.training.step import draw_for, losses, targets
 
 CLIP_NORM = 12.0  # of the gradient, nnU-Net's
 
@@ -20,7 +20,7 @@ def train_step(state: TrainingState, bank: TextBank, schedule: Schedule, batch: 
     iteration, training = state.progress.iteration, state.model.plan.training
     device = next(state.model.parameters()).device
     queries = bank.queries(batch.queries, batch.told)
-    slots = queries.slots(batch.labels)
+    slots = targets(state.model.plan, batch.labels, queries)
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)
     for group in state.optimiser.param_groups:

@@ -19,14 +19,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from plans.plan import DiffusionPlan
+from plans.plan import DiffusionPlan, Plan
 from plans.records import Voxels
 from textdiffseg.diffusion.ddim import sample
-from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
+from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
+from textdiffseg.regions import members
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,9 @@ def draw_for(model: TextDiffSeg | Peer, batch: int, generator: torch.Generator) 
 def losses(
     model: TextDiffSeg | Peer, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
 ) -> Losses:
-    """image (B, C, D, H, W); slots (B, D, H, W) int64 by `Queries.slots`, -1 ignored."""
+    """image (B, C, D, H, W); slots (B, D, H, W) int64 by `targets`, -1 ignored."""
     if draws is None:
-        return Losses(segmentation_loss(model.segment(image, queries), slots, queries.labels))
+        return Losses(segmentation(model.plan, model.segment(image, queries), slots, queries))
     if model.plan.paper:
         return paper_losses(model, schedule, image, slots, queries, draws)
     z_i, skips = model.encode_image(image)
@@ -103,10 +104,23 @@ def losses(
     estimate = model.decode(z_0_hat, tuple(skip * keep for skip in skips), queries)
     reconstruction = model.decode(z_0, None, queries)
     return Losses(
-        segmentation_loss(estimate, slots, queries.labels),
-        segmentation_loss(reconstruction, slots, queries.labels),
+        segmentation(model.plan, estimate, slots, queries),
+        segmentation(model.plan, reconstruction, slots, queries),
         latent_loss(z_0_hat, z_0, slots),
     )
+
+
+def targets(plan: Plan, label_map: Tensor, queries: Queries) -> Tensor:
+    """label_map (B, D, H, W) as stored -> slots (`Queries.slots`); where labels overlap its numbers, as a voxel may
+    lie in several slots. int64, -1 ignored."""
+    return queries.slots(label_map) if plan.regions is None else label_map.long()
+
+
+def segmentation(plan: Plan, logits: Tensor, slots: Tensor, queries: Queries) -> Tensor:
+    """The loss of logits (B, 1 + Q, D, H, W) against `targets`."""
+    if plan.regions is None:
+        return segmentation_loss(logits, slots, queries.labels)
+    return region_loss(logits, slots, members(queries, plan.parts), queries.labels)
 
 
 def paper_losses(

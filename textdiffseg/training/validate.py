@@ -1,16 +1,19 @@
 """Quick validation during training: one-step Dice on fixed patches, and what the latent alone carries."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from plans.regions import Regions
 from textdiffseg.data.loader import ValidationPatches
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
+from textdiffseg.regions import masks, members, region_logits
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.precision import autocast
-from textdiffseg.training.step import estimate_logits
+from textdiffseg.training.step import estimate_logits, targets
 
 
 @dataclass(frozen=True)
@@ -24,16 +27,30 @@ class PatchScores:
 class Overlap:
     """Sums over patches of |A and B|, |A| and |B| of each label."""
 
-    def __init__(self, labels: int):
+    def __init__(self, labels: int, parts: Regions | None = None):
+        """parts: where labels overlap, the numbers of the label map that each is made of."""
+        self.parts = parts
         self.sums = torch.zeros(3, labels + 1, dtype=torch.float64)
 
     def add(self, logits: Tensor, slots: Tensor, queries: Queries) -> None:
-        """logits (B, 1 + Q, D, H, W), slots (B, D, H, W), -1 ignored."""
-        predicted = logits.argmax(1).masked_fill(slots < 0, 0)
-        for sample, row in enumerate(queries.labels.tolist()):
-            for slot, label in enumerate(row, start=1):
-                a, b = (part[sample] == slot for part in (predicted, slots))
+        """logits (B, 1 + Q, D, H, W), slots (B, D, H, W) by `targets`, -1 ignored."""
+        pairs = self._apart(logits, slots) if self.parts is None else self._overlapping(logits, slots, queries)
+        for labels, (predicted, true) in zip(queries.labels.T.tolist(), pairs, strict=True):
+            for label, a, b in zip(labels, predicted, true, strict=True):
                 self.sums[:, label] += torch.stack(((a & b).sum(), a.sum(), b.sum())).double().cpu()
+
+    def _apart(self, logits: Tensor, slots: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The predicted and the true mask of each slot, each (B, D, H, W) bool."""
+        predicted = logits.argmax(1).masked_fill(slots < 0, 0)
+        for slot in range(1, logits.shape[1]):
+            yield predicted == slot, slots == slot
+
+    def _overlapping(self, logits: Tensor, numbers: Tensor, queries: Queries) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same where labels overlap."""
+        known = numbers >= 0
+        true = masks(numbers, members(queries, self.parts))
+        for slot, z in enumerate(region_logits(logits).unbind(1)):
+            yield (z > 0) & known, true[:, slot] & known
 
     def dice(self, names: tuple[str, ...]) -> dict[str, float]:
         """2 |A and B| / (|A| + |B|) of the labels that the truth holds."""
@@ -49,12 +66,13 @@ def validate_patches(
     """Score the model as it is on the same patches and the same noise every time."""
     model.eval()
     generator = torch.Generator().manual_seed(seed)
-    estimate, reconstruction = Overlap(len(bank.labels)), Overlap(len(bank.labels))
+    parts = model.plan.parts if model.plan.regions else None
+    estimate, reconstruction = Overlap(len(bank.labels), parts), Overlap(len(bank.labels), parts)
     channels, stride = model.plan.latent.channels, model.plan.latent_stride
     grid = [size // step for size, step in zip(model.plan.patch, stride, strict=True)]
     for batch in patches:
         queries = bank.queries(batch.queries, batch.told)
-        slots = queries.slots(batch.labels).to(device)
+        slots = targets(model.plan, batch.labels, queries).to(device)
         queries, image = queries.to(device), batch.image.to(device)
         eps = torch.randn(len(image), channels, *grid, generator=generator).to(device)
         with autocast(device):

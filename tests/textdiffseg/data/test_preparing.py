@@ -12,7 +12,7 @@ from plans.plan import TextPlan
 from plans.planner import cpu_budget, make_plan
 from textdiffseg.data import preparing
 from textdiffseg.data.preparing import preprocess_dataset
-from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.data.store import check_cases, list_cases, open_case
 from textdiffseg.preprocessing.case import restore
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset
 
@@ -112,3 +112,21 @@ def test_memory_is_counted_from_the_largest_case(tiny_raw):
     assert preparing.bytes_per_case(fingerprint, plan) > 20 * 24 * 28 * 12
     finer = plan.model_copy(update={"spacing": (0.5, 0.5, 0.5)})
     assert preparing.bytes_per_case(fingerprint, finer) > 2 * preparing.bytes_per_case(fingerprint, plan)
+
+
+def test_labels_that_overlap_are_stored_as_numbers_of_their_values(write_raw, tmp_path):
+    labels = {"background": 0, "both": [7, 255], "dark cube": 255}
+    raw = write_raw(tmp_path, cases=1, values=(7, 255))
+    header = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(header | {"labels": labels, "regions_class_order": [7, 255]}))
+    dataset, apart = planned(raw)
+    plan = apart.model_copy(update={"regions": dataset.regions})
+    assert preprocess_dataset(dataset, plan, tmp_path / "out", 0) == 1
+    stored = open_case(tmp_path / "out", "tiny_00")
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].label)))
+    assert np.array_equal(np.array([0, 7, 255])[stored.original_labels()], truth)
+    assert stored.record.present == stored.record.annotated == (1, 2)
+    check_cases(tmp_path / "out", ["tiny_00"], plan)
+    for other in (apart, plan.model_copy(update={"regions": ((255,), (7, 255))})):
+        with pytest.raises(UserError, match="a plan with other regions"):
+            check_cases(tmp_path / "out", ["tiny_00"], other)

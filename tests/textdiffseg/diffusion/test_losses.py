@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from textdiffseg.diffusion.losses import latent_loss, segmentation_loss, soft_dice
+from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss, soft_dice
 
 SHAPE = (4, 5, 6)
 
@@ -51,6 +51,50 @@ def test_ignored_voxels_and_padded_slots_change_nothing():
     torch.testing.assert_close(segmentation_loss(noisy, slots, labels), expected)
     padded = torch.cat((logits, torch.full_like(logits[:, :1], -1e4)), dim=1)
     torch.testing.assert_close(segmentation_loss(padded, slots, torch.tensor([[3, 0]])), expected)
+
+
+def overlapping(labels, order=((1, 2, 3), (2, 3), (3,))):
+    """(B, Q, 1 + E) bool of three nested labels."""
+    table = torch.tensor([[number in (order[label - 1] if label else ()) for number in range(4)] for label in range(4)])
+    return table[labels]
+
+
+def nested_case(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 4, *SHAPE, generator=generator)
+    return logits, torch.randint(0, 4, (2, *SHAPE), generator=generator), torch.tensor([[1, 2, 3], [1, 2, 3]])
+
+
+def test_the_loss_of_one_label_is_the_same_whether_labels_may_overlap_or_not():
+    logits, slots = random_case(2, 1)
+    labels, belongs = torch.tensor([[1], [1]]), torch.tensor([[[False, True]], [[False, True]]])
+    slots[0, :1] = -1
+    torch.testing.assert_close(region_loss(logits, slots, belongs, labels), segmentation_loss(logits, slots, labels))
+
+
+def test_labels_that_overlap_are_each_right_or_wrong():
+    _, numbers, labels = nested_case()
+    true = torch.stack([numbers > 0, numbers > 1, numbers > 2], 1)
+    logits = torch.cat((torch.zeros(2, 1, *SHAPE), 50.0 * true.float() - 25.0), 1)
+    perfect = region_loss(logits, numbers, overlapping(labels), labels)
+    assert perfect < 1e-4
+    logits[:, 2] *= -1
+    assert region_loss(logits, numbers, overlapping(labels), labels) > 8
+
+
+def test_ignored_voxels_padded_slots_and_the_order_of_labels_that_overlap_change_nothing():
+    logits, numbers, labels = nested_case()
+    numbers[0, :2] = -1
+    expected = region_loss(logits, numbers, overlapping(labels), labels)
+    noisy = logits.clone()
+    noisy[0, :, :2] = 7.0
+    torch.testing.assert_close(region_loss(noisy, numbers, overlapping(labels), labels), expected)
+    padded = torch.cat((labels, torch.zeros(2, 1, dtype=torch.int64)), 1)
+    more = torch.cat((logits, torch.full_like(logits[:, :1], -1e4)), 1)
+    torch.testing.assert_close(region_loss(more, numbers, overlapping(padded), padded), expected)
+    turned, swapped = labels.clone(), logits.clone()
+    turned[1], swapped[1] = torch.tensor([3, 1, 2]), logits[1, [0, 3, 1, 2]]
+    torch.testing.assert_close(region_loss(swapped, numbers, overlapping(turned), turned), expected)
 
 
 def test_the_latent_losss_gradient_stops_at_z_0():

@@ -194,3 +194,20 @@ def test_the_command_writes_nothing_when_it_fails(pair, tmp_path, capsys):
     assert evaluate.main([str(pair[0]), str(pair[1]), "-o", str(out)]) == 2
     assert not out.exists()
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_labels_that_overlap_are_scored_as_unions_of_their_values(pair):
+    predictions, references = pair
+    path = references.parent / "dataset.json"
+    header = json.loads(path.read_text())
+    labels = {"background": 0, "both": [1, 2], "dark": 2}
+    path.write_text(json.dumps(header | {"labels": labels, "regions_class_order": [1, 2]}))
+    assert evaluate_folders(*pair).mean.dice == 1.0
+
+    def all_bright(array):
+        array[array > 0] = 1
+
+    for case in predictions.iterdir():
+        rewrite(case, all_bright)
+    found = evaluate_folders(*pair).labels
+    assert (found["both"].dice, found["dark"].dice) == (1.0, 0.0)

@@ -138,3 +138,12 @@ def test_dice_of_two_masks():
 def test_arrays_of_different_shape_are_a_bug_of_the_caller():
     with pytest.raises(ValueError, match="one shape"):
         score_case(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), SPACING, {1: "x"})
+
+
+def test_labels_that_overlap_are_the_unions_of_their_numbers():
+    rng = np.random.default_rng(0)
+    predicted, expected = rng.integers(0, 4, (2, 8, 9, 10))
+    expected[:2] = -1
+    found = score_case(predicted, expected, SPACING, {(1, 2, 3): "whole", (2, 3): "core", (3,): "rim"}, surfaces=False)
+    for name, low in (("whole", 1), ("core", 2), ("rim", 3)):
+        assert found.labels[name].dice == dice((predicted >= low)[2:], (expected >= low)[2:])

@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
+from textdiffseg.imaging.resample import (
+    probabilities_to_labels,
+    probabilities_to_regions,
+    resample,
+    resample_labels,
+)
 
 
 def scipy_zoom(array, shape, order):
@@ -107,3 +112,13 @@ def test_probabilities_equal_the_argmax_of_all_classes_at_once():
     assert np.array_equal(
         probabilities_to_labels(iter(probabilities), shape), probabilities_to_labels(probabilities, shape)
     )
+
+
+def test_the_last_region_above_one_half_writes_its_number():
+    whole, core = np.array([0.2, 0.5, 0.9, 0.6]), np.array([0.1, 0.4, 0.51, 0.5])
+    found = probabilities_to_regions([p.reshape(1, 1, 4).astype(np.float32) for p in (whole, core)], (1, 1, 4))
+    assert found.ravel().tolist() == [0, 0, 2, 1]
+    p = np.random.default_rng(0).random((3, 6, 7, 8)).astype(np.float32)
+    masks = [resample(one[None], (9, 7, 5), 1)[0] > 0.5 for one in p]
+    expected = np.select(masks[::-1], [3, 2, 1])
+    assert np.array_equal(probabilities_to_regions(p, (9, 7, 5)), expected)

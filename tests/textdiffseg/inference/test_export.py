@@ -210,3 +210,19 @@ def test_one_scan_may_go_to_one_file(tmp_path):
     (tmp_path / "file.txt").write_text("")
     with pytest.raises(UserError, match="is a file"):
         output_place(tmp_path / "file.txt", 2)
+
+
+def test_labels_that_overlap_write_their_values_over_those_before(plan, make_model, bank, scan, tmp_path):
+    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
+    predictor = Predictor([make_model(nested, 0)], Settings())
+    fields = {"model": "0" * 64, "folds": ("0",), "checkpoint": "best", "probabilities": True}
+    job = Job(predictor=predictor, asked=ask(nested, bank), out=tmp_path / "out", **fields)
+    predict_scan(job, "a", (scan,))
+    found = read_labels(job.out / "a.nii.gz").array[0]
+    front, back = (read_volume((path,)).array[0] > 0.5 for path in sorted((job.out / "probabilities").iterdir()))
+    assert np.array_equal(found, np.where(back, 3, np.where(front, 7, 0)))
+    assert (front & back).any()
+    volumes = {one.label: one.volume_ml for one in Manifest.read(job.out / "a.json").volumes}
+    voxel = np.prod(read_labels(job.out / "a.nii.gz").geometry.spacing) / 1000
+    assert volumes["Front_Part"] == pytest.approx(np.isin(found, (3, 7)).sum() * voxel)
+    assert volumes["back"] == pytest.approx((found == 3).sum() * voxel)

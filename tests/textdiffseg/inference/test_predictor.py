@@ -116,3 +116,14 @@ def test_an_ensemble_from_its_folder(root, plan, bank, image):
     assert len(predictor.models) == 2
     assert predictor.settings == Settings(mirror_axes=plan.mirror_axes)
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
+
+
+def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, bank, image):
+    nested = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
+    predictor = Predictor(nested, SETTINGS)
+    p = predictor.predict_image(image, bank.all_labels()).probabilities
+    assert p.shape == (3, *image.shape[1:])
+    assert 0 <= p.min() <= p.max() <= 1
+    assert (p[1:].sum(0) > 1).any()
+    with pytest.raises(ValueError, match="overlap"):
+        predictor.predict_image(image, bank.all_labels(), uncertainty=True)

@@ -67,3 +67,10 @@ def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
     assert ask(peer, bank, ["back"]).values == (3,)
     with pytest.raises(UserError, match="one channel a label"):
         ask(peer, bank, ["the middle"], force=True)
+
+
+def test_labels_that_overlap_are_asked_in_their_own_order_which_decides_what_is_written(plan, bank):
+    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
+    asked = ask(nested, bank, ["back", "front part"])
+    assert (asked.values, asked.prompts) == ((7, 3), ("front part", "back"))
+    assert asked.queries.labels.tolist() == [[1, 2]]

@@ -188,3 +188,28 @@ def test_validation_runs_where_simpleitk_is_not_installed(fold, stored):
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert (fold / "validation" / "summary.json").is_file()
+
+
+def test_labels_that_overlap_are_scored_as_unions_and_not_calibrated(
+    tmp_path, bank, plan, make_fold, stored, monkeypatch
+):
+    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
+    fold = tmp_path / "nested" / "fold_0"
+    make_fold(fold, nested, bank, 0)
+
+    def perfect(predictor, case, queries, uncertainty=False):
+        assert not uncertainty
+        numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
+        p = np.stack([numbers == 0, numbers > 0, numbers == 1]).astype(np.float32)
+        return Prediction(torch.from_numpy(p))
+
+    monkeypatch.setattr(validation, "_predict", perfect)
+    summary = validate_fold(fold, stored, CASES, calibrate=True)
+    assert all(part.dice > 0.8 for part in summary.labels.values())
+    case, first = open_case(stored, "p"), summary.cases[0].labels
+    voxel = np.prod(case.record.trail.geometry.spacing) / 1000
+    truth = case.original_labels()
+    assert first["Front_Part"].reference_ml == pytest.approx(np.count_nonzero(truth) * voxel)
+    assert first["back"].reference_ml == pytest.approx(np.count_nonzero(truth == 1) * voxel)
+    assert read_calibration(fold).fits == ()
+    assert calibrate_uncertainty(fold, stored, CASES) is None

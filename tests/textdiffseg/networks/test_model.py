@@ -163,3 +163,22 @@ def test_slots_of_queries():
     label_map = torch.tensor([[0, 1, 2, 5, -1], [0, 1, 2, 5, -1]]).view(2, 1, 1, 5)
     expected = torch.tensor([[0, 0, 2, 1, -1], [0, 1, 0, 0, -1]]).view(2, 1, 1, 5)
     assert torch.equal(queries.slots(label_map), expected)
+
+
+@torch.no_grad()
+def test_a_voxel_of_several_labels_is_painted_with_the_sum_of_their_words():
+    torch.manual_seed(0)
+    apart = build_model(make_plan()).eval()
+    nested = build_model(make_plan().model_copy(update={"regions": ((1, 2), (2,))})).eval()
+    nested.load_state_dict(apart.state_dict())
+    queries = make_queries([[1, 2]])
+    paint = apart.label_encoder.paint
+    both = Queries(queries.labels, queries.vectors.clone(), queries.tokens, queries.token_mask)
+    both.vectors[0, 1] += both.vectors[0, 0]
+    bias = paint(torch.zeros(1, TEXT_WIDTH))
+    assert not bias.any()  # or a sum of words would not be painted as a sum
+    numbers = torch.randint(0, 3, (1, 8, 16, 16), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(nested.encode_labels(numbers, queries), apart.encode_labels(numbers, both))
+    only = make_queries([[2]])
+    slots = (numbers == 2).long()
+    torch.testing.assert_close(nested.encode_labels(numbers, only), apart.encode_labels(slots, only))

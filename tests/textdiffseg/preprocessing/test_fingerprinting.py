@@ -185,3 +185,37 @@ def test_a_fingerprint_belongs_to_its_labels(tiny_raw, tmp_path):
     (tiny_raw / "dataset.json").write_text(json.dumps(header))
     with pytest.raises(UserError, match="unknown label values 1"):
         fingerprint_dataset(read_dataset(tiny_raw), 0, path)
+
+
+def write_nested(write_raw, root, **header):
+    """Labels that overlap: the two cubes together, and the dark one."""
+    fields = {"labels": {"background": 0, "both": [1, 2], "dark cube": 2}, "regions_class_order": [1, 2]}
+    raw = write_raw(root)
+    told = json.loads((raw / "dataset.json").read_text()) | fields | header
+    (raw / "dataset.json").write_text(json.dumps(told))
+    return read_dataset(raw)
+
+
+def test_labels_that_overlap_are_measured_as_unions(write_raw, tmp_path):
+    dataset = write_nested(write_raw, tmp_path)
+    _, numbers = read_case(dataset.cases[0], dataset.labels, dataset.channels)
+    assert set(np.unique(numbers)) == {0, 1, 2}
+    both, dark = fingerprint_dataset(dataset, 0).cases[0].labels
+    assert (both.label, both.voxels) == (1, np.count_nonzero(numbers))
+    assert (dark.label, dark.voxels) == (2, np.count_nonzero(numbers == 2))
+    (apart,) = (one for one in measure_labels(numbers, (1.0, 1.0, 1.0)) if one.label == 2)
+    assert apart == dark
+
+
+def test_a_value_may_belong_to_a_label_that_nobody_looked_for_if_another_holds_it(write_raw, tmp_path):
+    dataset = write_nested(write_raw, tmp_path / "a", annotated=["both"])
+    assert read_case(dataset.cases[0], dataset.labels, dataset.channels)[1].any()
+    for field, words in (
+        ({"annotated": ["dark cube"]}, "has voxels of 'both' (value 1), which is not named as annotated"),
+        ({"absent": ["dark cube"]}, "has voxels of 'dark cube' (value 2), which is declared absent"),
+    ):
+        dataset = write_nested(write_raw, tmp_path / next(iter(field)), **field)
+        with pytest.raises(UserError) as caught:
+            read_case(dataset.cases[0], dataset.labels, dataset.channels)
+        (line,) = caught.value.lines
+        assert words in line

@@ -18,3 +18,13 @@ def test_ignored_voxels_are_left_out():
     hidden.add(logits, slots, queries)
     assert cut.dice(("a", "b")) == hidden.dice(("a", "b"))
     assert hidden.sums[:, 1:].min() > 0
+
+
+def test_labels_that_overlap_are_counted_each_by_itself():
+    numbers = torch.tensor([0, 1, 1, 2, 2, -1]).view(1, 1, 1, 6)
+    z = torch.tensor([[0.0] * 6, [-1.0, 1, 1, 1, -1, 1], [-1.0, 1, -1, 1, 1, 1]]).view(1, 3, 1, 1, 6)
+    empty = torch.zeros(1, 1, 4)
+    queries = Queries(torch.tensor([[1, 2]]), torch.zeros(1, 2, 4), empty, torch.ones(1, 1, dtype=torch.bool))
+    overlap = Overlap(2, ((1, 2), (2,)))
+    overlap.add(z, numbers, queries)
+    assert overlap.sums[:, 1:].tolist() == [[3, 2], [3, 3], [4, 2]]

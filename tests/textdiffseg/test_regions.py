@@ -1,0 +1,37 @@
+"""Overlapping labels: which voxels belong to which, and what their probabilities are."""
+
+import torch
+
+from textdiffseg.queries import Queries
+from textdiffseg.regions import masks, members, probabilities, region_logits
+
+PARTS = ((1, 2, 3), (2, 3), (3,))  # whole, core, rim
+
+
+def queries(labels):
+    labels = torch.tensor(labels)
+    batch, count = labels.shape
+    return Queries(
+        labels, torch.zeros(batch, count, 4), torch.zeros(batch, 1, 4), torch.ones(batch, 1, dtype=torch.bool)
+    )
+
+
+def test_a_voxel_lies_in_every_label_that_holds_its_number():
+    numbers = torch.tensor([0, 1, 2, 3, -1]).expand(2, 1, 1, 5)
+    found = masks(numbers, members(queries([[1, 2, 3], [3, 1, 0]]), PARTS))[:, :, 0, 0, :4].int().tolist()
+    whole, core, rim = [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]
+    assert found == [[whole, core, rim], [rim, whole, [0, 0, 0, 0]]]
+
+
+def test_one_label_alone_is_read_as_by_softmax():
+    logits = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(probabilities(logits), logits.softmax(1))
+
+
+def test_labels_do_not_compete():
+    logits = torch.randn(2, 4, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    p = probabilities(logits)
+    for slot in (1, 2, 3):
+        torch.testing.assert_close(p[:, slot], logits[:, [0, slot]].softmax(1)[:, 1])
+    torch.testing.assert_close(p[:, 0], 1 - p[:, 1:].max(1).values)
+    assert torch.equal(region_logits(logits) > 0, p[:, 1:] > 0.5)
