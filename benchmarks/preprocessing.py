@@ -97,7 +97,7 @@ def run_nnunet(environment: Path, work: Path, repeat: int, workers: int) -> floa
 def timed(command: list[str], environment: dict[str, str]) -> float:
     """Wall seconds of a command that must succeed."""
     start = time.perf_counter()
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8")
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")

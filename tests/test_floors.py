@@ -89,7 +89,7 @@ def test_plans_is_ours(repository):
 
 
 def python(code: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
 
 

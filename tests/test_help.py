@@ -29,7 +29,7 @@ def test_help_is_light_and_shows_examples(name, module):
         "found = [m for m in ('torch', 'numpy', 'pydantic', 'monai', 'rich', 'SimpleITK') if m in sys.modules]\n"
         "assert not found, found"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     usage, _, examples = done.stdout.partition("examples:")
     assert usage.startswith(f"usage: {name} ")
@@ -39,7 +39,7 @@ def test_help_is_light_and_shows_examples(name, module):
 @pytest.mark.parametrize(("name", "module"), commands().items())
 def test_a_wrong_option_exits_with_2(name, module):
     code = f"import sys; from {module} import main; sys.exit(main(['--no-such-option']))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 2
     assert name in done.stderr
     assert "Traceback" not in done.stderr

@@ -56,7 +56,7 @@ def test_everything_loads_without_monai_and_simpleitk_and_says_what_is_left_out(
         "import accuracy, parts, stored\n"
         "print(*stored.left_out(), sep='\\n')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert [line.split(": ")[1] for line in done.stdout.splitlines()] == [
         "monai is not installed",

@@ -96,7 +96,7 @@ import sys, time
 from textdiffseg.execution import run_cases
 def nap(_):
     import os
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, whatever the other writes
     time.sleep(60)
 if __name__ == "__main__":
     list(run_cases(nap, range(2), ["a", "b"], 2))
@@ -106,7 +106,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_workers_end_with_a_killed_parent(tmp_path):
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "sleeper.py")], stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "sleeper.py")], stdout=subprocess.PIPE, encoding="utf-8")
     workers = [int(parent.stdout.readline()) for _ in range(2)]
     parent.kill()
     parent.wait()

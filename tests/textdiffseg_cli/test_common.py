@@ -69,7 +69,7 @@ def test_sigterm_unwinds_so_that_files_get_closed():
         "        print('closed', flush=True)\n"
         "sys.exit(run(work))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False, timeout=20)
     assert done.returncode == 143, done.stderr
     assert done.stdout == "closed\n"
 

@@ -247,5 +247,5 @@ def test_monai_and_transformers_are_not_imported(root, scans):
         f"main(['--root', {str(root)!r}, '-i', {str(scans)!r}, '-o', {str(root / 'out')!r}])\n"
         "print(sorted({'monai', 'transformers', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -184,7 +184,7 @@ def test_validation_runs_where_simpleitk_is_not_installed(fold, stored):
         f"choose_sampling({str(fold)!r}, {str(stored)!r}, ['p'])\n"
         f"validate_fold({str(fold)!r}, {str(stored)!r}, ['p'])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert (fold / "validation" / "summary.json").is_file()
