@@ -97,7 +97,7 @@ class NumberEncoder(nn.Module):
         super().__init__()
         self.labels = labels
         self.stages = descent(1, stages)
-        self.out = nn.Conv3d(half_width(stages[-1]), 1, 1)
+        self.out = nn.Conv3d(half_width(stages[-1]), 1, 1, bias=False)  # standardising would take a bias out again
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""
