@@ -28,7 +28,6 @@ from stored import (
     dice,
     in_own_process,
     left_out,
-    loaders,
     machine,
     mean,
     prepare,
@@ -50,7 +49,7 @@ from textdiffseg.training.checkpoint import read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
-from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import loading_workers, positive_float, positive_int, run, whole_number
 
 PRESETS = ("default", "unet")
 SAMPLES = 8  # whose mean is set beside one sample
@@ -107,7 +106,7 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     options = TrainingOptions(
         max_minutes=args.minutes,
         device=args.device,
-        workers=loaders(args.device),
+        workers=loading_workers(args.device),
         seed=seed,
         preset=preset,
     )

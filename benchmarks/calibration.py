@@ -16,16 +16,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch
 from bootstrap import paired
+from stored import add_device, read_fold, some
 
 from plans.folders import find_folder
-from textdiffseg.data.splits import read_splits
-from textdiffseg.data.store import list_cases
 from textdiffseg.inference.calibration import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.evidence import LEAST_CASES, Evidence, scores
-from textdiffseg.inference.validation import gather, load_fold, spread
+from textdiffseg.inference.validation import gather, load_fold
 
 ROWS = {"unet": ("unet", False), "default": ("default", False), "default_uncertainty": ("default", True)}
 MEASURES = ("ece", "brier")
@@ -38,11 +36,10 @@ def main() -> None:
     parser.add_argument("--dataset", default="Hippocampus")
     parser.add_argument("--fold", default="0")
     parser.add_argument("--cases", type=int, default=42, help="at most, evenly spread over the validation cases")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     args = parser.parse_args()
     preprocessed = find_folder(args.dataset, args.root, "preprocessed")
-    validation = read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(args.fold).validation
-    cases = spread(sorted(validation), args.cases)
+    cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
     results = args.root / "results" / preprocessed.name
     evidence = {
         row: predict(results / preset / f"fold_{args.fold}", preprocessed, cases, args.device, uncertainty)

@@ -61,11 +61,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help=f"default here: {default}")
 
 
-def loaders(device: str) -> int:
-    """Processes that load and augment, as `tds_train` has them: none beside a CPU that trains."""
-    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
-
-
 def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = ()) -> Path:
     """The folder of plan and stored cases below the root, made from the raw data where the plan is missing.
 

@@ -32,7 +32,6 @@ from stored import (
     add_device,
     dice,
     in_own_process,
-    loaders,
     machine,
     mean,
     predict,
@@ -59,7 +58,7 @@ from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
-from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import loading_workers, positive_float, positive_int, run, whole_number
 
 FOLD = "0"
 TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
@@ -154,7 +153,7 @@ def examine(args: argparse.Namespace) -> None:
         fold = read_fold(preprocessed, FOLD)
         folder = root / "results" / data.name / "default" / f"fold_{FOLD}"
         options = TrainingOptions(
-            max_minutes=args.minutes, device=args.device, workers=loaders(args.device), seed=args.seed
+            max_minutes=args.minutes, device=args.device, workers=loading_workers(args.device), seed=args.seed
         )
         in_own_process(fit, preprocessed, fold, folder, options, print)
         model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")

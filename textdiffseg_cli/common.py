@@ -80,6 +80,11 @@ def choose_device(asked: str | None) -> str:
     return asked or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def loading_workers(device: str) -> int:
+    """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
+    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
+
+
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 

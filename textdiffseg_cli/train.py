@@ -3,7 +3,16 @@
 import argparse
 
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, choose_device, command, positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import (
+    add_root,
+    choose_device,
+    command,
+    loading_workers,
+    positive_float,
+    positive_int,
+    run,
+    whole_number,
+)
 
 CALIBRATION_SHARE = 0.1  # of the training's time may go into calibrating the uncertainty, so that short runs stay short
 
@@ -72,7 +81,7 @@ def _train(args: argparse.Namespace) -> None:
             epochs=args.epochs,
             max_minutes=args.max_minutes,
             device=device,
-            workers=_workers(device) if args.workers is None else args.workers,
+            workers=loading_workers(device) if args.workers is None else args.workers,
             seed=args.seed,
             preset=preset,
             restart=args.restart,
@@ -201,10 +210,3 @@ def _preset(wanted: str | None, preprocessed) -> str:
             f"run tds_plan_and_preprocess{again} first."
         )
     return wanted
-
-
-def _workers(device: str) -> int:
-    """None beside a CPU that trains, where they would only take its cores; up to 12 beside a GPU."""
-    import os
-
-    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))

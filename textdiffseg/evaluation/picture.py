@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from plans.records import Millimetres
+from plans.records import Millimetres, write_atomically
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,9 @@ def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path
     handles.append(Line2D([], [], color="white", linestyle="--", label="reference"))
     entries = min(len(handles), 2 + 2 * columns)
     figure.legend(handles=handles, loc="outside lower center", ncols=entries, labelcolor="white", frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    canvas.print_png(temporary)
-    temporary.replace(path)
+    picture = BytesIO()
+    canvas.print_png(picture)
+    write_atomically(path, picture.getvalue())
 
 
 def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:

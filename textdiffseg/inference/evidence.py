@@ -36,8 +36,10 @@ class Evidence:
         if not case.record.present or len(case.record.annotated) < len(self.plan.labels):
             return
         self.voxels.append(sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing))
+        if prediction.volumes is None:
+            return
         trail, original = case.record.trail, case.original_labels()
-        if prediction.volumes is None or original.min(initial=0) < 0:  # ignored voxels: no volume is known
+        if original.min(initial=0) < 0:  # ignored voxels: no volume is known
             return
         scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
         numbers = range(1, len(self.plan.labels) + 1)
