@@ -60,6 +60,7 @@ class LabelEncoder(nn.Module):
         self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
         self.stages = descent(PAINT_WIDTH, stages)
         self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
+        self.normalise = normalise_channels
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background.
@@ -74,7 +75,7 @@ class LabelEncoder(nn.Module):
             paint = _summed(paint, background, members(queries, self.parts))
         offset = torch.arange(len(paint), device=slots.device).view(-1, 1, 1, 1) * paint.shape[1]
         painted = F.embedding(slots.clamp(min=0) + offset, paint.flatten(0, 1)).movedim(-1, 1).contiguous()
-        return normalise_channels(self.out(self.stages(painted)))
+        return self.normalise(self.out(self.stages(painted)))
 
 
 def _summed(paint: Tensor, background: Tensor, belongs: Tensor) -> Tensor:
