@@ -21,7 +21,7 @@ from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
-from textdiffseg.inference.uncertainty import VolumeInterval, interval, total_entropy
+from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes
 from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map, restore_regions
 from textdiffseg.text.case_texts import CaseText
 
@@ -207,32 +207,31 @@ def _maps(job: Job, prediction: Prediction, stem: str) -> Iterator[tuple[str, to
             words = re.sub(r"[^\w-]+", "_", name).strip("_")
             yield f"probabilities/{stem}_{slot}_{words}", prediction.probabilities[slot]
     if job.uncertainty:
-        yield f"uncertainty/{stem}_entropy", total_entropy(prediction.probabilities)
+        yield (
+            f"uncertainty/{stem}_entropy",
+            entropy(prediction.probabilities, 0, job.predictor.plan.regions is not None),
+        )
         yield f"uncertainty/{stem}_between_samples", prediction.between_samples
         yield f"uncertainty/{stem}_between_folds", prediction.between_folds
 
 
 def _volumes(job: Job, slots: np.ndarray, prediction: Prediction, trail: Trail) -> Iterator[VolumeInterval]:
-    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn."""
+    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn.
+
+    An interval always holds the mask's own volume, which need not be near that of any sample.
+    """
     asked = job.asked
     millilitres = float(np.prod(trail.geometry.spacing)) / 1000
     of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
-    classes = 1 + len(asked.names)
+    classes, numbers = 1 + len(asked.names), asked.queries.labels[0].tolist()
     voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in slots)  # casts a plane at a time
-    for slot, name in enumerate(asked.names, start=1):
+    volumes = label_volumes(voxels, job.predictor.plan, numbers) * millilitres
+    drawn = None
+    if prediction.volumes is not None:
+        drawn = label_volumes(prediction.volumes, job.predictor.plan, numbers) * of_plan
+    for place, (name, volume) in enumerate(zip(asked.names, volumes.tolist(), strict=True)):
         low, high = (None, None)
-        if prediction.volumes is not None:
-            low, high = widen(interval(prediction.volumes[..., slot] * of_plan), job.calibration.widening or 1.0)
-        own = voxels[_slots_within(job, slot)].sum()
-        yield VolumeInterval(label=name, volume_ml=float(own * millilitres), low_ml=low, high_ml=high)
-
-
-def _slots_within(job: Job, slot: int) -> list[int]:
-    """The slots whose voxels belong to the label of `slot`: its own, and such as write a value that it holds too."""
-    plan, numbers = job.predictor.plan, job.asked.queries.labels[0].tolist()
-    number = numbers[slot - 1]
-    if plan.regions is None or number > len(plan.labels):  # a forced prompt is no label
-        return [slot]
-    held = plan.regions[number - 1]
-    known = [one for one in numbers if one <= len(plan.labels)]
-    return [numbers.index(one) + 1 for one in known if one == number or plan.labels[one - 1].value in held]
+        if drawn is not None:
+            low, high = widen(interval(drawn[..., place]), job.calibration.widening or 1.0)
+            low, high = min(low, volume), max(high, volume)
+        yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)

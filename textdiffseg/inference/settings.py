@@ -69,14 +69,8 @@ def settings_for(
 
     Uncertainty from samples leaves mirroring out: noise is not flipped with the image, so that mirrored views are
     samples of their own, and their mean has lost most of the spread.
-    Raises `UserError` where the model has no diffusion to sample from, where there would be no spread to measure, and
-    for uncertainty of labels that overlap.
+    Raises `UserError` where the model has no diffusion to sample from, and where there would be no spread to measure.
     """
-    if uncertainty and plan.regions:
-        raise UserError(
-            "--uncertainty: the labels of this model overlap, and its maps are of classes that exclude each other. "
-            "Leave it out; --probabilities writes each label's own."
-        )
     if plan.diffusion is None:
         _check_unet(plan.preset, folds, steps, samples, uncertainty)
     elif steps is not None and steps > plan.diffusion.timesteps:

@@ -57,10 +57,3 @@ def test_unet_takes_no_steps_and_needs_two_folds_to_disagree(make_plan):
         settings_for(unet, Sampling(), uncertainty=True)
     settings = settings_for(unet, Sampling(), folds=2, uncertainty=True)
     assert (settings.samples, settings.mirror_axes) == (1, unet.mirror_axes)
-
-
-def test_uncertainty_of_labels_that_overlap_is_refused(plan):
-    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    with pytest.raises(UserError, match="--uncertainty: the labels of this model overlap"):
-        settings_for(nested, Sampling(), uncertainty=True)
-    assert settings_for(nested, Sampling()) == settings_for(plan, Sampling())
