@@ -16,7 +16,7 @@ import torch
 from plans.errors import UserError
 from plans.header import FILE_ENDINGS
 from plans.plan import Plan
-from textdiffseg.inference.calibration import Applied, temper, widen
+from textdiffseg.inference.calibration import Applied, temper, temper_overlapping, widen
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
 from textdiffseg.inference.predictor import Prediction, Predictor
@@ -125,7 +125,10 @@ def predict_scan(
     probabilities = prediction.probabilities.numpy()
     slots = (restore_regions if job.predictor.plan.regions else restore)(probabilities, trail)
     if job.calibration.temperature is not None:  # after the mask, which it is not to change
-        temper(probabilities, job.calibration.temperature, out=probabilities)
+        if job.predictor.plan.regions is None:
+            temper(probabilities, job.calibration.temperature, out=probabilities)
+        else:
+            temper_overlapping(probabilities, job.calibration.temperature)
     maps = dict(_maps(job, prediction, stem))
     from textdiffseg.imaging.io import write_labels, write_volume
 

@@ -132,12 +132,11 @@ def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, b
 def test_samples_of_labels_that_overlap_disagree_and_have_volumes(plan, make_model, bank):
     models = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
-    found = Predictor(models, SETTINGS).predict_image(image, bank.all_labels(), uncertainty=True)
-    assert torch.equal(
-        found.probabilities, Predictor(models, SETTINGS).predict_image(image, bank.all_labels()).probabilities
-    )
+    predictor, queries = Predictor(models, SETTINGS), bank.all_labels()
+    found = predictor.predict_image(image, queries, uncertainty=True)
+    assert torch.equal(found.probabilities, predictor.predict_image(image, queries).probabilities)
     assert found.volumes.sum(2) == pytest.approx(np.full((2, 2), image.numel()))
-    alone = Predictor(models[:1], SETTINGS.model_copy(update={"samples": 1})).predict_image(image, bank.all_labels())
+    alone = Predictor(models[:1], SETTINGS.model_copy(update={"samples": 1})).predict_image(image, queries)
     assert found.volumes[0, 0] == pytest.approx(np.bincount(written(alone.probabilities).flatten(), minlength=3))
     for part in (found.between_samples, found.between_folds):
         assert part.shape == image.shape[1:]
