@@ -27,8 +27,8 @@ from textdiffseg.inference.settings import (
     Sampling,
     Trial,
     choose,
-    settings_for,
     settings_of,
+    settings_of_uncertainty,
 )
 from textdiffseg.networks.weights import load_model
 from textdiffseg.preprocessing.case import restore, restore_regions
@@ -189,10 +189,13 @@ def spread(items: Sequence[str], count: int) -> list[str]:
 def load_fold(
     fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
 ) -> tuple[Predictor, TextBank]:
-    """A predictor of one fold, and the fold's words."""
+    """A predictor of one fold, with what `sampling` means for masks or for uncertainty, and the fold's words."""
     model = load_model(fold_folder, checkpoint, device)
     bank = TextBank.load(fold_folder / "text_bank.safetensors")
-    return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), bank
+    settings = settings_of(model.plan, sampling)
+    if uncertainty:
+        settings = settings_of_uncertainty(model.plan, settings)
+    return Predictor([model], settings, device), bank
 
 
 def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:
