@@ -197,10 +197,11 @@ class _Sums:
     def finish(self) -> Prediction:
         """The volume without its padding."""
         inside = self.tiling.interior
+        probabilities = self.probabilities[:, *inside].clamp_(max=1)  # shares add up to one but for rounding
         if self.maps is None:
-            return Prediction(self.probabilities[:, *inside])
+            return Prediction(probabilities)
         between_samples, between_folds = self.maps[:, *inside]
-        return Prediction(self.probabilities[:, *inside], between_samples, between_folds, self.volumes.numpy())
+        return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
 
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:

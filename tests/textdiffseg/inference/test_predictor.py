@@ -129,6 +129,14 @@ def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, b
     assert (p[1:].sum(0) > 1).any()
 
 
+def test_windows_that_are_sure_make_no_more_than_certain(plan, make_model, bank, image, monkeypatch):
+    nested = make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}))
+    monkeypatch.setattr(Predictor, "_probabilities", lambda self, logits: torch.ones_like(logits))
+    p = Predictor([nested], Settings(overlap=0.7)).predict_image(image, bank.all_labels()).probabilities
+    assert p.min() > 0.999
+    assert p.max() <= 1, "1 - p is a probability too"
+
+
 def test_samples_of_labels_that_overlap_disagree_and_have_volumes(plan, make_model, bank):
     models = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
