@@ -93,7 +93,8 @@ def temper(p: np.ndarray, temperature: float, out: np.ndarray | None = None) -> 
 def temper_overlapping(p: np.ndarray, temperature: float) -> None:
     """The same, in place, for labels that overlap, p (1 + Q, ...): each label against its absence."""
     for one in p[1:]:
-        one[...] = temper(np.stack((1 - one, one)), temperature)[1]
+        pair = np.stack((1 - one, one))
+        one[...] = temper(pair, temperature, out=pair)[1]
     np.subtract(1, p[1:].max(0), out=p[0])
 
 
