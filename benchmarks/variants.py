@@ -1,6 +1,7 @@
 """One change at a time against the same control, at equal time: the comparisons behind docs/method.md.
 
-    python benchmarks/variants.py --changes positions "recycling 0" [--preset unet] [--iterations 500] [--seeds 0 1]
+    python benchmarks/variants.py --changes "recycling 0" "skip dropout 0.3" [--preset unet] [--iterations 500]
+        [--seeds 0 1] [--root DIR]
 
 First what an iteration of each variant costs is measured, in turns with the control, so that a machine that becomes
 slower is slower for both (with --root it is kept). Then the control trains for --iterations, each other one for as
@@ -123,29 +124,19 @@ def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
-def with_positions(model: TextDiffSeg) -> TextDiffSeg:
-    """Sines and cosines of each latent position's coordinates, added to what self-attention reads."""
+def without_positions(model: TextDiffSeg) -> TextDiffSeg:
+    """Self-attention that reads contents alone."""
     for module in model.denoiser.modules():
         if isinstance(module, Attention):
-            module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
+            module.located = False
     return model
-
-
-def positions(x: Tensor) -> Tensor:
-    """x (B, C, d, h, w) -> (C, d, h, w): of each axis C // 6 wave lengths from 50 positions down to 3."""
-    axes = [torch.arange(size, dtype=torch.float32, device=x.device) / 8 for size in x.shape[2:]]
-    grid = torch.stack(torch.meshgrid(axes, indexing="ij"))
-    frequencies = torch.logspace(0, 4, x.shape[1] // 6, base=2, device=x.device)
-    angles = (grid[:, None] * frequencies[:, None, None, None]).flatten(0, 1)
-    waves = torch.cat((angles.sin(), angles.cos()))
-    return F.pad(waves, (0, 0) * 3 + (0, x.shape[1] - len(waves))).to(x.dtype)
 
 
 CHANGES = {
     CONTROL: Change(),
     "latent normalised over the patch": Change(model=normalised_over_patch),
     "one-hot labels, convolutional head": Change(model=without_words),
-    "positions": Change(model=with_positions),
+    "no positions in self-attention": Change(model=without_positions, costs=False),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
     "terminal share 0.25": setting("diffusion", costs=True, terminal_share=0.25),

@@ -72,5 +72,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def _explain(fault: dict, source: str) -> str:
     field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
+    if field == "version" and fault["type"] == "literal_error":
+        return (
+            f"{source}: version: it is of version {fault['input']!r} and {fault['ctx']['expected']} was expected. "
+            "Make it again with the command that made it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
+        )
     message = fault["msg"].removeprefix("Value error, ")
     return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."

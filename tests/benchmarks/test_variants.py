@@ -67,8 +67,3 @@ def test_the_latent_over_the_patch_is_standardised_as_a_whole(build, bank, slots
     assert z[0].mean().abs() < 1e-3
     assert z[0].std(unbiased=False) == pytest.approx(1, abs=1e-2)
     assert z.square().mean(1).std() > 0.01  # which the control's is nowhere
-
-
-def test_positions_tell_all_places_of_a_grid_apart(variants):
-    waves = variants.positions(torch.zeros(1, 64, 10, 14, 10)).flatten(1)
-    assert torch.cdist(waves.T, waves.T).fill_diagonal_(1).min() > 0.05

@@ -23,6 +23,7 @@ def train_step(state: TrainingState, bank: TextBank, schedule: Schedule, batch: 
     slots = targets(state.model.plan, batch.labels, queries)
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)
+    queries = bank.varied(queries, generator)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(training, iteration, state.progress.total)
     state.optimiser.zero_grad(set_to_none=True)

@@ -8,7 +8,9 @@ from safetensors.torch import load_file, save_file
 from plans.errors import UserError
 from plans.prompts import Prompts
 from textdiffseg.queries import Queries
-from textdiffseg.text.bank import TextBank, build_bank
+from textdiffseg.text.bank import WORDING_NOISE, TextBank, build_bank
+
+PHRASES = ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1))  # (label, phrasing) of the fixture
 
 
 def row(queries: Queries, index: int) -> tuple[torch.Tensor, ...]:
@@ -28,7 +30,8 @@ def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank)
 
 def test_the_banks_own_phrases_are_standardised(bank, encoder):
     phrases = [phrase for all_phrases in bank.phrasings.values() for phrase in all_phrases]
-    rows = torch.stack([bank.add(one, encoder).pooled for one in [*phrases, bank.words.scan, "background"]])
+    raw = torch.stack([one.pooled for one in encoder.encode([*phrases, bank.words.scan, "background"])])
+    rows = bank.pooled_standard.apply(raw)
     assert torch.allclose(rows.mean(0), torch.zeros(bank.width), atol=1e-5)
     assert (rows.std(0, unbiased=False) < 1 + 1e-4).all()
     assert (rows.std(0, unbiased=False) > 0.999).float().mean() > 0.9  # the others are floored
@@ -41,6 +44,35 @@ def test_a_phrase_encoded_later_lands_on_the_banks_vectors(bank, encoder):
     asked = bank.queries([[(1, 1)]])
     assert torch.allclose(later.pooled, asked.vectors[0, 0], atol=1e-5)
     assert torch.allclose(later.tokens, asked.tokens[0, : len(later.tokens)], atol=1e-4)
+
+
+def known(bank: TextBank) -> torch.Tensor:
+    return torch.cat([bank.queries([[(number, which)]]).vectors[0] for number, which in PHRASES])
+
+
+def outside(vectors: torch.Tensor, rows: torch.Tensor) -> float:
+    """The share of vectors (n, d_t) that no combination of the rows reaches."""
+    basis = torch.linalg.svd(rows, full_matrices=False)[2]
+    return float((vectors - vectors @ basis.T @ basis).norm() / vectors.norm())
+
+
+def test_a_new_phrase_is_what_known_ones_can_be_combined_to(bank, encoder):
+    new, raw = bank.add("the front end", encoder), encoder.encode(["the front end"])[0]
+    own = bank.pooled_standard.apply(raw.pooled)
+    assert outside(new.pooled[None], known(bank)) < 1e-4 < 0.1 < outside(own[None], known(bank))
+    assert torch.dot(own - new.pooled, new.pooled).abs() < 1e-2 * own.norm() ** 2  # nothing within reach is lost
+
+
+def test_varied_queries_stay_among_the_known_phrases_and_keep_all_else(bank):
+    queries = bank.queries([[(1, 0), (2, 1)]] * 50)
+    varied = bank.varied(queries, torch.Generator().manual_seed(0))
+    noise = varied.vectors - queries.vectors
+    assert outside(noise.flatten(0, 1), known(bank)) < 1e-4
+    expected = WORDING_NOISE * known(bank).norm()  # root of the mean square of a sum of independent shares
+    assert noise.square().sum(2).mean().sqrt() == pytest.approx(float(expected), rel=0.1)
+    for name in ("labels", "tokens", "token_mask"):
+        assert torch.equal(getattr(varied, name), getattr(queries, name))
+    assert torch.equal(bank.varied(queries, torch.Generator().manual_seed(0)).vectors, varied.vectors)
 
 
 def test_a_batch_equals_its_samples_one_by_one(bank):
