@@ -26,6 +26,7 @@ from textdiffseg.data.sampling import (
     tells_text,
 )
 from textdiffseg.data.store import StoredCase, open_case
+from textdiffseg.transfer import send
 
 PREFETCH = 3  # batches that each worker prepares ahead
 
@@ -53,8 +54,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        image = self.image.to(device, non_blocking=True)
-        return replace(self, image=image, labels=self.labels.to(device, non_blocking=True))
+        return replace(self, image=send(self.image, device), labels=send(self.labels, device))
 
     def pin_memory(self) -> "Batch":
         """Page-locked, for copies to a GPU that do not wait; called by torch's DataLoader."""
