@@ -124,6 +124,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         train_step(state, run.bank, run.schedule, batch, run.compiled).read()  # waits until it is done
         ticks.append(time.perf_counter())
     each = statistics.median(later - earlier for earlier, later in pairwise(ticks[WARM_UP - 1 :]))
+    each = max(each, run.loader.seconds_a_batch())
     clock = time.perf_counter()
     validate_patches(state.model, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
@@ -132,15 +133,15 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
     per_epoch = int((seconds / epochs - validation) / each)
     if per_epoch < 1:
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.2f} s and as many validations "
+            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.3g} s and as many validations "
             f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
     if per_epoch > training.iterations_per_epoch:
         epochs = round(epochs * per_epoch / training.iterations_per_epoch)
         per_epoch = training.iterations_per_epoch
     report(
-        f"An iteration takes {each:.2f} s: {epochs} epochs of {per_epoch} iterations fill the "
-        f"{options.max_minutes:g} minutes."
+        f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
+        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch)
 
