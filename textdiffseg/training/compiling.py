@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 Result = TypeVar("Result")
+LONGEST_REASON = 200  # letters of an error that are told
 
 # Inductor would lay convolutions out channels last, where those in 3D ran several times slower on an H100.
-OPTIONS = {"layout_optimization": False}
+SETTINGS = {"dynamic": False, "options": {"layout_optimization": False}}
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Compiled:
         """From now on every part runs as it is written."""
         self.active = False
         torch.compiler.set_stance("force_eager")
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        self.report(f"torch.compile failed and is left out, which is slower: {type(error).__name__}: {reason}")
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        self.report(f"torch.compile failed and is left out, which is slower ({type(error).__name__}: {reason}).")
 
 
 def compile_parts(
@@ -59,7 +60,7 @@ def compile_parts(
         torch.compiler.set_stance("default")
         try:
             for part in parts:
-                part.compile(dynamic=False, options=OPTIONS)
+                part.compile(**SETTINGS)
         except Exception as error:
             compiled.give_up(error)
     return compiled
