@@ -135,12 +135,13 @@ def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
     batch = batch.pin_memory() if args.device == "cuda" else batch
     figures = {"workers": workers, "warm_up_seconds": round(trainer.seconds([batch] * WARM_UP), 1)}
     figures["compiled_to_the_end"] = trainer.compiled.active
-    figures["same_batch_iterations_per_second"] = args.iterations / trainer.seconds([batch] * args.iterations)
+    rate = args.iterations / trainer.seconds([batch] * args.iterations)
+    figures["same_batch_iterations_per_second"] = round(rate, 3)
     batches = iter(loader.epoch(0, 2 * workers * PREFETCH + args.iterations))
     trainer.seconds(islice(batches, 1 + 2 * workers * PREFETCH))  # what was prepared ahead would flatter the loader
     clock, done = time.perf_counter(), args.iterations - 1
     trainer.seconds(batches)
-    figures["loop_iterations_per_second"] = done / (time.perf_counter() - clock)
+    figures["loop_iterations_per_second"] = round(done / (time.perf_counter() - clock), 3)
     figures["compiled_to_the_end"] = trainer.compiled.active
     if args.device == "cuda":
         figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
@@ -189,7 +190,7 @@ def expensive(trainer: Trainer, batch: Batch) -> dict:
         trainer.seconds([batch] * PROFILED)
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     rows = sorted(profiled.key_averages(), key=lambda row: getattr(row, by), reverse=True)[:10]
-    figures = {"most_expensive_ms": {row.key[:100]: getattr(row, by) / 1e3 / PROFILED for row in rows}}
+    figures = {"most_expensive_ms": {row.key[:100]: round(getattr(row, by) / 1e3 / PROFILED, 3) for row in rows}}
     if on_gpu:
         kernels = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
         figures["kernels_and_copies_an_iteration"] = len(kernels) / PROFILED

@@ -47,10 +47,9 @@ class Draws:
         return Draws(**{name: send(value, device) for name, value in vars(self).items()})
 
     def of_one_size(self) -> "Draws":
-        """The same, with an estimate of every sample where any is recycled: another number of samples each time would
-        cost a GPU, which looks for its fastest kernels anew, and a compiler more than the samples it spares."""
-        everyone = torch.arange(len(self.recycled))
-        return replace(self, estimated=everyone) if len(self.estimated) else self
+        """The same, with an estimate of every sample: another number of them each time would cost a GPU, which looks
+        for its fastest kernels anew, and a compiler more than the samples it spares."""
+        return replace(self, estimated=torch.arange(len(self.recycled)))
 
 
 @dataclass(frozen=True)

@@ -70,12 +70,12 @@ def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan,
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": "aot_eager"})
     eager, ours, told = start(shapes_plan(preset)), start(shapes_plan(preset)), []
     compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
-    expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=told.append), 9)
-    found, graphs = train(ours, compiled, 9)
+    expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=told.append), 6)
+    found, graphs = train(ours, compiled, 6)
     assert told == []
     assert compiled.active
     assert graphs[0] > 0
-    assert graphs[-1] == graphs[4], "nothing is compiled again, whatever a batch asks for"
+    assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch asks for"
     for one, other in zip(expected, found, strict=True):
         assert one == pytest.approx(other, rel=0.05), "bfloat16 where the processor has it"
     assert expected[0] == pytest.approx(found[0], rel=0.01)
