@@ -1,5 +1,6 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
+import copy
 import shutil
 import statistics
 import time
@@ -125,8 +126,9 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         ticks.append(time.perf_counter())
     each = statistics.median(later - earlier for earlier, later in pairwise(ticks[WARM_UP - 1 :]))
     each = max(each, run.loader.seconds_a_batch())
+    plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
     clock = time.perf_counter()
-    validate_patches(state.model, run.bank, run.patches, run.device, length.seed)
+    validate_patches(plain, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
     seconds = 60 * options.max_minutes
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(VALIDATION_SHARE * seconds / validation)))
