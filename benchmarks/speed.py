@@ -134,14 +134,13 @@ def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
     batch = loader.batch(0, 0)
     batch = batch.pin_memory() if args.device == "cuda" else batch
     figures = {"workers": workers, "warm_up_seconds": round(trainer.seconds([batch] * WARM_UP), 1)}
-    figures["compiled_to_the_end"] = trainer.compiled.active
     rate = args.iterations / trainer.seconds([batch] * args.iterations)
     figures["same_batch_iterations_per_second"] = round(rate, 3)
-    batches = iter(loader.epoch(0, 2 * workers * PREFETCH + args.iterations))
-    trainer.seconds(islice(batches, 1 + 2 * workers * PREFETCH))  # what was prepared ahead would flatter the loader
-    clock, done = time.perf_counter(), args.iterations - 1
-    trainer.seconds(batches)
-    figures["loop_iterations_per_second"] = round(done / (time.perf_counter() - clock), 3)
+    ahead = 1 + 2 * workers * PREFETCH  # what loading processes had prepared before would flatter them
+    batches = loader.epoch(0, ahead + args.iterations)
+    trainer.seconds(islice(batches, ahead))
+    rate = args.iterations / trainer.seconds(batches)
+    figures["loop_iterations_per_second"] = round(rate, 3)
     figures["compiled_to_the_end"] = trainer.compiled.active
     if args.device == "cuda":
         figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
