@@ -28,7 +28,7 @@ from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.validation import spread
-from textdiffseg.preprocessing.case import Trail, restore
+from textdiffseg.preprocessing.case import Trail, restore, restore_regions
 from textdiffseg.queries import Queries
 
 OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
@@ -112,7 +112,7 @@ class Scan:
     name: str
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
     trail: Trail  # the way back to the scan's own grid
-    truth: np.ndarray  # label numbers (D, H, W) on the scan's own grid
+    truth: np.ndarray  # the numbers that labels are made of (`Plan.parts`), (D, H, W) on the scan's own grid
 
 
 def stored_scan(preprocessed: Path, case: str) -> Scan:
@@ -123,16 +123,19 @@ def stored_scan(preprocessed: Path, case: str) -> Scan:
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries) -> np.ndarray:
-    """Label numbers (D, H, W) on the scan's own grid: `queries.labels` of the slots, 0 for background."""
-    if predictor.plan.regions:
-        raise UserError("The benchmarks score labels that do not overlap. tds_train's own validation scores these.")
-    slots = restore(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
-    return np.array([0, *queries.labels[0].tolist()])[slots]
+    """The numbers (D, H, W) on the scan's own grid that the labels asked for write, 0 for background.
+
+    They are the labels' own unless labels overlap (`Plan.written_numbers`).
+    """
+    plan = predictor.plan
+    way_back = restore if plan.regions is None else restore_regions
+    slots = way_back(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
+    return np.array([0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())])[slots]
 
 
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
     """Dice of every label of the plan; `labels` as `predict` gives them."""
-    names = {number: label.name for number, label in enumerate(plan.labels, start=1)}
+    names = {held: label.name for held, label in zip(plan.parts, plan.labels, strict=True)}
     return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
 
 

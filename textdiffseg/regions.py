@@ -44,3 +44,9 @@ def probabilities(logits: Tensor) -> Tensor:
     """logits (B, 1 + Q, D, H, W) -> p (B, 1 + Q, D, H, W) float32; class 0 is 1 - the largest p_q."""
     p = region_logits(logits).sigmoid()
     return torch.cat((1 - p.amax(1, keepdim=True), p), dim=1)
+
+
+def written(p: Tensor) -> Tensor:
+    """p (1 + Q, D, H, W) -> the slot (D, H, W) that writes its value: the last with p_q > 0.5, 0 where none has."""
+    order = torch.arange(len(p), device=p.device).view(-1, 1, 1, 1)
+    return ((p > 0.5) * order)[1:].amax(0)

@@ -63,7 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="write entropy, how samples and folds disagree, and 90%% intervals of volumes (4 steps, 8 samples)",
+        help="write entropy, how samples and folds disagree, and 90%% intervals of volumes, from samples of their own "
+        "beside the mask (at least 4 steps and 8 samples)",
     )
     parser.add_argument("--overwrite", action="store_true", help="redo what is complete, replace files of others")
     return parser
@@ -94,13 +95,18 @@ def _prepare(args: argparse.Namespace):
     from textdiffseg.inference.export import Job, find_scans, output_place
     from textdiffseg.inference.predictor import Predictor
     from textdiffseg.inference.prompting import ask, ask_for, tell
-    from textdiffseg.inference.settings import settings_for
+    from textdiffseg.inference.scan import Calibrated
+    from textdiffseg.inference.settings import Settings, settings_for, settings_of_uncertainty
     from textdiffseg.text.case_texts import tell_cuts
 
     answers = read_answers(args.prompts) if args.prompts else None
     device = choose_device(args.device)
     folder = find_model(args.root, args.dataset, args.model)
     ensemble = load_ensemble(folder, args.folds, args.checkpoint, device)
+
+    def with_settings(settings: Settings) -> Calibrated:
+        return Calibrated(Predictor(ensemble.models, settings, device), applied(ensemble.calibrations, settings))
+
     scans = find_scans(args.source, len(ensemble.plan.channels))
     if answers is None:
         asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
@@ -110,16 +116,19 @@ def _prepare(args: argparse.Namespace):
     settings = settings_for(
         ensemble.plan,
         ensemble.sampling,
-        folds=len(ensemble.folds),
         steps=args.steps,
         samples=args.samples,
         mirroring=not args.no_mirroring,
         seed=args.seed,
-        uncertainty=args.uncertainty,
     )
+    masks, samples = with_settings(settings), None
+    if args.uncertainty:
+        enough = settings_of_uncertainty(ensemble.plan, settings, len(ensemble.folds))
+        samples = masks if enough == settings else with_settings(enough)
     out, file_name = output_place(args.out, len(scans))
     job = Job(
-        predictor=Predictor(ensemble.models, settings, device),
+        masks=masks,
+        uncertainty=samples,
         asked=asked,
         model=ensemble.hash,
         folds=ensemble.folds,
@@ -127,8 +136,6 @@ def _prepare(args: argparse.Namespace):
         out=out,
         file_name=file_name,
         probabilities=args.probabilities,
-        uncertainty=args.uncertainty,
-        calibration=applied(ensemble.calibrations, settings),
         texts=texts,
         overwrite=args.overwrite,
     )
@@ -148,37 +155,49 @@ def _announce(job, scans) -> None:
     from textdiffseg.imaging.io import read_geometry
     from textdiffseg.inference.memory import largest_ram_gb
 
-    predictor, settings = job.predictor, job.predictor.settings
-    mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
-    counts = [
-        f"{settings.steps} step{'s' * (settings.steps > 1)}",
-        f"{settings.samples} sample{'s' * (settings.samples > 1)}",
-    ]
+    predictors = [one.predictor for one in (job.masks, job.uncertainty) if one is not None]
     print(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(job.asked.names, job.asked.values, strict=True))}")
-    print(f"Sampling: {', '.join(counts)}, {mirrored}, seed {settings.seed}, on {predictor.device}")
-    if job.probabilities or job.uncertainty:
-        _tell_calibration(job)
-    need = largest_ram_gb(
-        predictor.plan,
-        settings,
-        len(predictor.models),
-        (read_geometry(paths[0]) for paths in scans.values()),
-        labels=len(job.asked.names),
-        uncertainty=job.uncertainty,
-        on_cpu=predictor.device.type == "cpu",
+    print(f"Sampling: {_in_words(predictors[0].settings)}, on {predictors[0].device}")
+    if job.samples_apart:
+        print(f"Uncertainty: {_in_words(predictors[1].settings)}, predicted beside the mask")
+    _tell_calibration(job)
+    geometries = [read_geometry(paths[0]) for paths in scans.values()]
+    need = max(
+        largest_ram_gb(
+            one.plan,
+            one.settings,
+            len(one.models),
+            geometries,
+            labels=len(job.asked.names),
+            uncertainty=job.uncertainty is not None,
+            on_cpu=one.device.type == "cpu",
+        )
+        for one in predictors
     )
     free = psutil.virtual_memory().available / 1e9
     advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
     print(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}", flush=True)
 
 
+def _in_words(settings) -> str:
+    mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"
+    samples = f"{settings.samples} sample{'s' * (settings.samples > 1)}"
+    return f"{steps}, {samples}, {mirrored}, seed {settings.seed}"
+
+
 def _tell_calibration(job) -> None:
     """What probabilities and volume intervals are worth; the mask needs neither."""
-    temperature, widening = job.calibration.temperature, job.calibration.widening
-    told = [f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"]
+
+    def told(temperature: float | None) -> str:
+        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"
+
+    if job.probabilities:
+        print(f"Calibration of probabilities: {told(job.masks.calibration.temperature)}")
     if job.uncertainty:
-        told.append(f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come")
-    print(f"Calibration of probabilities: {', '.join(told)}")
+        widening = job.uncertainty.calibration.widening
+        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come"
+        print(f"Calibration of uncertainty: {told(job.uncertainty.calibration.temperature)}, {intervals}")
 
 
 def _run_with_bar(job, scans):

@@ -170,9 +170,6 @@ def _tell_calibration(folder) -> None:
     from textdiffseg.inference.evidence import LEAST_CASES
     from textdiffseg.inference.settings import LEAST_SAMPLES
 
-    if Plan.read(folder / "plan.json").regions:
-        print("Nothing was calibrated: labels overlap, and temperatures are of classes that exclude each other.")
-        return
     fits = read_calibration(folder).fits
     if not fits:
         print(

@@ -60,7 +60,7 @@ def model() -> TextDiffSeg:
             "median_shape": (16, 16, 16),
             "patch": (16, 16, 16),
             "batch": 2,
-            "stages": [fine, coarse, coarse],
+            "stages": [fine, coarse, coarse | {"attention": True}],
             "latent": {"level": 2, "channels": 4},
             "diffusion": {},
             "text": {"encoder": "bundled", "width": FakeEncoder.width},

@@ -1,9 +1,11 @@
 """Overlapping labels: which voxels belong to which, and what their probabilities are."""
 
+import numpy as np
 import torch
 
+from textdiffseg.imaging.resample import probabilities_to_regions
 from textdiffseg.queries import Queries
-from textdiffseg.regions import masks, members, probabilities, region_logits
+from textdiffseg.regions import masks, members, probabilities, region_logits, written
 
 PARTS = ((1, 2, 3), (2, 3), (3,))  # whole, core, rim
 
@@ -35,3 +37,10 @@ def test_labels_do_not_compete():
         torch.testing.assert_close(p[:, slot], logits[:, [0, slot]].softmax(1)[:, 1])
     torch.testing.assert_close(p[:, 0], 1 - p[:, 1:].max(1).values)
     assert torch.equal(region_logits(logits) > 0, p[:, 1:] > 0.5)
+
+
+def test_the_last_label_above_one_half_is_written_as_masks_are():
+    p = probabilities(torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(0)))[0]
+    found = written(p)
+    assert found.unique().tolist() == [0, 1, 2, 3]
+    assert np.array_equal(found.numpy(), probabilities_to_regions(p[1:].numpy(), (3, 4, 5)))

@@ -8,6 +8,8 @@ probabilities p_k(v) of K classes, background among them, the true class y(v), t
     Brier = mean_v sum_k (p_k - [y = k])^2                            0 at best, 2 at worst
     NLL   = -mean_v ln p_y
 
+Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel.
+
 Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
 """
 
@@ -18,6 +20,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from plans.records import Millimetres
+from plans.regions import Regions
 
 NEAR_MM = 5.0
 BINS = 15
@@ -58,6 +61,16 @@ def sample_voxels(
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
     return Voxels(p, labels.reshape(-1)[places].astype(np.int64))
+
+
+def label_by_label(voxels: Voxels, parts: Regions) -> Voxels:
+    """N voxels of Q labels that overlap as Q N voxels of two classes: without the label, and with it.
+
+    `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
+    """
+    p = voxels.p[1:].reshape(-1)
+    truth = np.concatenate([np.isin(voxels.truth, held) for held in parts])
+    return Voxels(np.stack((1 - p, p)), truth.astype(np.int64))
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:

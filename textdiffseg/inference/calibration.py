@@ -5,7 +5,8 @@ A temperature T makes probabilities as sure as they were right,
     p_k^(1/T) / sum_j p_j^(1/T),        T = argmin of the negative log-likelihood near the foreground
 
 (Guo et al. 2017), applied once, to the mean over windows, views, samples and folds. It keeps the order of the classes
-at every voxel, and masks are made before it, so no mask changes.
+at every voxel, and masks are made before it, so no mask changes. Labels that overlap are two classes each, with and
+without the label (`evaluation.calibration.label_by_label`), at one temperature for all.
 
 A factor f >= 1 widens a 90% volume interval to [low / f, high * f]: the smallest with which nine of ten true volumes
 lie inside (split conformal prediction on the logarithms of volumes, Romano et al. 2019), 1 where they already do.
@@ -87,6 +88,14 @@ def temper(p: np.ndarray, temperature: float, out: np.ndarray | None = None) -> 
     np.power(out, 1 / temperature, out=out)
     out /= out.sum(0)
     return out
+
+
+def temper_overlapping(p: np.ndarray, temperature: float) -> None:
+    """The same, in place, for labels that overlap, p (1 + Q, ...): each label against its absence."""
+    for one in p[1:]:
+        pair = np.stack((1 - one, one))
+        one[...] = temper(pair, temperature, out=pair)[1]
+    np.subtract(1, p[1:].max(0), out=p[0])
 
 
 def fit_temperature(cases: Sequence[Voxels]) -> float:

@@ -6,7 +6,13 @@ import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
-from textdiffseg.evaluation.calibration import Voxels, brier_score, expected_calibration_error, sample_voxels
+from textdiffseg.evaluation.calibration import (
+    Voxels,
+    brier_score,
+    expected_calibration_error,
+    label_by_label,
+    sample_voxels,
+)
 from textdiffseg.inference.calibration import (
     Fit,
     Widening,
@@ -17,7 +23,7 @@ from textdiffseg.inference.calibration import (
 )
 from textdiffseg.inference.predictor import Prediction
 from textdiffseg.inference.settings import Settings
-from textdiffseg.inference.uncertainty import coverage, interval
+from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
 
 LEAST_CASES = 4  # two in each half
 
@@ -35,16 +41,18 @@ class Evidence:
         """Keep a sample of a case; one without foreground, or with a label that nobody looked for, says nothing."""
         if not case.record.present or len(case.record.annotated) < len(self.plan.labels):
             return
-        self.voxels.append(sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing))
+        voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
+        self.voxels.append(voxels if self.plan.regions is None else label_by_label(voxels, self.plan.parts))
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()
         if original.min(initial=0) < 0:  # ignored voxels: no volume is known
             return
         scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
-        numbers = range(1, len(self.plan.labels) + 1)
-        self.intervals.append(np.array([interval(prediction.volumes[..., n] * scale) for n in numbers]))
-        self.truths.append(np.array([np.count_nonzero(original == n) for n in numbers], dtype=np.float64))
+        drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
+        self.intervals.append(np.array([interval(one) for one in np.moveaxis(drawn, -1, 0)]))
+        counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
+        self.truths.append(np.array([counts[list(held)].sum() for held in self.plan.parts], dtype=np.float64))
 
     def fit(self) -> Fit | None:
         """Temperature and widening with their figures; None with fewer than `LEAST_CASES` cases."""

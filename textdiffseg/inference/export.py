@@ -16,13 +16,11 @@ import torch
 from plans.errors import UserError
 from plans.header import FILE_ENDINGS
 from plans.plan import Plan
-from textdiffseg.inference.calibration import Applied, temper, widen
 from textdiffseg.inference.ensemble import hash_files
-from textdiffseg.inference.manifest import Manifest, Request, hash_inputs, read_manifest, versions
-from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
 from textdiffseg.inference.prompting import Asked
-from textdiffseg.inference.uncertainty import VolumeInterval, interval, total_entropy
-from textdiffseg.preprocessing.case import Trail, preprocess_image, restore, restore_map, restore_regions
+from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
+from textdiffseg.preprocessing.case import Trail, preprocess_image, restore_map
 from textdiffseg.text.case_texts import CaseText
 
 DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
@@ -32,18 +30,27 @@ DICOM_ENDING = ".nii.gz"  # of what is predicted from a folder of slices
 class Job:
     """Everything that is the same for all scans of a run."""
 
-    predictor: Predictor
+    masks: Calibrated  # of masks and probabilities
     asked: Asked
     model: str  # hash of the ensemble
     folds: tuple[str, ...]
     checkpoint: str
     out: Path
     probabilities: bool = False
-    uncertainty: bool = False
+    uncertainty: Calibrated | None = None  # `masks` itself where one setting serves both; None: not asked for
     overwrite: bool = False
-    calibration: Applied = field(default_factory=Applied)
     texts: Mapping[str, CaseText] = field(default_factory=dict)  # of the cases that have one, in the model's space
     file_name: str | None = None  # of the segmentation, where one scan goes to one file
+
+    @property
+    def plan(self) -> Plan:
+        """The model's plan."""
+        return self.masks.predictor.plan
+
+    @property
+    def samples_apart(self) -> bool:
+        """Whether uncertainty takes predictions of its own."""
+        return self.uncertainty is not None and self.uncertainty is not self.masks
 
 
 @dataclass
@@ -107,7 +114,7 @@ def predict_scan(
     name = job.file_name or f"{case}{ending}"
     stem = next((name.removesuffix(known) for known in FILE_ENDINGS if name.endswith(known)), name)
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
-        _check_channels(len(paths), job.predictor.plan, paths)
+        _check_channels(len(paths), job.plan, paths)
     request = _request(job, case, paths)
     output, manifest_path = job.out / name, job.out / f"{stem}.json"
     before = read_manifest(manifest_path)
@@ -117,19 +124,15 @@ def predict_scan(
     Manifest(request=request).write(manifest_path)
 
     try:
-        prediction, trail = _predict(job, case, paths, progress)
+        found, trail = _predict(job, case, paths, progress)
     except BaseException:
         if before is None:  # nothing of this scan is there yet
             manifest_path.unlink(missing_ok=True)
         raise
-    probabilities = prediction.probabilities.numpy()
-    slots = (restore_regions if job.predictor.plan.regions else restore)(probabilities, trail)
-    if job.calibration.temperature is not None:  # after the mask, which it is not to change
-        temper(probabilities, job.calibration.temperature, out=probabilities)
-    maps = dict(_maps(job, prediction, stem))
+    maps = dict(_maps(job, found, stem))
     from textdiffseg.imaging.io import write_labels, write_volume
 
-    write_labels(output, np.array([0, *job.asked.values])[slots], trail.geometry)
+    write_labels(output, np.array([0, *job.asked.values])[found.slots], trail.geometry)
     for place, array in maps.items():
         write_volume(job.out / f"{place}{name.removeprefix(stem)}", restore_map(array.numpy(), trail), trail.geometry)
     written = [name, *(f"{place}{name.removeprefix(stem)}" for place in maps)]
@@ -137,9 +140,9 @@ def predict_scan(
         request=request,
         outputs={one: hash_files([job.out / one]) for one in written},
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
-        volumes=tuple(_volumes(job, slots, prediction, trail)),
+        volumes=tuple(volumes_of(found, job.asked, job.plan, trail)),
         versions=versions(),
-        device=str(job.predictor.device),
+        device=str(job.masks.predictor.device),
         threads=torch.get_num_threads(),
     ).write(manifest_path)
     return True
@@ -152,22 +155,27 @@ def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
         model=job.model,
         folds=job.folds,
         checkpoint=job.checkpoint,
-        settings=job.predictor.settings,
-        calibration=job.calibration,
+        settings=job.masks.predictor.settings,
+        calibration=job.masks.calibration,
         prompts=job.asked.prompts,
         forced=job.asked.forced,
         answers=job.asked.answers,
         text=job.texts[case].entry.hash if case in job.texts else None,
         probabilities=job.probabilities,
-        uncertainty=job.uncertainty,
+        uncertainty=job.uncertainty is not None,
+        sampled=_sampled(job.uncertainty) if job.samples_apart else None,
     )
 
 
-def _predict(job: Job, case: str, paths: tuple[Path, ...], progress) -> tuple[Prediction, Trail]:
+def _sampled(samples: Calibrated) -> Sampled:
+    return Sampled(settings=samples.predictor.settings, calibration=samples.calibration)
+
+
+def _predict(job: Job, case: str, paths: tuple[Path, ...], progress: Progress | None) -> tuple[Found, Trail]:
     """The scan itself is let go of before the network runs."""
     from textdiffseg.imaging.io import read_volume
 
-    plan = job.predictor.plan
+    plan = job.plan
     volume = read_volume(paths)
     _check_channels(len(volume.array), plan, paths)
     image, trail = preprocess_image(volume, plan)
@@ -175,8 +183,7 @@ def _predict(job: Job, case: str, paths: tuple[Path, ...], progress) -> tuple[Pr
     queries = job.asked.queries
     if case in job.texts:
         queries = queries.with_tokens([job.texts[case].tokens])
-    prediction = job.predictor.predict_image(torch.from_numpy(image), queries, job.uncertainty, progress=progress)
-    return prediction, trail
+    return examine(torch.from_numpy(image), trail, queries, job.masks, job.uncertainty, progress), trail
 
 
 def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
@@ -200,39 +207,12 @@ def _check_output(output: Path, paths: tuple[Path, ...], ours: bool) -> None:
         )
 
 
-def _maps(job: Job, prediction: Prediction, stem: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _maps(job: Job, found: Found, stem: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The maps asked for on the plan's grid, by their path without an ending."""
     if job.probabilities:
         for slot, name in enumerate(job.asked.names, start=1):
             words = re.sub(r"[^\w-]+", "_", name).strip("_")
-            yield f"probabilities/{stem}_{slot}_{words}", prediction.probabilities[slot]
-    if job.uncertainty:
-        yield f"uncertainty/{stem}_entropy", total_entropy(prediction.probabilities)
-        yield f"uncertainty/{stem}_between_samples", prediction.between_samples
-        yield f"uncertainty/{stem}_between_folds", prediction.between_folds
-
-
-def _volumes(job: Job, slots: np.ndarray, prediction: Prediction, trail: Trail) -> Iterator[VolumeInterval]:
-    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn."""
-    asked = job.asked
-    millilitres = float(np.prod(trail.geometry.spacing)) / 1000
-    of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
-    classes = 1 + len(asked.names)
-    voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in slots)  # casts a plane at a time
-    for slot, name in enumerate(asked.names, start=1):
-        low, high = (None, None)
-        if prediction.volumes is not None:
-            low, high = widen(interval(prediction.volumes[..., slot] * of_plan), job.calibration.widening or 1.0)
-        own = voxels[_slots_within(job, slot)].sum()
-        yield VolumeInterval(label=name, volume_ml=float(own * millilitres), low_ml=low, high_ml=high)
-
-
-def _slots_within(job: Job, slot: int) -> list[int]:
-    """The slots whose voxels belong to the label of `slot`: its own, and such as write a value that it holds too."""
-    plan, numbers = job.predictor.plan, job.asked.queries.labels[0].tolist()
-    number = numbers[slot - 1]
-    if plan.regions is None or number > len(plan.labels):  # a forced prompt is no label
-        return [slot]
-    held = plan.regions[number - 1]
-    known = [one for one in numbers if one <= len(plan.labels)]
-    return [numbers.index(one) + 1 for one in known if one == number or plan.labels[one - 1].value in held]
+            yield f"probabilities/{stem}_{slot}_{words}", found.probabilities[slot]
+    if found.spread is not None:
+        for name, array in found.spread.maps.items():
+            yield f"uncertainty/{stem}_{name}", array

@@ -20,6 +20,13 @@ from textdiffseg.inference.uncertainty import VolumeInterval
 _PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")
 
 
+class Sampled(Record):
+    """How uncertainty was measured, where that took predictions of its own."""
+
+    settings: Settings
+    calibration: Applied
+
+
 class Request(Record):
     """What was asked for: two equal requests give the same files."""
 
@@ -28,14 +35,15 @@ class Request(Record):
     model: str  # SHA-256 of weights, plans and words of all folds
     folds: tuple[str, ...]
     checkpoint: str
-    settings: Settings
-    calibration: Applied = Applied()  # of probabilities and volume intervals; manifests without it had none
+    settings: Settings  # of mask and probabilities
+    calibration: Applied = Applied()  # of what `settings` predict; manifests without it had none
     prompts: tuple[str, ...]  # empty: all labels
     forced: bool  # some prompt is none that the model was trained with
     answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: the model's own
     text: str | None = None  # SHA-256 of the case's own text; None: it had none
     probabilities: bool
     uncertainty: bool
+    sampled: Sampled | None = None  # None: uncertainty, if any, is of the very predictions that the mask is made of
 
 
 class Manifest(Record):

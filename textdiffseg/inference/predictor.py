@@ -47,7 +47,7 @@ class Prediction:
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
-    volumes: np.ndarray | None = None  # (F, S, 1 + Q) voxels of each sample of each fold
+    volumes: np.ndarray | None = None  # (F, S, 1 + Q) voxels that each class writes, by sample of each fold
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,7 @@ class Predictor:
         """image (C, D, H, W) on the plan's grid, queries of one sample -> probabilities (1 + Q, D, H, W).
 
         `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
-        Raises `ValueError` for uncertainty of labels that overlap, which has no classes to be sure of.
         """
-        if uncertainty and self.plan.regions:
-            raise ValueError("uncertainty is of classes that exclude each other; the labels of this model overlap")
         tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
         padded, noise = tiling.pad(image.float()), self._noise(tiling)
@@ -131,19 +128,20 @@ class Predictor:
         patches = torch.stack([image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1).to(self.device)
         queries = queries.expand(self.batch)
-        means, inner, volumes = [], [], []
+        means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
         for model in self.models:
             p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
             if uncertainty:
-                inner.append(torch.stack([entropy(one, 1) for one in p]).mean(0))
+                inner.append(torch.stack([entropy(one, 1, overlapping) for one in p]).mean(0))
                 shares = [(weight / total[tiling.window(start)]).to(self.device) for start in starts]
-                by_window = [[slot_volumes(one[b], share) for one in p] for b, share in enumerate(shares)]
+                by_window = [[slot_volumes(one[b], share, overlapping) for one in p] for b, share in enumerate(shares)]
                 volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(means)
         parts = (None, None, None)
         if uncertainty:
-            parts = (*(part.cpu() for part in disagreement(means, torch.stack(inner))), torch.stack(volumes).cpu())
+            maps = disagreement(means, torch.stack(inner), overlapping)
+            parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
     def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
@@ -199,10 +197,11 @@ class _Sums:
     def finish(self) -> Prediction:
         """The volume without its padding."""
         inside = self.tiling.interior
+        probabilities = self.probabilities[:, *inside].clamp_(max=1)  # shares add up to one but for rounding
         if self.maps is None:
-            return Prediction(self.probabilities[:, *inside])
+            return Prediction(probabilities)
         between_samples, between_folds = self.maps[:, *inside]
-        return Prediction(self.probabilities[:, *inside], between_samples, between_folds, self.volumes.numpy())
+        return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
 
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:

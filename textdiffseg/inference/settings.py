@@ -58,54 +58,45 @@ def settings_for(
     plan: Plan,
     sampling: Sampling,
     *,
-    folds: int = 1,
     steps: int | None = None,
     samples: int | None = None,
     mirroring: bool = True,
     seed: int = 0,
-    uncertainty: bool = False,
 ) -> Settings:
-    """What validation chose, with the user's own `steps` and `samples` where given, and enough for uncertainty.
+    """What validation chose for masks, with the user's own `steps` and `samples` where given.
 
-    Uncertainty from samples leaves mirroring out: noise is not flipped with the image, so that mirrored views are
-    samples of their own, and their mean has lost most of the spread.
-    Raises `UserError` where the model has no diffusion to sample from, where there would be no spread to measure, and
-    for uncertainty of labels that overlap.
+    Raises `UserError` where the model cannot take so many.
     """
-    if uncertainty and plan.regions:
-        raise UserError(
-            "--uncertainty: the labels of this model overlap, and its maps are of classes that exclude each other. "
-            "Leave it out; --probabilities writes each label's own."
-        )
-    if plan.diffusion is None:
-        _check_unet(plan.preset, folds, steps, samples, uncertainty)
-    elif steps is not None and steps > plan.diffusion.timesteps:
+    if plan.diffusion is None and (steps or 1, samples or 1) != (1, 1):
+        raise UserError(f"--steps, --samples: this model (preset {plan.preset}) has no diffusion. Leave both out.")
+    if plan.diffusion is not None and (steps or 1) > plan.diffusion.timesteps:
         raise UserError(f"--steps: the model has {plan.diffusion.timesteps} time steps, found {steps}.")
-    elif uncertainty and min((steps or LEAST_STEPS) - LEAST_STEPS, (samples or LEAST_SAMPLES) - LEAST_SAMPLES) < 0:
-        raise UserError(
-            f"--uncertainty needs at least {LEAST_STEPS} steps and {LEAST_SAMPLES} samples, found "
-            f"--steps {steps or LEAST_STEPS} --samples {samples or LEAST_SAMPLES}. Leave both out, or give more."
-        )
-    sampled = uncertainty and plan.diffusion is not None
-    least = (LEAST_STEPS, LEAST_SAMPLES) if sampled else (1, 1)
     chosen = sampling.model_copy(
         update={
-            "steps": steps or max(sampling.steps, least[0]),
-            "samples": samples or max(sampling.samples, least[1]),
-            "mirroring": sampling.mirroring and mirroring and not sampled,
+            "steps": steps or sampling.steps,
+            "samples": samples or sampling.samples,
+            "mirroring": sampling.mirroring and mirroring,
         }
     )
     return settings_of(plan, chosen, seed)
 
 
-def _check_unet(preset: str, folds: int, steps: int | None, samples: int | None, uncertainty: bool) -> None:
-    if (steps or 1, samples or 1) != (1, 1):
-        raise UserError(f"--steps, --samples: this model (preset {preset}) has no diffusion. Leave both out.")
-    if uncertainty and folds < 2:
+def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> Settings:
+    """How uncertainty is measured beside masks made with `settings`: the same noise, but steps and samples enough.
+
+    Mirroring is left out: noise is not flipped with the image, so that mirrored views are samples of their own, and
+    their mean has lost most of the spread. Without diffusion only folds can disagree, so that masks' own predictions
+    serve. Raises `UserError` where nothing can disagree.
+    """
+    if plan.diffusion is not None:
+        enough = {"steps": max(settings.steps, LEAST_STEPS), "samples": max(settings.samples, LEAST_SAMPLES)}
+        return settings.model_copy(update=enough | {"mirror_axes": ()})
+    if folds < 2:
         raise UserError(
-            f"--uncertainty: this model (preset {preset}) has no diffusion and one fold is used, so nothing can "
+            f"--uncertainty: this model (preset {plan.preset}) has no diffusion and one fold is used, so nothing can "
             "disagree. Train more folds, or the preset default."
         )
+    return settings
 
 
 def choose(table: Sequence[Trial], axes: int) -> Trial:

@@ -9,6 +9,13 @@ Both parts are mutual informations, hence never negative. They are taken window 
 probabilities, so that no sample of a whole volume has to be kept. They are of probabilities as the network gives
 them; the whole, H(p), is of calibrated ones where a temperature was fitted (`calibration`).
 
+Labels that overlap (`regions`) are a question each, and the entropies of the answers add up,
+
+    H(p) = sum_q [-p_q log2 p_q - (1 - p_q) log2 (1 - p_q)]
+
+which for one label is what it is above, and for more what independent answers would have together. Both parts stay
+mutual informations, summed over labels.
+
 Samples come from at least 4 steps: one step from pure noise is the posterior mean, which says nothing of the spread.
 """
 
@@ -18,7 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plans.plan import Plan
 from plans.records import Record
+from textdiffseg.regions import written
 
 INTERVAL = (0.05, 0.95)
 
@@ -26,7 +35,8 @@ INTERVAL = (0.05, 0.95)
 class VolumeInterval(Record):
     """The volume of one structure in ml: of the mask, and its 90% interval over samples and folds.
 
-    The interval is widened by the factor that the manifest names, where validation found it short.
+    The interval is widened by the factor that the manifest names, where validation found it short, and then as far as
+    it takes to hold the mask's own volume.
     """
 
     label: str
@@ -35,34 +45,56 @@ class VolumeInterval(Record):
     high_ml: float | None = None
 
 
-def entropy(p: Tensor, dim: int) -> Tensor:
-    """H(p) in bits along `dim`."""
-    return torch.special.entr(p).sum(dim) / np.log(2)
+def entropy(p: Tensor, dim: int, overlapping: bool = False) -> Tensor:
+    """H(p) in bits along `dim`, of K classes or of labels that overlap, whose class 0 is no answer of its own.
+
+    Class by class, which spares memory.
+    """
+    classes = p.unbind(dim)
+    if overlapping:
+        return sum(torch.special.entr(one) + torch.special.entr(1 - one) for one in classes[1:]) / np.log(2)
+    return sum(torch.special.entr(one) for one in classes) / np.log(2)
 
 
-def total_entropy(probabilities: Tensor) -> Tensor:
-    """H(p) in bits (D, H, W) of probabilities (K, D, H, W), class by class, which spares memory."""
-    return sum(torch.special.entr(p) for p in probabilities) / np.log(2)
-
-
-def disagreement(means: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+def disagreement(means: Tensor, inner: Tensor, overlapping: bool = False) -> tuple[Tensor, Tensor]:
     """Between samples and between folds, each (B, D, H, W), in bits.
 
     `means` (F, B, K, D, H, W) is mean_s p_fs, `inner` (F, B, D, H, W) is mean_s H(p_fs).
     """
-    of_folds = entropy(means, 2).mean(0)
+    of_folds = entropy(means, 2, overlapping).mean(0)
     between_samples = of_folds - inner.mean(0)
-    between_folds = entropy(means.mean(0), 1) - of_folds
+    between_folds = entropy(means.mean(0), 1, overlapping) - of_folds
     return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding alone makes them negative
 
 
-def slot_volumes(p: Tensor, share: Tensor) -> Tensor:
-    """Voxels won by each class (K,) float64, where `p` is (K, D, H, W) and voxel v counts share(v).
+def slot_volumes(p: Tensor, share: Tensor, overlapping: bool = False) -> Tensor:
+    """Voxels that each class writes (K,) float64, where `p` is (K, D, H, W) and voxel v counts share(v).
 
     Summed over windows, whose shares add up to one at every voxel, this is the volume of one sample.
     """
-    winner = p.argmax(0).flatten()
-    return torch.bincount(winner, weights=share.flatten().double(), minlength=len(p))
+    winner = written(p) if overlapping else p.argmax(0)
+    return torch.bincount(winner.flatten(), weights=share.flatten().double(), minlength=len(p))
+
+
+def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:
+    """Voxels of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
+
+    numbers: of each slot its label. Where labels overlap, a label has its own voxels and those of every slot that
+    writes a value which it holds.
+    """
+    slots = range(1, len(numbers) + 1)
+    return np.stack([volumes[..., _slots_within(plan, numbers, slot)].sum(-1) for slot in slots], axis=-1)
+
+
+def _slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
+    """The slots whose voxels belong to the label of `slot`; a forced prompt, numbered beyond the labels, is alone."""
+    labels, number = len(plan.labels), numbers[slot - 1]
+    held = plan.parts[number - 1] if number <= labels else ()
+    return [
+        other
+        for other, its in enumerate(numbers, start=1)
+        if other == slot or (its <= labels and plan.written_numbers[its - 1] in held)
+    ]
 
 
 def interval(volumes: np.ndarray) -> tuple[float, float]:

@@ -27,8 +27,8 @@ from textdiffseg.inference.settings import (
     Sampling,
     Trial,
     choose,
-    settings_for,
     settings_of,
+    settings_of_uncertainty,
 )
 from textdiffseg.networks.weights import load_model
 from textdiffseg.preprocessing.case import restore, restore_regions
@@ -56,11 +56,10 @@ def validate_fold(
 
     `cases_folder` holds cases/ (the data set's folder below preprocessed/). `sampling` is that of sampling.json
     unless given. With `calibrate`, which is for cases kept from training, the same predictions are calibrated and
-    calibration.json is written, unless labels overlap. Returns the summary and prints nothing.
+    calibration.json is written. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
     predictor, bank = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
-    calibrate = calibrate and not predictor.plan.regions  # a temperature is of classes that exclude each other
     volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
@@ -143,11 +142,9 @@ def calibrate_uncertainty(
     """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
 
     None, and nothing written, where `most_seconds` are too short for `LEAST_CASES` cases (after the times that
-    `choose_sampling` took), where labels overlap, or without diffusion, whose one setting `validate_fold` calibrates.
+    `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
     """
     fold_folder = Path(fold_folder)
-    if Plan.read(fold_folder / "plan.json").regions:
-        return None
     sampling = read_sampling(fold_folder)
     seconds = [row.seconds for row in sampling.table if (row.steps, row.samples) == (LEAST_STEPS, 1)]
     affordable = int(most_seconds / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
@@ -192,10 +189,13 @@ def spread(items: Sequence[str], count: int) -> list[str]:
 def load_fold(
     fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
 ) -> tuple[Predictor, TextBank]:
-    """A predictor of one fold, and the fold's words."""
+    """A predictor of one fold, with what `sampling` means for masks or for uncertainty, and the fold's words."""
     model = load_model(fold_folder, checkpoint, device)
     bank = TextBank.load(fold_folder / "text_bank.safetensors")
-    return Predictor([model], settings_for(model.plan, sampling, uncertainty=uncertainty), device), bank
+    settings = settings_of(model.plan, sampling)
+    if uncertainty:
+        settings = settings_of_uncertainty(model.plan, settings)
+    return Predictor([model], settings, device), bank
 
 
 def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:

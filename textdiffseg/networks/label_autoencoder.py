@@ -60,6 +60,7 @@ class LabelEncoder(nn.Module):
         self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
         self.stages = descent(PAINT_WIDTH, stages)
         self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
+        self.normalise = normalise_channels
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background.
@@ -72,7 +73,7 @@ class LabelEncoder(nn.Module):
             paint = torch.cat((background, paint), dim=1)
         else:
             paint = _summed(paint, background, members(queries, self.parts))
-        return normalise_channels(self.out(self.stages(painted(slots, paint))))
+        return self.normalise(self.out(self.stages(painted(slots, paint))))
 
 
 def painted(slots: Tensor, paint: Tensor) -> Tensor:

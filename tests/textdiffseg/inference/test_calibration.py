@@ -13,6 +13,7 @@ from textdiffseg.inference.calibration import (
     fit_widening,
     read_calibration,
     temper,
+    temper_overlapping,
     tempered_in_halves,
     widen,
     widened_in_halves,
@@ -53,6 +54,24 @@ def test_a_temperature_above_one_makes_less_sure_and_one_leaves_alone():
     copy = p.copy()
     assert temper(copy, 2.0, out=copy) is copy
     assert copy == pytest.approx(temper(p, 2.0))
+
+
+@pytest.mark.parametrize("temperature", [RANGE[0], 1.0, 3.0])
+def test_labels_that_overlap_are_tempered_each_on_its_logit(temperature):
+    p = np.random.default_rng(0).uniform(0.1, 0.9, (4, 50)).astype(np.float32)
+    p[1, :2] = 0, 1
+    warmed = p.copy()
+    temper_overlapping(warmed, temperature)
+    before, after = (np.log(one[1:, 2:] / (1 - one[1:, 2:])) for one in (p, warmed))
+    assert temperature * after == pytest.approx(before, rel=1e-2, abs=1e-3)
+    assert ((warmed[1:] > 0.5) == (p[1:] > 0.5)).all()
+    assert warmed[1, :2].tolist() == [0, 1]
+    assert (warmed[0] == 1 - warmed[1:].max(0)).all()
+    alone = p[:2].copy()
+    alone[0] = 1 - alone[1]
+    expected = temper(alone, temperature)
+    temper_overlapping(alone, temperature)
+    assert alone == pytest.approx(expected, abs=1e-6), "one label is what it is as a class"
 
 
 @pytest.mark.parametrize("sharpness", [0.6, 1.0, 2.5])

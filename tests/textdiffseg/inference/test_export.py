@@ -10,7 +10,10 @@ from textdiffseg.inference.export import Job, find_scans, output_place, predict_
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import ask
+from textdiffseg.inference.scan import Calibrated
 from textdiffseg.inference.settings import Settings
+
+SAMPLES = Settings(steps=4, samples=8)
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +23,13 @@ def models(plan, make_model):
 
 @pytest.fixture
 def job(models, plan, bank, tmp_path):
-    def make(prompts=(), settings=None, **changes):
-        predictor = Predictor(models, settings or Settings())
+    def make(prompts=(), settings=None, calibration=None, samples=None, **changes):
+        """`samples`: settings and calibration of uncertainty."""
+        masks = Calibrated(Predictor(models, settings or Settings()), calibration or Applied())
         fields = {"model": "0" * 64, "folds": ("0", "1"), "checkpoint": "best", "out": tmp_path / "out"}
-        return Job(predictor=predictor, asked=ask(plan, bank, prompts), **(fields | changes))
+        if samples:
+            fields["uncertainty"] = Calibrated(Predictor(models, samples[0]), samples[1])
+        return Job(masks=masks, asked=ask(plan, bank, prompts), **(fields | changes))
 
     return make
 
@@ -120,7 +126,7 @@ def test_a_bad_scan_does_not_stop_the_others(job, scan, make_scan):
 
 
 def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan):
-    full = job(settings=Settings(steps=4, samples=8), uncertainty=True, probabilities=True)
+    full = job(samples=(SAMPLES, Applied()), probabilities=True)
     predict_scan(full, "a", (scan,))
     grid = read_volume((scan,)).geometry
     manifest = Manifest.read(full.out / "a.json")
@@ -142,10 +148,12 @@ def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan
 
 
 def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, tmp_path):
-    asked = {"settings": Settings(steps=4, samples=8), "uncertainty": True, "probabilities": True}
     plain, warm = (
-        job(out=tmp_path / name, calibration=calibration, **asked)
-        for name, calibration in (("plain", Applied()), ("warm", Applied(temperature=4.0, widening=2.0)))
+        job(out=tmp_path / name, calibration=mask, samples=(SAMPLES, samples), probabilities=True)
+        for name, mask, samples in (
+            ("plain", Applied(), Applied()),
+            ("warm", Applied(temperature=4.0, widening=9.0), Applied(temperature=3.0, widening=2.0)),
+        )
     )
     for one in (plain, warm):
         predict_scan(one, "a", (scan,))
@@ -162,10 +170,25 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
     spread = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
     assert spread[1] < spread[0]
     before, after = (Manifest.read(one.out / "a.json") for one in (plain, warm))
-    assert after.request.calibration == warm.calibration
+    assert after.request.calibration == warm.masks.calibration
+    assert after.request.sampled.calibration == warm.uncertainty.calibration
     for one, wide in zip(before.volumes, after.volumes, strict=True):
         assert wide.volume_ml == one.volume_ml
         assert (wide.low_ml, wide.high_ml) == pytest.approx((one.low_ml / 2, one.high_ml * 2))
+
+
+def test_uncertainty_changes_neither_mask_nor_probabilities(job, scan, tmp_path):
+    settings = Settings(mirror_axes=(2,))
+    plain = job(out=tmp_path / "plain", settings=settings, probabilities=True)
+    asked = job(out=tmp_path / "asked", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
+    told = []
+    predict_scan(plain, "a", (scan,))
+    predict_scan(asked, "a", (scan,), progress=lambda done, total: told.append((done, total)))
+    for name in ("a.nii.gz", "probabilities/a_1_Front_Part.nii.gz"):
+        assert (read_volume((plain.out / name,)).array == read_volume((asked.out / name,)).array).all()
+    request = Manifest.read(asked.out / "a.json").request
+    assert (request.settings, request.sampled.settings) == (settings, SAMPLES)
+    assert told == [(done, len(told)) for done in range(1, len(told) + 1)], "one bar for both passes"
 
 
 def test_another_calibration_is_predicted_anew_and_an_older_manifest_had_none(job, scan):
@@ -214,9 +237,9 @@ def test_one_scan_may_go_to_one_file(tmp_path):
 
 def test_labels_that_overlap_write_their_values_over_those_before(plan, make_model, bank, scan, tmp_path):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    predictor = Predictor([make_model(nested, 0)], Settings())
+    masks = Calibrated(Predictor([make_model(nested, 0)], Settings()))
     fields = {"model": "0" * 64, "folds": ("0",), "checkpoint": "best", "probabilities": True}
-    job = Job(predictor=predictor, asked=ask(nested, bank), out=tmp_path / "out", **fields)
+    job = Job(masks=masks, asked=ask(nested, bank), out=tmp_path / "out", **fields)
     predict_scan(job, "a", (scan,))
     found = read_labels(job.out / "a.nii.gz").array[0]
     front, back = (read_volume((path,)).array[0] > 0.5 for path in sorted((job.out / "probabilities").iterdir()))

@@ -174,12 +174,27 @@ def test_a_model_trained_without_texts_takes_none(predict, root, scans):
 
 
 def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
-    code, _, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty", "--no-mirroring")
-    manifest = Manifest.read(root / "out" / "a.json")
+    predict("-i", scans / "a_0000.nii.gz", out=root / "plain")
+    code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
+    plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert (manifest.request.settings.steps, manifest.request.settings.samples) == (4, 8)
-    assert all(volume.low_ml is not None for volume in manifest.volumes)
+    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted beside the mask" in out
+    assert manifest.request.settings == plain.request.settings
+    assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is what it is without"
+    assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
     assert len(list((root / "out" / "uncertainty").iterdir())) == 3
+
+
+def test_labels_that_overlap_have_uncertainty_too(predict, root, scans):
+    for path in root.glob("results/*/*/fold_*/plan.json"):
+        Plan.read(path).model_copy(update={"regions": ((3, 7), (3,))}).write(path)
+    assert predict("-i", scans / "a_0000.nii.gz", "--uncertainty", "--no-mirroring")[0] == 0
+    whole, part = Manifest.read(root / "out" / "a.json").volumes
+    assert part.volume_ml < whole.volume_ml
+    for volume in (whole, part):
+        assert volume.low_ml <= volume.volume_ml <= volume.high_ml
+    (entropy,) = (root / "out" / "uncertainty").glob("*_entropy.nii.gz")
+    assert 0 < read_volume((entropy,)).array.max() <= 2, "at most a bit a label"
 
 
 def test_what_validation_fitted_is_applied_to_its_own_setting_and_told(predict, root, scans):
@@ -190,7 +205,8 @@ def test_what_validation_fitted_is_applied_to_its_own_setting_and_told(predict, 
         Calibration(fits=(fit,)).write(fold / "calibration.json")
     _, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     assert "temperature 1.50, volume intervals widened by 1.25" in out
-    assert Manifest.read(root / "out" / "a.json").request.calibration == Applied(temperature=1.5, widening=1.25)
+    request = Manifest.read(root / "out" / "a.json").request
+    assert (request.calibration, request.sampled.calibration) == (Applied(), Applied(temperature=1.5, widening=1.25))
     _, out, _ = predict("-i", scans / "b_0000.nii.gz", "--probabilities")
     assert "none was fitted for this sampling" in out
     assert Manifest.read(root / "out" / "b.json").request.calibration == Applied()
@@ -216,7 +232,6 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
         (("-i", "SCANS", "-m", "nowhere"), "is no folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
         (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
-        (("-i", "SCANS", "--uncertainty", "--samples", "2"), "at least 4 steps and 8 samples"),
     ],
 )
 def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, sentence):

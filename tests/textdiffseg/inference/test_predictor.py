@@ -1,10 +1,12 @@
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
 from textdiffseg.inference.settings import Settings
+from textdiffseg.regions import written
 
 SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
 
@@ -125,5 +127,25 @@ def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, b
     assert p.shape == (3, *image.shape[1:])
     assert 0 <= p.min() <= p.max() <= 1
     assert (p[1:].sum(0) > 1).any()
-    with pytest.raises(ValueError, match="overlap"):
-        predictor.predict_image(image, bank.all_labels(), uncertainty=True)
+
+
+def test_windows_that_are_sure_make_no_more_than_certain(plan, make_model, bank, image, monkeypatch):
+    nested = make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}))
+    monkeypatch.setattr(Predictor, "_probabilities", lambda self, logits: torch.ones_like(logits))
+    p = Predictor([nested], Settings(overlap=0.7)).predict_image(image, bank.all_labels()).probabilities
+    assert p.min() > 0.999
+    assert p.max() <= 1, "1 - p is a probability too"
+
+
+def test_samples_of_labels_that_overlap_disagree_and_have_volumes(plan, make_model, bank):
+    models = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
+    image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
+    predictor, queries = Predictor(models, SETTINGS), bank.all_labels()
+    found = predictor.predict_image(image, queries, uncertainty=True)
+    assert torch.equal(found.probabilities, predictor.predict_image(image, queries).probabilities)
+    assert found.volumes.sum(2) == pytest.approx(np.full((2, 2), image.numel()))
+    alone = Predictor(models[:1], SETTINGS.model_copy(update={"samples": 1})).predict_image(image, queries)
+    assert found.volumes[0, 0] == pytest.approx(np.bincount(written(alone.probabilities).flatten(), minlength=3))
+    for part in (found.between_samples, found.between_folds):
+        assert part.shape == image.shape[1:]
+        assert 1e-5 < part.max() < 2, "at most a bit a label"

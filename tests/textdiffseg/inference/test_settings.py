@@ -1,7 +1,15 @@
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.inference.settings import Sampling, Settings, Trial, choose, pool, settings_for
+from textdiffseg.inference.settings import (
+    Sampling,
+    Settings,
+    Trial,
+    choose,
+    pool,
+    settings_for,
+    settings_of_uncertainty,
+)
 
 
 def row(steps, mirroring, dice):
@@ -36,12 +44,10 @@ def test_the_user_s_numbers_go_before_the_validation_s(plan):
 
 
 def test_uncertainty_takes_at_least_four_steps_and_eight_samples(plan):
-    settings = settings_for(plan, Sampling(), uncertainty=True)
-    assert (settings.steps, settings.samples, settings.mirror_axes) == (4, 8, ())
-    with pytest.raises(UserError, match="at least 4 steps and 8 samples"):
-        settings_for(plan, Sampling(), samples=2, uncertainty=True)
-    with pytest.raises(UserError, match="at least 4 steps"):
-        settings_for(plan, Sampling(), steps=1, uncertainty=True)
+    masks = Settings(steps=1, samples=2, mirror_axes=(0, 2), overlap=0.25, seed=3)
+    assert settings_of_uncertainty(plan, masks) == Settings(steps=4, samples=8, overlap=0.25, seed=3)
+    more = Settings(steps=10, samples=32)
+    assert settings_of_uncertainty(plan, more) == more
 
 
 def test_more_steps_than_time_steps_are_refused(plan):
@@ -53,14 +59,7 @@ def test_unet_takes_no_steps_and_needs_two_folds_to_disagree(make_plan):
     unet = make_plan("unet")
     with pytest.raises(UserError, match="no diffusion"):
         settings_for(unet, Sampling(), steps=4)
+    masks = settings_for(unet, Sampling())
     with pytest.raises(UserError, match="one fold"):
-        settings_for(unet, Sampling(), uncertainty=True)
-    settings = settings_for(unet, Sampling(), folds=2, uncertainty=True)
-    assert (settings.samples, settings.mirror_axes) == (1, unet.mirror_axes)
-
-
-def test_uncertainty_of_labels_that_overlap_is_refused(plan):
-    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    with pytest.raises(UserError, match="--uncertainty: the labels of this model overlap"):
-        settings_for(nested, Sampling(), uncertainty=True)
-    assert settings_for(nested, Sampling()) == settings_for(plan, Sampling())
+        settings_of_uncertainty(unet, masks)
+    assert settings_of_uncertainty(unet, masks, folds=2) == masks

@@ -9,7 +9,7 @@ import torch
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference import validation
-from textdiffseg.inference.calibration import read_calibration
+from textdiffseg.inference.calibration import RANGE, read_calibration
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.settings import Sampling, Trial
@@ -190,26 +190,48 @@ def test_validation_runs_where_simpleitk_is_not_installed(fold, stored):
     assert (fold / "validation" / "summary.json").is_file()
 
 
-def test_labels_that_overlap_are_scored_as_unions_and_not_calibrated(
-    tmp_path, bank, plan, make_fold, stored, monkeypatch
-):
-    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
+@pytest.fixture
+def nested_fold(tmp_path, bank, plan, make_fold):
+    """A fold whose first label holds the second: values 3 and 7, and 3."""
     fold = tmp_path / "nested" / "fold_0"
-    make_fold(fold, nested, bank, 0)
+    make_fold(fold, plan.model_copy(update={"regions": ((3, 7), (3,))}), bank, 0)
+    return fold
 
-    def perfect(predictor, case, queries, uncertainty=False):
-        assert not uncertainty
-        numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
-        p = np.stack([numbers == 0, numbers > 0, numbers == 1]).astype(np.float32)
-        return Prediction(torch.from_numpy(p))
 
-    monkeypatch.setattr(validation, "_predict", perfect)
-    summary = validate_fold(fold, stored, CASES, calibrate=True)
+def exact_nested(predictor, case, queries, uncertainty=False):
+    """Right everywhere, and as sure as 0.9."""
+    numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
+    whole, part = (np.where(mask, 0.9, 0.1).astype(np.float32) for mask in (numbers > 0, numbers == 1))
+    volumes = np.bincount(numbers.ravel(), minlength=3)[[0, 2, 1]][None, None]  # the whole writes 7, its part 3
+    return Prediction(torch.from_numpy(np.stack([1 - whole, whole, part])), volumes=volumes)
+
+
+def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypatch):
+    monkeypatch.setattr(validation, "_predict", exact_nested)
+    summary = validate_fold(nested_fold, stored, CASES)
     assert all(part.dice > 0.8 for part in summary.labels.values())
     case, first = open_case(stored, "p"), summary.cases[0].labels
     voxel = np.prod(case.record.trail.geometry.spacing) / 1000
     truth = case.original_labels()
     assert first["Front_Part"].reference_ml == pytest.approx(np.count_nonzero(truth) * voxel)
     assert first["back"].reference_ml == pytest.approx(np.count_nonzero(truth == 1) * voxel)
-    assert read_calibration(fold).fits == ()
-    assert calibrate_uncertainty(fold, stored, CASES) is None
+
+
+def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored, monkeypatch):
+    monkeypatch.setattr(validation, "_predict", exact_nested)
+    measured(nested_fold)
+    validate_fold(nested_fold, stored, CASES, calibrate=True)
+    (fit,) = read_calibration(nested_fold).fits
+    assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"
+    assert fit.ece_before == pytest.approx(0.1)
+    assert fit.brier_before == pytest.approx(2 * 0.01)
+    predictor, bank = validation.load_fold(nested_fold, "best", "cpu", Sampling(), uncertainty=True)
+    evidence = validation.gather(predictor, bank, stored, CASES)
+    case = open_case(stored, "p")
+    scale = 9 * 20 * 17 / np.prod(case.record.shape)
+    on_plan = [np.count_nonzero(case.labels[...] > 0), np.count_nonzero(case.labels[...] == 1)]
+    assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
+    assert evidence.truths[0].tolist() == [2 * 3 * 6 * 6, 3 * 6 * 6]
+    fit = calibrate_uncertainty(nested_fold, stored, CASES)
+    assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
+    assert len(read_calibration(nested_fold).fits) == 2

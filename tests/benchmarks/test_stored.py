@@ -1,0 +1,31 @@
+"""Stored cases are scored as validation scores them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.inference.predictor import Prediction
+from textdiffseg.preprocessing.case import preprocess_image
+
+
+def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
+    stored = benchmark("stored")
+    nested = model.plan.model_copy(update={"regions": ((3, 7), (3,))})  # front holds back, 1 is the value 3, 2 is 7
+    truth = np.repeat([0, 1, 2, 0], 4).reshape(1, 1, 16).repeat(4, 0).repeat(4, 1)
+    image, trail = preprocess_image(Volume(np.ones((1, 4, 4, 16), np.float32), Geometry((4, 4, 16), np.eye(4))), nested)
+    scan = stored.Scan("x", torch.from_numpy(image), trail, truth)
+    masks = (truth > 0, np.roll(truth == 1, 1, 2))  # the part lies one of its four voxels too far
+    background, *found = (trail.orientation.apply(mask) for mask in (truth == 0, *masks))
+
+    def predict_image(image, queries):
+        slots = [found[number - 1] for number in queries.labels[0].tolist()]
+        return Prediction(torch.from_numpy(np.stack([background, *slots]).astype(np.float32)))
+
+    predictor = SimpleNamespace(plan=nested, predict_image=predict_image)
+    labels = stored.predict(predictor, scan, bank.all_labels())
+    assert labels[0, 0].tolist() == [0] * 4 + [2] + [1] * 4 + [2] * 3 + [0] * 4
+    assert stored.dice(predictor, [scan], bank.all_labels()) == {"front": 1.0, "back": pytest.approx(0.75)}
+    assert stored.dice(predictor, [scan], bank.queries([[(2, 0)]])) == {"back": pytest.approx(0.75)}

@@ -1,0 +1,74 @@
+"""Each change makes another model than the control, and one that can be trained."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.training.step import draw_for, losses
+
+
+@pytest.fixture
+def variants(benchmark):
+    return benchmark("variants")
+
+
+@pytest.fixture(scope="module")
+def slots():
+    return torch.randint(0, 3, (2, 16, 16, 16), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def build(variants, model):
+    """A function: the untrained model of a change."""
+
+    def build(name):
+        change = variants.CHANGES[name]
+        torch.manual_seed(0)
+        return change.model(build_model(change.plan(model.plan)))
+
+    return build
+
+
+def two(queries):
+    return queries.expand(2)
+
+
+def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(variants, build, model, bank, slots):
+    def of(name):
+        built = build(name)
+        plan = built.plan.diffusion
+        draws = draw_for(built, 2, torch.Generator().manual_seed(2))
+        image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
+        found = losses(built, Schedule.of(plan), image, slots, two(bank.all_labels()), draws)
+        found.total.backward()
+        return built.plan, found.total.item()
+
+    plan, control = of(variants.CONTROL)
+    for name in variants.CHANGES.keys() - {variants.CONTROL}:
+        changed, total = of(name)
+        assert torch.isfinite(torch.tensor(total))
+        assert changed != plan or total != control, name
+
+
+def test_one_hot_labels_know_no_words(build, bank, slots):
+    plain, queries = build("one-hot labels, convolutional head"), two(bank.all_labels())
+    others = replace(queries, vectors=torch.randn_like(queries.vectors))
+    z = plain.encode_labels(slots, queries)
+    assert torch.equal(z, plain.encode_labels(slots, others))
+    assert torch.equal(plain.decode(z, None, queries), plain.decode(z, None, others))
+    assert not torch.equal(z, plain.encode_labels(slots, replace(queries, labels=queries.labels.flip(1))))
+
+
+def test_the_latent_over_the_patch_is_standardised_as_a_whole(build, bank, slots):
+    z = build("latent normalised over the patch").encode_labels(slots, two(bank.all_labels())).detach()
+    assert z[0].mean().abs() < 1e-3
+    assert z[0].std(unbiased=False) == pytest.approx(1, abs=1e-2)
+    assert z.square().mean(1).std() > 0.01  # which the control's is nowhere
+
+
+def test_positions_tell_all_places_of_a_grid_apart(variants):
+    waves = variants.positions(torch.zeros(1, 64, 10, 14, 10)).flatten(1)
+    assert torch.cdist(waves.T, waves.T).fill_diagonal_(1).min() > 0.05

@@ -1,0 +1,60 @@
+"""What is known of one scan, and that asking for more of it changes nothing."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.calibration import Applied
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.scan import Calibrated, Found, Spread, examine, volumes_of
+from textdiffseg.inference.settings import Settings
+from textdiffseg.preprocessing.case import preprocess_image
+
+SAMPLES = Settings(steps=4, samples=8)
+
+
+@pytest.fixture(scope="module")
+def scan(plan, make_geometry):
+    """An image on the plan's grid, and the way back."""
+    volume = Volume(np.random.default_rng(0).normal(size=(1, 9, 20, 17)).astype(np.float32), make_geometry((9, 20, 17)))
+    image, trail = preprocess_image(volume, plan)
+    return torch.from_numpy(image), trail
+
+
+@pytest.fixture(scope="module", params=[None, ((3, 7), (3,))], ids=["apart", "overlapping"])
+def models(request, plan, make_model):
+    return [make_model(plan.model_copy(update={"regions": request.param}), seed) for seed in (0, 1)]
+
+
+def test_one_prediction_serves_both_and_samples_say_the_same_beside_a_mask(models, bank, scan):
+    calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0, widening=1.5))
+    both = examine(*scan, bank.all_labels(), calibrated, calibrated)
+    mask = examine(*scan, bank.all_labels(), Calibrated(Predictor(models, Settings())))
+    beside = examine(*scan, bank.all_labels(), Calibrated(Predictor(models, Settings())), calibrated)
+    assert mask.spread is None
+    assert (beside.slots == mask.slots).all()
+    assert torch.equal(beside.probabilities, mask.probabilities)
+    assert not torch.equal(both.probabilities, mask.probabilities)
+    assert set(beside.spread.maps) == {"entropy", "between_samples", "between_folds"}
+    assert all(torch.equal(beside.spread.maps[name], one) for name, one in both.spread.maps.items())
+    assert (beside.spread.volumes == both.spread.volumes).all()
+    assert beside.spread.widening == 1.5
+
+
+def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan):
+    _, trail = scan
+    ratio = np.prod(trail.cropped_shape) / np.prod(trail.shape)
+    voxel = np.prod(trail.geometry.spacing) / 1000
+    slots = np.zeros(trail.original_shape, np.int16)
+    slots[0, 0, :10], slots[0, 1, :10] = 1, 2
+    drawn = np.array([0.0, 12.0, 30.0]).reshape(1, 1, 3) / ratio  # voxels of the plan's grid
+    found = Found(slots, torch.zeros(0), Spread({}, drawn, widening=1.5))
+    asked = SimpleNamespace(names=("front", "back"), queries=bank.all_labels())
+    front, back = volumes_of(found, asked, plan, trail)
+    assert (front.volume_ml, back.volume_ml) == pytest.approx((10 * voxel, 10 * voxel))
+    assert (front.low_ml, front.high_ml) == pytest.approx((12 / 1.5 * voxel, 12 * 1.5 * voxel))
+    assert (back.low_ml, back.high_ml) == pytest.approx((10 * voxel, 30 * 1.5 * voxel))
+    assert next(volumes_of(Found(slots, torch.zeros(0), None), asked, plan, trail)).low_ml is None

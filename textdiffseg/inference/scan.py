@@ -1,0 +1,119 @@
+"""One scan on the plan's grid to what is known of it: mask, probabilities, uncertainty, volumes.
+
+The mask is made with the setting that suits masks best, often one step from pure noise. Uncertainty takes samples,
+which are predicted beside it, so that asking for it changes no mask. Where one setting serves both, as without
+diffusion, one prediction does.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from plans.plan import Plan
+from textdiffseg.inference.calibration import Applied, temper, temper_overlapping, widen
+from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes
+from textdiffseg.preprocessing.case import Trail, restore, restore_regions
+from textdiffseg.queries import Queries
+
+Progress = Callable[[int, int], None]  # told (windows done, of)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A predictor, and what its predictions are calibrated with.
+
+    Where one serves both masks and uncertainty, it is the same object for both.
+    """
+
+    predictor: Predictor
+    calibration: Applied = field(default_factory=Applied)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What samples and folds say of one scan, on the plan's grid."""
+
+    maps: dict[str, Tensor]  # name -> (D, H, W) bits
+    volumes: np.ndarray  # (F, S, 1 + Q) voxels that each class writes
+    widening: float  # of intervals
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of one scan."""
+
+    slots: np.ndarray  # (D, H, W) on the scan's own grid: the mask
+    probabilities: Tensor  # (1 + Q, D, H, W) on the plan's grid, calibrated
+    spread: Spread | None  # None: not asked for
+
+
+def examine(
+    image: Tensor,
+    trail: Trail,
+    queries: Queries,
+    masks: Calibrated,
+    samples: Calibrated | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """image (C, D, H, W) on the plan's grid, to which `trail` led. `samples` measure uncertainty where it is asked for.
+
+    They are let go of before the mask is predicted, so that the peak of memory is that of one prediction.
+    """
+    plan, spread = masks.predictor.plan, None
+    if samples is not None and samples is not masks:
+        drawn = samples.predictor.predict_image(image, queries, uncertainty=True, progress=_half(progress, 0))
+        _temper(drawn, plan, samples.calibration)
+        spread, progress = _spread(drawn, plan, samples.calibration), _half(progress, 1)
+        del drawn
+    prediction = masks.predictor.predict_image(image, queries, uncertainty=samples is masks, progress=progress)
+    slots = (restore_regions if plan.regions else restore)(prediction.probabilities.numpy(), trail)
+    _temper(prediction, plan, masks.calibration)  # after the mask, which it is not to change
+    if samples is masks:
+        spread = _spread(prediction, plan, samples.calibration)
+    return Found(slots, prediction.probabilities, spread)
+
+
+def _half(progress: Progress | None, number: int) -> Progress | None:
+    """The progress of one of two passes over the same windows."""
+    return progress and (lambda done, total: progress(number * total + done, 2 * total))
+
+
+def _temper(prediction: Prediction, plan: Plan, calibration: Applied) -> None:
+    """In place, since memory is short."""
+    p, temperature = prediction.probabilities.numpy(), calibration.temperature
+    if temperature is not None and plan.regions is None:
+        temper(p, temperature, out=p)
+    elif temperature is not None:
+        temper_overlapping(p, temperature)
+
+
+def _spread(prediction: Prediction, plan: Plan, calibration: Applied) -> Spread:
+    maps = {
+        "entropy": entropy(prediction.probabilities, 0, plan.regions is not None),
+        "between_samples": prediction.between_samples,
+        "between_folds": prediction.between_folds,
+    }
+    return Spread(maps, prediction.volumes, calibration.widening or 1.0)
+
+
+def volumes_of(found: Found, asked: Asked, plan: Plan, trail: Trail) -> Iterator[VolumeInterval]:
+    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn.
+
+    An interval always holds the mask's own volume, which need not be near that of any sample.
+    """
+    millilitres = float(np.prod(trail.geometry.spacing)) / 1000
+    of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
+    classes, numbers, spread = 1 + len(asked.names), asked.queries.labels[0].tolist(), found.spread
+    voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in found.slots)  # casts a plane at a time
+    volumes = label_volumes(voxels, plan, numbers) * millilitres
+    drawn = None if spread is None else label_volumes(spread.volumes, plan, numbers) * of_plan
+    for place, (name, volume) in enumerate(zip(asked.names, volumes.tolist(), strict=True)):
+        low, high = (None, None)
+        if drawn is not None:
+            low, high = widen(interval(drawn[..., place]), spread.widening)
+            low, high = min(low, volume), max(high, volume)
+        yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
