@@ -18,14 +18,15 @@ TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
 PAINT_WIDTH = 8  # channels of the painted label map
 BYTES_A_WEIGHT = 20  # float32 weight, gradient, two moments of AdamW, moving average
 # Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
-# On the GPU (bf16 autocast) group normalisation works in float32, and the next convolution keeps a cast as well.
+# On the GPU as if group normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
+# it keeps bfloat16 (`networks.blocks`), so this is an upper bound.
 BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
 BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
 MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
 BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
-RECYCLED = 0.25  # share of the samples whose denoiser runs a second time, without gradients
+RECYCLED = 0.25  # share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU
 
 Device = Literal["gpu", "cpu"]
 

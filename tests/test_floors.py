@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ANY_ROOM = {"queries", "regions", "execution"}  # modules of the library itself, open to all rooms
+ANY_ROOM = {"queries", "regions", "execution", "transfer"}  # modules of the library itself, open to all rooms
 ROOMS = {
     "imaging": set(),
     "preprocessing": {"imaging"},

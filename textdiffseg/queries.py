@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from textdiffseg.transfer import send
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,12 @@ class Queries:
 
     def to(self, device: torch.device | str) -> "Queries":
         """The same queries on another device."""
-        return Queries(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Queries(*(send(getattr(self, field.name), device) for field in fields(self)))
+
+    def padded(self, slots: int) -> "Queries":
+        """The same queries with at least so many slots."""
+        more = max(0, slots - self.labels.shape[1])
+        return replace(self, labels=F.pad(self.labels, (0, more)), vectors=F.pad(self.vectors, (0, 0, 0, more)))
 
     def expand(self, batch: int) -> "Queries":
         """Queries of one sample (B = 1) repeated for a batch of windows."""
@@ -47,13 +55,12 @@ class Queries:
             self, tokens=torch.cat((self.tokens, padded), 1), token_mask=torch.cat((self.token_mask, mask), 1)
         )
 
-    def slots(self, label_map: Tensor) -> Tensor:
-        """Label numbers (B, D, H, W) to slots: 0 background or not asked for, q + 1 asked for in slot q.
+    def slots(self, label_map: Tensor, labels: int) -> Tensor:
+        """Label numbers 1..`labels` (B, D, H, W) to slots: 0 background or not asked for, q + 1 asked for in slot q.
 
         Negative values (ignore) stay as they are.
         """
-        count = int(max(label_map.max(), self.labels.max())) + 1
-        table = torch.zeros(len(label_map), count, dtype=torch.int64, device=label_map.device)
+        table = torch.zeros(len(label_map), 1 + labels, dtype=torch.int64, device=label_map.device)
         order = torch.arange(1, self.labels.shape[1] + 1, device=label_map.device).expand_as(self.labels)
         table.scatter_(1, self.labels, order * self.mask)
         table[:, 0] = 0

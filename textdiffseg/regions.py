@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from textdiffseg.queries import Queries
+from textdiffseg.transfer import send
 
 
 def members(queries: Queries, parts: Sequence[Sequence[int]]) -> Tensor:
@@ -24,7 +25,7 @@ def members(queries: Queries, parts: Sequence[Sequence[int]]) -> Tensor:
     table = torch.zeros(1 + len(parts), 1 + max(map(max, parts)), dtype=torch.bool)
     for label, numbers in enumerate(parts, start=1):
         table[label, list(numbers)] = True
-    return table.to(queries.labels.device)[queries.labels]
+    return send(table, queries.labels.device)[queries.labels]
 
 
 def masks(numbers: Tensor, belongs: Tensor) -> Tensor:

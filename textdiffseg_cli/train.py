@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
     parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that load and augment; 0: none")
     parser.add_argument("--seed", type=whole_number, metavar="N", help="of all randomness (default: 0)")
+    parser.add_argument("--no-compile", action="store_true", help="train without torch.compile, which a GPU gets")
     parser.add_argument("--continue", dest="resume", action="store_true", help="insist on going on with a started run")
     parser.add_argument("--restart", action="store_true", help="delete what this fold holds and train anew")
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
@@ -85,6 +86,7 @@ def _train(args: argparse.Namespace) -> None:
             seed=args.seed,
             preset=preset,
             restart=args.restart,
+            compile=not args.no_compile,
         )
         fit(preprocessed, fold, folder, options, print)
     _tell_latent(folder)

@@ -53,7 +53,7 @@ def test_everything_loads_without_monai_and_simpleitk_and_says_what_is_left_out(
     code = (
         "import sys; sys.modules['monai'] = sys.modules['SimpleITK'] = None\n"
         f"sys.path.insert(0, {str(repository / 'benchmarks')!r})\n"
-        "import accuracy, parts, stored\n"
+        "import accuracy, parts, speed, stored\n"
         "print(*stored.left_out(), sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)

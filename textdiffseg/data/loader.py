@@ -4,6 +4,7 @@ Workers only change who computes a sample, never the sample: the same numbers co
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +27,10 @@ from textdiffseg.data.sampling import (
     tells_text,
 )
 from textdiffseg.data.store import StoredCase, open_case
+from textdiffseg.transfer import send
 
 PREFETCH = 3  # batches that each worker prepares ahead
+BATCHES_A_WORKER = 4  # to measure how fast they are
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
-        image = self.image.to(device, non_blocking=True)
-        return replace(self, image=image, labels=self.labels.to(device, non_blocking=True))
+        return replace(self, image=send(self.image, device), labels=send(self.labels, device))
 
     def pin_memory(self) -> "Batch":
         """Page-locked, for copies to a GPU that do not wait; called by torch's DataLoader."""
@@ -123,6 +125,17 @@ class TrainingLoader:
         """Batches `start` to `iterations - 1` of an epoch."""
         self._order.set(epoch, start, iterations)
         return iter(self._loader)
+
+    def seconds_a_batch(self) -> float:
+        """What a batch takes where processes load, measured over batches of which none was prepared ahead; else 0.
+
+        What they prepare while training starts hides for a while that they are slower than the training.
+        """
+        workers = self._loader.num_workers
+        clock = time.perf_counter()
+        for _ in self.epoch(0, BATCHES_A_WORKER * workers):
+            pass
+        return (time.perf_counter() - clock) / (BATCHES_A_WORKER * workers) if workers else 0.0
 
     def batch(self, epoch: int, iteration: int) -> Batch:
         """One batch, computed in this process."""

@@ -19,9 +19,15 @@ LARGEST_BETA = 0.999  # Nichol and Dhariwal 2021, section 3.2
 
 
 class Schedule:
-    """alpha_bar_t for t = 0..T."""
+    """alpha_bar_t for t = 0..T, on `device`."""
 
-    def __init__(self, timesteps: int = 1000, offset: float = 0.008, predicts: Literal["z_0", "eps"] = "z_0"):
+    def __init__(
+        self,
+        timesteps: int = 1000,
+        offset: float = 0.008,
+        predicts: Literal["z_0", "eps"] = "z_0",
+        device: torch.device | str = "cpu",
+    ):
         if timesteps < 1:
             raise ValueError(f"timesteps must be at least 1, found {timesteps}")
         t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
@@ -32,12 +38,14 @@ class Schedule:
             alpha = (cosine[1:] / cosine[:-1]).clamp(min=1 - LARGEST_BETA)
             alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), alpha.cumprod(0)))
         self.timesteps, self.predicts = timesteps, predicts
-        self.alpha_bar = alpha_bar.float()  # (T + 1,)
+        self.alpha_bar = alpha_bar.float().to(device)  # (T + 1,)
 
     @classmethod
-    def of(cls, diffusion: DiffusionPlan | None) -> "Schedule":
+    def of(cls, diffusion: DiffusionPlan | None, device: torch.device | str = "cpu") -> "Schedule":
         """The schedule of a plan; without diffusion any will do, as none of it is read."""
-        return cls(1) if diffusion is None else cls(diffusion.timesteps, predicts=diffusion.predicts)
+        if diffusion is None:
+            return cls(1, device=device)
+        return cls(diffusion.timesteps, predicts=diffusion.predicts, device=device)
 
     def signal(self, t: Tensor, like: Tensor) -> Tensor:
         """sqrt(alpha_bar_t), t (B,) int64, shaped to multiply `like` (B, ...)."""

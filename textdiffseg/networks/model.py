@@ -35,6 +35,13 @@ class TextDiffSeg(nn.Module):
         self.denoiser = denoiser
         self.label_decoder = label_decoder
 
+    @property
+    def heavy_parts(self) -> tuple[nn.Module, ...]:
+        """The parts worth compiling: all convolutions, without what reads words, whose number changes."""
+        label_stages = getattr(self.label_encoder, "stages", None)
+        parts = (self.image_encoder, label_stages, self.denoiser, self.label_decoder)
+        return tuple(part for part in parts if part is not None)
+
     def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """image (B, C, D, H, W) -> z_i (B, c, d, h, w) and the skips, finest first."""
         return self.image_encoder(image)

@@ -23,6 +23,11 @@ class Peer(nn.Module):
         self.pads = kind == "swinunetr"
         self.network = _unet(plan) if kind == "unet" else _swin(plan)
 
+    @property
+    def heavy_parts(self) -> tuple[nn.Module, ...]:
+        """The parts worth compiling (as of `TextDiffSeg`)."""
+        return (self.network,)
+
     def segment(self, image: Tensor, queries: Queries) -> Tensor:
         """image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
         return asked_channels(self._padded(image) if self.pads else self.network(image), queries)

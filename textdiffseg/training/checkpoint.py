@@ -4,7 +4,7 @@ resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothin
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -52,34 +52,50 @@ class Progress(Record):
         return self.model_copy(update=changes)
 
 
+class Pairs(NamedTuple):
+    """Averaged weights and the weights that they follow, in the same order: listed once, not at every iteration."""
+
+    ema: list[Tensor]
+    weights: list[Tensor]
+
+
 @dataclass
 class TrainingState:
     """Everything that changes while training."""
 
     model: TextDiffSeg
     ema: dict[str, Tensor]  # the averaged weights by name
+    averaged: Pairs
+    copied: Pairs
     optimiser: torch.optim.AdamW
     progress: Progress
 
     @classmethod
     def start(cls, model: TextDiffSeg, progress: Progress) -> "TrainingState":
         """A fresh state around an untrained model."""
-        training = model.plan.training
-        optimiser = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
-        ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-        return cls(model, ema, optimiser, progress)
+        training, weights = model.plan.training, model.state_dict()
+        on_gpu = next(model.parameters()).device.type == "cuda"
+        optimiser = torch.optim.AdamW(
+            model.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=on_gpu or None,  # a few kernels for all weights
+        )
+        ema = {name: value.detach().clone() for name, value in weights.items()}
+        part = "denoiser." if training.averaged == "denoiser" else ""
+        names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
+        others = [name for name in ema if name not in set(names)]  # MONAI's networks keep whole numbers, too
+        pairs = (Pairs([ema[name] for name in some], [weights[name] for name in some]) for some in (names, others))
+        return cls(model, ema, *pairs, optimiser, progress)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
         """ema <- decay ema + (1 - decay) weights; the decay grows from 0.1 so that the start is soon forgotten."""
         done = self.progress.iteration
         decay = min(decay, (1 + done) / (10 + done))
-        weights = self.model.state_dict()
-        part = "denoiser." if self.model.plan.training.averaged == "denoiser" else ""
-        names = [name for name, value in self.ema.items() if name.startswith(part) and value.is_floating_point()]
-        for name in self.ema.keys() - set(names):  # MONAI's networks keep whole numbers among their weights
-            self.ema[name].copy_(weights[name])
-        torch._foreach_lerp_([self.ema[name] for name in names], [weights[name] for name in names], 1 - decay)
+        torch._foreach_lerp_(self.averaged.ema, self.averaged.weights, 1 - decay)
+        if self.copied.ema:
+            torch._foreach_copy_(self.copied.ema, self.copied.weights)
 
     def save(self, folder: Path) -> None:
         """Write `checkpoint_latest`."""
@@ -106,12 +122,13 @@ class TrainingState:
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{path} does not fit its plan.json ({reason}); use --restart to train anew.") from None
-        self.ema = {name: value.to(device) for name, value in _part(tensors, EMA).items()}
+        for name, value in _part(tensors, EMA).items():
+            self.ema[name].copy_(value)
         first, second = _part(tensors, FIRST), _part(tensors, SECOND)
         for name, parameter in self.model.named_parameters():
             if name in first:
                 self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(self.progress.iteration)),
+                    "step": torch.tensor(float(self.progress.iteration), device=device),
                     "exp_avg": first[name].to(device),
                     "exp_avg_sq": second[name].to(device),
                 }

@@ -40,6 +40,7 @@ def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
 def measure(plan: Plan, device: torch.device) -> float | None:
     """GB of one training step: the allocator's peak on CUDA, elsewhere weights and all that autograd keeps.
 
+    Nothing is compiled for it: compiled parts are expected to keep less.
     None if the device ran out of memory.
     """
     torch.manual_seed(0)

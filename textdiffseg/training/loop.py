@@ -12,10 +12,12 @@ from plans.plan import Plan
 from textdiffseg.data.splits import Fold
 from textdiffseg.training.checkpoint import TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
-from textdiffseg.training.optimise import learning_rate, train_step
+from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, check_request, open_run, plan_length
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
+
+READ_EVERY = 10  # iterations: to read losses is to wait for a GPU, which then waits for its next work
 
 
 def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, report: Callable[[str], None]) -> Plan:
@@ -48,16 +50,18 @@ def train(run: Run, state: TrainingState) -> None:
     with bar, stop_requests() as stop:
         while not state.progress.finished:
             epoch, start = divmod(state.progress.iteration, per_epoch)
-            clock = time.perf_counter()
+            clock, unread = time.perf_counter(), []
             for batch in run.loader.epoch(epoch, per_epoch, start):
-                parts = train_step(state, run.bank, run.schedule, batch)
-                sums = {name: state.progress.sums.get(name, 0.0) + value for name, value in parts.items()}
+                unread.append(train_step(state, run.bank, run.schedule, batch, run.compiled))
                 done = state.progress.iteration + 1
-                seconds = state.progress.seconds + time.perf_counter() - clock
-                clock = time.perf_counter()
-                state.progress = state.progress.after(iteration=done, sums=sums, seconds=seconds)
-                bar.set_postfix(_shown(sums, done - epoch * per_epoch, log), refresh=False)
+                state.progress = state.progress.after(iteration=done)
                 bar.update()
+                if stop or len(unread) == READ_EVERY or done % per_epoch == 0:
+                    sums = _summed(state.progress.sums, unread)
+                    seconds = state.progress.seconds + time.perf_counter() - clock
+                    clock, unread = time.perf_counter(), []
+                    state.progress = state.progress.after(sums=sums, seconds=seconds)
+                    bar.set_postfix(_shown(sums, done - epoch * per_epoch, log), refresh=False)
                 if stop and done % per_epoch:
                     state.save(run.folder)
                     raise stop[0]
@@ -89,6 +93,13 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.folder)
     return entry
+
+
+def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:
+    """The losses of the running epoch with those of further steps, for which this waits."""
+    for step in steps:
+        sums = {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
+    return sums
 
 
 def _shown(sums: dict[str, float], iterations: int, log: list[EpochLog]) -> dict[str, str]:

@@ -1,49 +1,89 @@
 """One optimiser step, and its learning rate."""
 
 import math
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from plans.plan import TrainingPlan
 from textdiffseg.data.loader import Batch
 from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
+from textdiffseg.training.compiling import Compiled
 from textdiffseg.training.precision import autocast
-from textdiffseg.training.step import draw_for, losses, targets
+from textdiffseg.training.step import Draws, Losses, draw_for, losses, targets
 
 CLIP_NORM = 12.0  # of the gradient, nnU-Net's
 
 
-def train_step(state: TrainingState, bank: TextBank, schedule: Schedule, batch: Batch) -> dict[str, float]:
-    """One optimiser step; returns the losses."""
+@dataclass(frozen=True)
+class StepLosses:
+    """The losses of one step, still on the device: to read them is to wait for it."""
+
+    iteration: int
+    cases: tuple[str, ...]
+    names: tuple[str, ...]
+    values: Tensor  # (n,), one a name
+
+    def read(self) -> dict[str, float]:
+        """By name. Raises `FloatingPointError` where one is not finite."""
+        values = dict(zip(self.names, self.values.tolist(), strict=True))
+        if not math.isfinite(sum(values.values())):
+            raise FloatingPointError(
+                f"the loss is not finite at iteration {self.iteration} ({values}), cases {self.cases}"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a step reads, on the host until it is sent."""
+
+    batch: Batch
+    queries: Queries
+    draws: Draws | None
+
+    def to(self, device: torch.device) -> "Inputs":
+        """The same inputs on another device."""
+        return Inputs(self.batch.to(device), self.queries.to(device), self.draws and self.draws.to(device))
+
+    def of_one_size(self, labels: int) -> "Inputs":
+        """The same inputs in shapes that do not change from batch to batch, up to the length of texts."""
+        return Inputs(self.batch, self.queries.padded(labels), self.draws and self.draws.of_one_size())
+
+
+def train_step(
+    state: TrainingState, bank: TextBank, schedule: Schedule, batch: Batch, compiled: Compiled
+) -> StepLosses:
+    """One optimiser step; nothing in it waits for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
-    device = next(state.model.parameters()).device
-    queries = bank.queries(batch.queries, batch.told)
-    slots = targets(state.model.plan, batch.labels, queries)
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)
-    queries = bank.varied(queries, generator)
+    inputs = Inputs(batch, bank.varied(bank.queries(batch.queries, batch.told), generator), draws)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(training, iteration, state.progress.total)
-    state.optimiser.zero_grad(set_to_none=True)
-    with autocast(device):
-        parts = losses(
-            state.model,
-            schedule,
-            batch.image.to(device, non_blocking=True),
-            slots.to(device, non_blocking=True),
-            queries.to(device),
-            draws and draws.to(device),
-        )
-    parts.total.backward()
+    parts = compiled.run(lambda: gradients(state, schedule, inputs, compiled.one_size))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
     state.optimiser.step()
     state.average(training.ema)
-    values = dict(zip(parts.named(), torch.stack(list(parts.named().values())).tolist(), strict=True))
-    if not math.isfinite(sum(values.values())):
-        raise FloatingPointError(f"the loss is not finite at iteration {iteration} ({values}), cases {batch.cases}")
-    return values
+    named = parts.named()
+    return StepLosses(iteration, batch.cases, tuple(named), torch.stack(list(named.values())).detach())
+
+
+def gradients(state: TrainingState, schedule: Schedule, inputs: Inputs, one_size: bool) -> Losses:
+    """Losses, and their gradients in place of the last step's."""
+    model = state.model
+    device = next(model.parameters()).device
+    inputs = (inputs.of_one_size(len(model.plan.labels)) if one_size else inputs).to(device)
+    slots = targets(model.plan, inputs.batch.labels, inputs.queries)
+    state.optimiser.zero_grad(set_to_none=True)
+    with autocast(device):
+        parts = losses(model, schedule, inputs.batch.image, slots, inputs.queries, inputs.draws)
+    parts.total.backward()
+    return parts
 
 
 def learning_rate(plan: TrainingPlan, iteration: int, total: int) -> float:

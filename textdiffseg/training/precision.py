@@ -3,12 +3,16 @@
 Measured on one thread of an AVX512-BF16 processor, batch 2 of 40x56x40: 0.74 s an iteration against 1.35 s in float32.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 
-def autocast(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device) -> AbstractContextManager:
     """bfloat16 for convolutions and matrix products where the hardware has it, else a context that does nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda" or _cpu_has_bfloat16())
+    if device.type == "cuda" or (device.type == "cpu" and _cpu_has_bfloat16()):
+        return torch.autocast(device.type, torch.bfloat16)
+    return nullcontext()
 
 
 def _cpu_has_bfloat16() -> bool:

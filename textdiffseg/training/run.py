@@ -1,5 +1,6 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
+import copy
 import shutil
 import statistics
 import time
@@ -15,10 +16,12 @@ from plans.plan import Plan, bank_file, plan_file, texts_file
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import build_model
+from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.networks.peers import Peer
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
@@ -40,6 +43,7 @@ class TrainingOptions:
     workers: int = 0
     seed: int | None = None  # None: 0, or the seed of the run that goes on
     preset: str = "default"  # whose plan
+    compile: bool = True  # where it pays: on a GPU
     restart: bool = False  # delete what the fold holds and train anew
 
 
@@ -54,11 +58,14 @@ class Run:
     schedule: Schedule
     loader: TrainingLoader
     patches: ValidationPatches
+    model: TextDiffSeg | Peer  # one for the whole run, so that it is compiled once
+    compiled: Compiled
 
     def fresh(self, progress: Progress) -> TrainingState:
-        """Untrained weights, a function of the seed."""
+        """Untrained weights, a function of the seed, in place of what the model holds."""
         torch.manual_seed(progress.seed)
-        return TrainingState.start(build_model(self.plan).to(self.device), progress)
+        self.model.load_state_dict(build_model(self.plan).state_dict())
+        return TrainingState.start(self.model, progress)
 
 
 def open_run(
@@ -89,14 +96,17 @@ def open_run(
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
+    model = build_model(plan).to(device)
     return Run(
         plan=plan,
         bank=bank,
         folder=folder,
         device=device,
-        schedule=Schedule.of(plan.diffusion),
+        schedule=Schedule.of(plan.diffusion, device),
         loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, options.workers, on_gpu),
         patches=ValidationPatches(preprocessed, fold.validation, plan, seed, VALIDATION_PATCHES),
+        model=model,
+        compiled=compile_parts(model.heavy_parts, device, options.compile and on_gpu, report),
     )
 
 
@@ -112,26 +122,28 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         return length
     state, ticks = run.fresh(length), []
     for batch in run.loader.epoch(0, WARM_UP + TIMED):
-        train_step(state, run.bank, run.schedule, batch)
+        train_step(state, run.bank, run.schedule, batch, run.compiled).read()  # waits until it is done
         ticks.append(time.perf_counter())
     each = statistics.median(later - earlier for earlier, later in pairwise(ticks[WARM_UP - 1 :]))
+    each = max(each, run.loader.seconds_a_batch())
+    plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
     clock = time.perf_counter()
-    validate_patches(state.model, run.bank, run.patches, run.device, length.seed)
+    validate_patches(plain, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
     seconds = 60 * options.max_minutes
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / each)
     if per_epoch < 1:
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.2f} s and as many validations "
+            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.3g} s and as many validations "
             f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
     if per_epoch > training.iterations_per_epoch:
         epochs = round(epochs * per_epoch / training.iterations_per_epoch)
         per_epoch = training.iterations_per_epoch
     report(
-        f"An iteration takes {each:.2f} s: {epochs} epochs of {per_epoch} iterations fill the "
-        f"{options.max_minutes:g} minutes."
+        f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
+        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch)
 

@@ -13,7 +13,7 @@ The publication's model predicts the noise, and its gradients run end to end:
     loss = CE(decoder(z)) + gamma Dice(decoder(z)) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -28,6 +28,7 @@ from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
+from textdiffseg.transfer import send
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,17 @@ class Draws:
     eps: Tensor  # (B, k, d, h, w) the noise of z_t
     first_eps: Tensor  # (B, k, d, h, w) the noise at T from which a recycled sample makes its first estimate
     recycled: Tensor  # (B,) bool: z_t is made of the model's own estimate
+    estimated: Tensor  # (R,) int64: the samples of which that estimate is made, all those recycled among them
     skips: Tensor  # (B,) bool: the decoder sees the image's skips
 
     def to(self, device: torch.device | str) -> "Draws":
         """The same draws on another device."""
-        return Draws(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        return Draws(**{name: send(value, device) for name, value in vars(self).items()})
+
+    def of_one_size(self) -> "Draws":
+        """The same, with an estimate of every sample: another number of them each time would cost a GPU, which looks
+        for its fastest kernels anew, and a compiler more than the samples it spares."""
+        return replace(self, estimated=torch.arange(len(self.recycled)))
 
 
 @dataclass(frozen=True)
@@ -69,11 +76,13 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
     t = torch.randint(1, uniform_to, (batch,), generator=generator)
     terminal, recycled, skips = torch.rand(3, batch, generator=generator)
     t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
+    again = (recycled < plan.recycling) & (t < plan.timesteps)
     return Draws(
         t=t,
         eps=torch.randn(batch, *latent, generator=generator),
         first_eps=torch.randn(batch, *latent, generator=generator),
-        recycled=(recycled < plan.recycling) & (t < plan.timesteps),
+        recycled=again,
+        estimated=again.nonzero().flatten(),
         skips=skips >= plan.skip_dropout,
     )
 
@@ -113,7 +122,7 @@ def losses(
 def targets(plan: Plan, label_map: Tensor, queries: Queries) -> Tensor:
     """label_map (B, D, H, W) as stored -> slots (`Queries.slots`); where labels overlap its numbers, as a voxel may
     lie in several slots. int64, -1 ignored."""
-    return queries.slots(label_map) if plan.regions is None else label_map.long()
+    return queries.slots(label_map, len(plan.labels)) if plan.regions is None else label_map.long()
 
 
 def segmentation(plan: Plan, logits: Tensor, slots: Tensor, queries: Queries) -> Tensor:
@@ -143,10 +152,11 @@ def paper_losses(
 @torch.no_grad()
 def noisy_latent(model: TextDiffSeg, schedule: Schedule, z_0: Tensor, z_it: Tensor, draws: Draws) -> Tensor:
     """z_t of each sample, from the truth or, where recycled, from the model's own estimate at T."""
-    recycled = draws.recycled.nonzero().flatten()
-    if len(recycled):
-        t = torch.full_like(recycled, schedule.timesteps)
-        z_0 = z_0.index_copy(0, recycled, model.denoise(draws.first_eps[recycled], t, z_it[recycled]))
+    rows = draws.estimated
+    if len(rows):
+        t = torch.full_like(rows, schedule.timesteps)
+        estimate = z_0.index_copy(0, rows, model.denoise(draws.first_eps[rows], t, z_it[rows]))
+        z_0 = torch.where(draws.recycled.view(-1, 1, 1, 1, 1), estimate, z_0)
     return schedule.diffuse(z_0, draws.eps, draws.t)
 
 

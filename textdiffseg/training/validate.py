@@ -71,9 +71,8 @@ def validate_patches(
     channels, stride = model.plan.latent.channels, model.plan.latent_stride
     grid = [size // step for size, step in zip(model.plan.patch, stride, strict=True)]
     for batch in patches:
-        queries = bank.queries(batch.queries, batch.told)
-        slots = targets(model.plan, batch.labels, queries).to(device)
-        queries, image = queries.to(device), batch.image.to(device)
+        batch, queries = batch.to(device), bank.queries(batch.queries, batch.told).to(device)
+        slots, image = targets(model.plan, batch.labels, queries), batch.image
         eps = torch.randn(len(image), channels, *grid, generator=generator).to(device)
         with autocast(device):
             estimate.add(estimate_logits(model, image, queries, eps), slots, queries)

@@ -153,3 +153,10 @@ def test_texts_are_told_for_some_samples_in_training_and_for_all_in_validation(m
     assert all(text in (case, None) for case, text in told)
     folder, ids = stored
     assert all(batch.told == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
+
+
+def test_loading_processes_are_timed_and_go_on_afterwards(make_loader):
+    inline, two = make_loader(), make_loader(workers=2)
+    assert inline.seconds_a_batch() == 0
+    assert two.seconds_a_batch() > 0
+    assert same(next(inline.epoch(1, 1)), next(two.epoch(1, 1)))

@@ -145,8 +145,8 @@ def test_label_encoder_is_independent_of_the_number_of_labels():
     narrow = Queries(torch.tensor([[7, 90]]), wide.vectors[:, [6, 89]], wide.tokens, wide.token_mask)
     label_map = torch.zeros(1, 8, 16, 16, dtype=torch.int64)
     label_map[0, 2:5, 3:9, 4:8], label_map[0, 5:, 9:, 9:] = 7, 90
-    z_narrow = few.encode_labels(narrow.slots(label_map), narrow)
-    z_wide = many.encode_labels(wide.slots(label_map), wide)
+    z_narrow = few.encode_labels(narrow.slots(label_map, 120), narrow)
+    z_wide = many.encode_labels(wide.slots(label_map, 120), wide)
     torch.testing.assert_close(z_wide, z_narrow)
 
 
@@ -162,7 +162,7 @@ def test_slots_of_queries():
     queries = make_queries([[5, 2], [1, 0]])
     label_map = torch.tensor([[0, 1, 2, 5, -1], [0, 1, 2, 5, -1]]).view(2, 1, 1, 5)
     expected = torch.tensor([[0, 0, 2, 1, -1], [0, 1, 0, 0, -1]]).view(2, 1, 1, 5)
-    assert torch.equal(queries.slots(label_map), expected)
+    assert torch.equal(queries.slots(label_map, 5), expected)
 
 
 @torch.no_grad()

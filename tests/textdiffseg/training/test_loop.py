@@ -134,6 +134,22 @@ def test_minutes_fix_a_length_that_a_resume_keeps(preprocessed, tmp_path, monkey
     assert (after.total, after.iteration) == (before.total, before.iteration + 2)
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(preprocessed, tmp_path, monkeypatch):
+    plain = loop.train_step
+
+    def step(state, *rest):
+        if state.progress.iteration == 5:
+            next(state.model.parameters()).data.fill_(torch.nan)
+        return plain(state, *rest)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    with pytest.raises(FloatingPointError, match=r"not finite at iteration 5 .*, cases \('[ab]', '[ab]'\)"):
+        fit(preprocessed, tmp_path)
+    tensors, _ = read_tensors(tmp_path / "checkpoint_latest.safetensors")
+    assert read_progress(tmp_path).iteration == 4, "the end of the epoch before"
+    assert all(value.isfinite().all() for value in tensors.values())
+
+
 def test_too_few_minutes_and_a_foreign_checkpoint_are_refused(preprocessed, tmp_path):
     with pytest.raises(UserError, match="--max-minutes"):
         fit(preprocessed, tmp_path, max_minutes=1e-4)

@@ -1,0 +1,200 @@
+"""Iterations a second of training, and where their time goes. Prints JSON.
+
+Of the planned network, eager and (on a GPU) compiled: iterations a second of the whole loop with loading and
+augmentation, and of one batch again and again; peak memory; operators an iteration, on a GPU also kernels and
+waits for the device; the ten most expensive operators. Once: samples a second of one loading process.
+
+    python benchmarks/speed.py [--root DIR] [--preset default] [--device cuda] [--batch 12] [--iterations 100]
+
+Where the root holds plan and stored cases already (carried to a GPU machine, say), neither the raw data nor SimpleITK
+or MONAI are needed.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import torch
+from stored import add_device, in_own_process, machine, prepare, read_fold, shared_data
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from plans.plan import Plan, bank_file, plan_file
+from textdiffseg.data.loader import PREFETCH, Batch, TrainingLoader
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.text.bank import TextBank
+from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.compiling import compile_parts
+from textdiffseg.training.loop import READ_EVERY
+from textdiffseg.training.optimise import StepLosses, train_step
+from textdiffseg_cli.common import loading_workers, positive_int, run, whole_number
+
+BAR = 25.0  # iterations a second on one H100, 40 x 56 x 40, batch 12, bf16, loading and augmentation included
+WARM_UP = 5  # iterations, compilation among them
+PROFILED = 3  # iterations
+
+
+def main() -> int:
+    """Train, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser.add_argument("--root", type=Path, help="plans and stored cases (default: a temporary folder)")
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--batch", type=positive_int, metavar="N", help="default: the plan's")
+    parser.add_argument("--iterations", type=positive_int, default=100, metavar="N", help="timed, after a warm-up")
+    parser.add_argument("--workers", type=whole_number, metavar="N", help="loading processes")
+    parser.add_argument("--samples", type=positive_int, default=48, metavar="N", help="for the loader alone")
+    add_device(parser)
+    return run(measure, parser.parse_args())
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Print the figures, each way of running in a process of its own."""
+    with tempfile.TemporaryDirectory() as temporary:
+        preprocessed = prepare(args.data, args.root or Path(temporary), args.preset, args.device)
+        plan = planned(preprocessed, args)
+        report = {"benchmark": "speed", "dataset": args.data.name, "preset": args.preset} | machine(args.device)
+        report |= {"patch": plan.patch, "batch": plan.batch, "bar_iterations_per_second": BAR}
+        report["loader"] = in_own_process(loader_alone, preprocessed, args)
+        for name in ("eager", "compiled") if args.device == "cuda" else ("eager",):
+            report[name] = in_own_process(one_way, preprocessed, args, name == "compiled")
+    print(json.dumps(report, indent=1))
+
+
+def planned(preprocessed: Path, args: argparse.Namespace) -> Plan:
+    """The plan, with the batch asked for."""
+    plan = Plan.read(preprocessed / plan_file(args.preset))
+    return plan.model_copy(update={"batch": args.batch or plan.batch})
+
+
+def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> TrainingLoader:
+    """Batches of fold 0, as training has them."""
+    plan, bank = planned(preprocessed, args), TextBank.load(preprocessed / bank_file(args.preset))
+    phrasings = [len(phrases) for phrases in bank.phrasings.values()]
+    cases = read_fold(preprocessed, "0").train
+    return TrainingLoader(preprocessed, cases, plan, phrasings, 0, workers, args.device == "cuda")
+
+
+def loader_alone(preprocessed: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Samples a second of one thread that loads and augments."""
+    torch.set_num_threads(1)
+    samples = open_loader(preprocessed, args, 0).samples
+    seconds = []
+    for index in range(args.samples + 1):
+        clock = time.perf_counter()
+        samples[0, index]
+        seconds.append(time.perf_counter() - clock)
+    return {"samples_per_second_and_worker": round(args.samples / sum(seconds[1:]), 1)}  # the first one loads libraries
+
+
+class Trainer:
+    """A fresh model and its steps."""
+
+    def __init__(self, preprocessed: Path, args: argparse.Namespace, wanted: bool):
+        plan, self.device = planned(preprocessed, args), torch.device(args.device)
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(0)
+        model = build_model(plan).to(self.device)
+        self.bank = TextBank.load(preprocessed / bank_file(args.preset))
+        self.schedule = Schedule.of(plan.diffusion, self.device)
+        self.compiled = compile_parts(model.heavy_parts, self.device, wanted, lambda line: print(line, file=sys.stderr))
+        length = Progress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
+        self.state = TrainingState.start(model, length)
+
+    def step(self, batch: Batch) -> StepLosses:
+        """One iteration, after which the device may still be at work."""
+        losses = train_step(self.state, self.bank, self.schedule, batch, self.compiled)
+        self.state.progress = self.state.progress.after(iteration=self.state.progress.iteration + 1)
+        return losses
+
+    def seconds(self, batches: Iterable[Batch]) -> float:
+        """That steps on these batches take, losses read as often as in training."""
+        clock = time.perf_counter()
+        for index, batch in enumerate(batches, start=1):
+            losses = self.step(batch)
+            if index % READ_EVERY == 0:
+                losses.read()
+        losses.read()
+        return time.perf_counter() - clock
+
+
+def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
+    """All figures of one way of running."""
+    trainer = Trainer(preprocessed, args, wanted)
+    workers = loading_workers(args.device) if args.workers is None else args.workers
+    loader = open_loader(preprocessed, args, workers)
+    batch = loader.batch(0, 0)
+    batch = batch.pin_memory() if args.device == "cuda" else batch
+    figures = {"workers": workers, "warm_up_seconds": round(trainer.seconds([batch] * WARM_UP), 1)}
+    rate = args.iterations / trainer.seconds([batch] * args.iterations)
+    figures["same_batch_iterations_per_second"] = round(rate, 3)
+    ahead = 1 + 2 * workers * PREFETCH  # what loading processes had prepared before would flatter them
+    batches = loader.epoch(0, ahead + args.iterations)
+    trainer.seconds(islice(batches, ahead))
+    rate = args.iterations / trainer.seconds(batches)
+    figures["loop_iterations_per_second"] = round(rate, 3)
+    figures["compiled_to_the_end"] = trainer.compiled.active
+    if args.device == "cuda":
+        figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        figures["waits_an_iteration"] = waits(trainer, batch)
+    if not wanted:
+        figures["operators_an_iteration"] = operators(trainer, batch)
+    return figures | expensive(trainer, batch)
+
+
+def waits(trainer: Trainer, batch: Batch) -> float:
+    """Times a step waits for the GPU, as torch itself tells."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(PROFILED):
+                trainer.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(one.message) for one in told) / PROFILED
+
+
+class Operators(TorchDispatchMode):
+    """Counts operators other than views."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.count += not operator.is_view
+        return operator(*args, **(kwargs or {}))
+
+
+def operators(trainer: Trainer, batch: Batch) -> float:
+    """Operators an iteration, those on the host included."""
+    with Operators() as counted:
+        for _ in range(PROFILED):
+            trainer.step(batch)
+    return round(counted.count / PROFILED, 1)
+
+
+def expensive(trainer: Trainer, batch: Batch) -> dict:
+    """The ten operators that cost most, in ms an iteration; on a GPU of its time, and the number of its kernels."""
+    on_gpu = trainer.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
+    with profile(activities=activities) as profiled:
+        trainer.seconds([batch] * PROFILED)
+    by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    rows = sorted(profiled.key_averages(), key=lambda row: getattr(row, by), reverse=True)[:10]
+    figures = {"most_expensive_ms": {row.key[:100]: round(getattr(row, by) / 1e3 / PROFILED, 3) for row in rows}}
+    if on_gpu:
+        kernels = [event for event in profiled.events() if event.device_type == DeviceType.CUDA]
+        figures["kernels_and_copies_an_iteration"] = len(kernels) / PROFILED
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

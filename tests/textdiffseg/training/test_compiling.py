@@ -1,0 +1,114 @@
+"""Compiled parts give what eager ones give, are compiled once, and are given up where they cannot be had.
+
+Inductor takes minutes on a CPU; everything before it (tracing, guards, the graph of the gradient) is what runs here.
+"""
+
+import copy
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from textdiffseg.data.loader import Batch
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.queries import Queries
+from textdiffseg.training import compiling
+from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.compiling import Compiled, compile_parts
+from textdiffseg.training.optimise import train_step
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def untouched_compiler():
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch.compiler.set_stance("default")
+    torch._dynamo.reset()
+
+
+class Words:
+    """A bank of two labels: batches ask for one or both of them, in more or fewer tokens."""
+
+    def __init__(self):
+        self.batches = 0
+
+    def queries(self, asked, told):
+        self.batches += 1
+        slots, length = 1 + self.batches % 2, 3 + self.batches % 4
+        generator = torch.Generator().manual_seed(self.batches)
+        vectors, tokens = (torch.randn(2, count, 8, generator=generator) for count in (slots, length))
+        labels = torch.tensor([[1, 2], [2, 1]])[:, :slots]
+        return Queries(labels, vectors, tokens, torch.ones(2, length, dtype=torch.bool))
+
+
+def start(plan):
+    """A fresh state around untrained weights."""
+    torch.manual_seed(0)
+    return TrainingState.start(build_model(plan), Progress(seed=0, epochs=1, iterations_per_epoch=20))
+
+
+def train(state, compiled, iterations):
+    """The losses of each step on random data, and the graphs compiled until then."""
+    words, schedule, losses, graphs = Words(), Schedule.of(state.model.plan.diffusion), [], []
+    for iteration in range(iterations):
+        state.progress = state.progress.after(iteration=iteration)
+        generator = torch.Generator().manual_seed(iteration)
+        image = torch.randn(2, 1, 16, 16, 16, generator=generator)
+        labels = torch.randint(0, 3, (2, 16, 16, 16), generator=generator).short()
+        batch = Batch(image, labels, (), ("a", "b"), ())
+        losses.append(train_step(state, words, schedule, batch, compiled).read())
+        graphs.append(counters["stats"]["unique_graphs"])
+    return losses, graphs
+
+
+@pytest.mark.parametrize("preset", ["default", "unet"])
+def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan, monkeypatch, preset):
+    monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": "aot_eager"})
+    eager, ours, told = start(shapes_plan(preset)), start(shapes_plan(preset)), []
+    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
+    expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=told.append), 6)
+    found, graphs = train(ours, compiled, 6)
+    assert told == []
+    assert compiled.active
+    assert graphs[0] > 0
+    assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch asks for"
+    for one, other in zip(expected, found, strict=True):
+        assert one == pytest.approx(other, rel=0.05), "bfloat16 where the processor has it"
+    assert expected[0] == pytest.approx(found[0], rel=0.01)
+    twin = copy.deepcopy(ours.model)
+    assert list(twin.state_dict()) == list(eager.model.state_dict())
+    twin.eval().encode_image(torch.randn(3, 1, 16, 16, 16))  # a copy for validation, whatever its shapes
+    assert graphs[-1] == counters["stats"]["unique_graphs"]
+
+
+def test_a_failing_compiler_is_left_out_and_changes_no_number(shapes_plan, monkeypatch):
+    def broken(graph, inputs):
+        raise OSError("no compiler found\nand much more")
+
+    monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": broken})
+    eager, ours, told = start(shapes_plan("default")), start(shapes_plan("default")), []
+    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
+    expected, _ = train(eager, Compiled(active=False, on_gpu=False, report=told.append), 3)
+    found, _ = train(ours, compiled, 3)
+    assert found == expected
+    assert all(torch.equal(a, b) for a, b in zip(eager.ema.values(), ours.ema.values(), strict=True))
+    assert not compiled.active
+    assert len(told) == 1
+    assert "torch.compile failed and is left out" in told[0]
+    assert "no compiler found" in told[0]
+    assert "\n" not in told[0]
+
+
+def test_an_error_of_the_step_itself_is_raised(shapes_plan):
+    told = []
+    compiled = Compiled(active=True, on_gpu=False, report=told.append)
+    with pytest.raises(ZeroDivisionError):
+        compiled.run(lambda: 1 / 0)
+    assert len(told) == 1
+    with pytest.raises(ZeroDivisionError):
+        compiled.run(lambda: 1 / 0)
+    assert len(told) == 1

@@ -1,0 +1,73 @@
+"""A training step never waits for its device.
+
+The meta device stands in for a GPU: it computes no numbers, so reading one, or asking it for a size that depends on
+numbers, raises. What it does not refuse are copies to it that the host waits for; those are watched.
+"""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from plans.plan import Plan
+from textdiffseg.data.loader import Batch
+from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.networks.model import build_model
+from textdiffseg.queries import Queries
+from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.compiling import Compiled
+from textdiffseg.training.optimise import train_step
+
+META = torch.device("meta")
+
+
+class Waits(TorchDispatchMode):
+    """Operators that copy from the host while it waits."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.operators = [], 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        out = operator(*args, **(kwargs or {}))
+        sources = [one for one in args if isinstance(one, torch.Tensor) and one.device.type == "cpu" and one.dim()]
+        if isinstance(out, torch.Tensor) and out.device == META:
+            self.operators += 1
+            waits = not (kwargs or {}).get("non_blocking") and not (len(args) > 2 and args[2] is True)
+            if sources and waits:
+                self.found.append(str(operator))
+        return out
+
+
+class Words:
+    """A bank of two labels."""
+
+    def queries(self, asked, told):
+        labels = torch.tensor([[1, 0], [2, 1]])
+        return Queries(labels, torch.randn(2, 2, 8), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
+
+
+def overlapping(plan):
+    """The same plan with a label that holds the other."""
+    labels = [{"name": "whole", "value": 2}, {"name": "part", "value": 1}]
+    return Plan.model_validate(plan.model_dump() | {"regions": [[1, 2], [1]], "labels": labels})
+
+
+@pytest.mark.parametrize("preset", ["default", "unet", "paper", "peer-unet"])
+@pytest.mark.parametrize("regions", [False, True])
+def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
+    if regions and preset == "paper":
+        pytest.skip("the publication has no regions")
+    plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
+    state = TrainingState.start(build_model(plan).to(META), Progress(seed=0, epochs=1, iterations_per_epoch=20))
+    schedule = Schedule.of(plan.diffusion, META)
+    batch = Batch(torch.randn(2, 1, 16, 16, 16), torch.ones(2, 16, 16, 16, dtype=torch.int16), (), ("a", "b"), ())
+    compiled, most = Compiled(active=False, on_gpu=True, report=print), 0
+    for iteration in range(8):
+        state.progress = state.progress.after(iteration=iteration)
+        with Waits() as waits:
+            step = train_step(state, Words(), schedule, batch, compiled)
+        assert waits.found == []
+        most = max(most, waits.operators)
+    assert most > 100, "the step ran on the device that was watched"
+    with pytest.raises(RuntimeError, match="meta"):
+        step.read()
