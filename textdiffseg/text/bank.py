@@ -26,7 +26,6 @@ from textdiffseg.text.words import Words
 Asked = Sequence[tuple[int, int]]
 """What one sample asks for: (label number 1..N, index into that label's phrasings) for each slot."""
 
-WORDING_NOISE = 0.07  # what a training sample's vectors are varied by, as a share of each known phrase's vector
 STD_FLOOR = 0.5  # of the mean standard deviation: a dimension that hardly varies here is not blown up later
 
 
@@ -84,15 +83,6 @@ class TextBank:
         """
         slots = [[(number, self._phrase(number, which)) for number, which in one] for one in asked]
         return self._assemble(slots).with_tokens([self.texts.get(case) for case in told])
-
-    def varied(self, queries: Queries, generator: torch.Generator) -> Queries:
-        """The same queries, each vector with a little of all phrases mixed in, as further wordings would have it.
-
-        e_q + sum_i c_i e_i over the bank's phrases, c_i normal with deviation `WORDING_NOISE`. Without it held-out
-        phrasings of eight trained ones cost .037 Dice on phantoms.
-        """
-        shares = torch.randn(*queries.labels.shape, len(self._known), generator=generator)
-        return replace(queries, vectors=queries.vectors + WORDING_NOISE * shares @ self._known)
 
     def all_labels(self) -> Queries:
         """One sample that asks for every label, in its first phrasing."""

@@ -62,7 +62,7 @@ def train_step(
     iteration, training = state.progress.iteration, state.model.plan.training
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)
-    inputs = Inputs(batch, bank.varied(bank.queries(batch.queries, batch.told), generator), draws)
+    inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(training, iteration, state.progress.total)
     parts = compiled.run(lambda: gradients(state, schedule, inputs, compiled.one_size))

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from plans.errors import UserError
 from plans.prompts import Prompts
 from textdiffseg.queries import Queries
-from textdiffseg.text.bank import WORDING_NOISE, TextBank, build_bank
+from textdiffseg.text.bank import TextBank, build_bank
 
 PHRASES = ((1, 0), (1, 1), (1, 2), (2, 0), (2, 1))  # (label, phrasing) of the fixture
 
@@ -61,18 +61,6 @@ def test_a_new_phrase_is_what_known_ones_can_be_combined_to(bank, encoder):
     own = bank.pooled_standard.apply(raw.pooled)
     assert outside(new.pooled[None], known(bank)) < 1e-4 < 0.1 < outside(own[None], known(bank))
     assert torch.dot(own - new.pooled, new.pooled).abs() < 1e-2 * own.norm() ** 2  # nothing within reach is lost
-
-
-def test_varied_queries_stay_among_the_known_phrases_and_keep_all_else(bank):
-    queries = bank.queries([[(1, 0), (2, 1)]] * 50)
-    varied = bank.varied(queries, torch.Generator().manual_seed(0))
-    noise = varied.vectors - queries.vectors
-    assert outside(noise.flatten(0, 1), known(bank)) < 1e-4
-    expected = WORDING_NOISE * known(bank).norm()  # root of the mean square of a sum of independent shares
-    assert noise.square().sum(2).mean().sqrt() == pytest.approx(float(expected), rel=0.1)
-    for name in ("labels", "tokens", "token_mask"):
-        assert torch.equal(getattr(varied, name), getattr(queries, name))
-    assert torch.equal(bank.varied(queries, torch.Generator().manual_seed(0)).vectors, varied.vectors)
 
 
 def test_a_batch_equals_its_samples_one_by_one(bank):
