@@ -26,6 +26,7 @@ from textdiffseg.text.words import Words
 Asked = Sequence[tuple[int, int]]
 """What one sample asks for: (label number 1..N, index into that label's phrasings) for each slot."""
 
+WITHIN_REACH = 0.1  # of the largest singular value of the known phrases' vectors
 STD_FLOOR = 0.5  # of the mean standard deviation: a dimension that hardly varies here is not blown up later
 
 
@@ -120,8 +121,8 @@ class TextBank:
     def add(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
         """The vectors of a phrase that the bank does not hold, in the bank's space.
 
-        Of the pooled one, what known phrases can be combined to: the rest lies where no training sample has been, and
-        the projections that read it are there what they were before training.
+        Of the pooled one, what known phrases can be combined to, where they vary enough to have taught something
+        (`WITHIN_REACH`): along other directions the projections that read it are what they were before training.
         """
         if encoder is None or encoder.name != self.words.encoder:
             raise UserError(
@@ -129,7 +130,7 @@ class TextBank:
                 f"needed for its vectors (found {encoder.name if encoder else 'none'!r})."
             )
         found = _standardise(encoder.encode([phrase])[0], self.token_standard, self.pooled_standard)
-        shares = torch.linalg.lstsq(self._known.T, found.pooled[:, None], driver="gelsd").solution  # any rank
+        shares = torch.linalg.lstsq(self._known.T, found.pooled[:, None], rcond=WITHIN_REACH, driver="gelsd").solution
         return replace(found, pooled=(self._known.T @ shares)[:, 0])
 
     def save(self, path: Path) -> None:
