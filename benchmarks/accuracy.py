@@ -24,15 +24,14 @@ import numpy as np
 import torch
 from bootstrap import paired
 from stored import (
-    add_device,
     dice,
+    fold_parser,
     in_own_process,
     left_out,
     machine,
     mean,
     prepare,
     read_fold,
-    shared_data,
     some,
     stored_scan,
 )
@@ -58,16 +57,11 @@ BARS = {"latent_reconstruction_dice": 0.97, "most_steps_below_best": 0.003}
 
 def main() -> int:
     """Train, validate, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser = fold_parser(__doc__)
     parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset and seed")
-    parser.add_argument("--fold", default="0")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--steps", type=positive_int, nargs="+", default=[1, 2, 4, 10], metavar="N")
-    parser.add_argument("--cases", type=positive_int, metavar="N", help="validation cases to score (default: all)")
-    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
-    add_device(parser)
     return run(compare, parser.parse_args())
 
 

@@ -16,12 +16,12 @@ import tempfile
 from pathlib import Path
 
 from accuracy import describe, train
-from stored import add_device, in_own_process, left_out, machine, prepare, read_fold, shared_data, some
+from stored import fold_parser, in_own_process, left_out, machine, prepare, read_fold, some
 
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
-from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import positive_float, run, whole_number
 
 # The publication's Table II, Dice in percent on liver tumour, for whole and ablated model; its zeta 1 is one figure.
 TABLE_II: dict[Preset, float] = {
@@ -36,17 +36,12 @@ SHOWN = 3  # cases in the picture
 
 def main() -> int:
     """Train, validate, draw, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser = fold_parser(__doc__)
     parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset")
-    parser.add_argument("--fold", default="0")
     parser.add_argument("--seed", type=whole_number, default=0)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--text-encoder", metavar="NAME", help="of the paper's presets (default: Bio_ClinicalBERT)")
-    parser.add_argument("--cases", type=positive_int, metavar="N", help="validation cases to score (default: all)")
-    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw the same cases side by side")
-    add_device(parser)
     return run(compare, parser.parse_args())
 
 

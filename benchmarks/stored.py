@@ -30,6 +30,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.validation import spread
 from textdiffseg.preprocessing.case import Trail, restore, restore_regions
 from textdiffseg.queries import Queries
+from textdiffseg_cli.common import positive_int
 
 OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
 Result = TypeVar("Result")
@@ -53,6 +54,19 @@ def machine(device: str) -> dict:
     """Where the figures were measured."""
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     return {"device": device, "gpu": gpu, "cores": os.cpu_count(), "torch": torch.__version__, "os": platform.system()}
+
+
+def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
+    """The options of a benchmark that trains a fold and scores it; `cases` is the default of --cases, None: all."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser.add_argument("--fold", default="0")
+    parser.add_argument(
+        "--cases", type=positive_int, default=cases, metavar="N", help=f"scans to score (default: {cases or 'all'})"
+    )
+    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
+    add_device(parser)
+    return parser
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from bootstrap import paired
 from stored import (
-    add_device,
+    fold_parser,
     in_own_process,
     machine,
     mean,
@@ -36,7 +36,6 @@ from stored import (
     prepare,
     read_fold,
     score,
-    shared_data,
     some,
     stored_scan,
 )
@@ -154,17 +153,12 @@ CHANGES = {
 
 def main() -> int:
     """Time, train, score, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
+    parser = fold_parser(__doc__)
     parser.add_argument("--changes", nargs="*", choices=tuple(CHANGES), default=[], metavar="NAME", help=listed())
     parser.add_argument("--preset", choices=("default", "unet"), default="default")
     parser.add_argument("--iterations", type=positive_int, default=500, help="of the control")
-    parser.add_argument("--fold", default="0")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
-    parser.add_argument("--cases", type=positive_int, metavar="N", help="validation cases to score (default: all)")
     parser.add_argument("--mirroring", action="store_true", help="score with mirroring as well")
-    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
-    add_device(parser)
     return run(compare, parser.parse_args())
 
 

@@ -29,15 +29,14 @@ import numpy as np
 import torch
 from stored import (
     Scan,
-    add_device,
     dice,
+    fold_parser,
     in_own_process,
     machine,
     mean,
     predict,
     prepare,
     read_fold,
-    shared_data,
     some,
     stored_scan,
 )
@@ -58,9 +57,8 @@ from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
-from textdiffseg_cli.common import loading_workers, positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import loading_workers, positive_float, run, whole_number
 
-FOLD = "0"
 TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
 BARS = {"alone": 0.005, "held_out_spread": 0.01, "absent_share": 0.01}
 
@@ -133,14 +131,10 @@ SCANS = {"phantoms": "MRI of the abdomen", "hippocampus": "MRI of the hippocampu
 
 def main() -> int:
     """Train, ask, print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = fold_parser(__doc__, cases=8)
     parser.add_argument("--dataset", choices=tuple(WORDINGS), default="phantoms")
-    parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="hippocampus: raw")
     parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training")
     parser.add_argument("--seed", type=whole_number, default=0)
-    parser.add_argument("--cases", type=positive_int, default=8, metavar="N", help="scans to ask (default: 8)")
-    parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
-    add_device(parser)
     return run(examine, parser.parse_args())
 
 
@@ -150,8 +144,8 @@ def examine(args: argparse.Namespace) -> None:
         root = args.root or Path(temporary)
         data = args.data if args.dataset == "hippocampus" else write_phantoms(root, args.seed)
         preprocessed = plan_with_words(data, root, args)
-        fold = read_fold(preprocessed, FOLD)
-        folder = root / "results" / data.name / "default" / f"fold_{FOLD}"
+        fold = read_fold(preprocessed, args.fold)
+        folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
         options = TrainingOptions(
             max_minutes=args.minutes, device=args.device, workers=loading_workers(args.device), seed=args.seed
         )
