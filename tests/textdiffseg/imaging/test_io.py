@@ -1,5 +1,6 @@
 """Reading and writing: geometry survives, and what cannot be right is refused by file."""
 
+import locale
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_labels_must_be_whole_numbers(tmp_path, array, geometry):
     assert read_labels(tmp_path / "float.nii.gz").array.dtype.kind == "i"
 
 
+@pytest.fixture
+def own_locale():
+    """ITK's DICOM writer (not its reader) leaves the process in the locale C, where text files are read as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
 def write_series(folder: Path, array: np.ndarray, spacing: float) -> None:
     folder.mkdir(parents=True)
     writer = sitk.ImageFileWriter()
@@ -156,7 +165,7 @@ def write_series(folder: Path, array: np.ndarray, spacing: float) -> None:
         writer.Execute(image)
 
 
-def test_dicom_folders_are_scans(tmp_path):
+def test_dicom_folders_are_scans(tmp_path, own_locale):
     array = np.random.default_rng(1).integers(-1000, 1000, (5, 6, 7))
     write_series(tmp_path / "in" / "patient", array, 2.0)
     assert list_scans(tmp_path / "in") == {"patient": (tmp_path / "in" / "patient",)}
