@@ -15,7 +15,6 @@ Query = tuple[tuple[int, int], ...]
 SUBSET_SHARE = 0.5  # of the samples ask for a random subset of the labels instead of all
 TEXT_DROPOUT = 0.5  # share of the samples that go without their case's text, so that it may be missing
 MAX_ABSENT = 3  # labels known to be absent that a subset may ask for as well
-SINGLE_SHARE = 0.5  # of the subsets are one label of them, as users ask; else few would be
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -80,7 +79,7 @@ def draw_query(
         phrasings: the number of phrasings of label 1, 2, ..., N.
         absent: labels that are not annotated but declared absent.
         subset_share: share of the samples that ask for a random non-empty subset of the present labels and up to
-            `MAX_ABSENT` absent ones, or for one label of such a subset; the others ask for all annotated labels.
+            `MAX_ABSENT` absent ones; the others ask for all annotated labels.
     """
     asked = sorted(annotated)
     if rng.random() < subset_share:
@@ -89,8 +88,6 @@ def draw_query(
         some = rng.integers(1, len(here), endpoint=True) if here else 0
         others = rng.integers(0 if here else 1, min(MAX_ABSENT, len(empty)), endpoint=True) if empty else 0
         asked = sorted([*rng.permutation(here)[:some], *rng.permutation(empty)[:others]])
-        if rng.random() < SINGLE_SHARE:
-            asked = [rng.choice(asked)]
     return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in asked)
 
 
