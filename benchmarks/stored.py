@@ -136,14 +136,15 @@ def stored_scan(preprocessed: Path, case: str) -> Scan:
     return Scan(case, image, stored.record.trail, stored.original_labels())
 
 
-def predict(predictor: Predictor, scan: Scan, queries: Queries) -> np.ndarray:
+def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
     """The numbers (D, H, W) on the scan's own grid that the labels asked for write, 0 for background.
 
-    They are the labels' own unless labels overlap (`Plan.written_numbers`).
+    They are the labels' own unless labels overlap (`Plan.written_numbers`). `answers` as in `Predictor.predict_image`.
     """
     plan = predictor.plan
     way_back = restore if plan.regions is None else restore_regions
-    slots = way_back(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
+    found = predictor.predict_image(scan.image, queries, answers=answers)
+    slots = way_back(found.probabilities.numpy(), scan.trail)
     return np.array([0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())])[slots]
 
 
@@ -153,10 +154,10 @@ def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
     return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
 
 
-def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries) -> dict[str, float]:
-    """Mean Dice over the scans of each label that `queries` asks for and some scan holds, by name."""
-    names = [predictor.plan.labels[number - 1].name for number in queries.labels[0].tolist()]
-    summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries)) for scan in scans])
+def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers: int | None = None) -> dict[str, float]:
+    """Mean Dice over the scans of each label that is answered and some scan holds, by name."""
+    names = [predictor.plan.labels[number - 1].name for number in queries.labels[0, :answers].tolist()]
+    summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries, answers)) for scan in scans])
     found = {name: summary.labels[name].dice for name in names}
     return {name: value for name, value in found.items() if value is not None}
 

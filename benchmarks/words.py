@@ -5,13 +5,14 @@
 
 Prints JSON, all of it on scans kept away from training, one step, no mirroring:
 
-- `alone`: Dice of each label asked for alone minus its Dice when all are asked for (bar: 0.005);
+- `alone`: Dice of each label asked for alone minus its Dice when all are asked for (bar: 0.005), `prompted` as
+  tds_predict --prompt answers, beside the model's other labels, and `by_itself`, where the network is told of no other;
 - `held_out`: Dice when all labels are asked for in phrasings that training has not seen, by the vectors that --force
   would run, and the spread between the best and the worst wording, the trained one included (bar on phantoms: 0.01);
 - `absent`, phantoms alone: the volume segmented when a label is asked for alone in scans that lack it, as a share of
-  the label's mean volume (bar: 0.01);
+  the label's mean volume (bar: 0.01), in both ways;
 - `look_alikes`, phantoms alone: of the voxels predicted on either gland when one is asked for alone, the share on
-  the gland of that name.
+  the gland of that name, in both ways.
 
 A quarter of the training phantoms lack an organ, so that training knows absent labels. With --root the data set and
 the trained fold stay there and are used again; give it a root of its own.
@@ -60,6 +61,7 @@ from textdiffseg.training.run import TrainingOptions
 from textdiffseg_cli.common import loading_workers, positive_float, run, whole_number
 
 TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
+PROMPTED, BY_ITSELF = WAYS = ("prompted", "by_itself")  # beside the model's other labels, or told of no other
 BARS = {"alone": 0.005, "held_out_spread": 0.01, "absent_share": 0.01}
 
 
@@ -205,18 +207,23 @@ def ask_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace)
     anatomies = [phantoms.draw_anatomy(*seed) for seed in seeds]
     scans = [phantom_scan(predictor.plan, *pair) for pair in zip(anatomies, seeds, strict=True)]
     figures = ask(predictor, bank, scans, wordings_of(bank, "phantoms"))
-    absent = {}
+    there = {number: [volume(scan.truth, number, scan) for scan in scans] for number in numbers_of(bank)}
+    absent: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     for number, name in enumerate(bank.labels, start=1):
         lacking = [
             phantom_scan(predictor.plan, phantoms.without(anatomy, name), seed)
             for anatomy, seed in zip(anatomies, seeds, strict=True)
         ]
-        wrong = mean(volume(predict(predictor, scan, alone(bank, number)), number, scan) for scan in lacking)
-        there = [volume(scan.truth, number, scan) for scan in scans]
-        absent[name] = wrong / mean(size for size in there if size > 0)
+        for way in WAYS:
+            wrong = mean(volume(predict(predictor, scan, *alone(bank, number, way)), number, scan) for scan in lacking)
+            absent[way][name] = wrong / mean(size for size in there[number] if size > 0)
     pair = [bank.labels.index(name) + 1 for name in phantoms.LOOK_ALIKES]
-    apart = {bank.labels[own - 1]: told_apart(predictor, bank, scans, own, sum(pair) - own) for own in pair}
-    return figures | {"absent": {"share_of_volume": absent, "worst": max(absent.values())}, "look_alikes": apart}
+    apart = {
+        way: {bank.labels[own - 1]: told_apart(predictor, bank, scans, own, sum(pair) - own, way) for own in pair}
+        for way in WAYS
+    }
+    worst = {way: max(shares.values()) for way, shares in absent.items()}
+    return figures | {"absent": {"share_of_volume": absent, "worst": worst}, "look_alikes": apart}
 
 
 def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -> Scan:
@@ -226,9 +233,14 @@ def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -
     return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), trail, truth.astype(np.int16))
 
 
-def alone(bank: TextBank, number: int) -> Queries:
-    """One label, in its first phrasing."""
-    return bank.queries([[(number, 0)]])
+def numbers_of(bank: TextBank) -> range:
+    """Of all labels."""
+    return range(1, len(bank.labels) + 1)
+
+
+def alone(bank: TextBank, number: int, way: str) -> tuple[Queries, int]:
+    """One label, in its first phrasing, and the number of answers."""
+    return bank.queries_for([bank.phrasings[bank.labels[number - 1]][0]], rivals=way == PROMPTED), 1
 
 
 def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
@@ -236,11 +248,13 @@ def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
     return float(np.count_nonzero(labels == number) * np.prod(scan.trail.geometry.spacing) / 1000)
 
 
-def told_apart(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], own: int, other: int) -> float | None:
+def told_apart(
+    predictor: Predictor, bank: TextBank, scans: Sequence[Scan], own: int, other: int, way: str
+) -> float | None:
     """Of the voxels predicted on either look-alike when `own` is asked for alone, the share on `own`; None for none."""
     hits = np.zeros(2)
     for scan in scans:
-        mask = predict(predictor, scan, alone(bank, own)) == own
+        mask = predict(predictor, scan, *alone(bank, own, way)) == own
         hits += [np.count_nonzero(mask & (scan.truth == number)) for number in (own, other)]
     return float(hits[0] / hits.sum()) if hits.sum() else None
 
@@ -248,10 +262,12 @@ def told_apart(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], own:
 def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: Sequence[Wording]) -> dict:
     """The measures that every data set has."""
     together = dice(predictor, scans, bank.all_labels())
-    single: dict[str, float] = {}
-    for number in range(1, len(bank.labels) + 1):
-        single |= dice(predictor, scans, alone(bank, number))
-    gaps = {name: single[name] - together[name] for name in together}
+    gaps: dict[str, dict[str, float]] = {}
+    for way in WAYS:
+        single: dict[str, float] = {}
+        for number in numbers_of(bank):
+            single |= dice(predictor, scans, *alone(bank, number, way))
+        gaps[way] = {name: single[name] - together[name] for name in together}
     encoder = TextEncoder(bank.words.encoder)
     trials = [together]
     for phrases in zip(*(wording.held_out for wording in wordings), strict=True):
@@ -259,7 +275,10 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
     means = [mean(trial.values()) for trial in trials]
     return {
         "together": {"labels": together, "dice": means[0]},
-        "alone": {"labels_minus_together": gaps, "mean": mean(gaps.values())},
+        "alone": {
+            way: {"labels_minus_together": of_labels, "mean": mean(of_labels.values())}
+            for way, of_labels in gaps.items()
+        },
         "held_out": {
             "labels": {name: [trial[name] for trial in trials] for name in together},
             "dice": means,

@@ -111,7 +111,7 @@ def _prepare(args: argparse.Namespace):
     if answers is None:
         asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
     else:
-        asked = ask_for(ensemble.bank, answers, args.force)
+        asked = ask_for(ensemble.plan, ensemble.bank, answers, args.force)
     texts = tell(ensemble.plan, ensemble.bank, read_texts(args.texts, scans) if args.texts else {})
     settings = settings_for(
         ensemble.plan,

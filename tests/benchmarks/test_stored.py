@@ -20,7 +20,7 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
     masks = (truth > 0, np.roll(truth == 1, 1, 2))  # the part lies one of its four voxels too far
     background, *found = (trail.orientation.apply(mask) for mask in (truth == 0, *masks))
 
-    def predict_image(image, queries):
+    def predict_image(image, queries, answers=None):
         slots = [found[number - 1] for number in queries.labels[0].tolist()]
         return Prediction(torch.from_numpy(np.stack([background, *slots]).astype(np.float32)))
 

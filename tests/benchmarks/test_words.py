@@ -41,11 +41,16 @@ def test_unseen_words_keep_the_labels_numbers(words, bank, encoder):
     assert torch.equal(queries.vectors[0, 0], bank.add("the very tip", encoder).pooled)
 
 
+def test_a_prompt_has_the_other_labels_beside_it_and_one_by_itself_has_none(words, bank):
+    assert words.alone(bank, 2, words.PROMPTED)[0].labels.tolist() == [[2, 1]]
+    assert words.alone(bank, 2, words.BY_ITSELF)[0].labels.tolist() == [[2]]
+
+
 def painted(words, monkeypatch, answer):
     """Scans of one axis with front at 0-9 and back at 10-19, and a model that says `answer(queries)`."""
     truth = np.repeat([1, 2, 0], 10).reshape(1, 1, 30)
     scans = [SimpleNamespace(truth=truth, trail=SimpleNamespace(geometry=SimpleNamespace(spacing=(2.0, 5.0, 10.0))))]
-    monkeypatch.setattr(words, "predict", lambda predictor, scan, queries: answer(queries))
+    monkeypatch.setattr(words, "predict", lambda predictor, scan, queries, answers: answer(queries))
     return scans
 
 
@@ -57,10 +62,10 @@ def test_told_apart_is_the_share_on_the_gland_of_that_name(words, monkeypatch, b
         return labels
 
     scans = painted(words, monkeypatch, answer)
-    assert words.told_apart(None, bank, scans, 1, 2) == 0.75
-    assert words.told_apart(None, bank, scans, 2, 1) == 0.25
+    assert words.told_apart(None, bank, scans, 1, 2, words.PROMPTED) == 0.75
+    assert words.told_apart(None, bank, scans, 2, 1, words.BY_ITSELF) == 0.25
     scans = painted(words, monkeypatch, lambda queries: np.zeros((1, 1, 30), int))
-    assert words.told_apart(None, bank, scans, 1, 2) is None
+    assert words.told_apart(None, bank, scans, 1, 2, words.PROMPTED) is None
 
 
 def test_volume_is_in_millilitres(words, monkeypatch):

@@ -7,7 +7,7 @@ made here and is left alone. Maps go to `OUT/probabilities/` and `OUT/uncertaint
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -180,10 +180,10 @@ def _predict(job: Job, case: str, paths: tuple[Path, ...], progress: Progress | 
     _check_channels(len(volume.array), plan, paths)
     image, trail = preprocess_image(volume, plan)
     del volume
-    queries = job.asked.queries
+    asked = job.asked
     if case in job.texts:
-        queries = queries.with_tokens([job.texts[case].tokens])
-    return examine(torch.from_numpy(image), trail, queries, job.masks, job.uncertainty, progress), trail
+        asked = replace(asked, queries=asked.queries.with_tokens([job.texts[case].tokens]))
+    return examine(torch.from_numpy(image), trail, asked, job.masks, job.uncertainty, progress), trail
 
 
 def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:

@@ -94,21 +94,26 @@ class Predictor:
         image: Tensor,
         queries: Queries,
         uncertainty: bool = False,
+        answers: int | None = None,
         order: Sequence[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
         """image (C, D, H, W) on the plan's grid, queries of one sample -> probabilities (1 + Q, D, H, W).
 
-        `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
+        With `answers` only the first so many slots are answered, Q of them; the others compete for the voxels, and
+        what they win is background. `order` is the order in which groups of windows are computed; `progress` is told
+        (groups done, groups).
         """
         tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
         padded, noise = tiling.pad(image.float()), self._noise(tiling)
         weight, total = importance(tiling.patch), tiling.total_importance()
-        queries = queries.to(self.device)
+        queries, kept = queries.to(self.device), queries.labels.shape[1] if answers is None else answers
         sums, early = _Sums(tiling, uncertainty), {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
-            early[index] = self._compute(groups[index], tiling, padded, noise, queries, uncertainty, weight, total)
+            early[index] = self._compute(
+                groups[index], tiling, padded, noise, queries, kept, uncertainty, weight, total
+            )
             while sums.added in early:
                 sums.add(early.pop(sums.added), weight, total)
             if progress:
@@ -122,7 +127,7 @@ class Predictor:
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
 
-    def _compute(self, starts, tiling, image, noise, queries, uncertainty, weight, total) -> _Windows:
+    def _compute(self, starts, tiling, image, noise, queries, kept, uncertainty, weight, total) -> _Windows:
         """All folds and samples of one group of windows."""
         filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
         patches = torch.stack([image[:, *tiling.window(start)] for start in filled]).to(self.device)
@@ -130,7 +135,7 @@ class Predictor:
         queries = queries.expand(self.batch)
         means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
         for model in self.models:
-            p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+            p = self._fold(model, patches, z_T, queries, kept)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
             if uncertainty:
                 inner.append(torch.stack([entropy(one, 1, overlapping) for one in p]).mean(0))
@@ -144,7 +149,7 @@ class Predictor:
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries, kept: int) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: list[Tensor | None] = [None] * len(z_T)
@@ -152,7 +157,7 @@ class Predictor:
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
-                    p = self._probabilities(logits).flip(dims)
+                    p = answered(self._probabilities(logits), kept).flip(dims)
                     total[s] = p if total[s] is None else total[s] + p
         return torch.stack(total) / len(views)
 
@@ -202,6 +207,14 @@ class _Sums:
             return Prediction(probabilities)
         between_samples, between_folds = self.maps[:, *inside]
         return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
+
+
+def answered(p: Tensor, answers: int) -> Tensor:
+    """p (B, 1 + Q, D, H, W) of classes that exclude each other -> (B, 1 + answers, D, H, W), the rest background."""
+    if p.shape[1] == 1 + answers:
+        return p
+    background = p[:, :1] + p[:, 1 + answers :].sum(1, keepdim=True)
+    return torch.cat((background, p[:, 1 : 1 + answers]), dim=1)
 
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:

@@ -1,4 +1,9 @@
-"""What a prediction is asked for, which value each answer gets in the file, and what is told of each case."""
+"""What a prediction is asked for, which value each answer gets in the file, and what is told of each case.
+
+Known prompts are read beside the model's other labels, which compete for the voxels and are left out of the answer:
+asked for alone, look-alikes are mistaken for each other more often (docs/method.md). Where labels overlap nothing
+competes.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +18,19 @@ from textdiffseg.text.case_texts import CaseText, encode_text
 
 @dataclass(frozen=True)
 class Asked:
-    """One entry a slot; `values` are what the output file holds."""
+    """One entry an answer; `values` are what the output file holds."""
 
-    queries: Queries  # of one sample
+    queries: Queries  # of one sample; the first slots are the answers', those after them rivals
     names: tuple[str, ...]
     values: tuple[int, ...]
     prompts: tuple[str, ...] = ()  # in the user's words; empty: all labels
     forced: bool = False  # some prompt is none that the model was trained with
     answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, where the user chose them
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of each answer the number of its label, beyond those of the labels for a forced prompt."""
+        return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
 def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Asked:
@@ -42,17 +52,17 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
             f"for {', '.join(names)}."
         )
-    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force))
+    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
     if forced:
         return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)
-    numbers = [int(number) - 1 for number in queries.labels[0]]
+    numbers = [number - 1 for number in queries.labels[0, : len(prompts)].tolist()]
     return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), prompts)
 
 
-def ask_for(bank: TextBank, answers: Answers, force: bool = False) -> Asked:
+def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Asked:
     """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
     prompts = tuple(answer.phrase for answer in answers.labels.values())
-    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force))
+    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
     pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)

@@ -17,7 +17,6 @@ from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes
 from textdiffseg.preprocessing.case import Trail, restore, restore_regions
-from textdiffseg.queries import Queries
 
 Progress = Callable[[int, int], None]  # told (windows done, of)
 
@@ -54,7 +53,7 @@ class Found:
 def examine(
     image: Tensor,
     trail: Trail,
-    queries: Queries,
+    asked: Asked,
     masks: Calibrated,
     samples: Calibrated | None = None,
     progress: Progress | None = None,
@@ -63,13 +62,13 @@ def examine(
 
     They are let go of before the mask is predicted, so that the peak of memory is that of one prediction.
     """
-    plan, spread = masks.predictor.plan, None
+    plan, spread, queries, answers = masks.predictor.plan, None, asked.queries, len(asked.names)
     if samples is not None and samples is not masks:
-        drawn = samples.predictor.predict_image(image, queries, uncertainty=True, progress=_half(progress, 0))
+        drawn = samples.predictor.predict_image(image, queries, True, answers, progress=_half(progress, 0))
         _temper(drawn, plan, samples.calibration)
         spread, progress = _spread(drawn, plan, samples.calibration), _half(progress, 1)
         del drawn
-    prediction = masks.predictor.predict_image(image, queries, uncertainty=samples is masks, progress=progress)
+    prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
     slots = (restore_regions if plan.regions else restore)(prediction.probabilities.numpy(), trail)
     _temper(prediction, plan, masks.calibration)  # after the mask, which it is not to change
     if samples is masks:
@@ -107,7 +106,7 @@ def volumes_of(found: Found, asked: Asked, plan: Plan, trail: Trail) -> Iterator
     """
     millilitres = float(np.prod(trail.geometry.spacing)) / 1000
     of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
-    classes, numbers, spread = 1 + len(asked.names), asked.queries.labels[0].tolist(), found.spread
+    classes, numbers, spread = 1 + len(asked.names), asked.numbers, found.spread
     voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in found.slots)  # casts a plane at a time
     volumes = label_volumes(voxels, plan, numbers) * millilitres
     drawn = None if spread is None else label_volumes(spread.volumes, plan, numbers) * of_plan

@@ -100,8 +100,17 @@ class TextBank:
             raise UserError(self._unknown(phrase, encoder))
         return found[0]
 
-    def queries_for(self, phrases: Sequence[str], force: bool = False, encoder: TextEncoder | None = None) -> Queries:
+    def queries_for(
+        self,
+        phrases: Sequence[str],
+        force: bool = False,
+        encoder: TextEncoder | None = None,
+        rivals: bool = False,
+    ) -> Queries:
         """One sample that asks for `phrases`; slot q of the result is phrases[q].
+
+        With `rivals` the labels that no phrase means follow, in their first phrasings, unless a phrase is unknown,
+        which might mean one of them.
 
         Known phrases run with their own vectors. Unknown ones are a `UserError` (all at once), or with `force` run
         as the encoder's own vectors, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
@@ -116,6 +125,9 @@ class TextBank:
                 slots.append((numbers[phrase], self.add(phrase, encoder)))
             else:
                 slots.append((match[0], self._phrase(*match)))
+        if rivals and not unknown:
+            others = sorted(set(range(1, len(self.labels) + 1)) - {number for number, _ in slots})
+            slots += [(number, self._phrase(number, 0)) for number in others]
         return self._assemble([slots])
 
     def add(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:

@@ -14,10 +14,16 @@ def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
 
 
 @pytest.mark.parametrize("words", ["posterior end", "Posterior  END", "posterior_end"])
-def test_a_known_phrase_asks_for_its_label_alone(plan, bank, words):
+def test_a_known_phrase_asks_for_its_label_beside_its_rivals(plan, bank, words):
     asked = ask(plan, bank, [words])
     assert (asked.names, asked.values, asked.forced) == (("back",), (3,), False)
-    assert torch.equal(asked.queries.vectors, bank.queries([[(2, 1)]]).vectors)
+    assert asked.numbers == (2,)
+    assert torch.equal(asked.queries.vectors, bank.queries([[(2, 1), (1, 0)]]).vectors), "then its rival"
+
+
+def test_where_labels_overlap_nothing_competes(plan, bank):
+    overlapping = plan.model_copy(update={"regions": ((3, 7), (3,))})
+    assert ask(overlapping, bank, ["back"]).queries.labels.tolist() == [[2]]
 
 
 def test_values_follow_the_labels_not_the_order_of_the_prompts(plan, bank):
@@ -35,7 +41,7 @@ def test_an_unknown_phrase_shows_the_three_nearest_and_does_not_run(plan, bank):
 
 
 def test_forced_prompts_are_numbered_in_their_order(plan, bank):
-    asked = ask(plan, bank, ["the middle", "back"], force=True)
+    asked = ask(plan, bank, ["the middle", "back"], force=True)  # "the middle" might mean the front, its rival
     assert (asked.values, asked.forced, asked.names) == ((1, 2), True, ("the middle", "back"))
     assert asked.queries.vectors.shape[1] == 2
     torch.testing.assert_close(asked.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
@@ -46,19 +52,19 @@ def answers(**labels) -> Answers:
 
 
 def test_a_file_names_and_numbers_the_answers(plan, bank):
-    asked = ask_for(bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
+    asked = ask_for(plan, bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
     assert (asked.names, asked.values, asked.forced) == (("rear", "tip"), (40, 2), False)
     assert asked.queries.labels.tolist() == [[2, 1]]
     assert asked.answers == (("rear", 40), ("tip", 2))
     assert torch.equal(asked.queries.vectors, ask(plan, bank, ["posterior end", "front part"]).queries.vectors)
 
 
-def test_the_words_of_a_file_are_never_replaced_either(bank):
+def test_the_words_of_a_file_are_never_replaced_either(plan, bank):
     unknown = answers(middle=("the middle", 5), end=("the end", 6), rear=("back", 7))
     with pytest.raises(UserError) as error:
-        ask_for(bank, unknown)
+        ask_for(plan, bank, unknown)
     assert [line.split("'")[1] for line in error.value.lines] == ["the middle", "the end"]
-    asked = ask_for(bank, unknown, force=True)
+    asked = ask_for(plan, bank, unknown, force=True)
     assert (asked.names, asked.values, asked.forced) == (("middle", "end", "rear"), (5, 6, 7), True)
 
 

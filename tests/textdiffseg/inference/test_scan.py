@@ -1,7 +1,5 @@
 """What is known of one scan, and that asking for more of it changes nothing."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ import torch
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.prompting import ask
 from textdiffseg.inference.scan import Calibrated, Found, Spread, examine, volumes_of
 from textdiffseg.inference.settings import Settings
 from textdiffseg.preprocessing.case import preprocess_image
@@ -31,9 +30,10 @@ def models(request, plan, make_model):
 
 def test_one_prediction_serves_both_and_samples_say_the_same_beside_a_mask(models, bank, scan):
     calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0, widening=1.5))
-    both = examine(*scan, bank.all_labels(), calibrated, calibrated)
-    mask = examine(*scan, bank.all_labels(), Calibrated(Predictor(models, Settings())))
-    beside = examine(*scan, bank.all_labels(), Calibrated(Predictor(models, Settings())), calibrated)
+    asked = ask(models[0].plan, bank)
+    both = examine(*scan, asked, calibrated, calibrated)
+    mask = examine(*scan, asked, Calibrated(Predictor(models, Settings())))
+    beside = examine(*scan, asked, Calibrated(Predictor(models, Settings())), calibrated)
     assert mask.spread is None
     assert (beside.slots == mask.slots).all()
     assert torch.equal(beside.probabilities, mask.probabilities)
@@ -52,9 +52,20 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     slots[0, 0, :10], slots[0, 1, :10] = 1, 2
     drawn = np.array([0.0, 12.0, 30.0]).reshape(1, 1, 3) / ratio  # voxels of the plan's grid
     found = Found(slots, torch.zeros(0), Spread({}, drawn, widening=1.5))
-    asked = SimpleNamespace(names=("front", "back"), queries=bank.all_labels())
+    asked = ask(plan, bank)
     front, back = volumes_of(found, asked, plan, trail)
     assert (front.volume_ml, back.volume_ml) == pytest.approx((10 * voxel, 10 * voxel))
     assert (front.low_ml, front.high_ml) == pytest.approx((12 / 1.5 * voxel, 12 * 1.5 * voxel))
     assert (back.low_ml, back.high_ml) == pytest.approx((10 * voxel, 30 * 1.5 * voxel))
     assert next(volumes_of(Found(slots, torch.zeros(0), None), asked, plan, trail)).low_ml is None
+
+
+def test_a_prompt_is_answered_as_beside_all_other_labels(models, bank, scan):
+    plan, masks = models[0].plan, Calibrated(Predictor(models, Settings()))
+    whole, back = examine(*scan, ask(plan, bank), masks), examine(*scan, ask(plan, bank, ["back"]), masks)
+    assert back.probabilities.shape[0] == 2
+    if plan.regions is None:
+        torch.testing.assert_close(back.probabilities[1], whole.probabilities[2])
+        torch.testing.assert_close(back.probabilities[0], whole.probabilities[:2].sum(0))
+    else:  # nothing competes, so that nothing else is asked for
+        assert not torch.allclose(back.probabilities[1], whole.probabilities[2])
