@@ -173,12 +173,14 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         preprocessed = prepare(args.data, root, args.preset, args.device)
-        costs = timed(root / f"costs_{args.preset}.json", preprocessed, names, args)
+        costs = timed(root / f"costs_{args.preset}_{args.device}.json", preprocessed, names, args)
         found: dict[str, list[dict]] = {name: [] for name in names}
+        scored = f"{args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
+        scored += ", also mirrored" * args.mirroring
         for seed in args.seeds:
             for name in names:
                 iterations = round(args.iterations / costs[name])
-                folder = root / "variants" / args.preset / f"{name}, seed {seed}, {iterations} iterations"
+                folder = root / "variants" / scored / f"{name}, seed {seed}, {iterations} iterations"
                 if not (folder / "figures.json").is_file():
                     in_own_process(examine, preprocessed, folder, name, iterations, seed, args)
                 found[name].append(json.loads((folder / "figures.json").read_text()))
@@ -237,7 +239,7 @@ def begin(
     preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace
 ) -> tuple[Run, TrainingState]:
     """A variant before its first iteration."""
-    options = TrainingOptions(device=args.device, seed=seed, preset=args.preset)
+    options = TrainingOptions(device=args.device, seed=seed, preset=args.preset, compile=False)
     plain = open_run(preprocessed, read_fold(preprocessed, args.fold), folder, options, print, None)
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
     torch.manual_seed(seed)

@@ -37,7 +37,7 @@ class TextDiffSeg(nn.Module):
 
     @property
     def heavy_parts(self) -> tuple[nn.Module, ...]:
-        """The parts worth compiling: all convolutions, without what reads words, whose number changes."""
+        """The parts worth compiling: all convolutions; not what reads tokens, whose number changes."""
         label_stages = getattr(self.label_encoder, "stages", None)
         parts = (self.image_encoder, label_stages, self.denoiser, self.label_decoder)
         return tuple(part for part in parts if part is not None)

@@ -113,7 +113,7 @@ class TextBank:
         which might mean one of them.
 
         Known phrases run with their own vectors. Unknown ones are a `UserError` (all at once), or with `force` run
-        as the encoder's own vectors, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
+        with the vectors of `add`, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
         """
         found = [self.find(phrase) for phrase in phrases]
         unknown = [phrase for phrase, match in zip(phrases, found, strict=True) if match is None]
@@ -201,7 +201,7 @@ class TextBank:
         near = ", ".join(f"{words!r} (label {label})" for words, label in self._nearest(phrase, encoder))
         return (
             f"Prompt {phrase!r} is not one that this model was trained with; the nearest are {near}. "
-            "Use one of those, or --force to run the phrase's own vector."
+            "Use one of those, or --force to run the phrase as it is."
         )
 
     def _nearest(self, phrase: str, encoder: TextEncoder | None, count: int = 3) -> list[tuple[str, str]]:

@@ -57,6 +57,7 @@ def compile_parts(
     """
     compiled = Compiled(active=wanted, on_gpu=device.type == "cuda", report=report)
     if wanted:
+        torch.compiler.reset()  # what another run of this process has compiled counts towards dynamo's limit
         torch.compiler.set_stance("default")
         try:
             for part in parts:

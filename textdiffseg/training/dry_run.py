@@ -52,10 +52,12 @@ def measure(plan: Plan, device: torch.device) -> float | None:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     try:
+        if device.type == "cuda":
+            _loss(model, device).backward()  # cuDNN looks for its fastest kernels, in as much memory as there is
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             total = _loss(model, device)
         total.backward()

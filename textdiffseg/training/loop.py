@@ -56,13 +56,14 @@ def train(run: Run, state: TrainingState) -> None:
                 done = state.progress.iteration + 1
                 state.progress = state.progress.after(iteration=done)
                 bar.update()
-                if stop or len(unread) == READ_EVERY or done % per_epoch == 0:
+                stopping = bool(stop)  # once: a signal may come at any time
+                if stopping or len(unread) == READ_EVERY or done % per_epoch == 0:
                     sums = _summed(state.progress.sums, unread)
                     seconds = state.progress.seconds + time.perf_counter() - clock
                     clock, unread = time.perf_counter(), []
                     state.progress = state.progress.after(sums=sums, seconds=seconds)
                     bar.set_postfix(_shown(sums, done - epoch * per_epoch, log), refresh=False)
-                if stop and done % per_epoch:
+                if stopping and done % per_epoch:
                     state.save(run.folder)
                     raise stop[0]
             log.append(end_epoch(run, state, epoch))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plans.plan import TrainingPlan
+from plans.plan import Plan, TrainingPlan
 from textdiffseg.data.loader import Batch
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.queries import Queries
@@ -50,9 +50,11 @@ class Inputs:
         """The same inputs on another device."""
         return Inputs(self.batch.to(device), self.queries.to(device), self.draws and self.draws.to(device))
 
-    def of_one_size(self, labels: int) -> "Inputs":
+    def of_one_size(self, plan: Plan) -> "Inputs":
         """The same inputs in shapes that do not change from batch to batch, up to the length of texts."""
-        return Inputs(self.batch, self.queries.padded(labels), self.draws and self.draws.of_one_size())
+        recycles = plan.diffusion is not None and plan.diffusion.recycling > 0
+        draws = self.draws.of_one_size() if recycles else self.draws
+        return Inputs(self.batch, self.queries.padded(len(plan.labels)), draws)
 
 
 def train_step(
@@ -77,7 +79,7 @@ def gradients(state: TrainingState, schedule: Schedule, inputs: Inputs, one_size
     """Losses, and their gradients in place of the last step's."""
     model = state.model
     device = next(model.parameters()).device
-    inputs = (inputs.of_one_size(len(model.plan.labels)) if one_size else inputs).to(device)
+    inputs = (inputs.of_one_size(model.plan) if one_size else inputs).to(device)
     slots = targets(model.plan, inputs.batch.labels, inputs.queries)
     state.optimiser.zero_grad(set_to_none=True)
     with autocast(device):

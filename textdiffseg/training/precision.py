@@ -9,9 +9,13 @@ import torch
 
 
 def autocast(device: torch.device) -> AbstractContextManager:
-    """bfloat16 for convolutions and matrix products where the hardware has it, else a context that does nothing."""
+    """bfloat16 for convolutions and matrix products where the hardware has it, else a context that does nothing.
+
+    Without autocast's cache of weights: in older torch, one that the recycled estimate fills without gradients gives
+    the denoiser none afterwards (pytorch issue 112583).
+    """
     if device.type == "cuda" or (device.type == "cpu" and _cpu_has_bfloat16()):
-        return torch.autocast(device.type, torch.bfloat16)
+        return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 

@@ -28,7 +28,7 @@ from textdiffseg.training.validate import validate_patches
 
 VALIDATION_PATCHES = 16
 WARM_UP = 3  # iterations before the clock of --max-minutes starts
-TIMED = 20  # iterations on that clock
+TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks at it, for which a GPU has to wait
 MOST_EPOCHS, LEAST_EPOCHS = 20, 4  # of a run limited by minutes
 VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves LEAST_EPOCHS
 
@@ -121,14 +121,17 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
     if options.max_minutes is None:
         return length
     state, ticks = run.fresh(length), []
-    for batch in run.loader.epoch(0, WARM_UP + TIMED):
-        train_step(state, run.bank, run.schedule, batch, run.compiled).read()  # waits until it is done
-        ticks.append(time.perf_counter())
-    each = statistics.median(later - earlier for earlier, later in pairwise(ticks[WARM_UP - 1 :]))
+    for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
+        losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
+        if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
+            losses.read()  # waits until it is done
+            ticks.append(time.perf_counter())
+    each = statistics.median(later - earlier for earlier, later in pairwise(ticks)) / TIMED_TOGETHER
     each = max(each, run.loader.seconds_a_batch())
     plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
-    clock = time.perf_counter()
-    validate_patches(plain, run.bank, run.patches, run.device, length.seed)
+    for _ in range(2 if run.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
+        clock = time.perf_counter()
+        validate_patches(plain, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
     seconds = 60 * options.max_minutes
     epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(VALIDATION_SHARE * seconds / validation)))
