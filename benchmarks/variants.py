@@ -123,19 +123,37 @@ def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
-def without_positions(model: TextDiffSeg) -> TextDiffSeg:
-    """Self-attention that reads contents alone."""
+def with_positions(model: TextDiffSeg) -> TextDiffSeg:
+    """Self-attention that is told the positions of the grid."""
     for module in model.denoiser.modules():
         if isinstance(module, Attention):
-            module.located = False
+            module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
     return model
+
+
+def positions(x: Tensor) -> Tensor:
+    """Sines and cosines of each position's coordinates, for x (B, C, d, h, w): (C, d, h, w).
+
+    C // 6 wave lengths an axis, from 50 positions down to 3; channels that are left over are 0.
+    """
+    waves = x.shape[1] // 6
+    frequencies = torch.logspace(-3, 1, waves, base=2, device=x.device)
+    told = x.new_zeros(x.shape[1:])
+    for axis, size in enumerate(x.shape[2:]):
+        along = [1, 1, 1]
+        along[axis] = size
+        angles = frequencies[:, None] * torch.arange(size, device=x.device)
+        for half, wave in enumerate((angles.sin(), angles.cos())):
+            first = (2 * axis + half) * waves
+            told[first : first + waves] = wave.view(waves, *along)
+    return told
 
 
 CHANGES = {
     CONTROL: Change(),
     "latent normalised over the patch": Change(model=normalised_over_patch),
     "one-hot labels, convolutional head": Change(model=without_words),
-    "no positions in self-attention": Change(model=without_positions, costs=False),
+    "positions in self-attention": Change(model=with_positions),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
     "terminal share 0.25": setting("diffusion", costs=True, terminal_share=0.25),

@@ -9,7 +9,7 @@ from plans.presets import Preset
 from plans.records import Millimetres, Record, Voxels
 from plans.regions import Regions, numbered, values_of
 
-PLAN_VERSION = 2  # 2: self-attention knows positions, so weights of version 1 mean something else
+PLAN_VERSION = 1
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
@@ -151,7 +151,7 @@ class Decision(Record):
 class Plan(Record):
     """Everything that preprocessing, training and prediction need to know. Axis order (D, H, W) = (z, y, x)."""
 
-    version: Literal[2] = PLAN_VERSION
+    version: Literal[1] = PLAN_VERSION
     preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
     device: Literal["gpu", "cpu"]  # what the budget was made for

@@ -67,3 +67,10 @@ def test_the_latent_over_the_patch_is_standardised_as_a_whole(build, bank, slots
     assert z[0].mean().abs() < 1e-3
     assert z[0].std(unbiased=False) == pytest.approx(1, abs=1e-2)
     assert z.square().mean(1).std() > 0.01  # which the control's is nowhere
+
+
+@pytest.mark.parametrize("width", [64, 96, 16])
+def test_positions_tell_all_places_of_a_grid_apart(variants, width):
+    told = variants.positions(torch.zeros(1, width, 10, 14, 10)).flatten(1).T
+    assert told.shape[1] == width
+    assert torch.cdist(told, told).fill_diagonal_(1).min() > 0.05

@@ -87,15 +87,12 @@ class TextProjection(nn.Linear):
 class Attention(nn.Module):
     """Multi-head attention whose queries are the positions of a grid, added to the grid.
 
-    Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None; the grid's
-    positions are then told, as what lies beside what is told by content alone only where contents differ
-    (docs/method.md).
+    Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None.
     """
 
     def __init__(self, width: int, text_width: int | None = None, head_width: int = 32):
         super().__init__()
         self.heads = max(1, width // head_width)
-        self.located = text_width is None
         self.norm = normalisation(width)
         self.query = nn.Linear(width, width)
         self.key_value = TextProjection(text_width, 2 * width) if text_width else nn.Linear(width, 2 * width)
@@ -103,8 +100,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """x (B, C, d, h, w); mask (B, S) is True where a token may be attended to."""
-        x_normal = self.norm(x)
-        grid = (x_normal + positions(x_normal) if self.located else x_normal).flatten(2).transpose(1, 2)
+        grid = self.norm(x).flatten(2).transpose(1, 2)
         query = self._split(self.query(grid))
         key, value = (self._split(part) for part in self.key_value(grid if tokens is None else tokens).chunk(2, -1))
         attention_mask = None if mask is None else mask[:, None, None, :]
@@ -114,24 +110,6 @@ class Attention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, tokens, head width)
-
-
-def positions(x: Tensor) -> Tensor:
-    """Sines and cosines of each position's coordinates, for x (B, C, d, h, w): (C, d, h, w).
-
-    C // 6 wave lengths an axis, from 50 positions down to 3; channels that are left over are 0.
-    """
-    waves = x.shape[1] // 6
-    frequencies = torch.logspace(-3, 1, waves, base=2, device=x.device)
-    told = x.new_zeros(x.shape[1:])
-    for axis, size in enumerate(x.shape[2:]):
-        along = [1, 1, 1]
-        along[axis] = size
-        angles = frequencies[:, None] * torch.arange(size, device=x.device)
-        for half, wave in enumerate((angles.sin(), angles.cos())):
-            first = (2 * axis + half) * waves
-            told[first : first + waves] = wave.view(waves, *along)
-    return told
 
 
 class TimeEmbedding(nn.Module):
