@@ -46,7 +46,7 @@ from plans.records import write_atomically
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
-from textdiffseg.networks.blocks import Attention
+from textdiffseg.networks.blocks import Attention, TextProjection
 from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
@@ -105,16 +105,34 @@ class NumberPainted(nn.Module):
         return self.encoder(slots, replace(queries, vectors=numbers.float()))
 
 
-def without_words(model: TextDiffSeg) -> TextDiffSeg:
-    """One-hot input and a convolutional head, with the same prior for background as the text classifier."""
+def one_hot(model: TextDiffSeg) -> TextDiffSeg:
+    """The label encoder, where there is one, reads numbers, not words."""
+    if model.label_encoder is not None:
+        model.label_encoder = NumberPainted(model.plan)
+    return model
+
+
+def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
+    """A channel a label is the classifier, with the same prior for background as the text classifier."""
     plan = model.plan
     stages = plan.stages[: plan.latent.level + 1]
-    if model.label_encoder is not None:
-        model.label_encoder = NumberPainted(plan)
     model.label_decoder = LabelDecoder(stages, plan.text.width, plan.latent.channels, len(plan.labels))
     nn.init.zeros_(model.label_decoder.classifier.bias)
     model.label_decoder.classifier.bias.data[0] = BACKGROUND_BIAS
     return model
+
+
+def slower_words(factor: float) -> Callable[[TextDiffSeg], TextDiffSeg]:
+    """The same model, in which a step of Adam moves what is read from text vectors `factor` times as far."""
+
+    def change(model: TextDiffSeg) -> TextDiffSeg:
+        for module in model.modules():
+            if isinstance(module, TextProjection):
+                module.scale *= factor
+                module.weight.data /= factor
+        return model
+
+    return change
 
 
 def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
@@ -152,7 +170,11 @@ def positions(x: Tensor) -> Tensor:
 CHANGES = {
     CONTROL: Change(),
     "latent normalised over the patch": Change(model=normalised_over_patch),
-    "one-hot labels, convolutional head": Change(model=without_words),
+    "one-hot labels": Change(model=one_hot),
+    "convolutional head": Change(model=convolutional_head),
+    "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
+    "words learned x 0.25": Change(model=slower_words(0.25), costs=False),
+    "words learned x 0.05": Change(model=slower_words(0.05), costs=False),
     "positions in self-attention": Change(model=with_positions),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),

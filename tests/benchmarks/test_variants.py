@@ -40,10 +40,13 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
     def of(name):
         built = build(name)
         plan = built.plan.diffusion
+        optimiser = torch.optim.AdamW(built.parameters(), 1e-2)
         draws = draw_for(built, 2, torch.Generator().manual_seed(2))
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
-        found = losses(built, Schedule.of(plan), image, slots, two(bank.all_labels()), draws)
-        found.total.backward()
+        for _ in range(2):
+            found = losses(built, Schedule.of(plan), image, slots, two(bank.all_labels()), draws)
+            found.total.backward()
+            optimiser.step()
         return built.plan, found.total.item()
 
     plan, control = of(variants.CONTROL)

@@ -76,12 +76,13 @@ class TextProjection(nn.Linear):
 
     def __init__(self, text_width: int, width: int):
         super().__init__(text_width, width)
+        self.scale = text_width**-0.5
         nn.init.normal_(self.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """vectors (..., d_t) -> (..., width)."""
-        return super().forward(vectors * self.in_features**-0.5)
+        return super().forward(vectors * self.scale)
 
 
 class Attention(nn.Module):
