@@ -81,6 +81,17 @@ def setting(part: str, *, costs: bool = False, **values: object) -> Change:
     return Change(change, costs=costs)
 
 
+def deeper(*blocks: int) -> Change:
+    """So many residual blocks a stage, from the finest on; the last number counts for all further stages."""
+
+    def change(plan: Plan) -> Plan:
+        depths = (blocks[min(index, len(blocks) - 1)] for index in range(len(plan.stages)))
+        stages = (stage.model_copy(update={"blocks": depth}) for stage, depth in zip(plan.stages, depths, strict=False))
+        return plan.model_copy(update={"stages": tuple(stages)})
+
+    return Change(change)
+
+
 def scaled_rate(factor: float) -> Change:
     """Another learning rate."""
 
@@ -176,6 +187,8 @@ CHANGES = {
     "words learned x 0.25": Change(model=slower_words(0.25), costs=False),
     "words learned x 0.05": Change(model=slower_words(0.05), costs=False),
     "positions in self-attention": Change(model=with_positions),
+    "blocks 1 2": deeper(1, 2),
+    "blocks 1 1 2 4": deeper(1, 1, 2, 4),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
     "terminal share 0.25": setting("diffusion", costs=True, terminal_share=0.25),
