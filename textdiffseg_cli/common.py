@@ -92,9 +92,11 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     disk, or a place that cannot be written; 130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception
     so that what is open gets closed. Anything else is a bug and keeps its traceback.
     """
-    # Threads that wait must sleep, not spin: beside two busy neighbours on two cores a training iteration took
-    # 1.0 s instead of 6.5, and alone the same. Read once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait must soon sleep: ones that spin make a training iteration on two cores with busy neighbours
+    # twice to six times as long. Ones that never spin cost a fifth when alone (docs/method.md). The second setting
+    # is that of GNU's OpenMP, the first that of others. Both are read once, when torch is imported.
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
     previous = _terminate_by_exception()
     try:
         return work(*args) or 0
