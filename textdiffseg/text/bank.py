@@ -1,8 +1,9 @@
 """`TextBank`: the cached vectors of every phrasing of every label; it travels with a model.
 
-Vectors are standardised per dimension over the bank's own phrases and the word "background", so that what differs
-between the labels is what the network sees; the statistics stay in the file, so that a phrase encoded later lands in
-the same space. One safetensors file holds everything, with the words as JSON in its header.
+Vectors are standardised per dimension over the bank's own phrases and the word "background", and those of the labels
+mapped so that what tells labels apart is what the network sees (`space.discriminant`). Statistics and map stay in the
+file, so that a phrase encoded later lands in the same space. One safetensors file holds everything, with the words as
+JSON in its header.
 """
 
 import json
@@ -21,33 +22,12 @@ from plans.prompts import Prompts
 from plans.records import write_atomically
 from textdiffseg.queries import Queries
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
+from textdiffseg.text.space import Standard, discriminant
 from textdiffseg.text.words import Words
 
 Asked = Sequence[tuple[int, int]]
 """What one sample asks for: (label number 1..N, index into that label's phrasings) for each slot."""
-
-WITHIN_REACH = 0.1  # of the largest singular value of the known phrases' vectors
-STD_FLOOR = 0.5  # of the mean standard deviation: a dimension that hardly varies here is not blown up later
-
-
-@dataclass(frozen=True)
-class Standard:
-    """Per-dimension statistics that take raw vectors to the bank's space and back."""
-
-    mean: Tensor  # (d_t)
-    std: Tensor  # (d_t)
-
-    @staticmethod
-    def of(vectors: Tensor) -> "Standard":
-        """Statistics of vectors (n, d_t)."""
-        std = vectors.std(0, unbiased=False)
-        return Standard(vectors.mean(0), std.clamp(min=max(STD_FLOOR * float(std.mean()), 1e-6)))
-
-    def apply(self, raw: Tensor) -> Tensor:
-        return (raw - self.mean) / self.std
-
-    def undo(self, vectors: Tensor) -> Tensor:
-        return vectors * self.std + self.mean
+Vectors = tuple[tuple[PhraseVectors, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -55,10 +35,11 @@ class TextBank:
     """The words of a model and their standardised vectors. Label numbers are 1..N in the order of `labels`."""
 
     words: Words
-    vectors: tuple[tuple[PhraseVectors, ...], ...]  # [label - 1][phrasing], standardised
+    vectors: Vectors  # [label - 1][phrasing], standardised
     scan: PhraseVectors | None  # the scan's description, standardised
     token_standard: Standard
     pooled_standard: Standard
+    discriminant: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
     texts: Mapping[str, Tensor] = field(default_factory=dict)  # (L, d_t) by case; of `case_texts`, not in this file
 
     @property
@@ -131,19 +112,13 @@ class TextBank:
         return self._assemble([slots])
 
     def add(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
-        """The vectors of a phrase that the bank does not hold, in the bank's space.
-
-        Of the pooled one, what known phrases can be combined to, where they vary enough to have taught something
-        (`WITHIN_REACH`): along other directions the projections that read it are what they were before training.
-        """
+        """The tokens and the vector e_q of a phrase that the bank does not hold."""
         if encoder is None or encoder.name != self.words.encoder:
             raise UserError(
                 f"{phrase!r} is not among this model's phrases, and its text encoder {self.words.encoder!r} is "
                 f"needed for its vectors (found {encoder.name if encoder else 'none'!r})."
             )
-        found = _standardise(encoder.encode([phrase])[0], self.token_standard, self.pooled_standard)
-        shares = torch.linalg.lstsq(self._known.T, found.pooled[:, None], rcond=WITHIN_REACH, driver="gelsd").solution
-        return replace(found, pooled=(self._known.T @ shares)[:, 0])
+        return self._mapped(_standardise(encoder.encode([phrase])[0], self.token_standard, self.pooled_standard))
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, under a temporary name first."""
@@ -160,17 +135,25 @@ class TextBank:
         )
         tokens = tensors["tokens"].split(words.lengths)
         flat = [PhraseVectors(*pair) for pair in zip(tokens, tensors["pooled"], strict=True)]
-        return _nest(words, flat, *standards)
+        return cls(words, *_nest(words, flat), *standards, tensors["discriminant"])
 
     @cached_property
     def _known(self) -> Tensor:
         """The pooled vectors of all phrases of labels (n, d_t)."""
         return torch.stack([one.pooled for phrases in self.vectors for one in phrases])
 
+    @cached_property
+    def _asked(self) -> Vectors:
+        """`vectors` as they are asked for, with e_q in place of the standardised pooled vector."""
+        return tuple(tuple(self._mapped(one) for one in phrases) for phrases in self.vectors)
+
+    def _mapped(self, standardised: PhraseVectors) -> PhraseVectors:
+        return replace(standardised, pooled=standardised.pooled @ self.discriminant)
+
     def _phrase(self, number: int, which: int) -> PhraseVectors:
         if not 1 <= number <= len(self.labels) or not 0 <= which < len(self.vectors[number - 1]):
             raise IndexError(f"label {number}, phrasing {which} is not in the bank of {self.labels}")
-        return self.vectors[number - 1][which]
+        return self._asked[number - 1][which]
 
     def _assemble(self, samples: Sequence[Sequence[tuple[int, PhraseVectors]]]) -> Queries:
         scan = [self.scan.tokens] if self.scan is not None else []
@@ -222,6 +205,7 @@ class TextBank:
             "token_std": self.token_standard.std,
             "pooled_mean": self.pooled_standard.mean,
             "pooled_std": self.pooled_standard.std,
+            "discriminant": self.discriminant,
         }
 
 
@@ -241,24 +225,27 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
         phrasings=phrasings,
         lengths=tuple(len(one.tokens) for one in flat),
     )
-    return _nest(words, flat, token_standard, pooled_standard)
+    vectors, scan = _nest(words, flat)
+    apart = discriminant([torch.stack([one.pooled for one in phrases]) for phrases in vectors])
+    return TextBank(words, vectors, scan, token_standard, pooled_standard, apart)
 
 
 def _standardise(raw: PhraseVectors, tokens: Standard, pooled: Standard) -> PhraseVectors:
     return PhraseVectors(tokens.apply(raw.tokens), pooled.apply(raw.pooled))
 
 
-def _nest(words: Words, flat: list[PhraseVectors], tokens: Standard, pooled: Standard) -> TextBank:
+def _nest(words: Words, flat: list[PhraseVectors]) -> tuple[Vectors, PhraseVectors | None]:
+    """The vectors by label and phrasing, and those of the scan's description."""
     rest = iter(flat)
     vectors = tuple(tuple(next(rest) for _ in phrasings) for phrasings in words.phrasings)
-    return TextBank(words, vectors, next(rest, None), tokens, pooled)
+    return vectors, next(rest, None)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Words]:
     """The tensors and the words of a bank's file, checked against each other."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected the text bank that tds_plan_and_preprocess writes.")
-    names = ("tokens", "pooled", "token_mean", "token_std", "pooled_mean", "pooled_std")
+    names = ("tokens", "pooled", "token_mean", "token_std", "pooled_mean", "pooled_std", "discriminant")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("words", "null"))
