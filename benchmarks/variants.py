@@ -133,7 +133,7 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
-def words_learned(factor: float) -> Callable[[TextDiffSeg], TextDiffSeg]:
+def slower_words(factor: float) -> Callable[[TextDiffSeg], TextDiffSeg]:
     """The same model, in which a step of Adam moves what is read from text vectors `factor` times as far."""
 
     def change(model: TextDiffSeg) -> TextDiffSeg:
@@ -184,8 +184,8 @@ CHANGES = {
     "one-hot labels": Change(model=one_hot),
     "convolutional head": Change(model=convolutional_head),
     "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
-    "words learned x 5": Change(model=words_learned(5), costs=False),
-    "words learned x 20": Change(model=words_learned(20), costs=False),
+    "words learned x 0.25": Change(model=slower_words(0.25), costs=False),
+    "words learned x 0.05": Change(model=slower_words(0.05), costs=False),
     "positions in self-attention": Change(model=with_positions),
     "blocks 1 2": deeper(1, 2),
     "blocks 1 1 2 4": deeper(1, 1, 2, 4),

@@ -68,17 +68,16 @@ class ResidualBlock(nn.Module):
 
 
 class TextProjection(nn.Linear):
-    """A linear layer on standardised text vectors, W e / d_t + b with W of variance d_t.
+    """A linear layer on standardised text vectors, W e / sqrt(d_t) + b with W of unit variance.
 
-    Each of their d_t entries is about 1. A step of Adam moves every weight by about the learning rate, all in the
-    direction that helps, so a plain linear layer's output by up to d_t times that: labels would change their vectors
-    faster than the features can follow. Here an output moves by about the learning rate, as that of other layers.
+    Each of their d_t entries is about 1, so that one step of Adam on a plain linear layer would move an output by up
+    to d_t times the learning rate: labels would change their vectors faster than the features can follow.
     """
 
     def __init__(self, text_width: int, width: int):
         super().__init__(text_width, width)
-        self.scale = 1 / text_width
-        nn.init.normal_(self.weight, std=text_width**0.5)
+        self.scale = text_width**-0.5
+        nn.init.normal_(self.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, vectors: Tensor) -> Tensor:
