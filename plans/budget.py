@@ -8,7 +8,7 @@ from plans.memory import Device
 from plans.plan import TrainingPlan
 from plans.records import Record
 
-GMACS_PER_CORE = 12.0  # forward billions of multiply-accumulates a core and training iteration; half a second
+GMACS_PER_CORE = 12.0  # forward billions of multiply-accumulates a core and training iteration; half a second to one
 
 
 class Budget(Record):
@@ -25,7 +25,7 @@ def gpu_budget(memory_gb: float = 8.0) -> Budget:
 
 
 def cpu_budget(cores: int, memory_gb: float | None = None) -> Budget:
-    """No GPU: 2 GB a core (at most 16) unless said otherwise, and an iteration of about half a second."""
+    """No GPU: 2 GB a core (at most 16) unless said otherwise, and an iteration of half a second to one."""
     memory_gb = min(2.0 * max(cores, 1), 16.0) if memory_gb is None else memory_gb
     return Budget(device="cpu", memory_gb=memory_gb, gmacs_per_iteration=GMACS_PER_CORE * max(cores, 1))
 
