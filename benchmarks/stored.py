@@ -139,13 +139,14 @@ def stored_scan(preprocessed: Path, case: str) -> Scan:
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
     """The numbers (D, H, W) on the scan's own grid that the labels asked for write, 0 for background.
 
-    They are the labels' own unless labels overlap (`Plan.written_numbers`). `answers` as in `Predictor.predict_image`.
+    They are the labels' own unless labels overlap (`Plan.written_numbers`). With `answers` what the slots after the
+    first so many win is 0 as well.
     """
     plan = predictor.plan
     way_back = restore if plan.regions is None else restore_regions
-    found = predictor.predict_image(scan.image, queries, answers=answers)
-    slots = way_back(found.probabilities.numpy(), scan.trail)
-    return np.array([0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())])[slots]
+    slots = way_back(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
+    numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
+    return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 
 
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:

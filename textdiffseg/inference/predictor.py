@@ -12,7 +12,7 @@ the result does not depend on the order in which the groups are computed, to the
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
@@ -47,7 +47,11 @@ class Prediction:
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
-    volumes: np.ndarray | None = None  # (F, S, 1 + Q) voxels that each class writes, by sample of each fold
+    volumes: np.ndarray | None = None  # (F, S, 1 + answers) voxels that each class writes, by sample of each fold
+
+    def of(self, answers: int) -> "Prediction":
+        """The same with the probabilities of the first `answers` slots and of the rest."""
+        return replace(self, probabilities=answered(self.probabilities, answers, 0))
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,8 @@ class Predictor:
     ) -> Prediction:
         """image (C, D, H, W) on the plan's grid, queries of one sample -> probabilities (1 + Q, D, H, W).
 
-        With `answers` only the first so many slots are answered, Q of them; the others compete for the voxels, and
-        what they win is background. `order` is the order in which groups of windows are computed; `progress` is told
-        (groups done, groups).
+        With `answers` uncertainty is that of the first so many slots: what the others win counts as background.
+        `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
         """
         tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
@@ -135,21 +138,23 @@ class Predictor:
         queries = queries.expand(self.batch)
         means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
         for model in self.models:
-            p = self._fold(model, patches, z_T, queries, kept)[:, : len(starts)]  # (S, B, K, D, H, W)
+            p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
             if uncertainty:
-                inner.append(torch.stack([entropy(one, 1, overlapping) for one in p]).mean(0))
+                inner.append(torch.stack([entropy(answered(one, kept, 1), 1, overlapping) for one in p]).mean(0))
                 shares = [(weight / total[tiling.window(start)]).to(self.device) for start in starts]
-                by_window = [[slot_volumes(one[b], share, overlapping) for one in p] for b, share in enumerate(shares)]
+                by_window = [
+                    [slot_volumes(one[b], share, kept, overlapping) for one in p] for b, share in enumerate(shares)
+                ]
                 volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(means)
         parts = (None, None, None)
         if uncertainty:
-            maps = disagreement(means, torch.stack(inner), overlapping)
+            maps = disagreement(answered(means, kept, 2), torch.stack(inner), overlapping)
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries, kept: int) -> Tensor:
+    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: list[Tensor | None] = [None] * len(z_T)
@@ -157,7 +162,7 @@ class Predictor:
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
-                    p = answered(self._probabilities(logits), kept).flip(dims)
+                    p = self._probabilities(logits).flip(dims)
                     total[s] = p if total[s] is None else total[s] + p
         return torch.stack(total) / len(views)
 
@@ -209,12 +214,12 @@ class _Sums:
         return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
 
 
-def answered(p: Tensor, answers: int) -> Tensor:
-    """p (B, 1 + Q, D, H, W) of classes that exclude each other -> (B, 1 + answers, D, H, W), the rest background."""
-    if p.shape[1] == 1 + answers:
+def answered(p: Tensor, answers: int, dim: int) -> Tensor:
+    """p with 1 + Q classes along `dim` that exclude each other -> 1 + answers of them, the rest background."""
+    if p.shape[dim] == 1 + answers:
         return p
-    background = p[:, :1] + p[:, 1 + answers :].sum(1, keepdim=True)
-    return torch.cat((background, p[:, 1 : 1 + answers]), dim=1)
+    background, kept, rest = p.split((1, answers, p.shape[dim] - 1 - answers), dim)
+    return torch.cat((background + rest.sum(dim, keepdim=True), kept), dim)
 
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:

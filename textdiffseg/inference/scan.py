@@ -66,11 +66,13 @@ def examine(
     if samples is not None and samples is not masks:
         drawn = samples.predictor.predict_image(image, queries, True, answers, progress=_half(progress, 0))
         _temper(drawn, plan, samples.calibration)
-        spread, progress = _spread(drawn, plan, samples.calibration), _half(progress, 1)
+        spread, progress = _spread(drawn.of(answers), plan, samples.calibration), _half(progress, 1)
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
     slots = (restore_regions if plan.regions else restore)(prediction.probabilities.numpy(), trail)
+    slots[slots > answers] = 0  # a rival's
     _temper(prediction, plan, masks.calibration)  # after the mask, which it is not to change
+    prediction = prediction.of(answers)
     if samples is masks:
         spread = _spread(prediction, plan, samples.calibration)
     return Found(slots, prediction.probabilities, spread)

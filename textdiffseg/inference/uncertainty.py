@@ -67,13 +67,15 @@ def disagreement(means: Tensor, inner: Tensor, overlapping: bool = False) -> tup
     return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding alone makes them negative
 
 
-def slot_volumes(p: Tensor, share: Tensor, overlapping: bool = False) -> Tensor:
-    """Voxels that each class writes (K,) float64, where `p` is (K, D, H, W) and voxel v counts share(v).
+def slot_volumes(p: Tensor, share: Tensor, answers: int, overlapping: bool = False) -> Tensor:
+    """Voxels that each class writes (1 + answers,) float64, where `p` is (1 + Q, D, H, W) and voxel v counts share(v).
 
-    Summed over windows, whose shares add up to one at every voxel, this is the volume of one sample.
+    What slots after the first `answers` win is background. Summed over windows, whose shares add up to one at every
+    voxel, this is the volume of one sample.
     """
     winner = written(p) if overlapping else p.argmax(0)
-    return torch.bincount(winner.flatten(), weights=share.flatten().double(), minlength=len(p))
+    winner = torch.where(winner > answers, 0, winner)
+    return torch.bincount(winner.flatten(), weights=share.flatten().double(), minlength=1 + answers)
 
 
 def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:

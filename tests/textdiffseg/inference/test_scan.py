@@ -65,6 +65,8 @@ def test_a_prompt_is_answered_as_beside_all_other_labels(models, bank, scan):
     whole, back = examine(*scan, ask(plan, bank), masks), examine(*scan, ask(plan, bank, ["back"]), masks)
     assert back.probabilities.shape[0] == 2
     if plan.regions is None:
+        assert set(np.unique(whole.slots)) == {0, 1, 2}
+        assert ((back.slots == 1) == (whole.slots == 2)).all()
         torch.testing.assert_close(back.probabilities[1], whole.probabilities[2])
         torch.testing.assert_close(back.probabilities[0], whole.probabilities[:2].sum(0))
     else:  # nothing competes, so that nothing else is asked for

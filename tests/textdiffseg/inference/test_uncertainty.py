@@ -90,14 +90,15 @@ def test_both_parts_are_never_negative_and_add_up_where_labels_overlap():
 
 
 def test_slot_volumes_count_voxels_by_their_share():
-    p = torch.tensor([[0.9, 0.2, 0.3], [0.1, 0.8, 0.7]]).view(2, 1, 1, 3)
-    volumes = slot_volumes(p, torch.tensor([0.5, 1.0, 0.25]).view(1, 1, 3))
-    assert volumes.tolist() == [0.5, 1.25]
+    p = torch.tensor([[0.9, 0.1, 0.3], [0.1, 0.3, 0.7], [0.0, 0.6, 0.0]]).view(3, 1, 1, 3)
+    share = torch.tensor([0.5, 1.0, 0.25]).view(1, 1, 3)
+    assert slot_volumes(p, share, 2).tolist() == [0.5, 0.25, 1.0]
+    assert slot_volumes(p, share, 1).tolist() == [1.5, 0.25], "what a rival wins is background"
 
 
 def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its_part(plan):
     p = torch.tensor([[0.1, 0.4, 0.5, 0.9], [0.9, 0.6, 0.2, 0.1], [0.6, 0.3, 0.5, 0.1]]).view(3, 1, 1, 4)
-    volumes = slot_volumes(p, torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 4), overlapping=True).numpy()
+    volumes = slot_volumes(p, torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 4), 2, overlapping=True).numpy()
     assert volumes.tolist() == [12, 2, 1]
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})  # labels write 7 and 3
     assert label_volumes(volumes, nested, [1, 2]).tolist() == [3, 1]
