@@ -32,11 +32,17 @@ def test_labels_lie_at_right_angles_and_their_phrasings_close_together():
     assert scatter(new @ discriminant(list(known)), means) < 0.4 * scatter(new, known.mean(1))
 
 
-def test_one_phrase_a_label_and_one_label_are_enough():
+def test_without_a_second_phrasing_vectors_stay_as_they_are():
     single = draw(labels=3, phrasings=1, apart=1.0)[0]
-    mapped = (single @ discriminant(list(single)))[:, 0]
+    assert torch.equal(discriminant(list(single)), torch.eye(WIDTH))
+
+
+def test_some_labels_may_have_one_phrase_and_one_label_is_enough():
+    first, *others = draw(labels=3, phrasings=4, apart=1.0)[0]
+    mapping = discriminant([first[:1], *others])
+    mapped = torch.stack([(one @ mapping).mean(0) for one in (first[:1], *others)])
     assert torch.allclose(mapped @ mapped.T, WIDTH * torch.eye(3), atol=0.2)
-    alone = (single[:1] @ discriminant(list(single[:1])))[0, 0]
+    alone = (first @ discriminant([first])).mean(0)
     assert torch.isclose(alone.norm(), torch.tensor(WIDTH**0.5), rtol=1e-3)
 
 
@@ -49,7 +55,7 @@ def test_labels_that_words_cannot_tell_apart_are_not_drawn_apart():
 
 
 def test_more_labels_than_dimensions():
-    many = draw(labels=WIDTH + 10, phrasings=1, apart=1.0)[0]
-    mapped = (many @ discriminant(list(many)))[:, 0]
+    many = draw(labels=WIDTH + 10, phrasings=2, apart=1.0)[0]
+    mapped = (many @ discriminant(list(many))).mean(1)
     assert mapped.isfinite().all()
     assert torch.cdist(mapped, mapped).fill_diagonal_(9).min() > 1
