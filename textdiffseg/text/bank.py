@@ -1,9 +1,9 @@
 """`TextBank`: the cached vectors of every phrasing of every label; it travels with a model.
 
 Vectors are standardised per dimension over the bank's own phrases and the word "background", and those of the labels
-mapped so that what tells labels apart is what the network sees (`space.discriminant`). Statistics and map stay in the
-file, so that a phrase encoded later lands in the same space. One safetensors file holds everything, with the words as
-JSON in its header.
+projected, so that wordings of one meaning lie close together (`space.projection`). Statistics and projection stay in
+the file, so that a phrase encoded later lands in the same space. One safetensors file holds everything, with the words
+as JSON in its header.
 """
 
 import json
@@ -22,7 +22,7 @@ from plans.prompts import Prompts
 from plans.records import write_atomically
 from textdiffseg.queries import Queries
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
-from textdiffseg.text.space import Standard, discriminant
+from textdiffseg.text.space import Standard, projection
 from textdiffseg.text.words import Words
 
 Asked = Sequence[tuple[int, int]]
@@ -39,7 +39,7 @@ class TextBank:
     scan: PhraseVectors | None  # the scan's description, standardised
     token_standard: Standard
     pooled_standard: Standard
-    discriminant: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
+    projection: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
     texts: Mapping[str, Tensor] = field(default_factory=dict)  # (L, d_t) by case; of `case_texts`, not in this file
 
     @property
@@ -135,7 +135,7 @@ class TextBank:
         )
         tokens = tensors["tokens"].split(words.lengths)
         flat = [PhraseVectors(*pair) for pair in zip(tokens, tensors["pooled"], strict=True)]
-        return cls(words, *_nest(words, flat), *standards, tensors["discriminant"])
+        return cls(words, *_nest(words, flat), *standards, tensors["projection"])
 
     @cached_property
     def _known(self) -> Tensor:
@@ -148,7 +148,7 @@ class TextBank:
         return tuple(tuple(self._mapped(one) for one in phrases) for phrases in self.vectors)
 
     def _mapped(self, standardised: PhraseVectors) -> PhraseVectors:
-        return replace(standardised, pooled=standardised.pooled @ self.discriminant)
+        return replace(standardised, pooled=standardised.pooled @ self.projection)
 
     def _phrase(self, number: int, which: int) -> PhraseVectors:
         if not 1 <= number <= len(self.labels) or not 0 <= which < len(self.vectors[number - 1]):
@@ -205,7 +205,7 @@ class TextBank:
             "token_std": self.token_standard.std,
             "pooled_mean": self.pooled_standard.mean,
             "pooled_std": self.pooled_standard.std,
-            "discriminant": self.discriminant,
+            "projection": self.projection,
         }
 
 
@@ -226,8 +226,8 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
         lengths=tuple(len(one.tokens) for one in flat),
     )
     vectors, scan = _nest(words, flat)
-    apart = discriminant([torch.stack([one.pooled for one in phrases]) for phrases in vectors])
-    return TextBank(words, vectors, scan, token_standard, pooled_standard, apart)
+    onto = projection([torch.stack([one.pooled for one in phrases]) for phrases in vectors])
+    return TextBank(words, vectors, scan, token_standard, pooled_standard, onto)
 
 
 def _standardise(raw: PhraseVectors, tokens: Standard, pooled: Standard) -> PhraseVectors:
@@ -245,7 +245,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], Words]:
     """The tensors and the words of a bank's file, checked against each other."""
     if not path.is_file():
         raise UserError(f"{path} does not exist: expected the text bank that tds_plan_and_preprocess writes.")
-    names = ("tokens", "pooled", "token_mean", "token_std", "pooled_mean", "pooled_std", "discriminant")
+    names = ("tokens", "pooled", "token_mean", "token_std", "pooled_mean", "pooled_std", "projection")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("words", "null"))
