@@ -46,7 +46,7 @@ from plans.records import write_atomically
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
-from textdiffseg.networks.blocks import Attention, TextProjection
+from textdiffseg.networks.blocks import Attention
 from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
@@ -133,19 +133,6 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
-def slower_words(factor: float) -> Callable[[TextDiffSeg], TextDiffSeg]:
-    """The same model, in which a step of Adam moves what is read from text vectors `factor` times as far."""
-
-    def change(model: TextDiffSeg) -> TextDiffSeg:
-        for module in model.modules():
-            if isinstance(module, TextProjection):
-                module.scale *= factor
-                module.weight.data /= factor
-        return model
-
-    return change
-
-
 def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     """z_0 of mean 0 and variance 1 over the whole patch instead of over the channels of each position."""
     model.label_encoder.normalise = lambda z: F.layer_norm(z.float(), z.shape[1:])
@@ -184,8 +171,6 @@ CHANGES = {
     "one-hot labels": Change(model=one_hot),
     "convolutional head": Change(model=convolutional_head),
     "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
-    "words learned x 0.25": Change(model=slower_words(0.25), costs=False),
-    "words learned x 0.05": Change(model=slower_words(0.05), costs=False),
     "positions in self-attention": Change(model=with_positions),
     "blocks 1 2": deeper(1, 2),
     "blocks 1 1 2 4": deeper(1, 1, 2, 4),
@@ -197,6 +182,7 @@ CHANGES = {
     "recycling 1": setting("diffusion", costs=True, recycling=1.0),
     "skip dropout 0": setting("diffusion", skip_dropout=0.0),
     "skip dropout 0.3": setting("diffusion", skip_dropout=0.3),
+    "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),
     "average 0.98": setting("training", ema=0.98),

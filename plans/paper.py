@@ -29,6 +29,7 @@ def training_plan(usual: TrainingPlan) -> TrainingPlan:
     changes = {
         "learning_rate": 1e-4,
         "weight_decay": 1e-5,
+        "optimiser": "adamw",
         "warmup": min(0.1, WARMUP_EPOCHS / usual.epochs),
         "augmentation": "paper",
         "averaged": "denoiser",

@@ -238,6 +238,7 @@ def test_the_publication_as_published(make_fingerprint):
     counts = [memory.grid(memory.network_of(plan), plan.patch, i) for i, one in enumerate(plan.stages) if one.attention]
     assert counts == [1728, 216]
     assert (plan.training.learning_rate, plan.training.weight_decay, plan.training.warmup) == (1e-4, 1e-5, 0.1)
+    assert plan.training.optimiser == "adamw"
     assert (plan.paper.dice_weight, plan.paper.latent_weight, plan.diffusion.steps) == (2, 1, 10)
     small = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1)), gpu_budget(), preset="paper")
     assert (small.patch, small.latent_stride) == ((40, 56, 40), (8, 8, 8))

@@ -2,6 +2,7 @@
 resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothing is pickled.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,13 +11,16 @@ import torch
 from pydantic import Field
 from safetensors.torch import save as serialise
 from torch import Tensor
+from torch.nn import Parameter
 
 from plans.errors import UserError
 from plans.records import Record, write_atomically
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.weights import EMA, checkpoint_path, read_tensors
+from textdiffseg.training.optimisers import optimisers_of
 
-MODEL, FIRST, SECOND = "model.", "adam.first.", "adam.second."
+MODEL = "model."
+MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
 
 
 class Progress(Record):
@@ -67,26 +71,19 @@ class TrainingState:
     ema: dict[str, Tensor]  # the averaged weights by name
     averaged: Pairs
     copied: Pairs
-    optimiser: torch.optim.AdamW
+    optimisers: tuple[torch.optim.Optimizer, ...]
     progress: Progress
 
     @classmethod
     def start(cls, model: TextDiffSeg, progress: Progress) -> "TrainingState":
         """A fresh state around an untrained model."""
         training, weights = model.plan.training, model.state_dict()
-        on_gpu = next(model.parameters()).device.type == "cuda"
-        optimiser = torch.optim.AdamW(
-            model.parameters(),
-            lr=training.learning_rate,
-            weight_decay=training.weight_decay,
-            fused=on_gpu or None,  # a few kernels for all weights
-        )
         ema = {name: value.detach().clone() for name, value in weights.items()}
         part = "denoiser." if training.averaged == "denoiser" else ""
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks keep whole numbers, too
         pairs = (Pairs([ema[name] for name in some], [weights[name] for name in some]) for some in (names, others))
-        return cls(model, ema, *pairs, optimiser, progress)
+        return cls(model, ema, *pairs, optimisers_of(model, training), progress)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -101,9 +98,9 @@ class TrainingState:
         """Write `checkpoint_latest`."""
         tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
         tensors |= {EMA + name: value for name, value in self.ema.items()}
-        for name, parameter in self.model.named_parameters():
-            if state := self.optimiser.state.get(parameter):
-                tensors |= {FIRST + name: state["exp_avg"], SECOND + name: state["exp_avg_sq"]}
+        for name, parameter, optimiser in self._optimised():
+            state = optimiser.state.get(parameter, {})
+            tensors |= {moment + name: state[key] for moment, key in MOMENTS.items() if key in state}
         _write(checkpoint_path(folder, "latest"), tensors, self.progress)
 
     def save_best(self, folder: Path) -> None:
@@ -124,14 +121,20 @@ class TrainingState:
             raise UserError(f"{path} does not fit its plan.json ({reason}); use --restart to train anew.") from None
         for name, value in _part(tensors, EMA).items():
             self.ema[name].copy_(value)
-        first, second = _part(tensors, FIRST), _part(tensors, SECOND)
-        for name, parameter in self.model.named_parameters():
-            if name in first:
-                self.optimiser.state[parameter] = {
-                    "step": torch.tensor(float(self.progress.iteration), device=device),
-                    "exp_avg": first[name].to(device),
-                    "exp_avg_sq": second[name].to(device),
+        moments = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}
+        for name, parameter, optimiser in self._optimised():
+            if state := {key: values[name].to(device) for key, values in moments.items() if name in values}:
+                optimiser.state[parameter] = state | {
+                    "step": torch.tensor(float(self.progress.iteration), device=device)
                 }
+
+    def _optimised(self) -> Iterator[tuple[str, Parameter, torch.optim.Optimizer]]:
+        """Each parameter, its name and the optimiser that moves it."""
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                for parameter in group["params"]:
+                    yield names[parameter], parameter, optimiser
 
 
 def read_progress(folder: Path) -> Progress | None:

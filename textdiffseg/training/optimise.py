@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -65,11 +66,13 @@ def train_step(
     generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
     draws = draw_for(state.model, len(batch.image), generator)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
-    for group in state.optimiser.param_groups:
-        group["lr"] = learning_rate(training, iteration, state.progress.total)
+    rate = learning_rate(training, iteration, state.progress.total)
+    for group in chain.from_iterable(optimiser.param_groups for optimiser in state.optimisers):
+        group["lr"] = rate
     parts = compiled.run(lambda: gradients(state, schedule, inputs, compiled.one_size))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
-    state.optimiser.step()
+    for optimiser in state.optimisers:
+        optimiser.step()
     state.average(training.ema)
     named = parts.named()
     return StepLosses(iteration, batch.cases, tuple(named), torch.stack(list(named.values())).detach())
@@ -81,7 +84,7 @@ def gradients(state: TrainingState, schedule: Schedule, inputs: Inputs, one_size
     device = next(model.parameters()).device
     inputs = (inputs.of_one_size(model.plan) if one_size else inputs).to(device)
     slots = targets(model.plan, inputs.batch.labels, inputs.queries)
-    state.optimiser.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     with autocast(device):
         parts = losses(model, schedule, inputs.batch.image, slots, inputs.queries, inputs.draws)
     parts.total.backward()
