@@ -16,7 +16,7 @@ from plans.records import Voxels
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
 PAINT_WIDTH = 8  # channels of the painted label map
-BYTES_A_WEIGHT = 20  # float32 weight, gradient, two moments of AdamW, moving average
+BYTES_A_WEIGHT = 20  # float32 weight, gradient, moving average, two moments of AdamW or Muon's one and its workspace
 # Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
 # On the GPU as if group normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
 # it keeps bfloat16 (`networks.blocks`), so this is an upper bound.

@@ -70,8 +70,8 @@ class ResidualBlock(nn.Module):
 class TextProjection(nn.Linear):
     """A linear layer on standardised text vectors, W e / sqrt(d_t) + b with W of unit variance.
 
-    Each of their d_t entries is about 1, so that one step of Adam on a plain linear layer would move an output by up
-    to d_t times the learning rate: labels would change their vectors faster than the features can follow.
+    Each of their d_t entries is about 1, so that one step on a plain linear layer would move an output by up to d_t
+    times the learning rate: labels would change their vectors faster than the features can follow.
     """
 
     def __init__(self, text_width: int, width: int):

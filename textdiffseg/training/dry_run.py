@@ -64,7 +64,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     except torch.cuda.OutOfMemoryError:
         return None
     if device.type == "cuda":
-        optimiser = weights * 3 // 5  # two moments and the moving average are not there yet
+        optimiser = weights * 3 // 5  # moments and the moving average are not there yet
         return (torch.cuda.max_memory_allocated(device) + optimiser) / GB
     return (weights + sum(kept.values())) / GB
 
