@@ -26,7 +26,7 @@ MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
 BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
-RECYCLED = 0.25  # share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU
+RECYCLED = 0.125  # share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU
 
 Device = Literal["gpu", "cpu"]
 
