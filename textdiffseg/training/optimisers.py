@@ -1,8 +1,8 @@
 """What moves the weights: Muon those that are matrices, AdamW the rest (or all of them where the plan says so).
 
 Muon moves a weight along the orthogonal matrix nearest to its momentum, so that every direction of a layer learns at
-one pace, the rare ones, too (K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024). A
-convolution's weight is the matrix of its outputs against inputs and kernel. What it gains: docs/method.md.
+one pace, the rare ones, too (K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024). Of a
+convolution's weight the first axis makes the rows, all others the columns. What it gains: docs/method.md.
 """
 
 from collections.abc import Iterable
