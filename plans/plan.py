@@ -116,9 +116,7 @@ class TrainingPlan(Record):
     ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
     foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
     augmentation: Literal["full", "paper"] = "full"  # nnU-Net's; or flips, rotations, intensity scaling and shifts
-    optimiser: Literal["muon", "adamw"] = (
-        "muon"  # Muon for weights that are matrices, AdamW for the rest; or AdamW alone
-    )
+    optimiser: Literal["muon", "adamw"] = "muon"  # Muon for matrices and AdamW for the rest, or AdamW alone
     averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are taken as they are
 
 
