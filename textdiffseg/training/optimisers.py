@@ -77,7 +77,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
         return orthogonal(matrices.mT).mT
     a, b, c = NEWTON_SCHULZ
     x = matrices.float()
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
     square = x @ x.mT
     product = torch.eye(square.shape[1], device=x.device).expand_as(square)
     for _ in range(ROUNDS):
