@@ -10,7 +10,7 @@ from math import prod
 from typing import Literal
 
 from plans.errors import UserError
-from plans.plan import Plan, Stage
+from plans.plan import DiffusionPlan, Plan, Stage
 from plans.records import Voxels
 
 GB = 1e9
@@ -26,7 +26,8 @@ MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
 BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
-RECYCLED = 0.125  # share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU
+# The share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU.
+RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
 
 Device = Literal["gpu", "cpu"]
 

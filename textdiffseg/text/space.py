@@ -47,6 +47,7 @@ def projection(labels: Sequence[Tensor]) -> Tensor:
     within = torch.cat([one - one.mean(0) for one in labels])
     scatter = within.T @ within / len(within) + RIDGE * torch.eye(means.shape[1], dtype=means.dtype)
     variances, axes = torch.linalg.eigh(scatter)
-    _, sizes, spanned = torch.linalg.svd(means @ (axes * variances.rsqrt()), full_matrices=False)
+    whitening, back = axes * variances.rsqrt(), (axes * variances.sqrt()).T
+    _, sizes, spanned = torch.linalg.svd(means @ whitening, full_matrices=False)
     spanned = spanned[sizes > SPAN * sizes.max()]
-    return ((axes * variances.rsqrt()) @ spanned.T @ spanned @ (axes * variances.sqrt()).T).float()
+    return (whitening @ spanned.T @ spanned @ back).float()

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -67,8 +66,9 @@ def train_step(
     draws = draw_for(state.model, len(batch.image), generator)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
     rate = learning_rate(training, iteration, state.progress.total)
-    for group in chain.from_iterable(optimiser.param_groups for optimiser in state.optimisers):
-        group["lr"] = rate
+    for optimiser in state.optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = rate
     parts = compiled.run(lambda: gradients(state, schedule, inputs, compiled.one_size))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
     for optimiser in state.optimisers:

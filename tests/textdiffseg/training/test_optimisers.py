@@ -39,7 +39,7 @@ def test_no_gradient_moves_nothing():
     assert weight.eq(1).all()
 
 
-@pytest.mark.parametrize("shape", [(32, 16, 3, 3, 3), (16, 1, 3, 3, 3), (64, 64), (8, 40)])
+@pytest.mark.parametrize("shape", [(32, 16, 3, 3, 3), (16, 1, 3, 3, 3), (64, 1, 1, 3, 3), (64, 64), (8, 40)])
 def test_an_update_is_as_large_whatever_the_shape(shape):
     weight = nn.Parameter(torch.zeros(shape))
     weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * 1e-3
