@@ -180,6 +180,7 @@ CHANGES = {
     "terminal share 1": setting("diffusion", costs=True, terminal_share=1.0),
     "recycling 0": setting("diffusion", costs=True, recycling=0.0),
     "recycling 1": setting("diffusion", costs=True, recycling=1.0),
+    "reconstruction of all samples": setting("diffusion", costs=True, reconstruction=1.0),
     "skip dropout 0": setting("diffusion", skip_dropout=0.0),
     "skip dropout 0.3": setting("diffusion", skip_dropout=0.3),
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),

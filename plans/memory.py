@@ -28,6 +28,7 @@ FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; 
 BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
 # The share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU.
 RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
+RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that the label autoencoder learns from
 
 Device = Literal["gpu", "cpu"]
 
@@ -51,9 +52,9 @@ class Network:
         return self.stride_at(len(self.stages) - 1)
 
     @property
-    def decodings(self) -> int:
+    def decodings(self) -> float:
         """Passes of the label decoder in one training iteration: of the estimate and, in `default`, of the truth."""
-        return 2 if self.diffusion and not self.paper else 1
+        return 1 + RECONSTRUCTED if self.diffusion and not self.paper else 1.0
 
     @property
     def denoisings(self) -> float:
@@ -135,12 +136,13 @@ def _image_encoder(net: Network) -> list[Convolution]:
 
 def _label_encoder(net: Network) -> list[Convolution]:
     width_in = 1 if net.paper else PAINT_WIDTH
-    layers = [Convolution(0, 1, 0, width_in, plain=True)]
+    passes = {} if net.paper else {"passes": 1 + RECONSTRUCTED, "kept": RECONSTRUCTED}  # z_0 itself without gradients
+    layers = [Convolution(0, 1, 0, width_in, plain=True, **passes)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
         width = max(8, stage.width // 2)
-        layers += [Convolution(index, 27, width_in, width), *_residual(index, width, stage.kernel)]
+        layers += [Convolution(index, 27, width_in, width, **passes), *_residual(index, width, stage.kernel, **passes)]
         width_in = width
-    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True)]
+    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True, **passes)]
 
 
 def _denoiser(net: Network) -> list[Convolution]:
@@ -159,7 +161,7 @@ def _denoiser(net: Network) -> list[Convolution]:
 
 
 def _label_decoder(net: Network) -> list[Convolution]:
-    passes = {"passes": float(net.decodings), "kept": float(net.decodings)}
+    passes = {"passes": net.decodings, "kept": net.decodings}
     last = net.stages[net.level]
     layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, plain=True, **passes)]
     layers += _residual(net.level, last.width, last.kernel, **passes)

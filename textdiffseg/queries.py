@@ -31,6 +31,10 @@ class Queries:
         """The same queries on another device."""
         return Queries(*(send(getattr(self, field.name), device) for field in fields(self)))
 
+    def of(self, samples: Tensor) -> "Queries":
+        """The queries of some samples (S,) int64."""
+        return Queries(*(getattr(self, field.name)[samples] for field in fields(self)))
+
     def padded(self, slots: int) -> "Queries":
         """The same queries with at least so many slots."""
         more = max(0, slots - self.labels.shape[1])

@@ -5,7 +5,7 @@ one pace, the rare ones, too (K. Jordan et al., Muon: an optimizer for hidden la
 convolution's weight the first axis makes the rows, all others the columns. What it gains: docs/method.md.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -41,24 +41,21 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step; weights of one shape go through it together, which spares a GPU launches."""
+        """One step of all weights that have a gradient."""
         for group in self.param_groups:
-            shapes: dict[torch.Size, list[Parameter]] = {}
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    shapes.setdefault(weight.shape, []).append(weight)
-            for weights in shapes.values():
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if weights:
                 self._move(weights, group["lr"], group["weight_decay"], group["momentum"])
 
     def _move(self, weights: list[Parameter], rate: float, decay: float, momentum: float) -> None:
         gradients = [weight.grad for weight in weights]
         averages = [self._average(weight) for weight in weights]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
-        ahead = torch.stack(torch._foreach_lerp(gradients, averages, momentum))
-        matrices = orthogonal(ahead.flatten(2))
-        updates = (matrices * (UPDATE * max(matrices.shape[1:]) ** 0.5)).view_as(ahead)
+        ahead = torch._foreach_lerp(gradients, averages, momentum)
+        updates = orthogonal([one.flatten(1) for one in ahead])
+        torch._foreach_mul_(updates, [-rate * UPDATE * max(one.shape) ** 0.5 for one in updates])
         torch._foreach_mul_(weights, 1 - rate * decay)
-        torch._foreach_add_(weights, list(updates.unbind()), alpha=-rate)
+        torch._foreach_add_(weights, [one.view_as(weight) for one, weight in zip(updates, weights, strict=True)])
 
     def _average(self, weight: Parameter) -> Tensor:
         state = self.state[weight]
@@ -67,22 +64,37 @@ class Muon(torch.optim.Optimizer):
         return state["exp_avg"]
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """matrices (n, rows, columns) with all singular values near 1, their singular vectors kept; zeros stay zeros.
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Each (rows, columns) with all singular values near 1, its singular vectors kept; zeros stay zeros.
 
-    Newton and Schulz's iteration, X <- (a + b A + c A^2) X with A = X X^T. Its factors are polynomials of the first A
-    and commute, so they are multiplied on the shorter side's square alone, and X once at the end: a fifth of the work.
+    All whose shorter sides are equal go through the iteration together, which spares a GPU launches.
     """
-    if matrices.shape[1] > matrices.shape[2]:
-        return orthogonal(matrices.mT).mT
+    wide = [one if one.shape[0] <= one.shape[1] else one.mT for one in matrices]
+    sides: dict[int, list[int]] = {}
+    for index, one in enumerate(wide):
+        sides.setdefault(len(one), []).append(index)
+    found = list(matrices)
+    for indices in sides.values():
+        factors = newton_schulz(torch.stack([wide[index] @ wide[index].mT for index in indices]))
+        for index, factor in zip(indices, factors.unbind(), strict=True):
+            matrix = matrices[index]
+            found[index] = factor @ matrix if matrix is wide[index] else matrix @ factor
+    return found
+
+
+def newton_schulz(square: Tensor) -> Tensor:
+    """square (n, s, s), the X X^T of some X -> P (n, s, s) such that P X has singular values near 1.
+
+    The iteration is X <- (a + b A + c A^2) X with A = X X^T. Its factors are polynomials of the first A and commute, so
+    they are multiplied on this square alone, and X once by the caller: a fifth of the work.
+    """
     a, b, c = NEWTON_SCHULZ
-    x = matrices.float()
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-12)
-    square = x @ x.mT
-    product = torch.eye(square.shape[1], device=x.device).expand_as(square)
-    for _ in range(ROUNDS):
+    scale = 1 / (square.diagonal(dim1=1, dim2=2).sum(1).sqrt() + 1e-12).view(-1, 1, 1)  # 1 over X's Frobenius norm
+    square = square * scale.square()
+    product = torch.eye(square.shape[1], device=square.device) * scale
+    for left in reversed(range(ROUNDS)):
         factor = torch.baddbmm(square, square, square, beta=b, alpha=c)  # without a
         product = torch.baddbmm(product, factor, product, beta=a)
-        for _ in range(2):
+        for _ in range(2 if left else 0):
             square = torch.baddbmm(square, factor, square, beta=a)
-    return product @ x
+    return product

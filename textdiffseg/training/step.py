@@ -41,6 +41,7 @@ class Draws:
     recycled: Tensor  # (B,) bool: z_t is made of the model's own estimate
     estimated: Tensor  # (R,) int64: the samples of which that estimate is made, all those recycled among them
     skips: Tensor  # (B,) bool: the decoder sees the image's skips
+    reconstructed: Tensor  # (S,) int64: the samples from which the label autoencoder learns
 
     def to(self, device: torch.device | str) -> "Draws":
         """The same draws on another device."""
@@ -84,6 +85,7 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
         recycled=again,
         estimated=again.nonzero().flatten(),
         skips=skips >= plan.skip_dropout,
+        reconstructed=torch.randperm(batch, generator=generator)[: max(1, int(plan.reconstruction * batch))],
     )
 
 
@@ -106,17 +108,23 @@ def losses(
         return paper_losses(model, schedule, image, slots, queries, draws)
     z_i, skips = model.encode_image(image)
     z_it = model.fuse(z_i, queries)
-    z_0 = model.encode_labels(slots, queries)
-    z_t = noisy_latent(model, schedule, z_0.detach(), z_it.detach(), draws)
+    with torch.no_grad():
+        z_0 = model.encode_labels(slots, queries)
+    z_t = noisy_latent(model, schedule, z_0, z_it.detach(), draws)
     z_0_hat = model.denoise(z_t, draws.t, z_it)
     keep = draws.skips.view(-1, 1, 1, 1, 1)
     estimate = model.decode(z_0_hat, tuple(skip * keep for skip in skips), queries)
-    reconstruction = model.decode(z_0, None, queries)
     return Losses(
         segmentation(model.plan, estimate, slots, queries),
-        segmentation(model.plan, reconstruction, slots, queries),
+        reconstruction_loss(model, slots[draws.reconstructed], queries.of(draws.reconstructed)),
         latent_loss(z_0_hat, z_0, slots),
     )
+
+
+def reconstruction_loss(model: TextDiffSeg, slots: Tensor, queries: Queries) -> Tensor:
+    """What the label autoencoder learns from: slots (S, D, H, W) by `targets`, encoded, and decoded without skips."""
+    logits = model.decode(model.encode_labels(slots, queries), None, queries)
+    return segmentation(model.plan, logits, slots, queries)
 
 
 def targets(plan: Plan, label_map: Tensor, queries: Queries) -> Tensor:

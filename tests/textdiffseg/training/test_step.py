@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from textdiffseg.diffusion.schedule import Schedule
@@ -12,11 +13,11 @@ from textdiffseg.training.step import draw_for, losses
 BATCH = 4
 
 
-def test_shapes_that_do_not_change_change_no_loss(shapes_plan):
-    """An estimate of every sample is used where it was drawn to be, and padded slots are asked for by nobody."""
+@pytest.fixture
+def setting(shapes_plan):
+    """A model, its schedule, and images, slots and queries."""
     torch.manual_seed(0)
     plan = shapes_plan("default")
-    model, schedule = build_model(plan), Schedule.of(plan.diffusion)
     queries = Queries(
         torch.tensor([[1], [2], [2], [1]]),
         torch.randn(BATCH, 1, 8),
@@ -24,6 +25,12 @@ def test_shapes_that_do_not_change_change_no_loss(shapes_plan):
         torch.ones(BATCH, 3, dtype=torch.bool),
     )
     image, slots = torch.randn(BATCH, 1, 16, 16, 16), torch.randint(0, 2, (BATCH, 16, 16, 16))
+    return build_model(plan), Schedule.of(plan.diffusion), image, slots, queries
+
+
+def test_shapes_that_do_not_change_change_no_loss(setting):
+    """An estimate of every sample is used where it was drawn to be, and padded slots are asked for by nobody."""
+    model, schedule, image, slots, queries = setting
     draws = draw_for(model, BATCH, torch.Generator().manual_seed(3))
     assert 0 < len(draws.estimated) < BATCH
     assert len(draws.of_one_size().estimated) == BATCH
@@ -32,3 +39,22 @@ def test_shapes_that_do_not_change_change_no_loss(shapes_plan):
     torch.testing.assert_close(fixed.named(), plain.named())
     never = losses(model, schedule, image, slots, queries, replace(draws, recycled=draws.recycled & False))
     assert never.latent != plain.latent
+
+
+def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setting):
+    model, schedule, image, slots, queries = setting
+    draws = draw_for(model, BATCH, torch.Generator().manual_seed(3))
+    assert len(set(draws.reconstructed.tolist())) == BATCH * model.plan.diffusion.reconstruction
+    plain = losses(model, schedule, image, slots, queries, draws).reconstruction
+    others = torch.ones(BATCH, dtype=torch.bool).index_fill(0, draws.reconstructed, False).view(-1, 1, 1, 1)
+    assert losses(model, schedule, image, slots ^ others, queries, draws).reconstruction == plain
+    assert losses(model, schedule, image, slots ^ ~others, queries, draws).reconstruction != plain
+
+
+def test_what_the_diffusion_reads_of_the_latent_sends_no_gradient_to_its_encoder(setting):
+    model, schedule, image, slots, queries = setting
+    found = losses(model, schedule, image, slots, queries, draw_for(model, BATCH, torch.Generator().manual_seed(3)))
+    weights = tuple(model.label_encoder.parameters())
+    for loss in (found.estimate, found.latent):
+        assert torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) == (None,) * len(weights)
+    assert all(one.abs().max() > 0 for one in torch.autograd.grad(found.reconstruction, weights))
