@@ -74,7 +74,7 @@ def compare(args: argparse.Namespace) -> None:
         for seed in args.seeds:  # seed by seed, so that a run that is broken off can be compared
             for preset in args.presets:
                 preprocessed = prepare(args.data, root, preset, args.device)
-                folder = root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
+                folder = trained(root, args, preset, seed)
                 in_own_process(train, preprocessed, folder, preset, seed, args)
                 figures[preset][str(seed)] = in_own_process(measure, preprocessed, folder, args)
                 summaries[preset].append(Summary.read(folder / "validation" / "summary.json"))
@@ -84,6 +84,11 @@ def compare(args: argparse.Namespace) -> None:
     if set(PRESETS) <= set(summaries):
         report["default_minus_unet"] = differences(args.seeds, summaries["default"], summaries["unet"])
     print(json.dumps(report, indent=1))
+
+
+def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Path:
+    """The folder of a trained fold, apart from those of tds_train."""
+    return root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
 
 
 def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from accuracy import describe, train
+from accuracy import describe, train, trained
 from stored import fold_parser, in_own_process, left_out, machine, prepare, read_fold, some
 
 from plans.plan import Plan
@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace) -> None:
         for preset in args.presets:
             preprocessed = prepare(args.data, root, preset, args.device, words(args, preset))
             cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
-            folder = folders[preset] = root / "results" / args.data.name / preset / f"fold_{args.fold}"
+            folder = folders[preset] = trained(root, args, preset, args.seed)
             in_own_process(train, preprocessed, folder, preset, args.seed, args)
             figures[preset] = in_own_process(describe, preprocessed, folder, cases, args.device)
             figures[preset] |= beside(preset, folder)

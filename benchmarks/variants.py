@@ -41,6 +41,7 @@ from stored import (
 )
 from torch import Tensor, nn
 
+from plans.errors import UserError
 from plans.plan import Plan
 from plans.records import write_atomically
 from textdiffseg.evaluation.report import summarise
@@ -76,6 +77,8 @@ def setting(part: str, *, costs: bool = False, **values: object) -> Change:
     """Other values of one part of the plan."""
 
     def change(plan: Plan) -> Plan:
+        if getattr(plan, part) is None:
+            raise UserError(f"--changes: preset {plan.preset} has no {part}. Leave that change out.")
         return plan.model_copy(update={part: getattr(plan, part).model_copy(update=values)})
 
     return Change(change, costs=costs)
@@ -135,6 +138,8 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
 
 def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     """z_0 of mean 0 and variance 1 over the whole patch instead of over the channels of each position."""
+    if model.label_encoder is None:
+        raise UserError(f"--changes: preset {model.plan.preset} has no latent to normalise. Leave that change out.")
     model.label_encoder.normalise = lambda z: F.layer_norm(z.float(), z.shape[1:])
     return model
 
@@ -172,8 +177,9 @@ CHANGES = {
     "convolutional head": Change(model=convolutional_head),
     "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
     "positions in self-attention": Change(model=with_positions),
+    "blocks 0 1 2 4": deeper(0, 1, 2, 4),
+    "blocks 1": deeper(1),
     "blocks 1 2": deeper(1, 2),
-    "blocks 1 1 2 4": deeper(1, 1, 2, 4),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
     "terminal share 0.5": setting("diffusion", costs=True, terminal_share=0.5),

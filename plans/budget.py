@@ -65,7 +65,8 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 
 
 def training_plan(device: Device) -> TrainingPlan:
-    """Optimisation settings: measured on a GPU; on a CPU fewer iterations, hence larger steps, shorter averages."""
+    """Optimisation settings: a GPU's from a prototype with AdamW, unmeasured with Muon; a CPU makes fewer iterations,
+    hence larger steps and shorter averages."""
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
     if device == "gpu":
         return TrainingPlan(epochs=200, iterations_per_epoch=250, learning_rate=5e-4, ema=0.999, **shared)

@@ -16,7 +16,9 @@ from plans.records import Voxels
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
 PAINT_WIDTH = 8  # channels of the painted label map
-BYTES_A_WEIGHT = 20  # float32 weight, gradient, moving average, two moments of AdamW or Muon's one and its workspace
+# float32 weight, gradient, moving average, two moments of AdamW. Muon has one, and two more copies while it moves the
+# weights, when the activations are gone already.
+BYTES_A_WEIGHT = 20
 # Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
 # On the GPU as if group normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
 # it keeps bfloat16 (`networks.blocks`), so this is an upper bound.
@@ -53,7 +55,7 @@ class Network:
 
     @property
     def decodings(self) -> float:
-        """Passes of the label decoder in one training iteration: of the estimate and, in `default`, of the truth."""
+        """Passes of the label decoder in one training iteration: of the estimate and, in `default`, of some truths."""
         return 1 + RECONSTRUCTED if self.diffusion and not self.paper else 1.0
 
     @property

@@ -65,13 +65,13 @@ class LatentPlan(Record):
 
 
 class DiffusionPlan(Record):
-    """The diffusion process and how it is trained (DESIGN section 4.4)."""
+    """The diffusion process and how it is trained."""
 
     timesteps: int = Field(1000, gt=1)  # T
     terminal_share: float = Field(0.75, ge=0, le=1)  # share of training samples with t = T exactly
     recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
     skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
-    reconstruction: float = Field(0.5, gt=0, le=1)  # share of each batch from which the label autoencoder learns
+    reconstruction: float = Field(0.5, gt=0, le=1)  # share of a batch from which the label autoencoder learns
     predicts: Literal["z_0", "eps"] = "z_0"  # what the denoiser puts out; eps: t uniform, a terminal signal above zero
     steps: int | None = Field(None, ge=1)  # of DDIM; None: validation chooses
 

@@ -181,7 +181,7 @@ def refit(plan: Plan, budget: Budget) -> Plan:
         else:
             raise UserError(
                 f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {numbers(patch)} voxels. "
-                "Plan again with a smaller --memory-gb, which makes a smaller network, or free memory."
+                "Free memory, or plan again for less: --memory-gb (of a GPU), fewer cores (on a CPU)."
             )
     used = memory.training_bytes(network, patch, batch, budget.device) / GB
     reason = (
@@ -212,7 +212,9 @@ def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
     attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
     counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
     work = plan.batch * memory.macs(network, plan.patch) / 1e9
-    limit = budget.gmacs_per_iteration
+    limit, usual = budget.gmacs_per_iteration, facts.rules.usual_width
+    narrowed = plan.stages[0].width < usual
+    on_gpu = f", narrowed from {usual} to fit the budget" if narrowed else ", as wide as usual on a GPU"
     rows = [
         ("patch", numbers(plan.patch), patch_reason),
         (
@@ -236,8 +238,8 @@ def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
         (
             "widths",
             ", ".join(str(stage.width) for stage in plan.stages),
-            f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} GMAC forward an iteration"
-            + (f" of {limit:.3g} (CPU budget)" if limit else f", as wide as usual on a {budget.device.upper()}"),
+            f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} billion multiplications forward an iteration"
+            + (f" of {limit:.3g} (CPU budget)" if limit else on_gpu),
         ),
     ]
     rows.append(

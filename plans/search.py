@@ -65,7 +65,8 @@ def search(facts: Facts) -> Draft:
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
         f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {LEAST_BATCH}) needs {used:.2g} GB "
-        f"and {work:.2g} GMAC an iteration. Give more with --memory-gb."
+        f"and {work:.2g} billion multiplications an iteration. "
+        + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
 
 

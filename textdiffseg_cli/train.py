@@ -116,13 +116,14 @@ def _check(preprocessed, started, preset: str, cases) -> None:
 
 
 def _tell_latent(folder) -> None:
-    """What the latent carries by itself: a low figure says that its grid is too coarse for that label."""
+    """What the latent carries by itself: a low figure says that its grid is too coarse for that label, or that
+    training was short."""
     from textdiffseg.training.log import read_log
 
     log = read_log(folder / "log.jsonl")
     if log and (carried := log[-1].reconstruction_dice):
         told = ", ".join(f"{name} {dice:.3f}" for name, dice in carried.items())
-        print(f"Dice of the label autoencoder, image skips zeroed: {told}.")
+        print(f"True labels through the latent and back, without the image: Dice {told}.")
 
 
 def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:

@@ -23,7 +23,7 @@ def plan_for(fingerprint, budget, channels=("MRI",), labels=1, preset="default",
 
 
 def check_laws(plan: Plan, budget) -> None:
-    """What holds for every plan (DESIGN section 3)."""
+    """What holds for every plan."""
     network = memory.network_of(plan)
     assert memory.training_bytes(network, plan.patch, plan.batch, budget.device) <= budget.memory_gb * 1e9
     assert plan.memory.training_gb <= plan.memory.budget_gb == budget.memory_gb

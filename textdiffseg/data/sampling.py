@@ -71,7 +71,7 @@ def draw_query(
     absent: Sequence[int] = (),
     subset_share: float = SUBSET_SHARE,
 ) -> Query:
-    """The labels that a sample asks for, in label order, each in a random phrasing (DESIGN 4.8).
+    """The labels that a sample asks for, in label order, each in a random phrasing.
 
     Args:
         annotated: label numbers that the annotator looked for in this case; never empty.

@@ -64,7 +64,7 @@ def _mean_dice(p: Tensor, true: Tensor, labels: Tensor, weight: Tensor) -> Tenso
 
 
 def latent_loss(z_0_hat: Tensor, z_0: Tensor, slots: Tensor) -> Tensor:
-    """Mean squared error of the estimate; the gradient stops at z_0 (DESIGN section 4.4), which may be noise.
+    """Mean squared error of the estimate; the gradient stops at z_0, which may be noise.
 
     z_0_hat, z_0 (B, k, d, h, w); slots (B, D, H, W), -1 ignored. Each position weighs as much as the share of its
     voxels that are known: where nobody labelled, z_0 is no truth.

@@ -150,7 +150,7 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
     ):
         if unknown := sorted(set(np.unique(array).tolist()) - allowed):
             named = ", ".join(str(value) for value in sorted(allowed))
-            faults.append(f"{path} has label values {unknown}, dataset.json names {named}.")
+            faults.append(f"{path} has label values {unknown}, dataset.json names {named}: is it of the same data set?")
     if faults:
         raise UserError(*faults)
     if ignore is not None:

@@ -15,7 +15,7 @@ UNET_TIMESTEPS = 1000  # preset unet runs the denoiser once, at this t, on a zer
 
 
 class TextDiffSeg(nn.Module):
-    """The parts that training and prediction put together; each method is one arrow of DESIGN section 4."""
+    """The parts that training and prediction put together; each method but `segment` runs one."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Networks that results are compared with, from MONAI, through the same loop and windows (DESIGN section 8)."""
+"""Networks that results are compared with, from MONAI, through the same loop and windows."""
 
 from typing import Literal
 

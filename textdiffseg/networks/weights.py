@@ -41,5 +41,6 @@ def load_model(fold_folder: Path, checkpoint: str = "best", device: str = "cpu")
             {name.removeprefix(EMA): value for name, value in tensors.items() if name.startswith(EMA)}
         )
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit its plan.json: {str(error).splitlines()[-1].strip()}") from None
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit its plan.json: {reason} Copy the fold again or train it again.") from None
     return model.to(device).eval()

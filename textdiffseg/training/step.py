@@ -1,12 +1,13 @@
-"""One batch to losses (DESIGN sections 4.4 and 4.7).
+"""One batch to losses.
 
     z_0     = encoder(label map painted with words)
     z_t     = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps
     z_0_hat = denoiser(z_t, t, z_it)
     loss    = seg(decoder(z_0_hat, skips)) + seg(decoder(z_0, no skips)) + |z_0_hat - z_0|^2,   seg = Dice + CE
 
-The label encoder learns from the clean reconstruction alone: what the diffusion branch reads of z_0 is detached, so
-that no gradient can make the latent easier to predict by making it say less.
+The label encoder learns from the second term alone, the clean reconstruction, which takes half of the samples. The z_0
+that the diffusion reads is made without gradients, so that none can make the latent easier to predict by making it say
+less.
 
 The publication's model predicts the noise, and its gradients run end to end:
 
