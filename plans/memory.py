@@ -28,7 +28,7 @@ MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
 BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
-# The share of the samples whose denoiser runs a second time, without gradients; all of them on a GPU.
+# The share of the samples whose denoiser runs a second time, without gradients; on a GPU twice as many.
 RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
 RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that the label autoencoder learns from
 

@@ -52,8 +52,7 @@ class Inputs:
 
     def of_one_size(self, plan: Plan) -> "Inputs":
         """The same inputs in shapes that do not change from batch to batch, up to the length of texts."""
-        recycles = plan.diffusion is not None and plan.diffusion.recycling > 0
-        draws = self.draws.of_one_size() if recycles else self.draws
+        draws = self.draws and self.draws.of_one_size(plan.diffusion)
         return Inputs(self.batch, self.queries.padded(len(plan.labels)), draws)
 
 

@@ -14,6 +14,7 @@ The publication's model predicts the noise, and its gradients run end to end:
     loss = CE(decoder(z)) + gamma Dice(decoder(z)) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -48,10 +49,11 @@ class Draws:
         """The same draws on another device."""
         return Draws(**{name: send(value, device) for name, value in vars(self).items()})
 
-    def of_one_size(self) -> "Draws":
-        """The same, with an estimate of every sample: another number of them each time would cost a GPU, which looks
-        for its fastest kernels anew, and a compiler more than the samples it spares."""
-        return replace(self, estimated=torch.arange(len(self.recycled)))
+    def of_one_size(self, plan: DiffusionPlan) -> "Draws":
+        """The same, with as many estimates as there are at most: another number of them each time would cost a GPU,
+        which looks for its fastest kernels anew, and a compiler more than the samples it spares."""
+        recycled_first = self.recycled.int().argsort(descending=True, stable=True)
+        return replace(self, estimated=recycled_first[: most_recycled(plan, len(self.recycled))])
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class Losses:
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
+def most_recycled(plan: DiffusionPlan, batch: int) -> int:
+    """Samples of a batch that are recycled at most: twice as many as are expected; more are left as they are."""
+    return min(batch, math.ceil(2 * (1 - plan.terminal_share) * plan.recycling * batch))
+
+
 def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], generator: torch.Generator) -> Draws:
     """Random parameters of one step; `latent` is (k, d, h, w). Drawn on the CPU, so that devices agree."""
     uniform_to = plan.timesteps + (plan.predicts == "eps")  # T itself comes by its share where z_0 is predicted
@@ -79,6 +86,7 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
     terminal, recycled, skips = torch.rand(3, batch, generator=generator)
     t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
     again = (recycled < plan.recycling) & (t < plan.timesteps)
+    again &= again.cumsum(0) <= most_recycled(plan, batch)
     return Draws(
         t=t,
         eps=torch.randn(batch, *latent, generator=generator),

@@ -1,14 +1,16 @@
 """What a training step draws, in the shapes that a device likes."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 import torch
 
+from plans.plan import DiffusionPlan
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
-from textdiffseg.training.step import draw_for, losses
+from textdiffseg.training.step import draw, draw_for, losses, most_recycled
 
 BATCH = 4
 
@@ -31,14 +33,27 @@ def setting(shapes_plan):
 def test_shapes_that_do_not_change_change_no_loss(setting):
     """An estimate of every sample is used where it was drawn to be, and padded slots are asked for by nobody."""
     model, schedule, image, slots, queries = setting
-    draws = draw_for(model, BATCH, torch.Generator().manual_seed(3))
-    assert 0 < len(draws.estimated) < BATCH
-    assert len(draws.of_one_size().estimated) == BATCH
+    diffusion = model.plan.diffusion.model_copy(update={"terminal_share": 0.5})
+    drawn = (draw(diffusion, BATCH, (4, 8, 8, 8), torch.Generator().manual_seed(seed)) for seed in itertools.count())
+    draws = next(one for one in drawn if len(one.estimated) == 1)
+    assert len(draws.of_one_size(diffusion).estimated) == 2
     plain = losses(model, schedule, image, slots, queries, draws)
-    fixed = losses(model, schedule, image, slots, queries.padded(2), draws.of_one_size())
+    fixed = losses(model, schedule, image, slots, queries.padded(2), draws.of_one_size(diffusion))
     torch.testing.assert_close(fixed.named(), plain.named())
     never = losses(model, schedule, image, slots, queries, replace(draws, recycled=draws.recycled & False))
     assert never.latent != plain.latent
+
+
+def test_no_more_samples_are_recycled_than_shapes_have_room_for():
+    plan = DiffusionPlan(terminal_share=0.5, recycling=0.5)
+    drawn = [draw(plan, 6, (2, 4, 4, 4), torch.Generator().manual_seed(seed)) for seed in range(200)]
+    counts = [int(one.recycled.sum()) for one in drawn]
+    assert max(counts) == most_recycled(plan, 6) == 3
+    assert 1.2 < sum(counts) / len(counts) < 1.6, "a quarter of six, less what found no room"
+    for one in drawn:
+        assert one.recycled[one.estimated].all()
+        assert one.recycled.sum() == len(one.estimated)
+        assert set(one.estimated.tolist()) <= set(one.of_one_size(plan).estimated.tolist())
 
 
 def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setting):
