@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from stored import add_device, in_own_process, machine, prepare, read_fold, shared_data
+from torch._dynamo.utils import counters
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,6 +36,7 @@ from textdiffseg.training.checkpoint import Progress, TrainingState
 from textdiffseg.training.compiling import compile_parts
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step
+from textdiffseg.training.precision import choose_cuda_kernels
 from textdiffseg_cli.common import loading_workers, positive_int, run, whole_number
 
 BAR = 25.0  # iterations a second on one H100, 40 x 56 x 40, batch 12, bf16, loading and augmentation included
@@ -100,7 +102,7 @@ class Trainer:
 
     def __init__(self, preprocessed: Path, args: argparse.Namespace, wanted: bool):
         plan, self.device = planned(preprocessed, args), torch.device(args.device)
-        torch.backends.cudnn.benchmark = True
+        choose_cuda_kernels()
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
         self.bank = TextBank.load(preprocessed / bank_file(args.preset))
@@ -142,6 +144,7 @@ def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
     rate = args.iterations / trainer.seconds(batches)
     figures["loop_iterations_per_second"] = round(rate, 3)
     figures["compiled_to_the_end"] = trainer.compiled.active
+    figures["graphs"] = counters["stats"]["unique_graphs"]  # more than a dozen: parts were compiled again
     if args.device == "cuda":
         figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
         figures["waits_an_iteration"] = waits(trainer, batch)

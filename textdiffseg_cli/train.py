@@ -35,13 +35,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
     add_root(parser)
-    parser.add_argument("--preset", choices=PRESETS, help="whose plan (default: the one there is)")
+    parser.add_argument(
+        "--preset", choices=PRESETS, help="whose plan (default: default if planned, else the first that is)"
+    )
     parser.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
     parser.add_argument(
         "--max-minutes",
         type=positive_float,
         metavar="M",
-        help="train for about M minutes: a timed warm-up fixes the number of iterations",
+        help="train for about M minutes: iterations are timed first, and their number corrected after each epoch",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
     parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that load and augment; 0: none")

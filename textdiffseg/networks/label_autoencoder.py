@@ -35,16 +35,24 @@ def half_width(stage: Stage) -> int:
     return max(8, stage.width // 2)
 
 
-def descent(width_in: int, stages: tuple[Stage, ...]) -> nn.Sequential:
+class Descent(nn.Sequential):
     """From the image's grid (stages[0]) to the latent grid (stages[-1])."""
-    coarse = stages[1:]
-    widths = (width_in, *(half_width(stage) for stage in coarse))
-    return nn.Sequential(
-        *(
-            nn.Sequential(ConvBlock(before, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
-            for before, width, stage in zip(widths, widths[1:], coarse, strict=False)
+
+    def __init__(self, width_in: int, stages: tuple[Stage, ...]):
+        coarse = stages[1:]
+        widths = (width_in, *(half_width(stage) for stage in coarse))
+        super().__init__(
+            *(
+                nn.Sequential(ConvBlock(before, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
+                for before, width, stage in zip(widths, widths[1:], coarse, strict=False)
+            )
         )
-    )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, width_in, D, H, W) -> (B, c, d, h, w). Written out, as torch.compile passes over torch's own."""
+        for stage in self:
+            x = stage(x)
+        return x
 
 
 class LabelEncoder(nn.Module):
@@ -58,7 +66,7 @@ class LabelEncoder(nn.Module):
         self.parts = parts
         self.paint = TextProjection(text_width, PAINT_WIDTH)
         self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
-        self.stages = descent(PAINT_WIDTH, stages)
+        self.stages = Descent(PAINT_WIDTH, stages)
         self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
         self.normalise = normalise_channels
 
@@ -106,7 +114,7 @@ class NumberEncoder(nn.Module):
     def __init__(self, stages: tuple[Stage, ...], labels: int):
         super().__init__()
         self.labels = labels
-        self.stages = descent(1, stages)
+        self.stages = Descent(1, stages)
         self.out = nn.Conv3d(half_width(stages[-1]), 1, 1, bias=False)  # standardising would take a bias out again
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:

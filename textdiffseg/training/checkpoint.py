@@ -35,6 +35,7 @@ class Progress(Record):
     sums: dict[str, float] = Field(default_factory=dict)  # losses summed over the running epoch
     best: float = -1.0  # best mean validation Dice so far
     seconds: float = 0.0  # spent in training so far
+    limit_seconds: float | None = None  # that the whole run may take
 
     @property
     def epoch(self) -> int:
@@ -50,6 +51,16 @@ class Progress(Record):
     def finished(self) -> bool:
         """Whether every iteration is done."""
         return self.iteration >= self.total
+
+    def in_time(self) -> "Progress":
+        """At the end of an epoch: with as many epochs as fill `limit_seconds` at the pace of those done so far.
+
+        A machine that others use, too, may become slower or faster; the learning rate follows the new length.
+        """
+        if self.limit_seconds is None:
+            return self
+        epochs = round(self.limit_seconds * self.epoch / self.seconds)
+        return self.after(epochs=max(self.epoch, epochs))
 
     def after(self, **changes: object) -> "Progress":
         """The same record with some fields changed."""

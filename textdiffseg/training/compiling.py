@@ -36,6 +36,8 @@ class Compiled:
         if self.active:
             try:
                 return work()
+            except torch.OutOfMemoryError:  # as it is written it would take no less
+                raise
             except Exception as error:  # of dynamo, of inductor, of Triton, of a C compiler, of a driver: no list ends
                 self.give_up(error)
         return work()

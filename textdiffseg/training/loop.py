@@ -37,7 +37,9 @@ def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, 
     else:
         state = run.fresh(progress)
         state.load(folder)
-        report(f"Going on at iteration {progress.iteration} of {progress.total}, the length fixed at the start.")
+        report(
+            f"Going on at iteration {progress.iteration} of {progress.total}, the length that its first call gave it."
+        )
     train(run, state)
     return run.plan
 
@@ -67,7 +69,9 @@ def train(run: Run, state: TrainingState) -> None:
                     state.save(run.folder)
                     raise stop[0]
             log.append(end_epoch(run, state, epoch))
-            state.progress = state.progress.after(sums={}, seconds=state.progress.seconds + time.perf_counter() - clock)
+            seconds = state.progress.seconds + time.perf_counter() - clock
+            state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
+            bar.total = state.progress.total
             write_log(run.folder / "log.jsonl", log)
             state.save(run.folder)
             draw_progress(run.folder / "progress.png", log, f"{run.plan.dataset}, {run.plan.name}, {run.folder.name}")

@@ -24,6 +24,7 @@ from textdiffseg.training.checkpoint import Progress, TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
+from textdiffseg.training.precision import choose_cuda_kernels
 from textdiffseg.training.validate import validate_patches
 
 VALIDATION_PATCHES = 16
@@ -78,7 +79,7 @@ def open_run(
 ) -> Run:
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone."""
     device = torch.device(options.device)
-    torch.backends.cudnn.benchmark = True  # patches have one size, so the fastest kernels are found once, as in nnU-Net
+    choose_cuda_kernels()
     plan_path, bank_path = folder / "plan.json", folder / "text_bank.safetensors"
     if progress is None:
         plan, note = fit_to_memory(Plan.read(preprocessed / plan_file(options.preset)), device)
@@ -146,9 +147,10 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         per_epoch = training.iterations_per_epoch
     report(
         f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
-        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}."
+        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}; "
+        "counted anew after each epoch."
     )
-    return length.after(epochs=epochs, iterations_per_epoch=per_epoch)
+    return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
 
 
 def check_request(progress: Progress, options: TrainingOptions, folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan,
     found, graphs = train(ours, compiled, 6)
     assert told == []
     assert compiled.active
-    assert graphs[0] > 0
+    assert 0 < graphs[0] <= 8, "whole parts, with and without gradients, not block by block"
     assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch asks for"
     for one, other in zip(expected, found, strict=True):
         assert one == pytest.approx(other, rel=0.05), "bfloat16 where the processor has it"

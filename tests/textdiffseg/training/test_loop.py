@@ -18,7 +18,7 @@ from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import build_bank
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.training import loop
-from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.training.checkpoint import Progress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
@@ -119,7 +119,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
 
 
-def test_minutes_fix_a_length_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch):
+def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch):
     interrupt_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=1)
@@ -131,7 +131,26 @@ def test_minutes_fix_a_length_that_a_resume_keeps(preprocessed, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=5)
     after = read_progress(tmp_path)
-    assert (after.total, after.iteration) == (before.total, before.iteration + 2)
+    assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
+
+
+def test_a_run_limited_by_minutes_becomes_shorter_or_longer_with_the_machine_s_pace():
+    progress = Progress(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
+    assert progress.in_time() == progress, "no limit"
+    assert progress.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
+    assert progress.after(limit_seconds=180.0).in_time().epochs == 7
+    assert progress.after(limit_seconds=300.0).in_time().epochs == 12
+    late = progress.after(limit_seconds=80.0).in_time()
+    assert late.finished
+    assert late.epochs == 4, "what is done stays done"
+
+
+def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "plan_length", lambda *_: Progress(seed=0, epochs=5, iterations_per_epoch=4))
+    monkeypatch.setattr(Progress, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
+    fit(preprocessed, tmp_path)
+    assert (read_progress(tmp_path).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
+    assert read_progress(tmp_path).finished
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(preprocessed, tmp_path, monkeypatch):
