@@ -178,7 +178,6 @@ CHANGES = {
     "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
-    "blocks 1": deeper(1),
     "blocks 1 2": deeper(1, 2),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
