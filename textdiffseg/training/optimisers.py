@@ -86,8 +86,7 @@ def newton_schulz(square: Tensor) -> Tensor:
     """square (n, s, s), the X X^T of some X -> P (n, s, s) such that P X has singular values near 1.
 
     The iteration is X <- (a + b A + c A^2) X with A = X X^T. Its factors are polynomials of the first A and commute, so
-    they are multiplied on this square alone, and X once by the caller: a quarter of the time
-    on a CPU.
+    they are multiplied on this square alone, and X once by the caller: a quarter of the time on a CPU.
     """
     a, b, c = NEWTON_SCHULZ
     scale = 1 / (square.diagonal(dim1=1, dim2=2).sum(1).sqrt() + 1e-12).view(-1, 1, 1)  # 1 over X's Frobenius norm
