@@ -6,54 +6,71 @@ coverage of 90% volume intervals before and after widening; and `default` minus 
 intervals over cases. All that is "after" is cross-fitted: fitted on every second validation case, measured on the
 others, and the other way round, so that nothing is measured on what it was fitted on.
 
-    python benchmarks/calibration.py --root DIR [--dataset Hippocampus] [--fold 0] [--cases 42] [--device cpu]
+    python benchmarks/calibration.py DEFAULT_FOLD UNET_FOLD [--preprocessed DIR] [--cases 42] [--device cpu]
 
-DIR is a root that holds both, trained by tds_train or left by benchmarks/paper.py --presets default unet --root DIR.
+Both are folders of one fold of one data set, as tds_train or benchmarks/accuracy.py --root leave them.
 """
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 from bootstrap import paired
-from stored import add_device, read_fold, some
+from stored import add_device, add_preprocessed, machine, preprocessed_beside, read_fold, some
 
-from plans.folders import find_folder
+from plans.errors import UserError
+from plans.plan import Plan
 from textdiffseg.inference.calibration import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.evidence import LEAST_CASES, Evidence, scores
 from textdiffseg.inference.validation import gather, load_fold
+from textdiffseg_cli.common import positive_int, run
 
-ROWS = {"unet": ("unet", False), "default": ("default", False), "default_uncertainty": ("default", True)}
 MEASURES = ("ece", "brier")
 
 
-def main() -> None:
+def main() -> int:
     """Predict, fit, compare, print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--root", type=Path, required=True, help="holds preprocessed/ and results/ of both presets")
-    parser.add_argument("--dataset", default="Hippocampus")
-    parser.add_argument("--fold", default="0")
-    parser.add_argument("--cases", type=int, default=42, help="at most, evenly spread over the validation cases")
+    for preset in ("default", "unet"):
+        parser.add_argument(preset, type=Path, metavar=f"{preset.upper()}_FOLD", help="folder of a trained fold")
+    add_preprocessed(parser)
+    parser.add_argument("--cases", type=positive_int, default=42, metavar="N", help="validation cases (default: 42)")
     add_device(parser)
-    args = parser.parse_args()
-    preprocessed = find_folder(args.dataset, args.root, "preprocessed")
-    cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
-    results = args.root / "results" / preprocessed.name
+    return run(calibrate, parser.parse_args())
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Print the figures of both folds."""
+    plans = {preset: Plan.read(getattr(args, preset) / "plan.json") for preset in ("default", "unet")}
+    for preset, plan in plans.items():
+        if plan.preset != preset:
+            raise UserError(f"{getattr(args, preset)} is a fold of preset {plan.preset}; {preset} is expected there.")
+    dataset, fold = plans["default"].dataset, args.default.name
+    if (plans["unet"].dataset, args.unet.name) != (dataset, fold):
+        raise UserError(f"{args.default} and {args.unet} are not the same fold of the same data set.")
+    preprocessed = args.preprocessed or preprocessed_beside(args.default, dataset)
+    cases = some(read_fold(preprocessed, fold.removeprefix("fold_")).validation, args.cases)
     evidence = {
-        row: predict(results / preset / f"fold_{args.fold}", preprocessed, cases, args.device, uncertainty)
-        for row, (preset, uncertainty) in ROWS.items()
+        "unet": predict(args.unet, preprocessed, cases, args.device),
+        "default": predict(args.default, preprocessed, cases, args.device),
+        "default_uncertainty": predict(args.default, preprocessed, cases, args.device, uncertainty=True),
     }
-    print(json.dumps({"dataset": preprocessed.name, "fold": args.fold} | report(evidence), indent=1))
+    heading = {"benchmark": "calibration", "dataset": dataset, "fold": fold.removeprefix("fold_")}
+    print(json.dumps(heading | machine(args.device) | report(evidence), indent=1))
 
 
-def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool) -> Evidence:
+def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool = False) -> Evidence:
     """What the cases say about a fold's predictions with its own sampling, or with that of --uncertainty."""
     predictor, bank = load_fold(folder, "best", device, read_sampling(folder), uncertainty)
     evidence = gather(predictor, bank, preprocessed, cases)
     if len(evidence.voxels) < LEAST_CASES:
-        raise SystemExit(f"{preprocessed}: {len(evidence.voxels)} usable cases, at least {LEAST_CASES} are needed.")
+        raise UserError(
+            f"{preprocessed}: {len(evidence.voxels)} of {len(cases)} cases have foreground and all labels annotated; "
+            f"at least {LEAST_CASES} are needed."
+        )
     return evidence
 
 
@@ -104,4 +121,4 @@ def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,7 +21,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stored import Scan, add_device, dice, machine, mean, read_fold, some, stored_scan
+from stored import (
+    Scan,
+    add_device,
+    add_preprocessed,
+    dice,
+    machine,
+    mean,
+    preprocessed_beside,
+    read_fold,
+    some,
+    stored_scan,
+)
 from torch import Tensor
 
 from textdiffseg.inference.ensemble import read_sampling
@@ -116,7 +127,7 @@ def main() -> int:
     """Score the model with each part disturbed and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("fold", type=Path, metavar="FOLD_FOLDER", help="a trained fold")
-    parser.add_argument("--preprocessed", type=Path, help="folder of the stored cases (default: below the same root)")
+    add_preprocessed(parser)
     parser.add_argument("--cases", type=positive_int, default=8, metavar="N", help="validation cases (default: 8)")
     add_device(parser)
     return run(examine, parser.parse_args())
@@ -125,7 +136,7 @@ def main() -> int:
 def examine(args: argparse.Namespace) -> None:
     """Print the figures of a fold."""
     model, bank = load_model(args.fold, device=args.device), TextBank.load(args.fold / "text_bank.safetensors")
-    preprocessed = args.preprocessed or args.fold.resolve().parents[3] / "preprocessed" / model.plan.dataset
+    preprocessed = args.preprocessed or preprocessed_beside(args.fold, model.plan.dataset)
     cases = some(read_fold(preprocessed, args.fold.name.removeprefix("fold_")).validation, args.cases)
     settings = Settings(steps=read_sampling(args.fold).steps)
 

@@ -75,6 +75,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help=f"default here: {default}")
 
 
+def add_preprocessed(parser: argparse.ArgumentParser) -> None:
+    """`--preprocessed`."""
+    parser.add_argument("--preprocessed", type=Path, help="folder of the stored cases (default: below the same root)")
+
+
+def preprocessed_beside(fold: Path, dataset: str) -> Path:
+    """The folder of the stored cases below the root that holds the fold, at results/DATASET/RUN/fold_N."""
+    return fold.resolve().parents[3] / "preprocessed" / dataset
+
+
 def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = ()) -> Path:
     """The folder of plan and stored cases below the root, made from the raw data where the plan is missing.
 
