@@ -25,6 +25,7 @@ class Prompts(Record):
     @model_validator(mode="after")
     def _unambiguous(self) -> "Prompts":
         owner: dict[str, str] = {}
+        names = {normalise(label): label for label in self.labels}
         for label, phrases in self.labels.items():
             if not phrases:
                 raise ValueError(f"labels.{label} has no phrasing; give at least one")
@@ -32,6 +33,11 @@ class Prompts(Record):
                 words = normalise(phrase)
                 if not words:
                     raise ValueError(f"labels.{label} has an empty phrasing")
+                if names.get(words, label) != label and normalise(label) != words:
+                    raise ValueError(
+                        f"the phrasing {phrase!r} of {label!r} is the name of the label {names[words]!r}; "
+                        "a label's name may stand for that label only"
+                    )
                 if owner.setdefault(words, label) != label:
                     raise ValueError(
                         f"the phrasing {phrase!r} names both {owner[words]!r} and {label!r}; "

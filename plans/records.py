@@ -36,9 +36,11 @@ class Record(BaseModel):
     def parse_json(cls, text: str, source: str) -> Self:
         """Validate JSON text; `UserError` names `source` and the line or each field that does not fit."""
         try:
-            data = json.loads(text)
+            data = json.loads(text, object_pairs_hook=_object)
         except json.JSONDecodeError as error:
             raise UserError(f"{source} is no valid JSON (line {error.lineno}): {error.msg}.") from None
+        except _Twice as error:
+            raise UserError(f"{source}: {error.args[0]!r} stands there twice in one place: leave one.") from None
         return cls.parse(data, source)
 
     @classmethod
@@ -68,6 +70,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     finally:
         with suppress(OSError):  # a folder that cannot be written
             temporary.unlink(missing_ok=True)
+
+
+class _Twice(ValueError):
+    """A name that one JSON object gives twice; json would keep the last."""
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _Twice(name)
+        found[name] = value
+    return found
 
 
 def _explain(fault: dict, source: str) -> str:

@@ -37,12 +37,19 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
     return texts
 
 
-def read_texts(folder: Path, cases: Collection[str]) -> dict[str, str]:
-    """`find_texts` of a folder that the user named; `UserError` if it is not there, else with a line for each fault."""
+def read_texts(folder: Path, cases: Collection[str]) -> tuple[dict[str, str], int]:
+    """`find_texts` of a folder that the user named, and how many of its files name none of `cases`.
+
+    The folder may hold the texts of a whole data set. `UserError` if it is not there or holds none of a case, else
+    with a line for each fault.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give the folder that holds the texts, one file CASE{ENDING} each.")
+    named = {path.name.removesuffix(ENDING) for path in folder.glob(f"[!.]*{ENDING}")}
     faults: list[str] = []
-    texts = find_texts(folder, cases, (), faults)
+    texts = find_texts(folder, cases, named, faults)
+    if not faults and named.isdisjoint(cases):
+        faults.append(f"{folder} holds no text of a scan that is to be predicted: expected {min(cases)}{ENDING}, say.")
     if faults:
         raise UserError(*faults)
-    return texts
+    return texts, len(named.difference(cases))

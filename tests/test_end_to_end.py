@@ -108,6 +108,12 @@ def test_a_fold_that_does_not_exist_is_refused(chain, capsys):
     assert not (root / "results" / name / "default" / "fold_7").exists()
 
 
+def test_a_run_has_one_length(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["4", "0", "--epochs", "2", "--max-minutes", "1"])
+    assert "not allowed with argument --epochs" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def together(write_raw, tmp_path_factory):
     """A root where two data sets went through the chain as one; their ids and values collide, and one of them has

@@ -82,15 +82,17 @@ def choose_device(asked: str | None) -> str:
 
 def loading_workers(device: str) -> int:
     """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
-    return 0 if device == "cpu" else max(1, min(12, (os.cpu_count() or 1) - 1))
+    from textdiffseg.execution import cores
+
+    return 0 if device == "cpu" else max(1, min(12, cores() - 1))
 
 
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 
     0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a full
-    disk, or a place that cannot be written; 130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception
-    so that what is open gets closed. Anything else is a bug and keeps its traceback.
+    disk, a place that cannot be written, or a GPU whose memory is full; 130 after Ctrl-C, 143 after SIGTERM, which
+    unwinds like any exception so that what is open gets closed. Anything else is a bug and keeps its traceback.
     """
     # Threads that wait must soon sleep: ones that spin make a training iteration on two cores with busy neighbours
     # twice to six times as long. Ones that never spin cost a fifth when alone (docs/method.md). The second setting
@@ -109,6 +111,13 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(f"The disk is full{where}. Make room and run the same command again: it goes on.")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which only heavy commands import
+            raise
+        return _fail(
+            "The GPU is out of memory. Close what else uses it, plan with a smaller --memory-gb, predict with fewer "
+            "--samples or --folds, or give --device cpu."
+        )
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again: it goes on where it stopped.", file=sys.stderr)
         return INTERRUPTED

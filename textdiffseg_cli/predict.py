@@ -112,7 +112,8 @@ def _prepare(args: argparse.Namespace):
         asked = ask(ensemble.plan, ensemble.bank, args.prompt or (), args.force)
     else:
         asked = ask_for(ensemble.plan, ensemble.bank, answers, args.force)
-    texts = tell(ensemble.plan, ensemble.bank, read_texts(args.texts, scans) if args.texts else {})
+    words, strays = read_texts(args.texts, scans) if args.texts else ({}, 0)
+    texts = tell(ensemble.plan, ensemble.bank, words)
     settings = settings_for(
         ensemble.plan,
         ensemble.sampling,
@@ -144,7 +145,8 @@ def _prepare(args: argparse.Namespace):
         print(ensemble.plan.text.note)
     if args.texts:
         cuts = tell_cuts({case: one.entry.length for case, one in texts.items()})
-        print(" ".join((f"Texts: {len(texts)} of {len(scans)} scans have one.", *cuts)))
+        others = (f"{strays} texts in {args.texts} name no scan that is predicted.",) if strays else ()
+        print(" ".join((f"Texts: {len(texts)} of {len(scans)} scans have one.", *others, *cuts)))
     return job, scans
 
 

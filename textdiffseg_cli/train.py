@@ -38,8 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--preset", choices=PRESETS, help="whose plan (default: default if planned, else the first that is)"
     )
-    parser.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
-    parser.add_argument(
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
+    length.add_argument(
         "--max-minutes",
         type=positive_float,
         metavar="M",

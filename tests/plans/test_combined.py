@@ -85,8 +85,11 @@ def test_words_are_joined_and_a_phrase_for_two_labels_is_refused():
     }
     assert joined.scan == "CT of liver; CT"
     assert combine_prompts([SPLEEN, LIVER], words[::-1]) == joined
-    with pytest.raises(UserError, match="names both"):
-        combine_prompts([LIVER, SPLEEN], [words[0], Prompts(scan="CT", labels={"spleen": ("liver",), "liver": ("x",)})])
+    for phrase, told in (("liver tumour", "is the name of the label 'Liver_Tumour'"), ("growth", "names both")):
+        mine = Prompts(scan="CT", labels={"liver": ("liver",), "Liver_Tumour": ("growth",)})
+        other = Prompts(scan="CT", labels={"spleen": (phrase,), "liver": ("hepar",)})
+        with pytest.raises(UserError, match=told):
+            combine_prompts([LIVER, SPLEEN], [mine, other])
 
 
 def test_channels_must_agree_unless_each_has_one():

@@ -61,6 +61,10 @@ def test_write_and_read(tmp_path):
     ("change", "words"),
     [
         ({"labels": {"spleen": ["a"], "liver": ["A"]}}, "names both"),
+        (
+            {"labels": {"spleen": ["The_Liver", "liver"], "liver": ["x"]}},
+            "'liver' of 'spleen' is the name of the label",
+        ),
         ({"labels": {"spleen": [], "liver": ["x"]}}, "labels.spleen has no phrasing"),
         ({"labels": {"spleen": [" "], "liver": ["x"]}}, "labels.spleen has an empty phrasing"),
         ({"labels": {"spleen": ["x"]}}, "labels.liver: missing"),

@@ -4,6 +4,8 @@ import errno
 
 import pytest
 
+from plans.errors import UserError
+from plans.prompts import Prompts
 from plans.records import write_atomically
 
 
@@ -24,3 +26,8 @@ def test_a_folder_in_the_file_s_place_is_named(tmp_path):
         write_atomically(tmp_path / "plan.json", "{}")
     assert error.value.filename == str(tmp_path / "plan.json")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
+    with pytest.raises(UserError, match=r"prompts\.json: 'liver' stands there twice"):
+        Prompts.parse_json('{"scan": "CT", "labels": {"liver": ["a"], "liver": ["b"]}}', "prompts.json")

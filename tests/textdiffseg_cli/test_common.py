@@ -45,11 +45,20 @@ def test_a_place_that_cannot_be_written_is_said(capsys, number):
     assert told.count("\n") == 1
 
 
+def test_a_gpu_whose_memory_is_full_is_said(capsys):
+    import torch
+
+    assert run(raiser(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))) == 2
+    assert capsys.readouterr().err.startswith("error: The GPU is out of memory. Close")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(OSError, match="No such file"):
         run(raiser(OSError(errno.ENOENT, "No such file", "x")))
     with pytest.raises(ZeroDivisionError):
         run(raiser(ZeroDivisionError()))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        run(raiser(RuntimeError("shape mismatch")))
 
 
 def test_interrupting_says_how_to_go_on(capsys):

@@ -4,9 +4,11 @@ Workers only change who computes a sample, never the sample: the same numbers co
 """
 
 import os
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -142,16 +144,24 @@ class TrainingLoader:
         return collate([self.samples[key] for key in _keys(epoch, iteration, self._order.size)])
 
 
+def workers_that_fit(plan: Plan, workers: int, shared_memory: Path = Path("/dev/shm")) -> int:
+    """At most `workers`, and no more than half of what is free of the shared memory can hold batches of.
+
+    Containers often have 64 MB of it, and a process that finds it full dies. Where there is no such place, as on
+    Windows and macOS, batches lie elsewhere.
+    """
+    if not shared_memory.is_dir():
+        return workers
+    batch = plan.batch * prod(plan.patch) * (4 * len(plan.channels) + 2)  # bytes: float32 images, int16 labels
+    return min(workers, shutil.disk_usage(shared_memory).free // (2 * PREFETCH * batch))
+
+
 class ValidationPatches:
     """The same unaugmented patches of validation cases every time; all annotated labels are asked for."""
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
         self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
         self.case_ids = tuple(sorted(case_ids))
-
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-self.patches // self.plan.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         for first in range(0, self.patches, self.plan.batch):

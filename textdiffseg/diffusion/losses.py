@@ -7,21 +7,18 @@ from torch import Tensor
 from textdiffseg.regions import masks, region_logits
 
 
-def segmentation_loss(
-    logits: Tensor, slots: Tensor, labels: Tensor, weight: Tensor | None = None, dice_weight: float = 1.0
-) -> Tensor:
+def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, dice_weight: float = 1.0) -> Tensor:
     """Cross-entropy + dice_weight (1 - Dice); nnU-Net weighs them 1 : 1, the publication 1 : 2 (gamma).
 
     logits (B, 1 + Q, D, H, W); slots (B, D, H, W) int64 with 0 background, q + 1 the label of slot q, -1 ignored;
-    labels (B, Q) the label number 1..N of each slot, 0 where padded; weight (B,) of each sample, default 1.
+    labels (B, Q) the label number 1..N of each slot, 0 where padded.
     """
-    weight = torch.ones(len(logits), device=logits.device) if weight is None else weight
     log_p = F.log_softmax(logits.float(), dim=1)
     known = slots >= 0
     entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
     voxels = known.flatten(1).sum(1).clamp(min=1)
-    cross_entropy = (entropy.flatten(1).sum(1) / voxels * weight).sum() / weight.sum().clamp(min=1e-6)
-    return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels, weight))
+    cross_entropy = (entropy.flatten(1).sum(1) / voxels).mean()
+    return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels))
 
 
 def region_loss(logits: Tensor, numbers: Tensor, belongs: Tensor, labels: Tensor) -> Tensor:
@@ -35,11 +32,10 @@ def region_loss(logits: Tensor, numbers: Tensor, belongs: Tensor, labels: Tensor
     counted = known * (labels > 0).unsqueeze(2)  # (B, Q, voxels)
     entropy = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
     cross_entropy = (entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
-    weight = torch.ones(len(logits), device=logits.device)
-    return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels, weight)
+    return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels)
 
 
-def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor) -> Tensor:
     """Dice of the batch, summed by label number and never by slot, then averaged over the labels asked for.
 
     A label takes part where it is asked for; its sums run over all samples that ask for it (nnU-Net's batch Dice),
@@ -48,13 +44,12 @@ def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor, weight: Tens
     slot = torch.arange(1, probabilities.shape[1], device=slots.device).view(1, -1, 1)
     flat = slots.flatten(1).unsqueeze(1)
     p = probabilities.flatten(2)[:, 1:] * (flat >= 0)
-    return _mean_dice(p, flat == slot, labels, weight)
+    return _mean_dice(p, flat == slot, labels)
 
 
-def _mean_dice(p: Tensor, true: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+def _mean_dice(p: Tensor, true: Tensor, labels: Tensor) -> Tensor:
     """`soft_dice` of p and true (B, Q, voxels), both 0 where ignored."""
-    shares = torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype)))  # (3, B, Q)
-    shares = (shares * weight.view(1, -1, 1)).flatten(1)  # (3, B * Q)
+    shares = torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype))).flatten(1)  # (3, B * Q)
     flat = labels.flatten()
     first = (flat.unsqueeze(1) == flat).int().argmax(1)  # of each slot, the first one that asks for the same label
     intersection, predicted, present = torch.zeros_like(shares).index_add_(1, first, shares)

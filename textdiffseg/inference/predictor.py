@@ -31,6 +31,7 @@ from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.networks.peers import Peer
+from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
 from textdiffseg.regions import probabilities
 
@@ -80,7 +81,8 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
-        self.schedule = Schedule.of(self.plan.diffusion) if self.plan.diffusion else None
+        self.schedule = Schedule.of(self.plan.diffusion, self.device) if self.plan.diffusion else None
+        choose_cuda_kernels()
         if self.schedule is None and (settings.steps, settings.samples) != (1, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps and samples must be 1")
 
@@ -157,14 +159,15 @@ class Predictor:
     def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
-        total: list[Tensor | None] = [None] * len(z_T)
+        total: Tensor | None = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
                     p = self._probabilities(logits).flip(dims)
-                    total[s] = p if total[s] is None else total[s] + p
-        return torch.stack(total) / len(views)
+                    total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
+                    total[s] += p
+        return total.div_(len(views))
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1) if self.plan.regions is None else probabilities(logits)

@@ -47,12 +47,7 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
     forced = force and None in found
     if plan.regions and None not in found:  # later slots write over earlier ones, in the order of the data set
         prompts = tuple(prompt for _, prompt in sorted(zip(found, prompts, strict=True)))
-    if forced and not plan.classifies_words:
-        raise UserError(
-            f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
-            f"for {', '.join(names)}."
-        )
-    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
+    queries = _queries(plan, bank, prompts, force)
     if forced:
         return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)
     numbers = [number - 1 for number in queries.labels[0, : len(prompts)].tolist()]
@@ -62,11 +57,21 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
 def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Asked:
     """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
     prompts = tuple(answer.phrase for answer in answers.labels.values())
-    queries = bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
+    queries = _queries(plan, bank, prompts, force)
     pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
     return Asked(queries, names, values, prompts, forced, pairs)
+
+
+def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) -> Queries:
+    """The prompts, and their rivals."""
+    if force and not plan.classifies_words and any(bank.find(prompt) is None for prompt in prompts):
+        raise UserError(
+            f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
+            f"for {', '.join(bank.labels)}."
+        )
+    return bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
 
 
 def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:

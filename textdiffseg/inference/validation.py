@@ -22,8 +22,6 @@ from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.evidence import LEAST_CASES, Evidence
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.settings import (
-    LEAST_SAMPLES,
-    LEAST_STEPS,
     Sampling,
     Trial,
     choose,
@@ -97,8 +95,9 @@ def choose_sampling(
     first, bank = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
     plan, trials = first.plan, trials_of(first.plan)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
-    began = time.perf_counter()
-    _predict(first, cases[0], bank)
+    for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
+        began = time.perf_counter()
+        _predict(first, cases[0], bank)
     passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
     affordable = MOST_SECONDS / (passes * (time.perf_counter() - began))
     cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
@@ -145,9 +144,14 @@ def calibrate_uncertainty(
     `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
     """
     fold_folder = Path(fold_folder)
-    sampling = read_sampling(fold_folder)
-    seconds = [row.seconds for row in sampling.table if (row.steps, row.samples) == (LEAST_STEPS, 1)]
-    affordable = int(most_seconds / max(1e-3, LEAST_SAMPLES * seconds[0])) if seconds else 0
+    sampling, plan = read_sampling(fold_folder), Plan.read(fold_folder / "plan.json")
+    plainly = [row for row in sampling.table if row.samples == 1 and not row.mirroring]
+    if plan.diffusion is None or not plainly:
+        return None
+    settings = settings_of_uncertainty(plan, settings_of(plan, sampling))
+    nearest = max(plainly, key=lambda row: row.steps)
+    seconds = settings.samples * nearest.seconds * settings.steps / nearest.steps
+    affordable = int(most_seconds / max(1e-3, seconds))
     if min(affordable, len(case_ids)) < LEAST_CASES:
         return None
     predictor, bank = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)

@@ -1,6 +1,8 @@
 """Weights on disk: safetensors, read back without unpickling anything."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
@@ -11,6 +13,7 @@ from plans.plan import Plan
 from textdiffseg.networks.model import TextDiffSeg, build_model
 
 EMA = "ema."
+Content = TypeVar("Content")
 
 
 def checkpoint_path(fold_folder: Path, which: str) -> Path:
@@ -18,14 +21,26 @@ def checkpoint_path(fold_folder: Path, which: str) -> Path:
     return Path(fold_folder) / f"checkpoint_{which}.safetensors"
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a checkpoint, and its metadata; `UserError` if it is missing or damaged."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint; `UserError` if it is missing or damaged."""
+    return _read(path, safetensors.torch.load_file)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a checkpoint says of itself; `UserError` as for `read_tensors`."""
+
+    def metadata(path: Path) -> dict[str, str]:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+
+    return _read(path, metadata)
+
+
+def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     if not path.is_file():
         raise UserError(f"{path} does not exist: this fold has no such checkpoint; train it with tds_train.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return safetensors.torch.load_file(path), metadata
+        return reader(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); copy it again or train the fold again.") from None
 
@@ -34,7 +49,7 @@ def load_model(fold_folder: Path, checkpoint: str = "best", device: str = "cpu")
     """The trained model of a fold (`plan.json` beside its weights), with the averaged weights, ready to predict."""
     plan = Plan.read(Path(fold_folder) / "plan.json")
     path = checkpoint_path(fold_folder, checkpoint)
-    tensors, _ = read_tensors(path)
+    tensors = read_tensors(path)
     model = build_model(plan)
     try:
         model.load_state_dict(

@@ -74,13 +74,6 @@ class TextBank:
         """(label number, phrasing) of an exact match after normalisation; a label's name means its first phrasing."""
         return self.words.find(phrase)
 
-    def resolve(self, phrase: str, encoder: TextEncoder | None = None) -> int:
-        """The label number of `phrase`; `UserError` with the three nearest phrases if it is not in the bank."""
-        found = self.find(phrase)
-        if found is None:
-            raise UserError(self._unknown(phrase, encoder))
-        return found[0]
-
     def queries_for(
         self,
         phrases: Sequence[str],

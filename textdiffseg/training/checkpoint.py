@@ -16,7 +16,7 @@ from torch.nn import Parameter
 from plans.errors import UserError
 from plans.records import Record, write_atomically
 from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.weights import EMA, checkpoint_path, read_tensors
+from textdiffseg.networks.weights import EMA, checkpoint_path, read_metadata, read_tensors
 from textdiffseg.training.optimisers import optimisers_of
 
 MODEL = "model."
@@ -55,12 +55,13 @@ class Progress(Record):
     def in_time(self) -> "Progress":
         """At the end of an epoch: with as many epochs as fill `limit_seconds` at the pace of those done so far.
 
-        A machine that others use, too, may become slower or faster; the learning rate follows the new length.
+        A machine that others use, too, may become slower or faster; the learning rate follows the new length. The
+        last epoch, which takes the rate down to 0, is never left out, and none is added to it.
         """
-        if self.limit_seconds is None:
+        if self.limit_seconds is None or self.epochs - self.epoch <= 1:
             return self
         epochs = round(self.limit_seconds * self.epoch / self.seconds)
-        return self.after(epochs=max(self.epoch, epochs))
+        return self.after(epochs=max(self.epoch + 1, epochs))
 
     def after(self, **changes: object) -> "Progress":
         """The same record with some fields changed."""
@@ -122,7 +123,7 @@ class TrainingState:
     def load(self, folder: Path) -> None:
         """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
         path = checkpoint_path(folder, "latest")
-        tensors, _ = read_tensors(path)
+        tensors = read_tensors(path)
         self.progress = read_progress(folder)
         device = next(self.model.parameters()).device
         try:
@@ -153,7 +154,7 @@ def read_progress(folder: Path) -> Progress | None:
     path = checkpoint_path(folder, "latest")
     if not path.exists():
         return None
-    _, metadata = read_tensors(path)
+    metadata = read_metadata(path)
     return Progress.parse_json(metadata.get("progress", "null"), f"{path}, metadata")
 
 

@@ -8,9 +8,9 @@ from plans.plan import Plan
 from plans.planner import Budget, refit
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
-from textdiffseg.training.precision import autocast
 from textdiffseg.training.step import draw_for, losses
 
 
@@ -44,7 +44,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     None if the device ran out of memory.
     """
     torch.manual_seed(0)
-    model = build_model(plan).to(device)
+    model = build_model(plan)
     weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_A_WEIGHT
     kept: dict[int, int] = {}
 
@@ -53,6 +53,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
         return tensor
 
     try:
+        model.to(device)
         if device.type == "cuda":
             _loss(model, device).backward()  # cuDNN looks for its fastest kernels, in as much memory as there is
             model.zero_grad(set_to_none=True)

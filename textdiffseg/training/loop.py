@@ -50,9 +50,10 @@ def train(run: Run, state: TrainingState) -> None:
     per_epoch = state.progress.iterations_per_epoch
     bar = tqdm(total=state.progress.total, initial=state.progress.iteration, unit="it", dynamic_ncols=True)
     with bar, stop_requests() as stop:
+        clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
             epoch, start = divmod(state.progress.iteration, per_epoch)
-            clock, unread = time.perf_counter(), []
+            unread: list[StepLosses] = []
             for batch in run.loader.epoch(epoch, per_epoch, start):
                 unread.append(train_step(state, run.bank, run.schedule, batch, run.compiled))
                 done = state.progress.iteration + 1
@@ -70,6 +71,7 @@ def train(run: Run, state: TrainingState) -> None:
                     raise stop[0]
             log.append(end_epoch(run, state, epoch))
             seconds = state.progress.seconds + time.perf_counter() - clock
+            clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
             bar.total = state.progress.total
             write_log(run.folder / "log.jsonl", log)

@@ -9,11 +9,11 @@ from torch import Tensor
 from plans.plan import Plan, TrainingPlan
 from textdiffseg.data.loader import Batch
 from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled
-from textdiffseg.training.precision import autocast
 from textdiffseg.training.step import Draws, Losses, draw_for, losses, targets
 
 CLIP_NORM = 12.0  # of the gradient, nnU-Net's
@@ -61,7 +61,7 @@ def train_step(
 ) -> StepLosses:
     """One optimiser step; nothing in it waits for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
-    generator = torch.Generator().manual_seed(state.progress.seed * 2**32 + iteration)
+    generator = torch.Generator().manual_seed((state.progress.seed * 2**32 + iteration) % 2**63)
     draws = draw_for(state.model, len(batch.image), generator)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
     rate = learning_rate(training, iteration, state.progress.total)

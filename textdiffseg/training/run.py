@@ -13,18 +13,18 @@ import torch
 
 from plans.errors import UserError
 from plans.plan import Plan, bank_file, plan_file, texts_file
-from textdiffseg.data.loader import TrainingLoader, ValidationPatches
+from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.networks.peers import Peer
+from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import Progress, TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
-from textdiffseg.training.precision import choose_cuda_kernels
 from textdiffseg.training.validate import validate_patches
 
 VALIDATION_PATCHES = 16
@@ -97,6 +97,12 @@ def open_run(
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
+    workers = workers_that_fit(plan, options.workers)
+    if workers < options.workers:
+        report(
+            f"{workers} of {options.workers} processes load batches, which lie in shared memory (/dev/shm): there is "
+            "too little for more. A container gets more with --ipc=host or --shm-size."
+        )
     model = build_model(plan).to(device)
     return Run(
         plan=plan,
@@ -104,7 +110,7 @@ def open_run(
         folder=folder,
         device=device,
         schedule=Schedule.of(plan.diffusion, device),
-        loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, options.workers, on_gpu),
+        loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, fold.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
         compiled=compile_parts(model.heavy_parts, device, options.compile and on_gpu, report),
@@ -155,14 +161,16 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
 
 def check_request(progress: Progress, options: TrainingOptions, folder: Path) -> None:
     """A resumed run keeps its length and seed, or its schedule would break."""
+    limit = progress.limit_seconds
+    epochs = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
     faults = [
-        f"{folder}: this run was started with {name} {kept}, not {asked}: leave {name} out to go on, or give --restart "
+        f"{folder}: this run was started with {kept}, not {name} {asked}: leave {name} out to go on, or give --restart "
         "to train anew."
         for name, kept, asked in (
-            ("--epochs", progress.epochs, options.epochs),
-            ("--seed", progress.seed, options.seed),
+            ("--epochs", epochs, options.epochs),
+            ("--seed", f"--seed {progress.seed}", options.seed),
         )
-        if asked is not None and asked != kept
+        if asked is not None and f"{name} {asked}" != kept
     ]
     if faults:
         raise UserError(*faults)

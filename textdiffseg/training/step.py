@@ -188,5 +188,5 @@ def estimate_logits(model: TextDiffSeg | Peer, image: Tensor, queries: Queries, 
         return model.segment(image, queries)
     z_i, skips = model.encode_image(image)
     denoise = partial(model.denoise, z_it=model.fuse(z_i, queries))
-    z_0 = sample(denoise, eps, Schedule.of(diffusion), diffusion.steps or 1)
+    z_0 = sample(denoise, eps, Schedule.of(diffusion, eps.device), diffusion.steps or 1)
     return model.decode(z_0, skips, queries)

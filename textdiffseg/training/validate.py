@@ -9,10 +9,10 @@ from torch import Tensor
 from plans.regions import Regions
 from textdiffseg.data.loader import ValidationPatches
 from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, region_logits
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.precision import autocast
 from textdiffseg.training.step import estimate_logits, targets
 
 

@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from plans.errors import UserError
 from textdiffseg.data.augment import read_patch
-from textdiffseg.data.loader import TrainingLoader, TrainingSamples, ValidationPatches
+from textdiffseg.data.loader import TrainingLoader, TrainingSamples, ValidationPatches, workers_that_fit
 from textdiffseg.data.sampling import draw_patch
 from textdiffseg.data.store import open_case
 
@@ -122,13 +124,23 @@ def test_an_error_names_the_case(make_loader):
     assert "case nobody" in error.value.__notes__[0]
 
 
+def test_as_many_processes_load_as_shared_memory_holds_batches_of(make_plan, tmp_path, monkeypatch):
+    plan = make_plan(patch=(8, 8, 8), batch=2)
+    batch = 2 * 8**3 * (4 * len(plan.channels) + 2)
+    free = {"free": 2 * 3 * batch * 5}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(**free))
+    assert [workers_that_fit(plan, wanted, tmp_path) for wanted in (0, 4, 12)] == [0, 4, 5]
+    free["free"] = batch
+    assert workers_that_fit(plan, 12, tmp_path) == 0
+    assert workers_that_fit(plan, 12, tmp_path / "nowhere") == 12
+
+
 def test_validation_patches_are_the_same_every_time_and_unaugmented(stored, make_plan):
     folder, ids = stored
     plan = make_plan(patch=(8, 8, 8), batch=2)
     patches = ValidationPatches(folder, ids, plan, 0, 5)
     batches = list(patches)
     assert [len(batch.cases) for batch in batches] == [2, 2, 1]
-    assert len(patches) == 3
     assert all(same(*pair) for pair in zip(batches, patches, strict=True))
     assert {case for batch in batches for case in batch.cases} == set(ids)
     assert all(query == ((1, 0), (2, 0)) for batch in batches for query in batch.queries)

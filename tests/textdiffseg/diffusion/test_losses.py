@@ -37,7 +37,7 @@ def test_dice_by_hand():
     p = torch.zeros(1, 2, 1, 1, 4)
     p[0, 1] = torch.tensor([1.0, 0.5, 0.0, 0.0])
     slots = torch.tensor([[[[1, 1, 0, 0]]]])
-    value = soft_dice(p, slots, torch.tensor([[1]]), torch.ones(1))
+    value = soft_dice(p, slots, torch.tensor([[1]]))
     assert value.item() == pytest.approx((2 * 1.5 + 1) / (1.5 + 2 + 1))
 
 

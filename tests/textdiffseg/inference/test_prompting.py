@@ -73,6 +73,8 @@ def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
     assert ask(peer, bank, ["back"]).values == (3,)
     with pytest.raises(UserError, match="one channel a label"):
         ask(peer, bank, ["the middle"], force=True)
+    with pytest.raises(UserError, match="one channel a label"):
+        ask_for(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
 
 
 def test_labels_that_overlap_are_asked_in_their_own_order_which_decides_what_is_written(plan, bank):

@@ -129,6 +129,14 @@ def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, s
     assert read_calibration(fold).fits == ()
 
 
+def test_a_plan_that_fixes_its_steps_is_calibrated_with_them(tmp_path, stored, make_plan, make_fold, bank):
+    fold = tmp_path / "fold_0"
+    make_fold(fold, make_plan("default", diffusion={"steps": 6}), bank, 0)
+    assert [row.steps for row in choose_sampling(fold, stored, ["p"]).table] == [6]
+    fit = calibrate_uncertainty(fold, stored, CASES)
+    assert (fit.steps, fit.samples, fit.mirroring) == (6, 8, False)
+
+
 def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
     def exact(predictor, case, queries, uncertainty=False):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)

@@ -133,14 +133,14 @@ def test_a_full_disk_names_the_bank_and_leaves_nothing(bank, tmp_path, monkeypat
 
 
 def test_labels_and_phrasings_are_found_whatever_their_spelling(bank):
-    assert bank.resolve("Anterior") == bank.resolve("anterior_hippocampus") == bank.resolve("HIPPOCAMPAL  head") == 1
-    assert bank.resolve("posterior") == 2
+    assert [bank.find(words)[0] for words in ("Anterior", "anterior_hippocampus", "HIPPOCAMPAL  head")] == [1, 1, 1]
+    assert bank.find("posterior")[0] == 2
     assert bank.words.find("tail of the hippocampus") == (2, 1)
 
 
 def test_an_unknown_prompt_shows_the_three_nearest_and_stops(bank, encoder):
     with pytest.raises(UserError) as spelled:
-        bank.resolve("anterior hippocampi")
+        bank.queries_for(["anterior hippocampi"])
     assert str(spelled.value).index("'anterior hippocampus' (label Anterior)") < str(spelled.value).index("(label Post")
     with pytest.raises(UserError) as meant:
         bank.queries_for(["head of hippocampus", "the moon", "posterior"], encoder=encoder)

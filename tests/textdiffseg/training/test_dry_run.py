@@ -37,6 +37,14 @@ def test_a_plan_that_does_not_fit_is_refitted_and_says_so(shapes_plan, monkeypat
     assert "refitted to batch" in note
 
 
+def test_a_device_that_is_full_already_is_out_of_memory(shapes_plan, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    assert dry_run.measure(shapes_plan("default"), CPU) is None
+
+
 def test_a_plan_that_cannot_fit_is_refused(shapes_plan):
     with pytest.raises(UserError, match="does not fit"):
         dry_run.fit_to_memory(with_budget(shapes_plan("default"), 0.001), CPU)

@@ -1,6 +1,7 @@
 """Training on a few generated stored cases: exact resume, stopping, and a fixed length in minutes."""
 
 import json
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(preprocess
             fit(preprocessed, tmp_path / "parts")
     assert read_progress(tmp_path / "parts").iteration == stop_at
     fit(preprocessed, tmp_path / "parts")
-    whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors")[0] for name in ("whole", "parts"))
+    whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
@@ -115,7 +116,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     for name in ("plan.json", "text_bank.safetensors", "checkpoint_best.safetensors", "progress.png"):
         assert (tmp_path / name).stat().st_size > 0
     averaged = load_model(tmp_path, "latest").state_dict()
-    latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")[0]
+    latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
 
 
@@ -125,8 +126,8 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
         fit(preprocessed, tmp_path, max_minutes=1)
     before = read_progress(tmp_path)
     assert before.total != 12
-    with pytest.raises(UserError, match="--epochs"):
-        fit(preprocessed, tmp_path, epochs=before.epochs + 1)
+    with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
+        fit(preprocessed, tmp_path, epochs=before.epochs)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=5)
@@ -140,9 +141,23 @@ def test_a_run_limited_by_minutes_becomes_shorter_or_longer_with_the_machine_s_p
     assert progress.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
     assert progress.after(limit_seconds=180.0).in_time().epochs == 7
     assert progress.after(limit_seconds=300.0).in_time().epochs == 12
-    late = progress.after(limit_seconds=80.0).in_time()
-    assert late.finished
-    assert late.epochs == 4, "what is done stays done"
+    assert progress.after(limit_seconds=80.0).in_time().epochs == 5, "one more, that takes the learning rate to 0"
+    for last in (4, 5):
+        ending = progress.after(epochs=last, limit_seconds=300.0)
+        assert ending.in_time() == ending, "the rate has come down for this end"
+
+
+def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatch):
+    plain = loop.draw_progress
+
+    def slowly(*args):
+        time.sleep(0.5)
+        plain(*args)
+
+    monkeypatch.setattr(loop, "draw_progress", slowly)
+    fit(preprocessed, tmp_path, epochs=3)
+    first, _, last = read_log(tmp_path / "log.jsonl")
+    assert last.seconds - first.seconds >= 1
 
 
 def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
@@ -164,7 +179,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(prepro
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(FloatingPointError, match=r"not finite at iteration 5 .*, cases \('[ab]', '[ab]'\)"):
         fit(preprocessed, tmp_path)
-    tensors, _ = read_tensors(tmp_path / "checkpoint_latest.safetensors")
+    tensors = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert read_progress(tmp_path).iteration == 4, "the end of the epoch before"
     assert all(value.isfinite().all() for value in tensors.values())
 
