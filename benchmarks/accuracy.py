@@ -1,18 +1,23 @@
 """Presets against each other: same data, fold, seeds and minutes of training, scored on the validation cases.
 
 Prints JSON. For each preset and seed: mean Dice and NSD at 1 mm on the original grids, iterations and their rate,
-peak memory of the training process, what the latent carries by itself, and for a preset with diffusion the Dice at
-several step counts, of one sample and of the mean of eight. With both presets, the difference in Dice with the 95%
-interval of a paired bootstrap over cases, for each seed and of the cases' means over seeds.
+peak memory of the training process, what the latent carries by itself (the last epoch's weights, on validation
+patches), and for a preset with diffusion the Dice at several step counts, of one sample and of the mean of eight. With
+both presets, the difference in Dice with the 95% interval of a paired bootstrap over cases, for each seed and of the
+cases' means over seeds.
 
     python benchmarks/accuracy.py [--data DIR] [--minutes 20] [--seeds 0 1 2] [--device cpu] [--root DIR]
+    python benchmarks/accuracy.py --fold all --test imagesTs labelsTs --device cuda --minutes 4.72
 
-With --root the trained folds stay there, and a run that was broken off goes on. Where the root holds the plans and
-stored cases already (carried to a GPU machine, say), the raw data and SimpleITK are not needed; without MONAI there
-is no NSD. The JSON says what was left out.
+--test predicts and scores scans of their own as tds_predict and tds_evaluate do; with --fold all, which leaves no
+validation cases, that is all there is. With --root the trained folds stay there, and a run that was broken off goes
+on. Where the root holds the plans and stored cases already (carried to a GPU machine, say), the raw data and SimpleITK
+are not needed but for --test, which a later call elsewhere can make up for; without MONAI there is no NSD. The JSON
+says what was left out.
 """
 
 import argparse
+import importlib.util
 import json
 import resource
 import sys
@@ -26,21 +31,23 @@ from bootstrap import paired
 from stored import (
     dice,
     fold_parser,
+    held_out,
     in_own_process,
     left_out,
     machine,
     mean,
     prepare,
     read_fold,
-    some,
-    stored_scan,
+    stored_scans,
 )
 
 from plans.errors import UserError
+from plans.plan import Plan, plan_file
 from plans.records import write_atomically
+from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
+from textdiffseg.inference.settings import Sampling, Settings, settings_for
 from textdiffseg.inference.validation import choose_sampling, validate_fold
 from textdiffseg.networks.weights import load_model
 from textdiffseg.text.bank import TextBank
@@ -52,6 +59,7 @@ from textdiffseg_cli.common import loading_workers, positive_float, positive_int
 
 PRESETS = ("default", "unet")
 SAMPLES = 8  # whose mean is set beside one sample
+TEST_SUMMARY = "test_summary.json"
 BARS = {"latent_reconstruction_dice": 0.97, "most_steps_below_best": 0.003}
 
 
@@ -62,28 +70,41 @@ def main() -> int:
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--steps", type=positive_int, nargs="+", default=[1, 2, 4, 10], metavar="N")
+    parser.add_argument(
+        "--test", type=Path, nargs=2, metavar=("IMAGES", "LABELS"), help="folders of scans and references to score, too"
+    )
     return run(compare, parser.parse_args())
 
 
 def compare(args: argparse.Namespace) -> None:
     """Print the figures of every preset and seed, and of `default` minus `unet` where both ran."""
+    if args.test and importlib.util.find_spec("SimpleITK") is None:
+        raise UserError("--test reads image files with SimpleITK, which is not installed: run it elsewhere, on --root.")
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         figures: dict[str, dict] = {preset: {} for preset in args.presets}
-        summaries: dict[str, list[Summary]] = {preset: [] for preset in args.presets}
+        folders: dict[str, list[Path]] = {preset: [] for preset in args.presets}
         for seed in args.seeds:  # seed by seed, so that a run that is broken off can be compared
             for preset in args.presets:
                 preprocessed = prepare(args.data, root, preset, args.device)
+                check(preprocessed, preset, args)
                 folder = trained(root, args, preset, seed)
                 in_own_process(train, preprocessed, folder, preset, seed, args)
                 figures[preset][str(seed)] = in_own_process(measure, preprocessed, folder, args)
-                summaries[preset].append(Summary.read(folder / "validation" / "summary.json"))
+                folders[preset].append(folder)
+        gaps = compared(folders, args) if set(PRESETS) <= set(folders) else {}
     settings = {name: getattr(args, name) for name in ("fold", "minutes", "seeds")}
     report = {"benchmark": "accuracy", "dataset": args.data.name} | settings | machine(args.device)
-    report |= {"left_out": left_out(), "bars": BARS, "presets": figures}
-    if set(PRESETS) <= set(summaries):
-        report["default_minus_unet"] = differences(args.seeds, summaries["default"], summaries["unet"])
-    print(json.dumps(report, indent=1))
+    print(json.dumps(report | {"left_out": left_out(), "bars": BARS, "presets": figures} | gaps, indent=1))
+
+
+def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
+    """Refuse before training what could not be measured after it."""
+    if not args.test:
+        held_out(preprocessed, args.fold)
+    plan = Plan.read(preprocessed / plan_file(preset))
+    if plan.diffusion is not None:
+        settings_for(plan, Sampling(), steps=max(args.steps))
 
 
 def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Path:
@@ -94,11 +115,13 @@ def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Pat
 def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
     """Train one fold and note its peak memory beside it; a finished one is left as it is."""
     noted, progress = folder / "benchmark.json", read_progress(folder)
-    if progress is not None and (minutes := json.loads(noted.read_text())["minutes"]) != args.minutes:
-        raise UserError(
-            f"{folder} was trained for --minutes {minutes:g}, not {args.minutes:g}: "
-            "choose another --root, or delete it."
-        )
+    if progress is not None:
+        minutes = json.loads(noted.read_text())["minutes"] if noted.is_file() else None
+        if minutes != args.minutes:
+            raise UserError(
+                f"{folder} was trained for {f'--minutes {minutes:g}' if minutes else 'another length'}, not --minutes "
+                f"{args.minutes:g}: choose another --root, or delete it."
+            )
     if progress is not None and progress.finished:
         return
     write_atomically(noted, json.dumps({"minutes": args.minutes}))
@@ -124,30 +147,53 @@ def peak_memory(device: str) -> dict[str, float]:
 
 def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> dict:
     """All figures of one trained fold."""
-    cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
-    return describe(preprocessed, folder, cases, args.device) | steps_table(preprocessed, folder, cases, args)
+    figures = {}
+    if args.fold != ALL:
+        cases = held_out(preprocessed, args.fold, args.cases)
+        figures = describe(preprocessed, folder, cases, args.device) | steps_table(preprocessed, folder, cases, args)
+    return figures | training(folder) | ({"test": test(folder, *args.test, args)} if args.test else {})
+
+
+def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> dict:
+    """Scores of scans of their own, by the commands that users type."""
+    from textdiffseg_cli import evaluate, predict
+
+    out = folder / "test"
+    model = ["-m", str(folder.parent), "--folds", args.fold, "--device", args.device]
+    for command, arguments in (
+        (predict, ["-i", str(images), "-o", str(out), *model]),
+        (evaluate, [str(out), str(labels), "-o", str(folder / TEST_SUMMARY)]),
+    ):
+        if command.main(arguments):
+            raise UserError(f"{command.__name__} failed.")
+    return scores(Summary.read(folder / TEST_SUMMARY))
 
 
 def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) -> dict:
-    """Scores and speed of one trained fold."""
+    """Scores on the validation cases, and speed, of one trained fold."""
     sampling = choose_sampling(folder, preprocessed, cases, device=device)
-    summary = validate_fold(folder, preprocessed, cases, device=device)
-    log = read_log(folder / "log.jsonl")
-    noted = json.loads((folder / "benchmark.json").read_text())
-    figures = {
-        "dice": summary.mean.dice,
-        "nsd": summary.mean.nsd,
-        "labels": {name: scores.dice for name, scores in summary.labels.items()},
-        "cases": len(summary.cases),
-        "iterations": log[-1].iteration,
-        "iterations_per_second": round(log[-1].iteration / log[-1].seconds, 3),
-        "training_minutes": round(log[-1].seconds / 60, 2),
-        **{name: value for name, value in noted.items() if name != "minutes"},
-        "sampling": sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"}),
-    }
-    if log[-1].reconstruction_dice:
-        figures["latent_reconstruction_dice"] = log[-1].reconstruction_dice
+    figures = scores(validate_fold(folder, preprocessed, cases, device=device)) | training(folder)
+    figures["sampling"] = sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"})
+    if carried := read_log(folder / "log.jsonl")[-1].reconstruction_dice:
+        figures["latent_reconstruction_dice"] = carried
     return figures
+
+
+def scores(summary: Summary) -> dict:
+    """Means over cases."""
+    labels = {name: of_label.dice for name, of_label in summary.labels.items()}
+    return {"dice": summary.mean.dice, "nsd": summary.mean.nsd, "labels": labels, "cases": len(summary.cases)}
+
+
+def training(folder: Path) -> dict:
+    """How long a fold was trained, and what that took."""
+    last, noted = read_log(folder / "log.jsonl")[-1], json.loads((folder / "benchmark.json").read_text())
+    return {
+        "iterations": last.iteration,
+        "iterations_per_second": round(last.iteration / last.seconds, 3),
+        "training_minutes": round(last.seconds / 60, 2),
+        **{name: value for name, value in noted.items() if name != "minutes"},
+    }
 
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
@@ -160,13 +206,24 @@ def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argpar
         for steps in args.steps:
             predictor = Predictor([model], Settings(steps=steps, samples=samples), args.device)
             start = time.perf_counter()
-            scans = (stored_scan(preprocessed, case) for case in cases)
+            scans = stored_scans(preprocessed, cases, model.plan, bank)
             found = mean(dice(predictor, scans, bank.all_labels()).values())
             seconds = (time.perf_counter() - start) / len(cases)
             rows.append({"steps": steps, "samples": samples, "dice": found, "seconds_a_case": round(seconds, 3)})
     single = {row["steps"]: row["dice"] for row in rows if row["samples"] == 1 and row["dice"] is not None}
     gap = max(single.values()) - single[max(single)] if single else None
     return {"steps": rows, "most_steps_below_best": gap}
+
+
+def compared(folders: dict[str, list[Path]], args: argparse.Namespace) -> dict[str, dict]:
+    """The difference between the presets on the validation cases and on the scans of --test, where there are any."""
+    files = {"default_minus_unet": "validation/summary.json"} if args.fold != ALL else {}
+    files |= {"default_minus_unet_test": TEST_SUMMARY} if args.test else {}
+    found = {}
+    for name, file in files.items():
+        ours, theirs = ([Summary.read(folder / file) for folder in folders[preset]] for preset in PRESETS)
+        found[name] = differences(args.seeds, ours, theirs)
+    return found
 
 
 def differences(seeds: list[int], ours: list[Summary], theirs: list[Summary]) -> dict:

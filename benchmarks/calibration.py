@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from bootstrap import paired
-from stored import add_device, add_preprocessed, machine, preprocessed_beside, read_fold, some
+from stored import add_device, add_preprocessed, held_out, machine, preprocessed_beside
 
 from plans.errors import UserError
 from plans.plan import Plan
@@ -29,6 +29,7 @@ from textdiffseg.inference.validation import gather, load_fold
 from textdiffseg_cli.common import positive_int, run
 
 MEASURES = ("ece", "brier")
+HALVES = (slice(0, None, 2), slice(1, None, 2))
 
 
 def main() -> int:
@@ -52,7 +53,7 @@ def calibrate(args: argparse.Namespace) -> None:
     if (plans["unet"].dataset, args.unet.name) != (dataset, fold):
         raise UserError(f"{args.default} and {args.unet} are not the same fold of the same data set.")
     preprocessed = args.preprocessed or preprocessed_beside(args.default, dataset)
-    cases = some(read_fold(preprocessed, fold.removeprefix("fold_")).validation, args.cases)
+    cases = held_out(preprocessed, fold.removeprefix("fold_"), args.cases)
     evidence = {
         "unet": predict(args.unet, preprocessed, cases, args.device),
         "default": predict(args.default, preprocessed, cases, args.device),
@@ -87,21 +88,30 @@ def report(evidence: dict[str, Evidence]) -> dict:
 
 def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
     """One row: setting, what each half taught, means over cases before and after."""
-    settings, halves = evidence.settings, (slice(0, None, 2), slice(1, None, 2))
-    intervals, truths = np.stack(evidence.intervals), np.stack(evidence.truths)
+    settings = evidence.settings
     after_minus_before = measured["after"] - measured["before"]
     return {
         "steps": settings.steps,
         "samples": settings.samples,
         "mirrored_axes": settings.mirror_axes,
         "cases": len(evidence.voxels),
-        "temperatures_of_halves": [fit_temperature(evidence.voxels[half]) for half in halves],
+        "temperatures_of_halves": [fit_temperature(evidence.voxels[half]) for half in HALVES],
         **{
             name: {when: float(values[:, i].mean()) for when, values in measured.items()}
             | {"after_minus_before": paired(after_minus_before[:, i])}
             for i, name in enumerate(MEASURES)
         },
-        "interval_factors_of_halves": [fit_widening(intervals[half], truths[half]) for half in halves],
+        **intervals_of(evidence),
+    }
+
+
+def intervals_of(evidence: Evidence) -> dict:
+    """What each half taught of volume intervals, and their coverage; {} where ignored voxels leave no volume known."""
+    if not evidence.intervals:
+        return {}
+    intervals, truths = np.stack(evidence.intervals), np.stack(evidence.truths)
+    return {
+        "interval_factors_of_halves": [fit_widening(intervals[half], truths[half]) for half in HALVES],
         "coverage": {
             "before": evidence.coverage(intervals, truths),
             "after": evidence.coverage(widened_in_halves(intervals, truths), truths),

@@ -10,15 +10,18 @@ on; --picture needs the masks that validation writes, hence SimpleITK, and the r
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 import tempfile
 from pathlib import Path
 
 from accuracy import describe, train, trained
-from stored import fold_parser, in_own_process, left_out, machine, prepare, read_fold, some
+from stored import fold_parser, held_out, in_own_process, left_out, machine, prepare
 
-from plans.plan import Plan
+from plans.errors import UserError
+from plans.paper import PEERS
+from plans.plan import Plan, plan_file
 from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg_cli.common import positive_float, run, whole_number
@@ -47,22 +50,44 @@ def main() -> int:
 
 def compare(args: argparse.Namespace) -> None:
     """Print the figures of every preset, the publication's beside them."""
+    check(args)
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         folders, figures = {}, {}
         for preset in args.presets:
             preprocessed = prepare(args.data, root, preset, args.device, words(args, preset))
-            cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
+            check_words(preprocessed, preset, args)
+            cases = held_out(preprocessed, args.fold, args.cases)
             folder = folders[preset] = trained(root, args, preset, args.seed)
             in_own_process(train, preprocessed, folder, preset, args.seed, args)
             figures[preset] = in_own_process(describe, preprocessed, folder, cases, args.device)
             figures[preset] |= beside(preset, folder)
+        note = "percent, liver tumour of LiTS; Dice here is a fraction, and comparable only after training on that data"
+        settings = {name: getattr(args, name) for name in ("fold", "seed", "minutes")}
+        report = {"benchmark": "paper", "dataset": args.data.name} | settings | machine(args.device)
+        print(json.dumps(report | {"left_out": left_out(), "table_ii": note, "presets": figures}, indent=1), flush=True)
         if args.picture:
             draw(args, folders, args.picture)
-    note = "percent, liver tumour of LiTS; Dice here is a fraction, and comparable only after training on that data"
-    settings = {name: getattr(args, name) for name in ("fold", "seed", "minutes")}
-    report = {"benchmark": "paper", "dataset": args.data.name} | settings | machine(args.device)
-    print(json.dumps(report | {"left_out": left_out(), "table_ii": note, "presets": figures}, indent=1))
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse before training what could not be done after it."""
+    faults = []
+    if importlib.util.find_spec("monai") is None and (peers := [one for one in args.presets if one in PEERS]):
+        faults.append(f"{', '.join(peers)}: MONAI, whose networks these are, is not installed: name other --presets.")
+    if args.picture and importlib.util.find_spec("SimpleITK") is None:
+        faults.append("--picture reads masks with SimpleITK, which is not installed: leave it out.")
+    if args.picture and not (args.data / "dataset.json").is_file():
+        faults.append(f"--picture shows the raw scans, and {args.data} holds no data set: leave it out.")
+    if faults:
+        raise UserError(*faults)
+
+
+def check_words(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
+    """`UserError` where the root was planned with another text encoder than the one asked for."""
+    encoder = Plan.read(preprocessed / plan_file(preset)).text.encoder
+    if words(args, preset) and encoder != args.text_encoder:
+        raise UserError(f"{preprocessed} was planned with the text encoder {encoder}: choose another --root.")
 
 
 def beside(preset: str, folder: Path) -> dict:

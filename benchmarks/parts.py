@@ -11,7 +11,8 @@ Prints JSON. Each row is Dice by label and the mean, and the mean's loss against
 - each label asked for alone, its Dice as it is and with another label's tokens in the fusion, the classifier kept.
   (With all labels asked for, attention reads their tokens as one set: swapping them changes nothing.)
 
-A part whose disturbance costs less than 0.005 is listed as decorative.
+A part whose disturbance costs less than 0.005 is listed as decorative. For models with all of these parts, those of
+preset default; the publication's preset has its own ablations (benchmarks/paper.py).
 """
 
 import argparse
@@ -26,15 +27,16 @@ from stored import (
     add_device,
     add_preprocessed,
     dice,
+    held_out,
     machine,
     mean,
     preprocessed_beside,
-    read_fold,
-    some,
-    stored_scan,
+    stored_scans,
 )
 from torch import Tensor
 
+from plans.errors import UserError
+from plans.plan import Plan
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
@@ -135,15 +137,20 @@ def main() -> int:
 
 def examine(args: argparse.Namespace) -> None:
     """Print the figures of a fold."""
+    plan = Plan.read(args.fold / "plan.json")
+    if plan.diffusion is None or not plan.classifies_words:
+        raise UserError(
+            f"{args.fold}: a model of preset {plan.preset} has not all of these parts: give one of default."
+        )
     model, bank = load_model(args.fold, device=args.device), TextBank.load(args.fold / "text_bank.safetensors")
-    preprocessed = args.preprocessed or preprocessed_beside(args.fold, model.plan.dataset)
-    cases = some(read_fold(preprocessed, args.fold.name.removeprefix("fold_")).validation, args.cases)
+    preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
+    cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
     settings = Settings(steps=read_sampling(args.fold).steps)
 
     def predictor(disturbed: AsItIs) -> Predictor:
         return Predictor([disturbed], settings, args.device)
 
-    rows = disturb(model, bank, [stored_scan(preprocessed, case) for case in cases], predictor)
+    rows = disturb(model, bank, list(stored_scans(preprocessed, cases, plan, bank)), predictor)
     report = {"benchmark": "parts", "fold": str(args.fold), "cases": cases, "steps": settings.steps}
     report |= machine(args.device) | {"rows": rows, "decorative": decorative(rows)}
     print(json.dumps(report, indent=1))
@@ -184,7 +191,7 @@ def exchanged(
     parts = []
     for scan, donor in zip(scans, [scans[-1], *scans[:-1]], strict=True):
         listening = Listening(model)
-        predictor(listening).predict_image(donor.image, queries)
+        predictor(listening).predict_image(donor.image, queries.with_tokens([donor.text]))
         parts.append(dice(predictor(OtherLatent(model, listening.latents)), [scan], queries))
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: mean(part[name] for part in parts if name in part) for name in names}

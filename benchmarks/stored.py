@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import Plan, plan_file
-from textdiffseg.data.splits import Fold, read_splits
+from plans.plan import Plan, plan_file, texts_file
+from textdiffseg.data.splits import ALL, Fold, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
@@ -30,7 +30,9 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.validation import spread
 from textdiffseg.preprocessing.case import Trail, restore, restore_regions
 from textdiffseg.queries import Queries
-from textdiffseg_cli.common import positive_int
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg_cli.common import choose_device, positive_int
 
 OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
 Result = TypeVar("Result")
@@ -71,8 +73,17 @@ def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """`--device`."""
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help=f"default here: {default}")
+    default = choose_device(None)
+    parser.add_argument(
+        "--device", type=_device, choices=("cpu", "cuda"), default=default, help=f"default here: {default}"
+    )
+
+
+def _device(asked: str) -> str:
+    try:
+        return choose_device(asked)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_preprocessed(parser: argparse.ArgumentParser) -> None:
@@ -113,9 +124,12 @@ def read_fold(preprocessed: Path, fold: str) -> Fold:
     return read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(fold)
 
 
-def some(cases: Sequence[str], most: int | None) -> list[str]:
-    """At most `most` of the cases, evenly spread; all of them for None."""
-    return sorted(cases) if most is None else spread(sorted(cases), most)
+def held_out(preprocessed: Path, fold: str, most: int | None = None) -> list[str]:
+    """At most `most` of the fold's validation cases, evenly spread, all of them for None; `UserError` for fold all."""
+    if fold == ALL:
+        raise UserError("Fold all trains on every case, which leaves none to score: expected a fold with a number.")
+    cases = sorted(read_fold(preprocessed, fold).validation)
+    return cases if most is None else spread(cases, most)
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
@@ -137,13 +151,17 @@ class Scan:
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
     trail: Trail  # the way back to the scan's own grid
     truth: np.ndarray  # the numbers that labels are made of (`Plan.parts`), (D, H, W) on the scan's own grid
+    text: Tensor | None = None  # (L, d_t) tokens, where the model reads texts of cases and there is one
 
 
-def stored_scan(preprocessed: Path, case: str) -> Scan:
-    """A stored case."""
-    stored = open_case(preprocessed, case)
-    image = torch.from_numpy(stored.image[...].astype(np.float32))
-    return Scan(case, image, stored.record.trail, stored.original_labels())
+def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: TextBank) -> Iterator[Scan]:
+    """Stored cases, one after the other, with what a model of the plan is told of them."""
+    cases = list(cases)
+    texts = read_case_texts(preprocessed / texts_file(plan.preset), bank, cases) if plan.reads_texts else {}
+    for case in cases:
+        stored = open_case(preprocessed, case)
+        image = torch.from_numpy(stored.image[...].astype(np.float32))
+        yield Scan(case, image, stored.record.trail, stored.original_labels(), texts.get(case))
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
@@ -152,7 +170,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     They are the labels' own unless labels overlap (`Plan.written_numbers`). With `answers` what the slots after the
     first so many win is 0 as well.
     """
-    plan = predictor.plan
+    plan, queries = predictor.plan, queries.with_tokens([scan.text])
     way_back = restore if plan.regions is None else restore_regions
     slots = way_back(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]

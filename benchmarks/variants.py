@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from bootstrap import paired
 from stored import (
     fold_parser,
+    held_out,
     in_own_process,
     machine,
     mean,
@@ -36,8 +37,7 @@ from stored import (
     prepare,
     read_fold,
     score,
-    some,
-    stored_scan,
+    stored_scans,
 )
 from torch import Tensor, nn
 
@@ -218,6 +218,7 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         preprocessed = prepare(args.data, root, args.preset, args.device)
+        held_out(preprocessed, args.fold)
         costs = timed(root / f"costs_{args.preset}_{args.device}.json", preprocessed, names, args)
         found: dict[str, list[dict]] = {name: [] for name in names}
         scored = f"{args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
@@ -299,7 +300,7 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     train(run_, state)
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
-    cases = some(read_fold(preprocessed, args.fold).validation, args.cases)
+    cases = held_out(preprocessed, args.fold, args.cases)
     figures: dict = {"iterations": last.iteration, "latent": last.reconstruction_dice}
     plain = scores(model, run_.bank, preprocessed, cases, Settings(), args.device)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
@@ -316,7 +317,7 @@ def scores(
 ) -> dict:
     """Dice by case and by label."""
     predictor, queries = Predictor([model], settings, device), bank.all_labels()
-    scans = [stored_scan(preprocessed, case) for case in cases]
+    scans = stored_scans(preprocessed, cases, model.plan, bank)
     found = [score(model.plan, scan, predict(predictor, scan, queries)) for scan in scans]
     labels = {name: one.dice for name, one in summarise(found).labels.items()}
     return {"cases": {one.case: one.mean_dice for one in found if one.mean_dice is not None}, "labels": labels}

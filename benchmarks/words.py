@@ -28,18 +28,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accuracy import train
 from stored import (
     Scan,
     dice,
     fold_parser,
+    held_out,
     in_own_process,
     machine,
     mean,
     predict,
     prepare,
-    read_fold,
-    some,
-    stored_scan,
+    stored_scans,
 )
 
 from plans.dataset import read_dataset
@@ -56,9 +56,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.training.log import read_log
-from textdiffseg.training.loop import fit
-from textdiffseg.training.run import TrainingOptions
-from textdiffseg_cli.common import loading_workers, positive_float, run, whole_number
+from textdiffseg_cli.common import positive_float, run, whole_number
 
 TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
 PROMPTED, BY_ITSELF = WAYS = ("prompted", "by_itself")  # beside the model's other labels, or told of no other
@@ -146,18 +144,15 @@ def examine(args: argparse.Namespace) -> None:
         root = args.root or Path(temporary)
         data = args.data if args.dataset == "hippocampus" else write_phantoms(root, args.seed)
         preprocessed = plan_with_words(data, root, args)
-        fold = read_fold(preprocessed, args.fold)
+        cases = held_out(preprocessed, args.fold, args.cases)
         folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
-        options = TrainingOptions(
-            max_minutes=args.minutes, device=args.device, workers=loading_workers(args.device), seed=args.seed
-        )
-        in_own_process(fit, preprocessed, fold, folder, options, print)
+        in_own_process(train, preprocessed, folder, "default", args.seed, args)
         model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")
         predictor = Predictor([model], Settings(), args.device)
         if args.dataset == "phantoms":
             found = ask_phantoms(predictor, bank, args)
         else:
-            scans = [stored_scan(preprocessed, case) for case in some(fold.validation, args.cases)]
+            scans = list(stored_scans(preprocessed, cases, model.plan, bank))
             found = ask(predictor, bank, scans, wordings_of(bank, args.dataset))
         last = read_log(folder / "log.jsonl")[-1]
     report = {"benchmark": "words", "dataset": args.dataset, "seed": args.seed, "cases": args.cases}

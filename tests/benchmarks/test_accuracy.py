@@ -1,13 +1,16 @@
 """The comparison's arithmetic, and that the whole script loads where MONAI and SimpleITK are missing."""
 
+import argparse
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
+from plans.errors import UserError
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.training.checkpoint import Progress
 
 
 def summary(**dice: float | None) -> Summary:
@@ -47,6 +50,23 @@ def test_seeds_are_pooled_by_case(benchmark):
     assert found["per_seed"]["3"]["interval_95"] == [0.25, 0.25]
     assert found["pooled"]["cases"] == 2, "a case counts once, whatever the number of seeds"
     assert found["pooled"]["interval_95"] == [0.0, 0.5], "x gains a half over the seeds, y nothing"
+
+
+def test_a_fold_of_another_length_is_refused(benchmark, tmp_path, monkeypatch):
+    accuracy, args = benchmark("accuracy"), argparse.Namespace(minutes=5.0)
+    monkeypatch.setattr(accuracy, "read_progress", lambda _: Progress(seed=0, epochs=1, iterations_per_epoch=1))
+    with pytest.raises(UserError, match="trained for another length, not --minutes 5"):
+        accuracy.train(tmp_path, tmp_path, "default", 0, args)
+    (tmp_path / "benchmark.json").write_text('{"minutes": 15.0}')
+    with pytest.raises(UserError, match="trained for --minutes 15, not --minutes 5"):
+        accuracy.train(tmp_path, tmp_path, "default", 0, args)
+
+
+def test_more_steps_than_a_model_has_are_refused_before_training(benchmark, model, tmp_path):
+    model.plan.write(tmp_path / "plan.json")
+    args = argparse.Namespace(test=(tmp_path, tmp_path), fold="0", steps=[1, 2000])
+    with pytest.raises(UserError, match="the model has 1000 time steps, found 2000"):
+        benchmark("accuracy").check(tmp_path, "default", args)
 
 
 def test_everything_loads_without_monai_and_simpleitk_and_says_what_is_left_out(repository):

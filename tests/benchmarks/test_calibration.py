@@ -49,6 +49,13 @@ def test_volumes_that_no_interval_holds_are_held_once_widened(benchmark, model):
     assert all(gap["better"] == "neither" for gap in found["minus_unet"]["default"].values())
 
 
+def test_without_volumes_there_are_no_intervals(benchmark, model):
+    one = evidence(model.plan, 1.0)
+    one.intervals.clear()
+    found = benchmark("calibration").report({"default": one, "default_uncertainty": one, "unet": one})
+    assert "coverage" not in found["rows"]["unet"]
+
+
 def fold(model, folder: Path, **changes) -> Path:
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(model.plan.model_copy(update=changes).model_dump_json())

@@ -1,8 +1,11 @@
 """Each intervention changes what it says, and nothing else."""
 
+import argparse
+
 import pytest
 import torch
 
+from plans.errors import UserError
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
 
@@ -67,3 +70,9 @@ def test_decorative_is_what_costs_nothing(parts):
     }
     assert rows["skips"]["loss"] == 0.125
     assert parts.decorative(rows) == ["fusion"]
+
+
+def test_a_model_without_these_parts_is_refused(parts, model, tmp_path):
+    (tmp_path / "plan.json").write_text(model.plan.model_copy(update={"diffusion": None}).model_dump_json())
+    with pytest.raises(UserError, match="has not all of these parts"):
+        parts.examine(argparse.Namespace(fold=tmp_path))

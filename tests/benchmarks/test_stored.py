@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from plans.errors import UserError
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.inference.predictor import Prediction
 from textdiffseg.preprocessing.case import preprocess_image
@@ -29,3 +30,30 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
     assert labels[0, 0].tolist() == [0] * 4 + [2] + [1] * 4 + [2] * 3 + [0] * 4
     assert stored.dice(predictor, [scan], bank.all_labels()) == {"front": 1.0, "back": pytest.approx(0.75)}
     assert stored.dice(predictor, [scan], bank.queries([[(2, 0)]])) == {"back": pytest.approx(0.75)}
+
+
+def test_what_is_known_of_a_case_is_told(benchmark, model, bank):
+    told, image = [], torch.zeros(1, 4, 4, 4)
+
+    def predict_image(image, queries):
+        told.append(queries.tokens.shape[1])
+        return Prediction(torch.ones(3, 4, 4, 4) / 3)
+
+    _, trail = preprocess_image(Volume(np.ones((1, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4))), model.plan)
+    predictor = SimpleNamespace(plan=model.plan, predict_image=predict_image)
+    for text in (None, torch.ones(5, 16)):
+        scan = benchmark("stored").Scan("x", image, trail, np.zeros((4, 4, 4)), text)
+        benchmark("stored").predict(predictor, scan, bank.all_labels())
+    assert told[1] == told[0] + 5
+
+
+def test_fold_all_leaves_nothing_to_score(benchmark, tmp_path):
+    with pytest.raises(UserError, match="leaves none to score"):
+        benchmark("stored").held_out(tmp_path, "all")
+
+
+def test_a_gpu_that_is_not_there_is_refused(benchmark, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        benchmark("stored").fold_parser("A benchmark.").parse_args(["--device", "cuda"])
+    assert "torch finds no GPU here" in capsys.readouterr().err

@@ -141,6 +141,7 @@ def predict_scan(
         outputs={one: hash_files([job.out / one]) for one in written},
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
         volumes=tuple(volumes_of(found, job.asked, job.plan, trail)),
+        notes=(note,) if (note := job.plan.text.note) else (),
         versions=versions(),
         device=str(job.masks.predictor.device),
         threads=torch.get_num_threads(),

@@ -54,6 +54,7 @@ class Manifest(Record):
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
     volumes: tuple[VolumeInterval, ...] = ()
+    notes: tuple[str, ...] = ()  # what has to be known of the model
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0

@@ -1,0 +1,37 @@
+"""What could not be done after hours of training is refused before."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from plans.errors import UserError
+from plans.plan import plan_file
+from plans.presets import PRESETS
+
+
+def arguments(**changes) -> argparse.Namespace:
+    usual = {"presets": PRESETS, "picture": None, "data": Path("nowhere"), "text_encoder": None}
+    return argparse.Namespace(**usual | changes)
+
+
+def test_what_is_missing_is_told_together(benchmark, monkeypatch):
+    paper = benchmark("paper")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError) as error:
+        paper.check(arguments(picture=Path("x.png")))
+    peers, reader, scans = error.value.lines
+    assert peers.startswith("peer-unet, peer-swinunetr: MONAI")
+    assert "SimpleITK" in reader
+    assert "nowhere" in scans
+    paper.check(arguments(presets=("paper", "unet")))
+
+
+def test_a_root_of_other_words_is_refused(benchmark, model, tmp_path):
+    paper = benchmark("paper")
+    for preset in ("paper", "unet"):
+        model.plan.write(tmp_path / plan_file(preset))
+    paper.check_words(tmp_path, "paper", arguments(text_encoder="bundled"))
+    paper.check_words(tmp_path, "unet", arguments(text_encoder="other"))
+    with pytest.raises(UserError, match="planned with the text encoder bundled"):
+        paper.check_words(tmp_path, "paper", arguments(text_encoder="other"))
