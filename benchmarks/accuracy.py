@@ -113,7 +113,8 @@ def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Pat
 
 
 def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
-    """Train one fold and note its peak memory beside it; a finished one is left as it is."""
+    """Train one fold and note its peak memory beside it, and the time with start and compilation where one call did
+    it all; a finished one is left as it is."""
     noted, progress = folder / "benchmark.json", read_progress(folder)
     if progress is not None:
         minutes = json.loads(noted.read_text())["minutes"] if noted.is_file() else None
@@ -132,8 +133,10 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
         seed=seed,
         preset=preset,
     )
+    clock = time.perf_counter()
     fit(preprocessed, read_fold(preprocessed, args.fold), folder, options, print)
-    write_atomically(noted, json.dumps({"minutes": args.minutes} | peak_memory(args.device)))
+    by_the_clock = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
+    write_atomically(noted, json.dumps({"minutes": args.minutes} | by_the_clock | peak_memory(args.device)))
 
 
 def peak_memory(device: str) -> dict[str, float]:
