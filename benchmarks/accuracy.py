@@ -150,11 +150,13 @@ def peak_memory(device: str) -> dict[str, float]:
 
 def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> dict:
     """All figures of one trained fold."""
-    figures = {}
+    figures = training(folder)
     if args.fold != ALL:
         cases = held_out(preprocessed, args.fold, args.cases)
-        figures = describe(preprocessed, folder, cases, args.device) | steps_table(preprocessed, folder, cases, args)
-    return figures | training(folder) | ({"test": test(folder, *args.test, args)} if args.test else {})
+        figures |= describe(preprocessed, folder, cases, args.device) | steps_table(preprocessed, folder, cases, args)
+    if args.test:
+        figures["test"] = test(folder, *args.test, args)
+    return figures
 
 
 def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> dict:
@@ -173,9 +175,9 @@ def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> 
 
 
 def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) -> dict:
-    """Scores on the validation cases, and speed, of one trained fold."""
+    """Scores of one trained fold on validation cases."""
     sampling = choose_sampling(folder, preprocessed, cases, device=device)
-    figures = scores(validate_fold(folder, preprocessed, cases, device=device)) | training(folder)
+    figures = scores(validate_fold(folder, preprocessed, cases, device=device))
     figures["sampling"] = sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"})
     if carried := read_log(folder / "log.jsonl")[-1].reconstruction_dice:
         figures["latent_reconstruction_dice"] = carried

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from accuracy import describe, train, trained
+from accuracy import describe, train, trained, training
 from stored import fold_parser, held_out, in_own_process, left_out, machine, prepare
 
 from plans.errors import UserError
@@ -61,7 +61,7 @@ def compare(args: argparse.Namespace) -> None:
             folder = folders[preset] = trained(root, args, preset, args.seed)
             in_own_process(train, preprocessed, folder, preset, args.seed, args)
             figures[preset] = in_own_process(describe, preprocessed, folder, cases, args.device)
-            figures[preset] |= beside(preset, folder)
+            figures[preset] |= training(folder) | beside(preset, folder)
         note = "percent, liver tumour of LiTS; Dice here is a fraction, and comparable only after training on that data"
         settings = {name: getattr(args, name) for name in ("fold", "seed", "minutes")}
         report = {"benchmark": "paper", "dataset": args.data.name} | settings | machine(args.device)
