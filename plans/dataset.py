@@ -71,7 +71,7 @@ def read_dataset(folder: Path) -> Dataset:
         file_ending=ending,
         cases=cases,
         test_cases=_test_cases(folder, channels, ending),
-        description=header.description,
+        description=header.description or "",
     )
 
 
@@ -86,7 +86,7 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        listed = [PurePosixPath(entry.get("image", "")).name for entry in header.training or []]
+        listed = [PurePosixPath(str(entry.get("image", ""))).name for entry in header.training or []]
         names = _names(images) + [name for name in listed if name]
         found = _group_files(images, names, set(_names(labels)), channels, ending)
         files = {case: (paths, labels / f"{case}{ending}") for case, paths in found.items()}

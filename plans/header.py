@@ -28,9 +28,9 @@ class Header(Record):
     modality: dict[str, str] | None = None  # channel_names in nnU-Net 1 and the Decathlon
     labels: dict[str, Any]
     file_ending: str | None = None
-    name: str = ""
-    description: str = ""
-    training: list[dict[str, str]] | None = None  # the Decathlon: image and label of each case
+    name: str | None = None
+    description: str | None = None
+    training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
     annotated: Any = None  # labels that were looked for, of all cases or by case (`plans.annotation`)
@@ -67,10 +67,6 @@ def labels_of(header: Header, source: str, faults: list[str]) -> LabelTable:
     regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
     overlapping = any(len(region) > 1 for region in regions.values())
     order = header.regions_class_order
-    if order is not None and not overlapping:
-        faults.append(
-            f"{source}: regions_class_order: no label is a list of several values, so no labels overlap. Remove it."
-        )
     if len(faults) > before:
         return LabelTable()
     if overlapping:
@@ -172,7 +168,7 @@ def file_ending_of(header: Header, names: list[str], source: str, faults: list[s
     """The ending of every file; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:
-        names = [PurePosixPath(entry.get("image", "")).name for entry in header.training or []] + names
+        names = [PurePosixPath(str(entry.get("image", ""))).name for entry in header.training or []] + names
         ending = next((known for name in names for known in FILE_ENDINGS if name.endswith(known)), None)
     if ending not in FILE_ENDINGS:
         found = "none" if ending is None else repr(ending)

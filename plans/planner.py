@@ -221,7 +221,8 @@ def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
             "strides",
             ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
             "an axis is halved while its spacing is within twice the finest and at least "
-            f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid",
+            f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
+            f"more only where no grid would be small enough for self-attention ({rules.ATTENTION_TOKENS} positions)",
         ),
         (
             "kernels",

@@ -25,7 +25,7 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read a JSON file; `UserError` names the file and each field that does not fit."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except FileNotFoundError:
             raise UserError(f"{path} does not exist.") from None
         except (OSError, UnicodeDecodeError) as error:

@@ -112,7 +112,7 @@ def draft(facts: Facts, size: Voxels, width: int) -> Draft:
     else:
         level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
         first_attending = level
-    steps = steps.down_to(level + rules.COARSER_STAGES)
+    steps = steps.down_to(_coarsest(steps, level, size))
     patch = rules.pad_to(size, steps.total())
     here = facts.rules
     stages = tuple(
@@ -137,6 +137,14 @@ def draft(facts: Facts, size: Voxels, width: int) -> Draft:
         paper=facts.paper,
     )
     return Draft(patch, network)
+
+
+def _coarsest(steps: rules.Ladder, level: int, size: Voxels) -> int:
+    """The last stage: two below the latent grid, and as many more as it takes until one can attend to all of itself."""
+    last = min(level + rules.COARSER_STAGES, len(steps.strides) - 1)
+    while last + 1 < len(steps.strides) and not rules.attends(rules.pad_to(size, steps.total(last)), steps.total(last)):
+        last += 1
+    return last
 
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:

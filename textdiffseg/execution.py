@@ -40,7 +40,7 @@ def run_cases(
             try:
                 result = get()
             except UserError as error:
-                faults += [line if name in line else f"case {name}: {line}" for line in error.lines]
+                faults += error.naming(name)
                 continue
             except BrokenProcessPool:
                 raise UserError(

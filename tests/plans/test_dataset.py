@@ -180,7 +180,6 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         ({"annotated": {"a": "anterior"}}, ("annotated.a: expected a list", "'anterior'")),
         ({"annotated": {"a": []}}, ("annotated: no label is named for a",)),
         ({"absent": 3}, ("absent: expected a list of label names, or one for each case, found 3",)),
-        ({"regions_class_order": [1, 2]}, ("regions_class_order: no label is a list",)),
         ({"labels": {"a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0}}, ("Name at least one",)),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
@@ -286,3 +285,14 @@ def test_an_ambiguous_name_is_refused(tmp_path):
 def test_real_data(shared_data, name, cases):
     dataset = read_dataset(shared_data / name)
     assert len(dataset.cases) == cases
+
+
+def test_what_other_tools_leave_in_dataset_json_does_no_harm(tmp_path):
+    odd = {"name": None, "description": None, "regions_class_order": [1, 2]}
+    listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz", "fold": 0} for case in "ab"]
+    folder = write(tmp_path / "Dataset001_X", HEADER | odd | {"training": listed}, *pairs("a", "b"))
+    text = (folder / "dataset.json").read_text()
+    (folder / "dataset.json").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    dataset = read_dataset(folder)
+    assert [case.id for case in dataset.cases] == ["a", "b"]
+    assert dataset.regions is None

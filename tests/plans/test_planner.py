@@ -39,7 +39,8 @@ def check_laws(plan: Plan, budget) -> None:
         positions = memory.grid(network, plan.patch, level)
         assert stage.attention == (level >= plan.latent.level and positions <= 4000)
     assert 2 <= max(plan.latent_stride) <= 8
-    assert len(plan.stages) <= plan.latent.level + 3
+    last = min(plan.latent.level + 2, len(plan.stages) - 1)
+    assert not any(stage.attention for stage in plan.stages[last:-1]), "deeper only until a grid can attend"
     assert all(decision.reason and decision.value for decision in plan.reasons)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     covers = prod(plan.patch) >= 0.25 * prod(plan.median_shape)

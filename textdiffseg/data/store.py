@@ -27,7 +27,6 @@ STORE_VERSION = 2
 FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
 _SETTINGS = {"channels", "labels", "spacing", "crop_to_nonzero"}
 _PARTS = ("image", "labels", "original", "foreground")
-_LARGEST = float(np.finfo(np.float16).max)  # raw intensities (scheme "none") may lie beyond
 _CHUNK, _BLOCK = 128, 32  # voxels a side; a block is what one read decompresses
 
 
@@ -77,7 +76,7 @@ def save_case(
     folder.mkdir(parents=True, exist_ok=True)
     kind = np.int8 if original_labels.max(initial=0) < 128 else np.int16
     arrays = (
-        np.clip(image, -_LARGEST, _LARGEST).astype(np.float16),
+        image.astype(np.float16),
         labels.astype(kind),
         original_labels.astype(kind),
         sample_foreground(labels, record.case),

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from plans.annotation import Annotation, annotations_of
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.header import FILE_ENDINGS, Header, labels_of
 from plans.prompts import normalise
 from plans.records import Record
@@ -149,8 +149,10 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
         (expected_path, reference, known | ({ignore} - {None})),
     ):
         if unknown := sorted(set(np.unique(array).tolist()) - allowed):
-            named = ", ".join(str(value) for value in sorted(allowed))
-            faults.append(f"{path} has label values {unknown}, dataset.json names {named}: is it of the same data set?")
+            faults.append(
+                f"{path} has the label values {listed(unknown)}; dataset.json names {listed(sorted(allowed))}: "
+                "is it of the same data set?"
+            )
     if faults:
         raise UserError(*faults)
     if ignore is not None:

@@ -19,6 +19,8 @@ from plans.header import FILE_ENDINGS
 from textdiffseg.imaging.nifti import check_nifti
 from textdiffseg.imaging.volume import Geometry, Volume
 
+ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
+UNEVEN = 0.1  # of the spacing, by which DICOM slices may lie off their places
 _SMALL = 1 << 20  # bytes of a file that is cheaper to unpack once than to have ITK look into again and again
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -50,7 +52,7 @@ def read_labels(path: Path) -> Volume:
         raise UserError(f"{path}: a label map has one value a voxel, this one has {len(array)}.")
     if array.dtype.kind == "f":
         whole = np.rint(array)
-        if not np.array_equal(whole, array):
+        if not np.allclose(whole, array, rtol=0, atol=ROUNDED):
             raise UserError(f"{path}: label values must be whole numbers, found others (or NaN). Round them.")
         array = whole.astype(np.int64)
     return Volume(array, volume.geometry)
@@ -202,8 +204,26 @@ def _read_series(folder: Path) -> sitk.Image:
         counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
         raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(next(iter(series.values())))
-    return reader.Execute()
+    (files,) = series.values()
+    reader.SetFileNames(files)
+    image = reader.Execute()
+    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation") and _uneven(files, image):
+        raise UserError(
+            f"{folder}: its slices are not evenly spaced: one is missing, or several lie at one position (phases of "
+            "one series, say). Complete the series, or put each phase in a folder of its own."
+        )
+    return image
+
+
+def _uneven(files: tuple[str, ...], image: sitk.Image) -> bool:
+    """Whether a slice lies off its place; ITK notes deviations of a rounding error, too, and not how large they are."""
+    reader, normal, places = sitk.ImageFileReader(), np.array(image.GetDirection()).reshape(3, 3)[:, 2], []
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        places.append(np.dot(reader.GetOrigin(), normal))
+    steps = np.diff(places)
+    return bool(np.abs(steps - np.median(steps)).max() > UNEVEN * np.abs(np.median(steps)))
 
 
 def _series(folder: Path) -> dict[str, tuple[str, ...]]:

@@ -4,7 +4,9 @@ World coordinates are DICOM's and SimpleITK's: x grows to the patient's left, y 
 in mm. An image is canonical when its array axes (D, H, W) run towards superior, posterior and left.
 """
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -23,13 +25,17 @@ class Geometry:
         """Distance in mm between neighbours along D, H, W."""
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
-    def matches(self, other: "Geometry", tolerance: float = 0.1) -> bool:
-        """Whether both grids have the same shape and their corners lie within `tolerance` voxels of each other."""
+    def matches(self, other: "Geometry") -> bool:
+        """Whether both have the same shape and each corner lies within half a voxel of its own, along every axis.
+
+        The nearest voxel of the other grid is then the same voxel, so that nothing needs resampling.
+        """
         if self.shape != other.shape:
             return False
         corners = np.array([[d, h, w, 1] for d in (0, 1) for h in (0, 1) for w in (0, 1)], dtype=float)
         corners[:, :3] *= np.array(self.shape) - 1
-        return bool(np.abs(corners @ (self.affine - other.affine).T).max() <= tolerance * min(self.spacing))
+        apart = np.linalg.solve(self.affine, (other.affine - self.affine) @ corners.T)
+        return bool(np.abs(apart[:3]).max() < 0.5)
 
 
 @dataclass(frozen=True)
@@ -88,3 +94,12 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
         turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0
     geometry = Geometry(shape, volume.geometry.affine @ turn)
     return Volume(orientation.apply(volume.array), geometry), orientation
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A scan's file and, where that is a header alone (.mhd), the one that holds the voxels."""
+    if path.suffix != ".mhd" or not path.is_file():
+        return (path,)
+    named = re.search(r"^ElementDataFile *= *(.*\S)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    voxels = path.parent / named[1] if named else path
+    return (path, voxels) if voxels != path and voxels.is_file() else (path,)

@@ -96,7 +96,7 @@ def predict_scans(
         try:
             fresh = predict_scan(job, case, paths, inner)
         except UserError as error:
-            outcome.failures += [line if case in line else f"case {case}: {line}" for line in error.lines]
+            outcome.failures += error.naming(case)
             continue
         except Exception as error:
             error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from plans.errors import UserError
 from plans.records import Record
+from textdiffseg.imaging.volume import files_of
 from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.settings import Settings
@@ -79,7 +80,7 @@ def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
     """File name -> SHA-256; of a DICOM folder, of all its files together."""
     hashes = {}
     for path in paths:
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else files_of(path)
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise UserError(*(f"{file} does not exist." for file in missing))

@@ -25,6 +25,7 @@ from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonic
 
 IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
 _UNKNOWN = -2  # while numbering: a value that means nothing
+LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
 MOST_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 
@@ -74,8 +75,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
     if prod(shape) > MOST_VOXELS:
         raise UserError(
             f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {prod(shape):.1e} voxels at the "
-            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header, "
-            "or in plan.json."
+            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
         )
     trail = Trail(
         original_shape=volume.geometry.shape,
@@ -89,7 +89,8 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
     image = canonical.array[trail.box]
     mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None
     image = normalise(image, plan.channels, mask)
-    return resample(image, trail.shape, order=3, order_along=_order_along(spacing, plan)), trail
+    resampled = resample(image, trail.shape, order=3, order_along=_order_along(spacing, plan))
+    return np.clip(resampled, -LARGEST, LARGEST, out=resampled), trail
 
 
 def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarray:

@@ -4,24 +4,27 @@ A case that cannot be used gives one line a fault, and all broken cases are repo
 """
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from plans.dataset import Case, Dataset
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
 from plans.plan import LabelPlan
 from plans.records import Millimetres
 from plans.regions import Regions, numbered, values_of
 from textdiffseg.execution import run_cases
-from textdiffseg.imaging.volume import Volume, to_canonical
+from textdiffseg.imaging.volume import Volume, files_of, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 
 METHOD = 3  # raised when a fingerprint changes its meaning
+WRITTEN_EVERY = 60  # seconds: what a killed process loses at most
 SAMPLES = 500  # foreground voxels a case and channel
 _MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
 _PIECES = 8  # of that size, in which a structure too fine for the thinning is measured in full
@@ -36,7 +39,7 @@ def fingerprint_dataset(
 ) -> Fingerprint:
     """Fingerprint all training cases.
 
-    With `path`, the fingerprint is written there, however far it came when the work ends early, and cases that
+    With `path`, the fingerprint is written there every minute and whenever the work ends, and cases that
     are there already and whose files and labels are unchanged are not measured again; those that it did not come to
     stay. Raises `UserError` with the faults of all broken cases.
     """
@@ -45,14 +48,22 @@ def fingerprint_dataset(
     items = [(case, known.get(case.id)) for case in dataset.cases]
     names = [case.id for case in dataset.cases]
     cases: list[CaseFingerprint] = []
-    try:
-        for case in progress(run_cases(function, items, names, workers, scheduler)):
-            cases.append(case)
-    finally:
+
+    def write() -> None:
         done = {case.case for case in cases}
         kept = [known[name] for name in names if name in known and name not in done]
         if path is not None and cases:
             Fingerprint(dataset=dataset.name, cases=(*cases, *kept)).write(path)
+
+    clock = time.monotonic()
+    try:
+        for case in progress(run_cases(function, items, names, workers, scheduler)):
+            cases.append(case)
+            if time.monotonic() - clock > WRITTEN_EVERY:
+                write()
+                clock = time.monotonic()
+    finally:
+        write()
     return Fingerprint(dataset=dataset.name, cases=tuple(cases))
 
 
@@ -122,7 +133,7 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
     if unknown:
         known = ", ".join(str(value) for value in (0, *numbers_of, *ignored))
         faults.append(
-            f"case {case.id}: {case.label}: unknown label values {', '.join(str(value) for value in unknown)}; "
+            f"case {case.id}: {case.label}: unknown label values {listed(unknown)}; "
             f"dataset.json has {known}. Name them there or mend the label."
         )
     looked_for = {name for name in annotation.annotated if name not in annotation.absent}
@@ -176,10 +187,10 @@ def _joint(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | Non
 
 
 def content_hash(paths: Sequence[Path]) -> str:
-    """A hash of what is in the files, in their order."""
+    """A hash of what is in the files, in their order, and in those that hold a header's voxels."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in paths:
-        with Path(path).open("rb") as file:
+    for file_of_scan in chain.from_iterable(files_of(Path(path)) for path in paths):
+        with file_of_scan.open("rb") as file:
             digest.update(hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest())
     return digest.hexdigest()
 

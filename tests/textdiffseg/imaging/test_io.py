@@ -1,6 +1,7 @@
 """Reading and writing: geometry survives, and what cannot be right is refused by file."""
 
 import locale
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -136,8 +137,11 @@ def test_labels_must_be_whole_numbers(tmp_path, array, geometry):
     write_volume(tmp_path / "soft.nii.gz", array, geometry)
     with pytest.raises(UserError, match="whole numbers"):
         read_labels(tmp_path / "soft.nii.gz")
-    write_volume(tmp_path / "float.nii.gz", np.rint(array), geometry)
-    assert read_labels(tmp_path / "float.nii.gz").array.dtype.kind == "i"
+    for name, off in (("float", 0), ("scaled", 0.004)):
+        write_volume(tmp_path / f"{name}.nii.gz", np.rint(array) - np.float32(off), geometry)
+        found = read_labels(tmp_path / f"{name}.nii.gz").array[0]
+        assert found.dtype.kind == "i"
+        assert np.array_equal(found, np.rint(array))
 
 
 @pytest.fixture
@@ -148,16 +152,17 @@ def own_locale():
     locale.setlocale(locale.LC_ALL, before)
 
 
-def write_series(folder: Path, array: np.ndarray, spacing: float) -> None:
+def write_series(folder: Path, array: np.ndarray, places: Sequence[float]) -> None:
+    """One slice at each place, mm along z."""
     folder.mkdir(parents=True)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
-    for number, plane in enumerate(array):
+    for number, (plane, z) in enumerate(zip(array, places, strict=True)):
         image = sitk.GetImageFromArray(plane[None].astype(np.int16))
-        image.SetSpacing((0.5, 0.75, spacing))
-        image.SetOrigin((1, 2, 3 + number * spacing))
+        image.SetSpacing((0.5, 0.75, 2.0))
+        image.SetOrigin((1, 2, z))
         tags = {"0020|000e": "1.2.3", "0020|000d": "1.2", "0008|0060": "CT", "0020|0013": str(number)}
-        tags |= {"0020|0032": f"1\\2\\{3 + number * spacing}", "0020|0037": "1\\0\\0\\0\\1\\0"}
+        tags |= {"0020|0032": f"1\\2\\{z}", "0020|0037": "1\\0\\0\\0\\1\\0"}
         tags |= {"0008|0018": f"1.2.3.{number + 1}"}
         for tag, value in tags.items():
             image.SetMetaData(tag, value)
@@ -167,12 +172,19 @@ def write_series(folder: Path, array: np.ndarray, spacing: float) -> None:
 
 def test_dicom_folders_are_scans(tmp_path, own_locale):
     array = np.random.default_rng(1).integers(-1000, 1000, (5, 6, 7))
-    write_series(tmp_path / "in" / "patient", array, 2.0)
+    write_series(tmp_path / "in" / "patient", array, (3, 5.02, 7, 9, 11))  # rounded, as scanners do
     assert list_scans(tmp_path / "in") == {"patient": (tmp_path / "in" / "patient",)}
     assert list(list_scans(tmp_path / "in" / "patient")) == ["patient"]
     found = read_volume((tmp_path / "in" / "patient",))
     assert np.array_equal(found.array[0], array)
     assert np.allclose(found.geometry.spacing, (2, 0.75, 0.5))
+
+
+@pytest.mark.parametrize("places", [(0, 2, 4, 8, 10), (0, 2, 4, 0, 2)])
+def test_dicom_slices_that_are_missing_or_lie_on_one_another_are_refused(tmp_path, own_locale, places):
+    write_series(tmp_path / "patient", np.zeros((5, 6, 7)), places)
+    with pytest.raises(UserError, match="slices are not evenly spaced"):
+        read_volume((tmp_path / "patient",))
 
 
 def test_scans_are_found_by_both_ways_of_naming(tmp_path):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from textdiffseg.imaging.volume import Geometry, Volume, to_canonical
+from textdiffseg.imaging.volume import Geometry, Volume, files_of, to_canonical
 
 CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=float)  # D to z, H to y, W to x
 TURNS = [
@@ -54,16 +54,28 @@ def test_oblique_axes_go_to_the_nearest():
     assert orientation.flips == ()
 
 
-def test_grids_match_within_a_tenth_of_a_voxel():
+def test_grids_match_where_the_nearest_voxel_is_the_same_one():
     affine = np.diag([3.0, 1.0, 1.0, 1.0])
-    grid, nearly, shifted = (Geometry((2, 3, 4), affine.copy()) for _ in range(3))
-    nearly.affine[0, 3] = 0.05
-    shifted.affine[0, 3] = 0.5
+    grid, nearly, shifted, turned = (Geometry((2, 3, 4), affine.copy()) for _ in range(4))
+    nearly.affine[:3, 3] = (1.4, 0.4, -0.4)
+    shifted.affine[:3, 3] = (0, 0.6, 0)
+    turned.affine[1, 2] = 0.2  # three voxels on, the corner is 0.6 off
     assert grid.matches(nearly)
     assert not grid.matches(shifted)
+    assert not grid.matches(turned)
     assert not grid.matches(Geometry((2, 3, 5), affine))
 
 
 def test_a_volume_lies_on_its_grid():
     with pytest.raises(ValueError, match="does not lie on the grid"):
         Volume(np.zeros((1, 2, 3, 4)), Geometry((2, 3, 5), np.eye(4)))
+
+
+def test_a_header_brings_the_file_of_its_voxels_along(tmp_path):
+    (tmp_path / "a.mhd").write_text("NDims = 3\nElementDataFile = a data.raw\n")
+    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd",), "which is told when it is read"
+    (tmp_path / "a data.raw").write_bytes(b"0")
+    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd", tmp_path / "a data.raw")
+    (tmp_path / "b.mhd").write_text("ElementDataFile = LOCAL\n")
+    for name in ("b.mhd", "c.nii.gz"):
+        assert files_of(tmp_path / name) == (tmp_path / name,)

@@ -154,6 +154,12 @@ def test_a_spacing_that_makes_a_monstrous_grid_is_refused_before_it_is_made():
         preprocess_image(volume, make_plan(spacing=(1e-3, 1e-3, 1e-3)))
 
 
+def test_raw_intensities_stay_what_storage_can_hold():
+    volume, _ = scene()
+    image, _ = preprocess_image(Volume(volume.array * 1e9, volume.geometry), make_plan(scheme="none"))
+    assert abs(image).max() == np.finfo(np.float16).max
+
+
 def test_the_trail_survives_json():
     volume, _ = scene(*TURNS[2])
     _, trail = preprocess_image(volume, make_plan())
