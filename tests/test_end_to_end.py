@@ -195,6 +195,18 @@ def test_texts_of_cases_go_all_the_way(tiny_raw, tmp_path, capsys):
     assert len(set(told)) == 4
 
 
+def test_cases_that_were_trained_on_choose_nothing(tiny_raw, tmp_path, capsys):
+    at = ["--root", str(tmp_path)]
+    assert plan_and_preprocess.main([str(tiny_raw), *at, "--workers", "0"]) == 0
+    shrink(tmp_path / "preprocessed" / tiny_raw.name / "plan.json")
+    assert train.main(["901", "all", *at, "--epochs", "1"]) == 0
+    assert "nothing was chosen or calibrated" in capsys.readouterr().out
+    fold = tmp_path / "results" / tiny_raw.name / "default" / "fold_all"
+    assert not {"sampling.json", "calibration.json"} & {path.name for path in fold.iterdir()}
+    assert predict.main(["-i", str(tiny_raw / "imagesTr"), "-o", str(tmp_path / "out"), *at]) == 0
+    assert "Sampling: 1 step, 1 sample, mirrored along" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module", params=["default", "unet"])
 def nested(request, write_raw, tmp_path_factory):
     """A root where labels that overlap went through the chain; (root, raw folder, trained fold)."""

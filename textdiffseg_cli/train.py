@@ -14,6 +14,7 @@ from textdiffseg_cli.common import (
     whole_number,
 )
 
+LONG = 10.0  # minutes of validation that are told beforehand
 CALIBRATION_SHARE = 0.1  # of the training's time may go into calibrating the uncertainty, so that short runs stay short
 
 
@@ -96,7 +97,7 @@ def _train(args: argparse.Namespace) -> None:
     held_out = args.fold != "all"
     _validate(preprocessed, fold.validation, folder, device, held_out)
     if not held_out:
-        print("Note: fold all was scored on the cases that it was trained on, so nothing was calibrated on them.")
+        print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
 
 
 def _check(preprocessed, started, preset: str, cases) -> None:
@@ -130,7 +131,10 @@ def _tell_latent(folder) -> None:
 
 
 def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
-    """Choose how to sample, predict the validation cases on their original grids, calibrate, and print the scores."""
+    """Choose how to sample, predict the validation cases on their original grids, calibrate, and print the scores.
+
+    Cases that were trained on choose and calibrate nothing: predictions are then as `read_sampling` has them without.
+    """
     from rich.console import Console
     from tqdm import tqdm
 
@@ -150,8 +154,11 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
 
         return progress
 
-    with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
-        choose_sampling(folder, preprocessed, cases, device=device, progress=shown(bar))
+    if held_out:
+        with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
+            sampling = choose_sampling(folder, preprocessed, cases, device=device, progress=shown(bar))
+        if (minutes := sampling.seconds * len(cases) / 60) > LONG:
+            print(f"Predicting the {len(cases)} validation cases will take about {minutes:.0f} minutes.")
     with tqdm(desc="Predict the validation cases", unit="case") as bar:
         summary = validate_fold(folder, preprocessed, cases, device=device, calibrate=held_out, progress=shown(bar))
     if held_out:

@@ -17,10 +17,16 @@ def row(steps, mirroring, dice):
 
 
 def test_small_gains_go_to_the_cheaper_setting():
-    assert choose([row(4, True, 0.901), row(1, True, 0.9), row(1, False, 0.9)], 3) == row(1, False, 0.9)
-    assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.899)], 3) == row(4, False, 0.9)
-    assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.899)], 1) == row(1, True, 0.899)
+    assert choose([row(4, True, 0.9005), row(1, True, 0.9), row(1, False, 0.9)], 3) == row(1, False, 0.9)
+    assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.8995)], 3) == row(4, False, 0.9)
+    assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.8995)], 1) == row(1, True, 0.8995)
     assert choose([row(4, False, None), row(1, False, None)], 3) == row(1, False, None)
+
+
+def test_a_choice_knows_what_a_case_takes():
+    table = (row(1, False, 0.8), row(1, True, 0.9).model_copy(update={"seconds": 8.0}))
+    assert Sampling(steps=1, mirroring=True, table=table).seconds == 8.0
+    assert Sampling().seconds == 0
 
 
 def test_folds_are_pooled_by_their_cases():
