@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
+import psutil
 
 from plans.records import Millimetres, Record
 
@@ -35,6 +36,8 @@ HD95_DEFINITION = (
 BOTH_EMPTY = "absent from both"
 PREDICTION_EMPTY = "missed: not in the prediction"
 REFERENCE_EMPTY = "false positive: not in the reference"
+TOO_LARGE = "too large for surfaces in the free memory"
+SURFACE_BYTES = 140  # a voxel of the label's box, measured at 160 x 160 x 160
 
 
 class LabelScores(Record):
@@ -87,7 +90,8 @@ def score_case(
     prediction, reference: (D, H, W) whole numbers on one grid; spacing: mm in the same axis order;
     labels: number in the arrays -> name, or the numbers of a label that overlaps with others; voxels with negative
     reference are left out of both masks (ignore).
-    Without `surfaces`, or without MONAI, NSD and HD95 are `None`.
+    Without `surfaces`, without MONAI, and for labels whose surfaces take more memory than is free, NSD and HD95 are
+    `None`.
 
     Raises:
         ValueError: the two arrays differ in shape.
@@ -125,8 +129,13 @@ def _score_label(
     if not predicted.any() or not expected.any():
         note = REFERENCE_EMPTY if predicted.any() else PREDICTION_EMPTY
         return LabelScores(dice=0.0, nsd=0.0 if surfaces else None, hd95=None, note=note, **volumes)
-    nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm) if surfaces else (None, None)
-    return LabelScores(dice=dice(predicted, expected), nsd=nsd, hd95=hd95, **volumes)
+    overlap = dice(predicted, expected)
+    if not surfaces:
+        return LabelScores(dice=overlap, nsd=None, hd95=None, **volumes)
+    if SURFACE_BYTES * predicted.size > psutil.virtual_memory().available:
+        return LabelScores(dice=overlap, nsd=None, hd95=None, note=TOO_LARGE, **volumes)
+    nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm)
+    return LabelScores(dice=overlap, nsd=nsd, hd95=hd95, **volumes)
 
 
 def surface_scores(

@@ -11,6 +11,9 @@ from textdiffseg.evaluation.metrics import (
     EMPTY_RULE,
     HD95_DEFINITION,
     NSD_DEFINITION,
+    PREDICTION_EMPTY,
+    REFERENCE_EMPTY,
+    TOO_LARGE,
     CaseScores,
     LabelScores,
     surfaces_available,
@@ -62,9 +65,12 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
         both_empty=sum(part.both_empty for part in parts),
         one_empty=sum(part.one_empty for part in parts),
     )
-    notes = (*notes, *(() if surfaces_available() else (NO_SURFACES,)))
+    if not surfaces_available():
+        notes = (*notes, NO_SURFACES)
+    if large := sum(scores.note == TOO_LARGE for case in cases for scores in case.labels.values()):
+        notes = (*notes, f"{large} labels of cases were {TOO_LARGE}: NSD and HD95 leave them out.")
     ordered = tuple(sorted(cases, key=lambda case: case.case))
-    return Summary(tolerance_mm=tolerance_mm, notes=notes, mean=mean, labels=labels, cases=ordered)
+    return Summary(tolerance_mm=tolerance_mm, notes=tuple(notes), mean=mean, labels=labels, cases=ordered)
 
 
 def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
@@ -76,7 +82,7 @@ def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
         reference_ml=_mean(score.reference_ml for score in scores),
         scored=sum(score.dice is not None for score in scores),
         both_empty=sum(score.note == BOTH_EMPTY for score in scores),
-        one_empty=sum(score.note not in ("", BOTH_EMPTY) for score in scores),
+        one_empty=sum(score.note in (PREDICTION_EMPTY, REFERENCE_EMPTY) for score in scores),
     )
 
 

@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from textdiffseg.evaluation import metrics
-from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, REFERENCE_EMPTY, dice, score_case
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, REFERENCE_EMPTY, CaseScores, dice, score_case
+from textdiffseg.evaluation.report import summarise
 
 SPACING = (3.0, 1.5, 1.0)
 
@@ -147,3 +148,14 @@ def test_labels_that_overlap_are_the_unions_of_their_numbers():
     found = score_case(predicted, expected, SPACING, {(1, 2, 3): "whole", (2, 3): "core", (3,): "rim"}, surfaces=False)
     for name, low in (("whole", 1), ("core", 2), ("rim", 3)):
         assert found.labels[name].dice == dice((predicted >= low)[2:], (expected >= low)[2:])
+
+
+def test_surfaces_that_memory_does_not_hold_are_left_out_and_said(monkeypatch):
+    predicted, expected = cube((2, 3, 4)), cube((3, 3, 4))
+    whole = scores(predicted, expected)
+    monkeypatch.setattr(metrics, "SURFACE_BYTES", 1e15)
+    large = scores(predicted, expected)
+    assert (large.dice, large.nsd, large.hd95, large.note) == (whole.dice, None, None, metrics.TOO_LARGE)
+    summary = summarise([CaseScores(case="a", labels={"x": large}), CaseScores(case="b", labels={"x": whole})])
+    assert (summary.mean.nsd, summary.mean.one_empty) == (whole.nsd, 0)
+    assert summary.notes[-1].startswith("1 labels of cases were too large for surfaces")
