@@ -9,7 +9,7 @@ from plans.errors import UserError
 from plans.plan import Plan
 from plans.records import Record
 
-WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .0013 to .003 on hippocampus
+WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .001 to .004 on hippocampus
 LEAST_STEPS, LEAST_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
 
 
