@@ -67,8 +67,8 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 def training_plan(device: Device) -> TrainingPlan:
     """Optimisation settings; a CPU makes fewer iterations, hence larger steps and shorter averages.
 
-    After as many iterations as a GPU makes in minutes, models of a CPU ended alike with its own learning rate and with the
-    GPU's (docs/method.md); on a GPU nothing was measured with Muon.
+    After as many iterations as a GPU makes in minutes, models of a CPU ended alike with its own learning rate and with
+    the GPU's (docs/method.md); on a GPU nothing was measured with Muon.
     """
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
     if device == "gpu":
