@@ -25,17 +25,18 @@ class Geometry:
         """Distance in mm between neighbours along D, H, W."""
         return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
-    def matches(self, other: "Geometry") -> bool:
-        """Whether both have the same shape and each corner lies within half a voxel of its own, along every axis.
+    def matches(self, other: "Geometry", tolerance: float = 0.5) -> bool:
+        """Whether both have the same shape and the other's corners lie within `tolerance` voxels of these.
 
-        The nearest voxel of the other grid is then the same voxel, so that nothing needs resampling.
+        Within half a voxel along every axis the nearest voxel of one grid is the same one of the other, so that nothing
+        needs resampling.
         """
         if self.shape != other.shape:
             return False
         corners = np.array([[d, h, w, 1] for d in (0, 1) for h in (0, 1) for w in (0, 1)], dtype=float)
         corners[:, :3] *= np.array(self.shape) - 1
         apart = np.linalg.solve(self.affine, (other.affine - self.affine) @ corners.T)
-        return bool(np.abs(apart[:3]).max() < 0.5)
+        return bool(np.abs(apart[:3]).max() < tolerance)
 
 
 @dataclass(frozen=True)

@@ -148,13 +148,16 @@ def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, 
     code, _, err = predict("-i", scans, "--texts", texts)
     assert (code, "texts is no folder" in err) == (2, True)
     texts.mkdir()
-    for case in "acd":
+    for case in "cd":
         (texts / f"{case}.txt").write_text("words")
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
-    assert err.count("names no case: expected CASE.txt") == 2
-    for case in "cd":
-        (texts / f"{case}.txt").unlink()
+    assert "holds no text of a scan that is to be predicted: expected a.txt" in err
+    (texts / "a.txt").write_text("words")
+    code, out, _ = predict("-i", scans, "--texts", texts, out=reading / "whole")
+    assert code == 0
+    assert "Texts: 1 of" in out
+    assert "2 texts in" in out
     for path in reading.glob("results/*/*/fold_*/text_bank.safetensors"):
         bank = TextBank.load(path)
         replace(bank, words=bank.words.model_copy(update={"encoder": str(reading / "gone")})).save(path)
