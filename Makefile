@@ -3,7 +3,7 @@
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
-DEMO_MINUTES ?= 2.5
+DEMO_MINUTES ?= 3
 
 .PHONY: demo test lint
 

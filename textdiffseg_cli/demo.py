@@ -22,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         """,
     )
     parser.add_argument(
-        "--minutes", type=positive_float, default=2.5, metavar="M", help="minutes of training (default: 2.5)"
+        "--minutes", type=positive_float, default=3.0, metavar="M", help="minutes of training (default: 3)"
     )
     add_root(parser)
     return parser

@@ -1,6 +1,7 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
+import math
 
 from plans.presets import PRESETS
 from textdiffseg_cli.common import (
@@ -15,7 +16,9 @@ from textdiffseg_cli.common import (
 )
 
 LONG = 10.0  # minutes of validation that are told beforehand
-CALIBRATION_SHARE = 0.1  # of the training's time may go into calibrating the uncertainty, so that short runs stay short
+# Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
+# calibrating the uncertainty, so that short runs stay short.
+CHOICE_SHARE, LEAST_CHOICE, CALIBRATION_SHARE = 0.2, 30.0, 0.1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -141,6 +144,7 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
     from textdiffseg.evaluation.report import summary_table
     from textdiffseg.inference.validation import (
         MOST_SAMPLED_SECONDS,
+        MOST_SECONDS,
         calibrate_uncertainty,
         choose_sampling,
         validate_fold,
@@ -154,16 +158,20 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
 
         return progress
 
+    log = read_log(folder / "log.jsonl")
+    trained = log[-1].seconds if log else math.inf
     if held_out:
+        allowed = min(MOST_SECONDS, max(LEAST_CHOICE, CHOICE_SHARE * trained))
         with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
-            sampling = choose_sampling(folder, preprocessed, cases, device=device, progress=shown(bar))
+            sampling = choose_sampling(
+                folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar)
+            )
         if (minutes := sampling.seconds * len(cases) / 60) > LONG:
             print(f"Predicting the {len(cases)} validation cases will take about {minutes:.0f} minutes.")
     with tqdm(desc="Predict the validation cases", unit="case") as bar:
         summary = validate_fold(folder, preprocessed, cases, device=device, calibrate=held_out, progress=shown(bar))
     if held_out:
-        log = read_log(folder / "log.jsonl")
-        allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * log[-1].seconds) if log else MOST_SAMPLED_SECONDS
+        allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
         with tqdm(desc="Calibrate the uncertainty", unit="case") as bar:
             calibrate_uncertainty(folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar))
     Console().print(summary_table(summary))

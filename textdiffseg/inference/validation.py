@@ -34,7 +34,7 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 
 TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
-MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take; scans too large for it are tried once, plainly
+MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take
 MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 Progress = Callable[[int, int], None]  # told (done, of)
 
@@ -83,23 +83,24 @@ def choose_sampling(
     case_ids: Sequence[str],
     device: str = "cpu",
     checkpoint: str = "best",
-    most_cases: int = MOST_CASES,
+    most_seconds: float = MOST_SECONDS,
     progress: Progress | None = None,
 ) -> Sampling:
-    """Try steps and mirroring on at most `most_cases` validation cases, write sampling.json and return it.
+    """Try steps and mirroring on at most `MOST_CASES` validation cases, write sampling.json and return it.
 
-    Small gains are not worth their time: the cheapest setting near the best is taken (`settings.choose`).
+    Small gains are not worth their time: the cheapest setting near the best is taken (`settings.choose`). Where
+    `most_seconds` are too short for one case in each setting, one is tried plainly: one step, no mirroring.
     """
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
     first, bank = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
     plan, trials = first.plan, trials_of(first.plan)
-    cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), most_cases)]
+    cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), MOST_CASES)]
     for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
         began = time.perf_counter()
         _predict(first, cases[0], bank)
     passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
-    affordable = MOST_SECONDS / (passes * (time.perf_counter() - began))
+    affordable = most_seconds / (passes * (time.perf_counter() - began))
     cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
     table = []
     for done, (steps, mirroring) in enumerate(trials, start=1):

@@ -101,6 +101,12 @@ def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
     assert len(Predictor.from_folder(fold.parent, ["0"]).settings.mirror_axes) == 2 * sampling.mirroring
 
 
+def test_without_the_time_for_every_setting_one_is_tried_plainly(fold, stored):
+    sampling = choose_sampling(fold, stored, ["p", "q"], most_seconds=1e-6)
+    assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False)]
+    assert (sampling.cases, sampling.steps, sampling.mirroring) == (1, 1, False)
+
+
 def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
