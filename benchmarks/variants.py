@@ -182,6 +182,7 @@ CHANGES = {
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
     "terminal share 0.5": setting("diffusion", costs=True, terminal_share=0.5),
+    "terminal share 0.9": setting("diffusion", costs=True, terminal_share=0.9),
     "terminal share 1": setting("diffusion", costs=True, terminal_share=1.0),
     "recycling 0": setting("diffusion", costs=True, recycling=0.0),
     "recycling 1": setting("diffusion", costs=True, recycling=1.0),
