@@ -42,7 +42,7 @@ from stored import (
 )
 
 from plans.errors import UserError
-from plans.plan import Plan, plan_file
+from plans.plan import FOLD_BANK, Plan, plan_file
 from plans.records import write_atomically
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.report import Summary
@@ -203,7 +203,7 @@ def training(folder: Path) -> dict:
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
     """Dice without mirroring at each step count, of one sample and of the mean of several; {} without diffusion."""
-    model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")
+    model, bank = load_model(folder, device=args.device), TextBank.load(folder / FOLD_BANK)
     if model.plan.diffusion is None:
         return {}
     rows = []

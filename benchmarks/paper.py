@@ -21,7 +21,7 @@ from stored import fold_parser, held_out, in_own_process, left_out, machine, pre
 
 from plans.errors import UserError
 from plans.paper import PEERS
-from plans.plan import Plan, plan_file
+from plans.plan import FOLD_PLAN, Plan, plan_file
 from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg_cli.common import positive_float, run, whole_number
@@ -92,7 +92,7 @@ def check_words(preprocessed: Path, preset: str, args: argparse.Namespace) -> No
 
 def beside(preset: str, folder: Path) -> dict:
     """What has to be known of a figure, and the publication's own."""
-    text = Plan.read(folder / "plan.json").text
+    text = Plan.read(folder / FOLD_PLAN).text
     notes = [text.note] if text.note else []
     return {"text_encoder": text.encoder, "notes": notes, "table_ii_dice": TABLE_II.get(preset)}
 

@@ -36,7 +36,7 @@ from stored import (
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import Plan
+from plans.plan import FOLD_BANK, FOLD_PLAN, Plan
 from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.settings import Settings
@@ -137,12 +137,12 @@ def main() -> int:
 
 def examine(args: argparse.Namespace) -> None:
     """Print the figures of a fold."""
-    plan = Plan.read(args.fold / "plan.json")
+    plan = Plan.read(args.fold / FOLD_PLAN)
     if plan.diffusion is None or not plan.classifies_words:
         raise UserError(
             f"{args.fold}: a model of preset {plan.preset} has not all of these parts: give one of default."
         )
-    model, bank = load_model(args.fold, device=args.device), TextBank.load(args.fold / "text_bank.safetensors")
+    model, bank = load_model(args.fold, device=args.device), TextBank.load(args.fold / FOLD_BANK)
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
     settings = Settings(steps=read_sampling(args.fold).steps)

@@ -28,7 +28,7 @@ from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.validation import spread
-from textdiffseg.preprocessing.case import Trail, restore, restore_regions
+from textdiffseg.preprocessing.case import Trail, restore
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -171,8 +171,8 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     first so many win is 0 as well.
     """
     plan, queries = predictor.plan, queries.with_tokens([scan.text])
-    way_back = restore if plan.regions is None else restore_regions
-    slots = way_back(predictor.predict_image(scan.image, queries).probabilities.numpy(), scan.trail)
+    probabilities = predictor.predict_image(scan.image, queries).probabilities.numpy()
+    slots = restore(probabilities, scan.trail, plan.regions is not None)
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 

@@ -44,7 +44,7 @@ from stored import (
 
 from plans.dataset import read_dataset
 from plans.errors import UserError
-from plans.plan import Plan
+from plans.plan import FOLD_BANK, Plan, bank_file, plan_file
 from plans.prompts import Prompts
 from textdiffseg import phantoms
 from textdiffseg.imaging.volume import Volume
@@ -147,7 +147,7 @@ def examine(args: argparse.Namespace) -> None:
         cases = held_out(preprocessed, args.fold, args.cases)
         folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
         in_own_process(train, preprocessed, folder, "default", args.seed, args)
-        model, bank = load_model(folder, device=args.device), TextBank.load(folder / "text_bank.safetensors")
+        model, bank = load_model(folder, device=args.device), TextBank.load(folder / FOLD_BANK)
         predictor = Predictor([model], Settings(), args.device)
         if args.dataset == "phantoms":
             found = ask_phantoms(predictor, bank, args)
@@ -171,13 +171,13 @@ def write_phantoms(root: Path, seed: int) -> Path:
 def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
     """Plan and preprocess with this benchmark's phrasings; `UserError` where the root holds other words."""
     folder = root / "preprocessed" / data.name
-    plan = folder / "plan.json"
+    plan = folder / plan_file("default")
     labels = Plan.read(plan).labels if plan.is_file() else read_dataset(data).labels
     words = {name: wording.trained for name, wording in matched([label.name for label in labels], args.dataset).items()}
     if not (folder / "prompts.json").is_file():
         Prompts(scan=SCANS[args.dataset], labels=words).write(folder / "prompts.json")
     prepare(data, root, "default", args.device)
-    if TextBank.load(folder / "text_bank.safetensors").phrasings != words:
+    if TextBank.load(folder / bank_file("default")).phrasings != words:
         raise UserError(f"{folder} was planned with other words than this benchmark's: choose another --root.")
     return folder
 

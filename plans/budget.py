@@ -44,7 +44,7 @@ class DeviceRules(Record):
 
 RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
     "gpu": DeviceRules(
-        first_patch_voxels=256**3,
+        first_patch_voxels=256**3,  # nnU-Net's
         small_patch_voxels=48**3,
         widths=(32, 16, 8),
         usual_width=32,

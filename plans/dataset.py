@@ -7,14 +7,11 @@ from pydantic import Field
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
-from plans.folders import find_dataset, find_folder
 from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
 from plans.plan import LabelPlan
 from plans.records import Record
 from plans.regions import Regions
 from plans.texts import find_texts
-
-__all__ = ["Case", "Dataset", "find_dataset", "find_folder", "read_dataset"]
 
 
 class Case(Record):
@@ -39,8 +36,6 @@ class Dataset(Record):
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     file_ending: str
     cases: tuple[Case, ...]  # training
-    test_cases: tuple[Case, ...] = ()
-    description: str = ""
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -70,8 +65,6 @@ def read_dataset(folder: Path) -> Dataset:
         regions=table.regions,
         file_ending=ending,
         cases=cases,
-        test_cases=_test_cases(folder, channels, ending),
-        description=header.description or "",
     )
 
 
@@ -97,7 +90,7 @@ def _training_cases(
     for case, (paths, label) in files.items():
         faults += _case_faults(case, paths, label, channels)
     faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
-    held_out = {case.id for case in _test_cases(folder, channels, ending)} - set(files)
+    held_out = _test_cases(folder / "imagesTs", channels, ending) - set(files)
     annotations = annotations_of(header, table, tuple(files), held_out, str(folder / "dataset.json"), faults)
     texts = find_texts(folder / "texts", files, held_out, faults)
     return tuple(
@@ -113,16 +106,14 @@ def _training_cases(
     )
 
 
-def _test_cases(folder: Path, channels, ending: str) -> tuple[Case, ...]:
-    """Test cases whose files are complete; what is missing there concerns no training."""
-    images, labels = folder / "imagesTs", folder / "labelsTs"
-    files = _group_files(images, _names(images), set(_names(labels)), channels, ending)
-    return tuple(
-        Case(id=case, images=paths, label=label if label.is_file() else None)
-        for case, paths in sorted(files.items())
+def _test_cases(images: Path, channels, ending: str) -> set[str]:
+    """The test cases whose files are complete; what is missing there concerns no training."""
+    files = _group_files(images, _names(images), set(_names(images.parent / "labelsTs")), channels, ending)
+    return {
+        case
+        for case, paths in files.items()
         if all(path.is_file() for path in paths) and len(paths) in (1, len(channels))
-        for label in [labels / f"{case}{ending}"]
-    )
+    }
 
 
 def _listed_files(folder: Path, header: Header, faults: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from plans.records import Millimetres, Record, Voxels
+from plans.records import Millimetres, Record, Voxels, resampled_shape
 
 
 class LabelFingerprint(Record):
@@ -39,11 +39,8 @@ class CaseFingerprint(Record):
         return self
 
     def shape_at(self, spacing: Millimetres) -> Voxels:
-        """The cropped case's shape when resampled to `spacing`, rounded as nnU-Net does."""
-        return tuple(
-            max(1, round(size * old / new))
-            for size, old, new in zip(self.cropped_shape, self.spacing, spacing, strict=True)
-        )
+        """The cropped case's shape when resampled to `spacing`."""
+        return resampled_shape(self.cropped_shape, self.spacing, spacing)
 
 
 class Fingerprint(Record):

@@ -29,7 +29,6 @@ class Header(Record):
     labels: dict[str, Any]
     file_ending: str | None = None
     name: str | None = None
-    description: str | None = None
     training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits

@@ -24,6 +24,7 @@ BYTES_A_WEIGHT = 20
 # it keeps bfloat16 (`networks.blocks`), so this is an upper bound.
 BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
 BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
+BYTES_AN_ATTENDED_VALUE = 8.0  # float32 and its gradient at most, on either device
 MARGIN = 1.15  # fragments and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
@@ -218,7 +219,7 @@ def training_bytes(net: Network, patch: Voxels, batch: int, device: Device) -> f
     activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
     for index, stage in enumerate(net.stages):
         attentions = net.attentions(index) + (index == net.level)  # fusion is one more
-        activations += attentions * 6 * grids[index] * stage.width * BYTES_A_PLAIN_VALUE["gpu"]
+        activations += attentions * 6 * grids[index] * stage.width * BYTES_AN_ATTENDED_VALUE
     gradients = 3 * 4 * grids[0] * net.stages[0].width
     logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
     inputs = grids[0] * (4 * net.image_channels + 16)

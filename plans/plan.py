@@ -13,6 +13,9 @@ PLAN_VERSION = 1
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
+FOLD_PLAN, FOLD_BANK = "plan.json", "text_bank.safetensors"  # a trained fold's own copies
+
+
 def plan_file(preset: str) -> str:
     """The file of a preset's plan in the preprocessed folder; presets share the stored cases."""
     return "plan.json" if preset == "default" else f"plan_{preset}.json"
@@ -178,11 +181,6 @@ class Plan(Record):
     reasons: tuple[Decision, ...] = ()
 
     @property
-    def name(self) -> str:
-        """The folder of results that belongs to this plan."""
-        return self.preset
-
-    @property
     def reads_words(self) -> bool:
         """Whether what is asked for reaches the network; otherwise it answers for all labels every time."""
         return self.peer is None and (self.paper is None or self.paper.fusion != "none")
@@ -215,6 +213,11 @@ class Plan(Record):
     def latent_stride(self) -> Voxels:
         """Voxels of the image per position of the latent grid."""
         return self.stride_at(self.latent.level)
+
+    @property
+    def latent_shape(self) -> Voxels:
+        """Positions of a patch's latent grid."""
+        return tuple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
 
     @property
     def total_stride(self) -> Voxels:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plans import memory, paper, rules
-from plans.budget import Budget, cpu_budget, gpu_budget, training_plan
-from plans.errors import UserError
+from plans.budget import Budget, training_plan
+from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.memory import GB, Network
 from plans.plan import (
@@ -24,14 +24,13 @@ from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import LEAST_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
 
-__all__ = ["Budget", "cpu_budget", "gpu_budget", "make_plan", "refit"]
-
 
 def make_plan(
     dataset_name: str,
     channels: Sequence[str],
     labels: Sequence[LabelPlan],
     fingerprint: Fingerprint,
+    *,
     budget: Budget,
     preset: Preset,
     text: TextPlan,
@@ -129,9 +128,8 @@ def refuse_single_slices(fingerprint: Fingerprint) -> None:
     """`UserError` where a case is a single slice: every part of the model is three-dimensional."""
     flat = [case.case for case in fingerprint.cases if min(case.shape) == 1]
     if flat:
-        shown = ", ".join(flat[:5]) + (f" and {len(flat) - 5} more" if len(flat) > 5 else "")
         raise UserError(
-            f"{fingerprint.dataset}: {len(flat)} of {len(fingerprint.cases)} cases are single slices ({shown}). "
+            f"{fingerprint.dataset}: {len(flat)} of {len(fingerprint.cases)} cases are single slices ({listed(flat)}). "
             "TextDiffSeg segments volumes of at least two slices; remove these cases or stack the slices."
         )
 
@@ -181,7 +179,8 @@ def refit(plan: Plan, budget: Budget) -> Plan:
         else:
             raise UserError(
                 f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {numbers(patch)} voxels. "
-                "Free memory, or plan again for less: --memory-gb (of a GPU), fewer cores (on a CPU)."
+                "Free memory, or plan again for less: --memory-gb (of a GPU), or fewer cores (on a CPU: "
+                "taskset -c 0 tds_plan_and_preprocess ...)."
             )
     used = memory.training_bytes(network, patch, batch, budget.device) / GB
     reason = (

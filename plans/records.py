@@ -16,6 +16,13 @@ Millimetres = tuple[float, float, float]
 """Three lengths in mm in the axis order (D, H, W) = (z, y, x)."""
 
 
+def resampled_shape(shape: Voxels, spacing_from: Millimetres, spacing_to: Millimetres) -> Voxels:
+    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel)."""
+    return tuple(
+        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_from, spacing_to, strict=True)
+    )
+
+
 class Record(BaseModel):
     """A frozen record; unknown fields are refused, so that a typing mistake in a hand-edited file is seen."""
 

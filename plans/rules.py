@@ -15,7 +15,6 @@ from plans.records import Millimetres, Voxels
 
 ANISOTROPY = 3.0  # nnU-Net: an axis this much coarser than the others is treated apart
 SMALLEST_EDGE = 4  # nnU-Net: no axis of the coarsest grid is shorter, in positions
-ISOTROPIC_VOXELS = 256**3  # nnU-Net: the patch that the search starts from, before it meets the median shape
 MASK_SHARE = 0.75  # nnU-Net: z-scores are taken inside the mask where cropping leaves less than this
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
 COARSER_STAGES = 2  # the denoiser goes this many stages below the latent grid
@@ -141,7 +140,7 @@ def least_size(spacing: Millimetres, size: Voxels) -> Voxels:
     return tuple(max(edge, least) if is_near else edge for edge, is_near in zip(size, near, strict=True))
 
 
-def first_patch(spacing: Millimetres, median_shape: Voxels, voxels: int = ISOTROPIC_VOXELS) -> Voxels:
+def first_patch(spacing: Millimetres, median_shape: Voxels, voxels: int) -> Voxels:
     """A cube in mm of so many voxels, cut to the median shape (nnU-Net starts its search there)."""
     inverse = 1 / np.array(spacing)
     cube = np.round(inverse * (voxels / inverse.prod()) ** (1 / 3))

@@ -9,7 +9,7 @@ from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
 from plans.memory import GB, Network
 from plans.plan import LowResolutionPlan, Stage
-from plans.records import Millimetres, Voxels
+from plans.records import Millimetres, Voxels, resampled_shape
 from plans.rules import numbers
 
 LEAST_BATCH = 2  # nnU-Net
@@ -186,10 +186,7 @@ def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None
         near = [max(spacing) / one > 2 for one in spacing]
         grows = near if any(near) else [True] * 3
         spacing = tuple(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
-        shape = tuple(
-            max(1, round(size * old / new))
-            for size, old, new in zip(facts.median_shape, facts.spacing, spacing, strict=True)
-        )
+        shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
     if prod(facts.median_shape) < LOW_RESOLUTION_GAIN * prod(shape):
         return None

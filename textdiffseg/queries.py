@@ -9,6 +9,9 @@ from torch import Tensor
 
 from textdiffseg.transfer import send
 
+Query = Sequence[tuple[int, int]]
+"""What one sample asks for: (label number 1..N, index into that label's phrasings) for each slot."""
+
 
 @dataclass(frozen=True)
 class Queries:

@@ -107,11 +107,11 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             dataset.channels,
             dataset.labels,
             fingerprint,
-            _budget(args.memory_gb, gpu.result()),
-            args.preset,
-            text,
-            prompts,
-            dataset.regions,
+            budget=_budget(args.memory_gb, gpu.result()),
+            preset=args.preset,
+            text=text,
+            prompts=prompts,
+            regions=dataset.regions,
         )
         made = preparing.preprocess_dataset(
             dataset,

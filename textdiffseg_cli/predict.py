@@ -170,7 +170,7 @@ def _announce(job, scans) -> None:
             one.settings,
             len(one.models),
             geometries,
-            labels=len(job.asked.names),
+            slots=job.asked.queries.labels.shape[1],  # rivals of known prompts too
             uncertainty=job.uncertainty is not None,
             on_cpu=one.device.type == "cpu",
         )

@@ -106,16 +106,17 @@ def _train(args: argparse.Namespace) -> None:
 def _check(preprocessed, started, preset: str, cases) -> None:
     """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan."""
     from plans.memory import refuse_beyond_budget
-    from plans.plan import Plan, bank_file, plan_file, texts_file
+    from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
     from textdiffseg.data.store import check_cases
     from textdiffseg.inference.ensemble import check_words
     from textdiffseg.text.bank import TextBank
     from textdiffseg.text.case_texts import read_case_texts
 
-    folder, name = (started, "plan.json") if started else (preprocessed, plan_file(preset))
+    folder, name = (started, FOLD_PLAN) if started else (preprocessed, plan_file(preset))
     plan = Plan.read(folder / name)
-    bank = TextBank.load(folder / ("text_bank.safetensors" if started else bank_file(preset)))
-    check_words([folder], [plan], [bank])
+    words = folder / (FOLD_BANK if started else bank_file(preset))
+    bank = TextBank.load(words)
+    check_words([words], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(preprocessed / texts_file(preset), bank, ())
     check_cases(preprocessed, sorted(set(cases)), plan)
@@ -184,7 +185,7 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
 
 def _tell_calibration(folder) -> None:
     """What was fitted to the validation cases, setting by setting."""
-    from plans.plan import Plan
+    from plans.plan import FOLD_PLAN, Plan
     from textdiffseg.inference.calibration import read_calibration
     from textdiffseg.inference.evidence import LEAST_CASES
     from textdiffseg.inference.settings import LEAST_SAMPLES
@@ -209,12 +210,12 @@ def _tell_calibration(folder) -> None:
                 f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
-    if fits and Plan.read(folder / "plan.json").diffusion and all(fit.samples < LEAST_SAMPLES for fit in fits):
+    if fits and Plan.read(folder / FOLD_PLAN).diffusion and all(fit.samples < LEAST_SAMPLES for fit in fits):
         print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
 
 
 def _preset(wanted: str | None, preprocessed) -> str:
-    """The preset asked for, or the only one that is planned; `UserError` names what is there."""
+    """The preset asked for, or the first that is planned; `UserError` names what is there."""
     from plans.errors import UserError
     from plans.plan import plan_file
 

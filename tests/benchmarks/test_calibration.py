@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.evaluation.calibration import Voxels
+from textdiffseg.evaluation.calibration import SampledVoxels
 from textdiffseg.inference.calibration import temper
 from textdiffseg.inference.evidence import Evidence
 from textdiffseg.inference.settings import Settings
@@ -21,7 +21,7 @@ def evidence(plan, sharpness: float) -> Evidence:
     for _ in range(CASES):
         p = rng.dirichlet((2.0, 1.0, 1.0), 4000).T.astype(np.float32)
         truth = (p.cumsum(0) < rng.random(4000)).sum(0).clip(max=2)
-        found.voxels.append(Voxels(temper(p, 1 / sharpness), truth))
+        found.voxels.append(SampledVoxels(temper(p, 1 / sharpness), truth))
         found.intervals.append(np.array([[100.0, 100.0], [200.0, 200.0]]))
         found.truths.append(np.array([110.0, 220.0]))
     return found

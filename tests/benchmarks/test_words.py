@@ -38,7 +38,7 @@ def test_unseen_words_keep_the_labels_numbers(words, bank, encoder):
     queries = words.in_words(bank, ["the very tip", "back"], encoder)
     assert queries.labels.tolist() == [[1, 2]]
     assert torch.equal(queries.vectors[0, 1], bank.all_labels().vectors[0, 1])
-    assert torch.equal(queries.vectors[0, 0], bank.add("the very tip", encoder).pooled)
+    assert torch.equal(queries.vectors[0, 0], bank.encode("the very tip", encoder).pooled)
 
 
 def test_a_prompt_has_the_other_labels_beside_it_and_one_by_itself_has_none(words, bank):

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from plans.annotation import Annotation
-from plans.dataset import Dataset, find_dataset, find_folder, read_dataset
+from plans.dataset import Dataset, read_dataset
 from plans.errors import UserError
-from plans.folders import find_datasets
+from plans.folders import find_dataset, find_datasets, find_folder
 
 HEADER = {
     "channel_names": {"0": "MRI"},
@@ -53,7 +53,6 @@ def test_nnunet(tmp_path):
     assert [case.id for case in dataset.cases] == ["a", "b"]
     assert dataset.cases[0].images == (tmp_path / "Dataset004_Hippocampus/imagesTr/a_0000.nii.gz",)
     assert [(label.name, label.value) for label in dataset.labels] == [("anterior", 1), ("posterior", 2)]
-    assert [case.id for case in dataset.test_cases] == ["c"]
     assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
 
 
@@ -288,7 +287,7 @@ def test_real_data(shared_data, name, cases):
 
 
 def test_what_other_tools_leave_in_dataset_json_does_no_harm(tmp_path):
-    odd = {"name": None, "description": None, "regions_class_order": [1, 2]}
+    odd = {"name": None, "description": ["a list"], "regions_class_order": [1, 2]}
     listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz", "fold": 0} for case in "ab"]
     folder = write(tmp_path / "Dataset001_X", HEADER | odd | {"training": listed}, *pairs("a", "b"))
     text = (folder / "dataset.json").read_text()

@@ -3,16 +3,17 @@
 import pytest
 
 from plans import memory
+from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import cpu_budget, gpu_budget, make_plan
+from plans.planner import make_plan
 
 
 def small_plan(make_fingerprint, shape, spacing, preset, budget, labels=2) -> Plan:
     fingerprint = make_fingerprint(shape, spacing, thickness=(8,) * labels)
     named = [LabelPlan(name=f"label {number}", value=number) for number in range(1, labels + 1)]
     text = TextPlan(encoder="bundled", width=64)
-    return make_plan("Dataset001_Test", ["MRI"], named, fingerprint, budget, preset, text)
+    return make_plan("Dataset001_Test", ["MRI"], named, fingerprint, budget=budget, preset=preset, text=text)
 
 
 CASES = [((32, 32, 32), (1, 1, 1)), ((6, 48, 48), (8, 1, 1)), ((20, 48, 48), (3.3, 1, 1))]

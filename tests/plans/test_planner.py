@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans import memory, paper
+from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import cpu_budget, gpu_budget, make_plan, refit
+from plans.planner import make_plan, refit
 from plans.presets import PRESETS
 from plans.prompts import Prompts
 
@@ -19,7 +20,7 @@ BUDGETS = (gpu_budget(), gpu_budget(24), cpu_budget(2), cpu_budget(16))
 
 def plan_for(fingerprint, budget, channels=("MRI",), labels=1, preset="default", **more) -> Plan:
     named = [LabelPlan(name=f"label {number}", value=number) for number in range(1, labels + 1)]
-    return make_plan("Dataset001_Test", channels, named, fingerprint, budget, preset, TEXT, **more)
+    return make_plan("Dataset001_Test", channels, named, fingerprint, budget=budget, preset=preset, text=TEXT, **more)
 
 
 def check_laws(plan: Plan, budget) -> None:
@@ -251,13 +252,13 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
         plan = plan_for(fingerprint, gpu_budget(), preset=model)
         for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
             assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
-    assert {plan_for(fingerprint, gpu_budget(), preset=preset).name for preset in PRESETS} == set(PRESETS)
+    assert {plan_for(fingerprint, gpu_budget(), preset=preset).preset for preset in PRESETS} == set(PRESETS)
 
 
 def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):
     text = TextPlan(encoder="bundled", width=384, stands_in_for=paper.ENCODER)
     fingerprint, label = make_fingerprint((60, 80, 80), (1, 1, 1)), [LabelPlan(name="a", value=1)]
-    plan = make_plan("Dataset001_Test", ["MRI"], label, fingerprint, gpu_budget(), "paper", text)
+    plan = make_plan("Dataset001_Test", ["MRI"], label, fingerprint, budget=gpu_budget(), preset="paper", text=text)
     assert paper.ENCODER in next(row.reason for row in plan.reasons if row.name == "text encoder")
     assert not any(row.name == "text encoder" for row in plan_for(fingerprint, gpu_budget(), preset="paper").reasons)
 

@@ -6,7 +6,7 @@ import pytest
 
 from plans.errors import UserError
 from plans.prompts import Prompts
-from plans.records import write_atomically
+from plans.records import resampled_shape, write_atomically
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
@@ -31,3 +31,8 @@ def test_a_folder_in_the_file_s_place_is_named(tmp_path):
 def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
     with pytest.raises(UserError, match=r"prompts\.json: 'liver' stands there twice"):
         Prompts.parse_json('{"scan": "CT", "labels": {"liver": ["a"], "liver": ["b"]}}', "prompts.json")
+
+
+def test_shapes_are_rounded_as_nnunet_does():
+    assert resampled_shape((200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)) == (500, 410, 410)
+    assert resampled_shape((2, 3, 3), (0.1, 1.0, 1.0), (5.0, 1.0, 1.0)) == (1, 3, 3)

@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
+from plans.budget import cpu_budget
 from plans.errors import UserError
 from plans.plan import LabelPlan, TextPlan
-from plans.planner import cpu_budget, make_plan
+from plans.planner import make_plan
 from plans.regions import numbered, values_of
 
 TUMOUR = ((1, 2, 4), (2, 4), (4,))
@@ -15,7 +16,8 @@ def planned(make_fingerprint, regions=TUMOUR, values=(1, 2, 4), preset="default"
     labels = [LabelPlan(name=name, value=value) for name, value in zip(("whole", "core", "rim"), values, strict=True)]
     fingerprint = make_fingerprint((40, 40, 40), (1, 1, 1), thickness=(20.0, 9.0, 3.0))
     text = TextPlan(encoder="bundled", width=8)
-    return make_plan("d", ("MRI",), labels, fingerprint, cpu_budget(1), preset, text, regions=regions)
+    choices = {"budget": cpu_budget(1), "preset": preset, "text": text, "regions": regions}
+    return make_plan("d", ("MRI",), labels, fingerprint, **choices)
 
 
 def test_numbers_count_the_values_of_all_regions():

@@ -205,7 +205,7 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
     )
     chain = (
         (0.1, GaussianNoiseTransform(noise_variance=(0, 0.1), p_per_channel=1, synchronize_channels=True)),
-        (0.2, GaussianBlurTransform(blur_sigma=(0.5, 1.0), p_per_channel=0.5)),
+        (0.2, GaussianBlurTransform(blur_sigma=_blur_sigma, p_per_channel=0.5)),
         (0.15, MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False)),
         (0.15, ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, synchronize_channels=False)),
         (0.25, low_resolution),
@@ -213,6 +213,14 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
         (0.3, _gamma(inverted=False)),
     )
     return ComposeTransforms([RandomTransform(transform, probability) for probability, transform in chain])
+
+
+def _blur_sigma(shape: tuple[int, ...], dim: int) -> float:
+    """nnU-Net's 0.5 to 1 voxels; less along an axis of two or three, too short to be reflected for a wider kernel.
+
+    The transform's kernel has as many voxels as the odd number nearest to 6 sigma + 0.5.
+    """
+    return np.random.uniform(0.5, min(1.0, (2 * shape[dim] - 0.51) / 6))  # noqa: NPY002 (seeded, as the transforms)
 
 
 def paper_intensity_transforms() -> BasicTransform:

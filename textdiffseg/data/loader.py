@@ -5,6 +5,7 @@ Workers only change who computes a sample, never the sample: the same numbers co
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,6 @@ from torch.utils.data import DataLoader
 from plans.plan import Plan
 from textdiffseg.data.augment import Augmentation, read_patch
 from textdiffseg.data.sampling import (
-    Query,
     choose_case,
     draw_patch,
     draw_query,
@@ -29,6 +29,7 @@ from textdiffseg.data.sampling import (
     tells_text,
 )
 from textdiffseg.data.store import StoredCase, open_case
+from textdiffseg.queries import Query
 from textdiffseg.transfer import send
 
 PREFETCH = 3  # batches that each worker prepares ahead
@@ -211,7 +212,12 @@ def _keys(epoch: int, iteration: int, size: int) -> list[tuple[int, int]]:
 
 
 def _start_worker(_: int) -> None:
-    """One thread; and a process group of its own, so that Ctrl-C reaches the training alone, which ends it well."""
+    """One thread; and a process group of its own, so that Ctrl-C reaches the training alone, which ends it well.
+
+    A SIGTERM that schedulers send to every process of a job ends this one quietly: DataLoader would raise at once, in
+    the middle of a step, for a process that a signal killed.
+    """
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if hasattr(os, "setpgrp"):
         os.setpgrp()

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from plans.records import Voxels
-
-Query = tuple[tuple[int, int], ...]
-"""(label number 1..N, index into that label's phrasings) for each label asked for."""
+from textdiffseg.queries import Query
 
 SUBSET_SHARE = 0.5  # of the samples ask for a random subset of the labels instead of all
 TEXT_DROPOUT = 0.5  # share of the samples that go without their case's text, so that it may be missing
@@ -69,20 +67,20 @@ def draw_query(
     present: Sequence[int],
     phrasings: Sequence[int],
     absent: Sequence[int] = (),
-    subset_share: float = SUBSET_SHARE,
 ) -> Query:
     """The labels that a sample asks for, in label order, each in a random phrasing.
+
+    `SUBSET_SHARE` of the samples ask for a random non-empty subset of the present labels and up to `MAX_ABSENT` absent
+    ones; the others ask for all annotated labels.
 
     Args:
         annotated: label numbers that the annotator looked for in this case; never empty.
         present: those of them that have voxels in this case.
         phrasings: the number of phrasings of label 1, 2, ..., N.
         absent: labels that are not annotated but declared absent.
-        subset_share: share of the samples that ask for a random non-empty subset of the present labels and up to
-            `MAX_ABSENT` absent ones; the others ask for all annotated labels.
     """
     asked = sorted(annotated)
-    if rng.random() < subset_share:
+    if rng.random() < SUBSET_SHARE:
         here = sorted(set(annotated) & set(present))
         empty = sorted((set(annotated) | set(absent)) - set(present))
         some = rng.integers(1, len(here), endpoint=True) if here else 0

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.records import Record
 
 SEED = 12345  # nnU-Net's
@@ -45,7 +45,6 @@ def make_splits(
     case_ids: Sequence[str],
     groups: Mapping[str, str | None] | None = None,
     seed: int = SEED,
-    folds: int = FOLDS,
 ) -> Splits:
     """Cut the cases into folds; cases of one group stay together.
 
@@ -54,13 +53,13 @@ def make_splits(
     """
     cases = tuple(sorted(case_ids))
     units = _units(cases, groups or {})
-    count = min(folds, len(units))
+    count = min(FOLDS, len(units))
     parts = _kfold(units, count, seed) if len(units) == len(cases) else _balanced(units, count, seed)
     made = tuple(
         Fold(train=tuple(case for case in cases if case not in part), validation=tuple(sorted(part)))
         for part in (parts if count > 1 else [])
     )
-    return Splits(seed=seed, cases=cases, folds=made, note=_note(len(cases), len(units), len(made), folds))
+    return Splits(seed=seed, cases=cases, folds=made, note=_note(len(cases), len(units), len(made)))
 
 
 def join_splits(parts: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:
@@ -101,8 +100,8 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     faults = [line for i, fold in enumerate(splits.folds) for line in _faults(fold, i, case_ids, path)]
     if set(splits.cases) != set(case_ids):
         faults.append(
-            f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} preprocessed, "
-            f"{_some(set(splits.cases) ^ set(case_ids))} differ: delete the file to have new folds made."
+            f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} in the data set, "
+            f"{listed(sorted(set(splits.cases) ^ set(case_ids)))} differ: delete the file to have new folds made."
         )
     if faults:
         raise UserError(*faults)
@@ -134,13 +133,13 @@ def _balanced(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[s
     return parts
 
 
-def _note(cases: int, units: int, made: int, wanted: int) -> str:
-    if made == wanted:
+def _note(cases: int, units: int, made: int) -> str:
+    if made == FOLDS:
         return ""
     what = f"{cases} cases" if units == cases else f"{cases} cases in {units} groups"
     if made == 0:
         return f"With {what} there is nothing to validate on: only fold {ALL!r} can be trained."
-    return f"With {what} there are {made} folds instead of {wanted}."
+    return f"With {what} there are {made} folds instead of {FOLDS}."
 
 
 def _renamed(fold: object) -> object:
@@ -157,14 +156,9 @@ def _faults(fold: Fold, number: int, case_ids: Sequence[str], path: Path) -> lis
         if not side:
             lines.append(f"{where}: {name} is empty: expected at least one case.")
         if unknown := set(side) - set(case_ids):
-            lines.append(f"{where}: {name}: {_some(unknown)} are not among the preprocessed cases.")
+            lines.append(f"{where}: {name}: {listed(sorted(unknown))} are no cases of the data set.")
         if len(set(side)) < len(side):
             lines.append(f"{where}: {name} lists a case twice.")
     if both := set(fold.train) & set(fold.validation):
-        lines.append(f"{where}: {_some(both)} are in train and in validation: expected one side each.")
+        lines.append(f"{where}: {listed(sorted(both))} are in train and in validation: expected one side each.")
     return lines
-
-
-def _some(names: set[str], shown: int = 5) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:shown]) + (f" and {len(listed) - shown} more" if len(listed) > shown else "")

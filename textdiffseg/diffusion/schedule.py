@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plans.plan import DiffusionPlan
 
-LARGEST_BETA = 0.999  # Nichol and Dhariwal 2021, section 3.2
+OFFSET, LARGEST_BETA = 0.008, 0.999  # Nichol and Dhariwal 2021, section 3.2
 
 
 class Schedule:
@@ -24,14 +24,13 @@ class Schedule:
     def __init__(
         self,
         timesteps: int = 1000,
-        offset: float = 0.008,
         predicts: Literal["z_0", "eps"] = "z_0",
         device: torch.device | str = "cpu",
     ):
         if timesteps < 1:
             raise ValueError(f"timesteps must be at least 1, found {timesteps}")
         t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
-        cosine = torch.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+        cosine = torch.cos((t + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2
         if predicts == "z_0":
             alpha_bar = (cosine - cosine[-1]) / (cosine[0] - cosine[-1])
         else:

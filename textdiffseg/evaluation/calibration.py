@@ -29,29 +29,29 @@ LEAST_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would d
 
 
 @dataclass(frozen=True)
-class Voxels:
+class SampledVoxels:
     """Voxels of one case near its foreground: what calibration is fitted to and measured on."""
 
     p: np.ndarray  # (K, N) float32
     truth: np.ndarray  # (N,) class numbers
 
 
-def near_foreground(labels: np.ndarray, spacing: Millimetres, distance_mm: float = NEAR_MM) -> np.ndarray:
-    """Which voxels of `labels` (D, H, W) lie within `distance_mm` of a positive one; those to ignore (negative) do not.
+def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
+    """Which voxels of `labels` (D, H, W) lie within `NEAR_MM` of a positive one; those to ignore (negative) do not.
 
     spacing: mm in the same axis order. Without foreground no voxel is near.
     """
     near, foreground = np.zeros(labels.shape, dtype=bool), labels > 0
-    reach = [ceil(distance_mm / step) for step in spacing]
+    reach = [ceil(NEAR_MM / step) for step in spacing]
     for box in find_objects(foreground.astype(np.int8)):  # one box, or none
         grown = tuple(slice(max(0, part.start - r), part.stop + r) for part, r in zip(box, reach, strict=True))
-        near[grown] = distance_transform_edt(~foreground[grown], sampling=spacing) <= distance_mm
+        near[grown] = distance_transform_edt(~foreground[grown], sampling=spacing) <= NEAR_MM
     return near & (labels >= 0)
 
 
 def sample_voxels(
     probabilities: np.ndarray, labels: np.ndarray, spacing: Millimetres, most: int = MOST_VOXELS
-) -> Voxels:
+) -> SampledVoxels:
     """At most `most` voxels near the foreground, the same ones for the same labels.
 
     probabilities (K, D, H, W); labels (D, H, W) class numbers on the same grid, negative where to ignore.
@@ -60,17 +60,17 @@ def sample_voxels(
     if len(places) > most:
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
-    return Voxels(p, labels.reshape(-1)[places].astype(np.int64))
+    return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
 
 
-def label_by_label(voxels: Voxels, parts: Regions) -> Voxels:
+def label_by_label(voxels: SampledVoxels, parts: Regions) -> SampledVoxels:
     """N voxels of Q labels that overlap as Q N voxels of two classes: without the label, and with it.
 
     `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
     """
     p = voxels.p[1:].reshape(-1)
     truth = np.concatenate([np.isin(voxels.truth, held) for held in parts])
-    return Voxels(np.stack((1 - p, p)), truth.astype(np.int64))
+    return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:

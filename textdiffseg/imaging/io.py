@@ -102,22 +102,21 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
             written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
 
 
-def list_scans(folder: Path, file_ending: str | None = None) -> dict[str, tuple[Path, ...]]:
+def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
     folders. `folder` may also be one file or one DICOM series.
     """
     folder = Path(folder)
-    endings = (file_ending,) if file_ending else FILE_ENDINGS
     if folder.is_file():
-        ending = next((ending for ending in endings if folder.name.endswith(ending)), None)
+        ending = next((ending for ending in FILE_ENDINGS if folder.name.endswith(ending)), None)
         if ending is None:
-            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(endings)}.")
+            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
         return {_plain(folder.name.removesuffix(ending)): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
     files = {}
     for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in endings if path.name.endswith(ending)), None)
+        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
         if path.is_file() and ending and not path.name.startswith("."):
             other = files.setdefault(path.name.removesuffix(ending), path)
             if other != path:
@@ -130,7 +129,7 @@ def list_scans(folder: Path, file_ending: str | None = None) -> dict[str, tuple[
             scans.setdefault(path.name, (path,))
     if not scans:
         raise UserError(
-            f"{folder} holds no scan. Expected files ending with {', '.join(endings)}, or folders of DICOM slices."
+            f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
         )
     return dict(sorted(scans.items()))
 

@@ -5,7 +5,8 @@ Spline interpolation is linear and separable: y = M_D x_D M_H x_H M_W x_W x, whe
 whole volume at a fraction of its time and memory. Grids cover the same extent (scipy's `grid_mode`), as nnU-Net's do.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy import ndimage
 from plans.records import Voxels
 
 NO_AXIS: Mapping[int, int] = {}
+ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
 
 
 @lru_cache(maxsize=64)
@@ -53,7 +55,7 @@ def resample_labels(
     """
     if labels.shape == tuple(shape):
         return np.array(labels, order="C")
-    matrices = _matrices(labels.shape, shape, order, order_along, keep_identity=True)
+    matrices = _matrices(labels.shape, shape, order, order_along)
     result = np.zeros(shape, dtype=labels.dtype)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
     if labels.min(initial=0) < 0:
@@ -63,58 +65,60 @@ def resample_labels(
     union = tuple(
         slice(min(box[axis].start for _, box in boxes), max(box[axis].stop for _, box in boxes)) for axis in range(3)
     )
-    window, foreground = _interpolated(matrices, labels[union] != 0, union)
-    if foreground is None:
+    everything = _reach(matrices, union)
+    if everything is None:
         return result
-    best, winner = 1 - foreground, result[window]
-    offset = [part.start for part in window]
+    window, winner = everything.place, result[everything.place]
+    best = 1 - everything.interpolate(labels[everything.source] != 0)
     for number, box in boxes:
-        place, value = _interpolated(matrices, labels[box] == number, box)
-        if value is None:
+        reach = _reach(matrices, box)
+        if reach is None:
             continue
-        local = tuple(slice(part.start - o, part.stop - o) for part, o in zip(place, offset, strict=True))
+        value = reach.interpolate(labels[reach.source] == number)
+        local = tuple(
+            slice(one.start - w.start, one.stop - w.start) for one, w in zip(reach.place, window, strict=True)
+        )
         wins = (value >= best[local]) & (value > 0)
         best[local][wins] = value[wins]
         winner[local][wins] = number
     return result
 
 
-def probabilities_to_labels(probabilities: Iterable[np.ndarray], shape: Voxels) -> np.ndarray:
-    """The most probable class (int16) at each voxel of `shape`; ties go to the first class.
+def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Voxels) -> np.ndarray:
+    """The most probable of K classes (int16) at each voxel of `shape`; ties go to the first class.
 
-    Classes (D, H, W) come one by one and are interpolated linearly one by one, so that the peak is three
-    volumes of `shape` whatever the number of classes.
+    Classes (D, H, W), which sum to 1, are interpolated linearly one by one, each only as far as those of its voxels
+    reach that hold 1/K or more: elsewhere another class has more.
     """
-    best, winner = None, np.zeros(shape, dtype=np.int16)
+    matrices = _matrices(probabilities[0].shape, shape, 1)
+    best, winner = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int16)
+    least = (1 - ROUNDING) / len(probabilities)
     for number, probability in enumerate(probabilities):
-        value = resample(np.asarray(probability)[None], shape, order=1)[0]
-        if best is None:
-            best = value
-            continue
-        wins = value > best
-        winner[wins] = number
-        np.maximum(best, value, out=best)
+        for reach in _reaches(matrices, probability >= least):
+            value = reach.interpolate(probability[reach.source])
+            winner[reach.place][value > best[reach.place]] = number
+            np.maximum(best[reach.place], value, out=best[reach.place])
     return winner
 
 
-def probabilities_to_regions(probabilities: Iterable[np.ndarray], shape: Voxels) -> np.ndarray:
+def probabilities_to_regions(probabilities: Sequence[np.ndarray], shape: Voxels) -> np.ndarray:
     """The last class (int16) with p > 0.5 at each voxel of `shape`, 0 where there is none (nnU-Net's rule for regions).
 
-    Classes 1, 2, ... (D, H, W) come one by one and are interpolated linearly one by one.
+    Classes 1, 2, ... (D, H, W) are interpolated linearly one by one, as far as those of their voxels reach.
     """
+    matrices = _matrices(probabilities[0].shape, shape, 1)
     last = np.zeros(shape, dtype=np.int16)
     for number, probability in enumerate(probabilities, start=1):
-        last[resample(np.asarray(probability)[None], shape, order=1)[0] > 0.5] = number
+        for reach in _reaches(matrices, probability > 0.5):
+            last[reach.place][reach.interpolate(probability[reach.source]) > 0.5] = number
     return last
 
 
-def _matrices(shape, shape_to, order, order_along, keep_identity=False) -> list[np.ndarray | None]:
-    """One matrix an axis; None where the axis keeps its size, unless `keep_identity`."""
+def _matrices(shape, shape_to, order, order_along=NO_AXIS) -> list[np.ndarray | None]:
+    """One matrix an axis; None where the axis keeps its size."""
     return [
-        None if n == m and not keep_identity else spline_matrix(n, m, order if n != m else 0)
-        for n, m, order in (
-            (n, m, order_along.get(i, order)) for i, (n, m) in enumerate(zip(shape, shape_to, strict=True))
-        )
+        None if n == m else spline_matrix(n, m, order_along.get(axis, order))
+        for axis, (n, m) in enumerate(zip(shape, shape_to, strict=True))
     ]
 
 
@@ -141,14 +145,39 @@ def _multiply(matrix: np.ndarray, volume: np.ndarray, axis: int, out: np.ndarray
     return out
 
 
-def _interpolated(matrices, mask: np.ndarray, box) -> tuple[tuple[slice, ...], np.ndarray | None]:
-    """Interpolate a mask that is zero outside `box`: the box that it reaches, and its values there (None: none)."""
-    place, parts = [], []
+@dataclass(frozen=True)
+class _Reach:
+    """The voxels that some voxels of the grid resampled from have a share in."""
+
+    place: tuple[slice, ...]  # their box on the grid resampled to
+    source: tuple[slice, ...]  # the box of all that has a share in it
+    matrices: list[np.ndarray | None]  # from the one to the other
+
+    def interpolate(self, values: np.ndarray) -> np.ndarray:
+        """float32 values on `place` of those on `source`."""
+        return _apply(self.matrices, values.astype(np.float32))
+
+
+def _reaches(matrices, mask: np.ndarray) -> list[_Reach]:
+    """One for a mask (D, H, W) that reaches a voxel at all, else none."""
+    boxes = ndimage.find_objects(mask.view(np.int8))
+    return [reach for box in boxes if (reach := _reach(matrices, box)) is not None]
+
+
+def _reach(matrices, box: tuple[slice, ...]) -> _Reach | None:
+    """How far a box reaches; None where it is so small that no voxel reads it."""
+    place, source, parts = [], [], []
     for matrix, part in zip(matrices, box, strict=True):
-        columns = matrix[:, part]
-        rows = np.flatnonzero(columns.any(axis=1))
-        if not len(rows):
-            return (), None
-        place.append(slice(int(rows[0]), int(rows[-1]) + 1))
-        parts.append(np.ascontiguousarray(columns[place[-1]]))
-    return tuple(place), _apply(parts, mask.astype(np.float32))
+        rows = part if matrix is None else _extent(matrix[:, part].any(axis=1))
+        if rows is None:
+            return None
+        place.append(rows)
+        source.append(part if matrix is None else _extent(matrix[rows].any(axis=0)))
+        parts.append(None if matrix is None else np.ascontiguousarray(matrix[rows, source[-1]]))
+    return _Reach(tuple(place), tuple(source), parts)
+
+
+def _extent(hit: np.ndarray) -> slice | None:
+    """From the first to the last that is hit."""
+    found = np.flatnonzero(hit)
+    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else None

@@ -26,8 +26,8 @@ import numpy as np
 from pydantic import Field
 
 from plans.records import Record
-from textdiffseg.evaluation.calibration import LEAST_PROBABILITY, Voxels, negative_log_likelihood
-from textdiffseg.inference.settings import Settings
+from textdiffseg.evaluation.calibration import LEAST_PROBABILITY, SampledVoxels, negative_log_likelihood
+from textdiffseg.inference.settings import Setting, Settings
 from textdiffseg.inference.uncertainty import INTERVAL
 
 CALIBRATION = "calibration.json"
@@ -42,12 +42,9 @@ class Widening(Record):
     coverage_after: dict[str, float]  # cross-fitted
 
 
-class Fit(Record):
+class Fit(Setting):
     """What was fitted for one setting."""
 
-    steps: int = Field(ge=1)
-    samples: int = Field(ge=1)
-    mirroring: bool
     cases: int = Field(ge=1)
     temperature: float = Field(gt=0)
     ece_before: float
@@ -58,8 +55,7 @@ class Fit(Record):
 
     def is_of(self, settings: Settings) -> bool:
         """Whether this belongs to predictions with `settings`."""
-        mine = (self.steps, self.samples, self.mirroring)
-        return mine == (settings.steps, settings.samples, bool(settings.mirror_axes))
+        return self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
 
 
 class Calibration(Record):
@@ -70,9 +66,7 @@ class Calibration(Record):
 
     def with_fit(self, fit: Fit) -> "Calibration":
         """`fit` in the place of an earlier one of its setting."""
-        setting = (fit.steps, fit.samples, fit.mirroring)
-        others = [one for one in self.fits if (one.steps, one.samples, one.mirroring) != setting]
-        return Calibration(fits=(*others, fit))
+        return Calibration(fits=(*(one for one in self.fits if one.key != fit.key), fit))
 
 
 class Applied(Record):
@@ -98,7 +92,7 @@ def temper_overlapping(p: np.ndarray, temperature: float) -> None:
     np.subtract(1, p[1:].max(0), out=p[0])
 
 
-def fit_temperature(cases: Sequence[Voxels]) -> float:
+def fit_temperature(cases: Sequence[SampledVoxels]) -> float:
     """The temperature in `RANGE` of the least negative log-likelihood over all voxels of the cases."""
     from scipy.optimize import minimize_scalar
 
@@ -133,10 +127,10 @@ def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(intervals) * (1 / factor, factor)
 
 
-def tempered_in_halves(cases: Sequence[Voxels]) -> list[Voxels]:
+def tempered_in_halves(cases: Sequence[SampledVoxels]) -> list[SampledVoxels]:
     """Each case at the temperature of the half (every second case) that it is not in."""
     temperatures = [fit_temperature(cases[half::2]) for half in (0, 1)]
-    return [Voxels(temper(case.p, temperatures[1 - i % 2]), case.truth) for i, case in enumerate(cases)]
+    return [SampledVoxels(temper(case.p, temperatures[1 - i % 2]), case.truth) for i, case in enumerate(cases)]
 
 
 def widened_in_halves(intervals: np.ndarray, truths: np.ndarray) -> np.ndarray:

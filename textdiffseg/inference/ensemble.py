@@ -7,10 +7,10 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.plan import Plan
+from plans.plan import FOLD_BANK, FOLD_PLAN, Plan
 from textdiffseg.inference.calibration import Calibration, read_calibration
-from textdiffseg.inference.settings import Sampling, pool
-from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.inference.settings import SAMPLING, Sampling, pool
+from textdiffseg.networks.model import Model
 from textdiffseg.networks.weights import checkpoint_path, load_model
 from textdiffseg.text.bank import TextBank
 
@@ -25,7 +25,7 @@ class Ensemble:
     folder: Path
     folds: tuple[str, ...]  # "0", "1", ... or "all"
     checkpoint: str
-    models: tuple[TextDiffSeg, ...]
+    models: tuple[Model, ...]
     plan: Plan
     bank: TextBank
     sampling: Sampling
@@ -110,10 +110,11 @@ def load_ensemble(
 ) -> Ensemble:
     """Load the folds of a model; `UserError` where one is missing, damaged, or of another plan."""
     paths = fold_folders(folder, folds, checkpoint)
-    plans = [Plan.read(path / "plan.json") for path in paths]
+    plans = [Plan.read(path / FOLD_PLAN) for path in paths]
     _check_agreement(paths, plans)
-    banks = [TextBank.load(path / "text_bank.safetensors") for path in paths]
-    check_words(paths, plans, banks)
+    files = [path / FOLD_BANK for path in paths]
+    banks = [TextBank.load(file) for file in files]
+    check_words(files, plans, banks)
     return Ensemble(
         folder=folder,
         folds=tuple(path.name.removeprefix("fold_") for path in paths),
@@ -124,21 +125,17 @@ def load_ensemble(
         sampling=pool([read_sampling(path) for path in paths], len(plans[0].mirror_axes)),
         calibrations=tuple(read_calibration(path) for path in paths),
         hash=hash_files(
-            [
-                file
-                for path in paths
-                for file in (checkpoint_path(path, checkpoint), path / "plan.json", path / "text_bank.safetensors")
-            ]
+            [file for path in paths for file in (checkpoint_path(path, checkpoint), path / FOLD_PLAN, path / FOLD_BANK)]
         ),
     )
 
 
 def read_sampling(fold: Path) -> Sampling:
     """What validation chose for a fold; where it has not, the steps that the plan fixes, or one and mirroring."""
-    path = fold / "sampling.json"
+    path = fold / SAMPLING
     if path.is_file():
         return Sampling.read(path)
-    diffusion = Plan.read(fold / "plan.json").diffusion
+    diffusion = Plan.read(fold / FOLD_PLAN).diffusion
     return Sampling(steps=diffusion.steps, mirroring=False) if diffusion and diffusion.steps else Sampling()
 
 
@@ -151,22 +148,22 @@ def _check_agreement(paths: Sequence[Path], plans: Sequence[Plan]) -> None:
         fields = ", ".join(name for name in first if first[name] != other[name])
         if fields:
             raise UserError(
-                f"{path / 'plan.json'} differs from {paths[0] / 'plan.json'} in {fields}: these folds are no "
+                f"{path / FOLD_PLAN} differs from {paths[0] / FOLD_PLAN} in {fields}: these folds are no "
                 "ensemble. Choose among them with --folds."
             )
 
 
-def check_words(paths: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
-    """Raise `UserError` where the words in a folder are not those of its plan, or of the first folder."""
-    for path, plan, bank in zip(paths, plans, banks, strict=True):
+def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
+    """Raise `UserError` where the words of a file are not those of its plan, or of the first file."""
+    for file, plan, bank in zip(files, plans, banks, strict=True):
         if bank.labels != tuple(label.name for label in plan.labels) or bank.width != plan.text.width:
             raise UserError(
-                f"{path / 'text_bank.safetensors'} does not belong to the plan beside it (other labels or another "
+                f"{file} does not belong to the plan beside it (other labels or another "
                 "width). Put the plan back, or run tds_plan_and_preprocess again."
             )
         if bank.words != banks[0].words:
             raise UserError(
-                f"{path / 'text_bank.safetensors'} holds other words than {paths[0].name}'s: these folds are no "
+                f"{file} holds other words than {files[0].parent.name}'s: these folds are no "
                 "ensemble. Choose among them with --folds."
             )
 

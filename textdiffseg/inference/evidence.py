@@ -7,7 +7,7 @@ import numpy as np
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.calibration import (
-    Voxels,
+    SampledVoxels,
     brier_score,
     expected_calibration_error,
     label_by_label,
@@ -33,7 +33,7 @@ class Evidence:
 
     def __init__(self, plan: Plan, settings: Settings):
         self.plan, self.settings = plan, settings
-        self.voxels: list[Voxels] = []
+        self.voxels: list[SampledVoxels] = []
         self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
         self.truths: list[np.ndarray] = []  # (L,)
 
@@ -95,6 +95,6 @@ class Evidence:
         return found
 
 
-def scores(cases: Sequence[Voxels]) -> np.ndarray:
+def scores(cases: Sequence[SampledVoxels]) -> np.ndarray:
     """ECE and Brier score of each case: (cases, 2)."""
     return np.array([(expected_calibration_error(c.p, c.truth), brier_score(c.p, c.truth)) for c in cases])

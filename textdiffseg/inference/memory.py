@@ -5,11 +5,11 @@ from math import prod
 
 from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
 from plans.plan import Plan
-from plans.records import Voxels
+from plans.records import Voxels, resampled_shape
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.tiling import tile
-from textdiffseg.preprocessing.case import MOST_VOXELS, resampled_shape
+from textdiffseg.preprocessing.case import MOST_VOXELS
 
 LIBRARIES = 0.15 * GB  # numpy, SimpleITK and the rest, beside torch itself
 
@@ -20,24 +20,25 @@ def prediction_ram_gb(
     folds: int,
     shape: Voxels,
     original_shape: Voxels,
-    labels: int | None = None,
+    slots: int | None = None,
     uncertainty: bool = False,
     on_cpu: bool = True,
 ) -> float:
     """Peak RAM in GB for a scan of `original_shape` voxels that has `shape` on the plan's grid.
 
-    The larger of two moments: reading and resampling the scan, and predicting and restoring it.
+    `slots`: answers and their rivals; all labels unless given. The larger of two moments: reading and resampling the
+    scan, and predicting and restoring it.
     """
-    labels = len(plan.labels) if labels is None else labels
+    slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
-    classes, window = 1 + labels, 4.0 * prod(plan.patch)
+    classes, window = 1 + slots, 4.0 * prod(plan.patch)
     reading = 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
     noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape)
     maps = (3 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
     samples = window * classes * (2 * settings.samples + folds)
     padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
-    predicting = ram_bytes(channels, labels, tiling.padded, original_shape) + padding + noise + maps + samples
+    predicting = ram_bytes(channels, slots, tiling.padded, original_shape) + padding + noise + maps + samples
     models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
     return (max(reading, predicting) + models + LIBRARIES) / GB
 
@@ -47,7 +48,7 @@ def largest_ram_gb(
     settings: Settings,
     folds: int,
     geometries: Iterable[Geometry | None],
-    labels: int | None = None,
+    slots: int | None = None,
     uncertainty: bool = False,
     on_cpu: bool = True,
 ) -> float:
@@ -61,5 +62,5 @@ def largest_ram_gb(
         on_plan = resampled_shape(shape, spacing, plan.spacing)
         if prod(on_plan) > MOST_VOXELS:  # it will be refused
             continue
-        estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, labels, uncertainty, on_cpu))
+        estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, slots, uncertainty, on_cpu))
     return max(estimates, default=plan.memory.ram_gb)

@@ -29,8 +29,7 @@ from textdiffseg.inference.ensemble import load_ensemble
 from textdiffseg.inference.settings import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
-from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.model import Model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
 from textdiffseg.regions import probabilities
@@ -71,7 +70,7 @@ class Predictor:
 
     def __init__(
         self,
-        models: Sequence[TextDiffSeg | Peer],
+        models: Sequence[Model],
         settings: Settings,
         device: torch.device | str = "cpu",
         batch: int = BATCH,
@@ -156,7 +155,7 @@ class Predictor:
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _fold(self, model: Model, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: Tensor | None = None
@@ -172,7 +171,7 @@ class Predictor:
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1) if self.plan.regions is None else probabilities(logits)
 
-    def _logits(self, model: TextDiffSeg | Peer, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
+    def _logits(self, model: Model, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
         """(B, K, D, H, W) of each sample; without diffusion of the one pass that there is."""
         if self.schedule is None:
             yield model.segment(patches, queries)

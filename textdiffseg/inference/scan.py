@@ -16,7 +16,7 @@ from textdiffseg.inference.calibration import Applied, temper, temper_overlappin
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes
-from textdiffseg.preprocessing.case import Trail, restore, restore_regions
+from textdiffseg.preprocessing.case import Trail, restore
 
 Progress = Callable[[int, int], None]  # told (windows done, of)
 
@@ -69,7 +69,7 @@ def examine(
         spread, progress = _spread(drawn.of(answers), plan, samples.calibration), _half(progress, 1)
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
-    slots = (restore_regions if plan.regions else restore)(prediction.probabilities.numpy(), trail)
+    slots = restore(prediction.probabilities.numpy(), trail, plan.regions is not None)
     slots[slots > answers] = 0  # a rival's
     _temper(prediction, plan, masks.calibration)  # after the mask, which it is not to change
     prediction = prediction.of(answers)

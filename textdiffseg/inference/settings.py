@@ -9,6 +9,7 @@ from plans.errors import UserError
 from plans.plan import Plan
 from plans.records import Record
 
+SAMPLING = "sampling.json"
 WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .001 to .004 on hippocampus
 LEAST_STEPS, LEAST_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
 
@@ -23,21 +24,31 @@ class Settings(Record):
     seed: int = Field(0, ge=0)
 
 
-class Trial(Record):
-    """One row of the table that a choice rests on."""
+class Setting(Record):
+    """What validation chooses among, and calibrates for."""
 
     steps: int = Field(ge=1)
     samples: int = Field(ge=1)
     mirroring: bool
-    dice: float | None  # mean over labels and validation cases; None where no label could be scored
-    seconds: float = Field(ge=0)  # a case, on the machine that measured
+
+    @property
+    def key(self) -> tuple[int, int, bool]:
+        """What makes two settings the same."""
+        return self.steps, self.samples, self.mirroring
 
     def cost(self, axes: int) -> int:
         """Decoder passes and steps a window, the unit in which settings are compared."""
         return (self.samples * self.steps) * (2**axes if self.mirroring else 1)
 
 
-class Sampling(Record):
+class Trial(Setting):
+    """One row of the table that a choice rests on."""
+
+    dice: float | None  # mean over labels and validation cases; None where no label could be scored
+    seconds: float = Field(ge=0)  # a case, on the machine that measured
+
+
+class Sampling(Setting):
     """`sampling.json`: what prediction does unless told otherwise, and the table that led there."""
 
     version: Literal[1] = 1
@@ -50,14 +61,13 @@ class Sampling(Record):
     @property
     def seconds(self) -> float:
         """What a case took with this choice; 0 where it rests on no table."""
-        chosen = (self.steps, self.samples, self.mirroring)
-        return sum(row.seconds for row in self.table if (row.steps, row.samples, row.mirroring) == chosen)
+        return sum(row.seconds for row in self.table if row.key == self.key)
 
 
-def settings_of(plan: Plan, sampling: Sampling, seed: int = 0) -> Settings:
+def settings_of(plan: Plan, setting: Setting, seed: int = 0) -> Settings:
     """The settings that a choice of sampling means for a plan."""
-    axes = plan.mirror_axes if sampling.mirroring else ()
-    return Settings(steps=sampling.steps, samples=sampling.samples, mirror_axes=axes, seed=seed)
+    axes = plan.mirror_axes if setting.mirroring else ()
+    return Settings(steps=setting.steps, samples=setting.samples, mirror_axes=axes, seed=seed)
 
 
 def settings_for(
@@ -116,7 +126,7 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     """One choice for an ensemble: the same rule on the rows that all folds measured, weighted by their cases."""
     if len(choices) == 1:
         return choices[0]
-    tables = [{(row.steps, row.samples, row.mirroring): row for row in choice.table} for choice in choices]
+    tables = [{row.key: row for row in choice.table} for choice in choices]
     common = [key for key in tables[0] if all(key in table for table in tables)]
     weights = [choice.cases for choice in choices]
     rows = []

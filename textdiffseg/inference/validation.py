@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from plans.plan import Plan, texts_file
+from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, texts_file
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
@@ -22,18 +22,22 @@ from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.evidence import LEAST_CASES, Evidence
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.settings import (
+    SAMPLING,
     Sampling,
+    Setting,
     Trial,
     choose,
     settings_of,
     settings_of_uncertainty,
 )
 from textdiffseg.networks.weights import load_model
-from textdiffseg.preprocessing.case import restore, restore_regions
+from textdiffseg.preprocessing.case import restore
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 
-TRIALS = ((1, False), (1, True), (4, False))  # (steps, mirroring) that `choose_sampling` tries, with one sample each
+TRIALS = tuple(  # that `choose_sampling` tries
+    Setting(steps=steps, samples=1, mirroring=mirroring) for steps, mirroring in ((1, False), (1, True), (4, False))
+)
 MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take
 MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 Progress = Callable[[int, int], None]  # told (done, of)
@@ -44,8 +48,6 @@ def validate_fold(
     cases_folder: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    checkpoint: str = "best",
-    tolerance_mm: float = 1.0,
     sampling: Sampling | None = None,
     calibrate: bool = False,
     progress: Progress | None = None,
@@ -57,7 +59,7 @@ def validate_fold(
     calibration.json is written. Returns the summary and prints nothing.
     """
     fold_folder = Path(fold_folder)
-    predictor, bank = load_fold(fold_folder, checkpoint, device, sampling or read_sampling(fold_folder))
+    predictor, bank = load_fold(fold_folder, device, sampling or read_sampling(fold_folder))
     volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
@@ -66,12 +68,12 @@ def validate_fold(
         slots = _restore(predictor.plan, prediction, case)
         if calibrate:
             evidence.add(prediction, case)
-        scores.append(_score(predictor.plan, case, slots, tolerance_mm, surfaces=True))
+        scores.append(_score(predictor.plan, case, slots, surfaces=True))
         _write_mask(fold_folder / "validation" / f"{case_id}.nii.gz", slots, predictor.plan, case)
         if progress:
             progress(done, len(case_ids))
     text = predictor.plan.text
-    summary = summarise(scores, tolerance_mm, [text.note] if text.note else [])
+    summary = summarise(scores, notes=[text.note] if text.note else [])
     summary.write(fold_folder / "validation" / "summary.json")
     _store(fold_folder, evidence.fit())
     return summary
@@ -82,7 +84,6 @@ def choose_sampling(
     cases_folder: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    checkpoint: str = "best",
     most_seconds: float = MOST_SECONDS,
     progress: Progress | None = None,
 ) -> Sampling:
@@ -93,41 +94,42 @@ def choose_sampling(
     """
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
-    first, bank = load_fold(fold_folder, checkpoint, device, Sampling(mirroring=False))
+    first, bank = load_fold(fold_folder, device, Sampling(mirroring=False))
     plan, trials = first.plan, trials_of(first.plan)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), MOST_CASES)]
     for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
         began = time.perf_counter()
         _predict(first, cases[0], bank)
-    passes = sum(steps * (2 ** len(plan.mirror_axes) if mirroring else 1) for steps, mirroring in trials)
+    passes = sum(trial.cost(len(plan.mirror_axes)) for trial in trials)
     affordable = most_seconds / (passes * (time.perf_counter() - began))
     cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
     table = []
-    for done, (steps, mirroring) in enumerate(trials, start=1):
-        settings = settings_of(plan, Sampling(steps=steps, mirroring=mirroring))
-        predictor, began = Predictor(first.models, settings, device), time.perf_counter()
+    for done, trial in enumerate(trials, start=1):
+        predictor, began = Predictor(first.models, settings_of(plan, trial), device), time.perf_counter()
         scores = []
         for case in cases:
             slots = _restore(plan, _predict(predictor, case, bank), case)
             scores.append(_score(plan, case, slots, surfaces=False))
         seconds = (time.perf_counter() - began) / max(1, len(cases))
         dice = summarise(scores).mean.dice
-        table.append(Trial(steps=steps, samples=1, mirroring=mirroring, dice=dice, seconds=seconds))
+        table.append(Trial(**trial.model_dump(), dice=dice, seconds=seconds))
         if progress:
             progress(done, len(trials))
     best = choose(table, len(plan.mirror_axes))
     sampling = Sampling(
         steps=best.steps, samples=best.samples, mirroring=best.mirroring, cases=len(cases), table=tuple(table)
     )
-    sampling.write(fold_folder / "sampling.json")
+    sampling.write(fold_folder / SAMPLING)
     return sampling
 
 
-def trials_of(plan: Plan) -> list[tuple[int, bool]]:
-    """(steps, mirroring) to try: the plan's own steps where it fixes them, as published without mirroring."""
+def trials_of(plan: Plan) -> list[Setting]:
+    """What to try: the plan's own steps where it fixes them, as published without mirroring."""
     if plan.diffusion and plan.diffusion.steps:
-        return [(plan.diffusion.steps, False)]
-    return [trial for trial in TRIALS if (plan.diffusion or trial[0] == 1) and (plan.mirror_axes or not trial[1])]
+        return [Setting(steps=plan.diffusion.steps, samples=1, mirroring=False)]
+    return [
+        trial for trial in TRIALS if (plan.diffusion or trial.steps == 1) and (plan.mirror_axes or not trial.mirroring)
+    ]
 
 
 def calibrate_uncertainty(
@@ -135,7 +137,6 @@ def calibrate_uncertainty(
     cases_folder: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    checkpoint: str = "best",
     most_seconds: float = MOST_SAMPLED_SECONDS,
     progress: Progress | None = None,
 ) -> Fit | None:
@@ -145,7 +146,7 @@ def calibrate_uncertainty(
     `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
     """
     fold_folder = Path(fold_folder)
-    sampling, plan = read_sampling(fold_folder), Plan.read(fold_folder / "plan.json")
+    sampling, plan = read_sampling(fold_folder), Plan.read(fold_folder / FOLD_PLAN)
     plainly = [row for row in sampling.table if row.samples == 1 and not row.mirroring]
     if plan.diffusion is None or not plainly:
         return None
@@ -155,7 +156,7 @@ def calibrate_uncertainty(
     affordable = int(most_seconds / max(1e-3, seconds))
     if min(affordable, len(case_ids)) < LEAST_CASES:
         return None
-    predictor, bank = load_fold(fold_folder, checkpoint, device, sampling, uncertainty=True)
+    predictor, bank = load_fold(fold_folder, device, sampling, uncertainty=True)
     chosen = spread(sorted(case_ids), min(MOST_SAMPLED, affordable))
     evidence = gather(predictor, bank, cases_folder, chosen, progress)
     return _store(fold_folder, evidence.fit())
@@ -192,11 +193,11 @@ def spread(items: Sequence[str], count: int) -> list[str]:
 
 
 def load_fold(
-    fold_folder: Path, checkpoint: str, device: str, sampling: Sampling, uncertainty: bool = False
+    fold_folder: Path, device: str, sampling: Sampling, uncertainty: bool = False
 ) -> tuple[Predictor, TextBank]:
     """A predictor of one fold, with what `sampling` means for masks or for uncertainty, and the fold's words."""
-    model = load_model(fold_folder, checkpoint, device)
-    bank = TextBank.load(fold_folder / "text_bank.safetensors")
+    model = load_model(fold_folder, device=device)
+    bank = TextBank.load(fold_folder / FOLD_BANK)
     settings = settings_of(model.plan, sampling)
     if uncertainty:
         settings = settings_of_uncertainty(model.plan, settings)
@@ -218,18 +219,15 @@ def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty
 
 def _restore(plan: Plan, prediction: Prediction, case: StoredCase) -> np.ndarray:
     """The slot of each voxel on the file's own grid."""
-    way_back = restore_regions if plan.regions else restore
-    return way_back(prediction.probabilities.numpy(), case.record.trail)
+    return restore(prediction.probabilities.numpy(), case.record.trail, plan.regions is not None)
 
 
-def _score(
-    plan: Plan, case: StoredCase, slots: np.ndarray, tolerance_mm: float = 1.0, surfaces: bool = True
-) -> CaseScores:
+def _score(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
     names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
     numbers = np.array([0, *plan.written_numbers])[slots]
     spacing = case.record.trail.geometry.spacing
     reference = case.original_labels()
-    return score_case(numbers, reference, spacing, names, tolerance_mm, case=case.record.case, surfaces=surfaces)
+    return score_case(numbers, reference, spacing, names, case=case.record.case, surfaces=surfaces)
 
 
 def _write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from plans.records import Voxels
 
+HEAD_WIDTH = 32  # of attention
+
 
 class GroupNorm(nn.GroupNorm):
     """Group normalisation that keeps the type of its input, with statistics in float32 as torch's kernels have them.
@@ -91,9 +93,9 @@ class Attention(nn.Module):
     Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None.
     """
 
-    def __init__(self, width: int, text_width: int | None = None, head_width: int = 32):
+    def __init__(self, width: int, text_width: int | None = None):
         super().__init__()
-        self.heads = max(1, width // head_width)
+        self.heads = max(1, width // HEAD_WIDTH)
         self.norm = normalisation(width)
         self.query = nn.Linear(width, width)
         self.key_value = TextProjection(text_width, 2 * width) if text_width else nn.Linear(width, 2 * width)

@@ -17,17 +17,18 @@ from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 
 PADDED_LOGIT = -1e4
+LEAST_VARIANCE = 1e-6  # of a position's channels
 BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in the data; saves some 30 iterations
 
 
-def normalise_channels(z: Tensor, epsilon: float = 1e-6) -> Tensor:
+def normalise_channels(z: Tensor) -> Tensor:
     """Mean 0 and variance 1 over the k channels of each latent position, in float32, without affine parameters.
 
     Independent of patch, batch and rank: a patch of pure background is coded as safely as a lesion.
     """
     z = z.float()
     z = z - z.mean(dim=1, keepdim=True)
-    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + epsilon)
+    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + LEAST_VARIANCE)
 
 
 def half_width(stage: Stage) -> int:

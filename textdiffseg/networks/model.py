@@ -72,7 +72,10 @@ class TextDiffSeg(nn.Module):
         return self.decode(self.denoise(zero, t, self.fuse(z_i, queries)), skips, queries)
 
 
-def build_model(plan: Plan) -> TextDiffSeg | Peer:
+Model = TextDiffSeg | Peer
+
+
+def build_model(plan: Plan) -> Model:
     """The untrained model of a plan."""
     if plan.peer:
         return Peer(plan, plan.peer)

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import Plan
-from textdiffseg.networks.model import TextDiffSeg, build_model
+from plans.plan import FOLD_PLAN, Plan
+from textdiffseg.networks.model import Model, build_model
 
 EMA = "ema."
 Content = TypeVar("Content")
@@ -45,9 +45,9 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
         raise UserError(f"{path} is damaged ({error}); copy it again or train the fold again.") from None
 
 
-def load_model(fold_folder: Path, checkpoint: str = "best", device: str = "cpu") -> TextDiffSeg:
+def load_model(fold_folder: Path, checkpoint: str = "best", device: str = "cpu") -> Model:
     """The trained model of a fold (`plan.json` beside its weights), with the averaged weights, ready to predict."""
-    plan = Plan.read(Path(fold_folder) / "plan.json")
+    plan = Plan.read(Path(fold_folder) / FOLD_PLAN)
     path = checkpoint_path(fold_folder, checkpoint)
     tensors = read_tensors(path)
     model = build_model(plan)

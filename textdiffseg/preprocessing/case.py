@@ -5,14 +5,14 @@ by class with a running argmax, put into the uncropped grid, turn to the scan's 
 what the way back needs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from plans.errors import UserError
 from plans.plan import Plan
-from plans.records import Record, Voxels
+from plans.records import Record, Voxels, resampled_shape
 from plans.rules import low_resolution_axis
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import (
@@ -100,19 +100,17 @@ def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarra
     return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
 
 
-def restore(probabilities: np.ndarray | Iterable[np.ndarray], trail: Trail) -> np.ndarray:
+def restore(probabilities: Sequence[np.ndarray], trail: Trail, overlapping: bool = False) -> np.ndarray:
     """Class probabilities (1+Q, D, H, W) on the plan's grid to the best slot (D, H, W) on the file's grid.
 
-    Classes may also come one by one from an iterator, so that they need not all be in memory.
-    Outside the crop box everything is background.
+    Where labels overlap it is the last slot with p > 0.5, which writes its value over those before it. Outside the
+    crop box everything is background.
     """
-    best = probabilities_to_labels(probabilities, trail.cropped_shape)
-    return _uncrop(best, trail, 0)
-
-
-def restore_regions(probabilities: np.ndarray, trail: Trail) -> np.ndarray:
-    """The same where labels overlap: the last slot with p > 0.5, which writes its value over those before it."""
-    return _uncrop(probabilities_to_regions(probabilities[1:], trail.cropped_shape), trail, 0)
+    if overlapping:
+        slots = probabilities_to_regions(probabilities[1:], trail.cropped_shape)
+    else:
+        slots = probabilities_to_labels(probabilities, trail.cropped_shape)
+    return _uncrop(slots, trail, 0)
 
 
 def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.ndarray:
@@ -140,13 +138,6 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
             numbers[array == value] = number
     unknown = np.unique(array[numbers == _UNKNOWN])
     return numbers, tuple(int(value) for value in unknown)
-
-
-def resampled_shape(shape: Voxels, spacing_from, spacing_to) -> Voxels:
-    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel)."""
-    return tuple(
-        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_from, spacing_to, strict=True)
-    )
 
 
 def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:

@@ -20,13 +20,12 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.prompts import Prompts
 from plans.records import write_atomically
-from textdiffseg.queries import Queries
+from textdiffseg.queries import Queries, Query
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
 from textdiffseg.text.space import Standard, projection
 from textdiffseg.text.words import Words
 
-Asked = Sequence[tuple[int, int]]
-"""What one sample asks for: (label number 1..N, index into that label's phrasings) for each slot."""
+NEAREST = 3  # phrases that are shown for one that is not known
 Vectors = tuple[tuple[PhraseVectors, ...], ...]
 
 
@@ -57,7 +56,7 @@ class TextBank:
         """d_t."""
         return len(self.pooled_standard.mean)
 
-    def queries(self, asked: Sequence[Asked], told: Sequence[str | None] = ()) -> Queries:
+    def queries(self, asked: Sequence[Query], told: Sequence[str | None] = ()) -> Queries:
         """`Queries` of a batch; the tokens of a sample are those of its phrases, of the scan's description and, where
         `told` names a case that has one, of that case's text.
 
@@ -96,7 +95,7 @@ class TextBank:
         slots = []
         for phrase, match in zip(phrases, found, strict=True):
             if match is None:
-                slots.append((numbers[phrase], self.add(phrase, encoder)))
+                slots.append((numbers[phrase], self.encode(phrase, encoder)))
             else:
                 slots.append((match[0], self._phrase(*match)))
         if rivals and not unknown:
@@ -104,7 +103,7 @@ class TextBank:
             slots += [(number, self._phrase(number, 0)) for number in others]
         return self._assemble([slots])
 
-    def add(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
+    def encode(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
         """The tokens and the vector e_q of a phrase that the bank does not hold."""
         if encoder is None or encoder.name != self.words.encoder:
             raise UserError(
@@ -180,14 +179,14 @@ class TextBank:
             "Use one of those, or --force to run the phrase as it is."
         )
 
-    def _nearest(self, phrase: str, encoder: TextEncoder | None, count: int = 3) -> list[tuple[str, str]]:
+    def _nearest(self, phrase: str, encoder: TextEncoder | None) -> list[tuple[str, str]]:
         """The nearest phrasings and their labels: by meaning with the bank's encoder, else by spelling."""
         known = [(words, name) for name, all_words in self.phrasings.items() for words in all_words]
         if encoder is None or encoder.name != self.words.encoder:
-            return self.words.nearest_spelling(phrase, count)
+            return self.words.nearest_spelling(phrase, NEAREST)
         rows = self.pooled_standard.undo(self._known)
         closeness = torch.cosine_similarity(rows, encoder.encode([phrase])[0].pooled[None])
-        return [known[i] for i in closeness.argsort(descending=True)[:count].tolist()]
+        return [known[i] for i in closeness.argsort(descending=True)[:NEAREST].tolist()]
 
     def _tensors(self) -> dict[str, Tensor]:
         flat = [one for phrases in self.vectors for one in phrases] + ([self.scan] if self.scan else [])

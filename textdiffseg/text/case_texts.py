@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.records import Record, write_atomically
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS, TextEncoder
@@ -82,8 +82,7 @@ def tell_cuts(lengths: Mapping[str, int]) -> tuple[str, ...]:
     long = sorted(case for case, length in lengths.items() if length > MAX_TEXT_TOKENS)
     if not long:
         return ()
-    more = f" and {len(long) - 5} others" if len(long) > 5 else ""
-    return (f"Only the first {MAX_TEXT_TOKENS} tokens are read of the texts of {', '.join(long[:5])}{more}.",)
+    return (f"Only the first {MAX_TEXT_TOKENS} tokens are read of the texts of {listed(long)}.",)
 
 
 def read_case_texts(path: Path, bank: TextBank, cases: Collection[str]) -> dict[str, Tensor]:

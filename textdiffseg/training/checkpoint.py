@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from plans.errors import UserError
 from plans.records import Record, write_atomically
-from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.model import Model
 from textdiffseg.networks.weights import EMA, checkpoint_path, read_metadata, read_tensors
 from textdiffseg.training.optimisers import optimisers_of
 
@@ -79,7 +79,7 @@ class Pairs(NamedTuple):
 class TrainingState:
     """Everything that changes while training."""
 
-    model: TextDiffSeg
+    model: Model
     ema: dict[str, Tensor]  # the averaged weights by name
     averaged: Pairs
     copied: Pairs
@@ -87,7 +87,7 @@ class TrainingState:
     progress: Progress
 
     @classmethod
-    def start(cls, model: TextDiffSeg, progress: Progress) -> "TrainingState":
+    def start(cls, model: Model, progress: Progress) -> "TrainingState":
         """A fresh state around an untrained model."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}

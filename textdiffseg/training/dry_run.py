@@ -3,11 +3,12 @@
 import psutil
 import torch
 
+from plans.budget import Budget
 from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
-from plans.planner import Budget, refit
+from plans.planner import refit
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.networks.model import Model, build_model
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
@@ -70,7 +71,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     return (weights + sum(kept.values())) / GB
 
 
-def _loss(model: TextDiffSeg, device: torch.device) -> torch.Tensor:
+def _loss(model: Model, device: torch.device) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
     batch, count, width = plan.batch, len(plan.labels), plan.text.width
     labels = torch.arange(1, count + 1).expand(batch, count)

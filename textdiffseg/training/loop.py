@@ -3,17 +3,19 @@
 import copy
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
 
 from plans.plan import Plan
+from textdiffseg.data.loader import Batch
 from textdiffseg.data.splits import Fold
 from textdiffseg.training.checkpoint import TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, check_request, open_run, plan_length
+from textdiffseg.training.run import Run, TrainingOptions, check_request, open_run, plan_length, warm_up
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
@@ -35,6 +37,8 @@ def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, 
     if progress is None:
         state = run.fresh(plan_length(run, options, report))
     else:
+        if progress.limit_seconds is not None:
+            warm_up(run, progress)
         state = run.fresh(progress)
         state.load(folder)
         report(
@@ -53,22 +57,16 @@ def train(run: Run, state: TrainingState) -> None:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
             epoch, start = divmod(state.progress.iteration, per_epoch)
-            unread: list[StepLosses] = []
-            for batch in run.loader.epoch(epoch, per_epoch, start):
-                unread.append(train_step(state, run.bank, run.schedule, batch, run.compiled))
-                done = state.progress.iteration + 1
-                state.progress = state.progress.after(iteration=done)
-                bar.update()
-                stopping = bool(stop)  # once: a signal may come at any time
-                if stopping or len(unread) == READ_EVERY or done % per_epoch == 0:
-                    sums = _summed(state.progress.sums, unread)
-                    seconds = state.progress.seconds + time.perf_counter() - clock
-                    clock, unread = time.perf_counter(), []
-                    state.progress = state.progress.after(sums=sums, seconds=seconds)
-                    bar.set_postfix(_shown(sums, done - epoch * per_epoch, log), refresh=False)
-                if stopping and done % per_epoch:
-                    state.save(run.folder)
-                    raise stop[0]
+            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start), stop)
+            while steps := [_step(run, state, batch, bar) for batch in islice(batches, READ_EVERY)]:
+                sums = _summed(state.progress.sums, steps)
+                seconds = state.progress.seconds + time.perf_counter() - clock
+                clock = time.perf_counter()
+                state.progress = state.progress.after(sums=sums, seconds=seconds)
+                bar.set_postfix(_shown(sums, state.progress.iteration - epoch * per_epoch, log), refresh=False)
+            if state.progress.iteration < (epoch + 1) * per_epoch:
+                state.save(run.folder)
+                raise stop.pop(0)
             log.append(end_epoch(run, state, epoch))
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
@@ -76,9 +74,31 @@ def train(run: Run, state: TrainingState) -> None:
             bar.total = state.progress.total
             write_log(run.folder / "log.jsonl", log)
             state.save(run.folder)
-            draw_progress(run.folder / "progress.png", log, f"{run.plan.dataset}, {run.plan.name}, {run.folder.name}")
+            draw_progress(run.folder / "progress.png", log, f"{run.plan.dataset}, {run.plan.preset}, {run.folder.name}")
             if stop:
-                raise stop[0]
+                raise stop.pop(0)
+
+
+def _until_stopped(batches: Iterator[Batch], stop: list[BaseException]) -> Iterator[Batch]:
+    """The batches until there is a stop request. It may have ended the processes that load them, too."""
+    while not stop:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError:  # DataLoader's, of a process that is gone
+            if stop:
+                return
+            raise
+        yield batch
+
+
+def _step(run: Run, state: TrainingState, batch: Batch, bar: tqdm) -> StepLosses:
+    """One iteration, counted."""
+    losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
+    state.progress = state.progress.after(iteration=state.progress.iteration + 1)
+    bar.update()
+    return losses
 
 
 def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:

@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.plan import Plan, bank_file, plan_file, texts_file
+from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import TextDiffSeg, build_model
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.model import Model, build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -30,7 +29,8 @@ from textdiffseg.training.validate import validate_patches
 VALIDATION_PATCHES = 16
 WARM_UP = 3  # iterations before the clock of --max-minutes starts
 TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks at it, for which a GPU has to wait
-MOST_EPOCHS, LEAST_EPOCHS = 20, 4  # of a run limited by minutes
+MOST_EPOCHS, LEAST_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
+LONG_EPOCH = 300.0  # seconds, the most that a run which is killed without a signal is to lose
 VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves LEAST_EPOCHS
 
 
@@ -59,7 +59,7 @@ class Run:
     schedule: Schedule
     loader: TrainingLoader
     patches: ValidationPatches
-    model: TextDiffSeg | Peer  # one for the whole run, so that it is compiled once
+    model: Model  # one for the whole run, so that it is compiled once
     compiled: Compiled
 
     def fresh(self, progress: Progress) -> TrainingState:
@@ -80,7 +80,7 @@ def open_run(
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone."""
     device = torch.device(options.device)
     choose_cuda_kernels()
-    plan_path, bank_path = folder / "plan.json", folder / "text_bank.safetensors"
+    plan_path, bank_path = folder / FOLD_PLAN, folder / FOLD_BANK
     if progress is None:
         plan, note = fit_to_memory(Plan.read(preprocessed / plan_file(options.preset)), device)
         report(note)
@@ -141,22 +141,25 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         validate_patches(plain, run.bank, run.patches, run.device, length.seed)
     validation = time.perf_counter() - clock
     seconds = 60 * options.max_minutes
-    epochs = max(LEAST_EPOCHS, min(MOST_EPOCHS, int(VALIDATION_SHARE * seconds / validation)))
+    most = max(MOST_EPOCHS, int(seconds / LONG_EPOCH))
+    epochs = max(LEAST_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / each)
     if per_epoch < 1:
         raise UserError(
             f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.3g} s and as many validations "
             f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
-    if per_epoch > training.iterations_per_epoch:
-        epochs = round(epochs * per_epoch / training.iterations_per_epoch)
-        per_epoch = training.iterations_per_epoch
     report(
         f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
         f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "counted anew after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
+
+
+def warm_up(run: Run, progress: Progress) -> None:
+    """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
+    train_step(run.fresh(progress), run.bank, run.schedule, run.loader.batch(0, 0), run.compiled).read()
 
 
 def check_request(progress: Progress, options: TrainingOptions, folder: Path) -> None:

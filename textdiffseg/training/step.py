@@ -22,12 +22,10 @@ import torch
 from torch import Tensor
 
 from plans.plan import DiffusionPlan, Plan
-from plans.records import Voxels
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.model import Model, TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 from textdiffseg.transfer import send
@@ -98,17 +96,16 @@ def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], gen
     )
 
 
-def draw_for(model: TextDiffSeg | Peer, batch: int, generator: torch.Generator) -> Draws | None:
+def draw_for(model: Model, batch: int, generator: torch.Generator) -> Draws | None:
     """`draw` with the shapes of the model's plan; None without diffusion, where there is nothing to draw."""
     plan = model.plan
     if plan.diffusion is None:
         return None
-    grid: Voxels = tuple(size // stride for size, stride in zip(plan.patch, plan.latent_stride, strict=True))
-    return draw(plan.diffusion, batch, (plan.latent.channels, *grid), generator)
+    return draw(plan.diffusion, batch, (plan.latent.channels, *plan.latent_shape), generator)
 
 
 def losses(
-    model: TextDiffSeg | Peer, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
+    model: Model, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
 ) -> Losses:
     """image (B, C, D, H, W); slots (B, D, H, W) int64 by `targets`, -1 ignored."""
     if draws is None:
@@ -178,7 +175,7 @@ def noisy_latent(model: TextDiffSeg, schedule: Schedule, z_0: Tensor, z_it: Tens
 
 
 @torch.no_grad()
-def estimate_logits(model: TextDiffSeg | Peer, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
+def estimate_logits(model: Model, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
     """Logits (B, 1 + Q, D, H, W) from the noise eps (B, k, d, h, w) at T, in one step unless the plan fixes more.
 
     Models without diffusion ignore the noise.

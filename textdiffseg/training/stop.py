@@ -8,7 +8,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[list[BaseException]]:
-    """Ctrl-C and SIGTERM wait until the running iteration is done; a second Ctrl-C does not."""
+    """Ctrl-C and SIGTERM wait until the running iteration is done; a second Ctrl-C does not.
+
+    What is raised at last is taken out of the list, or traceback and list would keep each other alive, and with them
+    the processes that load, to the end of the program.
+    """
     asked: list[BaseException] = []
 
     def note(number: int, frame: object) -> None:

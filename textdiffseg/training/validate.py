@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plans.regions import Regions
 from textdiffseg.data.loader import ValidationPatches
-from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.model import Model
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, region_logits
@@ -61,19 +61,17 @@ class Overlap:
 
 @torch.no_grad()
 def validate_patches(
-    model: TextDiffSeg, bank: TextBank, patches: ValidationPatches, device: torch.device, seed: int
+    model: Model, bank: TextBank, patches: ValidationPatches, device: torch.device, seed: int
 ) -> PatchScores:
     """Score the model as it is on the same patches and the same noise every time."""
-    model.eval()
+    plan = model.eval().plan
     generator = torch.Generator().manual_seed(seed)
-    parts = model.plan.parts if model.plan.regions else None
+    parts = plan.parts if plan.regions else None
     estimate, reconstruction = Overlap(len(bank.labels), parts), Overlap(len(bank.labels), parts)
-    channels, stride = model.plan.latent.channels, model.plan.latent_stride
-    grid = [size // step for size, step in zip(model.plan.patch, stride, strict=True)]
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.told).to(device)
-        slots, image = targets(model.plan, batch.labels, queries), batch.image
-        eps = torch.randn(len(image), channels, *grid, generator=generator).to(device)
+        slots, image = targets(plan, batch.labels, queries), batch.image
+        eps = torch.randn(len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
         with autocast(device):
             estimate.add(estimate_logits(model, image, queries, eps), slots, queries)
             if model.label_encoder is not None:

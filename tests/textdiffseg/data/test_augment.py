@@ -9,6 +9,7 @@ from textdiffseg.data.augment import (
     Placement,
     coarse_axis,
     draw_placement,
+    intensity_transforms,
     paper_intensity_transforms,
     place,
     read_patch,
@@ -159,6 +160,14 @@ def test_what_was_cut_off_as_empty_stays_empty(make_plan):
         )
         assert (picture == 0).any()
         assert (picture != 0).any()
+
+
+@pytest.mark.parametrize("slices", [2, 3, 4])
+def test_patches_of_few_slices_are_blurred(slices):
+    transform, image = intensity_transforms(0), torch.randn(1, slices, 16, 16)
+    for seed in range(300):
+        with seeded(seed):
+            assert torch.isfinite(transform(image=image.clone())["image"]).all()
 
 
 def test_seeds_are_put_back_even_after_an_error():

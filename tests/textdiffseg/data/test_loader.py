@@ -1,3 +1,5 @@
+import os
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,6 +66,15 @@ def test_an_epoch_left_early_does_not_disturb_the_next(make_loader):
     loader = make_loader(workers=1)
     next(loader.epoch(0, 6))
     assert same(next(loader.epoch(1, 2)), make_loader().batch(1, 0))
+
+
+def test_a_process_that_is_told_to_end_does_so_without_an_error(make_loader):
+    batches = make_loader(workers=1).epoch(0, 50)
+    next(batches)
+    (worker,) = batches._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 def test_seed_epoch_and_iteration_each_change_the_batch(make_loader):

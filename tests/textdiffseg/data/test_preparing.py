@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from plans.budget import cpu_budget
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.plan import TextPlan
-from plans.planner import cpu_budget, make_plan
+from plans.planner import make_plan
 from textdiffseg.data import preparing
 from textdiffseg.data.preparing import preprocess_dataset
 from textdiffseg.data.store import check_cases, list_cases, open_case
@@ -21,8 +22,9 @@ def planned(raw, **changes):
     dataset = read_dataset(raw)
     fingerprint = fingerprint_dataset(dataset, 0)
     text = TextPlan(encoder="bundled", width=8)
-    arguments = (dataset.name, dataset.channels, dataset.labels, fingerprint, cpu_budget(1), "default", text)
-    return dataset, make_plan(*arguments).model_copy(update=changes)
+    facts = (dataset.name, dataset.channels, dataset.labels, fingerprint)
+    plan = make_plan(*facts, budget=cpu_budget(1), preset="default", text=text)
+    return dataset, plan.model_copy(update=changes)
 
 
 def test_label_values_come_back_on_the_files_grid(write_raw, tmp_path):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from textdiffseg.evaluation.calibration import Voxels, expected_calibration_error, negative_log_likelihood
+from textdiffseg.evaluation.calibration import SampledVoxels, expected_calibration_error, negative_log_likelihood
 from textdiffseg.inference.calibration import (
     RANGE,
     Applied,
@@ -26,7 +26,7 @@ def draw(seed, count=20_000, sharpness=1.0):
     rng = np.random.default_rng(seed)
     p = rng.dirichlet((2.0, 1.0, 1.0), count).T.astype(np.float32)
     truth = (p.cumsum(0) < rng.random(count)).sum(0).clip(max=2)
-    return Voxels(temper(p, 1 / sharpness), truth)
+    return SampledVoxels(temper(p, 1 / sharpness), truth)
 
 
 def fitted(temperature=1.0, factor=None, cases=4, **setting):

@@ -2,7 +2,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.inference.calibration import Calibration
-from textdiffseg.inference.ensemble import find_model, fold_folders, load_ensemble, read_sampling
+from textdiffseg.inference.ensemble import check_words, find_model, fold_folders, load_ensemble, read_sampling
 from textdiffseg.inference.settings import Sampling
 
 
@@ -60,6 +60,14 @@ def test_folds_of_different_plans_are_no_ensemble(folder, make_plan, bank, make_
     make_fold(folder / "fold_2", make_plan(patch=(8, 16, 32)), bank, 2)
     with pytest.raises(UserError, match=r"fold_2.*in patch"):
         load_ensemble(folder)
+
+
+def test_words_of_another_plan_name_their_file(folder, plan, bank):
+    file = folder / "text_bank_paper.safetensors"
+    check_words([file], [plan], [bank])
+    other = plan.model_copy(update={"labels": plan.labels[:1]})
+    with pytest.raises(UserError, match=r"text_bank_paper\.safetensors does not belong to the plan"):
+        check_words([file], [other], [bank])
 
 
 def test_how_folds_were_trained_may_differ(folder, make_plan, bank, make_fold):

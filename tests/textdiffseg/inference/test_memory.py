@@ -16,7 +16,7 @@ def test_more_of_anything_takes_more(plan):
     assert need(original=(200, 400, 400)) > base
     assert need(samples=8) > base
     assert need(folds=5) > base
-    assert need(labels=30) > need(labels=3) > base
+    assert need(slots=30) > need(slots=3) > base
     assert need(uncertainty=True) > base
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from plans.plan import Plan
 from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.inference import memory
 from textdiffseg.inference.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.text.bank import TextBank
@@ -72,6 +73,13 @@ def test_prompts(predict, root, scans):
     assert code == 0
     assert Manifest.read(root / "out" / "a.json").labels == {"something else": 1}
     assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 1}
+
+
+def test_memory_is_told_for_a_prompt_and_its_rivals(predict, scans, monkeypatch):
+    told = []
+    monkeypatch.setattr(memory, "largest_ram_gb", lambda *_, slots, **__: told.append(slots) or 1.0)
+    assert predict("-i", scans, "--prompt", "back")[0] == 0
+    assert told == [2]
 
 
 def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):

@@ -123,7 +123,7 @@ def measured(fold, seconds=0.01):
 def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
     measured(fold)
     validate_fold(fold, stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
-    fit = calibrate_uncertainty(fold, stored, CASES)
+    fit = calibrate_uncertainty(fold, stored, CASES, most_seconds=1e6)
     found = read_calibration(fold).fits
     assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(1, 1, False, 4), (4, 8, False, 4)]
     assert found[0].widening is None
@@ -139,7 +139,7 @@ def test_a_plan_that_fixes_its_steps_is_calibrated_with_them(tmp_path, stored, m
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("default", diffusion={"steps": 6}), bank, 0)
     assert [row.steps for row in choose_sampling(fold, stored, ["p"]).table] == [6]
-    fit = calibrate_uncertainty(fold, stored, CASES)
+    fit = calibrate_uncertainty(fold, stored, CASES, most_seconds=1e6)
     assert (fit.steps, fit.samples, fit.mirroring) == (6, 8, False)
 
 
@@ -150,7 +150,7 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)), volumes=volumes)
 
     monkeypatch.setattr(validation, "_predict", exact)
-    predictor, queries = validation.load_fold(fold, "best", "cpu", Sampling(), uncertainty=True)
+    predictor, queries = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
     evidence = validation.gather(predictor, queries, stored, CASES)
     scale = 9 * 20 * 17 / np.prod(open_case(stored, "p").record.shape)
     assert scale != 1
@@ -169,7 +169,7 @@ def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
 
 
 def test_cases_without_foreground_or_with_unknown_labels_say_nothing(fold, stored):
-    predictor, queries = validation.load_fold(fold, "best", "cpu", Sampling(), uncertainty=True)
+    predictor, queries = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
     for case, changes in (("p", {"present": ()}), ("q", {"annotated": (1,)})):
         path = stored / "cases" / f"{case}.json"
         CaseRecord.read(path).model_copy(update=changes).write(path)
@@ -239,13 +239,13 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"
     assert fit.ece_before == pytest.approx(0.1)
     assert fit.brier_before == pytest.approx(2 * 0.01)
-    predictor, bank = validation.load_fold(nested_fold, "best", "cpu", Sampling(), uncertainty=True)
+    predictor, bank = validation.load_fold(nested_fold, "cpu", Sampling(), uncertainty=True)
     evidence = validation.gather(predictor, bank, stored, CASES)
     case = open_case(stored, "p")
     scale = 9 * 20 * 17 / np.prod(case.record.shape)
     on_plan = [np.count_nonzero(case.labels[...] > 0), np.count_nonzero(case.labels[...] == 1)]
     assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
     assert evidence.truths[0].tolist() == [2 * 3 * 6 * 6, 3 * 6 * 6]
-    fit = calibrate_uncertainty(nested_fold, stored, CASES)
+    fit = calibrate_uncertainty(nested_fold, stored, CASES, most_seconds=1e6)
     assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
     assert len(read_calibration(nested_fold).fits) == 2

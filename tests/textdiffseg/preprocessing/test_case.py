@@ -17,7 +17,6 @@ from textdiffseg.preprocessing.case import (
     number_labels,
     preprocess_image,
     preprocess_labels,
-    resampled_shape,
     restore,
     restore_map,
 )
@@ -186,8 +185,3 @@ def test_values_become_numbers_and_strangers_are_listed():
     assert unknown == (3, 9)
     numbers, unknown = number_labels(np.array([[[0, 255, 256, 10**9]]]), numbers_of)
     assert (numbers[0, 0, :3].tolist(), unknown) == ([0, 1, -1], (10**9,))
-
-
-def test_shapes_are_rounded_as_nnunet_does():
-    assert resampled_shape((200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)) == (500, 410, 410)
-    assert resampled_shape((2, 3, 3), (0.1, 1.0, 1.0), (5.0, 1.0, 1.0)) == (1, 3, 3)

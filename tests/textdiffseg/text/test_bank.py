@@ -33,12 +33,12 @@ def test_the_banks_own_phrases_are_standardised(bank, encoder):
     assert torch.allclose(rows.mean(0), torch.zeros(bank.width), atol=1e-5)
     assert (rows.std(0, unbiased=False) < 1 + 1e-4).all()
     assert (rows.std(0, unbiased=False) > 0.999).float().mean() > 0.9  # the others are floored
-    tokens = torch.cat([bank.add(one, encoder).tokens for one in [*phrases, bank.words.scan, "background"]])
+    tokens = torch.cat([bank.encode(one, encoder).tokens for one in [*phrases, bank.words.scan, "background"]])
     assert torch.allclose(tokens.mean(0), torch.zeros(bank.width), atol=1e-4)
 
 
 def test_a_phrase_encoded_later_lands_on_the_banks_vectors(bank, encoder):
-    later = bank.add("hippocampal head", encoder)
+    later = bank.encode("hippocampal head", encoder)
     asked = bank.queries([[(1, 1)]])
     assert torch.allclose(later.pooled, asked.vectors[0, 0], atol=1e-5)
     assert torch.allclose(later.tokens, asked.tokens[0, : len(later.tokens)], atol=1e-4)
@@ -46,7 +46,7 @@ def test_a_phrase_encoded_later_lands_on_the_banks_vectors(bank, encoder):
 
 def test_a_new_phrase_lies_near_its_label(bank, encoder):
     asked = bank.all_labels().vectors[0]
-    anterior, posterior = (bank.add(phrase, encoder).pooled for phrase in ("head of hippocampus", "posterior tail"))
+    anterior, posterior = (bank.encode(phrase, encoder).pooled for phrase in ("head of hippocampus", "posterior tail"))
     assert torch.cdist(torch.stack((anterior, posterior)), asked).argmin(1).tolist() == [0, 1]
 
 
@@ -154,7 +154,7 @@ def test_forced_phrases_run_with_their_own_vectors_and_numbers_beyond_the_labels
     queries = bank.queries_for(["the moon", "tail of the hippocampus", "the sun"], force=True, encoder=encoder)
     assert queries.labels.tolist() == [[3, 2, 4]]
     assert torch.equal(queries.vectors[0, 1], bank.queries([[(2, 1)]]).vectors[0, 0])
-    assert torch.allclose(queries.vectors[0, 0], bank.add("the moon", encoder).pooled)
+    assert torch.allclose(queries.vectors[0, 0], bank.encode("the moon", encoder).pooled)
 
 
 def test_force_needs_the_banks_own_encoder(bank):

@@ -29,7 +29,7 @@ def path(tmp_path, encoder, monkeypatch):
 def test_tokens_are_the_encoder_s_in_the_bank_s_space(path, bank, encoder):
     found = read_case_texts(path, bank, ("a", "nobody"))
     assert set(found) == {"a"}
-    assert torch.equal(found["a"], bank.add(TEXTS["a"], encoder).tokens)
+    assert torch.equal(found["a"], bank.encode(TEXTS["a"], encoder).tokens)
     other = build_bank(Prompts(scan="CT", labels={"liver": ("liver", "hepar")}), ("liver",), encoder)
     assert not torch.equal(found["a"], read_case_texts(path, other, ("a",))["a"])
 

@@ -1,8 +1,13 @@
 """Training on a few generated stored cases: exact resume, stopping, and a fixed length in minutes."""
 
+import gc
 import json
+import signal
 import time
+import weakref
+from contextlib import suppress
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ import torch
 from plans.errors import UserError
 from plans.plan import Plan, bank_file
 from plans.prompts import Prompts
+from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.imaging.volume import Geometry, Volume
@@ -18,7 +24,7 @@ from textdiffseg.networks.weights import load_model, read_tensors
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import build_bank
 from textdiffseg.text.encoder import PhraseVectors
-from textdiffseg.training import loop
+from textdiffseg.training import loop, run
 from textdiffseg.training.checkpoint import Progress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
@@ -73,8 +79,6 @@ def fit(preprocessed, folder, **options):
 
 def interrupt_after(monkeypatch, iterations):
     """Behave as if Ctrl-C came during the given iteration."""
-    import signal
-
     plain, count = loop.train_step, 0
 
     def step(*args):
@@ -103,6 +107,88 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(preprocess
     without_time = [[entry.model_copy(update={"seconds": 0}) for entry in log] for log in logs]
     assert without_time[0] == without_time[1]
     assert len(logs[0]) == 3
+
+
+def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preprocessed, tmp_path, monkeypatch):
+    plain = TrainingLoader.epoch
+
+    def cut_off(self, *args):
+        for number, batch in enumerate(plain(self, *args)):
+            if number == 2:
+                signal.raise_signal(signal.SIGTERM)
+                raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoader, "epoch", cut_off)
+        with pytest.raises(SystemExit):
+            fit(preprocessed, tmp_path)
+    assert read_progress(tmp_path).iteration == 2
+    assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
+
+
+def test_a_loading_process_that_dies_by_itself_is_an_error(preprocessed, tmp_path, monkeypatch):
+    def dead(*_):
+        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+        yield
+
+    monkeypatch.setattr(TrainingLoader, "epoch", dead)
+    with pytest.raises(RuntimeError, match="exited unexpectedly"):
+        fit(preprocessed, tmp_path)
+
+
+def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch):
+    loaders, plain = [], loop.open_run
+
+    def opened(*args):
+        made = plain(*args)
+        loaders.append(weakref.ref(made.loader))
+        return made
+
+    monkeypatch.setattr(loop, "open_run", opened)
+    interrupt_after(monkeypatch, 3)
+    gc.disable()
+    try:
+        with suppress(KeyboardInterrupt):
+            fit(preprocessed, tmp_path)
+        assert loaders[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preprocessed, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            fit(preprocessed, tmp_path, max_minutes=1)
+    before = read_progress(tmp_path).seconds
+    plain, calls = run.train_step, []
+
+    def slow_at_first(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            time.sleep(2)
+        return plain(*args)
+
+    monkeypatch.setattr(run, "train_step", slow_at_first)
+    monkeypatch.setattr(loop, "train_step", slow_at_first)
+    interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(preprocessed, tmp_path)
+    assert len(calls) == 3
+    assert read_progress(tmp_path).seconds - before < 1.5
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 4), (1, 20), (60, 20), (600, 120)])
+def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path, monkeypatch, minutes, epochs):
+    ticks = iter(0.1 * number for number in range(1000))
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.04)
+    options = TrainingOptions(max_minutes=minutes)
+    opened = run.open_run(preprocessed, FOLD, tmp_path, options, print, None)
+    length = run.plan_length(opened, options, print)
+    assert length.epochs == epochs
+    assert length.total * 0.04 + epochs * 0.1 == pytest.approx(60 * minutes, rel=0.01)
 
 
 def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_path):

@@ -98,7 +98,7 @@ def draw_case(index):
 
 def dice(root, case, words):
     """Dice of both labels in a held-out case of which `words` are told."""
-    predictor, bank = validation.load_fold(root / "fold_0", "best", "cpu", PLAIN)
+    predictor, bank = validation.load_fold(root / "fold_0", "cpu", PLAIN)
     stored = open_case(root, case)
     (tokens,) = WordHash().encode([words]) if words else (None,)
     queries = bank.all_labels().with_tokens([tokens and bank.token_standard.apply(tokens.tokens)])
