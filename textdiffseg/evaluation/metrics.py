@@ -19,7 +19,9 @@ import numpy as np
 import psutil
 
 from plans.records import Millimetres, Record
+from textdiffseg.imaging.boxes import joint
 
+EMPTY = (slice(0, 0),) * 3  # the box of a label that neither mask has
 EMPTY_RULE = (
     "A label absent from both masks is correct and left out of the means; a label in only one of the two "
     "scores Dice 0 and NSD 0, its HD95 is undefined and left out."
@@ -105,7 +107,7 @@ def score_case(
     boxes_predicted, boxes_reference = _boxes(prediction, numbers), _boxes(reference, numbers)
     scores = {}
     for name, held in parts.items():
-        box = _joint(*(boxes.get(number) for number in held for boxes in (boxes_predicted, boxes_reference)))
+        box = joint(boxes.get(number) for number in held for boxes in (boxes_predicted, boxes_reference)) or EMPTY
         known = reference[box] >= 0
         predicted, expected = _mask(prediction[box], held) & known, _mask(reference[box], held)
         scores[name] = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
@@ -169,13 +171,3 @@ def _boxes(array: np.ndarray, numbers: Collection[int]) -> dict[int, tuple[slice
         return {}
     found = find_objects(np.where(array > 0, array, 0).astype(np.int32), max_label=max(positive))
     return {number: box for number, box in enumerate(found, start=1) if box is not None and number in positive}
-
-
-def _joint(*boxes: tuple[slice, ...] | None) -> tuple[slice, ...]:
-    """The smallest box that holds all; an empty box where there is none."""
-    boxes = [box for box in boxes if box is not None]
-    if not boxes:
-        return (slice(0, 0),) * 3
-    starts = [min(part.start for part in axis) for axis in zip(*boxes, strict=True)]
-    stops = [max(part.stop for part in axis) for axis in zip(*boxes, strict=True)]
-    return tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))

@@ -6,7 +6,6 @@ that cannot be right, is a `UserError` that names the file.
 
 import errno
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,14 +14,12 @@ import numpy as np
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS
 from textdiffseg.imaging.nifti import check_nifti
 from textdiffseg.imaging.volume import Geometry, Volume
 
 ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
 UNEVEN = 0.1  # of the spacing, by which DICOM slices may lie off their places
 _SMALL = 1 << 20  # bytes of a file that is cheaper to unpack once than to have ITK look into again and again
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
@@ -102,38 +99,6 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
             written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
 
 
-def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
-    folders. `folder` may also be one file or one DICOM series.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        ending = next((ending for ending in FILE_ENDINGS if folder.name.endswith(ending)), None)
-        if ending is None:
-            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
-        return {_plain(folder.name.removesuffix(ending)): (folder,)}
-    if not folder.is_dir():
-        raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
-    files = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
-        if path.is_file() and ending and not path.name.startswith("."):
-            other = files.setdefault(path.name.removesuffix(ending), path)
-            if other != path:
-                raise UserError(f"{other} and {path} have one name and would give one output. Move one of them away.")
-    scans = _by_case(files)
-    if not scans and _series(folder):
-        return {folder.resolve().name: (folder,)}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and _series(path):
-            scans.setdefault(path.name, (path,))
-    if not scans:
-        raise UserError(
-            f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
-        )
-    return dict(sorted(scans.items()))
-
-
 def describe(geometry: Geometry) -> str:
     """A grid in words, axes in the file's own order (x, y, z)."""
     numbers = {
@@ -198,7 +163,7 @@ def _geometry(image: sitk.Image | sitk.ImageFileReader, shape) -> Geometry:
 
 
 def _read_series(folder: Path) -> sitk.Image:
-    series = _series(folder)
+    series = series_in(folder)
     if len(series) != 1:
         counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
         raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
@@ -225,34 +190,10 @@ def _uneven(files: tuple[str, ...], image: sitk.Image) -> bool:
     return bool(np.abs(steps - np.median(steps)).max() > UNEVEN * np.abs(np.median(steps)))
 
 
-def _series(folder: Path) -> dict[str, tuple[str, ...]]:
+def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
     """The DICOM series in a folder: uid -> files in their order along the patient."""
     names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
-
-
-def _plain(stem: str) -> str:
-    return stem.removesuffix("_0000")
-
-
-def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
-    """Group file names by case: `ID_0000`, `ID_0001`, ... where an `ID_0000` exists, else plain names."""
-    grouped: dict[str, dict[int, Path]] = {}
-    for stem, path in files.items():
-        match = _CHANNEL.fullmatch(stem)
-        if match and f"{match[1]}_0000" in files:
-            grouped.setdefault(match[1], {})[int(match[2])] = path
-        else:
-            grouped.setdefault(stem, {})[0] = path
-    gaps = [
-        f"{next(iter(found.values())).parent}: case {case}: channel {channel:04d} is missing. Add {case}_{channel:04d}."
-        for case, found in grouped.items()
-        for channel in range(max(found))
-        if channel not in found
-    ]
-    if gaps:
-        raise UserError(*gaps)
-    return {case: tuple(found[channel] for channel in sorted(found)) for case, found in grouped.items()}
 
 
 def _write_failed(path: Path, image: sitk.Image, error: Exception) -> None:

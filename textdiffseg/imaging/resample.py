@@ -13,6 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from plans.records import Voxels
+from textdiffseg.imaging.boxes import Box, joint
 
 NO_AXIS: Mapping[int, int] = {}
 ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
@@ -62,10 +63,7 @@ def resample_labels(
         boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
     if not boxes:
         return result
-    union = tuple(
-        slice(min(box[axis].start for _, box in boxes), max(box[axis].stop for _, box in boxes)) for axis in range(3)
-    )
-    everything = _reach(matrices, union)
+    everything = _reach(matrices, joint(box for _, box in boxes))
     if everything is None:
         return result
     window, winner = everything.place, result[everything.place]
@@ -149,8 +147,8 @@ def _multiply(matrix: np.ndarray, volume: np.ndarray, axis: int, out: np.ndarray
 class _Reach:
     """The voxels that some voxels of the grid resampled from have a share in."""
 
-    place: tuple[slice, ...]  # their box on the grid resampled to
-    source: tuple[slice, ...]  # the box of all that has a share in it
+    place: Box  # their box on the grid resampled to
+    source: Box  # the box of all that has a share in it
     matrices: list[np.ndarray | None]  # from the one to the other
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
@@ -164,7 +162,7 @@ def _reaches(matrices, mask: np.ndarray) -> list[_Reach]:
     return [reach for box in boxes if (reach := _reach(matrices, box)) is not None]
 
 
-def _reach(matrices, box: tuple[slice, ...]) -> _Reach | None:
+def _reach(matrices, box: Box) -> _Reach | None:
     """How far a box reaches; None where it is so small that no voxel reads it."""
     place, source, parts = [], [], []
     for matrix, part in zip(matrices, box, strict=True):

@@ -67,7 +67,7 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 
     A file `CASE_0000.nii.gz` brings its other channels along where the model has several.
     """
-    from textdiffseg.imaging.io import list_scans
+    from textdiffseg.imaging.scans import list_scans
 
     source = Path(source)
     if source.is_file() and channels > 1:

@@ -5,29 +5,26 @@ A case that cannot be used gives one line a fault, and all broken cases are repo
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from plans.dataset import Case, Dataset
 from plans.errors import UserError, listed
-from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
+from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.plan import LabelPlan
-from plans.records import Millimetres
-from plans.regions import Regions, numbered, values_of
+from plans.regions import values_of
 from textdiffseg.execution import run_cases
 from textdiffseg.imaging.volume import Volume, files_of, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
+from textdiffseg.preprocessing.structures import measure_labels
 
 METHOD = 3  # raised when a fingerprint changes its meaning
 WRITTEN_EVERY = 60  # seconds: what a killed process loses at most
 SAMPLES = 500  # foreground voxels a case and channel
-_MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
-_PIECES = 8  # of that size, in which a structure too fine for the thinning is measured in full
 
 
 def fingerprint_dataset(
@@ -152,40 +149,6 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
     return numbers
 
 
-def measure_labels(
-    numbers: np.ndarray, spacing: Millimetres, regions: Regions | None = None
-) -> tuple[LabelFingerprint, ...]:
-    """Volume, thickness and extent of each label present in (D, H, W); of `regions` where labels overlap."""
-    boxes = ndimage.find_objects(numbers)
-    parts = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
-    found = []
-    for label, held in enumerate(parts, start=1):
-        box = _joint([boxes[number - 1] for number in held if number <= len(boxes)])
-        if box is None:
-            continue
-        mask = np.isin(numbers[box], held) if len(held) > 1 else numbers[box] == held[0]
-        voxels = int(np.count_nonzero(mask))
-        found.append(
-            LabelFingerprint(
-                label=label,
-                voxels=voxels,
-                volume_mm3=voxels * float(np.prod(spacing)),
-                thickness_mm=_thickness(mask, spacing),
-                extent_mm=tuple(size * step for size, step in zip(mask.shape, spacing, strict=True)),
-            )
-        )
-    return tuple(found)
-
-
-def _joint(boxes: Sequence[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
-    """The smallest box that holds all of those that there are."""
-    there = [box for box in boxes if box is not None]
-    if not there:
-        return None
-    axes = zip(*there, strict=True)
-    return tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in axes)
-
-
 def content_hash(paths: Sequence[Path]) -> str:
     """A hash of what is in the files, in their order, and in those that hold a header's voxels."""
     digest = hashlib.blake2b(digest_size=16)
@@ -234,36 +197,3 @@ def _foreground_samples(image: np.ndarray, numbers: np.ndarray, case: str) -> tu
         places = np.random.default_rng([*case.encode()]).choice(places, SAMPLES, replace=False)
     index = np.unravel_index(places, numbers.shape)
     return tuple(tuple(float(f"{value:.6g}") for value in channel[index]) for channel in image)
-
-
-def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
-    """Twice the 90th percentile of the distance to the surface, in mm.
-
-    Distances are taken between voxel centres, so half a voxel less than to the next voxel outside. On a thinned mask
-    nothing is thinner than a step, so what is not much thicker there is measured in full.
-    """
-    steps = [max(1, round(size / _MEASURED)) for size in mask.shape]
-    sampling = [step * length for step, length in zip(steps, spacing, strict=True)]
-    depths = _depths(mask[tuple(slice(step // 2, None, step) for step in steps)], sampling)
-    if len(depths) == 0 or (max(steps) > 1 and 2 * np.percentile(depths, 90) < 4 * max(sampling)):
-        sampling = spacing
-        depths = np.concatenate([_depths(piece, spacing, core) for piece, core in _pieces(mask)])
-    return float(2 * np.percentile(depths, 90) - min(sampling))
-
-
-def _depths(mask: np.ndarray, sampling: Sequence[float], core: tuple[slice, ...] = ()) -> np.ndarray:
-    """Distances to the surface, of the mask's voxels in `core`; nothing beyond the array belongs to it."""
-    distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=sampling)[1:-1, 1:-1, 1:-1]
-    return distance[core][mask[core]]
-
-
-def _pieces(mask: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[slice, ...]]]:
-    """Cubes about voxels spread over a mask, and the middle of each, where no cut through the mask is felt."""
-    places = np.flatnonzero(mask)
-    for place in places[np.linspace(0, len(places) - 1, _PIECES).astype(int)]:
-        centre = np.unravel_index(place, mask.shape)
-        low = [max(0, at - _MEASURED // 2) for at in centre]
-        piece = mask[tuple(slice(first, at + _MEASURED // 2) for first, at in zip(low, centre, strict=True))]
-        reach = _MEASURED // 4
-        core = (slice(max(0, at - first - reach), at - first + reach) for first, at in zip(low, centre, strict=True))
-        yield piece, tuple(core)

@@ -9,7 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.io import list_scans, read_labels, read_volume, write_labels, write_volume
+from textdiffseg.imaging.io import read_labels, read_volume, write_labels, write_volume
+from textdiffseg.imaging.scans import list_scans
 from textdiffseg.imaging.volume import Geometry
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")

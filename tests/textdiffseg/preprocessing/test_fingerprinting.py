@@ -10,7 +10,8 @@ from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from textdiffseg.preprocessing import fingerprinting
-from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, measure_labels, read_case
+from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
+from textdiffseg.preprocessing.structures import measure_labels
 
 
 def rewrite(path, change):

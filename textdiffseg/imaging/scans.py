@@ -1,0 +1,66 @@
+"""Which scans a folder holds."""
+
+import re
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.header import FILE_ENDINGS
+from textdiffseg.imaging.io import series_in
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})")
+
+
+def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
+    folders. `folder` may also be one file or one DICOM series.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+        ending = next((ending for ending in FILE_ENDINGS if folder.name.endswith(ending)), None)
+        if ending is None:
+            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
+        return {_plain(folder.name.removesuffix(ending)): (folder,)}
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
+    files = {}
+    for path in sorted(folder.iterdir()):
+        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+        if path.is_file() and ending and not path.name.startswith("."):
+            other = files.setdefault(path.name.removesuffix(ending), path)
+            if other != path:
+                raise UserError(f"{other} and {path} have one name and would give one output. Move one of them away.")
+    scans = _by_case(files)
+    if not scans and series_in(folder):
+        return {folder.resolve().name: (folder,)}
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and series_in(path):
+            scans.setdefault(path.name, (path,))
+    if not scans:
+        raise UserError(
+            f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
+        )
+    return dict(sorted(scans.items()))
+
+
+def _plain(stem: str) -> str:
+    return stem.removesuffix("_0000")
+
+
+def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
+    """Group file names by case: `ID_0000`, `ID_0001`, ... where an `ID_0000` exists, else plain names."""
+    grouped: dict[str, dict[int, Path]] = {}
+    for stem, path in files.items():
+        match = _CHANNEL.fullmatch(stem)
+        if match and f"{match[1]}_0000" in files:
+            grouped.setdefault(match[1], {})[int(match[2])] = path
+        else:
+            grouped.setdefault(stem, {})[0] = path
+    gaps = [
+        f"{next(iter(found.values())).parent}: case {case}: channel {channel:04d} is missing. Add {case}_{channel:04d}."
+        for case, found in grouped.items()
+        for channel in range(max(found))
+        if channel not in found
+    ]
+    if gaps:
+        raise UserError(*gaps)
+    return {case: tuple(found[channel] for channel in sorted(found)) for case, found in grouped.items()}
