@@ -69,8 +69,7 @@ def make_plan(
     network = replace(draft.network, diffusion=diffusion is not None)
     training = training_plan(budget.device)
     low_resolution = plan_low_resolution(facts, draft)
-    phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
-    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
+    mirror_axes, mirroring = _mirroring(labels, prompts)
     estimate = estimate_memory(fingerprint, facts, network, draft.patch, batch)
     plan = Plan(
         preset=preset,
@@ -90,14 +89,9 @@ def make_plan(
         peer=paper.PEERS.get(preset),
         text=text,
         training=paper.training_plan(training) if facts.paper else training,
-        mirror_axes=(0, 1) if sided else (0, 1, 2),
+        mirror_axes=mirror_axes,
         memory=estimate,
         low_resolution=low_resolution,
-    )
-    mirror_reason = (
-        "two labels differ by left and right, so the left-right axis W is left out"
-        if sided
-        else "no two labels differ by left and right alone"
     )
     crop = (
         f"to the nonzero region, which leaves {fingerprint.cropped_share():.0%} of a median case (nnU-Net crops always)"
@@ -108,9 +102,19 @@ def make_plan(
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *_reasons(facts, draft, plan),
         Decision(name="batch", value=str(batch), reason=batch_reason),
-        Decision(name="mirroring", value="D, H" if sided else "D, H, W", reason=mirror_reason),
+        mirroring,
     ]
     return plan.model_copy(update={"reasons": tuple(_of_preset(plan, reasons))})
+
+
+def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
+    """The axes that may be mirrored: not the left-right axis W where labels or their phrasings name sides."""
+    phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
+    if names_sides([label.name for label in labels]) or names_sides(phrases):
+        reason = "two labels differ by left and right, so the left-right axis W is left out"
+        return (0, 1), Decision(name="mirroring", value="D, H", reason=reason)
+    reason = "no two labels differ by left and right alone"
+    return (0, 1, 2), Decision(name="mirroring", value="D, H, W", reason=reason)
 
 
 def _of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:

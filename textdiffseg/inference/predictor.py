@@ -65,6 +65,24 @@ class _Windows:
     volumes: Tensor | None  # (F, S, K) float64
 
 
+@dataclass(frozen=True)
+class _Volume:
+    """What all windows of one image share."""
+
+    tiling: Tiling
+    image: Tensor  # (C, D, H, W), padded
+    noise: Tensor  # (S, k, d, h, w): z_T of each sample
+    queries: Queries  # of one sample, on the device
+    answers: int  # slots that uncertainty is told of
+    uncertainty: bool
+    importance: Tensor  # g of a voxel in its window
+    total: Tensor  # sum of g over the windows of a voxel
+
+    def share(self, start: Voxels) -> Tensor:
+        """What a window's voxels weigh among all windows that hold them, g / sum g."""
+        return self.importance / self.total[self.tiling.window(start)]
+
+
 class Predictor:
     """Predicts with one or more folds of a model."""
 
@@ -110,16 +128,21 @@ class Predictor:
         """
         tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
-        padded, noise = tiling.pad(image.float()), self._noise(tiling)
-        weight, total = importance(tiling.patch), tiling.total_importance()
-        queries, kept = queries.to(self.device), queries.labels.shape[1] if answers is None else answers
-        sums, early = _Sums(tiling, uncertainty), {}
+        volume = _Volume(
+            tiling=tiling,
+            image=tiling.pad(image.float()),
+            noise=self._noise(tiling),
+            queries=queries.to(self.device),
+            answers=queries.labels.shape[1] if answers is None else answers,
+            uncertainty=uncertainty,
+            importance=importance(tiling.patch),
+            total=tiling.total_importance(),
+        )
+        sums, early = _Sums(volume), {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
-            early[index] = self._compute(
-                groups[index], tiling, padded, noise, queries, kept, uncertainty, weight, total
-            )
+            early[index] = self._compute(volume, groups[index])
             while sums.added in early:
-                sums.add(early.pop(sums.added), weight, total)
+                sums.add(early.pop(sums.added))
             if progress:
                 progress(done, len(groups))
         return sums.finish()
@@ -131,26 +154,27 @@ class Predictor:
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
 
-    def _compute(self, starts, tiling, image, noise, queries, kept, uncertainty, weight, total) -> _Windows:
+    def _compute(self, volume: _Volume, starts: tuple[Voxels, ...]) -> _Windows:
         """All folds and samples of one group of windows."""
+        tiling, kept = volume.tiling, volume.answers
         filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
-        patches = torch.stack([image[:, *tiling.window(start)] for start in filled]).to(self.device)
-        z_T = torch.stack([noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1).to(self.device)
-        queries = queries.expand(self.batch)
+        patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
+        z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
+        z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
         means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
         for model in self.models:
             p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
-            if uncertainty:
+            if volume.uncertainty:
                 inner.append(torch.stack([entropy(answered(one, kept, 1), 1, overlapping) for one in p]).mean(0))
-                shares = [(weight / total[tiling.window(start)]).to(self.device) for start in starts]
+                shares = [volume.share(start).to(self.device) for start in starts]
                 by_window = [
                     [slot_volumes(one[b], share, kept, overlapping) for one in p] for b, share in enumerate(shares)
                 ]
                 volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(means)
         parts = (None, None, None)
-        if uncertainty:
+        if volume.uncertainty:
             maps = disagreement(answered(means, kept, 2), torch.stack(inner), overlapping)
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
@@ -185,19 +209,18 @@ class Predictor:
 class _Sums:
     """Running sums over windows, added in canonical order."""
 
-    def __init__(self, tiling: Tiling, uncertainty: bool):
-        self.tiling, self.added = tiling, 0
+    def __init__(self, volume: _Volume):
+        self.volume, self.tiling, self.added = volume, volume.tiling, 0
         self.probabilities: Tensor | None = None
-        self.maps = torch.zeros(2, *tiling.padded) if uncertainty else None
+        self.maps = torch.zeros(2, *self.tiling.padded) if volume.uncertainty else None
         self.volumes: Tensor | float = 0.0
 
-    def add(self, windows: _Windows, weight: Tensor, total: Tensor) -> None:
-        """Add one group; a voxel's windows weigh share_w = g / sum_u g."""
+    def add(self, windows: _Windows) -> None:
+        """Add one group."""
         if self.probabilities is None:
             self.probabilities = torch.zeros(windows.probabilities.shape[1], *self.tiling.padded)
         for b, start in enumerate(windows.starts):
-            window = self.tiling.window(start)
-            share = weight / total[window]
+            window, share = self.tiling.window(start), self.volume.share(start)
             self.probabilities[:, *window] += share * windows.probabilities[b]
             if self.maps is not None:
                 self.maps[0, *window] += share * windows.between_samples[b]
