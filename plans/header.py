@@ -19,6 +19,12 @@ IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 
 
+def split_ending(name: str) -> tuple[str, str]:
+    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
+    return name.removesuffix(ending), ending
+
+
 class Header(Record):
     """The fields of `dataset.json` that matter here; whatever else its owner notes there is left alone."""
 

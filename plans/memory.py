@@ -15,7 +15,7 @@ from plans.records import Voxels
 
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
-PAINT_WIDTH = 8  # channels of the painted label map
+PAINT_WIDTH = 8  # channels of the painted label map; none of the label encoder's layers is narrower
 # float32 weight, gradient, moving average, two moments of AdamW. Muon has one, and two more copies while it moves the
 # weights, when the activations are gone already.
 BYTES_A_WEIGHT = 20
@@ -137,12 +137,17 @@ def _image_encoder(net: Network) -> list[Convolution]:
     return layers
 
 
+def half_width(stage: Stage) -> int:
+    """Label encoders are half as wide as the image encoder."""
+    return max(PAINT_WIDTH, stage.width // 2)
+
+
 def _label_encoder(net: Network) -> list[Convolution]:
     width_in = 1 if net.paper else PAINT_WIDTH
     passes = {} if net.paper else {"passes": 1 + RECONSTRUCTED, "kept": RECONSTRUCTED}  # z_0 itself without gradients
     layers = [Convolution(0, 1, 0, width_in, plain=True, **passes)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
-        width = max(8, stage.width // 2)
+        width = half_width(stage)
         layers += [Convolution(index, 27, width_in, width, **passes), *_residual(index, width, stage.kernel, **passes)]
         width_in = width
     return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True, **passes)]

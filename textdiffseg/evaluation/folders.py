@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
-from plans.header import FILE_ENDINGS, Header, labels_of
+from plans.header import FILE_ENDINGS, Header, labels_of, split_ending
 from plans.prompts import normalise
 from plans.records import Record
 from plans.regions import values_of
@@ -54,7 +54,7 @@ def match_files(
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
     """{case: (prediction, reference)} and notes about files that are left out."""
     if predictions.is_file() and references.is_file():
-        return {_case(references): (predictions, references)}, []
+        return {split_ending(references.name)[0]: (predictions, references)}, []
     predicted, expected = _label_files(predictions), _label_files(references)
     missing = [case for case in expected if case not in predicted]
     if missing and not partial_predictions:
@@ -92,16 +92,11 @@ def read_annotations(references: Path, cases: Sequence[str]) -> dict[str, Annota
     return annotations
 
 
-def _case(path: Path) -> str:
-    ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), "")
-    return path.name.removesuffix(ending)
-
-
 def _label_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give two folders of segmentations, or two files.")
     paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = {_case(path): path for path in paths if path.name.endswith(FILE_ENDINGS)}
+    files = {split_ending(path.name)[0]: path for path in paths if path.name.endswith(FILE_ENDINGS)}
     if not files:
         raise UserError(f"{folder} holds no segmentation ({', '.join(FILE_ENDINGS)}).")
     return files
@@ -167,7 +162,7 @@ def _by_name(array: np.ndarray, path: Path, values: Mapping[str, int]) -> np.nda
     The manifest that tds_predict writes beside a segmentation names its labels; one that the references do not know
     becomes background. Without a manifest values mean what they mean in the references.
     """
-    manifest = path.with_name(f"{_case(path)}.json")
+    manifest = path.with_name(f"{split_ending(path.name)[0]}.json")
     if not manifest.is_file():
         return array
     written = _Manifest.read(manifest).labels

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS
+from plans.header import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.io import series_in
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -16,17 +16,17 @@ def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
     """
     folder = Path(folder)
     if folder.is_file():
-        ending = next((ending for ending in FILE_ENDINGS if folder.name.endswith(ending)), None)
-        if ending is None:
+        stem, ending = split_ending(folder.name)
+        if not ending:
             raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
-        return {_plain(folder.name.removesuffix(ending)): (folder,)}
+        return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
     files = {}
     for path in sorted(folder.iterdir()):
-        ending = next((ending for ending in FILE_ENDINGS if path.name.endswith(ending)), None)
+        stem, ending = split_ending(path.name)
         if path.is_file() and ending and not path.name.startswith("."):
-            other = files.setdefault(path.name.removesuffix(ending), path)
+            other = files.setdefault(stem, path)
             if other != path:
                 raise UserError(f"{other} and {path} have one name and would give one output. Move one of them away.")
     scans = _by_case(files)
@@ -40,10 +40,6 @@ def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
             f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
         )
     return dict(sorted(scans.items()))
-
-
-def _plain(stem: str) -> str:
-    return stem.removesuffix("_0000")
 
 
 def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:

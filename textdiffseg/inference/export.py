@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS
+from plans.header import FILE_ENDINGS, split_ending
 from plans.plan import Plan
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
@@ -109,10 +109,9 @@ def predict_scan(
     job: Job, case: str, paths: tuple[Path, ...], progress: Callable[[int, int], None] | None = None
 ) -> bool:
     """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
-    endings = FILE_ENDINGS if paths[0].is_file() else ()
-    ending = next((known for known in endings if paths[0].name.endswith(known)), DICOM_ENDING)
-    name = job.file_name or f"{case}{ending}"
-    stem = next((name.removesuffix(known) for known in FILE_ENDINGS if name.endswith(known)), name)
+    ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
+    name = job.file_name or f"{case}{ending or DICOM_ENDING}"
+    stem, _ = split_ending(name)
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
         _check_channels(len(paths), job.plan, paths)
     request = _request(job, case, paths)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plans.memory import PAINT_WIDTH
+from plans.memory import PAINT_WIDTH, half_width
 from plans.plan import Stage
 from plans.records import Voxels
 from plans.regions import Regions
@@ -29,11 +29,6 @@ def normalise_channels(z: Tensor) -> Tensor:
     z = z.float()
     z = z - z.mean(dim=1, keepdim=True)
     return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + LEAST_VARIANCE)
-
-
-def half_width(stage: Stage) -> int:
-    """Label encoders are half as wide as the image encoder."""
-    return max(8, stage.width // 2)
 
 
 class Descent(nn.Sequential):
