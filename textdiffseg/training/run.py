@@ -127,19 +127,9 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
     )
     if options.max_minutes is None:
         return length
-    state, ticks = run.fresh(length), []
-    for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
-        losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
-        if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
-            losses.read()  # waits until it is done
-            ticks.append(time.perf_counter())
-    each = statistics.median(later - earlier for earlier, later in pairwise(ticks)) / TIMED_TOGETHER
-    each = max(each, run.loader.seconds_a_batch())
-    plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
-    for _ in range(2 if run.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
-        clock = time.perf_counter()
-        validate_patches(plain, run.bank, run.patches, run.device, length.seed)
-    validation = time.perf_counter() - clock
+    state = run.fresh(length)
+    each = max(_step_seconds(run, state), run.loader.seconds_a_batch())
+    validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
     most = max(MOST_EPOCHS, int(seconds / LONG_EPOCH))
     epochs = max(LEAST_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
@@ -155,6 +145,26 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
         "counted anew after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
+
+
+def _step_seconds(run: Run, state: TrainingState) -> float:
+    """What an iteration takes once all is compiled, the median over looks at the clock."""
+    ticks = []
+    for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
+        losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
+        if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
+            losses.read()  # waits until it is done
+            ticks.append(time.perf_counter())
+    return statistics.median(later - earlier for earlier, later in pairwise(ticks)) / TIMED_TOGETHER
+
+
+def _validation_seconds(run: Run, state: TrainingState) -> float:
+    """What the validation at the end of an epoch takes."""
+    plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
+    for _ in range(2 if run.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
+        clock = time.perf_counter()
+        validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
+    return time.perf_counter() - clock
 
 
 def warm_up(run: Run, progress: Progress) -> None:
