@@ -99,9 +99,11 @@ def choose_sampling(
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), MOST_CASES)]
     for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
         began = time.perf_counter()
-        _predict(first, cases[0], bank)
+        prediction = _predict(first, cases[0], bank)
+        predicted = time.perf_counter()
+    _score(plan, cases[0], _restore(plan, prediction, cases[0]), surfaces=False)
     passes = sum(trial.cost(len(plan.mirror_axes)) for trial in trials)
-    affordable = most_seconds / (passes * (time.perf_counter() - began))
+    affordable = most_seconds / (passes * (predicted - began) + len(trials) * (time.perf_counter() - predicted))
     cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
     table = []
     for done, trial in enumerate(trials, start=1):

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -166,6 +167,17 @@ def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
     measured(fold, seconds=100.0)
     assert calibrate_uncertainty(fold, stored, CASES) is None
     assert not (fold / "calibration.json").exists()
+
+
+def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
+    plain = validation._restore
+
+    def slowly(*args):
+        time.sleep(0.3)
+        return plain(*args)
+
+    monkeypatch.setattr(validation, "_restore", slowly)
+    assert choose_sampling(fold, stored, ["p", "q"], most_seconds=1.5).cases == 1
 
 
 def test_cases_without_foreground_or_with_unknown_labels_say_nothing(fold, stored):
