@@ -90,7 +90,7 @@ def _training_cases(
     for case, (paths, label) in files.items():
         faults += _case_faults(case, paths, label, channels)
     faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
-    held_out = _test_cases(folder / "imagesTs", channels, ending) - set(files)
+    held_out = _test_cases(folder, channels, ending) - set(files)
     annotations = annotations_of(header, table, tuple(files), held_out, str(folder / "dataset.json"), faults)
     texts = find_texts(folder / "texts", files, held_out, faults)
     return tuple(
@@ -106,9 +106,10 @@ def _training_cases(
     )
 
 
-def _test_cases(images: Path, channels, ending: str) -> set[str]:
+def _test_cases(folder: Path, channels, ending: str) -> set[str]:
     """The test cases whose files are complete; what is missing there concerns no training."""
-    files = _group_files(images, _names(images), set(_names(images.parent / "labelsTs")), channels, ending)
+    images = folder / "imagesTs"
+    files = _group_files(images, _names(images), set(_names(folder / "labelsTs")), channels, ending)
     return {
         case
         for case, paths in files.items()

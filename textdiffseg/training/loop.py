@@ -15,7 +15,7 @@ from textdiffseg.data.splits import Fold
 from textdiffseg.training.checkpoint import TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, check_request, open_run, plan_length, warm_up
+from textdiffseg.training.run import Run, TrainingOptions, check_request, compile_ahead, open_run, plan_length
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
@@ -38,7 +38,7 @@ def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, 
         state = run.fresh(plan_length(run, options, report))
     else:
         if progress.limit_seconds is not None:
-            warm_up(run, progress)
+            compile_ahead(run, progress)
         state = run.fresh(progress)
         state.load(folder)
         report(

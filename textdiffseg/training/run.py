@@ -167,7 +167,7 @@ def _validation_seconds(run: Run, state: TrainingState) -> float:
     return time.perf_counter() - clock
 
 
-def warm_up(run: Run, progress: Progress) -> None:
+def compile_ahead(run: Run, progress: Progress) -> None:
     """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
     train_step(run.fresh(progress), run.bank, run.schedule, run.loader.batch(0, 0), run.compiled).read()
 
