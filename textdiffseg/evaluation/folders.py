@@ -43,7 +43,12 @@ def evaluate_folders(
         notes.append("No dataset.json beside or above the references: labels are shown by their values.")
         values = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
         annotations = dict.fromkeys(pairs, Annotation(values=values, annotated=tuple(values)))
-    tasks = [(case, *paths, annotations[case]) for case, paths in pairs.items()]
+    manifests = {case: _Manifest.beside(prediction) for case, (prediction, _) in pairs.items()}
+    notes += dict.fromkeys(note for manifest in manifests.values() for note in manifest.notes)
+    asked = {case: _asked(annotations[case], manifests[case].labels) for case in pairs}
+    if left_out := {name for case in asked for name in {*annotations[case].annotated} - {*asked[case]}}:
+        notes.append(f"Not asked for in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
+    tasks = [(case, *paths, annotations[case], asked[case], manifests[case].labels) for case, paths in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
@@ -121,10 +126,12 @@ def _values_of(pair: tuple[Path, Path]) -> set[int]:
     return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
 
 
-def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) -> CaseScores:
+def _score_files(
+    task: tuple[str, Path, Path, Annotation, Sequence[str], Mapping[str, int]], tolerance_mm: float
+) -> CaseScores:
     from textdiffseg.imaging.io import describe, read_labels
 
-    case, predicted_path, expected_path, annotation = task
+    case, predicted_path, expected_path, annotation, asked, written = task
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)
     if not predicted.geometry.matches(expected.geometry):
         raise UserError(
@@ -133,7 +140,7 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
         )
     prediction, reference = predicted.array[0], expected.array[0]
     if annotation.regions is None:
-        prediction = _by_name(prediction, predicted_path, annotation.values)
+        prediction = _by_name(prediction, written, annotation.values)
         values = set(annotation.values.values())
     else:  # the values of labels that overlap are those of the references
         values = set(values_of(annotation.regions))
@@ -152,20 +159,33 @@ def _score_files(task: tuple[str, Path, Path, Annotation], tolerance_mm: float) 
         raise UserError(*faults)
     if ignore is not None:
         reference = np.where(reference == ignore, -1, reference.astype(np.int64))
-    labels = {annotation.values[name]: name for name in annotation.annotated}
+    labels = {annotation.values[name]: name for name in asked}
     return score_case(prediction, reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
 
 
-def _by_name(array: np.ndarray, path: Path, values: Mapping[str, int]) -> np.ndarray:
+def _asked(annotation: Annotation, written: Mapping[str, int]) -> list[str]:
+    """The annotated labels that a prediction was asked for, all without a manifest.
+
+    A name that the references do not know may be a prompt's words or an older name of a label that has its value.
+    """
+    known = {normalise(name) for name in annotation.values}
+    names = {normalise(name) for name in written}
+    unnamed = {value for name, value in written.items() if normalise(name) not in known}
+    return [
+        name
+        for name in annotation.annotated
+        if not written or normalise(name) in names or unnamed & {*np.atleast_1d(annotation.values[name]).tolist()}
+    ]
+
+
+def _by_name(array: np.ndarray, written: Mapping[str, int], values: Mapping[str, int]) -> np.ndarray:
     """A prediction with the references' values: a model of several data sets may have given a label another one.
 
-    The manifest that tds_predict writes beside a segmentation names its labels; one that the references do not know
-    becomes background. Without a manifest values mean what they mean in the references.
+    The manifest that tds_predict writes beside a segmentation names its labels (`written`); one that the references do
+    not know becomes background. Without a manifest values mean what they mean in the references.
     """
-    manifest = path.with_name(f"{split_ending(path.name)[0]}.json")
-    if not manifest.is_file():
+    if not written:
         return array
-    written = _Manifest.read(manifest).labels
     wanted = {normalise(name): value for name, value in values.items()}
     named = {wanted[normalise(name)] for name in written if normalise(name) in wanted}
     result = array.astype(np.int32)
@@ -181,3 +201,10 @@ class _Manifest(Record):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation
+    notes: tuple[str, ...] = ()  # what has to be known of the model
+
+    @classmethod
+    def beside(cls, segmentation: Path) -> "_Manifest":
+        """That of a segmentation; an empty one where there is none."""
+        path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
+        return cls.read(path) if path.is_file() else cls()

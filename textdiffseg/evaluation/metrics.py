@@ -39,6 +39,7 @@ BOTH_EMPTY = "absent from both"
 PREDICTION_EMPTY = "missed: not in the prediction"
 REFERENCE_EMPTY = "false positive: not in the reference"
 TOO_LARGE = "too large for surfaces in the free memory"
+LARGEST_COUNTED = 32767  # value up to which boxes are found by value, for which memory is taken
 SURFACE_BYTES = 140  # a voxel of the label's box, measured at 160 x 160 x 160
 
 
@@ -169,5 +170,12 @@ def _boxes(array: np.ndarray, numbers: Collection[int]) -> dict[int, tuple[slice
     positive = {number for number in numbers if number > 0}
     if not positive:
         return {}
-    found = find_objects(np.where(array > 0, array, 0).astype(np.int32), max_label=max(positive))
-    return {number: box for number, box in enumerate(found, start=1) if box is not None and number in positive}
+    values = np.array(sorted(positive))
+    if values[-1] > LARGEST_COUNTED:
+        places = np.searchsorted(values, array).clip(max=len(values) - 1)
+        array = np.where(values[places] == array, places + 1, 0)
+    else:
+        values, array = np.arange(1, values[-1] + 1), np.where(array > 0, array, 0)
+    boxes = find_objects(array.astype(np.int32), max_label=len(values))
+    found = dict(zip(values.tolist(), boxes, strict=True))
+    return {number: box for number, box in found.items() if box is not None and number in positive}

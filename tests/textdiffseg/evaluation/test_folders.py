@@ -152,6 +152,21 @@ def test_labels_are_matched_by_name_where_a_manifest_tells_them(pair):
     assert evaluate_folders(predictions, references).mean.dice == 1.0
 
 
+def test_labels_that_a_prediction_was_not_asked_for_are_not_scored(pair):
+    predictions, _ = pair
+    for path in sorted(predictions.iterdir()):
+        rewrite(path, lambda array: np.copyto(array, 0, where=array == 2))
+        manifest = {"labels": {"bright cube": 1}, "notes": ["Text encoder: another."]}
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(manifest))
+    summary = evaluate_folders(*pair)
+    assert summary.mean.dice == 1.0
+    assert set(summary.labels) == {"bright cube"}
+    assert summary.notes[:2] == (
+        "Text encoder: another.",
+        "Not asked for in all predictions, and not scored there: dark cube.",
+    )
+
+
 def test_labels_that_a_case_does_not_annotate_are_not_scored(pair):
     references = pair[1]
     rewrite(references / "tiny_01.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
