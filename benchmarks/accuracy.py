@@ -116,16 +116,15 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     """Train one fold and note its peak memory beside it, and the time with start and compilation where one call did
     it all; a finished one is left as it is."""
     noted, progress = folder / "benchmark.json", read_progress(folder)
+    settings = {"minutes": args.minutes, "device": args.device}
     if progress is not None:
-        minutes = json.loads(noted.read_text())["minutes"] if noted.is_file() else None
-        if minutes != args.minutes:
-            raise UserError(
-                f"{folder} was trained for {f'--minutes {minutes:g}' if minutes else 'another length'}, not --minutes "
-                f"{args.minutes:g}: choose another --root, or delete it."
-            )
+        found = json.loads(noted.read_text()) if noted.is_file() else {}
+        if differing := [name for name, value in settings.items() if found.get(name, "not known") != value]:
+            told = ", ".join(f"{name} {found.get(name, 'not known')} for {settings[name]}" for name in differing)
+            raise UserError(f"{folder} was trained otherwise ({told}): choose another --root, or delete it.")
     if progress is not None and progress.finished:
         return
-    write_atomically(noted, json.dumps({"minutes": args.minutes}))
+    write_atomically(noted, json.dumps(settings))
     options = TrainingOptions(
         max_minutes=args.minutes,
         device=args.device,
@@ -136,7 +135,7 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     clock = time.perf_counter()
     fit(preprocessed, read_fold(preprocessed, args.fold), folder, options, print)
     by_the_clock = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
-    write_atomically(noted, json.dumps({"minutes": args.minutes} | by_the_clock | peak_memory(args.device)))
+    write_atomically(noted, json.dumps(settings | by_the_clock | peak_memory(args.device)))
 
 
 def peak_memory(device: str) -> dict[str, float]:
@@ -197,7 +196,7 @@ def training(folder: Path) -> dict:
         "iterations": last.iteration,
         "iterations_per_second": round(last.iteration / last.seconds, 3),
         "training_minutes": round(last.seconds / 60, 2),
-        **{name: value for name, value in noted.items() if name != "minutes"},
+        **{name: value for name, value in noted.items() if name not in ("minutes", "device")},
     }
 
 

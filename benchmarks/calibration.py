@@ -69,8 +69,8 @@ def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, unc
     evidence = gather(predictor, bank, preprocessed, cases)
     if len(evidence.voxels) < LEAST_CASES:
         raise UserError(
-            f"{preprocessed}: {len(evidence.voxels)} of {len(cases)} cases have foreground and all labels annotated; "
-            f"at least {LEAST_CASES} are needed."
+            f"{preprocessed}: {len(evidence.voxels)} of {len(cases)} cases have foreground; at least {LEAST_CASES} are "
+            "needed."
         )
     return evidence
 

@@ -111,6 +111,9 @@ def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None
     dataset = read_dataset(args.data)
     validated = [folder / "validation" for folder in folders.values()]
     cases = [case for case in dataset.cases if all((one / f"{case.id}.nii.gz").is_file() for one in validated)][:SHOWN]
+    if not cases:
+        print("No scan has a mask of every method: no figure.", file=sys.stderr)
+        return
     panels = []
     for case in cases:
         scan, _ = to_canonical(read_volume(case.images))

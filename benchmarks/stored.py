@@ -26,6 +26,7 @@ from textdiffseg.data.splits import ALL, Fold, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
+from textdiffseg.execution import cores
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.validation import spread
 from textdiffseg.preprocessing.case import Trail, restore
@@ -55,7 +56,8 @@ def left_out() -> list[str]:
 def machine(device: str) -> dict:
     """Where the figures were measured."""
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return {"device": device, "gpu": gpu, "cores": os.cpu_count(), "torch": torch.__version__, "os": platform.system()}
+    used = {"cores": cores(), "threads": torch.get_num_threads()}
+    return {"device": device, "gpu": gpu} | used | {"torch": torch.__version__, "os": platform.system()}
 
 
 def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
@@ -152,6 +154,7 @@ class Scan:
     trail: Trail  # the way back to the scan's own grid
     truth: np.ndarray  # the numbers that labels are made of (`Plan.parts`), (D, H, W) on the scan's own grid
     text: Tensor | None = None  # (L, d_t) tokens, where the model reads texts of cases and there is one
+    annotated: tuple[int, ...] | None = None  # the labels to score; None: all
 
 
 def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: TextBank) -> Iterator[Scan]:
@@ -161,7 +164,8 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
     for case in cases:
         stored = open_case(preprocessed, case)
         image = torch.from_numpy(stored.image[...].astype(np.float32))
-        yield Scan(case, image, stored.record.trail, stored.original_labels(), texts.get(case))
+        record = stored.record
+        yield Scan(case, image, record.trail, stored.original_labels(), texts.get(case), record.annotated)
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
@@ -178,8 +182,9 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
 
 
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
-    """Dice of every label of the plan; `labels` as `predict` gives them."""
-    names = {held: label.name for held, label in zip(plan.parts, plan.labels, strict=True)}
+    """Dice of every label that the scan annotates; `labels` as `predict` gives them."""
+    numbers = range(1, 1 + len(plan.labels)) if scan.annotated is None else scan.annotated
+    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in numbers}
     return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
 
 
@@ -187,7 +192,7 @@ def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers:
     """Mean Dice over the scans of each label that is answered and some scan holds, by name."""
     names = [predictor.plan.labels[number - 1].name for number in queries.labels[0, :answers].tolist()]
     summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries, answers)) for scan in scans])
-    found = {name: summary.labels[name].dice for name in names}
+    found = {name: summary.labels[name].dice for name in names if name in summary.labels}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -240,14 +240,15 @@ def compare(args: argparse.Namespace) -> None:
 def describe(cost: float, runs: list[dict], control: list[dict]) -> dict:
     """The figures of a variant's seeds, and its difference from the control's."""
     ours, theirs = case_means(runs), case_means(control)
-    gaps = np.array([ours[case] - theirs[case] for case in ours])
+    gaps = np.array([ours[case] - theirs[case] for case in ours if case in theirs])
     seeds = [{name: value for name, value in one.items() if name != "cases"} for one in runs]
     return {"cost_an_iteration": round(cost, 3), "seeds": seeds, "minus_control": paired(gaps)}
 
 
 def case_means(runs: list[dict]) -> dict[str, float]:
-    """Dice by case, the mean over seeds."""
-    return {case: mean(one["cases"][case] for one in runs) for case in runs[0]["cases"]}
+    """Dice by case that has one with every seed, the mean over seeds."""
+    cases = [case for case in runs[0]["cases"] if all(case in one["cases"] for one in runs)]
+    return {case: mean(one["cases"][case] for one in runs) for case in cases}
 
 
 def timed(path: Path, preprocessed: Path, names: list[str], args: argparse.Namespace) -> dict[str, float]:

@@ -141,7 +141,7 @@ def main() -> int:
 def examine(args: argparse.Namespace) -> None:
     """Print the figures of a model trained here."""
     with tempfile.TemporaryDirectory() as temporary:
-        root = args.root or Path(temporary)
+        root = (args.root or Path(temporary)) / f"seed_{args.seed}"
         data = args.data if args.dataset == "hippocampus" else write_phantoms(root, args.seed)
         preprocessed = plan_with_words(data, root, args)
         cases = held_out(preprocessed, args.fold, args.cases)
@@ -235,7 +235,8 @@ def numbers_of(bank: TextBank) -> range:
 
 def alone(bank: TextBank, number: int, way: str) -> tuple[Queries, int]:
     """One label, in its first phrasing, and the number of answers."""
-    return bank.queries_for([bank.phrasings[bank.labels[number - 1]][0]], rivals=way == PROMPTED), 1
+    rivals = [other for other in numbers_of(bank) if other != number] if way == PROMPTED else []
+    return bank.queries_for([bank.phrasings[bank.labels[number - 1]][0]], rivals=rivals), 1
 
 
 def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
@@ -277,9 +278,15 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
         "held_out": {
             "labels": {name: [trial[name] for trial in trials] for name in together},
             "dice": means,
-            "spread": max(means) - min(means),
+            "spread": spread(means),
+            "worst_label_spread": max(map(spread, zip(*(trial.values() for trial in trials), strict=True))),
         },
     }
+
+
+def spread(values: Sequence[float]) -> float:
+    """From the least to the greatest."""
+    return max(values) - min(values)
 
 
 def in_words(bank: TextBank, phrases: Sequence[str], encoder: TextEncoder) -> Queries:

@@ -21,6 +21,11 @@ class Annotation(Record):
     absent: tuple[str, ...] = ()  # known to have no voxel here, whether annotated or not
 
     @property
+    def known(self) -> frozenset[str]:
+        """The labels of which it is known where they are."""
+        return frozenset((*self.annotated, *self.absent))
+
+    @property
     def regions(self) -> Regions | None:
         """Of each label, the values that it is made of; None where labels do not overlap."""
         found = tuple(value for value in self.values.values() if isinstance(value, tuple))

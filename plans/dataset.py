@@ -1,7 +1,7 @@
 """`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 
 from pydantic import Field
 
@@ -36,6 +36,17 @@ class Dataset(Record):
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     file_ending: str
     cases: tuple[Case, ...]  # training
+
+    @property
+    def known_together(self) -> tuple[tuple[int, ...], ...]:
+        """The largest sets of label numbers that are known of one case; () where some case tells of all labels."""
+        known = {case.annotation.known for case in self.cases}
+        sets = sorted(
+            tuple(number for number, label in enumerate(self.labels, start=1) if label.name in one)
+            for one in known
+            if not any(one < other for other in known)
+        )
+        return () if sets == [tuple(range(1, len(self.labels) + 1))] else tuple(sets)
 
 
 def read_dataset(folder: Path) -> Dataset:
@@ -79,7 +90,8 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        listed = [PurePosixPath(str(entry.get("image", ""))).name for entry in header.training or []]
+        # the kind of path that reads both slashes
+        listed = [PureWindowsPath(str(entry.get("image", ""))).name for entry in header.training or []]
         names = _names(images) + [name for name in listed if name]
         found = _group_files(images, names, set(_names(labels)), channels, ending)
         files = {case: (paths, labels / f"{case}{ending}") for case, paths in found.items()}
@@ -124,7 +136,8 @@ def _listed_files(folder: Path, header: Header, faults: list[str]) -> dict[str, 
         if not isinstance(images, list) or not images or not isinstance(label, str):
             faults.append(f"{folder / 'dataset.json'}: dataset.{case}: expected images (a list) and label (a path).")
         else:
-            files[case] = (tuple(folder / str(image) for image in images), folder / label)
+            paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, label)]
+            files[case] = (tuple(paths[:-1]), paths[-1])
     return files
 
 

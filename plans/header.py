@@ -5,7 +5,7 @@ Read are nnU-Net's format (versions 2 and 1) and the Medical Segmentation Decath
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PureWindowsPath
 from typing import Any
 
 from pydantic import ConfigDict
@@ -173,7 +173,7 @@ def file_ending_of(header: Header, names: list[str], source: str, faults: list[s
     """The ending of every file; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:
-        names = [PurePosixPath(str(entry.get("image", ""))).name for entry in header.training or []] + names
+        names = [PureWindowsPath(str(entry.get("image", ""))).name for entry in header.training or []] + names
         ending = next((known for name in names for known in FILE_ENDINGS if name.endswith(known)), None)
     if ending not in FILE_ENDINGS:
         found = "none" if ending is None else repr(ending)

@@ -1,5 +1,6 @@
 """`Plan`: every decision about a data set, typed, frozen, versioned; read from and written to `plan.json`."""
 
+from collections.abc import Sequence
 from math import prod
 from typing import Literal
 
@@ -14,6 +15,7 @@ Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
 FOLD_PLAN, FOLD_BANK = "plan.json", "text_bank.safetensors"  # a trained fold's own copies
+FOLD_CASES = "cases.json"  # what it was trained and is validated on
 
 
 def plan_file(preset: str) -> str:
@@ -95,7 +97,7 @@ class TextPlan(Record):
 
     encoder: str  # "bundled", a hub name, or a local folder
     width: int = Field(gt=0)  # d_t
-    stands_in_for: str | None = None  # the encoder that was wanted and could not be had
+    stands_in_for: str | None = None  # the encoder that the preset names, where it is another
     of_cases: bool = False  # some cases have a text of their own
 
     @property
@@ -104,8 +106,8 @@ class TextPlan(Record):
         if self.stands_in_for is None:
             return None
         return (
-            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}, which was neither in the hub's cache "
-            "nor to be had from the hub; give its folder with --text-encoder."
+            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}. Where the hub and its cache do not have "
+            "that one, give its folder with --text-encoder."
         )
 
 
@@ -163,6 +165,7 @@ class Plan(Record):
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
+    known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels that are known of some case; (): all of every one
     spacing: Millimetres  # target spacing
     median_shape: Voxels  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
@@ -208,6 +211,12 @@ class Plan(Record):
         if self.regions is None:
             return tuple(range(1, len(self.labels) + 1))
         return tuple(values_of(self.regions).index(label.value) + 1 for label in self.labels)
+
+    def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        """The other labels beside which some of these labels were learned."""
+        together = self.known_together or (tuple(range(1, len(self.labels) + 1)),)
+        beside = {number for known in together if not {*known}.isdisjoint(numbers) for number in known}
+        return tuple(sorted(beside.difference(numbers)))
 
     @property
     def latent_stride(self) -> Voxels:

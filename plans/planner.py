@@ -36,11 +36,12 @@ def make_plan(
     text: TextPlan,
     prompts: Prompts | None = None,
     regions: Regions | None = None,
+    known_together: tuple[tuple[int, ...], ...] = (),
 ) -> Plan:
     """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control;
     peers get them too, and the ablations of `paper` those of `paper`.
 
-    `regions` are the values of each label where labels overlap.
+    `regions` are the values of each label where labels overlap, `known_together` as the plan has it.
     Raises `UserError` for single-slice images, for budgets that hold no network at all, and for labels that overlap
     where the publication is asked for.
     """
@@ -78,6 +79,7 @@ def make_plan(
         channels=tuple(plan for plan, _ in channel_plans),
         labels=tuple(labels),
         regions=regions,
+        known_together=known_together,
         spacing=spacing,
         median_shape=facts.median_shape,
         patch=draft.patch,

@@ -12,7 +12,8 @@ from plans.errors import UserError
 from plans.records import Record
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
-_SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt", "left", "right"}
+_SIDES = "left|right|links|rechts|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|esquerd[oa]|direit[oa]"
+_SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
 
 
 class Prompts(Record):
@@ -136,13 +137,17 @@ def _folded(name: str) -> str:
 
 
 def _side_words(name: str) -> str:
-    return re.sub("left|right", "*", _folded(name)) if re.search("left|right", name.casefold()) else name
+    return re.sub(_SIDES, "*", _folded(name)) if re.search(_SIDES, name.casefold()) else name
 
 
 def _side_tokens(name: str) -> str:
     tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    sided = ["*" if token.casefold() in _SIDE_TOKENS else token.casefold() for token in tokens]
+    sided = ["*" if _is_side(token.casefold()) else token.casefold() for token in tokens]
     return "".join(sided) if "*" in sided else name
+
+
+def _is_side(token: str) -> bool:
+    return token in _SIDE_TOKENS or re.fullmatch(_SIDES, token) is not None
 
 
 def _side_capitals(name: str) -> str:

@@ -86,12 +86,17 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
     return tuple(float(value) for value in target), reason
 
 
+def scheme_of(channel: str) -> str:
+    """nnU-Net's intensity scheme by channel name."""
+    return SCHEMES.get(channel.strip().casefold(), "zscore")
+
+
 def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[ChannelPlan, str]:
-    """nnU-Net's intensity scheme by channel name, and its rule for z-scores inside the mask."""
-    scheme = SCHEMES.get(name.strip().casefold(), "zscore")
+    """The channel's scheme, its numbers, and nnU-Net's rule for z-scores inside the mask."""
+    scheme = scheme_of(name)
     sample = fingerprint.intensities(index)
     numbers = {}
-    if len(sample):
+    if scheme == "ct" and len(sample):  # the others look at the case alone, and so do not change with the data set
         low, high = np.percentile(sample, (0.5, 99.5))
         numbers = {"mean": float(sample.mean()), "std": max(float(sample.std()), 1e-8), "low": low, "high": high}
     share = fingerprint.cropped_share()

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from plans.plan import Plan, plan_file
 from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.training.lock import alone
 from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
 DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
@@ -106,6 +107,40 @@ def test_a_fold_that_does_not_exist_is_refused(chain, capsys):
     assert train.main([name, "7", "--root", str(root)]) == 2
     assert "Fold 7 does not exist" in capsys.readouterr().err
     assert not (root / "results" / name / "default" / "fold_7").exists()
+
+
+def test_a_fold_whose_cases_have_changed_is_not_scored(chain, capsys):
+    root, name, _ = chain
+    path = root / "preprocessed" / name / "splits.json"
+    before = path.read_text()
+    splits = json.loads(before)
+    splits["folds"][0], splits["folds"][1] = splits["folds"][1], splits["folds"][0]
+    path.write_text(json.dumps(splits))
+    try:
+        assert train.main([name, "0", "--val", "--root", str(root)]) == 2
+    finally:
+        path.write_text(before)
+    assert "begun with other cases" in capsys.readouterr().err
+
+
+def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):
+    root, name, _ = chain
+    with alone(root / "results" / name / "default" / "fold_0"):
+        assert train.main([name, "0", "--val", "--root", str(root)]) == 2
+    assert "another tds_train is at work here" in capsys.readouterr().err
+
+
+def test_a_plan_for_another_device_is_told(chain, capsys, monkeypatch):
+    root, name, _ = chain
+    path = root / "results" / name / "default" / "fold_0" / "plan.json"
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"device": "gpu"}))
+    monkeypatch.setattr("textdiffseg_cli.train._validate", lambda *_: None)
+    try:
+        assert train.main([name, "0", "--val", "--root", str(root)]) == 0
+    finally:
+        path.write_text(before)
+    assert "this plan was made for a GPU; on this CPU" in capsys.readouterr().out
 
 
 def test_a_run_has_one_length(capsys):

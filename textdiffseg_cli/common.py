@@ -25,6 +25,10 @@ FAILED = 2  # a mistake that the user can mend, argparse's own included
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 TERMINATED = 143  # 128 + SIGTERM
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_MEMORY = (
+    "The memory is full. Close what else uses it, predict with fewer --samples or --folds, work with fewer --workers, "
+    "or take a larger machine."
+)
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
@@ -91,8 +95,9 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 
     0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a full
-    disk, a place that cannot be written, or a GPU whose memory is full; 130 after Ctrl-C, 143 after SIGTERM, which
-    unwinds like any exception so that what is open gets closed. Anything else is a bug and keeps its traceback.
+    disk, a place that cannot be written, or memory that is full, a GPU's or the machine's; 130 after Ctrl-C, 143
+    after SIGTERM, which unwinds like any exception so that what is open gets closed. Anything else is a bug and keeps
+    its traceback.
     """
     # Threads that wait must soon sleep: ones that spin make a training iteration on two cores with busy neighbours
     # twice to six times as long. Ones that never spin cost a fifth when alone (docs/method.md). The second setting
@@ -111,7 +116,11 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(f"The disk is full{where}. Make room and run the same command again: it goes on.")
+    except MemoryError:
+        return _fail(_NO_MEMORY)
     except RuntimeError as error:
+        if "can't allocate memory" in str(error):  # torch's for the CPU
+            return _fail(_NO_MEMORY)
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which only heavy commands import
             raise
         return _fail(

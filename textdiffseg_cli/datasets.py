@@ -60,14 +60,19 @@ def words_of(dataset, root: Path):
 
 
 def splits_of(dataset, parts: list, folder: Path):
-    """The folds: those made before, else nnU-Net's where its file is there, else new ones, or those of the parts."""
+    """The folds: those made before, else nnU-Net's where its file is there, else new ones, or those of the parts.
+
+    Raises `UserError` where folds that are there part a group.
+    """
     from plans.combined import cases_of, in_order
-    from textdiffseg.data.splits import join_splits, make_splits, read_splits
+    from textdiffseg.data.splits import join_splits, make_splits, read_splits, refuse_parted_groups
 
     cases = [case.id for case in dataset.cases]
     for path in (folder / "splits.json", folder / "splits_final.json", dataset.folder / "splits_final.json"):
         if path.is_file():
-            return read_splits(path, cases)
+            splits = read_splits(path, cases)
+            refuse_parted_groups(splits, {case.id: case.group for case in dataset.cases}, path)
+            return splits
     if len(parts) > 1:
         own = [splits_of(part, [part], folder.parent / part.name) for part in in_order(parts)]
         called = [{before: case.id for before, case in part.items()} for part in cases_of(parts)]

@@ -59,7 +59,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         partial_predictions=args.partial,
         workers=args.workers,
     )
-    console = Console()
+    console = Console(markup=False)  # names may hold brackets
     if args.cases:
         console.print(cases_table(summary))
     console.print(summary_table(summary))

@@ -101,7 +101,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
         )
         refuse_single_slices(fingerprint)
         refuse_empty_labels(fingerprint)
-        text = _text_plan(encoders, bank, bool(texts))
+        text = _text_plan(encoders, bank, args.preset, bool(texts))
         plan = make_plan(
             dataset.name,
             dataset.channels,
@@ -112,6 +112,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             text=text,
             prompts=prompts,
             regions=dataset.regions,
+            known_together=dataset.known_together,
         )
         made = preparing.preprocess_dataset(
             dataset,
@@ -136,7 +137,7 @@ def _bar(what: str, cases: int):
 
 
 def _encoders(wanted: str | None, preset: str) -> tuple[str, ...]:
-    """The text encoder and, where the user has not named it, what stands in for it."""
+    """The text encoder and, where the user has not named it, what may stand in for it."""
     from plans.paper import ENCODER, VARIANTS
     from textdiffseg.text.folder import BUNDLED
 
@@ -145,15 +146,18 @@ def _encoders(wanted: str | None, preset: str) -> tuple[str, ...]:
     return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
 
 
-def _text_plan(encoders: tuple[str, ...], bank, of_cases: bool = False):
+def _text_plan(encoders: tuple[str, ...], bank, preset: str, of_cases: bool = False):
     """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
+    from plans.paper import ENCODER, VARIANTS
     from plans.plan import TextPlan
-    from textdiffseg.text.folder import width_of
+    from textdiffseg.text.folder import BUNDLED, width_of
 
-    if len(encoders) == 1 and not bank.done() and (width := width_of(encoders[0])):
-        return TextPlan(encoder=encoders[0], width=width, of_cases=of_cases)
-    encoder, width = bank.result()
-    wanted = None if encoder == encoders[0] else encoders[0]
+    encoder, width = encoders[0], None
+    if len(encoders) == 1 and not bank.done():
+        width = width_of(encoder)
+    if width is None:
+        encoder, width = bank.result()
+    wanted = ENCODER if preset in VARIANTS and encoder == BUNDLED else None
     return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
 
 
@@ -214,11 +218,13 @@ def _report(plan, splits, folder: Path, made: int, cases: int, said: tuple[str, 
     table = Table("decision", "value", "reason", title=f"Plan of {plan.dataset}, preset {plan.preset}")
     for decision in plan.reasons:
         table.add_row(decision.name, decision.value, decision.reason)
-    console = Console()
+    console = Console(markup=False)  # names may hold brackets
     console.print(table)
     print(f"Stored cases: {made} made, {cases - made} unchanged, in {folder / 'cases'}.")
     if plan.text.of_cases and not plan.reads_texts:
         said = (f"Preset {plan.preset} reads no words: the texts of cases stay unread.",)
+    if plan.device == "cpu":
+        said = (*said, "Planned for training on this CPU: torch finds no GPU here. For one elsewhere: --memory-gb 8.")
     for note in (*said, splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
         if note:
             print(note)

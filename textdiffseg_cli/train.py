@@ -71,7 +71,7 @@ def _train(args: argparse.Namespace) -> None:
     from textdiffseg.data.splits import read_splits
     from textdiffseg.data.store import list_cases
     from textdiffseg.training.checkpoint import read_progress
-    from textdiffseg.training.loop import TrainingOptions, fit
+    from textdiffseg.training.lock import alone
 
     if args.restart and (args.resume or args.val):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
@@ -83,30 +83,55 @@ def _train(args: argparse.Namespace) -> None:
     progress = read_progress(folder)
     if (args.resume or args.val) and progress is None:
         raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
-    _check(preprocessed, folder if progress and not args.restart else None, preset, (*fold.train, *fold.validation))
-    if not args.val:
-        options = TrainingOptions(
-            epochs=args.epochs,
-            max_minutes=args.max_minutes,
-            device=device,
-            workers=loading_workers(device) if args.workers is None else args.workers,
-            seed=args.seed,
-            preset=preset,
-            restart=args.restart,
-            compile=not args.no_compile,
-        )
-        fit(preprocessed, fold, folder, options, print)
-    _tell_latent(folder)
-    held_out = args.fold != "all"
-    _validate(preprocessed, fold.validation, folder, device, held_out)
+    plan = _check(preprocessed, folder if progress and not args.restart else None, preset, fold)
+    _tell_device(plan, device)
+    with alone(folder):
+        if not args.val:
+            _fit(args, preprocessed, fold, folder, preset, device)
+        _tell_latent(folder)
+        held_out = args.fold != "all"
+        _validate(preprocessed, fold.validation, folder, device, held_out)
     if not held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
 
 
-def _check(preprocessed, started, preset: str, cases) -> None:
-    """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan."""
+def _fit(args: argparse.Namespace, preprocessed, fold, folder, preset: str, device: str) -> None:
+    from textdiffseg.training.loop import fit
+    from textdiffseg.training.run import TrainingOptions
+
+    options = TrainingOptions(
+        epochs=args.epochs,
+        max_minutes=args.max_minutes,
+        device=device,
+        workers=loading_workers(device) if args.workers is None else args.workers,
+        seed=args.seed,
+        preset=preset,
+        restart=args.restart,
+        compile=not args.no_compile,
+    )
+    fit(preprocessed, fold, folder, options, print)
+
+
+def _tell_device(plan, device: str) -> None:
+    """A plan for one device trains on the other, too, but is small there or takes long."""
+    if plan.device == "cpu" and device == "cuda":
+        print(
+            "Note: this plan was made for a CPU, so its network is small and its training short. For one that uses "
+            "this GPU, run tds_plan_and_preprocess here, or elsewhere with --memory-gb 8."
+        )
+    if plan.device == "gpu" and device == "cpu":
+        print(
+            "Note: this plan was made for a GPU; on this CPU its training takes very long. For a network that fits, "
+            "run tds_plan_and_preprocess here without --memory-gb."
+        )
+
+
+def _check(preprocessed, started, preset: str, fold):
+    """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan, which
+    is returned, and its own cases."""
     from plans.memory import refuse_beyond_budget
     from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
+    from textdiffseg.data.splits import refuse_other_cases
     from textdiffseg.data.store import check_cases
     from textdiffseg.inference.ensemble import check_words
     from textdiffseg.text.bank import TextBank
@@ -119,8 +144,11 @@ def _check(preprocessed, started, preset: str, cases) -> None:
     check_words([words], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(preprocessed / texts_file(preset), bank, ())
-    check_cases(preprocessed, sorted(set(cases)), plan)
+    check_cases(preprocessed, sorted({*fold.train, *fold.validation}), plan)
     refuse_beyond_budget(plan, str(folder / name))
+    if started:
+        refuse_other_cases(started, fold)
+    return plan
 
 
 def _tell_latent(folder) -> None:
@@ -175,7 +203,7 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
         allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
         with tqdm(desc="Calibrate the uncertainty", unit="case") as bar:
             calibrate_uncertainty(folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar))
-    Console().print(summary_table(summary))
+    Console(markup=False).print(summary_table(summary))  # names may hold brackets
     if held_out:
         _tell_calibration(folder)
     for note in summary.notes:
@@ -192,9 +220,7 @@ def _tell_calibration(folder) -> None:
 
     fits = read_calibration(folder).fits
     if not fits:
-        print(
-            f"No temperature was fitted: at least {LEAST_CASES} validation cases with all labels annotated are needed."
-        )
+        print(f"No temperature was fitted: at least {LEAST_CASES} validation cases with foreground are needed.")
     for fit in fits:
         print(
             f"Probabilities of {fit.steps} x {fit.samples} (steps x samples), {fit.cases} cases: temperature "

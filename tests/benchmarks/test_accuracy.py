@@ -52,13 +52,13 @@ def test_seeds_are_pooled_by_case(benchmark):
     assert found["pooled"]["interval_95"] == [0.0, 0.5], "x gains a half over the seeds, y nothing"
 
 
-def test_a_fold_of_another_length_is_refused(benchmark, tmp_path, monkeypatch):
-    accuracy, args = benchmark("accuracy"), argparse.Namespace(minutes=5.0)
+def test_a_fold_of_another_length_or_device_is_refused(benchmark, tmp_path, monkeypatch):
+    accuracy, args = benchmark("accuracy"), argparse.Namespace(minutes=5.0, device="cuda")
     monkeypatch.setattr(accuracy, "read_progress", lambda _: Progress(seed=0, epochs=1, iterations_per_epoch=1))
-    with pytest.raises(UserError, match="trained for another length, not --minutes 5"):
+    with pytest.raises(UserError, match=r"minutes not known for 5\.0, device not known for cuda"):
         accuracy.train(tmp_path, tmp_path, "default", 0, args)
-    (tmp_path / "benchmark.json").write_text('{"minutes": 15.0}')
-    with pytest.raises(UserError, match="trained for --minutes 15, not --minutes 5"):
+    (tmp_path / "benchmark.json").write_text('{"minutes": 5.0, "device": "cpu"}')
+    with pytest.raises(UserError, match=r"otherwise \(device cpu for cuda\)"):
         accuracy.train(tmp_path, tmp_path, "default", 0, args)
 
 

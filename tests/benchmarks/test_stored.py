@@ -1,5 +1,6 @@
 """Stored cases are scored as validation scores them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,6 +31,8 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
     assert labels[0, 0].tolist() == [0] * 4 + [2] + [1] * 4 + [2] * 3 + [0] * 4
     assert stored.dice(predictor, [scan], bank.all_labels()) == {"front": 1.0, "back": pytest.approx(0.75)}
     assert stored.dice(predictor, [scan], bank.queries([[(2, 0)]])) == {"back": pytest.approx(0.75)}
+    partly = replace(scan, annotated=(1,))
+    assert stored.dice(predictor, [partly], bank.all_labels()) == {"front": 1.0}
 
 
 def test_what_is_known_of_a_case_is_told(benchmark, model, bank):

@@ -44,6 +44,8 @@ def test_labels_of_one_name_are_one_and_keep_values_that_do_not_collide():
     assert keeps_values(both)
     assert both.channels == ("CT",)
     assert both.file_ending == ".nii.gz"
+    assert both.known_together == ((1, 2), (3,)), "the liver's values in SPLEEN are not annotated"
+    assert LIVER.known_together == ()
 
 
 @pytest.mark.parametrize("labels", [{"spleen": 2}, {"liver": 2, "spleen": 3}])

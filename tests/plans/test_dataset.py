@@ -89,9 +89,10 @@ def test_decathlon_with_all_channels_in_one_file(tmp_path):
 
 def test_nnunets_list_of_files_and_groups(tmp_path):
     entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
-    header = HEADER | {"dataset": {"case a": entry}, "group": {"case a": 7}}
+    windows = {"images": [".\\imagesTr\\b_0000.nii.gz"], "label": "labelsTr\\b.nii.gz"}
+    header = HEADER | {"dataset": {"case a": entry, "case b": windows}, "group": {"case a": 7}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
-    assert [(case.id, case.group) for case in dataset.cases] == [("case a", "7")]
+    assert [(case.id, case.group) for case in dataset.cases] == [("case a", "7"), ("case b", None)]
 
 
 def test_label_values_may_have_gaps(tmp_path):

@@ -140,6 +140,9 @@ def test_answers_that_do_not_fit_are_told_by_field(tmp_path, labels, other, fiel
         ("lh.amygdala", "rh.amygdala"),
         ("rib_left_1", "spine", "rib_right_1"),
         ("LV", "MYO", "RV"),
+        ("Niere links", "Niere rechts"),
+        ("rein_gauche", "rein_droit"),
+        ("riñón izquierdo", "riñón derecho"),
     ],
 )
 def test_sides_are_seen(labels):
@@ -156,6 +159,7 @@ def test_sides_are_seen(labels):
         ("L1", "L2", "T1"),
         ("LeftKidney", "left kidney"),
         ("l", "liver"),
+        ("linker", "rechter"),
     ],
 )
 def test_no_sides(labels):

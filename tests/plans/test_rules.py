@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans import rules
+from plans.plan import ChannelPlan
 from plans.records import Millimetres, Voxels
 
 spacings = st.tuples(*[st.floats(0.3, 10)] * 3)
@@ -83,6 +84,8 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     plan, _ = rules.channel_plan("CT", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert (plan.mean, plan.low, plan.high) == pytest.approx((100, 1, 199))
     assert plan.std == pytest.approx(((201**2 - 1) / 12) ** 0.5)
+    same, _ = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
+    assert same == ChannelPlan(name="MRI", scheme="zscore"), "what is stored does not change with the data set"
 
 
 @pytest.mark.parametrize(("cropped", "inside"), [((50, 50, 37), True), ((50, 50, 38), False)])

@@ -52,6 +52,14 @@ def test_a_gpu_whose_memory_is_full_is_said(capsys):
     assert capsys.readouterr().err.startswith("error: The GPU is out of memory. Close")
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 26 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_is_full_is_said(capsys, error):
+    assert run(raiser(error)) == 2
+    assert capsys.readouterr().err.startswith("error: The memory is full. Close")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(OSError, match="No such file"):
         run(raiser(OSError(errno.ENOENT, "No such file", "x")))

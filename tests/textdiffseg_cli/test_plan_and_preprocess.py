@@ -215,7 +215,7 @@ def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):
 
 
 def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_path, monkeypatch):
-    """Only where the user has not named an encoder; and the other presets' words stay as they are."""
+    """Only where the user has not named another; and the other presets' words stay as they are."""
     from concurrent.futures import Future
 
     import torch
@@ -240,9 +240,11 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
     bank.set_result(plan_and_preprocess._text_bank(("liver",), prompts, encoders, tmp_path / bank_file("paper")))
-    text = plan_and_preprocess._text_plan(encoders, bank)
+    text = plan_and_preprocess._text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
-    assert "emilyalsentzer/Bio_ClinicalBERT" in text.note
+    assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
+    assert plan_and_preprocess._text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
+    assert plan_and_preprocess._text_plan(("bundled",), bank, "default").note is None
     with pytest.raises(UserError, match="not to be had"):
         plan_and_preprocess._text_bank(("liver",), prompts, encoders_of("mine", "paper"), tmp_path / "other")
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)

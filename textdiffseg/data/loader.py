@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from textdiffseg.data.sampling import (
     generator,
     tells_text,
 )
-from textdiffseg.data.store import StoredCase, open_case
+from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.queries import Query
 from textdiffseg.transfer import send
 
@@ -66,27 +67,47 @@ class Batch:
         return replace(self, image=self.image.pin_memory(), labels=self.labels.pin_memory())
 
 
+class _Cases:
+    """The case of each sample.
+
+    A patch that must hold foreground is of a case that has some: where most cases have no lesion, most such patches
+    would hold none otherwise, as nnU-Net's do.
+    """
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], seed: int):
+        self.folder, self.ids, self.seed = Path(folder), tuple(sorted(case_ids)), seed
+
+    def choose(self, epoch: int, index: int, forced: bool) -> str:
+        """The id of a sample's case."""
+        ids = (forced and self._holding) or self.ids
+        return ids[choose_case(len(ids), self.seed, epoch, index)]
+
+    @cached_property
+    def _holding(self) -> tuple[str, ...]:
+        return tuple(case for case in self.ids if read_record(self.folder, case).present)
+
+
 class TrainingSamples:
     """Random-access samples: `samples[epoch, index]`."""
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
-        self.folder, self.plan, self.seed = Path(folder), plan, seed
-        self.case_ids, self.phrasings = tuple(sorted(case_ids)), tuple(phrasings)
+        self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
+        self.cases = _Cases(folder, case_ids, seed)
         self.augment = Augmentation(plan)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        case = self.case_ids[choose_case(len(self.case_ids), self.seed, epoch, index)]
+        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        case = self.cases.choose(epoch, index, forced)
         try:
-            sample = self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), index)
+            sample = self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), forced)
             return replace(sample, told=tells_text(self.seed, epoch, index))
         except Exception as error:
             error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
             raise
 
-    def _draw(self, stored: StoredCase, rng: np.random.Generator, index: int) -> Sample:
+    def _draw(self, stored: StoredCase, rng: np.random.Generator, forced: bool) -> Sample:
         record = stored.record
-        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
         if self.plan.reads_words:
             query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
@@ -162,7 +183,7 @@ class ValidationPatches:
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
         self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
-        self.case_ids = tuple(sorted(case_ids))
+        self.cases = _Cases(folder, case_ids, seed)
 
     def __iter__(self) -> Iterator[Batch]:
         for first in range(0, self.patches, self.plan.batch):
@@ -170,9 +191,9 @@ class ValidationPatches:
             yield collate([self._sample(index) for index in range(first, last)])
 
     def _sample(self, index: int) -> Sample:
-        case = self.case_ids[choose_case(len(self.case_ids), self.seed, 0, index)]
-        stored = open_case(self.folder, case)
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        case = self.cases.choose(0, index, forced)
+        stored = open_case(self.folder, case)
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)

@@ -89,9 +89,9 @@ def draw_query(
     return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in asked)
 
 
-def full_query(annotated: Sequence[int]) -> Query:
-    """All annotated labels, each in its first phrasing."""
-    return tuple((label, 0) for label in sorted(annotated))
+def full_query(labels: Sequence[int]) -> Query:
+    """All of these labels, in label order, each in its first phrasing."""
+    return tuple((label, 0) for label in sorted(labels))
 
 
 def _voxels(values: np.ndarray) -> Voxels:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from plans.errors import UserError, listed
+from plans.plan import FOLD_CASES
 from plans.records import Record
 
 SEED = 12345  # nnU-Net's
@@ -60,6 +61,27 @@ def make_splits(
         for part in (parts if count > 1 else [])
     )
     return Splits(seed=seed, cases=cases, folds=made, note=_note(len(cases), len(units), len(made)))
+
+
+def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
+    """Raise `UserError` where folds read from `path` train on some cases of a group and validate others."""
+    for number, fold in enumerate(splits.folds):
+        shared = {groups.get(case) for case in fold.train} & {groups.get(case) for case in fold.validation} - {None}
+        if shared:
+            raise UserError(
+                f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
+                "flatter it. Remove the file to draw folds anew, or mend it or the groups of dataset.json."
+            )
+
+
+def refuse_other_cases(folder: Path, fold: Fold) -> None:
+    """Raise `UserError` where the trained fold in `folder` was begun with other cases than `fold` has."""
+    path = folder / FOLD_CASES
+    if path.is_file() and Fold.read(path) != fold:
+        raise UserError(
+            f"{path}: this fold was begun with other cases than splits.json gives it now, so that it may have seen "
+            "some that it would be validated on. Bring the old splits.json back, or train it anew with --restart."
+        )
 
 
 def join_splits(parts: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:

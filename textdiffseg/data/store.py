@@ -44,6 +44,11 @@ class CaseRecord(Record):
     group: str | None = None
     trail: Trail
 
+    @property
+    def known(self) -> tuple[int, ...]:
+        """The labels of which it is known where they are: those annotated or declared absent, in label order."""
+        return tuple(sorted({*self.annotated, *self.absent}))
+
 
 @dataclass(frozen=True)
 class StoredCase:
@@ -93,11 +98,7 @@ def save_case(
 
 def open_case(folder: Path, case: str) -> StoredCase:
     """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
-    cases = Path(folder) / "cases"
-    try:
-        record = CaseRecord.read(cases / f"{case}.json")
-    except UserError as error:  # missing, damaged, or of an older version
-        raise UserError(*(f"{line} Run tds_plan_and_preprocess again." for line in error.lines)) from None
+    cases, record = Path(folder) / "cases", read_record(folder, case)
     try:
         image, labels, _, foreground = (_open(_path(cases, case, part)) for part in _PARTS)
     except (OSError, RuntimeError, ValueError) as error:
@@ -105,6 +106,14 @@ def open_case(folder: Path, case: str) -> StoredCase:
             f"{cases}: stored case {case} cannot be opened ({error}). Run tds_plan_and_preprocess again."
         ) from None
     return StoredCase(record, image, labels, foreground[...], cases)
+
+
+def read_record(folder: Path, case: str) -> CaseRecord:
+    """The record of the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
+    try:
+        return CaseRecord.read(Path(folder) / "cases" / f"{case}.json")
+    except UserError as error:
+        raise UserError(*(f"{line} Run tds_plan_and_preprocess again." for line in error.lines)) from None
 
 
 def check_cases(folder: Path, cases: Sequence[str], plan: Plan) -> None:

@@ -13,6 +13,7 @@ Labels that overlap are a question each, there or not: K = 2 classes at each of 
 Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -25,6 +26,7 @@ from plans.regions import Regions
 NEAR_MM = 5.0
 BINS = 15
 MOST_VOXELS = 20_000  # kept of a case; a temperature needs no more
+MOST_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
 LEAST_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
 
 
@@ -57,19 +59,20 @@ def sample_voxels(
     probabilities (K, D, H, W); labels (D, H, W) class numbers on the same grid, negative where to ignore.
     """
     places = np.flatnonzero(near_foreground(labels, spacing))
+    most = min(most, MOST_NUMBERS // len(probabilities))
     if len(places) > most:
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
     return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
 
 
-def label_by_label(voxels: SampledVoxels, parts: Regions) -> SampledVoxels:
-    """N voxels of Q labels that overlap as Q N voxels of two classes: without the label, and with it.
+def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) -> SampledVoxels:
+    """N voxels of labels that overlap as Q N voxels of two classes, without the label and with it, for Q `known` ones.
 
     `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
     """
-    p = voxels.p[1:].reshape(-1)
-    truth = np.concatenate([np.isin(voxels.truth, held) for held in parts])
+    p = voxels.p[list(known)].reshape(-1)
+    truth = np.concatenate([np.isin(voxels.truth, parts[number - 1]) for number in known])
     return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))
 
 

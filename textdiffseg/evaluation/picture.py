@@ -49,7 +49,7 @@ def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path
 def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
     row = _best_slice(panel.reference if panel.reference.any() else panel.prediction)
     image, prediction, reference = (array[::-1, row] for array in (panel.image, panel.prediction, panel.reference))
-    low, high = np.percentile(panel.image, (1, 99.8))
+    low, high = np.percentile(_surroundings(panel), (1, 99.8))
     aspect = panel.spacing[0] / panel.spacing[2]
     axes.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="bilinear")
     for value, colour in colours.items():
@@ -59,6 +59,16 @@ def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
                 axes.contour(mask, [0.5], linewidths=1.4 if style == "-" else 0.7, **line)
     axes.set_title(panel.title, color="white", fontsize=9)
     axes.set_axis_off()
+
+
+def _surroundings(panel: Panel) -> np.ndarray:
+    """The image around the structures, with half their extent on each side: air and bone would hide a lesion in CT."""
+    held = np.argwhere(panel.reference if panel.reference.any() else panel.prediction)
+    if not len(held):
+        return panel.image
+    first, last = held.min(0), held.max(0) + 1
+    margin = (last - first + 1) // 2
+    return panel.image[tuple(slice(max(0, a - m), b + m) for a, b, m in zip(first, last, margin, strict=True))]
 
 
 def _best_slice(labels: np.ndarray) -> int:

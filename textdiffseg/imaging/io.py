@@ -28,9 +28,8 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
     """Read a scan as float32 (C, D, H, W): one file a channel, or one file or DICOM folder with all of them."""
     volumes = [_read(Path(path)) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
-        if not np.isfinite(volume.array).all():
-            bad = int(np.count_nonzero(~np.isfinite(volume.array)))
-            raise UserError(f"{path}: {bad} voxels are NaN or infinite. Replace them by finite values.")
+        if bad := volume.array.size - np.count_nonzero(_usable(volume.array)):
+            raise UserError(f"{path}: {bad} voxels are NaN or infinite in float32. Replace them by finite values.")
         if not volume.geometry.matches(volumes[0].geometry):
             raise UserError(
                 f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
@@ -39,6 +38,14 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
     arrays = [volume.array for volume in volumes]
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return Volume(np.ascontiguousarray(joined, dtype=np.float32), volumes[0].geometry)
+
+
+def _usable(array: np.ndarray) -> np.ndarray:
+    """Where float32 can hold the values."""
+    finite = np.isfinite(array)
+    if array.dtype == np.float64:
+        finite &= np.abs(array) <= np.finfo(np.float32).max
+    return finite
 
 
 def read_labels(path: Path) -> Volume:

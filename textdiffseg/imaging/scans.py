@@ -47,10 +47,10 @@ def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
     grouped: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         match = _CHANNEL.fullmatch(stem)
-        if match and f"{match[1]}_0000" in files:
-            grouped.setdefault(match[1], {})[int(match[2])] = path
-        else:
-            grouped.setdefault(stem, {})[0] = path
+        case, channel = (match[1], int(match[2])) if match and f"{match[1]}_0000" in files else (stem, 0)
+        other = grouped.setdefault(case, {}).setdefault(channel, path)
+        if other != path:
+            raise UserError(f"{other} and {path} would both be scan {case}. Move one of them away.")
     gaps = [
         f"{next(iter(found.values())).parent}: case {case}: channel {channel:04d} is missing. Add {case}_{channel:04d}."
         for case, found in grouped.items()

@@ -35,14 +35,15 @@ class Evidence:
         self.plan, self.settings = plan, settings
         self.voxels: list[SampledVoxels] = []
         self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
-        self.truths: list[np.ndarray] = []  # (L,)
+        self.truths: list[np.ndarray] = []  # (L,), 0 where not known
 
     def add(self, prediction: Prediction, case: StoredCase) -> None:
-        """Keep a sample of a case; one without foreground, or with a label that nobody looked for, says nothing."""
-        if not case.record.present or len(case.record.annotated) < len(self.plan.labels):
+        """Keep a sample of a case, whose classes are label numbers; one without foreground says nothing."""
+        known = case.record.known
+        if not case.record.present:
             return
         voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(voxels if self.plan.regions is None else label_by_label(voxels, self.plan.parts))
+        self.voxels.append(voxels if self.plan.regions is None else label_by_label(voxels, self.plan.parts, known))
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()
@@ -52,7 +53,8 @@ class Evidence:
         drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
         self.intervals.append(np.array([interval(one) for one in np.moveaxis(drawn, -1, 0)]))
         counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
-        self.truths.append(np.array([counts[list(held)].sum() for held in self.plan.parts], dtype=np.float64))
+        volumes = [counts[list(held)].sum() * (number in known) for number, held in enumerate(self.plan.parts, start=1)]
+        self.truths.append(np.array(volumes, dtype=np.float64))
 
     def fit(self) -> Fit | None:
         """Temperature and widening with their figures; None with fewer than `LEAST_CASES` cases."""

@@ -120,12 +120,16 @@ def predict_scan(
     if not job.overwrite and before is not None and before.is_complete(request, job.out):
         return False
     _check_output(output, paths, job.overwrite or before is not None)
+    if manifest_path.exists() and before is None and not job.overwrite:
+        raise UserError(
+            f"{manifest_path} is no manifest of this tds_predict. Choose another output folder, or --overwrite."
+        )
     Manifest(request=request).write(manifest_path)
 
     try:
         found, trail = _predict(job, case, paths, progress)
     except BaseException:
-        if before is None:  # nothing of this scan is there yet
+        if before is None:  # nothing of this scan was there
             manifest_path.unlink(missing_ok=True)
         raise
     maps = dict(_maps(job, found, stem))
@@ -193,7 +197,8 @@ def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
     names = ", ".join(channel.name for channel in plan.channels)
     raise UserError(
         f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
-        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them."
+        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them. Names that end so are "
+        "always read as channels of one scan."
     )
 
 

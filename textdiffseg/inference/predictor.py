@@ -53,6 +53,19 @@ class Prediction:
         """The same with the probabilities of the first `answers` slots and of the rest."""
         return replace(self, probabilities=answered(self.probabilities, answers, 0))
 
+    def by_label(self, numbers: Sequence[int], labels: int) -> "Prediction":
+        """Classes 0..`labels` by label number, where slot q asked for numbers[q - 1]; 0 for labels not asked for."""
+        if len(numbers) == labels:
+            return self
+        places = [0, *numbers]
+        probabilities = self.probabilities.new_zeros(1 + labels, *self.probabilities.shape[1:])
+        probabilities[places] = self.probabilities
+        volumes = self.volumes
+        if volumes is not None:
+            volumes = np.zeros((*self.volumes.shape[:2], 1 + labels))
+            volumes[..., places] = self.volumes
+        return replace(self, probabilities=probabilities, volumes=volumes)
+
 
 @dataclass(frozen=True)
 class _Windows:

@@ -1,8 +1,9 @@
 """What a prediction is asked for, which value each answer gets in the file, and what is told of each case.
 
 Known prompts are read beside the model's other labels, which compete for the voxels and are left out of the answer:
-asked for alone, look-alikes are mistaken for each other more often (docs/method.md). Where labels overlap nothing
-competes.
+asked for alone, look-alikes are mistaken for each other more often (docs/method.md). Labels of which no training case
+was known beside theirs do not compete (`Plan.rivals`): between them the network has not learned to choose. Where labels
+overlap nothing competes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,13 +66,16 @@ def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -
 
 
 def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) -> Queries:
-    """The prompts, and their rivals."""
-    if force and not plan.classifies_words and any(bank.find(prompt) is None for prompt in prompts):
+    """The prompts, and their rivals unless a prompt is unknown, which might mean one of them."""
+    found = [bank.find(prompt) for prompt in prompts]
+    if force and not plan.classifies_words and None in found:
         raise UserError(
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
             f"for {', '.join(bank.labels)}."
         )
-    return bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals=plan.regions is None)
+    compete = plan.regions is None and None not in found
+    rivals = plan.rivals([number for number, _ in found]) if compete else ()
+    return bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals)
 
 
 def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, texts_file
+from textdiffseg.data.sampling import full_query
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
@@ -209,18 +210,20 @@ def load_fold(
 def _predict(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:
     """A stored case on the plan's grid, with its text where the model reads texts and it has one.
 
-    All labels are asked for in order, so slots are label numbers.
+    It is asked for the labels that are known of it, since what no training case tells beside them is not learned
+    there. Classes are label numbers all the same (`Prediction.by_label`).
     """
-    plan, name, queries = predictor.plan, case.record.case, bank.all_labels()
+    plan, name, known = predictor.plan, case.record.case, case.record.known
+    queries = bank.queries([full_query(known)])
     if plan.reads_texts:
         texts = read_case_texts(case.folder.parent / texts_file(plan.preset), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     image = torch.from_numpy(case.image[...].astype(np.float32))
-    return predictor.predict_image(image, queries, uncertainty)
+    return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
 
 
 def _restore(plan: Plan, prediction: Prediction, case: StoredCase) -> np.ndarray:
-    """The slot of each voxel on the file's own grid."""
+    """The label number of each voxel on the file's own grid."""
     return restore(prediction.probabilities.numpy(), case.record.trail, plan.regions is not None)
 
 

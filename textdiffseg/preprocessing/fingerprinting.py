@@ -17,14 +17,15 @@ from plans.errors import UserError, listed
 from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.plan import LabelPlan
 from plans.regions import values_of
+from plans.rules import scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.imaging.volume import Volume, files_of, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 3  # raised when a fingerprint changes its meaning
+METHOD = 4  # raised when a fingerprint changes its meaning
 WRITTEN_EVERY = 60  # seconds: what a killed process loses at most
-SAMPLES = 500  # foreground voxels a case and channel
+SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels a case and channel: percentiles of a few CT need more of them
 
 
 def fingerprint_dataset(
@@ -81,7 +82,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         shape=image.geometry.shape,
         spacing=spacing,
         cropped_shape=tuple(end - start for start, end in nonzero_box(image.array)),
-        intensities=_foreground_samples(image.array, numbers, case.id),
+        intensities=_foreground_samples(image.array, numbers, channels, case.id),
         labels=measure_labels(numbers, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
     )
@@ -190,10 +191,13 @@ def _tried(read: Callable, faults: list[str]):
         return None
 
 
-def _foreground_samples(image: np.ndarray, numbers: np.ndarray, case: str) -> tuple[tuple[float, ...], ...]:
-    """Per channel, intensities at `SAMPLES` random foreground voxels (fewer where there are fewer)."""
+def _foreground_samples(
+    image: np.ndarray, numbers: np.ndarray, channels: Sequence[str], case: str
+) -> tuple[tuple[float, ...], ...]:
+    """Per channel, intensities at random foreground voxels (fewer than `SAMPLES` where there are fewer)."""
     places = np.flatnonzero(numbers > 0)
-    if len(places) > SAMPLES:
-        places = np.random.default_rng([*case.encode()]).choice(places, SAMPLES, replace=False)
+    most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
+    if len(places) > most:
+        places = np.random.default_rng([*case.encode()]).choice(places, most, replace=False)
     index = np.unravel_index(places, numbers.shape)
     return tuple(tuple(float(f"{value:.6g}") for value in channel[index]) for channel in image)

@@ -26,6 +26,7 @@ from textdiffseg.text.space import Standard, projection
 from textdiffseg.text.words import Words
 
 NEAREST = 3  # phrases that are shown for one that is not known
+EQUAL = 1e-2  # distance of standardised vectors, a few tens long, of which rounding makes up some 1e-5
 Vectors = tuple[tuple[PhraseVectors, ...], ...]
 
 
@@ -78,12 +79,11 @@ class TextBank:
         phrases: Sequence[str],
         force: bool = False,
         encoder: TextEncoder | None = None,
-        rivals: bool = False,
+        rivals: Sequence[int] = (),
     ) -> Queries:
         """One sample that asks for `phrases`; slot q of the result is phrases[q].
 
-        With `rivals` the labels that no phrase means follow, in their first phrasings, unless a phrase is unknown,
-        which might mean one of them.
+        The labels numbered `rivals` follow, in their first phrasings.
 
         Known phrases run with their own vectors. Unknown ones are a `UserError` (all at once), or with `force` run
         with the vectors of `add`, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
@@ -98,9 +98,7 @@ class TextBank:
                 slots.append((numbers[phrase], self.encode(phrase, encoder)))
             else:
                 slots.append((match[0], self._phrase(*match)))
-        if rivals and not unknown:
-            others = sorted(set(range(1, len(self.labels) + 1)) - {number for number, _ in slots})
-            slots += [(number, self._phrase(number, 0)) for number in others]
+        slots += [(number, self._phrase(number, 0)) for number in rivals]
         return self._assemble([slots])
 
     def encode(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
@@ -202,7 +200,10 @@ class TextBank:
 
 
 def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) -> TextBank:
-    """Encode every phrasing of `labels` (in label order 1..N), the scan's description and the word "background"."""
+    """Encode every phrasing of `labels` (in label order 1..N), the scan's description and the word "background".
+
+    Raises `UserError` for phrases of two labels that the encoder does not tell apart.
+    """
     phrasings = tuple(tuple(prompts.labels[name]) for name in labels)
     phrases = [phrase for one in phrasings for phrase in one]
     phrases += [prompts.scan] if prompts.scan.strip() else []
@@ -218,8 +219,23 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
         lengths=tuple(len(one.tokens) for one in flat),
     )
     vectors, scan = _nest(words, flat)
+    _refuse_equals(phrasings, vectors)
     onto = projection([torch.stack([one.pooled for one in phrases]) for phrases in vectors])
     return TextBank(words, vectors, scan, token_standard, pooled_standard, onto)
+
+
+def _refuse_equals(phrasings: tuple[tuple[str, ...], ...], vectors: Vectors) -> None:
+    """Letters that an encoder does not know all look alike to it, as does what comes after the tokens that it reads."""
+    flat = [(label, phrase) for label, phrases in enumerate(phrasings) for phrase in phrases]
+    pooled = torch.stack([one.pooled for phrases in vectors for one in phrases])
+    equal = (torch.cdist(pooled, pooled) < EQUAL).triu(1).nonzero().tolist()
+    faults = [
+        f"prompts.json: {flat[a][1]!r} and {flat[b][1]!r} name two labels and are one to the text encoder. Reword one."
+        for a, b in equal
+        if flat[a][0] != flat[b][0]
+    ]
+    if faults:
+        raise UserError(*faults)
 
 
 def _standardise(raw: PhraseVectors, tokens: Standard, pooled: Standard) -> PhraseVectors:

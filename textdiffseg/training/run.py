@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
+from plans.plan import FOLD_BANK, FOLD_CASES, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
@@ -77,7 +77,8 @@ def open_run(
     report: Callable[[str], None],
     progress: Progress | None,
 ) -> Run:
-    """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone."""
+    """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
+    and a list of its cases."""
     device = torch.device(options.device)
     choose_cuda_kernels()
     plan_path, bank_path = folder / FOLD_PLAN, folder / FOLD_BANK
@@ -86,6 +87,7 @@ def open_run(
         report(note)
         folder.mkdir(parents=True, exist_ok=True)
         plan.write(plan_path)
+        fold.write(folder / FOLD_CASES)
         shutil.copyfile(preprocessed / bank_file(plan.preset), bank_path)
     plan, bank = Plan.read(plan_path), TextBank.load(bank_path)
     if plan.text.note:

@@ -77,6 +77,20 @@ def test_a_process_that_is_told_to_end_does_so_without_an_error(make_loader):
     assert worker.exitcode == 0
 
 
+def test_patches_with_foreground_are_of_cases_that_have_some(make_plan, make_case, tmp_path):
+    labels = np.zeros((12, 12, 12), np.int16)
+    for index in range(6):
+        make_case(tmp_path, f"empty_{index}", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
+    labels[4:8, 4:8, 4:8] = 1
+    make_case(tmp_path, "full", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
+    cases = [f"empty_{index}" for index in range(6)] + ["full"]
+    samples = TrainingSamples(tmp_path, cases, make_plan(patch=(8, 8, 8), batch=2), (2, 1), 0)
+    drawn = [samples[0, index] for index in range(28)]
+    assert {sample.case for sample in drawn[1::2]} == {"full"}
+    assert all((sample.labels > 0).any() for sample in drawn[1::2])
+    assert sum(sample.case == "full" for sample in drawn[::2]) <= 4
+
+
 def test_seed_epoch_and_iteration_each_change_the_batch(make_loader):
     loader = make_loader()
     first = loader.batch(0, 0)

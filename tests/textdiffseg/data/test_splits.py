@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.data.splits import Splits, join_splits, make_splits, read_splits
+from textdiffseg.data.splits import (
+    Splits,
+    join_splits,
+    make_splits,
+    read_splits,
+    refuse_other_cases,
+    refuse_parted_groups,
+)
 
 IDS = [f"case_{i:03d}" for i in range(23)]
 
@@ -84,6 +91,22 @@ def test_every_fault_is_listed_with_its_fold(tmp_path):
     assert "fold 0: case_004 are in train and in validation" in error.value.lines[0]
     assert "fold 1: train: nobody" in error.value.lines[1]
     assert "fold 1: validation is empty" in error.value.lines[2]
+
+
+def test_folds_that_part_a_group_are_refused(tmp_path):
+    splits = make_splits(IDS)
+    first, other = splits.fold(0).validation[0], splits.fold(0).train[0]
+    refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p"}, tmp_path)
+    with pytest.raises(UserError, match="fold 0 trains on some cases of group p"):
+        refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p", other: "p"}, tmp_path)
+
+
+def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
+    refuse_other_cases(tmp_path, make_splits(IDS).fold(0))  # made before there was a list
+    make_splits(IDS).fold(0).write(tmp_path / "cases.json")
+    refuse_other_cases(tmp_path, make_splits(IDS).fold(0))
+    with pytest.raises(UserError, match="begun with other cases"):
+        refuse_other_cases(tmp_path, make_splits(IDS, seed=1).fold(0))
 
 
 def test_other_contents_and_other_cases_are_refused(tmp_path):

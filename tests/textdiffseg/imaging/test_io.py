@@ -98,6 +98,21 @@ def test_the_last_of_an_odd_number_of_voxels_is_looked_at(tmp_path):
         read_volume((tmp_path / "odd.nii",))
 
 
+def test_numbers_beyond_float32_are_no_voxels(tmp_path, array, geometry):
+    array = array.astype(np.float64)
+    array[0, 0, 0] = -1e300
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "bad.nrrd"))
+    with pytest.raises(UserError, match="1 voxels are NaN or infinite in float32"):
+        read_volume((tmp_path / "bad.nrrd",))
+
+
+def test_a_plain_name_beside_channels_is_not_dropped(tmp_path, array, geometry):
+    for name in ("a.nii.gz", "a_0000.nii.gz"):
+        write_volume(tmp_path / name, array, geometry)
+    with pytest.raises(UserError, match="would both be scan a"):
+        list_scans(tmp_path)
+
+
 def test_two_files_of_one_name_are_not_taken_for_one(tmp_path, array, geometry):
     for name in ("a.nii.gz", "a.nrrd"):
         write_volume(tmp_path / name, array, geometry)

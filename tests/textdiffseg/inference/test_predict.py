@@ -252,6 +252,17 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
     assert not (root / "out").exists()
 
 
+def test_a_file_of_the_manifest_s_name_that_is_none_stays(predict, root, scans):
+    other = root / "out" / "a.json"
+    other.parent.mkdir()
+    other.write_text("{}")
+    code, _, err = predict("-i", scans)
+    assert code == 2
+    assert "a.json is no manifest of this tds_predict" in err
+    assert other.read_text() == "{}"
+    assert predict("-i", scans, "--overwrite")[0] == 0
+
+
 def test_an_empty_folder_is_a_sentence(predict, root):
     (root / "empty").mkdir()
     code, _, err = predict("-i", root / "empty")

@@ -21,6 +21,12 @@ def test_a_known_phrase_asks_for_its_label_beside_its_rivals(plan, bank, words):
     assert torch.equal(asked.queries.vectors, bank.queries([[(2, 1), (1, 0)]]).vectors), "then its rival"
 
 
+def test_labels_that_no_case_was_known_of_together_do_not_compete(plan, bank):
+    apart = plan.model_copy(update={"known_together": ((1,), (2,))})
+    assert ask(apart, bank, ["back"]).queries.labels.tolist() == [[2]]
+    assert ask(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
+
+
 def test_where_labels_overlap_nothing_competes(plan, bank):
     overlapping = plan.model_copy(update={"regions": ((3, 7), (3,))})
     assert ask(overlapping, bank, ["back"]).queries.labels.tolist() == [[2]]

@@ -63,16 +63,16 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
 
 
 def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_scored(fold, stored):
+    assert set(validate_fold(fold, stored, ["p"]).cases[0].labels) == {"Front_Part", "back"}
+    change(stored, "p", annotated=(2,))
     whole = validate_fold(fold, stored, ["p"]).cases[0].labels
     case = open_case(stored, "p")
-    record = case.record.model_copy(update={"annotated": (2,)})
     original = case.original_labels()
     original[original == 2] = -1
     original[0, 0, 0] = 2
-    save_case(stored, record, case.image[...], case.labels[...], original)
+    save_case(stored, case.record, case.image[...], case.labels[...], original)
     scores = validate_fold(fold, stored, ["p"]).cases[0].labels
-    assert set(whole) == {"Front_Part", "back"}
-    assert set(scores) == {"back"}
+    assert set(whole) == set(scores) == {"back"}
     assert scores["back"].reference_ml < whole["back"].reference_ml
     assert scores["back"].volume_ml < whole["back"].volume_ml  # what was predicted on ignored voxels
 
@@ -180,12 +180,38 @@ def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatc
     assert choose_sampling(fold, stored, ["p", "q"], most_seconds=1.5).cases == 1
 
 
-def test_cases_without_foreground_or_with_unknown_labels_say_nothing(fold, stored):
-    predictor, queries = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
-    for case, changes in (("p", {"present": ()}), ("q", {"annotated": (1,)})):
-        path = stored / "cases" / f"{case}.json"
-        CaseRecord.read(path).model_copy(update=changes).write(path)
-    assert len(validation.gather(predictor, queries, stored, CASES[:3]).voxels) == 1
+def change(stored, case, **changes):
+    """Another record of a stored case."""
+    path = stored / "cases" / f"{case}.json"
+    CaseRecord.read(path).model_copy(update=changes).write(path)
+
+
+def test_cases_without_foreground_say_nothing(fold, stored):
+    predictor, bank = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
+    change(stored, "p", present=())
+    assert len(validation.gather(predictor, bank, stored, CASES[:3]).voxels) == 2
+
+
+def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank, monkeypatch):
+    asked, plain = [], Predictor.predict_image
+
+    def listening(predictor, image, queries, uncertainty=False):
+        asked.append(queries.labels.tolist())
+        return plain(predictor, image, queries, uncertainty)
+
+    monkeypatch.setattr(Predictor, "predict_image", listening)
+    change(stored, "p", annotated=(2,), present=(2,))
+    change(stored, "q", annotated=(2,), present=(2,), absent=(1,))
+    predictor, bank = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
+    evidence = validation.gather(predictor, bank, stored, CASES[:3])
+    assert asked == [[[2]], [[1, 2]], [[1, 2]]]
+    assert [voxels.p.shape[0] for voxels in evidence.voxels] == [3, 3, 3], "classes are label numbers"
+    assert not evidence.voxels[0].p[1].any()
+    assert evidence.voxels[0].p.sum(0) == pytest.approx(1, abs=1e-5)
+    assert not evidence.intervals[0][0].any()
+    assert [truth.tolist()[0] > 0 for truth in evidence.truths] == [False, True, True]
+    summary = validate_fold(fold, stored, ["p"])
+    assert set(summary.cases[0].labels) == {"back"}
 
 
 def test_unet_s_mask_has_an_interval_of_its_errors_alone(tmp_path, stored, make_plan, make_fold, bank):

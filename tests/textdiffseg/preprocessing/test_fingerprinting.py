@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
+from textdiffseg.imaging.io import read_labels
 from textdiffseg.preprocessing import fingerprinting
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
 from textdiffseg.preprocessing.structures import measure_labels
@@ -61,6 +62,9 @@ def test_shape_spacing_crop_and_samples(write_raw, tmp_path):
     assert len(first.intensities) == 1
     assert 0 < len(first.intensities[0]) <= fingerprinting.SAMPLES
     assert fingerprint == fingerprint_dataset(dataset, workers=2)
+    ct = fingerprint_dataset(dataset.model_copy(update={"channels": ("CT",)}), workers=0)
+    held = np.count_nonzero(read_labels(raw / "labelsTr" / "tiny_00.nii.gz").array)
+    assert len(ct.cases[0].intensities[0]) == min(held, fingerprinting.CT_SAMPLES)
 
 
 def test_what_is_known_is_not_measured_again(tiny_raw, tmp_path, monkeypatch):

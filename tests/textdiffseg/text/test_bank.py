@@ -26,6 +26,13 @@ def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank)
     assert bank.width == 384
 
 
+def test_words_that_are_one_to_the_encoder_are_refused(encoder):
+    long = "a lesion of " + "very " * 40  # beyond the tokens that are read
+    prompts = Prompts(scan="CT", labels={"a": (f"{long} low density", "liver"), "b": (f"{long} high density",)})
+    with pytest.raises(UserError, match="name two labels and are one to the text encoder"):
+        build_bank(prompts, ("a", "b"), encoder)
+
+
 def test_the_banks_own_phrases_are_standardised(bank, encoder):
     phrases = [phrase for all_phrases in bank.phrasings.values() for phrase in all_phrases]
     raw = torch.stack([one.pooled for one in encoder.encode([*phrases, bank.words.scan, "background"])])

@@ -1,0 +1,27 @@
+"""One process a fold."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from plans.errors import UserError
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a fold's folder for this process; `UserError` where another one holds it.
+
+    The lock lies beside the folder, so that a restart may delete that, and ends with the process however it ends.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"{folder}: another tds_train is at work here. Wait for it, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
