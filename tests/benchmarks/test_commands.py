@@ -1,0 +1,83 @@
+"""The benchmarks as users type them, on tiny data for a few iterations: every figure that is asked of them is there."""
+
+import argparse
+import contextlib
+import json
+import sys
+
+import pytest
+
+from textdiffseg.training.run import TrainingOptions
+from textdiffseg_cli import plan_and_preprocess
+
+
+@pytest.fixture(scope="module")
+def root(write_raw, tmp_path_factory):
+    """A root planned for both presets, with small networks and an epoch of three iterations."""
+    root = tmp_path_factory.mktemp("benchmarks")
+    write_raw(root, cases=10)
+    for preset in ("default", "unet"):
+        at = ["901", "--root", str(root), "--preset", preset, "--workers", "0"]
+        assert plan_and_preprocess.main(at) == 0
+    for path in (root / "preprocessed" / "Dataset901_Tiny").glob("plan*.json"):
+        plan = json.loads(path.read_text())
+        plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
+        for stage in plan["stages"]:
+            stage["width"] = 8
+        path.write_text(json.dumps(plan))
+    return root
+
+
+@pytest.fixture
+def call(benchmark, monkeypatch, capsys):
+    """A function that runs a benchmark in this process, training one epoch, and returns the JSON that it prints."""
+
+    def here(work, *arguments):
+        with contextlib.redirect_stdout(sys.stderr):
+            return work(*arguments)
+
+    def one_epoch(max_minutes, **options):
+        return TrainingOptions(epochs=1, **options)
+
+    def run(name, *arguments):
+        module = benchmark(name)
+        monkeypatch.setattr(module, "in_own_process", here, raising=False)
+        monkeypatch.setattr(module, "TrainingOptions", one_epoch, raising=False)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        assert module.main() == 0
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_accuracy_and_parts_print_what_is_asked_of_them(call, root, benchmark, tmp_path, capsys):
+    capsys.readouterr()
+    raw = root / "raw" / "Dataset901_Tiny"
+    found = call("accuracy", "--data", raw, "--root", root, "--minutes", 1, "--seeds", 0, "--device", "cpu")
+    assert set(found["presets"]) == {"default", "unet"}
+    for seeds in found["presets"].values():
+        figures = seeds["0"]
+        assert (figures["iterations"], figures["cases"]) == (3, 2)
+        asked = ("dice", "nsd", "labels", "iterations_per_second", "training_minutes", "peak_host_gb", "sampling")
+        assert not [name for name in asked if figures[name] is None]
+    default = found["presets"]["default"]["0"]
+    table = [(row["steps"], row["samples"]) for row in default["steps"]]
+    assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 10)]
+    assert default["most_steps_below_best"] >= 0
+    assert set(default["latent_reconstruction_dice"]) == {"bright cube", "dark cube"}
+    gap = found["default_minus_unet"]["pooled"]
+    assert gap["interval_95"][0] <= gap["mean"] <= gap["interval_95"][1]
+    folders = {preset: root / "results" / raw.name / f"{preset}_seed0" / "fold_0" for preset in ("default", "unet")}
+    benchmark("paper").draw(argparse.Namespace(data=raw), folders, tmp_path / "methods.png")
+    assert (tmp_path / "methods.png").stat().st_size > 10_000
+    rows = call("parts", folders["default"], "--device", "cpu")["rows"]
+    assert list(rows) == [
+        "as it is",
+        "z_0-hat of another case",
+        "fusion zeroed",
+        "skips zeroed",
+        "classifier's vectors swapped",
+        "each label alone",
+        "each label alone, fusion's tokens swapped",
+    ]
+    assert [name for name, row in rows.items() if "loss" not in row] == ["as it is", "each label alone"]
