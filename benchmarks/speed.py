@@ -1,8 +1,8 @@
 """Iterations a second of training, and where their time goes. Prints JSON.
 
-Of the planned network, eager and (on a GPU) compiled: iterations a second of the whole loop with loading and
-augmentation, and of one batch again and again; peak memory; operators an iteration, on a GPU also kernels and
-waits for the device; the ten most expensive operators. Once: samples a second of one loading process.
+Of the planned network, eager and (on a GPU) compiled, without and with CUDA graphs: iterations a second of the whole
+loop with loading and augmentation, and of one batch again and again; peak memory; operators an iteration, on a GPU also
+kernels and waits for the device; the ten most expensive operators. Once: samples a second of one loading process.
 
     python benchmarks/speed.py [--root DIR] [--preset default] [--device cuda] [--batch 12] [--iterations 100]
 
@@ -42,6 +42,7 @@ from textdiffseg_cli.common import loading_workers, positive_int, run, whole_num
 BAR = 25.0  # iterations a second on one H100, 40 x 56 x 40, batch 12, bf16, loading and augmentation included
 WARM_UP = 5  # iterations, compilation among them
 PROFILED = 3  # iterations
+WAYS = ("eager", "compiled", "graphs")
 
 
 def main() -> int:
@@ -66,8 +67,8 @@ def measure(args: argparse.Namespace) -> None:
         report = {"benchmark": "speed", "dataset": args.data.name, "preset": args.preset} | machine(args.device)
         report |= {"patch": plan.patch, "batch": plan.batch, "bar_iterations_per_second": BAR}
         report["loader"] = in_own_process(loader_alone, preprocessed, args)
-        for name in ("eager", "compiled") if args.device == "cuda" else ("eager",):
-            report[name] = in_own_process(one_way, preprocessed, args, name == "compiled")
+        for way in WAYS if args.device == "cuda" else WAYS[:1]:
+            report[way] = in_own_process(one_way, preprocessed, args, way)
     print(json.dumps(report, indent=1))
 
 
@@ -100,19 +101,24 @@ def loader_alone(preprocessed: Path, args: argparse.Namespace) -> dict[str, floa
 class Trainer:
     """A fresh model and its steps."""
 
-    def __init__(self, preprocessed: Path, args: argparse.Namespace, wanted: bool):
+    def __init__(self, preprocessed: Path, args: argparse.Namespace, way: str):
         plan, self.device = planned(preprocessed, args), torch.device(args.device)
         choose_cuda_kernels()
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
         self.bank = TextBank.load(preprocessed / bank_file(args.preset))
         self.schedule = Schedule.of(plan.diffusion, self.device)
-        self.compiled = compile_parts(model.heavy_parts, self.device, wanted, lambda line: print(line, file=sys.stderr))
+        self.graphs = way == "graphs"
+        self.compiled = compile_parts(
+            model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs
+        )
         length = Progress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
         self.state = TrainingState.start(model, length)
 
     def step(self, batch: Batch) -> StepLosses:
         """One iteration, after which the device may still be at work."""
+        if self.graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         losses = train_step(self.state, self.bank, self.schedule, batch, self.compiled)
         self.state.progress = self.state.progress.after(iteration=self.state.progress.iteration + 1)
         return losses
@@ -128,9 +134,9 @@ class Trainer:
         return time.perf_counter() - clock
 
 
-def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
+def one_way(preprocessed: Path, args: argparse.Namespace, way: str) -> dict:
     """All figures of one way of running."""
-    trainer = Trainer(preprocessed, args, wanted)
+    trainer = Trainer(preprocessed, args, way)
     workers = loading_workers(args.device) if args.workers is None else args.workers
     loader = open_loader(preprocessed, args, workers)
     batch = loader.batch(0, 0)
@@ -148,7 +154,7 @@ def one_way(preprocessed: Path, args: argparse.Namespace, wanted: bool) -> dict:
     if args.device == "cuda":
         figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
         figures["waits_an_iteration"] = waits(trainer, batch)
-    if not wanted:
+    if way == "eager":
         figures["operators_an_iteration"] = operators(trainer, batch)
     return figures | expensive(trainer, batch)
 

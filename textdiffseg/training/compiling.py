@@ -11,7 +11,9 @@ Result = TypeVar("Result")
 LONGEST_REASON = 200  # letters of an error that are told
 
 # Inductor would lay convolutions out channels last, where those in 3D ran several times slower on an H100.
-SETTINGS = {"dynamic": False, "options": {"layout_optimization": False}}
+OPTIONS = {"layout_optimization": False}
+SETTINGS = {"dynamic": False, "options": OPTIONS}
+GRAPHS = {"dynamic": False, "options": OPTIONS | {"triton.cudagraphs": True}}  # not measured: for benchmarks/speed.py
 
 
 @dataclass
@@ -51,11 +53,16 @@ class Compiled:
 
 
 def compile_parts(
-    parts: tuple[nn.Module, ...], device: torch.device, wanted: bool, report: Callable[[str], None]
+    parts: tuple[nn.Module, ...],
+    device: torch.device,
+    wanted: bool,
+    report: Callable[[str], None],
+    graphs: bool = False,
 ) -> Compiled:
     """Compile the parts in place, where that is wanted: names of weights, copies and checkpoints stay as they are.
 
-    Nothing is compiled before the first step.
+    Nothing is compiled before the first step. With `graphs`, CUDA graphs record what is launched, and each step has to
+    begin with `torch.compiler.cudagraph_mark_step_begin()`.
     """
     compiled = Compiled(active=wanted, on_gpu=device.type == "cuda", report=report)
     if wanted:
@@ -63,7 +70,7 @@ def compile_parts(
         torch.compiler.set_stance("default")
         try:
             for part in parts:
-                part.compile(**SETTINGS)
+                part.compile(**(GRAPHS if graphs else SETTINGS))
         except Exception as error:
             compiled.give_up(error)
     return compiled

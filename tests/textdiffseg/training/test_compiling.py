@@ -30,6 +30,11 @@ def untouched_compiler():
     torch._dynamo.reset()
 
 
+def test_the_compiler_knows_its_options():
+    known = torch._inductor.list_options()
+    assert {*compiling.SETTINGS["options"], *compiling.GRAPHS["options"]} <= {*known}
+
+
 class Words:
     """A bank of two labels: batches ask for one or both of them, in more or fewer tokens."""
 
