@@ -52,6 +52,7 @@ from textdiffseg.inference.validation import choose_sampling, validate_fold
 from textdiffseg.networks.weights import load_model
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.training.lock import alone
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
@@ -119,9 +120,9 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     settings = {"minutes": args.minutes, "device": args.device}
     if progress is not None:
         found = json.loads(noted.read_text()) if noted.is_file() else {}
-        if differing := [name for name, value in settings.items() if found.get(name, "not known") != value]:
-            told = ", ".join(f"{name} {found.get(name, 'not known')} for {settings[name]}" for name in differing)
-            raise UserError(f"{folder} was trained otherwise ({told}): choose another --root, or delete it.")
+        if differing := [name for name, value in settings.items() if found.get(name, "unknown") != value]:
+            told = ", ".join(f"{name} {found.get(name, 'unknown')}, not {settings[name]}" for name in differing)
+            raise UserError(f"{folder} was trained with {told}: choose another --root, or delete it.")
     if progress is not None and progress.finished:
         return
     write_atomically(noted, json.dumps(settings))
@@ -133,7 +134,8 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
         preset=preset,
     )
     clock = time.perf_counter()
-    fit(preprocessed, read_fold(preprocessed, args.fold), folder, options, print)
+    with alone(folder):
+        fit(preprocessed, read_fold(preprocessed, args.fold), folder, options, print)
     by_the_clock = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | by_the_clock | peak_memory(args.device)))
 

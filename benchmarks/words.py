@@ -276,10 +276,10 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
             for way, of_labels in gaps.items()
         },
         "held_out": {
-            "labels": {name: [trial[name] for trial in trials] for name in together},
+            "labels": {name: [trial.get(name) for trial in trials] for name in together},
             "dice": means,
             "spread": spread(means),
-            "worst_label_spread": max(map(spread, zip(*(trial.values() for trial in trials), strict=True))),
+            "worst_label_spread": max(spread([trial[name] for trial in trials if name in trial]) for name in together),
         },
     }
 

@@ -92,8 +92,13 @@ def _training_cases(
     else:
         # the kind of path that reads both slashes
         listed = [PureWindowsPath(str(entry.get("image", ""))).name for entry in header.training or []]
-        names = _names(images) + [name for name in listed if name]
-        found = _group_files(images, names, set(_names(labels)), channels, ending)
+        there = _names(images)
+        found = _group_files(images, there + [name for name in listed if name], set(_names(labels)), channels, ending)
+        faults += [
+            f"{images}: {case}{ending} stands beside {paths[0].name}. Remove one."
+            for case, paths in found.items()
+            if f"{case}{ending}" in there and paths[0].name != f"{case}{ending}"
+        ]
         files = {case: (paths, labels / f"{case}{ending}") for case, paths in found.items()}
         unused = [name for name in _names(labels) if name.endswith(ending) and name[: -len(ending)] not in files]
         faults += [f"{labels / name} has no image in {images}. Add the image or remove the label." for name in unused]

@@ -44,6 +44,14 @@ class ChannelPlan(Record):
     low: float = 0.0  # 0.5 percentile of foreground voxels
     high: float = 0.0  # 99.5 percentile of foreground voxels
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_of_ct_alone(cls, values: object) -> object:
+        """No other scheme reads them, and older plans hold them for all."""
+        if not isinstance(values, dict) or values.get("scheme") == "ct":
+            return values
+        return {name: value for name, value in values.items() if name not in ("mean", "std", "low", "high")}
+
 
 class LabelPlan(Record):
     """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
@@ -165,7 +173,7 @@ class Plan(Record):
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
-    known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels that are known of some case; (): all of every one
+    known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels, each known of some case; () where all are
     spacing: Millimetres  # target spacing
     median_shape: Voxels  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True

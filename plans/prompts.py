@@ -12,7 +12,10 @@ from plans.errors import UserError
 from plans.records import Record
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
-_SIDES = "left|right|links|rechts|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|esquerd[oa]|direit[oa]"
+_SIDES = (  # English, German and Dutch, French, Spanish, Italian, Portuguese
+    "left|right|link(?:s|e[rnsm]?)|recht(?:s|e[rnsm]?)|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|"
+    "esquerd[oa]|direit[oa]"
+)
 _SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
 
 

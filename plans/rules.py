@@ -96,7 +96,7 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
     scheme = scheme_of(name)
     sample = fingerprint.intensities(index)
     numbers = {}
-    if scheme == "ct" and len(sample):  # the others look at the case alone, and so do not change with the data set
+    if scheme == "ct" and len(sample):  # the others take their numbers from the case
         low, high = np.percentile(sample, (0.5, 99.5))
         numbers = {"mean": float(sample.mean()), "std": max(float(sample.std()), 1e-8), "low": low, "high": high}
     share = fingerprint.cropped_share()

@@ -130,17 +130,15 @@ def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):
     assert "another tds_train is at work here" in capsys.readouterr().err
 
 
-def test_a_plan_for_another_device_is_told(chain, capsys, monkeypatch):
+def test_a_plan_for_another_device_is_told(chain, capsys):
     root, name, _ = chain
-    path = root / "results" / name / "default" / "fold_0" / "plan.json"
-    before = path.read_text()
-    path.write_text(json.dumps(json.loads(before) | {"device": "gpu"}))
-    monkeypatch.setattr("textdiffseg_cli.train._validate", lambda *_: None)
-    try:
-        assert train.main([name, "0", "--val", "--root", str(root)]) == 0
-    finally:
-        path.write_text(before)
-    assert "this plan was made for a GPU; on this CPU" in capsys.readouterr().out
+    plan = Plan.read(root / "preprocessed" / name / "plan.json")
+    train._tell_device(plan, "cpu")
+    assert not capsys.readouterr().out
+    train._tell_device(plan, "cuda")
+    assert "this plan was made for a CPU" in capsys.readouterr().out
+    train._tell_device(plan.model_copy(update={"device": "gpu"}), "cpu")
+    assert "this plan was made for a GPU; on a CPU" in capsys.readouterr().out
 
 
 def test_a_run_has_one_length(capsys):

@@ -112,6 +112,8 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     except OSError as error:
         if error.errno in _CLOSED and error.filename:
             return _fail(f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions.")
+        if error.errno == errno.ENOMEM:
+            return _fail(_NO_MEMORY)
         if error.errno not in _FULL:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
@@ -119,7 +121,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     except MemoryError:
         return _fail(_NO_MEMORY)
     except RuntimeError as error:
-        if "can't allocate memory" in str(error):  # torch's for the CPU
+        if "DefaultCPUAllocator" in str(error):  # torch's for host memory
             return _fail(_NO_MEMORY)
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which only heavy commands import
             raise

@@ -84,7 +84,8 @@ def _train(args: argparse.Namespace) -> None:
     if (args.resume or args.val) and progress is None:
         raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
     plan = _check(preprocessed, folder if progress and not args.restart else None, preset, fold)
-    _tell_device(plan, device)
+    if progress is None or args.restart:
+        _tell_device(plan, device)
     with alone(folder):
         if not args.val:
             _fit(args, preprocessed, fold, folder, preset, device)
@@ -114,15 +115,16 @@ def _fit(args: argparse.Namespace, preprocessed, fold, folder, preset: str, devi
 
 def _tell_device(plan, device: str) -> None:
     """A plan for one device trains on the other, too, but is small there or takes long."""
+    again = f"tds_plan_and_preprocess --preset {plan.preset}"
     if plan.device == "cpu" and device == "cuda":
         print(
             "Note: this plan was made for a CPU, so its network is small and its training short. For one that uses "
-            "this GPU, run tds_plan_and_preprocess here, or elsewhere with --memory-gb 8."
+            f"this GPU, run {again} here, or elsewhere with --memory-gb 8."
         )
     if plan.device == "gpu" and device == "cpu":
         print(
-            "Note: this plan was made for a GPU; on this CPU its training takes very long. For a network that fits, "
-            "run tds_plan_and_preprocess here without --memory-gb."
+            "Note: this plan was made for a GPU; on a CPU its training takes very long. For a network that fits, run "
+            f"{again} without --memory-gb on a machine without a GPU."
         )
 
 

@@ -1,4 +1,4 @@
-"""Stored cases are scored as validation scores them."""
+"""Stored cases are scored as validation scores them, asked for all labels or for those that a benchmark names."""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -87,6 +87,12 @@ def test_decathlon_with_all_channels_in_one_file(tmp_path):
     assert [(label.name, label.value) for label in dataset.labels] == [("edema", 1), ("tumor", 2)]
 
 
+def test_a_plain_name_beside_channels_is_a_fault(tmp_path):
+    folder = write(tmp_path / "d", HEADER, *pairs("a"), "imagesTr/a.nii.gz")
+    with pytest.raises(UserError, match=r"a\.nii\.gz stands beside a_0000\.nii\.gz"):
+        read_dataset(folder)
+
+
 def test_nnunets_list_of_files_and_groups(tmp_path):
     entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
     windows = {"images": [".\\imagesTr\\b_0000.nii.gz"], "label": "labelsTr\\b.nii.gz"}

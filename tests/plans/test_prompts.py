@@ -141,6 +141,8 @@ def test_answers_that_do_not_fit_are_told_by_field(tmp_path, labels, other, fiel
         ("rib_left_1", "spine", "rib_right_1"),
         ("LV", "MYO", "RV"),
         ("Niere links", "Niere rechts"),
+        ("linke Niere", "rechte Niere"),
+        ("linker_nier", "rechter_nier"),
         ("rein_gauche", "rein_droit"),
         ("riñón izquierdo", "riñón derecho"),
     ],
@@ -159,7 +161,7 @@ def test_sides_are_seen(labels):
         ("L1", "L2", "T1"),
         ("LeftKidney", "left kidney"),
         ("l", "liver"),
-        ("linker", "rechter"),
+        ("links", "recto"),
     ],
 )
 def test_no_sides(labels):

@@ -142,6 +142,15 @@ def test_nnunets_folds_are_taken(tiny_raw, tmp_path):
     assert splits["folds"] == [{"train": folds[0]["train"], "validation": ["tiny_03"]}]
 
 
+def test_folds_made_before_a_group_was_named_are_refused(tiny_raw, tmp_path, capsys):
+    assert run(tmp_path, "901") == 0
+    path = tiny_raw / "dataset.json"
+    groups = {"tiny_00": "one patient", "tiny_01": "one patient"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"group": groups}))
+    assert run(tmp_path, "901") == 2
+    assert "trains on some cases of group one patient and validates others" in capsys.readouterr().err
+
+
 def test_broken_cases_are_told_in_lines_and_nothing_is_planned(tiny_raw, tmp_path, capsys):
     for case in ("tiny_00", "tiny_03"):
         (tiny_raw / "imagesTr" / f"{case}_0000.nii.gz").write_bytes(b"broken")

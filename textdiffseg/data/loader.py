@@ -70,8 +70,8 @@ class Batch:
 class _Cases:
     """The case of each sample.
 
-    A patch that must hold foreground is of a case that has some: where most cases have no lesion, most such patches
-    would hold none otherwise, as nnU-Net's do.
+    A patch that must hold foreground is of a case that has some. nnU-Net draws it from all of them, so that where most
+    cases have no lesion most such patches have none either.
     """
 
     def __init__(self, folder: Path, case_ids: Sequence[str], seed: int):
@@ -112,7 +112,7 @@ class TrainingSamples:
         if self.plan.reads_words:
             query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
         else:
-            query = full_query(record.annotated)
+            query = full_query(record.known)
         image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
         return Sample(image, labels, query, record.case)
 

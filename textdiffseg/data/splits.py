@@ -77,10 +77,13 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
 def refuse_other_cases(folder: Path, fold: Fold) -> None:
     """Raise `UserError` where the trained fold in `folder` was begun with other cases than `fold` has."""
     path = folder / FOLD_CASES
-    if path.is_file() and Fold.read(path) != fold:
+    if not path.is_file():
+        return
+    begun = Fold.read(path)
+    if {*begun.train} != {*fold.train} or {*begun.validation} != {*fold.validation}:
         raise UserError(
-            f"{path}: this fold was begun with other cases than splits.json gives it now, so that it may have seen "
-            "some that it would be validated on. Bring the old splits.json back, or train it anew with --restart."
+            f"{path}: this fold was begun with other cases than splits.json gives it now: going on, it would be "
+            "validated on some that it has seen, or miss some. Train it anew with --restart."
         )
 
 

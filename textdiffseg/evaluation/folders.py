@@ -5,14 +5,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from pydantic import ConfigDict, Field
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
 from plans.header import FILE_ENDINGS, Header, labels_of, split_ending
-from plans.prompts import normalise
-from plans.records import Record
 from plans.regions import values_of
+from textdiffseg.evaluation.answers import Answers, Manifest, answers_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
@@ -38,17 +36,21 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    annotations = read_annotations(Path(references), tuple(pairs))
+    annotations, own = read_annotations(Path(references), tuple(pairs)) or (None, {})
     if annotations is None:
         notes.append("No dataset.json beside or above the references: labels are shown by their values.")
-        values = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
-        annotations = dict.fromkeys(pairs, Annotation(values=values, annotated=tuple(values)))
-    manifests = {case: _Manifest.beside(prediction) for case, (prediction, _) in pairs.items()}
-    notes += dict.fromkeys(note for manifest in manifests.values() for note in manifest.notes)
-    asked = {case: _asked(annotations[case], manifests[case].labels) for case in pairs}
-    if left_out := {name for case in asked for name in {*annotations[case].annotated} - {*asked[case]}}:
+        own = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
+        annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
+    answers = {
+        case: answers_of(Manifest.beside(prediction), own, annotations[case].annotated)
+        for case, (prediction, _) in pairs.items()
+    }
+    notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
+    if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
         notes.append(f"Not asked for in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
-    tasks = [(case, *paths, annotations[case], asked[case], manifests[case].labels) for case, paths in pairs.items()]
+    if own and not any(one.labels for one in answers.values()):
+        raise UserError(f"No prediction was asked for a label of the references ({', '.join(own)}).")
+    tasks = [(case, *paths, annotations[case], answers[case]) for case, paths in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
@@ -79,8 +81,9 @@ def match_files(
     return pairs, notes
 
 
-def read_annotations(references: Path, cases: Sequence[str]) -> dict[str, Annotation] | None:
-    """What a `dataset.json` in or above the references' folder says of each case; `None` where there is none.
+def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, Annotation], dict[str, int]] | None:
+    """What a `dataset.json` in or above the references' folder says of each case, and the value that predictions write
+    for each label; `None` where there is none.
 
     Ignored voxels and labels that a case does not annotate are not scored.
     """
@@ -94,7 +97,7 @@ def read_annotations(references: Path, cases: Sequence[str]) -> dict[str, Annota
     annotations = annotations_of(header, table, cases, elsewhere - set(cases), str(path), faults)
     if faults:
         raise UserError(*faults)
-    return annotations
+    return annotations, {label.name: label.value for label in table.labels}
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
@@ -126,24 +129,18 @@ def _values_of(pair: tuple[Path, Path]) -> set[int]:
     return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
 
 
-def _score_files(
-    task: tuple[str, Path, Path, Annotation, Sequence[str], Mapping[str, int]], tolerance_mm: float
-) -> CaseScores:
+def _score_files(task: tuple[str, Path, Path, Annotation, Answers], tolerance_mm: float) -> CaseScores:
     from textdiffseg.imaging.io import describe, read_labels
 
-    case, predicted_path, expected_path, annotation, asked, written = task
+    case, predicted_path, expected_path, annotation, answers = task
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)
     if not predicted.geometry.matches(expected.geometry):
         raise UserError(
             f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
             f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."
         )
-    prediction, reference = predicted.array[0], expected.array[0]
-    if annotation.regions is None:
-        prediction = _by_name(prediction, written, annotation.values)
-        values = set(annotation.values.values())
-    else:  # the values of labels that overlap are those of the references
-        values = set(values_of(annotation.regions))
+    prediction, reference = answers.translated(predicted.array[0]), expected.array[0]
+    values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
     faults = []
     known, ignore = {0, *values}, annotation.ignore
     for path, array, allowed in (
@@ -159,52 +156,5 @@ def _score_files(
         raise UserError(*faults)
     if ignore is not None:
         reference = np.where(reference == ignore, -1, reference.astype(np.int64))
-    labels = {annotation.values[name]: name for name in asked}
+    labels = {annotation.values[name]: name for name in answers.labels}
     return score_case(prediction, reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
-
-
-def _asked(annotation: Annotation, written: Mapping[str, int]) -> list[str]:
-    """The annotated labels that a prediction was asked for, all without a manifest.
-
-    A name that the references do not know may be a prompt's words or an older name of a label that has its value.
-    """
-    known = {normalise(name) for name in annotation.values}
-    names = {normalise(name) for name in written}
-    unnamed = {value for name, value in written.items() if normalise(name) not in known}
-    return [
-        name
-        for name in annotation.annotated
-        if not written or normalise(name) in names or unnamed & {*np.atleast_1d(annotation.values[name]).tolist()}
-    ]
-
-
-def _by_name(array: np.ndarray, written: Mapping[str, int], values: Mapping[str, int]) -> np.ndarray:
-    """A prediction with the references' values: a model of several data sets may have given a label another one.
-
-    The manifest that tds_predict writes beside a segmentation names its labels (`written`); one that the references do
-    not know becomes background. Without a manifest values mean what they mean in the references.
-    """
-    if not written:
-        return array
-    wanted = {normalise(name): value for name, value in values.items()}
-    named = {wanted[normalise(name)] for name in written if normalise(name) in wanted}
-    result = array.astype(np.int32)
-    for name, value in written.items():
-        unnamed = value if value in values.values() and value not in named else 0  # renamed since, or a prompt's words
-        result[array == value] = wanted.get(normalise(name), unnamed)
-    return result
-
-
-class _Manifest(Record):
-    """The part of a prediction's manifest that scoring reads."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation
-    notes: tuple[str, ...] = ()  # what has to be known of the model
-
-    @classmethod
-    def beside(cls, segmentation: Path) -> "_Manifest":
-        """That of a segmentation; an empty one where there is none."""
-        path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
-        return cls.read(path) if path.is_file() else cls()

@@ -9,6 +9,8 @@ import numpy as np
 
 from plans.records import Millimetres, write_atomically
 
+LEAST_MARGIN = 10  # voxels around the structures that say which grey values are shown
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -62,12 +64,12 @@ def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
 
 
 def _surroundings(panel: Panel) -> np.ndarray:
-    """The image around the structures, with half their extent on each side: air and bone would hide a lesion in CT."""
+    """The image around the structures, half their extent on each side: air and bone would hide a lesion in CT."""
     held = np.argwhere(panel.reference if panel.reference.any() else panel.prediction)
     if not len(held):
         return panel.image
     first, last = held.min(0), held.max(0) + 1
-    margin = (last - first + 1) // 2
+    margin = np.maximum((last - first) // 2, LEAST_MARGIN)
     return panel.image[tuple(slice(max(0, a - m), b + m) for a, b, m in zip(first, last, margin, strict=True))]
 
 

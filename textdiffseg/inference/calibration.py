@@ -96,13 +96,18 @@ def fit_temperature(cases: Sequence[SampledVoxels]) -> float:
     """The temperature in `RANGE` of the least negative log-likelihood over all voxels of the cases."""
     from scipy.optimize import minimize_scalar
 
-    p = np.maximum(np.concatenate([case.p for case in cases], axis=1), LEAST_PROBABILITY)
+    p = np.concatenate([_above_zero(case.p) for case in cases], axis=1)
     truth = np.concatenate([case.truth for case in cases])
 
     def loss(log_temperature: float) -> float:
         return negative_log_likelihood(temper(p, np.exp(log_temperature)), truth)
 
     return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-3}).x))
+
+
+def _above_zero(p: np.ndarray) -> np.ndarray:
+    """Probabilities (K, N) of at least `LEAST_PROBABILITY`, but for classes that the case was not asked for."""
+    return np.maximum(p, np.float32(LEAST_PROBABILITY) * p.any(1, keepdims=True))
 
 
 def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:

@@ -43,7 +43,9 @@ class Evidence:
         if not case.record.present:
             return
         voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(voxels if self.plan.regions is None else label_by_label(voxels, self.plan.parts, known))
+        if self.plan.regions is not None:
+            voxels = label_by_label(voxels, self.plan.parts, known)
+        self.voxels.append(voxels)
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()

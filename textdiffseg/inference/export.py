@@ -143,6 +143,7 @@ def predict_scan(
         request=request,
         outputs={one: hash_files([job.out / one]) for one in written},
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
+        means=_means(job.asked, job.plan),
         volumes=tuple(volumes_of(found, job.asked, job.plan, trail)),
         notes=(note,) if (note := job.plan.text.note) else (),
         versions=versions(),
@@ -150,6 +151,13 @@ def predict_scan(
         threads=torch.get_num_threads(),
     ).write(manifest_path)
     return True
+
+
+def _means(asked: Asked, plan: Plan) -> dict[str, str]:
+    """The label behind each name that is not its own; words that ran by force have none."""
+    labels = {number: label.name for number, label in enumerate(plan.labels, start=1)}
+    pairs = zip(asked.names, asked.numbers, strict=True)
+    return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
 
 
 def _request(job: Job, case: str, paths: tuple[Path, ...]) -> Request:
@@ -197,8 +205,8 @@ def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
     names = ", ".join(channel.name for channel in plan.channels)
     raise UserError(
         f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
-        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them. Names that end so are "
-        "always read as channels of one scan."
+        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them. Scans of their own "
+        "need names that do not end so."
     )
 
 

@@ -54,6 +54,7 @@ class Manifest(Record):
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
+    means: dict[str, str] = Field(default_factory=dict)  # the model's label behind a name, where it is another
     volumes: tuple[VolumeInterval, ...] = ()
     notes: tuple[str, ...] = ()  # what has to be known of the model
     versions: dict[str, str] = Field(default_factory=dict)

@@ -194,7 +194,7 @@ def _tried(read: Callable, faults: list[str]):
 def _foreground_samples(
     image: np.ndarray, numbers: np.ndarray, channels: Sequence[str], case: str
 ) -> tuple[tuple[float, ...], ...]:
-    """Per channel, intensities at random foreground voxels (fewer than `SAMPLES` where there are fewer)."""
+    """Per channel, intensities at `SAMPLES` random foreground voxels, `CT_SAMPLES` of CT, or all that there are."""
     places = np.flatnonzero(numbers > 0)
     most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
     if len(places) > most:

@@ -26,7 +26,7 @@ from textdiffseg.text.space import Standard, projection
 from textdiffseg.text.words import Words
 
 NEAREST = 3  # phrases that are shown for one that is not known
-EQUAL = 1e-2  # distance of standardised vectors, a few tens long, of which rounding makes up some 1e-5
+EQUAL = 1e-2  # distance of standardised vectors, which are some twenty long
 Vectors = tuple[tuple[PhraseVectors, ...], ...]
 
 
@@ -228,7 +228,8 @@ def _refuse_equals(phrasings: tuple[tuple[str, ...], ...], vectors: Vectors) -> 
     """Letters that an encoder does not know all look alike to it, as does what comes after the tokens that it reads."""
     flat = [(label, phrase) for label, phrases in enumerate(phrasings) for phrase in phrases]
     pooled = torch.stack([one.pooled for phrases in vectors for one in phrases])
-    equal = (torch.cdist(pooled, pooled) < EQUAL).triu(1).nonzero().tolist()
+    apart = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")  # whose rounding is coarse
+    equal = (apart < EQUAL).triu(1).nonzero().tolist()
     faults = [
         f"prompts.json: {flat[a][1]!r} and {flat[b][1]!r} name two labels and are one to the text encoder. Reword one."
         for a, b in equal

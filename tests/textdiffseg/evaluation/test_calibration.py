@@ -82,6 +82,8 @@ def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
     assert (voxels.p.argmax(0) == voxels.truth).all()
     assert brier_score(voxels.p, voxels.truth) == 0
     assert sample_voxels(p, labels, (1, 1, 1)).p.shape == (3, labels.size)
+    many = np.concatenate((p, np.zeros((3997, *labels.shape), np.float32)))
+    assert sample_voxels(many, labels, (1, 1, 1)).p.shape == (4000, 100)
 
 
 def test_one_label_is_scored_alike_whether_labels_may_overlap_or_not():

@@ -113,7 +113,8 @@ def test_names_are_read_in_nnunets_and_the_decathlons_way(tmp_path):
     folder.mkdir()
     for labels in ({"background": 0, "liver": 3}, {"0": "background", "3": "liver"}):
         (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
-        assert read_annotations(folder, ["a"])["a"].values == {"liver": 3}
+        annotations, own = read_annotations(folder, ["a"])
+        assert annotations["a"].values == own == {"liver": 3}
 
 
 def header(references, **changes):
@@ -165,6 +166,10 @@ def test_labels_that_a_prediction_was_not_asked_for_are_not_scored(pair):
         "Text encoder: another.",
         "Not asked for in all predictions, and not scored there: dark cube.",
     )
+    for path in predictions.glob("*.json"):
+        path.write_text(json.dumps({"labels": {"a bright box": 7}}))
+    with pytest.raises(UserError, match=r"asked for a label of the references \(bright cube, dark cube\)"):
+        evaluate_folders(*pair)
 
 
 def test_labels_that_a_case_does_not_annotate_are_not_scored(pair):

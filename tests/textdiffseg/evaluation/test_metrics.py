@@ -116,6 +116,14 @@ def test_labels_are_scored_one_by_one_whatever_their_numbers():
     assert both.mean_dice == 0.5
 
 
+def test_values_as_large_as_an_atlas_has_cost_no_more():
+    reference = cube((1, 1, 1)) * np.int64(5) + cube((8, 10, 12)) * np.int64(2**31 - 1)
+    small, large = reference * (reference == 5) // 5, reference * (reference > 5) // (2**31 - 1) * 2
+    labels = {5: "a", 2**31 - 1: "b", 6: "absent"}
+    expected = score_case(np.roll(small + large, 1, 0), small + large, SPACING, {1: "a", 2: "b", 3: "absent"})
+    assert score_case(np.roll(reference, 1, 0), reference, SPACING, labels) == expected
+
+
 def test_ignored_voxels_count_for_neither():
     reference = cube((4, 5, 6)).astype(np.int16)
     prediction = cube((4, 5, 6)).astype(np.int16)

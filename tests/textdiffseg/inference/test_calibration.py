@@ -81,6 +81,12 @@ def test_the_temperature_that_made_probabilities_too_sure_is_found(sharpness):
     )
 
 
+def test_classes_that_no_case_was_asked_for_change_no_temperature():
+    voxels = draw(1, sharpness=3.0)
+    padded = SampledVoxels(np.concatenate((voxels.p, np.zeros((97, voxels.p.shape[1]), np.float32))), voxels.truth)
+    assert fit_temperature([padded]) == pytest.approx(fit_temperature([voxels]), rel=1e-4)
+
+
 def test_each_half_gets_the_other_half_s_temperature():
     cases = [draw(seed, sharpness=(3.0, 1.5)[seed % 2]) for seed in range(4)]
     expected = [fit_temperature(cases[half::2]) for half in (0, 1)]

@@ -9,7 +9,6 @@ import SimpleITK as sitk
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from textdiffseg.imaging.io import read_labels
 from textdiffseg.preprocessing import fingerprinting
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
 from textdiffseg.preprocessing.structures import measure_labels
@@ -49,7 +48,7 @@ def test_thickness_of_a_large_structure_is_that_of_its_thinned_copy():
     assert large.thickness_mm == pytest.approx(small.thickness_mm, rel=0.05)
 
 
-def test_shape_spacing_crop_and_samples(write_raw, tmp_path):
+def test_shape_spacing_crop_and_samples(write_raw, tmp_path, monkeypatch):
     raw = write_raw(tmp_path, cases=2, shape=(20, 24, 28), spacing=(3.0, 1.0, 0.5))
     rewrite(raw / "imagesTr" / "tiny_00_0000.nii.gz", lambda a: np.pad(a[2:-3, 1:, :-4], [(2, 3), (1, 0), (0, 4)]))
     dataset = read_dataset(raw)
@@ -62,9 +61,11 @@ def test_shape_spacing_crop_and_samples(write_raw, tmp_path):
     assert len(first.intensities) == 1
     assert 0 < len(first.intensities[0]) <= fingerprinting.SAMPLES
     assert fingerprint == fingerprint_dataset(dataset, workers=2)
-    ct = fingerprint_dataset(dataset.model_copy(update={"channels": ("CT",)}), workers=0)
-    held = np.count_nonzero(read_labels(raw / "labelsTr" / "tiny_00.nii.gz").array)
-    assert len(ct.cases[0].intensities[0]) == min(held, fingerprinting.CT_SAMPLES)
+    monkeypatch.setattr(fingerprinting, "SAMPLES", 5)
+    monkeypatch.setattr(fingerprinting, "CT_SAMPLES", 20)
+    assert len(fingerprint_dataset(dataset, workers=0).cases[0].intensities[0]) == 5
+    ct = dataset.model_copy(update={"channels": ("CT",)})
+    assert len(fingerprint_dataset(ct, workers=0).cases[0].intensities[0]) == 20
 
 
 def test_what_is_known_is_not_measured_again(tiny_raw, tmp_path, monkeypatch):

@@ -28,7 +28,8 @@ def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank)
 
 def test_words_that_are_one_to_the_encoder_are_refused(encoder):
     long = "a lesion of " + "very " * 40  # beyond the tokens that are read
-    prompts = Prompts(scan="CT", labels={"a": (f"{long} low density", "liver"), "b": (f"{long} high density",)})
+    others = tuple(f"structure {index}" for index in range(30))
+    prompts = Prompts(scan="CT", labels={"a": (f"{long} low density", *others), "b": (f"{long} high density",)})
     with pytest.raises(UserError, match="name two labels and are one to the text encoder"):
         build_bank(prompts, ("a", "b"), encoder)
 
