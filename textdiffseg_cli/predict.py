@@ -152,8 +152,7 @@ def _prepare(args: argparse.Namespace):
 
 def _announce(job, scans) -> None:
     """What will be done, and the memory it takes, before it is taken."""
-    import psutil
-
+    from textdiffseg.execution import free_memory
     from textdiffseg.imaging.io import read_geometry
     from textdiffseg.inference.memory import largest_ram_gb
 
@@ -176,7 +175,7 @@ def _announce(job, scans) -> None:
         )
         for one in predictors
     )
-    free = psutil.virtual_memory().available / 1e9
+    free = free_memory() / 1e9
     advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
     print(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}", flush=True)
 

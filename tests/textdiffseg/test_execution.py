@@ -6,10 +6,12 @@ import subprocess
 import sys
 import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from plans.errors import UserError
+from textdiffseg import execution
 from textdiffseg.execution import cores, default_workers, run_cases
 
 NAMES = [f"case_{number}" for number in range(6)]
@@ -84,6 +86,54 @@ def test_no_items_no_work():
 def test_workers_fit_the_memory():
     assert default_workers(1) == cores()
     assert default_workers(1e15) == 1
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {
+            "cpu.max": "150000 100000",
+            "memory.max": "3000000000",
+            "memory.current": "2500000000",
+            "memory.stat": "anon 1\ninactive_file 700000000\nactive_file 5",
+        },
+        {
+            "cpu/cpu.cfs_quota_us": "150000",
+            "cpu/cpu.cfs_period_us": "100000",
+            "memory/memory.limit_in_bytes": "3000000000",
+            "memory/memory.usage_in_bytes": "2500000000",
+            "memory/memory.stat": "cache 1\ntotal_inactive_file 700000000",
+        },
+    ],
+)
+def test_a_container_s_limits_are_kept_to(tmp_path, monkeypatch, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+    assert execution.cores() == 2
+    assert execution.free_memory() == 1.2e9
+    assert execution.default_workers(0.4e9) == 2
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"cpu.max": "max 100000", "memory.max": "max"},
+        {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"},
+        {},
+    ],
+)
+def test_without_limits_the_machine_is_what_there_is(tmp_path, monkeypatch, files):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
+    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5e9))
+    assert execution.cores() == 16
+    assert execution.free_memory() == 5e9
 
 
 def test_a_scheduler_needs_dask_or_an_address_that_answers():

@@ -16,9 +16,9 @@ import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
-import psutil
 
 from plans.records import Millimetres, Record
+from textdiffseg.execution import free_memory
 from textdiffseg.imaging.boxes import joint
 
 EMPTY = (slice(0, 0),) * 3  # the box of a label that neither mask has
@@ -135,7 +135,7 @@ def _score_label(
     overlap = dice(predicted, expected)
     if not surfaces:
         return LabelScores(dice=overlap, nsd=None, hd95=None, **volumes)
-    if SURFACE_BYTES * predicted.size > psutil.virtual_memory().available:
+    if SURFACE_BYTES * predicted.size > free_memory():
         return LabelScores(dice=overlap, nsd=None, hd95=None, note=TOO_LARGE, **volumes)
     nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm)
     return LabelScores(dice=overlap, nsd=nsd, hd95=hd95, **volumes)

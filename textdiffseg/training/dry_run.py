@@ -1,6 +1,5 @@
 """One step on random numbers before training starts: does the plan fit, as its estimate says?"""
 
-import psutil
 import torch
 
 from plans.budget import Budget
@@ -8,6 +7,7 @@ from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
 from plans.planner import refit
 from textdiffseg.diffusion.schedule import Schedule
+from textdiffseg.execution import free_memory
 from textdiffseg.networks.model import Model, build_model
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
@@ -22,7 +22,7 @@ def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
     """
     limit, notes = plan.memory.budget_gb, []
     if device.type == "cpu":
-        limit = min(limit, psutil.virtual_memory().available / GB)
+        limit = min(limit, free_memory() / GB)
     while True:
         measured = measure(plan, device)
         told = "out of memory" if measured is None else f"{measured:.2f} GB"
