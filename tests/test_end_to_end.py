@@ -200,12 +200,13 @@ def test_several_data_sets_are_validated_by_what_each_annotates(together):
     assert all(labels <= {"bright cube", "orb"} for case, labels in known.items() if case.startswith("902"))
 
 
-def test_the_model_of_several_data_sets_predicts_all_their_labels(together, tmp_path):
+def test_the_model_of_several_data_sets_predicts_all_their_labels(together, tmp_path, capsys):
     raw = together / "raw" / "Dataset901_Tiny"
     command = ["-i", str(raw / "imagesTr"), "-o", str(tmp_path), "--root", str(together), "-d", "901+902"]
     assert predict.main(command) == 0
     masks = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in tmp_path.glob("*.nii.gz")]
     assert len(masks) == 4
+    assert "learned bright cube and dark cube, bright cube and orb on different scans" in capsys.readouterr().out
     assert set(np.unique(masks)) <= {0, 1, 2, 3}
     assert json.loads((tmp_path / "tiny_00.json").read_text())["labels"].keys() == {"bright cube", "dark cube", "orb"}
 

@@ -155,6 +155,7 @@ def _announce(job, scans) -> None:
     from textdiffseg.execution import free_memory
     from textdiffseg.imaging.io import read_geometry
     from textdiffseg.inference.memory import largest_ram_gb
+    from textdiffseg.inference.prompting import caution
 
     predictors = [one.predictor for one in (job.masks, job.uncertainty) if one is not None]
     print(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(job.asked.names, job.asked.values, strict=True))}")
@@ -162,6 +163,8 @@ def _announce(job, scans) -> None:
     if job.samples_apart:
         print(f"Uncertainty: {_in_words(predictors[1].settings)}, predicted beside the mask")
     _tell_calibration(job)
+    if told := caution(job.plan, job.asked):
+        print(f"Note: {told}")
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
     need = max(
         largest_ram_gb(

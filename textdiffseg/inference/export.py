@@ -18,7 +18,7 @@ from plans.header import FILE_ENDINGS, split_ending
 from plans.plan import Plan
 from textdiffseg.inference.ensemble import hash_files
 from textdiffseg.inference.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
-from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.prompting import Asked, caution
 from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
 from textdiffseg.preprocessing.case import Trail, preprocess_image, restore_map
 from textdiffseg.text.case_texts import CaseText
@@ -145,7 +145,7 @@ def predict_scan(
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
         means=_means(job.asked, job.plan),
         volumes=tuple(volumes_of(found, job.asked, job.plan, trail)),
-        notes=(note,) if (note := job.plan.text.note) else (),
+        notes=tuple(note for note in (job.plan.text.note, caution(job.plan, job.asked)) if note),
         versions=versions(),
         device=str(job.masks.predictor.device),
         threads=torch.get_num_threads(),

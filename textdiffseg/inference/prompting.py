@@ -9,7 +9,7 @@ overlap nothing competes.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -76,6 +76,18 @@ def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) ->
     compete = plan.regions is None and None not in found
     rivals = plan.rivals([number for number, _ in found]) if compete else ()
     return bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals)
+
+
+def caution(plan: Plan, asked: Asked) -> str | None:
+    """What has to be known of labels that are asked for together and were never learned side by side."""
+    numbers = {number for number in asked.numbers if number <= len(plan.labels)}
+    if not plan.known_together or any(numbers <= {*known} for known in plan.known_together):
+        return None
+    sets = [" and ".join(plan.labels[number - 1].name for number in known) for known in plan.known_together]
+    return (
+        f"This model learned {listed(sets, most=3)} on different scans, never all of them side by side: it may find in "
+        "a scan what that cannot hold. Ask for what it can with --prompt."
+    )
 
 
 def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:

@@ -3,7 +3,7 @@ import torch
 
 from plans.errors import UserError
 from plans.prompts import Answers
-from textdiffseg.inference.prompting import ask, ask_for
+from textdiffseg.inference.prompting import ask, ask_for, caution
 
 
 def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
@@ -25,6 +25,14 @@ def test_labels_that_no_case_was_known_of_together_do_not_compete(plan, bank):
     apart = plan.model_copy(update={"known_together": ((1,), (2,))})
     assert ask(apart, bank, ["back"]).queries.labels.tolist() == [[2]]
     assert ask(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
+
+
+def test_labels_that_were_never_learned_side_by_side_are_told(plan, bank):
+    apart = plan.model_copy(update={"known_together": ((1,), (2,))})
+    assert "learned Front_Part, back on different scans" in caution(apart, ask(apart, bank))
+    assert caution(apart, ask(apart, bank, ["back"])) is None
+    assert caution(plan, ask(plan, bank)) is None
+    assert caution(plan.model_copy(update={"known_together": ((1, 2), (2,))}), ask(plan, bank)) is None
 
 
 def test_where_labels_overlap_nothing_competes(plan, bank):
