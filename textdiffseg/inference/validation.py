@@ -8,7 +8,9 @@ Reads b2nd files alone, so it runs where SimpleITK is not installed. Predicted m
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +44,7 @@ TRIALS = tuple(  # that `choose_sampling` tries
 MOST_CASES, MOST_SECONDS = 8, 300.0  # that `choose_sampling` may take
 MOST_SAMPLED, MOST_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 Progress = Callable[[int, int], None]  # told (done, of)
+Item = TypeVar("Item")
 
 
 def validate_fold(
@@ -90,22 +93,26 @@ def choose_sampling(
 ) -> Sampling:
     """Try steps and mirroring on at most `MOST_CASES` validation cases, write sampling.json and return it.
 
-    Small gains are not worth their time: the cheapest setting near the best is taken (`settings.choose`). Where
-    `most_seconds` are too short for one case in each setting, one is tried plainly: one step, no mirroring.
+    Small gains are not worth their time: the cheapest setting near the best is taken (`settings.choose`). How many
+    cases fit into `most_seconds` the smallest one tells; where not one does in each setting, that one is tried plainly:
+    one step, no mirroring.
     """
     fold_folder = Path(fold_folder)
     (fold_folder / CALIBRATION).unlink(missing_ok=True)  # it may be of other weights
     first, bank = load_fold(fold_folder, device, Sampling(mirroring=False))
     plan, trials = first.plan, trials_of(first.plan)
     cases = [open_case(cases_folder, case_id) for case_id in spread(sorted(case_ids), MOST_CASES)]
+    sizes = [prod(case.record.shape) for case in cases]
+    smallest = cases[sizes.index(min(sizes))]
     for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
         began = time.perf_counter()
-        prediction = _predict(first, cases[0], bank)
+        prediction = _predict(first, smallest, bank)
         predicted = time.perf_counter()
-    _score(plan, cases[0], _restore(plan, prediction, cases[0]), surfaces=False)
+    _score(plan, smallest, _restore(plan, prediction, smallest), surfaces=False)
     passes = sum(trial.cost(len(plan.mirror_axes)) for trial in trials)
-    affordable = most_seconds / (passes * (predicted - began) + len(trials) * (time.perf_counter() - predicted))
-    cases, trials = cases[: max(1, int(affordable))], trials if affordable >= 1 else trials[:1]
+    seconds = passes * (predicted - began) + len(trials) * (time.perf_counter() - predicted)
+    affordable = int(most_seconds / (seconds * sum(sizes) / len(sizes) / min(sizes)))
+    cases, trials = (spread(cases, affordable), trials) if affordable else ([smallest], trials[:1])
     table = []
     for done, trial in enumerate(trials, start=1):
         predictor, began = Predictor(first.models, settings_of(plan, trial), device), time.perf_counter()
@@ -188,7 +195,7 @@ def _store(fold_folder: Path, fit: Fit | None) -> Fit | None:
     return fit
 
 
-def spread(items: Sequence[str], count: int) -> list[str]:
+def spread(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` of the items, evenly spread."""
     if len(items) <= count:
         return list(items)

@@ -108,6 +108,24 @@ def test_without_the_time_for_every_setting_one_is_tried_plainly(fold, stored):
     assert (sampling.cases, sampling.steps, sampling.mirroring) == (1, 1, False)
 
 
+def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, monkeypatch):
+    plain, predicted = validation._predict, []
+
+    def listening(predictor, case, *rest, **more):
+        predicted.append(case.record.case)
+        return plain(predictor, case, *rest, **more)
+
+    monkeypatch.setattr(validation, "_predict", listening)
+    record = open_case(stored, "p").record
+    change(stored, "p", shape=tuple(4 * edge for edge in record.shape))  # it says so, and is told by that
+    choose_sampling(fold, stored, CASES, most_seconds=1e6)
+    assert predicted[0] == "q"
+    assert set(predicted[1:]) == {"p", "q", "r", "s"}
+    predicted.clear()
+    assert choose_sampling(fold, stored, CASES, most_seconds=1e-6).cases == 1
+    assert predicted == ["q", "q"]
+
+
 def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
