@@ -163,6 +163,7 @@ def together(write_raw, tmp_path_factory):
     (other / "dataset.json").write_text(json.dumps(header | told))
     at = ["--root", str(root)]
     assert plan_and_preprocess.main(["902+Tiny", *at, "--workers", "0"]) == 0
+    assert Plan.read(root / "preprocessed" / TOGETHER / "plan.json").known_together == ((1, 2), (1, 3))
     shrink(root / "preprocessed" / TOGETHER / "plan.json")
     assert train.main(["901+902", "0", *at, "--epochs", "2"]) == 0
     return root

@@ -225,6 +225,12 @@ def _report(plan, splits, folder: Path, made: int, cases: int, said: tuple[str, 
         said = (f"Preset {plan.preset} reads no words: the texts of cases stay unread.",)
     if plan.device == "cpu":
         said = (*said, "Planned for training on this CPU: torch finds no GPU here. For one elsewhere: --memory-gb 8.")
+    if plan.known_together:
+        said = (
+            *said,
+            "No case tells of all labels: where scans cannot hold one that they are not annotated with, name it under "
+            '"absent" in dataset.json, or it may be found there.',
+        )
     for note in (*said, splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
         if note:
             print(note)
