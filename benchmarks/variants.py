@@ -136,6 +136,12 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
+def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
+    """The classifier's vectors begin as small as the weights of a convolutional head."""
+    model.label_decoder.classifier.head.weight.data *= 0.15
+    return model
+
+
 def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     """z_0 of mean 0 and variance 1 over the whole patch instead of over the channels of each position."""
     if model.label_encoder is None:
@@ -176,6 +182,7 @@ CHANGES = {
     "one-hot labels": Change(model=one_hot),
     "convolutional head": Change(model=convolutional_head),
     "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
+    "classifier begins small": Change(model=quiet_classifier, costs=False),
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),
