@@ -278,15 +278,12 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
         "held_out": {
             "labels": {name: [trial.get(name) for trial in trials] for name in together},
             "dice": means,
-            "spread": spread(means),
-            "worst_label_spread": max(spread([trial[name] for trial in trials if name in trial]) for name in together),
+            "spread": float(np.ptp(means)),
+            "worst_label_spread": max(
+                float(np.ptp([trial[name] for trial in trials if name in trial])) for name in together
+            ),
         },
     }
-
-
-def spread(values: Sequence[float]) -> float:
-    """From the least to the greatest."""
-    return max(values) - min(values)
 
 
 def in_words(bank: TextBank, phrases: Sequence[str], encoder: TextEncoder) -> Queries:

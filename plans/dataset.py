@@ -90,10 +90,8 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        # the kind of path that reads both slashes
-        listed = [PureWindowsPath(str(entry.get("image", ""))).name for entry in header.training or []]
         there = _names(images)
-        found = _group_files(images, there + [name for name in listed if name], set(_names(labels)), channels, ending)
+        found = _group_files(images, there + header.listed_images, set(_names(labels)), channels, ending)
         faults += [
             f"{images}: {case}{ending} stands beside {paths[0].name}. Remove one."
             for case, paths in found.items()

@@ -42,6 +42,12 @@ class Header(Record):
     absent: Any = None  # labels that were not looked for but are known to be absent, likewise
     regions_class_order: Any = None  # nnU-Net: the value that a prediction writes for each overlapping label
 
+    @property
+    def listed_images(self) -> list[str]:
+        """The file names of the images that `training` lists; its paths may have slashes of either kind."""
+        names = (PureWindowsPath(str(entry.get("image", ""))).name for entry in self.training or [])
+        return [name for name in names if name]
+
 
 def channels_of(header: Header, source: str, faults: list[str]) -> tuple[str, ...]:
     """The channels' names in order."""
@@ -173,7 +179,7 @@ def file_ending_of(header: Header, names: list[str], source: str, faults: list[s
     """The ending of every file; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:
-        names = [PureWindowsPath(str(entry.get("image", ""))).name for entry in header.training or []] + names
+        names = header.listed_images + names
         ending = next((known for name in names for known in FILE_ENDINGS if name.endswith(known)), None)
     if ending not in FILE_ENDINGS:
         found = "none" if ending is None else repr(ending)

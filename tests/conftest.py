@@ -35,6 +35,20 @@ def write_raw() -> Callable[..., Path]:
     return make_raw
 
 
+@pytest.fixture(scope="session")
+def shrink_plan() -> Callable[[Path], None]:
+    """A function that makes training by a plan file a matter of seconds: few iterations of a narrow network."""
+
+    def shrink(path: Path) -> None:
+        plan = json.loads(path.read_text())
+        plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
+        for stage in plan["stages"]:
+            stage["width"] = 8
+        path.write_text(json.dumps(plan))
+
+    return shrink
+
+
 @pytest.fixture
 def tiny_raw(tmp_path: Path) -> Path:
     """root/raw/Dataset901_Tiny of four small MR scans with a bright cube and a dark one; `tmp_path` is the root."""

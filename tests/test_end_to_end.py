@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
 
 
 @pytest.fixture(scope="module", params=DATASETS, ids=lambda name: name.split("_")[1])
-def chain(request, shared_data, tmp_path_factory):
+def chain(request, shared_data, shrink_plan, tmp_path_factory):
     """A root where a few cases went through planning, training and prediction; (root, data set, held-out case)."""
     name, root = request.param, tmp_path_factory.mktemp("root")
     raw, source = root / "raw" / name, shared_data / name
@@ -34,19 +33,10 @@ def chain(request, shared_data, tmp_path_factory):
     (raw / "dataset.json").write_text(json.dumps(header | {"numTraining": len(cases)}))
     at = ["--root", str(root)]
     assert plan_and_preprocess.main([name.split("_")[1], *at, "--workers", "0"]) == 0
-    shrink(root / "preprocessed" / name / "plan.json")
+    shrink_plan(root / "preprocessed" / name / "plan.json")
     assert train.main([name, "0", *at, "--epochs", "2"]) == 0
     assert predict.main(["-i", str(raw / "imagesTs"), "-o", str(root / "out"), *at]) == 0
     return root, name, held_out
-
-
-def shrink(path: Path) -> None:
-    """Few and narrow iterations: what is tested is the chain, not its accuracy."""
-    plan = json.loads(path.read_text())
-    plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
-    for stage in plan["stages"]:
-        stage["width"] = 8
-    path.write_text(json.dumps(plan))
 
 
 def test_training_leaves_scores_on_the_original_grid_that_evaluation_repeats(chain, tmp_path):
@@ -148,7 +138,7 @@ def test_a_run_has_one_length(capsys):
 
 
 @pytest.fixture(scope="module")
-def together(write_raw, tmp_path_factory):
+def together(write_raw, shrink_plan, tmp_path_factory):
     """A root where two data sets went through the chain as one; their ids and values collide, and one of them has
     ignored voxels and a label that is annotated in half of its cases."""
     root = tmp_path_factory.mktemp("together")
@@ -164,7 +154,7 @@ def together(write_raw, tmp_path_factory):
     at = ["--root", str(root)]
     assert plan_and_preprocess.main(["902+Tiny", *at, "--workers", "0"]) == 0
     assert Plan.read(root / "preprocessed" / TOGETHER / "plan.json").known_together == ((1, 2), (1, 3))
-    shrink(root / "preprocessed" / TOGETHER / "plan.json")
+    shrink_plan(root / "preprocessed" / TOGETHER / "plan.json")
     assert train.main(["901+902", "0", *at, "--epochs", "2"]) == 0
     return root
 
@@ -212,13 +202,13 @@ def test_the_model_of_several_data_sets_predicts_all_their_labels(together, tmp_
     assert json.loads((tmp_path / "tiny_00.json").read_text())["labels"].keys() == {"bright cube", "dark cube", "orb"}
 
 
-def test_texts_of_cases_go_all_the_way(tiny_raw, tmp_path, capsys):
+def test_texts_of_cases_go_all_the_way(tiny_raw, shrink_plan, tmp_path, capsys):
     texts, at = tiny_raw / "texts", ["--root", str(tmp_path)]
     texts.mkdir()
     for case in ("tiny_00", "tiny_01", "tiny_03"):
         (texts / f"{case}.txt").write_text(f"what is known of {case}")
     assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
-    shrink(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
+    shrink_plan(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
     assert train.main(["901", "0", *at, "--epochs", "1"]) == 0
     assert "Texts of 3 of 4 cases are read" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "preprocessed")  # a fold stands alone
@@ -230,10 +220,10 @@ def test_texts_of_cases_go_all_the_way(tiny_raw, tmp_path, capsys):
     assert len(set(told)) == 4
 
 
-def test_cases_that_were_trained_on_choose_nothing(tiny_raw, tmp_path, capsys):
+def test_cases_that_were_trained_on_choose_nothing(tiny_raw, shrink_plan, tmp_path, capsys):
     at = ["--root", str(tmp_path)]
     assert plan_and_preprocess.main([str(tiny_raw), *at, "--workers", "0"]) == 0
-    shrink(tmp_path / "preprocessed" / tiny_raw.name / "plan.json")
+    shrink_plan(tmp_path / "preprocessed" / tiny_raw.name / "plan.json")
     assert train.main(["901", "all", *at, "--epochs", "1"]) == 0
     assert "nothing was chosen or calibrated" in capsys.readouterr().out
     fold = tmp_path / "results" / tiny_raw.name / "default" / "fold_all"
@@ -243,7 +233,7 @@ def test_cases_that_were_trained_on_choose_nothing(tiny_raw, tmp_path, capsys):
 
 
 @pytest.fixture(scope="module", params=["default", "unet"])
-def nested(request, write_raw, tmp_path_factory):
+def nested(request, write_raw, shrink_plan, tmp_path_factory):
     """A root where labels that overlap went through the chain; (root, raw folder, trained fold)."""
     root = tmp_path_factory.mktemp("nested")
     raw = write_raw(root, cases=5)
@@ -252,7 +242,7 @@ def nested(request, write_raw, tmp_path_factory):
     (raw / "dataset.json").write_text(json.dumps(header | told))
     at = ["--root", str(root), "--preset", request.param]
     assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
-    shrink(root / "preprocessed" / raw.name / plan_file(request.param))
+    shrink_plan(root / "preprocessed" / raw.name / plan_file(request.param))
     assert train.main(["901", "0", *at, "--epochs", "2"]) == 0
     return root, raw, root / "results" / raw.name / request.param / "fold_0"
 

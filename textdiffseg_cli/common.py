@@ -137,6 +137,13 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             signal.signal(signal.SIGTERM, previous)
 
 
+def console():
+    """Where tables are printed, as they are: the names of labels and files may hold brackets."""
+    from rich.console import Console
+
+    return Console(markup=False)
+
+
 def _fail(*lines: str) -> int:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)

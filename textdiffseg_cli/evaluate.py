@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import command, positive_float, run, whole_number
+from textdiffseg_cli.common import command, console, positive_float, run, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -47,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from textdiffseg.evaluation.folders import evaluate_folders
     from textdiffseg.evaluation.report import cases_table, summary_table
 
@@ -59,14 +57,14 @@ def _evaluate(args: argparse.Namespace) -> None:
         partial_predictions=args.partial,
         workers=args.workers,
     )
-    console = Console(markup=False)  # names may hold brackets
+    out = console()
     if args.cases:
-        console.print(cases_table(summary))
-    console.print(summary_table(summary))
+        out.print(cases_table(summary))
+    out.print(summary_table(summary))
     for line in (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}"):
-        console.print(line, style="dim", highlight=False)
+        out.print(line, style="dim", highlight=False)
     for note in summary.notes:
-        console.print(f"Note: {note}", highlight=False)
+        out.print(f"Note: {note}", highlight=False)
     if args.output:
         summary.write(args.output)
-        console.print(f"Written: {args.output}", highlight=False)
+        out.print(f"Written: {args.output}", highlight=False)

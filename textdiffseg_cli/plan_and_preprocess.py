@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, command, positive_float, run, whole_number
+from textdiffseg_cli.common import add_root, command, console, positive_float, run, whole_number
 from textdiffseg_cli.datasets import combined, read_datasets, splits_of, words_of
 
 
@@ -210,7 +210,6 @@ def _budget(memory_gb: float | None, gpu_gb: float | None):
 
 
 def _report(plan, splits, folder: Path, made: int, cases: int, said: tuple[str, ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from plans.plan import plan_file
@@ -218,22 +217,23 @@ def _report(plan, splits, folder: Path, made: int, cases: int, said: tuple[str, 
     table = Table("decision", "value", "reason", title=f"Plan of {plan.dataset}, preset {plan.preset}")
     for decision in plan.reasons:
         table.add_row(decision.name, decision.value, decision.reason)
-    console = Console(markup=False)  # names may hold brackets
-    console.print(table)
+    console().print(table)
     print(f"Stored cases: {made} made, {cases - made} unchanged, in {folder / 'cases'}.")
     if plan.text.of_cases and not plan.reads_texts:
         said = (f"Preset {plan.preset} reads no words: the texts of cases stay unread.",)
-    if plan.device == "cpu":
-        said = (*said, "Planned for training on this CPU: torch finds no GPU here. For one elsewhere: --memory-gb 8.")
-    if plan.known_together:
-        said = (
-            *said,
-            "No case tells of all labels: where scans cannot hold one that they are not annotated with, name it under "
-            '"absent" in dataset.json, or it may be found there.',
-        )
-    for note in (*said, splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note):
-        if note:
-            print(note)
+    notes = (
+        *said,
+        plan.device == "cpu"
+        and "Planned for training on this CPU: torch finds no GPU here. For one elsewhere: --memory-gb 8.",
+        plan.known_together
+        and "No case tells of all labels: where scans cannot hold one that they are not annotated "
+        'with, name it under "absent" in dataset.json, or it may be found there.',
+        splits.note,
+        plan.low_resolution and plan.low_resolution.note,
+        plan.text.note,
+    )
+    for note in filter(None, notes):
+        print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]
     root = folder.parent.parent
     more += [] if root == Path() else ["--root", str(root)]

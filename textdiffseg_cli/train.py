@@ -8,6 +8,7 @@ from textdiffseg_cli.common import (
     add_root,
     choose_device,
     command,
+    console,
     loading_workers,
     positive_float,
     positive_int,
@@ -97,6 +98,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _fit(args: argparse.Namespace, preprocessed, fold, folder, preset: str, device: str) -> None:
+    """Train, as the command line has it."""
     from textdiffseg.training.loop import fit
     from textdiffseg.training.run import TrainingOptions
 
@@ -169,7 +171,6 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
 
     Cases that were trained on choose and calibrate nothing: predictions are then as `read_sampling` has them without.
     """
-    from rich.console import Console
     from tqdm import tqdm
 
     from textdiffseg.evaluation.report import summary_table
@@ -205,7 +206,7 @@ def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
         allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
         with tqdm(desc="Calibrate the uncertainty", unit="case") as bar:
             calibrate_uncertainty(folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar))
-    Console(markup=False).print(summary_table(summary))  # names may hold brackets
+    console().print(summary_table(summary))
     if held_out:
         _tell_calibration(folder)
     for note in summary.notes:

@@ -12,7 +12,7 @@ from textdiffseg_cli import plan_and_preprocess
 
 
 @pytest.fixture(scope="module")
-def root(write_raw, tmp_path_factory):
+def root(write_raw, shrink_plan, tmp_path_factory):
     """A root planned for both presets, with small networks and an epoch of three iterations."""
     root = tmp_path_factory.mktemp("benchmarks")
     write_raw(root, cases=10)
@@ -20,11 +20,7 @@ def root(write_raw, tmp_path_factory):
         at = ["901", "--root", str(root), "--preset", preset, "--workers", "0"]
         assert plan_and_preprocess.main(at) == 0
     for path in (root / "preprocessed" / "Dataset901_Tiny").glob("plan*.json"):
-        plan = json.loads(path.read_text())
-        plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
-        for stage in plan["stages"]:
-            stage["width"] = 8
-        path.write_text(json.dumps(plan))
+        shrink_plan(path)
     return root
 
 

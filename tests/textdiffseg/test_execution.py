@@ -88,6 +88,20 @@ def test_workers_fit_the_memory():
     assert default_workers(1e15) == 1
 
 
+@pytest.fixture
+def contain(tmp_path, monkeypatch):
+    """A function that puts this process into a container: 16 cores, and control groups of these files."""
+
+    def contain(files):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
+        monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+
+    return contain
+
+
 @pytest.mark.parametrize(
     "files",
     [
@@ -106,12 +120,8 @@ def test_workers_fit_the_memory():
         },
     ],
 )
-def test_a_container_s_limits_are_kept_to(tmp_path, monkeypatch, files):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+def test_a_container_s_limits_are_kept_to(contain, files):
+    contain(files)
     assert execution.cores() == 2
     assert execution.free_memory() == 1.2e9
     assert execution.default_workers(0.4e9) == 2
@@ -125,12 +135,8 @@ def test_a_container_s_limits_are_kept_to(tmp_path, monkeypatch, files):
         {},
     ],
 )
-def test_without_limits_the_machine_is_what_there_is(tmp_path, monkeypatch, files):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
-    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+def test_without_limits_the_machine_is_what_there_is(contain, monkeypatch, files):
+    contain(files)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5e9))
     assert execution.cores() == 16
     assert execution.free_memory() == 5e9

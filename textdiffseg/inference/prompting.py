@@ -73,9 +73,10 @@ def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) ->
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
             f"for {', '.join(bank.labels)}."
         )
-    compete = plan.regions is None and None not in found
-    rivals = plan.rivals([number for number, _ in found]) if compete else ()
-    return bank.queries_for(prompts, force, _encoder(bank, prompts, force), rivals)
+    if None in found:
+        return bank.queries_for(prompts, force, _encoder(bank, force))
+    rivals = plan.rivals([number for number, _ in found]) if plan.regions is None else ()
+    return bank.queries_for(prompts, rivals=rivals)
 
 
 def caution(plan: Plan, asked: Asked) -> str | None:
@@ -106,10 +107,8 @@ def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, Case
     return {case: replace(one, tokens=bank.token_standard.apply(one.tokens)) for case, one in told.items()}
 
 
-def _encoder(bank: TextBank, prompts: Sequence[str], force: bool):
-    """The bank's encoder where a prompt needs it: to run, or to say which phrases mean nearly the same."""
-    if all(bank.find(prompt) is not None for prompt in prompts):
-        return None
+def _encoder(bank: TextBank, force: bool):
+    """The bank's encoder for a prompt that is not known: to run it, or to say which phrases mean nearly the same."""
     from textdiffseg.text.encoder import TextEncoder
 
     try:

@@ -86,7 +86,7 @@ class TextBank:
         The labels numbered `rivals` follow, in their first phrasings.
 
         Known phrases run with their own vectors. Unknown ones are a `UserError` (all at once), or with `force` run
-        with the vectors of `add`, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
+        with the vectors of `encode`, numbered N+1, N+2, ... `encoder` must then be given, and be the bank's.
         """
         found = [self.find(phrase) for phrase in phrases]
         unknown = [phrase for phrase, match in zip(phrases, found, strict=True) if match is None]
