@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan, bank_file, plan_file
-from textdiffseg.data.loader import PREFETCH, Batch, TrainingLoader
+from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
@@ -93,7 +93,7 @@ def loader_alone(preprocessed: Path, args: argparse.Namespace) -> dict[str, floa
     seconds = []
     for index in range(args.samples + 1):
         clock = time.perf_counter()
-        samples[0, index]
+        samples[SampleKey(0, index)]
         seconds.append(time.perf_counter() - clock)
     return {"samples_per_second_and_worker": round(args.samples / sum(seconds[1:]), 1)}  # the first one loads libraries
 

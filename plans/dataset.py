@@ -13,6 +13,8 @@ from plans.records import Record
 from plans.regions import Regions
 from plans.texts import find_texts
 
+MAX_ID_BYTES = 200  # file names may have 255, and endings are added to an id
+
 
 class Case(Record):
     """One scan's files. Several channels in one file (the Decathlon's 4D images) are one path."""
@@ -103,6 +105,13 @@ def _training_cases(
     if not files and not faults:
         faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
     for case, (paths, label) in files.items():
+        if not is_plain_name(case):
+            where = f"{folder / 'dataset.json'}: dataset" if header.dataset is not None else str(images)
+            faults.append(
+                f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
+                f"{MAX_ID_BYTES} bytes in UTF-8, without slashes, control characters or a leading dot. Rename it."
+            )
+            continue
         faults += _case_faults(case, paths, label, channels)
     faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
     held_out = _test_cases(folder, channels, ending) - set(files)
@@ -119,6 +128,15 @@ def _training_cases(
         )
         for case, (paths, label) in sorted(files.items())
     )
+
+
+def is_plain_name(case: str) -> bool:
+    """Whether an id names one file in any folder and nothing outside it: files are written and deleted by it."""
+    try:
+        size = len(case.encode())
+    except UnicodeEncodeError:  # bytes of a file name that are not UTF-8
+        return False
+    return 0 < size <= MAX_ID_BYTES and case.isprintable() and not case.startswith(".") and not {*"/\\"} & {*case}
 
 
 def _test_cases(folder: Path, channels, ending: str) -> set[str]:

@@ -99,6 +99,9 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     after SIGTERM, which unwinds like any exception so that what is open gets closed. Anything else is a bug and keeps
     its traceback.
     """
+    # oneDNN's matrix kernels for AMX compute wrong gradients of bfloat16 convolutions on thin grids, or crash (seen in
+    # torch 2.13). It reads this once, when the first convolution runs.
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     # Threads that wait must soon sleep: ones that spin make a training iteration on two cores with busy neighbours
     # twice to six times as long. Ones that never spin cost a fifth when alone (docs/method.md). The second setting
     # is that of GNU's OpenMP, the first that of others. Both are read once, when torch is imported.

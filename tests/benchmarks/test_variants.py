@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.training.step import draw_for, losses
@@ -41,7 +42,7 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
         built = build(name)
         plan = built.plan.diffusion
         optimiser = torch.optim.AdamW(built.parameters(), 1e-2)
-        draws = draw_for(built, 2, torch.Generator().manual_seed(2))
+        draws = draw_for(built, 2, batch_keys(0, 0, 2))
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
         for _ in range(2):
             found = losses(built, Schedule.of(plan), image, slots, two(bank.all_labels()), draws)

@@ -302,3 +302,19 @@ def test_what_other_tools_leave_in_dataset_json_does_no_harm(tmp_path):
     dataset = read_dataset(folder)
     assert [case.id for case in dataset.cases] == ["a", "b"]
     assert dataset.regions is None
+
+
+@pytest.mark.parametrize(
+    "case", ["../../../precious/notes", "/precious/notes", "", ".x", "a\0b", "a\nb", "c:\\x", "x" * 201, "ä" * 101]
+)
+def test_a_case_id_that_is_no_plain_file_name_is_refused(tmp_path, write_raw, case):
+    """CASES B2: cases are stored, and deleted, under their ids."""
+    folder = write_raw(tmp_path)
+    files = {"images": ["imagesTr/tiny_00_0000.nii.gz"], "label": "labelsTr/tiny_00.nii.gz"}
+    header = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"fine": files, case: files}}))
+    with pytest.raises(UserError, match="cannot be a case id: expected one plain file name") as error:
+        read_dataset(folder)
+    assert len(error.value.lines) == 1
+    (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"ä" * 100: files, "a b-c+d (2)": files}}))
+    assert len(read_dataset(folder).cases) == 2

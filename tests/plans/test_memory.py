@@ -46,6 +46,7 @@ def bytes_kept(plan: Plan) -> int:
     """Bytes of activations that one training step keeps for its gradient."""
     import torch
 
+    from textdiffseg.data.loader import batch_keys
     from textdiffseg.diffusion.schedule import Schedule
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
@@ -70,7 +71,7 @@ def bytes_kept(plan: Plan) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        total = losses(model, Schedule(1000), image, slots, queries, draw_for(model, batch, generator)).total
+        total = losses(model, Schedule(1000), image, slots, queries, draw_for(model, 0, batch_keys(0, 0, batch))).total
     for weight in model.parameters():
         sizes.pop(weight.untyped_storage().data_ptr(), None)
     assert total.requires_grad

@@ -116,3 +116,11 @@ def test_numbers_out_of_range_are_refused_with_the_rule(capsys, kind, good, bad)
         parser.parse_args([f"--number={bad}"])
     assert end.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "AVX512_CORE_BF16"), ("AVX2", "AVX2")])
+def test_commands_switch_off_onednn_s_faulty_kernels_unless_the_user_has_chosen(monkeypatch, before, after):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    if before:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", before)
+    assert run(lambda: 7 if os.environ["ONEDNN_MAX_CPU_ISA"] == after else 0) == 7

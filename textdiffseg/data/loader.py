@@ -1,4 +1,5 @@
-"""Batches for training and validation. Sample `index` of `epoch` is a function of (seed, epoch, index) alone.
+"""Batches for training and validation. Sample `index` of `epoch` is a function of (seed, epoch, index) alone, and of
+whether it may query subsets of the labels.
 
 Workers only change who computes a sample, never the sample: the same numbers come with 0, 1 or 8 of them.
 """
@@ -12,8 +13,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -37,6 +38,14 @@ PREFETCH = 3  # batches that each worker prepares ahead
 BATCHES_A_WORKER = 4  # to measure how fast they are
 
 
+class SampleKey(NamedTuple):
+    """Which sample of a run."""
+
+    epoch: int
+    index: int
+    subsets: bool = True  # it may query a subset of the annotated labels (`draw_query`)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One patch and what is asked of it."""
@@ -45,6 +54,7 @@ class Sample:
     labels: Tensor  # (*patch) int16: label numbers, 0 background and outside the case, -1 ignore
     query: Query
     case: str
+    key: SampleKey
     told: bool = True  # the case's text, if it has one
 
 
@@ -57,6 +67,7 @@ class Batch:
     queries: tuple[Query, ...]
     cases: tuple[str, ...]
     told: tuple[str | None, ...]  # the case again where its text is told, if it has one
+    keys: tuple[SampleKey, ...]  # from which all else that is random in a step is drawn
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -95,26 +106,26 @@ class TrainingSamples:
         self.cases = _Cases(folder, case_ids, seed)
         self.augment = Augmentation(plan)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+    def __getitem__(self, key: SampleKey) -> Sample:
+        epoch, index, _ = key
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(epoch, index, forced)
         try:
-            sample = self._draw(open_case(self.folder, case), generator(self.seed, epoch, index), forced)
+            sample = self._draw(open_case(self.folder, case), key, forced)
             return replace(sample, told=tells_text(self.seed, epoch, index))
         except Exception as error:
             error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
             raise
 
-    def _draw(self, stored: StoredCase, rng: np.random.Generator, forced: bool) -> Sample:
-        record = stored.record
+    def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
+        record, rng = stored.record, generator(self.seed, key.epoch, key.index)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
         if self.plan.reads_words:
-            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent)
+            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent, key.subsets)
         else:
             query = full_query(record.known)
         image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
-        return Sample(image, labels, query, record.case)
+        return Sample(image, labels, query, record.case, key)
 
 
 class TrainingLoader:
@@ -145,9 +156,9 @@ class TrainingLoader:
             generator=torch.Generator(),  # or it would draw from the global one, which a resume must find unmoved
         )
 
-    def epoch(self, epoch: int, iterations: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start` to `iterations - 1` of an epoch."""
-        self._order.set(epoch, start, iterations)
+    def epoch(self, epoch: int, iterations: int, start: int = 0, subsets_from: int = 0) -> Iterator[Batch]:
+        """Batches `start` to `iterations - 1` of an epoch; from batch `subsets_from` on queries may be subsets."""
+        self._order.set(epoch, start, iterations, subsets_from)
         return iter(self._loader)
 
     def seconds_a_batch(self) -> float:
@@ -163,7 +174,7 @@ class TrainingLoader:
 
     def batch(self, epoch: int, iteration: int) -> Batch:
         """One batch, computed in this process."""
-        return collate([self.samples[key] for key in _keys(epoch, iteration, self._order.size)])
+        return collate([self.samples[key] for key in batch_keys(epoch, iteration, self._order.size)])
 
 
 def workers_that_fit(plan: Plan, workers: int, shared_memory: Path = Path("/dev/shm")) -> int:
@@ -197,7 +208,7 @@ class ValidationPatches:
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
-        return Sample(image, labels, full_query(stored.record.annotated), case)
+        return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -208,28 +219,30 @@ def collate(samples: Sequence[Sample]) -> Batch:
         queries=tuple(sample.query for sample in samples),
         cases=tuple(sample.case for sample in samples),
         told=tuple(sample.case if sample.told else None for sample in samples),
+        keys=tuple(sample.key for sample in samples),
     )
 
 
 class _Order:
-    """The keys (epoch, index) of each batch of one epoch; DataLoader reads them in this process."""
+    """The keys of each batch of one epoch; DataLoader reads them in this process."""
 
     def __init__(self, size: int):
         self.size = size
-        self.set(0, 0, 0)
+        self.set(0, 0, 0, 0)
 
-    def set(self, epoch: int, start: int, iterations: int) -> None:
-        self.epoch, self.iterations = epoch, range(start, iterations)
+    def set(self, epoch: int, start: int, iterations: int, subsets_from: int) -> None:
+        self.epoch, self.iterations, self.subsets_from = epoch, range(start, iterations), subsets_from
 
     def __len__(self) -> int:
         return len(self.iterations)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return (_keys(self.epoch, iteration, self.size) for iteration in self.iterations)
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return (batch_keys(self.epoch, one, self.size, one >= self.subsets_from) for one in self.iterations)
 
 
-def _keys(epoch: int, iteration: int, size: int) -> list[tuple[int, int]]:
-    return [(epoch, iteration * size + place) for place in range(size)]
+def batch_keys(epoch: int, iteration: int, size: int, subsets: bool = True) -> list[SampleKey]:
+    """The keys of the `size` samples of one iteration of an epoch."""
+    return [SampleKey(epoch, iteration * size + place, subsets) for place in range(size)]
 
 
 def _start_worker(_: int) -> None:

@@ -197,8 +197,12 @@ def _path(folder: Path, case: str, part: str) -> Path:
 
 
 def _open(path: Path) -> blosc2.NDArray:
+    """A plain array. Safe mode refuses files that carry an expression, Python source or a link: they could run code."""
     mapped = {"mmap_mode": "r"} if os.name == "posix" else {}  # a third faster for random patches
-    return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1), **mapped)
+    array = blosc2.open(str(path), mode="r", deserialize="safe", dparams=blosc2.DParams(nthreads=1), **mapped)
+    if type(array) is not blosc2.NDArray:
+        raise ValueError(f"{path.name} holds a {type(array).__name__}, expected a plain array")
+    return array
 
 
 def _write(path: Path, array: np.ndarray) -> None:

@@ -16,6 +16,7 @@ from plans.records import Voxels
 from textdiffseg.imaging.boxes import Box, joint
 
 NO_AXIS: Mapping[int, int] = {}
+NEGLIGIBLE = 1e-12  # entries of a matrix below it are zero: among them are denormals, which are slow to multiply with
 ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
 
 
@@ -23,6 +24,7 @@ ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
 def spline_matrix(size: int, size_to: int, order: int) -> np.ndarray:
     """The matrix (size_to, size) float32 of spline interpolation of `order` along one axis, read-only."""
     matrix = ndimage.zoom(np.eye(size), (size_to / size, 1), order=order, mode="nearest", grid_mode=True)
+    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     matrix.flags.writeable = False
     return matrix

@@ -32,6 +32,7 @@ from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volume
 from textdiffseg.networks.model import Model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
+from textdiffseg.randomness import torch_generator
 from textdiffseg.regions import probabilities
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
@@ -262,8 +263,7 @@ def answered(p: Tensor, answers: int, dim: int) -> Tensor:
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:
     """Standard normal noise (k, d, h, w), drawn on the CPU whatever the device."""
-    state = np.random.SeedSequence((seed, sample_index)).generate_state(1, np.uint64)[0]
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(state) >> 1))
+    return torch.randn(shape, generator=torch_generator(seed, sample_index))
 
 
 def subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:

@@ -6,6 +6,7 @@ from plans.budget import Budget
 from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
 from plans.planner import refit
+from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.execution import free_memory
 from textdiffseg.networks.model import Model, build_model
@@ -82,7 +83,7 @@ def _loss(model: Model, device: torch.device) -> torch.Tensor:
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # number in a label map
     slots = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
-    draws = draw_for(model, batch, generator)
+    draws = draw_for(model, 0, batch_keys(0, 0, batch))
     schedule = Schedule.of(plan.diffusion)
     with autocast(device):
         return losses(model, schedule, image, slots, queries, draws and draws.to(device)).total

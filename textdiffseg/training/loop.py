@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from plans.plan import Plan
 from textdiffseg.data.loader import Batch
+from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.training.checkpoint import TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
@@ -57,7 +58,8 @@ def train(run: Run, state: TrainingState) -> None:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
             epoch, start = divmod(state.progress.iteration, per_epoch)
-            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start), stop)
+            subsets_from = first_subset_iteration(state.progress.total) - epoch * per_epoch
+            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop)
             while steps := [_step(run, state, batch, bar) for batch in islice(batches, READ_EVERY)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock

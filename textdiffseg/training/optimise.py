@@ -61,8 +61,7 @@ def train_step(
 ) -> StepLosses:
     """One optimiser step; nothing in it waits for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
-    generator = torch.Generator().manual_seed((state.progress.seed * 2**32 + iteration) % 2**63)
-    draws = draw_for(state.model, len(batch.image), generator)
+    draws = draw_for(state.model, state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
     rate = learning_rate(training, iteration, state.progress.total)
     for optimiser in state.optimisers:

@@ -15,6 +15,7 @@ The publication's model predicts the noise, and its gradients run end to end:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,18 +23,26 @@ import torch
 from torch import Tensor
 
 from plans.plan import DiffusionPlan, Plan
+from textdiffseg.data.loader import SampleKey
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import Model, TextDiffSeg
 from textdiffseg.queries import Queries
+from textdiffseg.randomness import torch_generator
 from textdiffseg.regions import members
 from textdiffseg.transfer import send
+
+STREAM = 3  # keeps these numbers apart from those that `data.sampling` draws for the same sample
 
 
 @dataclass(frozen=True)
 class Draws:
-    """All that is random in a training step, drawn apart from being applied."""
+    """All that is random in a training step, drawn apart from being applied.
+
+    Each sample's numbers are a function of (seed, epoch, index). Only two choices look at the whole batch: which
+    samples the autoencoder learns from, and which are recycled where too many would be.
+    """
 
     t: Tensor  # (B,) int64, 1..T
     eps: Tensor  # (B, k, d, h, w) the noise of z_t
@@ -77,31 +86,38 @@ def most_recycled(plan: DiffusionPlan, batch: int) -> int:
     return min(batch, math.ceil(2 * (1 - plan.terminal_share) * plan.recycling * batch))
 
 
-def draw(plan: DiffusionPlan, batch: int, latent: tuple[int, int, int, int], generator: torch.Generator) -> Draws:
-    """Random parameters of one step; `latent` is (k, d, h, w). Drawn on the CPU, so that devices agree."""
-    uniform_to = plan.timesteps + (plan.predicts == "eps")  # T itself comes by its share where z_0 is predicted
-    t = torch.randint(1, uniform_to, (batch,), generator=generator)
-    terminal, recycled, skips = torch.rand(3, batch, generator=generator)
+def draw(plan: DiffusionPlan, latent: tuple[int, int, int, int], seed: int, keys: Sequence[SampleKey]) -> Draws:
+    """Random parameters of one step; `latent` is (k, d, h, w), `keys` are those of the batch's samples."""
+    batch = len(keys)
+    uniforms, noise = [], []
+    for key in keys:
+        generator = torch_generator(STREAM, seed, key.epoch, key.index)
+        uniforms.append(torch.rand(5, generator=generator, dtype=torch.float64))
+        noise.append(torch.randn(2, *latent, generator=generator))
+    time, terminal, recycled, skips, order = torch.stack(uniforms, dim=1)
+    times = plan.timesteps - (plan.predicts == "z_0")  # T itself comes by its share where z_0 is predicted
+    t = 1 + (time * times).long()
     t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
     again = (recycled < plan.recycling) & (t < plan.timesteps)
     again &= again.cumsum(0) <= most_recycled(plan, batch)
+    eps, first_eps = torch.stack(noise, dim=1)
     return Draws(
         t=t,
-        eps=torch.randn(batch, *latent, generator=generator),
-        first_eps=torch.randn(batch, *latent, generator=generator),
+        eps=eps,
+        first_eps=first_eps,
         recycled=again,
         estimated=again.nonzero().flatten(),
         skips=skips >= plan.skip_dropout,
-        reconstructed=torch.randperm(batch, generator=generator)[: max(1, int(plan.reconstruction * batch))],
+        reconstructed=order.argsort()[: max(1, int(plan.reconstruction * batch))],
     )
 
 
-def draw_for(model: Model, batch: int, generator: torch.Generator) -> Draws | None:
+def draw_for(model: Model, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
     """`draw` with the shapes of the model's plan; None without diffusion, where there is nothing to draw."""
     plan = model.plan
     if plan.diffusion is None:
         return None
-    return draw(plan.diffusion, batch, (plan.latent.channels, *plan.latent_shape), generator)
+    return draw(plan.diffusion, (plan.latent.channels, *plan.latent_shape), seed, keys)
 
 
 def losses(

@@ -8,7 +8,7 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.data.augment import read_patch
-from textdiffseg.data.loader import TrainingLoader, TrainingSamples, ValidationPatches, workers_that_fit
+from textdiffseg.data.loader import SampleKey, TrainingLoader, TrainingSamples, ValidationPatches, workers_that_fit
 from textdiffseg.data.sampling import draw_patch
 from textdiffseg.data.store import open_case
 
@@ -85,7 +85,7 @@ def test_patches_with_foreground_are_of_cases_that_have_some(make_plan, make_cas
     make_case(tmp_path, "full", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
     cases = [f"empty_{index}" for index in range(6)] + ["full"]
     samples = TrainingSamples(tmp_path, cases, make_plan(patch=(8, 8, 8), batch=2), (2, 1), 0)
-    drawn = [samples[0, index] for index in range(28)]
+    drawn = [samples[SampleKey(0, index)] for index in range(28)]
     assert {sample.case for sample in drawn[1::2]} == {"full"}
     assert all((sample.labels > 0).any() for sample in drawn[1::2])
     assert sum(sample.case == "full" for sample in drawn[::2]) <= 4
@@ -123,7 +123,7 @@ def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_pat
     three = [{"name": name, "value": value} for value, name in enumerate("abc", 1)]
     plan = make_plan(patch=(8, 8, 8), labels=three, mirror_axes=())
     samples = TrainingSamples(tmp_path, ["a"], plan, (1, 1, 1), 0)
-    drawn = [samples[0, index] for index in range(30)]
+    drawn = [samples[SampleKey(0, index)] for index in range(30)]
     assert {label for sample in drawn for label, _ in sample.query} == {1, 2}
     unturned = [read_patch(image, labels, labels.shape, start, plan.patch)[1] for start in starts(tmp_path, plan)]
     assert all((patch >= 0).any() for patch in unturned)
@@ -177,7 +177,7 @@ def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
     folder, ids = stored
     samples = TrainingSamples(folder, ids, make_plan(patch=(24, 24, 24), mirror_axes=()), (1, 1), 0)
     for index in range(12):
-        sample = samples[0, index]
+        sample = samples[SampleKey(0, index)]
         assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
         expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
         assert set(np.unique(sample.labels)) == expected
@@ -197,3 +197,13 @@ def test_loading_processes_are_timed_and_go_on_afterwards(make_loader):
     assert inline.seconds_a_batch() == 0
     assert two.seconds_a_batch() > 0
     assert same(next(inline.epoch(1, 1)), next(two.epoch(1, 1)))
+
+
+def test_queries_are_subsets_from_the_given_batch_on(make_loader):
+    batches = list(make_loader().epoch(0, 30, subsets_from=10))
+    sizes = [[len(query) for query in batch.queries] for batch in batches]
+    annotated = max(map(max, sizes))
+    assert all(size == annotated for one in sizes[:10] for size in one)
+    assert any(size < annotated for one in sizes[10:] for size in one)
+    assert [key.subsets for batch in batches for key in batch.keys] == [False] * 30 + [True] * 60
+    assert [key.index for batch in batches for key in batch.keys] == list(range(90))

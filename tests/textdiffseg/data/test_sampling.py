@@ -7,6 +7,7 @@ from textdiffseg.data.sampling import (
     choose_case,
     draw_patch,
     draw_query,
+    first_subset_iteration,
     forced_foreground,
     full_query,
     generator,
@@ -111,3 +112,11 @@ def test_half_of_the_samples_go_without_their_case_s_text():
     assert told == [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
     assert told[:250] != told[250:500]
     assert told != [tells_text(1, epoch, index) for epoch in range(4) for index in range(250)]
+
+
+def test_in_the_first_half_of_a_run_every_sample_queries_all_annotated_labels():
+    assert [first_subset_iteration(iterations) for iterations in (1, 7, 10)] == [1, 4, 5]
+    rng = np.random.default_rng(0)
+    queries = [draw_query(rng, (1, 2, 4), (1, 2), (2, 2, 2, 2), absent=(3,), subsets=False) for _ in range(100)]
+    assert {tuple(label for label, _ in query) for query in queries} == {(1, 2, 4)}
+    assert {which for query in queries for _, which in query} == {0, 1}

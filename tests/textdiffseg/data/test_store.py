@@ -1,7 +1,9 @@
 """Stored cases: what goes in comes out, and a case is there whole or not at all."""
 
 import errno
+import importlib
 
+import blosc2
 import numpy as np
 import pytest
 
@@ -127,3 +129,25 @@ def test_cases_of_another_plan_and_broken_ones_are_told_together(stored, make_pl
     with pytest.raises(UserError, match="with other spacing") as error:
         check_cases(folder, [*cases, "ghost"], make_plan(spacing=(2, 1, 1)))
     assert len(error.value.lines) == len(cases) + 1
+
+
+def test_a_file_that_carries_python_source_is_refused_and_not_run(tmp_path, parts, monkeypatch):
+    """CASES B1: such a file runs its source when it is opened in full mode; the marker proves that this one would."""
+    save_case(tmp_path, *parts)
+    cases, marker = tmp_path / "cases", tmp_path / "ran"
+    image = cases / "a.b.image.b2nd"
+    with open_case(tmp_path, "a.b").image.schunk.cbytes and image.open("rb") as file:
+        image.with_name("operand.b2nd").write_bytes(file.read())
+    operand = blosc2.open(str(cases / "operand.b2nd"))
+    module = tmp_path / "payload.py"
+    module.write_text(f"def source(inputs, output, offset, _=open({str(marker)!r}, 'w')):\n    output[:] = inputs[0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    blosc2.lazyudf(importlib.import_module("payload").source, (operand,), np.float16).save(str(image))
+    marker.unlink()
+    blosc2.open(str(image), deserialize="full")
+    assert marker.exists(), "the file holds no payload: this test would prove nothing"
+    marker.unlink()
+    for use in (lambda: open_case(tmp_path, "a.b"), lambda: check_cases(tmp_path, ["a.b"], None)):
+        with pytest.raises(UserError, match=r"a\.b cannot be opened"):
+            use()
+    assert not marker.exists()

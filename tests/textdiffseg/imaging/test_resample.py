@@ -11,6 +11,7 @@ from textdiffseg.imaging.resample import (
     probabilities_to_regions,
     resample,
     resample_labels,
+    spline_matrix,
 )
 
 
@@ -121,3 +122,13 @@ def test_the_last_region_above_one_half_writes_its_number():
     masks = [resample(one[None], (9, 7, 5), 1)[0] > 0.5 for one in p]
     expected = np.select(masks[::-1], [3, 2, 1])
     assert np.array_equal(probabilities_to_regions(p, (9, 7, 5)), expected)
+
+
+def test_matrices_of_full_size_hold_no_denormal_numbers_and_still_equal_scipy():
+    """512 to 502 voxels gave 11,024 denormals, with which a product takes ten times as long."""
+    matrix = spline_matrix(512, 502, 3)
+    magnitudes = np.abs(matrix[matrix != 0])
+    assert magnitudes.min() >= 1e-12
+    row = np.random.default_rng(0).normal(0, 1000, 512)
+    expected = ndimage.zoom(row, 502 / 512, order=3, mode="nearest", grid_mode=True)
+    assert np.abs(matrix @ row - expected).max() < 1e-3

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from plans.plan import DiffusionPlan
+from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -34,7 +35,7 @@ def test_shapes_that_do_not_change_change_no_loss(setting):
     """An estimate of every sample is used where it was drawn to be, and padded slots are asked for by nobody."""
     model, schedule, image, slots, queries = setting
     diffusion = model.plan.diffusion.model_copy(update={"terminal_share": 0.5})
-    drawn = (draw(diffusion, BATCH, (4, 8, 8, 8), torch.Generator().manual_seed(seed)) for seed in itertools.count())
+    drawn = (draw(diffusion, (4, 8, 8, 8), seed, batch_keys(0, 0, BATCH)) for seed in itertools.count())
     draws = next(one for one in drawn if len(one.estimated) == 1)
     assert len(draws.of_one_size(diffusion).estimated) == 2
     plain = losses(model, schedule, image, slots, queries, draws)
@@ -46,7 +47,7 @@ def test_shapes_that_do_not_change_change_no_loss(setting):
 
 def test_no_more_samples_are_recycled_than_shapes_have_room_for():
     plan = DiffusionPlan(terminal_share=0.5, recycling=0.5)
-    drawn = [draw(plan, 6, (2, 4, 4, 4), torch.Generator().manual_seed(seed)) for seed in range(200)]
+    drawn = [draw(plan, (2, 4, 4, 4), seed, batch_keys(0, 0, 6)) for seed in range(200)]
     counts = [int(one.recycled.sum()) for one in drawn]
     assert max(counts) == most_recycled(plan, 6) == 3
     assert 1.2 < sum(counts) / len(counts) < 1.6, "a quarter of six, less what found no room"
@@ -58,7 +59,7 @@ def test_no_more_samples_are_recycled_than_shapes_have_room_for():
 
 def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setting):
     model, schedule, image, slots, queries = setting
-    draws = draw_for(model, BATCH, torch.Generator().manual_seed(3))
+    draws = draw_for(model, 3, batch_keys(0, 0, BATCH))
     assert len(set(draws.reconstructed.tolist())) == BATCH * model.plan.diffusion.reconstruction
     plain = losses(model, schedule, image, slots, queries, draws).reconstruction
     others = torch.ones(BATCH, dtype=torch.bool).index_fill(0, draws.reconstructed, False).view(-1, 1, 1, 1)
@@ -68,7 +69,7 @@ def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setti
 
 def test_what_the_diffusion_reads_of_the_latent_sends_no_gradient_to_its_encoder(setting):
     model, schedule, image, slots, queries = setting
-    found = losses(model, schedule, image, slots, queries, draw_for(model, BATCH, torch.Generator().manual_seed(3)))
+    found = losses(model, schedule, image, slots, queries, draw_for(model, 3, batch_keys(0, 0, BATCH)))
     weights = tuple(model.label_encoder.parameters())
     for loss in (found.estimate, found.latent):
         assert torch.autograd.grad(loss, weights, retain_graph=True, allow_unused=True) == (None,) * len(weights)

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
-from textdiffseg.data.loader import Batch
+from textdiffseg.data.loader import Batch, batch_keys
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -61,7 +61,14 @@ def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
     plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
     state = TrainingState.start(build_model(plan).to(META), Progress(seed=0, epochs=1, iterations_per_epoch=20))
     schedule = Schedule.of(plan.diffusion, META)
-    batch = Batch(torch.randn(2, 1, 16, 16, 16), torch.ones(2, 16, 16, 16, dtype=torch.int16), (), ("a", "b"), ())
+    batch = Batch(
+        torch.randn(2, 1, 16, 16, 16),
+        torch.ones(2, 16, 16, 16, dtype=torch.int16),
+        (),
+        ("a", "b"),
+        (),
+        tuple(batch_keys(0, 0, 2)),
+    )
     compiled, most = Compiled(active=False, on_gpu=True, report=print), 0
     for iteration in range(8):
         state.progress = state.progress.after(iteration=iteration)

@@ -1,0 +1,53 @@
+"""Mixed precision on CPUs, and the convolutions that oneDNN's AMX kernels compute wrongly (CASES A1)."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from textdiffseg import precision
+
+CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()
+GRADIENTS = """
+import torch
+
+torch.manual_seed(0)
+for width, kernel, grid in ((32, (1, 3, 3), (3, 64, 64)), (16, (1, 3, 3), (8, 96, 96)), (64, (1, 3, 3), (4, 48, 48))):
+    layer = torch.nn.Conv3d(width, width, kernel, padding=(0, 1, 1))
+    image = torch.randn(2, width, *grid)
+    layer(image).square().mean().backward()
+    expected = layer.weight.grad.clone()
+    layer.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(image).float().square().mean().backward()
+    apart = (layer.weight.grad - expected).norm() / expected.norm()
+    assert apart < 0.05, (width, kernel, grid, apart)
+"""
+
+
+@pytest.mark.skipif(not CAPABILITIES.get("amx_bf16", False), reason="this CPU has no AMX")
+def test_weight_gradients_on_thin_grids_are_right_as_the_commands_set_onednn():
+    """In a process of its own, as the faulty kernels crash."""
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+    done = subprocess.run([sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "isa", "expected"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, None, False),
+        ({"amx_bf16": True, "avx512_bf16": True}, "AVX512_CORE_AMX", False),
+        ({"amx_bf16": True, "avx512_bf16": True}, "AVX512_CORE_BF16", True),
+        ({"amx_bf16": False, "avx512_bf16": True}, None, True),
+        ({}, "AVX512_CORE_BF16", False),
+    ],
+)
+def test_bfloat16_is_used_on_a_cpu_only_where_its_kernels_are_right(monkeypatch, capabilities, isa, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    if isa:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert precision._cpu_has_bfloat16() is expected
