@@ -20,7 +20,7 @@ PAINT_WIDTH = 8  # channels of the painted label map; none of the label encoder'
 # weights, when the activations are gone already.
 BYTES_A_WEIGHT = 20
 # Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
-# On the GPU as if instance normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
+# On the GPU as if normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
 # it keeps bfloat16 (`networks.blocks`), so this is an upper bound.
 BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
 BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
