@@ -42,20 +42,22 @@ from stored import (
 )
 
 from plans.errors import UserError
-from plans.plan import FOLD_BANK, Plan, plan_file
-from plans.records import write_atomically
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.files import write_atomically
+from textdiffseg.folds.lock import alone
+from textdiffseg.folds.sampling import Sampling, Settings, settings_for
+from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Sampling, Settings, settings_for
-from textdiffseg.inference.validation import choose_sampling, validate_fold
-from textdiffseg.networks.weights import load_model
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import read_progress
-from textdiffseg.training.lock import alone
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
+from textdiffseg.validation.choose import choose_sampling
+from textdiffseg.validation.score import validate_fold
 from textdiffseg_cli.common import loading_workers, positive_float, positive_int, run, whole_number
 
 PRESETS = ("default", "unet")
@@ -103,7 +105,7 @@ def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
     """Refuse before training what could not be measured after it."""
     if not args.test:
         held_out(preprocessed, args.fold)
-    plan = Plan.read(preprocessed / plan_file(preset))
+    plan = Plan.read(PreprocessedFolder(preprocessed).plan(preset))
     if plan.diffusion is not None:
         settings_for(plan, Sampling(), steps=max(args.steps))
 
@@ -116,7 +118,7 @@ def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Pat
 def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
     """Train one fold and note its peak memory beside it, and the time with start and compilation where one call did
     it all; a finished one is left as it is."""
-    noted, progress = folder / "benchmark.json", read_progress(folder)
+    noted, progress = folder / "benchmark.json", read_progress(FoldFolder(folder))
     settings = {"minutes": args.minutes, "device": args.device}
     if progress is not None:
         found = json.loads(noted.read_text()) if noted.is_file() else {}
@@ -127,15 +129,11 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
         return
     write_atomically(noted, json.dumps(settings))
     options = TrainingOptions(
-        max_minutes=args.minutes,
-        device=args.device,
-        workers=loading_workers(args.device),
-        seed=seed,
-        preset=preset,
+        max_minutes=args.minutes, device=args.device, workers=loading_workers(args.device), seed=seed
     )
     clock = time.perf_counter()
-    with alone(folder):
-        fit(preprocessed, read_fold(preprocessed, args.fold), folder, options, print)
+    with alone(FoldFolder(folder)):
+        fit(preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
     by_the_clock = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | by_the_clock | peak_memory(args.device)))
 
@@ -177,8 +175,8 @@ def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> 
 
 def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) -> dict:
     """Scores of one trained fold on validation cases."""
-    sampling = choose_sampling(folder, preprocessed, cases, device=device)
-    figures = scores(validate_fold(folder, preprocessed, cases, device=device))
+    sampling = choose_sampling(FoldFolder(folder), preprocessed, cases, device=device)
+    figures = scores(validate_fold(FoldFolder(folder), preprocessed, cases, device=device))
     figures["sampling"] = sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"})
     if carried := read_log(folder / "log.jsonl")[-1].reconstruction_dice:
         figures["latent_reconstruction_dice"] = carried
@@ -204,7 +202,7 @@ def training(folder: Path) -> dict:
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
     """Dice without mirroring at each step count, of one sample and of the mean of several; {} without diffusion."""
-    model, bank = load_model(folder, device=args.device), TextBank.load(folder / FOLD_BANK)
+    model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).text_bank)
     if model.plan.diffusion is None:
         return {}
     rows = []

@@ -21,11 +21,13 @@ from bootstrap import paired
 from stored import add_device, add_preprocessed, held_out, machine, preprocessed_beside
 
 from plans.errors import UserError
-from plans.plan import FOLD_PLAN, Plan
-from textdiffseg.inference.calibration import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
-from textdiffseg.inference.ensemble import read_sampling
-from textdiffseg.inference.evidence import LEAST_CASES, Evidence, scores
-from textdiffseg.inference.validation import gather, load_fold
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.folds.sampling import read_sampling
+from textdiffseg.validation.calibrate import gather
+from textdiffseg.validation.cases import load_fold
+from textdiffseg.validation.evidence import MIN_CASES, Evidence, scores
+from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 from textdiffseg_cli.common import positive_int, run
 
 MEASURES = ("ece", "brier")
@@ -45,7 +47,7 @@ def main() -> int:
 
 def calibrate(args: argparse.Namespace) -> None:
     """Print the figures of both folds."""
-    plans = {preset: Plan.read(getattr(args, preset) / FOLD_PLAN) for preset in ("default", "unet")}
+    plans = {preset: Plan.read(FoldFolder(getattr(args, preset)).plan) for preset in ("default", "unet")}
     for preset, plan in plans.items():
         if plan.preset != preset:
             raise UserError(f"{getattr(args, preset)} is a fold of preset {plan.preset}; {preset} is expected there.")
@@ -65,11 +67,11 @@ def calibrate(args: argparse.Namespace) -> None:
 
 def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool = False) -> Evidence:
     """What the cases say about a fold's predictions with its own sampling, or with that of --uncertainty."""
-    predictor, bank = load_fold(folder, device, read_sampling(folder), uncertainty)
+    predictor, bank = load_fold(FoldFolder(folder), device, read_sampling(FoldFolder(folder)), uncertainty)
     evidence = gather(predictor, bank, preprocessed, cases)
-    if len(evidence.voxels) < LEAST_CASES:
+    if len(evidence.voxels) < MIN_CASES:
         raise UserError(
-            f"{preprocessed}: {len(evidence.voxels)} of {len(cases)} cases have foreground; at least {LEAST_CASES} are "
+            f"{preprocessed}: {len(evidence.voxels)} of {len(cases)} cases have foreground; at least {MIN_CASES} are "
             "needed."
         )
     return evidence

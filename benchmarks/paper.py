@@ -20,8 +20,9 @@ from accuracy import describe, train, trained, training
 from stored import fold_parser, held_out, in_own_process, left_out, machine, prepare
 
 from plans.errors import UserError
+from plans.layout import FoldFolder, PreprocessedFolder
 from plans.paper import PEERS
-from plans.plan import FOLD_PLAN, Plan, plan_file
+from plans.plan import Plan
 from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg_cli.common import positive_float, run, whole_number
@@ -85,14 +86,14 @@ def check(args: argparse.Namespace) -> None:
 
 def check_words(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
     """`UserError` where the root was planned with another text encoder than the one asked for."""
-    encoder = Plan.read(preprocessed / plan_file(preset)).text.encoder
+    encoder = Plan.read(PreprocessedFolder(preprocessed).plan(preset)).text.encoder
     if words(args, preset) and encoder != args.text_encoder:
         raise UserError(f"{preprocessed} was planned with the text encoder {encoder}: choose another --root.")
 
 
 def beside(preset: str, folder: Path) -> dict:
     """What has to be known of a figure, and the publication's own."""
-    text = Plan.read(folder / FOLD_PLAN).text
+    text = Plan.read(FoldFolder(folder).plan).text
     notes = [text.note] if text.note else []
     return {"text_encoder": text.encoder, "notes": notes, "table_ii_dice": TABLE_II.get(preset)}
 

@@ -36,12 +36,12 @@ from stored import (
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import FOLD_BANK, FOLD_PLAN, Plan
-from textdiffseg.inference.ensemble import read_sampling
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.folds.sampling import Settings, read_sampling
+from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
 from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.weights import load_model
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg_cli.common import positive_int, run
@@ -137,15 +137,18 @@ def main() -> int:
 
 def examine(args: argparse.Namespace) -> None:
     """Print the figures of a fold."""
-    plan = Plan.read(args.fold / FOLD_PLAN)
+    plan = Plan.read(FoldFolder(args.fold).plan)
     if plan.diffusion is None or not plan.classifies_words:
         raise UserError(
             f"{args.fold}: a model of preset {plan.preset} has not all of these parts: give one of default."
         )
-    model, bank = load_model(args.fold, device=args.device), TextBank.load(args.fold / FOLD_BANK)
+    model, bank = (
+        load_network(FoldFolder(args.fold), device=args.device),
+        TextBank.load(FoldFolder(args.fold).text_bank),
+    )
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
-    settings = Settings(steps=read_sampling(args.fold).steps)
+    settings = Settings(steps=read_sampling(FoldFolder(args.fold)).steps)
 
     def predictor(disturbed: AsItIs) -> Predictor:
         return Predictor([disturbed], settings, args.device)

@@ -27,7 +27,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from plans.plan import Plan, bank_file, plan_file
+from plans.layout import PreprocessedFolder
+from plans.plan import Plan
 from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
@@ -74,13 +75,13 @@ def measure(args: argparse.Namespace) -> None:
 
 def planned(preprocessed: Path, args: argparse.Namespace) -> Plan:
     """The plan, with the batch asked for."""
-    plan = Plan.read(preprocessed / plan_file(args.preset))
+    plan = Plan.read(PreprocessedFolder(preprocessed).plan(args.preset))
     return plan.model_copy(update={"batch": args.batch or plan.batch})
 
 
 def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> TrainingLoader:
     """Batches of fold 0, as training has them."""
-    plan, bank = planned(preprocessed, args), TextBank.load(preprocessed / bank_file(args.preset))
+    plan, bank = planned(preprocessed, args), TextBank.load(PreprocessedFolder(preprocessed).text_bank(args.preset))
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     cases = read_fold(preprocessed, "0").train
     return TrainingLoader(preprocessed, cases, plan, phrasings, 0, workers, args.device == "cuda")
@@ -106,7 +107,7 @@ class Trainer:
         choose_cuda_kernels()
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
-        self.bank = TextBank.load(preprocessed / bank_file(args.preset))
+        self.bank = TextBank.load(PreprocessedFolder(preprocessed).text_bank(args.preset))
         self.schedule = Schedule.of(plan.diffusion, self.device)
         self.graphs = way == "graphs"
         self.compiled = compile_parts(

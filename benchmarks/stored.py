@@ -21,18 +21,19 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import Plan, plan_file, texts_file
+from plans.layout import PreprocessedFolder
+from plans.plan import Plan
 from textdiffseg.data.splits import ALL, Fold, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
-from textdiffseg.execution import cores
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.validation import spread
 from textdiffseg.preprocessing.case import Trail, restore
 from textdiffseg.queries import Queries
+from textdiffseg.resources import cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.validation.cases import spread
 from textdiffseg_cli.common import choose_device, positive_int
 
 OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
@@ -104,12 +105,12 @@ def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence
     `planning`: more arguments of tds_plan_and_preprocess.
     """
     folder = root / "preprocessed" / data.name
-    if (folder / plan_file(preset)).is_file():
+    if PreprocessedFolder(folder).plan(preset).is_file():
         return folder
     if importlib.util.find_spec("SimpleITK") is None:
         raise UserError(
-            f"{folder / plan_file(preset)} does not exist and SimpleITK, which reads raw data, is not installed: "
-            "plan and preprocess elsewhere and carry the root here."
+            f"{PreprocessedFolder(folder).plan(preset)} does not exist and SimpleITK, which reads raw data, is not "
+            "installed: plan and preprocess elsewhere and carry the root here."
         )
     from textdiffseg_cli import plan_and_preprocess
 
@@ -160,7 +161,11 @@ class Scan:
 def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: TextBank) -> Iterator[Scan]:
     """Stored cases, one after the other, with what a model of the plan is told of them."""
     cases = list(cases)
-    texts = read_case_texts(preprocessed / texts_file(plan.preset), bank, cases) if plan.reads_texts else {}
+    texts = (
+        read_case_texts(PreprocessedFolder(preprocessed).case_texts(plan.preset), bank, cases)
+        if plan.reads_texts
+        else {}
+    )
     for case in cases:
         stored = open_case(preprocessed, case)
         image = torch.from_numpy(stored.image[...].astype(np.float32))

@@ -42,11 +42,12 @@ from stored import (
 from torch import Tensor, nn
 
 from plans.errors import UserError
+from plans.layout import FoldFolder
 from plans.plan import Plan
-from plans.records import write_atomically
 from textdiffseg.evaluation.report import summarise
+from textdiffseg.files import write_atomically
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
 from textdiffseg.networks.blocks import Attention
 from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
@@ -294,8 +295,10 @@ def begin(
     preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace
 ) -> tuple[Run, TrainingState]:
     """A variant before its first iteration."""
-    options = TrainingOptions(device=args.device, seed=seed, preset=args.preset, compile=False)
-    plain = open_run(preprocessed, read_fold(preprocessed, args.fold), folder, options, print, None)
+    options = TrainingOptions(device=args.device, seed=seed, compile=False)
+    plain = open_run(
+        preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
+    )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)

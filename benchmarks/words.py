@@ -44,13 +44,15 @@ from stored import (
 
 from plans.dataset import read_dataset
 from plans.errors import UserError
-from plans.plan import FOLD_BANK, Plan, bank_file, plan_file
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
 from plans.prompts import Prompts
 from textdiffseg import phantoms
+from textdiffseg.files import write_record
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
-from textdiffseg.networks.weights import load_model
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
@@ -147,7 +149,7 @@ def examine(args: argparse.Namespace) -> None:
         cases = held_out(preprocessed, args.fold, args.cases)
         folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
         in_own_process(train, preprocessed, folder, "default", args.seed, args)
-        model, bank = load_model(folder, device=args.device), TextBank.load(folder / FOLD_BANK)
+        model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).text_bank)
         predictor = Predictor([model], Settings(), args.device)
         if args.dataset == "phantoms":
             found = ask_phantoms(predictor, bank, args)
@@ -171,13 +173,13 @@ def write_phantoms(root: Path, seed: int) -> Path:
 def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
     """Plan and preprocess with this benchmark's phrasings; `UserError` where the root holds other words."""
     folder = root / "preprocessed" / data.name
-    plan = folder / plan_file("default")
+    plan = PreprocessedFolder(folder).plan("default")
     labels = Plan.read(plan).labels if plan.is_file() else read_dataset(data).labels
     words = {name: wording.trained for name, wording in matched([label.name for label in labels], args.dataset).items()}
     if not (folder / "prompts.json").is_file():
-        Prompts(scan=SCANS[args.dataset], labels=words).write(folder / "prompts.json")
+        write_record(folder / "prompts.json", Prompts(scan=SCANS[args.dataset], labels=words))
     prepare(data, root, "default", args.device)
-    if TextBank.load(folder / bank_file("default")).phrasings != words:
+    if TextBank.load(PreprocessedFolder(folder).text_bank("default")).phrasings != words:
         raise UserError(f"{folder} was planned with other words than this benchmark's: choose another --root.")
     return folder
 

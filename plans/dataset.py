@@ -8,6 +8,7 @@ from pydantic import Field
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
 from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
+from plans.layout import RawFolder, channel_file
 from plans.plan import LabelPlan
 from plans.records import Record
 from plans.regions import Regions
@@ -56,7 +57,8 @@ def read_dataset(folder: Path) -> Dataset:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give the folder that holds dataset.json, imagesTr and labelsTr.")
-    path = folder / "dataset.json"
+    raw = RawFolder(folder)
+    path = raw.header
     if not path.is_file():
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
@@ -64,7 +66,7 @@ def read_dataset(folder: Path) -> Dataset:
     header, source, faults = Header.read(path), str(path), []
     channels = channels_of(header, source, faults)
     table = labels_of(header, source, faults)
-    ending = file_ending_of(header, _names(folder / "imagesTr"), source, faults)
+    ending = file_ending_of(header, _names(raw.images("Tr")), source, faults)
     cases = () if faults else _training_cases(folder, header, channels, table, ending, faults)
     if faults:
         raise UserError(*faults)
@@ -84,7 +86,8 @@ def read_dataset(folder: Path) -> Dataset:
 def _training_cases(
     folder, header: Header, channels, table: LabelTable, ending: str, faults: list[str]
 ) -> tuple[Case, ...]:
-    images, labels = folder / "imagesTr", folder / "labelsTr"
+    raw = RawFolder(folder)
+    images, labels = raw.images("Tr"), raw.labels("Tr")
     groups = {case: str(group) for case, group in (header.group or {}).items()}
     if header.dataset is not None:
         files = _listed_files(folder, header, faults)
@@ -106,17 +109,17 @@ def _training_cases(
         faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
     for case, (paths, label) in files.items():
         if not is_plain_name(case):
-            where = f"{folder / 'dataset.json'}: dataset" if header.dataset is not None else str(images)
+            where = f"{raw.header}: dataset" if header.dataset is not None else str(images)
             faults.append(
                 f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
                 f"{MAX_ID_BYTES} bytes in UTF-8, without slashes, control characters or a leading dot. Rename it."
             )
             continue
         faults += _case_faults(case, paths, label, channels)
-    faults += [f"{folder / 'dataset.json'}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
+    faults += [f"{raw.header}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
     held_out = _test_cases(folder, channels, ending) - set(files)
-    annotations = annotations_of(header, table, tuple(files), held_out, str(folder / "dataset.json"), faults)
-    texts = find_texts(folder / "texts", files, held_out, faults)
+    annotations = annotations_of(header, table, tuple(files), held_out, str(raw.header), faults)
+    texts = find_texts(raw.texts, files, held_out, faults)
     return tuple(
         Case(
             id=case,
@@ -141,8 +144,9 @@ def is_plain_name(case: str) -> bool:
 
 def _test_cases(folder: Path, channels, ending: str) -> set[str]:
     """The test cases whose files are complete; what is missing there concerns no training."""
-    images = folder / "imagesTs"
-    files = _group_files(images, _names(images), set(_names(folder / "labelsTs")), channels, ending)
+    raw = RawFolder(folder)
+    images = raw.images("Ts")
+    files = _group_files(images, _names(images), set(_names(raw.labels("Ts"))), channels, ending)
     return {
         case
         for case, paths in files.items()
@@ -155,7 +159,7 @@ def _listed_files(folder: Path, header: Header, faults: list[str]) -> dict[str, 
     for case, entry in header.dataset.items():
         images, label = entry.get("images"), entry.get("label")
         if not isinstance(images, list) or not images or not isinstance(label, str):
-            faults.append(f"{folder / 'dataset.json'}: dataset.{case}: expected images (a list) and label (a path).")
+            faults.append(f"{RawFolder(folder).header}: dataset.{case}: expected images (a list) and label (a path).")
         else:
             paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, label)]
             files[case] = (tuple(paths[:-1]), paths[-1])
@@ -183,7 +187,7 @@ def _group_files(images: Path, names, label_names: set[str], channels, ending: s
     cases = {case: (images / f"{case}{ending}",) for case in plain}
     for case, numbers in suffixed.items():
         wanted = sorted(numbers | set(range(len(channels))))
-        cases[case] = tuple(images / f"{case}_{number:04d}{ending}" for number in wanted)
+        cases[case] = tuple(images / channel_file(case, number, ending) for number in wanted)
     return dict(sorted(cases.items()))
 
 

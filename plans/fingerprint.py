@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from plans.records import Millimetres, Record, Voxels, resampled_shape
+from plans.geometry import Millimetres, Triple, resampled_shape
+from plans.records import Record
 
 
 class LabelFingerprint(Record):
@@ -25,9 +26,9 @@ class CaseFingerprint(Record):
     """One case, before and after cropping to the nonzero region."""
 
     case: str
-    shape: Voxels
+    shape: Triple
     spacing: Millimetres
-    cropped_shape: Voxels
+    cropped_shape: Triple
     intensities: tuple[tuple[float, ...], ...]  # per channel: a sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels here
     content_hash: str
@@ -38,7 +39,7 @@ class CaseFingerprint(Record):
             raise ValueError(f"case {self.case}: shapes and spacing must be positive")
         return self
 
-    def shape_at(self, spacing: Millimetres) -> Voxels:
+    def shape_at(self, spacing: Millimetres) -> Triple:
         """The cropped case's shape when resampled to `spacing`."""
         return resampled_shape(self.cropped_shape, self.spacing, spacing)
 
@@ -58,12 +59,12 @@ class Fingerprint(Record):
         """(cases, 3) in voxels of each case's own grid."""
         return np.array([case.cropped_shape for case in self.cases], dtype=float)
 
-    def median_shape_at(self, spacing: Millimetres) -> Voxels:
+    def median_shape_at(self, spacing: Millimetres) -> Triple:
         """Median shape of the cropped cases after resampling to `spacing`."""
         median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
         return tuple(max(1, int(size)) for size in median)
 
-    def largest_shape_at(self, spacing: Millimetres) -> Voxels:
+    def largest_shape_at(self, spacing: Millimetres) -> Triple:
         """The shape after resampling of the case that has the most voxels then."""
         return max((case.shape_at(spacing) for case in self.cases), key=np.prod)
 

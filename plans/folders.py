@@ -6,11 +6,10 @@ Several joined by `+` are trained together (`plans.combined`): `4+101`.
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 from plans.errors import UserError
+from plans.layout import RawFolder, Tree, tree
 
-Kind = Literal["raw", "preprocessed", "results"]
 _DO = {
     "raw": "Put the data set there, or give its path",
     "preprocessed": "Run tds_plan_and_preprocess first",
@@ -25,7 +24,7 @@ def find_dataset(name_or_path: str, root: Path) -> Path:
 
 def find_datasets(names_or_path: str, root: Path) -> list[Path]:
     """The raw folders of one data set, or of several joined by `+`; `UserError` has a line for each not found."""
-    one = Path(names_or_path).expanduser().is_dir() or (Path(root) / "raw" / names_or_path).is_dir()
+    one = Path(names_or_path).expanduser().is_dir() or (tree(root, "raw") / names_or_path).is_dir()
     parts = [names_or_path] if one else names_or_path.split("+")
     found, faults = [], []
     for part in parts:
@@ -44,27 +43,27 @@ def parts_of(folder: str) -> tuple[int | None, str]:
     return (int(match[1]), match[2]) if match else (None, folder)
 
 
-def find_folder(name_or_path: str, root: Path, kind: Kind) -> Path:
+def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
     """The data set's folder in one of the three trees under `root`; `UserError` lists what exists.
 
     A path outside the tree is taken as it is for raw data; for the other trees its last part is the name.
     """
-    tree, name = Path(root) / kind, str(name_or_path).rstrip("/" + os.sep)
+    trunk, name = tree(root, kind), str(name_or_path).rstrip("/" + os.sep)
     path = Path(name).expanduser()
     exists = bool(name) and path.is_dir()
-    folders = sorted(child for child in tree.iterdir() if child.is_dir()) if tree.is_dir() else []
-    if exists and (kind == "raw" or path.resolve().parent == tree.resolve()):
+    folders = sorted(child for child in trunk.iterdir() if child.is_dir()) if trunk.is_dir() else []
+    if exists and (kind == "raw" or path.resolve().parent == trunk.resolve()):
         looks_like_path = len(path.parts) > 1 or path.is_absolute() or name in (".", "..")
-        if looks_like_path or (path / "dataset.json").is_file() or kind != "raw":
+        if looks_like_path or RawFolder(path).header.is_file() or kind != "raw":
             return path
     wanted = path.resolve().name if exists else "+".join(Path(part).name for part in name.split("+"))
     found = _matches(wanted, folders)
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"{name_or_path!r} fits {_list(found)} in {tree}. Give the folder's full name.")
+        raise UserError(f"{name_or_path!r} fits {_list(found)} in {trunk}. Give the folder's full name.")
     raise UserError(
-        f"No data set {name_or_path!r} in {tree}, which holds {_list(folders) or 'nothing'}. {_DO[kind]}, "
+        f"No data set {name_or_path!r} in {trunk}, which holds {_list(folders) or 'nothing'}. {_DO[kind]}, "
         "or choose another --root."
     )
 

@@ -10,19 +10,13 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from plans.layout import FILE_ENDINGS
 from plans.plan import LabelPlan
 from plans.records import Record
 from plans.regions import Regions, values_of
 
 LARGEST = 2**31 - 1  # label value that a file of any format holds
 IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-
-
-def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending), ending
 
 
 class Header(Record):

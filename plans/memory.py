@@ -10,8 +10,8 @@ from math import prod
 from typing import Literal
 
 from plans.errors import UserError
+from plans.geometry import Triple
 from plans.plan import DiffusionPlan, Plan, Stage
-from plans.records import Voxels
 
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
@@ -50,7 +50,7 @@ class Network:
     paper: bool = False  # the publication's: one decoding, no recycling, attention in the image encoder
 
     @property
-    def stride(self) -> Voxels:
+    def stride(self) -> Triple:
         """Cumulative stride of the coarsest stage."""
         return self.stride_at(len(self.stages) - 1)
 
@@ -76,7 +76,7 @@ class Network:
         denoiser = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
         return denoiser + (self.paper and stage <= self.level)
 
-    def stride_at(self, stage: int) -> Voxels:
+    def stride_at(self, stage: int) -> Triple:
         """Cumulative stride of a stage."""
         return tuple(prod(one.stride[axis] for one in self.stages[: stage + 1]) for axis in range(3))
 
@@ -124,7 +124,7 @@ def convolutions(net: Network) -> tuple[Convolution, ...]:
     return (*encoder, *(_label_encoder(net) if net.diffusion else ()), *_denoiser(net), *_label_decoder(net))
 
 
-def _residual(stage: int, width: int, kernel: Voxels, count: int = 1, **passes: float) -> list[Convolution]:
+def _residual(stage: int, width: int, kernel: Triple, count: int = 1, **passes: float) -> list[Convolution]:
     return [Convolution(stage, prod(kernel), width, width, **passes)] * (2 * count)
 
 
@@ -198,12 +198,12 @@ def parameters(net: Network) -> int:
     return total
 
 
-def grid(net: Network, patch: Voxels, stage: int) -> int:
+def grid(net: Network, patch: Triple, stage: int) -> int:
     """Positions of a stage's grid for one patch."""
     return prod(-(-size // stride) for size, stride in zip(patch, net.stride_at(stage), strict=True))
 
 
-def macs(net: Network, patch: Voxels) -> float:
+def macs(net: Network, patch: Triple) -> float:
     """Multiply-accumulates of the forward passes of one sample in one training iteration."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     total = sum(
@@ -218,7 +218,7 @@ def macs(net: Network, patch: Voxels) -> float:
     return total + grids[net.level] * width * (2 * width + 2 * tokens)
 
 
-def training_bytes(net: Network, patch: Voxels, batch: int, device: Device) -> float:
+def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> float:
     """Peak memory of one training iteration."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
@@ -242,7 +242,7 @@ def refuse_beyond_budget(plan: Plan, source: str) -> None:
         )
 
 
-def prediction_bytes(net: Network, patch: Voxels, device: Device) -> float:
+def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
     """Peak memory of predicting one window: weights, skips, the widest stage at work, probabilities."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
@@ -250,13 +250,13 @@ def prediction_bytes(net: Network, patch: Voxels, device: Device) -> float:
     return FIXED_BYTES[device] + 4 * parameters(net) + 4 * values + 4 * grids[0] * net.image_channels
 
 
-def ram_bytes(channels: int, labels: int, shape: Voxels, original_shape: Voxels) -> float:
+def ram_bytes(channels: int, labels: int, shape: Triple, original_shape: Triple) -> float:
     """Host memory while a case is predicted: image, summed probabilities and weights at the plan's grid; on the
     original grid the running maximum, its label and one class at a time."""
     return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
 
 
-def disk_bytes(channels: int, shapes: tuple[Voxels, ...], original_shapes: tuple[Voxels, ...]) -> float:
+def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:
     """Stored cases: float16 images that pack to about two thirds; label maps pack to a few per cent."""
     images = sum(2 * channels * prod(shape) for shape in shapes) * 0.67
     return images + 0.1 * sum(prod(shape) for shape in (*shapes, *original_shapes)) + 50_000 * len(shapes)

@@ -6,31 +6,13 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from plans.geometry import Millimetres, Triple
 from plans.presets import Preset
-from plans.records import Millimetres, Record, Voxels
+from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
 PLAN_VERSION = 1
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
-
-
-FOLD_PLAN, FOLD_BANK = "plan.json", "text_bank.safetensors"  # a trained fold's own copies
-FOLD_CASES = "cases.json"  # what it was trained and is validated on
-
-
-def plan_file(preset: str) -> str:
-    """The file of a preset's plan in the preprocessed folder; presets share the stored cases."""
-    return "plan.json" if preset == "default" else f"plan_{preset}.json"
-
-
-def bank_file(preset: str) -> str:
-    """The file of a preset's words in the preprocessed folder: the publication has a text encoder of its own."""
-    return "text_bank_paper.safetensors" if preset.startswith("paper") else "text_bank.safetensors"
-
-
-def texts_file(preset: str) -> str:
-    """The file of the cases' texts, in vectors of the same encoder."""
-    return bank_file(preset).replace("text_bank", "case_texts")
 
 
 class ChannelPlan(Record):
@@ -63,8 +45,8 @@ class LabelPlan(Record):
 class Stage(Record):
     """One resolution level of the network, from fine to coarse."""
 
-    stride: Voxels  # relative to the stage before; (1, 1, 1) for the first
-    kernel: Voxels  # 3 along an axis, or 1 while that axis is still much coarser than the others
+    stride: Triple  # relative to the stage before; (1, 1, 1) for the first
+    kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
     width: int = Field(gt=0)  # feature channels
     blocks: int = Field(gt=0)  # residual blocks
     attention: bool = False  # self-attention (denoiser stages; with `Plan.paper` those of the image encoder too)
@@ -148,8 +130,8 @@ class LowResolutionPlan(Record):
     """What a low-resolution model would look like (nnU-Net's 3d_lowres rule); not trainable yet."""
 
     spacing: Millimetres
-    median_shape: Voxels
-    patch: Voxels
+    median_shape: Triple
+    patch: Triple
     windows_full: int  # windows of a median case at full resolution, overlap 0.5
     windows_low: int
     note: str
@@ -175,9 +157,9 @@ class Plan(Record):
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels, each known of some case; () where all are
     spacing: Millimetres  # target spacing
-    median_shape: Voxels  # median case after cropping and resampling to `spacing`
+    median_shape: Triple  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
-    patch: Voxels
+    patch: Triple
     batch: int = Field(gt=0)
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
@@ -227,21 +209,21 @@ class Plan(Record):
         return tuple(sorted(beside.difference(numbers)))
 
     @property
-    def latent_stride(self) -> Voxels:
-        """Voxels of the image per position of the latent grid."""
+    def latent_stride(self) -> Triple:
+        """Triple of the image per position of the latent grid."""
         return self.stride_at(self.latent.level)
 
     @property
-    def latent_shape(self) -> Voxels:
+    def latent_shape(self) -> Triple:
         """Positions of a patch's latent grid."""
         return tuple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
 
     @property
-    def total_stride(self) -> Voxels:
-        """Voxels of the image per position of the coarsest stage."""
+    def total_stride(self) -> Triple:
+        """Triple of the image per position of the coarsest stage."""
         return self.stride_at(len(self.stages) - 1)
 
-    def stride_at(self, level: int) -> Voxels:
+    def stride_at(self, level: int) -> Triple:
         """Cumulative stride of stage `level` against the image."""
         return tuple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
 

@@ -7,6 +7,7 @@ from plans import memory, paper, rules
 from plans.budget import Budget, training_plan
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
+from plans.geometry import Triple
 from plans.memory import GB, Network
 from plans.plan import (
     Decision,
@@ -19,10 +20,9 @@ from plans.plan import (
 )
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
-from plans.records import Voxels
 from plans.regions import Regions
 from plans.rules import numbers
-from plans.search import LEAST_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
+from plans.search import MIN_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
 
 
 def make_plan(
@@ -149,7 +149,7 @@ def refuse_empty_labels(fingerprint: Fingerprint) -> None:
         )
 
 
-def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Voxels, batch: int) -> MemoryPlan:
+def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Triple, batch: int) -> MemoryPlan:
     """All estimates of a plan, in GB."""
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
@@ -175,7 +175,7 @@ def refit(plan: Plan, budget: Budget) -> Plan:
     stride, batch, patch = plan.total_stride, plan.batch, plan.patch
     while (batch, patch) == (plan.batch, plan.patch) or not Draft(patch, network).fits(budget, batch):
         longer = [axis for axis in range(3) if patch[axis] > 2 * stride[axis]]
-        if batch > LEAST_BATCH:
+        if batch > MIN_BATCH:
             batch -= 1
         elif longer:
             axis = max(longer, key=lambda one: patch[one] / plan.median_shape[one])
@@ -211,7 +211,7 @@ def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
     level, stride = network.level, plan.latent_stride
     budget = facts.budget
     patch_reason = (
-        f"largest that fits the budget at batch {LEAST_BATCH}, from the median case ({numbers(facts.median_shape)} "
+        f"largest that fits the budget at batch {MIN_BATCH}, from the median case ({numbers(facts.median_shape)} "
         f"voxels at that spacing), divisible by the strides {numbers(plan.total_stride)}"
     )
     attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]

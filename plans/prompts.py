@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from plans.dataset import Dataset
 from plans.errors import UserError
+from plans.layout import RawFolder
 from plans.records import Record
 
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
@@ -97,7 +98,7 @@ def default_prompts(dataset: Dataset) -> Prompts:
     title = normalise(dataset.title)
     scan = f"{modalities} of {title}" if title else modalities
     labels = {label.name: (normalise(label.name) or label.name,) for label in dataset.labels}
-    return Prompts.parse({"scan": scan, "labels": labels}, str(dataset.folder / "dataset.json"))
+    return Prompts.parse({"scan": scan, "labels": labels}, str(RawFolder(dataset.folder).header))
 
 
 def read_prompts(path: Path, dataset: Dataset) -> Prompts:

@@ -1,26 +1,12 @@
 """Every JSON file of the project is a `Record`: typed, frozen, refused by field name when it does not fit."""
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plans.errors import UserError
-
-Voxels = tuple[int, int, int]
-"""Three whole numbers in the axis order (D, H, W) = (z, y, x)."""
-Millimetres = tuple[float, float, float]
-"""Three lengths in mm in the axis order (D, H, W) = (z, y, x)."""
-
-
-def resampled_shape(shape: Voxels, spacing_from: Millimetres, spacing_to: Millimetres) -> Voxels:
-    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel)."""
-    return tuple(
-        max(1, round(size * old / new)) for size, old, new in zip(shape, spacing_from, spacing_to, strict=True)
-    )
 
 
 class Record(BaseModel):
@@ -57,26 +43,6 @@ class Record(BaseModel):
             return cls.model_validate(data)
         except ValidationError as error:
             raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
-
-    def write(self, path: Path) -> None:
-        """Write as JSON, under a temporary name first, so that a reader never sees half a file."""
-        write_atomically(path, self.model_dump_json(indent=1) + "\n")
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text or bytes to `path` through a temporary name in the same folder and a rename."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.replace(path)
-    except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary name; a full disk gives none at all
-        raise
-    finally:
-        with suppress(OSError):  # a folder that cannot be written
-            temporary.unlink(missing_ok=True)
 
 
 class _Twice(ValueError):

@@ -10,8 +10,8 @@ from math import ceil, prod
 import numpy as np
 
 from plans.fingerprint import Fingerprint
+from plans.geometry import Millimetres, Triple
 from plans.plan import ChannelPlan
-from plans.records import Millimetres, Voxels
 
 ANISOTROPY = 3.0  # nnU-Net: an axis this much coarser than the others is treated apart
 SMALLEST_EDGE = 4  # nnU-Net: no axis of the coarsest grid is shorter, in positions
@@ -38,10 +38,10 @@ SCHEMES = {
 class Ladder:
     """Strides and kernels of the stages, from fine to coarse."""
 
-    strides: tuple[Voxels, ...]  # relative to the stage before
-    kernels: tuple[Voxels, ...]
+    strides: tuple[Triple, ...]  # relative to the stage before
+    kernels: tuple[Triple, ...]
 
-    def total(self, level: int | None = None) -> Voxels:
+    def total(self, level: int | None = None) -> Triple:
         """Cumulative stride of a stage, by default the coarsest."""
         strides = self.strides if level is None else self.strides[: level + 1]
         return tuple(prod(stride[axis] for stride in strides) for axis in range(3))
@@ -115,7 +115,7 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
     return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, **numbers), reason
 
 
-def ladder(spacing: Millimetres, size: Voxels) -> Ladder:
+def ladder(spacing: Millimetres, size: Triple) -> Ladder:
     """nnU-Net's `get_pool_and_conv_props`: every stage halves the axes that are within a factor of two of the
     finest spacing and still long enough; a kernel spans an axis once that axis has come within that factor.
 
@@ -138,21 +138,21 @@ def ladder(spacing: Millimetres, size: Voxels) -> Ladder:
         spacing = [value * 2 if half else value for value, half in zip(spacing, halved, strict=True)]
 
 
-def least_size(spacing: Millimetres, size: Voxels) -> Voxels:
+def least_size(spacing: Millimetres, size: Triple) -> Triple:
     """`size`, enlarged where a ladder would otherwise have no second stage: a case may be that small."""
     near = [one / min(spacing) < 2 for one in spacing]
     least = (3 if sum(near) == 1 else 2) * SMALLEST_EDGE
     return tuple(max(edge, least) if is_near else edge for edge, is_near in zip(size, near, strict=True))
 
 
-def first_patch(spacing: Millimetres, median_shape: Voxels, voxels: int) -> Voxels:
+def first_patch(spacing: Millimetres, median_shape: Triple, voxels: int) -> Triple:
     """A cube in mm of so many voxels, cut to the median shape (nnU-Net starts its search there)."""
     inverse = 1 / np.array(spacing)
     cube = np.round(inverse * (voxels / inverse.prod()) ** (1 / 3))
     return least_size(spacing, tuple(int(max(2, edge)) for edge in np.minimum(cube, median_shape)))
 
 
-def paper_patch(spacing: Millimetres, median_shape: Voxels) -> Voxels:
+def paper_patch(spacing: Millimetres, median_shape: Triple) -> Triple:
     """The publication's 96 x 96 x 96, cut to the median shape; the network's strides pad it."""
     return least_size(spacing, tuple(min(PAPER_PATCH, edge) for edge in median_shape))
 
@@ -162,7 +162,7 @@ def paper_level(steps: Ladder) -> int:
     return max(level for level in range(1, len(steps.strides)) if max(steps.total(level)) <= PAPER_STRIDE)
 
 
-def pad_to(size: Voxels, stride: Voxels) -> Voxels:
+def pad_to(size: Triple, stride: Triple) -> Triple:
     """The next size that is divisible by `stride`."""
     return tuple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
@@ -199,7 +199,7 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     )
 
 
-def latent_channels(stride: Voxels, labels: int) -> tuple[int, str]:
+def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:
     """k: 8, and 16 where a position stands for more than 4 x 4 x 4 voxels or must tell many labels apart."""
     voxels = prod(stride)
     if voxels > 64 or labels > 32:
@@ -207,17 +207,17 @@ def latent_channels(stride: Voxels, labels: int) -> tuple[int, str]:
     return 8, f"a position stands for {voxels} voxels (at most 64) of {labels} labels (at most 32)"
 
 
-def tokens(patch: Voxels, stride: Voxels) -> int:
+def tokens(patch: Triple, stride: Triple) -> int:
     """Positions of a grid."""
     return prod(ceil(edge / step) for edge, step in zip(patch, stride, strict=True))
 
 
-def attends(patch: Voxels, stride: Voxels) -> bool:
+def attends(patch: Triple, stride: Triple) -> bool:
     """Self-attention is affordable on this grid."""
     return tokens(patch, stride) <= ATTENTION_TOKENS
 
 
-def windows(shape: Voxels, patch: Voxels) -> int:
+def windows(shape: Triple, patch: Triple) -> int:
     """Windows that cover a volume with overlap one half."""
     return prod(ceil(max(0, size - edge) / max(1, edge // 2)) + 1 for size, edge in zip(shape, patch, strict=True))
 

@@ -7,12 +7,12 @@ from math import prod
 from plans import memory, rules
 from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
+from plans.geometry import Millimetres, Triple, resampled_shape
 from plans.memory import GB, Network
 from plans.plan import LowResolutionPlan, Stage
-from plans.records import Millimetres, Voxels, resampled_shape
 from plans.rules import numbers
 
-LEAST_BATCH = 2  # nnU-Net
+MIN_BATCH = 2  # nnU-Net
 SHARE_OF_DATA = 0.05  # nnU-Net: a batch holds no more of the data set
 LOW_RESOLUTION_SHARE = 0.25  # nnU-Net: a patch below this share of the median case calls for a low-resolution plan
 LOW_RESOLUTION_GAIN = 2.0  # nnU-Net: a low-resolution plan must save this factor of voxels to be worth it
@@ -25,7 +25,7 @@ class Facts:
     cases: int
     thickness: dict[str, float]  # of each label, by name, in mm: the 10th percentile over cases
     spacing: Millimetres
-    median_shape: Voxels
+    median_shape: Triple
     channels: int
     labels: int
     text_width: int
@@ -42,10 +42,10 @@ class Facts:
 class Draft:
     """A patch and the network that goes with it."""
 
-    patch: Voxels
+    patch: Triple
     network: Network
 
-    def fits(self, budget: Budget, batch: int = LEAST_BATCH) -> bool:
+    def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
         """One training iteration stays within the budget."""
         limit = budget.gmacs_per_iteration
         if limit is not None and batch * memory.macs(self.network, self.patch) > limit * 1e9:
@@ -60,11 +60,11 @@ def search(facts: Facts) -> Draft:
     for draft in candidates(facts):
         if draft.fits(facts.budget):
             return draft
-    used = memory.training_bytes(draft.network, draft.patch, LEAST_BATCH, facts.budget.device) / GB
-    work = LEAST_BATCH * memory.macs(draft.network, draft.patch) / 1e9
+    used = memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB
+    work = MIN_BATCH * memory.macs(draft.network, draft.patch) / 1e9
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
-        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {LEAST_BATCH}) needs {used:.2g} GB "
+        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {MIN_BATCH}) needs {used:.2g} GB "
         f"and {work:.2g} billion multiplications an iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
@@ -103,7 +103,7 @@ def _paper_candidates(facts: Facts) -> Iterator[Draft]:
         yield current
 
 
-def draft(facts: Facts, size: Voxels, width: int) -> Draft:
+def draft(facts: Facts, size: Triple, width: int) -> Draft:
     """The network for a patch of about `size` whose first stage is `width` channels wide."""
     steps = rules.ladder(facts.spacing, size)
     if facts.paper:
@@ -139,7 +139,7 @@ def draft(facts: Facts, size: Voxels, width: int) -> Draft:
     return Draft(patch, network)
 
 
-def _coarsest(steps: rules.Ladder, level: int, size: Voxels) -> int:
+def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
     """The last stage: two below the latent grid, and as many more as it takes until one can attend to all of itself."""
     last = min(level + rules.COARSER_STAGES, len(steps.strides) - 1)
     while last + 1 < len(steps.strides) and not rules.attends(rules.pad_to(size, steps.total(last)), steps.total(last)):
@@ -165,12 +165,12 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
     """As many patches as fit, at most 5% of the data set, at least 2 (nnU-Net)."""
     patches = max(1.0, prod(facts.median_shape) / prod(chosen.patch))
     of_data = round(SHARE_OF_DATA * facts.cases * patches)
-    most = max(LEAST_BATCH, min(of_data, facts.rules.largest_batch or of_data))
-    batch = LEAST_BATCH
+    most = max(MIN_BATCH, min(of_data, facts.rules.largest_batch or of_data))
+    batch = MIN_BATCH
     while batch < most and chosen.fits(facts.budget, batch + 1):
         batch += 1
     reason = (
-        f"at least {LEAST_BATCH}, at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
+        f"at least {MIN_BATCH}, at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
         f"patches: {of_data})"
     )
     if facts.rules.largest_batch:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from plans.plan import Plan, plan_file
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
 from textdiffseg.data.store import list_cases, open_case
-from textdiffseg.training.lock import alone
+from textdiffseg.folds.lock import alone
+from textdiffseg.tasks import train as tasks_train
 from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
 DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
@@ -115,20 +117,21 @@ def test_a_fold_whose_cases_have_changed_is_not_scored(chain, capsys):
 
 def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):
     root, name, _ = chain
-    with alone(root / "results" / name / "default" / "fold_0"):
+    with alone(FoldFolder(root / "results" / name / "default" / "fold_0")):
         assert train.main([name, "0", "--val", "--root", str(root)]) == 2
     assert "another tds_train is at work here" in capsys.readouterr().err
 
 
-def test_a_plan_for_another_device_is_told(chain, capsys):
+def test_a_plan_for_another_device_is_reported(chain):
     root, name, _ = chain
     plan = Plan.read(root / "preprocessed" / name / "plan.json")
-    train._tell_device(plan, "cpu")
-    assert not capsys.readouterr().out
-    train._tell_device(plan, "cuda")
-    assert "this plan was made for a CPU" in capsys.readouterr().out
-    train._tell_device(plan.model_copy(update={"device": "gpu"}), "cpu")
-    assert "this plan was made for a GPU; on a CPU" in capsys.readouterr().out
+    notes = []
+    tasks_train._report_other_device(plan, "cpu", notes.append)
+    assert notes == []
+    tasks_train._report_other_device(plan, "cuda", notes.append)
+    assert "this plan was made for a CPU" in notes[-1]
+    tasks_train._report_other_device(plan.model_copy(update={"device": "gpu"}), "cpu", notes.append)
+    assert "this plan was made for a GPU; on a CPU" in notes[-1]
 
 
 def test_a_run_has_one_length(capsys):
@@ -242,7 +245,7 @@ def nested(request, write_raw, shrink_plan, tmp_path_factory):
     (raw / "dataset.json").write_text(json.dumps(header | told))
     at = ["--root", str(root), "--preset", request.param]
     assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
-    shrink_plan(root / "preprocessed" / raw.name / plan_file(request.param))
+    shrink_plan(PreprocessedFolder(root / "preprocessed" / raw.name).plan(request.param))
     assert train.main(["901", "0", *at, "--epochs", "2"]) == 0
     return root, raw, root / "results" / raw.name / request.param / "fold_0"
 

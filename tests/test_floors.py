@@ -105,7 +105,8 @@ def test_the_whole_deciding_floor_loads_no_torch(repository):
 def test_stored_cases_are_trained_on_and_scored_without_simpleitk():
     python(
         "import sys; sys.modules['SimpleITK'] = None\n"
-        "import textdiffseg.data.loader, textdiffseg.training.loop, textdiffseg.inference.validation\n"
+        "import textdiffseg.data.loader, textdiffseg.training.loop\n"
+        "import textdiffseg.validation.score, textdiffseg.validation.choose\n"
         "import textdiffseg.evaluation.metrics, textdiffseg.evaluation.report\n"
     )
 
@@ -114,7 +115,7 @@ def test_predicting_does_not_import_monai():
     """It costs several seconds."""
     python(
         "import sys\n"
-        "import textdiffseg.inference.predictor, textdiffseg.inference.ensemble, textdiffseg.inference.export\n"
+        "import textdiffseg.inference.predictor, textdiffseg.folds.ensemble, textdiffseg.inference.export\n"
         "import textdiffseg_cli.predict\n"
         "assert 'monai' not in sys.modules"
     )

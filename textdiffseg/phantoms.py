@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plans.records import Millimetres, Voxels, write_atomically
+from plans.geometry import Millimetres, Triple
+from plans.layout import NIFTI, RawFolder, channel_file, tree
+from textdiffseg.files import write_atomically
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.volume import Geometry
@@ -38,7 +40,7 @@ class Ellipsoid:
 class Anatomy:
     """All random choices of one phantom, drawn before anything is painted."""
 
-    shape: Voxels
+    shape: Triple
     spacing: Millimetres
     body: Ellipsoid
     organs: dict[str, Ellipsoid]  # liver, spleen, both glands and, in most phantoms, the lesion
@@ -56,7 +58,7 @@ def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0,
     Phantom i is a function of (seed, i). `lacking` is the share of the training phantoms that lack one organ, drawn
     at random. `dataset.json` comes last, so a folder that has it is complete.
     """
-    folder = Path(root) / "raw" / NAME
+    folder = tree(root, "raw") / NAME
     for index in range(training + test):
         part, number = ("Tr", index) if index < training else ("Ts", index - training)
         anatomy = draw_anatomy(seed, index)
@@ -70,9 +72,9 @@ def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0,
         "channel_names": {"0": "MRI"},
         "labels": {"background": 0, **{name: value for value, name in enumerate(LABELS, start=1)}},
         "numTraining": training,
-        "file_ending": ".nii.gz",
+        "file_ending": NIFTI,
     }
-    write_atomically(folder / "dataset.json", json.dumps(header, indent=1) + "\n")
+    write_atomically(RawFolder(folder).header, json.dumps(header, indent=1) + "\n")
     return folder
 
 
@@ -126,7 +128,7 @@ def without(anatomy: Anatomy, label: str) -> Anatomy:
     return replace(anatomy, organs={name: organ for name, organ in anatomy.organs.items() if name not in gone})
 
 
-def _draw_grid(rng: np.random.Generator) -> tuple[Voxels, Millimetres]:
+def _draw_grid(rng: np.random.Generator) -> tuple[Triple, Millimetres]:
     """48 to 64 voxels an axis; one scan in four has thick slices and accordingly few of them."""
     in_plane = float(rng.uniform(2.15, 2.4))
     slices = float(rng.uniform(4.0, 5.0)) if rng.uniform() < 0.25 else float(rng.uniform(2.1, 2.4))
@@ -195,5 +197,6 @@ def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tupl
 
     scan, labels = paint(anatomy, np.random.default_rng(seed))
     geometry = geometry_of(anatomy)
-    write_volume(folder / f"images{part}" / f"{case}_0000.nii.gz", scan, geometry)
-    write_labels(folder / f"labels{part}" / f"{case}.nii.gz", labels, geometry)
+    raw = RawFolder(folder)
+    write_volume(raw.images(part) / channel_file(case, 0, NIFTI), scan, geometry)
+    write_labels(raw.labels(part) / f"{case}{NIFTI}", labels, geometry)

@@ -86,7 +86,7 @@ def choose_device(asked: str | None) -> str:
 
 def loading_workers(device: str) -> int:
     """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
-    from textdiffseg.execution import cores
+    from textdiffseg.resources import cores
 
     return 0 if device == "cpu" else max(1, min(12, cores() - 1))
 

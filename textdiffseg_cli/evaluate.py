@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 def _evaluate(args: argparse.Namespace) -> None:
     from textdiffseg.evaluation.folders import evaluate_folders
     from textdiffseg.evaluation.report import cases_table, summary_table
+    from textdiffseg.files import write_record
 
     summary = evaluate_folders(
         args.predictions,
@@ -66,5 +67,5 @@ def _evaluate(args: argparse.Namespace) -> None:
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)
     if args.output:
-        summary.write(args.output)
+        write_record(args.output, summary)
         out.print(f"Written: {args.output}", highlight=False)

@@ -90,13 +90,13 @@ def _prepare(args: argparse.Namespace):
     """The checked job and the scans it is for."""
     from plans.prompts import read_answers
     from plans.texts import read_texts
-    from textdiffseg.inference.calibration import applied
-    from textdiffseg.inference.ensemble import find_model, load_ensemble
+    from textdiffseg.folds.calibration import applied
+    from textdiffseg.folds.ensemble import find_model, load_ensemble
+    from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
     from textdiffseg.inference.export import Job, find_scans, output_place
     from textdiffseg.inference.predictor import Predictor
     from textdiffseg.inference.prompting import ask, ask_for, tell
     from textdiffseg.inference.scan import Calibrated
-    from textdiffseg.inference.settings import Settings, settings_for, settings_of_uncertainty
     from textdiffseg.text.case_texts import tell_cuts
 
     answers = read_answers(args.prompts) if args.prompts else None
@@ -105,7 +105,7 @@ def _prepare(args: argparse.Namespace):
     ensemble = load_ensemble(folder, args.folds, args.checkpoint, device)
 
     def with_settings(settings: Settings) -> Calibrated:
-        return Calibrated(Predictor(ensemble.models, settings, device), applied(ensemble.calibrations, settings))
+        return Calibrated(Predictor(ensemble.networks, settings, device), applied(ensemble.calibrations, settings))
 
     scans = find_scans(args.source, len(ensemble.plan.channels))
     if answers is None:
@@ -152,10 +152,10 @@ def _prepare(args: argparse.Namespace):
 
 def _announce(job, scans) -> None:
     """What will be done, and the memory it takes, before it is taken."""
-    from textdiffseg.execution import free_memory
     from textdiffseg.imaging.io import read_geometry
     from textdiffseg.inference.memory import largest_ram_gb
     from textdiffseg.inference.prompting import caution
+    from textdiffseg.resources import free_memory
 
     predictors = [one.predictor for one in (job.masks, job.uncertainty) if one is not None]
     print(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(job.asked.names, job.asked.values, strict=True))}")
@@ -170,7 +170,7 @@ def _announce(job, scans) -> None:
         largest_ram_gb(
             one.plan,
             one.settings,
-            len(one.models),
+            len(one.networks),
             geometries,
             slots=job.asked.queries.labels.shape[1],  # rivals of known prompts too
             uncertainty=job.uncertainty is not None,

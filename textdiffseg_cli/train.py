@@ -1,7 +1,7 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
-import math
+from typing import TYPE_CHECKING
 
 from plans.presets import PRESETS
 from textdiffseg_cli.common import (
@@ -16,10 +16,8 @@ from textdiffseg_cli.common import (
     whole_number,
 )
 
-LONG = 10.0  # minutes of validation that are told beforehand
-# Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
-# calibrating the uncertainty, so that short runs stay short.
-CHOICE_SHARE, LEAST_CHOICE, CALIBRATION_SHARE = 0.2, 30.0, 0.1
+if TYPE_CHECKING:
+    from textdiffseg.tasks.train import TrainedFold
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -67,163 +65,60 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from plans.errors import UserError
-    from plans.folders import find_folder
-    from textdiffseg.data.splits import read_splits
-    from textdiffseg.data.store import list_cases
-    from textdiffseg.training.checkpoint import read_progress
-    from textdiffseg.training.lock import alone
-
-    if args.restart and (args.resume or args.val):
-        raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
-    preprocessed = find_folder(args.dataset, args.root, "preprocessed")
-    preset = _preset(args.preset, preprocessed)
-    fold = read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(args.fold)
-    folder = args.root / "results" / preprocessed.name / preset / f"fold_{args.fold}"
-    device = choose_device(args.device)
-    progress = read_progress(folder)
-    if (args.resume or args.val) and progress is None:
-        raise UserError(f"{folder} holds no run to go on with: leave --continue and --val out to start one.")
-    plan = _check(preprocessed, folder if progress and not args.restart else None, preset, fold)
-    if progress is None or args.restart:
-        _tell_device(plan, device)
-    with alone(folder):
-        if not args.val:
-            _fit(args, preprocessed, fold, folder, preset, device)
-        _tell_latent(folder)
-        held_out = args.fold != "all"
-        _validate(preprocessed, fold.validation, folder, device, held_out)
-    if not held_out:
-        print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
-
-
-def _fit(args: argparse.Namespace, preprocessed, fold, folder, preset: str, device: str) -> None:
-    """Train, as the command line has it."""
-    from textdiffseg.training.loop import fit
+    from textdiffseg.tasks.train import train
     from textdiffseg.training.run import TrainingOptions
+    from textdiffseg_cli.bars import Bars
 
+    device = choose_device(args.device)
     options = TrainingOptions(
         epochs=args.epochs,
         max_minutes=args.max_minutes,
         device=device,
         workers=loading_workers(device) if args.workers is None else args.workers,
         seed=args.seed,
-        preset=preset,
         restart=args.restart,
         compile=not args.no_compile,
     )
-    fit(preprocessed, fold, folder, options, print)
-
-
-def _tell_device(plan, device: str) -> None:
-    """A plan for one device trains on the other, too, but is small there or takes long."""
-    again = f"tds_plan_and_preprocess --preset {plan.preset}"
-    if plan.device == "cpu" and device == "cuda":
-        print(
-            "Note: this plan was made for a CPU, so its network is small and its training short. For one that uses "
-            f"this GPU, run {again} here, or elsewhere with --memory-gb 8."
+    with Bars() as bars:
+        trained = train(
+            args.dataset,
+            args.fold,
+            root=args.root,
+            options=options,
+            preset=args.preset,
+            must_exist=args.resume,
+            only_validate=args.val,
+            report=print,
+            progress=bars,
         )
-    if plan.device == "gpu" and device == "cpu":
-        print(
-            "Note: this plan was made for a GPU; on a CPU its training takes very long. For a network that fits, run "
-            f"{again} without --memory-gb on a machine without a GPU."
-        )
+    _print(trained)
 
 
-def _check(preprocessed, started, preset: str, fold):
-    """Before anything is written: plan, words and stored cases belong together; of a started run, its own plan, which
-    is returned, and its own cases."""
-    from plans.memory import refuse_beyond_budget
-    from plans.plan import FOLD_BANK, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
-    from textdiffseg.data.splits import refuse_other_cases
-    from textdiffseg.data.store import check_cases
-    from textdiffseg.inference.ensemble import check_words
-    from textdiffseg.text.bank import TextBank
-    from textdiffseg.text.case_texts import read_case_texts
-
-    folder, name = (started, FOLD_PLAN) if started else (preprocessed, plan_file(preset))
-    plan = Plan.read(folder / name)
-    words = folder / (FOLD_BANK if started else bank_file(preset))
-    bank = TextBank.load(words)
-    check_words([words], [plan], [bank])
-    if plan.reads_texts:
-        read_case_texts(preprocessed / texts_file(preset), bank, ())
-    check_cases(preprocessed, sorted({*fold.train, *fold.validation}), plan)
-    refuse_beyond_budget(plan, str(folder / name))
-    if started:
-        refuse_other_cases(started, fold)
-    return plan
-
-
-def _tell_latent(folder) -> None:
-    """What the latent carries by itself: a low figure says that its grid is too coarse for that label, or that
-    training was short."""
-    from textdiffseg.training.log import read_log
-
-    log = read_log(folder / "log.jsonl")
-    if log and (carried := log[-1].reconstruction_dice):
-        told = ", ".join(f"{name} {dice:.3f}" for name, dice in carried.items())
-        print(f"True labels through the latent and back, without the image: Dice {told}.")
-
-
-def _validate(preprocessed, cases, folder, device: str, held_out: bool) -> None:
-    """Choose how to sample, predict the validation cases on their original grids, calibrate, and print the scores.
-
-    Cases that were trained on choose and calibrate nothing: predictions are then as `read_sampling` has them without.
-    """
-    from tqdm import tqdm
-
+def _print(trained: "TrainedFold") -> None:
+    """The scores, and what was learned from the validation cases."""
     from textdiffseg.evaluation.report import summary_table
-    from textdiffseg.inference.validation import (
-        MOST_SAMPLED_SECONDS,
-        MOST_SECONDS,
-        calibrate_uncertainty,
-        choose_sampling,
-        validate_fold,
-    )
-    from textdiffseg.training.log import read_log
 
-    def shown(bar: tqdm):
-        def progress(done: int, total: int) -> None:
-            bar.total, bar.n = total, done
-            bar.refresh()
-
-        return progress
-
-    log = read_log(folder / "log.jsonl")
-    trained = log[-1].seconds if log else math.inf
-    if held_out:
-        allowed = min(MOST_SECONDS, max(LEAST_CHOICE, CHOICE_SHARE * trained))
-        with tqdm(desc="Choose steps and mirroring", unit="setting") as bar:
-            sampling = choose_sampling(
-                folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar)
-            )
-        if (minutes := sampling.seconds * len(cases) / 60) > LONG:
-            print(f"Predicting the {len(cases)} validation cases will take about {minutes:.0f} minutes.")
-    with tqdm(desc="Predict the validation cases", unit="case") as bar:
-        summary = validate_fold(folder, preprocessed, cases, device=device, calibrate=held_out, progress=shown(bar))
-    if held_out:
-        allowed = min(MOST_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
-        with tqdm(desc="Calibrate the uncertainty", unit="case") as bar:
-            calibrate_uncertainty(folder, preprocessed, cases, device=device, most_seconds=allowed, progress=shown(bar))
-    console().print(summary_table(summary))
-    if held_out:
-        _tell_calibration(folder)
-    for note in summary.notes:
+    if trained.latent_dice:  # low where its grid is too coarse for a label, or where training was short
+        told = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
+        print(f"True labels through the latent and back, without the image: Dice {told}.")
+    console().print(summary_table(trained.summary))
+    if trained.held_out:
+        _print_calibration(trained)
+    for note in trained.summary.notes:
         print(f"Note: {note}")
-    print(f"Written: {folder}/validation/summary.json, {folder}/progress.png")
+    print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
+    if not trained.held_out:
+        print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
 
 
-def _tell_calibration(folder) -> None:
+def _print_calibration(trained: "TrainedFold") -> None:
     """What was fitted to the validation cases, setting by setting."""
-    from plans.plan import FOLD_PLAN, Plan
-    from textdiffseg.inference.calibration import read_calibration
-    from textdiffseg.inference.evidence import LEAST_CASES
-    from textdiffseg.inference.settings import LEAST_SAMPLES
+    from textdiffseg.folds.sampling import MIN_SAMPLES
+    from textdiffseg.validation.evidence import MIN_CASES
 
-    fits = read_calibration(folder).fits
+    fits = trained.calibration.fits
     if not fits:
-        print(f"No temperature was fitted: at least {LEAST_CASES} validation cases with foreground are needed.")
+        print(f"No temperature was fitted: at least {MIN_CASES} validation cases with foreground are needed.")
     for fit in fits:
         print(
             f"Probabilities of {fit.steps} x {fit.samples} (steps x samples), {fit.cases} cases: temperature "
@@ -239,22 +134,5 @@ def _tell_calibration(folder) -> None:
                 f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
-    if fits and Plan.read(folder / FOLD_PLAN).diffusion and all(fit.samples < LEAST_SAMPLES for fit in fits):
+    if fits and trained.plan.diffusion and all(fit.samples < MIN_SAMPLES for fit in fits):
         print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
-
-
-def _preset(wanted: str | None, preprocessed) -> str:
-    """The preset asked for, or the first that is planned; `UserError` names what is there."""
-    from plans.errors import UserError
-    from plans.plan import plan_file
-
-    there = [preset for preset in PRESETS if (preprocessed / plan_file(preset)).is_file()]
-    if wanted is None and there:
-        return there[0]
-    if wanted not in there:
-        again = f" --preset {wanted}" if wanted else ""
-        raise UserError(
-            f"{preprocessed} has no plan {plan_file(wanted or 'default')} (found {', '.join(there) or 'none'}): "
-            f"run tds_plan_and_preprocess{again} first."
-        )
-    return wanted

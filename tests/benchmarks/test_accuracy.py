@@ -10,6 +10,7 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.files import write_record
 from textdiffseg.training.checkpoint import Progress
 
 
@@ -63,7 +64,7 @@ def test_a_fold_of_another_length_or_device_is_refused(benchmark, tmp_path, monk
 
 
 def test_more_steps_than_a_model_has_are_refused_before_training(benchmark, model, tmp_path):
-    model.plan.write(tmp_path / "plan.json")
+    write_record(tmp_path / "plan.json", model.plan)
     args = argparse.Namespace(test=(tmp_path, tmp_path), fold="0", steps=[1, 2000])
     with pytest.raises(UserError, match="the model has 1000 time steps, found 2000"):
         benchmark("accuracy").check(tmp_path, "default", args)

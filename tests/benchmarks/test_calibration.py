@@ -8,9 +8,9 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.evaluation.calibration import SampledVoxels
-from textdiffseg.inference.calibration import temper
-from textdiffseg.inference.evidence import Evidence
-from textdiffseg.inference.settings import Settings
+from textdiffseg.folds.calibration import temper
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.validation.evidence import Evidence
 
 CASES = 6
 

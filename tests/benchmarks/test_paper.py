@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from plans.errors import UserError
-from plans.plan import plan_file
+from plans.layout import PreprocessedFolder
 from plans.presets import PRESETS
+from textdiffseg.files import write_record
 
 
 def arguments(**changes) -> argparse.Namespace:
@@ -30,7 +31,7 @@ def test_what_is_missing_is_told_together(benchmark, monkeypatch):
 def test_a_root_of_other_words_is_refused(benchmark, model, tmp_path):
     paper = benchmark("paper")
     for preset in ("paper", "unet"):
-        model.plan.write(tmp_path / plan_file(preset))
+        write_record(PreprocessedFolder(tmp_path).plan(preset), model.plan)
     paper.check_words(tmp_path, "paper", arguments(text_encoder="bundled"))
     paper.check_words(tmp_path, "unet", arguments(text_encoder="other"))
     with pytest.raises(UserError, match="planned with the text encoder bundled"):

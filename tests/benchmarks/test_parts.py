@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
 
 
 @pytest.fixture

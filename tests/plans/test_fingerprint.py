@@ -6,11 +6,12 @@ import pytest
 
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
+from textdiffseg.files import write_record
 
 
 def test_write_and_read(tmp_path, make_fingerprint):
     fingerprint = make_fingerprint((10, 20, 30), (3, 1, 1))
-    fingerprint.write(tmp_path / "fingerprint.json")
+    write_record(tmp_path / "fingerprint.json", fingerprint)
     assert Fingerprint.read(tmp_path / "fingerprint.json") == fingerprint
 
 

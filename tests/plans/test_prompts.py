@@ -9,6 +9,7 @@ from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.plan import LabelPlan
 from plans.prompts import Prompts, default_prompts, names_sides, normalise, read_answers, read_prompts
+from textdiffseg.files import write_record
 
 
 def dataset_of(*names: str) -> Dataset:
@@ -53,7 +54,7 @@ def test_labels_that_read_the_same_are_refused():
 
 def test_write_and_read(tmp_path):
     prompts = Prompts(scan="CT", labels={"spleen": ("spleen", "lien")})
-    prompts.write(tmp_path / "prompts.json")
+    write_record(tmp_path / "prompts.json", prompts)
     assert read_prompts(tmp_path / "prompts.json", dataset_of("spleen")) == prompts
 
 

@@ -5,8 +5,9 @@ import errno
 import pytest
 
 from plans.errors import UserError
+from plans.geometry import resampled_shape
 from plans.prompts import Prompts
-from plans.records import resampled_shape, write_atomically
+from textdiffseg.files import write_atomically
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):

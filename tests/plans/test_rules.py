@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans import rules
+from plans.geometry import Millimetres, Triple
 from plans.plan import ChannelPlan
-from plans.records import Millimetres, Voxels
 
 spacings = st.tuples(*[st.floats(0.3, 10)] * 3)
 sizes = st.tuples(*[st.integers(2, 600)] * 3)
@@ -111,7 +111,7 @@ def test_ladder_waits_for_a_coarse_axis():
 
 @settings(derandomize=True)
 @given(spacings, sizes)
-def test_ladder_keeps_its_laws(spacing: Millimetres, size: Voxels):
+def test_ladder_keeps_its_laws(spacing: Millimetres, size: Triple):
     steps = rules.ladder(spacing, rules.least_size(spacing, size))
     assert len(steps.strides) == len(steps.kernels) >= 2
     assert steps.strides[0] == (1, 1, 1)
@@ -173,7 +173,7 @@ def test_attention_only_on_small_grids():
 
 @settings(max_examples=50, derandomize=True)
 @given(sizes, sizes)
-def test_windows_cover_the_volume(shape: Voxels, patch: Voxels):
+def test_windows_cover_the_volume(shape: Triple, patch: Triple):
     count = rules.windows(shape, patch)
     assert count >= 1
     if all(edge >= size for edge, size in zip(patch, shape, strict=True)):

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from plans.errors import UserError
-from textdiffseg import execution
-from textdiffseg.execution import cores, default_workers, run_cases
+from textdiffseg import resources
+from textdiffseg.execution import run_cases
+from textdiffseg.resources import cores, default_workers
 
 NAMES = [f"case_{number}" for number in range(6)]
 
@@ -96,8 +97,8 @@ def contain(tmp_path, monkeypatch):
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
-        monkeypatch.setattr(execution, "CONTROL_GROUP", tmp_path)
-        monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: range(16), raising=False)
+        monkeypatch.setattr(resources, "CONTROL_GROUP", tmp_path)
+        monkeypatch.setattr(resources.os, "sched_getaffinity", lambda _: range(16), raising=False)
 
     return contain
 
@@ -122,9 +123,9 @@ def contain(tmp_path, monkeypatch):
 )
 def test_a_container_s_limits_are_kept_to(contain, files):
     contain(files)
-    assert execution.cores() == 2
-    assert execution.free_memory() == 1.2e9
-    assert execution.default_workers(0.4e9) == 2
+    assert resources.cores() == 2
+    assert resources.free_memory() == 1.2e9
+    assert resources.default_workers(0.4e9) == 2
 
 
 @pytest.mark.parametrize(
@@ -138,8 +139,8 @@ def test_a_container_s_limits_are_kept_to(contain, files):
 def test_without_limits_the_machine_is_what_there_is(contain, monkeypatch, files):
     contain(files)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5e9))
-    assert execution.cores() == 16
-    assert execution.free_memory() == 5e9
+    assert resources.cores() == 16
+    assert resources.free_memory() == 5e9
 
 
 def test_a_scheduler_needs_dask_or_an_address_that_answers():

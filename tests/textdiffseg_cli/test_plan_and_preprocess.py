@@ -6,12 +6,15 @@ import os
 
 import pytest
 
+from plans.layout import PreprocessedFolder
 from plans.plan import Plan
+from plans.presets import PRESETS
 from plans.prompts import Prompts
 from plans.records import Record
 from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.tasks import plan as tasks_plan
 from textdiffseg_cli import plan_and_preprocess
 
 
@@ -230,7 +233,6 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
     import torch
 
     from plans.errors import UserError
-    from plans.plan import bank_file
     from textdiffseg.text.encoder import PhraseVectors
 
     class Offline:
@@ -245,16 +247,19 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
             return [PhraseVectors(torch.randn(2, 8), torch.randn(8)) for _ in phrases]
 
     monkeypatch.setattr("textdiffseg.text.encoder.TextEncoder", Offline)
-    encoders_of = plan_and_preprocess._encoders
+    encoders_of = tasks_plan.encoders_of
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
-    bank.set_result(plan_and_preprocess._text_bank(("liver",), prompts, encoders, tmp_path / bank_file("paper")))
-    text = plan_and_preprocess._text_plan(encoders, bank, "paper")
+    bank.set_result(
+        tasks_plan.write_text_bank(("liver",), prompts, encoders, PreprocessedFolder(tmp_path).text_bank("paper"))
+    )
+    text = tasks_plan.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
-    assert plan_and_preprocess._text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
-    assert plan_and_preprocess._text_plan(("bundled",), bank, "default").note is None
+    assert tasks_plan.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
+    assert tasks_plan.text_plan(("bundled",), bank, "default").note is None
     with pytest.raises(UserError, match="not to be had"):
-        plan_and_preprocess._text_bank(("liver",), prompts, encoders_of("mine", "paper"), tmp_path / "other")
+        tasks_plan.write_text_bank(("liver",), prompts, encoders_of("mine", "paper"), tmp_path / "other")
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
-    assert bank_file("paper-no-text") == bank_file("paper") != bank_file("default") == bank_file("peer-unet")
+    banks = {preset: PreprocessedFolder(tmp_path).text_bank(preset) for preset in PRESETS}
+    assert banks["paper-no-text"] == banks["paper"] != banks["default"] == banks["peer-unet"]

@@ -31,8 +31,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from plans.geometry import Triple
 from plans.plan import Plan
-from plans.records import Voxels
 
 ROTATION = np.deg2rad(30)  # largest angle about each axis; any angle about the coarse axis of anisotropic patches
 SCALING = (0.7, 1.4)  # larger is a smaller picture
@@ -59,7 +59,7 @@ class Augmentation:
         self.intensity = paper_intensity_transforms() if self.published else intensity_transforms(self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
 
-    def __call__(self, image, labels, shape: Voxels, start: Voxels, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, image, labels, shape: Triple, start: Triple, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The patch whose first voxel is `start` before it is turned about its centre.
 
         Args:
@@ -81,7 +81,7 @@ class Augmentation:
         return picture, label_map
 
 
-def coarse_axis(patch: Voxels) -> int | None:
+def coarse_axis(patch: Triple) -> int | None:
     """The axis that patches are turned about alone, or None if they are turned about all (nnU-Net's rule)."""
     return int(np.argmin(patch)) if max(patch) > ANISOTROPY * min(patch) else None
 
@@ -110,7 +110,7 @@ def turning(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("xyz", angles).as_matrix() * np.asarray(scales)
 
 
-def place(image, labels, shape: Voxels, start: Voxels, patch: Voxels, placement: Placement) -> tuple[Tensor, Tensor]:
+def place(image, labels, shape: Triple, start: Triple, patch: Triple, placement: Placement) -> tuple[Tensor, Tensor]:
     """Read a patch as `placement` says: image (C, *patch) float32, labels (*patch) int16."""
     if placement.matrix is None:
         picture, label_map = read_patch(image, labels, shape, start, patch)
@@ -122,7 +122,7 @@ def place(image, labels, shape: Voxels, start: Voxels, patch: Voxels, placement:
     return picture, label_map
 
 
-def read_patch(image, labels, shape: Voxels, start: Voxels, patch: Voxels) -> tuple[Tensor, Tensor]:
+def read_patch(image, labels, shape: Triple, start: Triple, patch: Triple) -> tuple[Tensor, Tensor]:
     """Read a patch as it is stored; outside the case image and labels are 0 (nnU-Net's padding)."""
     ends = [first + size for first, size in zip(start, patch, strict=True)]
     inside = [slice(max(0, first), min(size, end)) for first, size, end in zip(start, shape, ends, strict=True)]
@@ -149,7 +149,7 @@ def _turned(image, labels, shape, start, patch, matrix) -> tuple[Tensor, Tensor]
     return _interpolate(picture, label_map, grid)
 
 
-def _grid(matrix: np.ndarray, patch: Voxels, centre: np.ndarray, size: np.ndarray) -> Tensor:
+def _grid(matrix: np.ndarray, patch: Triple, centre: np.ndarray, size: np.ndarray) -> Tensor:
     """Sampling points (1, *patch, 3) for `grid_sample` on a box of `size` voxels, x (the last axis) first."""
     offsets = [np.arange(edge) - (edge - 1) / 2 for edge in patch]
     grid = torch.empty(1, *patch, 3)

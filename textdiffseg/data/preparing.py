@@ -1,6 +1,5 @@
 """A whole data set to stored cases, each written whole or not at all; finished cases are skipped by their hash."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import prod
@@ -13,6 +12,7 @@ from plans.fingerprint import Fingerprint
 from plans.plan import Plan
 from textdiffseg.data.store import CaseRecord, is_complete, list_cases, preprocessing_settings, remove_case, save_case
 from textdiffseg.execution import run_cases
+from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
 
@@ -75,4 +75,4 @@ def case_hash(case: Case, plan: Plan) -> str:
     """A hash of the case's files, group and annotation, and of the fields of the plan that preprocessing reads."""
     known = f"{case.group} {case.annotation.model_dump_json()}"
     text = f"{METHOD} {preprocessing_settings(plan)} {known} {content_hash((*case.images, case.label))}"
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hash_text(text)

@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 
-from plans.records import Voxels
+from plans.geometry import Triple
 from textdiffseg.queries import Query
 
 ALL_LABELS_SHARE = 0.5  # of all iterations, those at the start: every sample queries all annotated labels
@@ -44,7 +44,7 @@ def forced_foreground(index: int, batch: int, share: float) -> bool:
     return index % batch >= batch - count
 
 
-def draw_patch(rng: np.random.Generator, shape: Voxels, patch: Voxels, foreground: np.ndarray | None = None) -> Voxels:
+def draw_patch(rng: np.random.Generator, shape: Triple, patch: Triple, foreground: np.ndarray | None = None) -> Triple:
     """The first voxel of a patch; negative where the patch is larger than the case, which is then centred.
 
     Args:
@@ -106,5 +106,5 @@ def full_query(labels: Sequence[int]) -> Query:
     return tuple((label, 0) for label in sorted(labels))
 
 
-def _voxels(values: np.ndarray) -> Voxels:
+def _voxels(values: np.ndarray) -> Triple:
     return tuple(int(value) for value in values)

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from plans.errors import UserError, listed
-from plans.plan import FOLD_CASES
+from plans.layout import FoldFolder
 from plans.records import Record
 
 SEED = 12345  # nnU-Net's
@@ -74,9 +74,9 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
             )
 
 
-def refuse_other_cases(folder: Path, fold: Fold) -> None:
-    """Raise `UserError` where the trained fold in `folder` was begun with other cases than `fold` has."""
-    path = folder / FOLD_CASES
+def refuse_other_cases(started: FoldFolder, fold: Fold) -> None:
+    """Raise `UserError` where a trained fold was begun with other cases than `fold` has."""
+    path = started.cases
     if not path.is_file():
         return
     begun = Fold.read(path)

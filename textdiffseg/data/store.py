@@ -7,7 +7,6 @@ hold the numbers of the values that labels are made of instead (`plans.regions`)
 A case without its JSON record is not there.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -19,8 +18,11 @@ import blosc2
 import numpy as np
 
 from plans.errors import UserError
+from plans.geometry import Triple
+from plans.layout import PreprocessedFolder
 from plans.plan import Plan
-from plans.records import Record, Voxels, write_atomically
+from plans.records import Record
+from textdiffseg.files import hash_text, write_atomically, write_record
 from textdiffseg.preprocessing.case import Trail
 
 STORE_VERSION = 2
@@ -37,7 +39,7 @@ class CaseRecord(Record):
     case: str
     hash: str  # of the input files, the group, the annotation and the settings
     settings: dict[str, str]  # a hash of each field of the plan that preprocessing reads (`preprocessing_settings`)
-    shape: Voxels  # on the plan's grid
+    shape: Triple  # on the plan's grid
     present: tuple[int, ...]  # labels that have voxels on the plan's grid
     annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
     absent: tuple[int, ...] = ()  # label numbers that are known to be absent, whether looked for or not
@@ -77,7 +79,7 @@ def save_case(
     folder: Path, record: CaseRecord, image: np.ndarray, labels: np.ndarray, original_labels: np.ndarray
 ) -> None:
     """Write a case below `folder`/cases; on any failure, a full disk included, no part of it stays."""
-    folder = Path(folder) / "cases"
+    folder = PreprocessedFolder(Path(folder)).cases
     folder.mkdir(parents=True, exist_ok=True)
     kind = np.int8 if original_labels.max(initial=0) < 128 else np.int16
     arrays = (
@@ -90,7 +92,7 @@ def save_case(
     try:
         for part, array in zip(_PARTS, arrays, strict=True):
             _write(_path(folder, record.case, part), array)
-        record.write(folder / f"{record.case}.json")
+        write_record(_record_path(folder, record.case), record)
     except BaseException:
         remove_case(folder.parent, record.case)
         raise
@@ -98,7 +100,7 @@ def save_case(
 
 def open_case(folder: Path, case: str) -> StoredCase:
     """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
-    cases, record = Path(folder) / "cases", read_record(folder, case)
+    cases, record = PreprocessedFolder(Path(folder)).cases, read_record(folder, case)
     try:
         image, labels, _, foreground = (_open(_path(cases, case, part)) for part in _PARTS)
     except (OSError, RuntimeError, ValueError) as error:
@@ -111,7 +113,7 @@ def open_case(folder: Path, case: str) -> StoredCase:
 def read_record(folder: Path, case: str) -> CaseRecord:
     """The record of the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
     try:
-        return CaseRecord.read(Path(folder) / "cases" / f"{case}.json")
+        return CaseRecord.read(_record_path(PreprocessedFolder(Path(folder)).cases, case))
     except UserError as error:
         raise UserError(*(f"{line} Run tds_plan_and_preprocess again." for line in error.lines)) from None
 
@@ -130,9 +132,9 @@ def check_cases(folder: Path, cases: Sequence[str], plan: Plan) -> None:
 
 def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
     """Whether the case is stored whole and came from the same files and settings."""
-    cases = Path(folder) / "cases"
+    cases = PreprocessedFolder(Path(folder)).cases
     try:
-        record = CaseRecord.read(cases / f"{case}.json")
+        record = CaseRecord.read(_record_path(cases, case))
     except UserError:
         return False
     return record.hash == expected_hash and all(_path(cases, case, part).is_file() for part in _PARTS)
@@ -141,21 +143,18 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
 def preprocessing_settings(plan: Plan) -> dict[str, str]:
     """A hash of each field of the plan that decides what is stored, by the field's name."""
     fields = plan.model_dump(mode="json", include=_SETTINGS | ({"regions"} if plan.regions else set()))
-    return {
-        name: hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=6).hexdigest()
-        for name, value in sorted(fields.items())
-    }
+    return {name: hash_text(json.dumps(value, sort_keys=True))[:12] for name, value in sorted(fields.items())}
 
 
 def list_cases(folder: Path) -> tuple[str, ...]:
     """The ids of the cases stored whole below `folder`/cases, sorted."""
-    return tuple(sorted(path.name.removesuffix(".json") for path in (Path(folder) / "cases").glob("[!.]*.json")))
+    return tuple(sorted(path.stem for path in PreprocessedFolder(Path(folder)).cases.glob("[!.]*.json")))
 
 
 def remove_case(folder: Path, case: str) -> None:
     """Delete a stored case, its record first, so that it never looks complete."""
-    cases = Path(folder) / "cases"
-    (cases / f"{case}.json").unlink(missing_ok=True)
+    cases = PreprocessedFolder(Path(folder)).cases
+    _record_path(cases, case).unlink(missing_ok=True)
     for part in _PARTS:
         _path(cases, case, part).unlink(missing_ok=True)
 
@@ -190,6 +189,10 @@ def _misfits(case: StoredCase, plan: Plan) -> list[str]:
         f"{case.folder}: case {case.record.case} was stored by a plan with other {fields}. Put the plan back, or run "
         "tds_plan_and_preprocess again."
     ]
+
+
+def _record_path(cases: Path, case: str) -> Path:
+    return cases / f"{case}.json"
 
 
 def _path(folder: Path, case: str, part: str) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from plans.header import split_ending
+from plans.layout import split_ending
 from plans.prompts import normalise
 from plans.records import Record
 

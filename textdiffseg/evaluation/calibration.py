@@ -20,19 +20,19 @@ from math import ceil
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
-from plans.records import Millimetres
+from plans.geometry import Millimetres
 from plans.regions import Regions
 
 NEAR_MM = 5.0
 BINS = 15
-MOST_VOXELS = 20_000  # kept of a case; a temperature needs no more
-MOST_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
-LEAST_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
+MAX_VOXELS = 20_000  # kept of a case; a temperature needs no more
+MAX_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
+MIN_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
 
 
 @dataclass(frozen=True)
 class SampledVoxels:
-    """Voxels of one case near its foreground: what calibration is fitted to and measured on."""
+    """Triple of one case near its foreground: what calibration is fitted to and measured on."""
 
     p: np.ndarray  # (K, N) float32
     truth: np.ndarray  # (N,) class numbers
@@ -52,14 +52,14 @@ def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
 
 
 def sample_voxels(
-    probabilities: np.ndarray, labels: np.ndarray, spacing: Millimetres, most: int = MOST_VOXELS
+    probabilities: np.ndarray, labels: np.ndarray, spacing: Millimetres, most: int = MAX_VOXELS
 ) -> SampledVoxels:
     """At most `most` voxels near the foreground, the same ones for the same labels.
 
     probabilities (K, D, H, W); labels (D, H, W) class numbers on the same grid, negative where to ignore.
     """
     places = np.flatnonzero(near_foreground(labels, spacing))
-    most = min(most, MOST_NUMBERS // len(probabilities))
+    most = min(most, MAX_NUMBERS // len(probabilities))
     if len(places) > most:
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
@@ -94,4 +94,4 @@ def brier_score(p: np.ndarray, truth: np.ndarray) -> float:
 def negative_log_likelihood(p: np.ndarray, truth: np.ndarray) -> float:
     """NLL in nats of p (K, N) against truth (N,)."""
     hit = np.take_along_axis(p, truth[None], 0)[0].astype(np.float64)
-    return float(-np.mean(np.log(np.maximum(hit, LEAST_PROBABILITY))))
+    return float(-np.mean(np.log(np.maximum(hit, MIN_PROBABILITY))))

@@ -8,7 +8,8 @@ import numpy as np
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
-from plans.header import FILE_ENDINGS, Header, labels_of, split_ending
+from plans.header import Header, labels_of
+from plans.layout import FILE_ENDINGS, RawFolder, split_ending
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import Answers, Manifest, answers_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
@@ -88,7 +89,7 @@ def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, 
     Ignored voxels and labels that a case does not annotate are not scored.
     """
     folder = (references.parent if references.is_file() else references).resolve()
-    path = next((path for path in (folder / "dataset.json", folder.parent / "dataset.json") if path.is_file()), None)
+    path = next((path for one in (folder, folder.parent) if (path := RawFolder(one).header).is_file()), None)
     if path is None:
         return None
     header, faults = Header.read(path), []

@@ -17,9 +17,10 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from plans.records import Millimetres, Record
-from textdiffseg.execution import free_memory
+from plans.geometry import Millimetres
+from plans.records import Record
 from textdiffseg.imaging.boxes import joint
+from textdiffseg.resources import free_memory
 
 EMPTY = (slice(0, 0),) * 3  # the box of a label that neither mask has
 EMPTY_RULE = (

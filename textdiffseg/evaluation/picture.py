@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from plans.records import Millimetres, write_atomically
+from plans.geometry import Millimetres
+from textdiffseg.files import write_atomically
 
-LEAST_MARGIN = 10  # voxels around the structures that say which grey values are shown
+MIN_MARGIN = 10  # voxels around the structures that say which grey values are shown
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def _surroundings(panel: Panel) -> np.ndarray:
     if not len(held):
         return panel.image
     first, last = held.min(0), held.max(0) + 1
-    margin = np.maximum((last - first) // 2, LEAST_MARGIN)
+    margin = np.maximum((last - first) // 2, MIN_MARGIN)
     return panel.image[tuple(slice(max(0, a - m), b + m) for a, b, m in zip(first, last, margin, strict=True))]
 
 

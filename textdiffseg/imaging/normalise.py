@@ -11,7 +11,7 @@ _EPSILON = 1e-8  # nnU-Net's floor of a standard deviation
 
 
 def nonzero_mask(array: np.ndarray) -> np.ndarray:
-    """Voxels (D, H, W) that are nonzero in some channel of (C, D, H, W), holes filled."""
+    """Triple (D, H, W) that are nonzero in some channel of (C, D, H, W), holes filled."""
     return ndimage.binary_fill_holes((array != 0).any(axis=0))
 
 

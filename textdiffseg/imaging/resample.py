@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from plans.records import Voxels
+from plans.geometry import Triple
 from textdiffseg.imaging.boxes import Box, joint
 
 NO_AXIS: Mapping[int, int] = {}
@@ -30,7 +30,7 @@ def spline_matrix(size: int, size_to: int, order: int) -> np.ndarray:
     return matrix
 
 
-def resample(array: np.ndarray, shape: Voxels, order: int = 3, order_along: Mapping[int, int] = NO_AXIS) -> np.ndarray:
+def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapping[int, int] = NO_AXIS) -> np.ndarray:
     """Resample an image (C, D, H, W) to (C, *shape), float32, clipped to each channel's own range.
 
     `order_along` gives single axes another order, e.g. {0: 0} for nnU-Net's separate z.
@@ -48,7 +48,7 @@ def resample(array: np.ndarray, shape: Voxels, order: int = 3, order_along: Mapp
 
 
 def resample_labels(
-    labels: np.ndarray, shape: Voxels, order: int = 1, order_along: Mapping[int, int] = NO_AXIS
+    labels: np.ndarray, shape: Triple, order: int = 1, order_along: Mapping[int, int] = NO_AXIS
 ) -> np.ndarray:
     """Resample label numbers (D, H, W), -1 where ignored, to `shape`; same dtype.
 
@@ -84,7 +84,7 @@ def resample_labels(
     return result
 
 
-def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Voxels) -> np.ndarray:
+def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Triple) -> np.ndarray:
     """The most probable of K classes (int16) at each voxel of `shape`; ties go to the first class.
 
     Classes (D, H, W), which sum to 1, are interpolated linearly one by one, each only as far as those of its voxels
@@ -101,7 +101,7 @@ def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Voxels) 
     return winner
 
 
-def probabilities_to_regions(probabilities: Sequence[np.ndarray], shape: Voxels) -> np.ndarray:
+def probabilities_to_regions(probabilities: Sequence[np.ndarray], shape: Triple) -> np.ndarray:
     """The last class (int16) with p > 0.5 at each voxel of `shape`, 0 where there is none (nnU-Net's rule for regions).
 
     Classes 1, 2, ... (D, H, W) are interpolated linearly one by one, as far as those of their voxels reach.

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS, split_ending
+from plans.layout import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.io import series_in
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")

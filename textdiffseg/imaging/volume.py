@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from plans.records import Millimetres, Voxels
+from plans.geometry import Millimetres, Triple
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Where a grid of voxels lies."""
 
-    shape: Voxels
+    shape: Triple
     affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm
 
     @property
@@ -55,7 +55,7 @@ class Volume:
 class Orientation:
     """How an array was turned to the canonical orientation: axes permuted, then some reversed."""
 
-    permutation: Voxels  # canonical axis i was axis permutation[i]
+    permutation: Triple  # canonical axis i was axis permutation[i]
     flips: tuple[int, ...]  # canonical axes that were reversed
 
     def apply(self, array: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from plans.errors import UserError
-from plans.header import FILE_ENDINGS, split_ending
+from plans.layout import FILE_ENDINGS, split_ending
 from plans.plan import Plan
-from textdiffseg.inference.ensemble import hash_files
+from textdiffseg.files import hash_files, write_record
 from textdiffseg.inference.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
 from textdiffseg.inference.prompting import Asked, caution
 from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
@@ -124,7 +124,7 @@ def predict_scan(
         raise UserError(
             f"{manifest_path} is no manifest of this tds_predict. Choose another output folder, or --overwrite."
         )
-    Manifest(request=request).write(manifest_path)
+    write_record(manifest_path, Manifest(request=request))
 
     try:
         found, trail = _predict(job, case, paths, progress)
@@ -139,7 +139,7 @@ def predict_scan(
     for place, array in maps.items():
         write_volume(job.out / f"{place}{name.removeprefix(stem)}", restore_map(array.numpy(), trail), trail.geometry)
     written = [name, *(f"{place}{name.removeprefix(stem)}" for place in maps)]
-    Manifest(
+    manifest = Manifest(
         request=request,
         outputs={one: hash_files([job.out / one]) for one in written},
         labels=dict(zip(job.asked.names, job.asked.values, strict=True)),
@@ -149,7 +149,8 @@ def predict_scan(
         versions=versions(),
         device=str(job.masks.predictor.device),
         threads=torch.get_num_threads(),
-    ).write(manifest_path)
+    )
+    write_record(manifest_path, manifest)
     return True
 
 

@@ -12,10 +12,10 @@ from pydantic import Field
 
 from plans.errors import UserError
 from plans.records import Record
+from textdiffseg.files import hash_files
+from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import files_of
-from textdiffseg.inference.calibration import Applied
-from textdiffseg.inference.ensemble import hash_files
-from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.uncertainty import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")

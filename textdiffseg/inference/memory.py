@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from math import prod
 
+from plans.geometry import Triple, resampled_shape
 from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
 from plans.plan import Plan
-from plans.records import Voxels, resampled_shape
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
-from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.tiling import tile
-from textdiffseg.preprocessing.case import MOST_VOXELS
+from textdiffseg.preprocessing.case import MAX_VOXELS
 
 LIBRARIES = 0.15 * GB  # numpy, SimpleITK and the rest, beside torch itself
 
@@ -18,8 +18,8 @@ def prediction_ram_gb(
     plan: Plan,
     settings: Settings,
     folds: int,
-    shape: Voxels,
-    original_shape: Voxels,
+    shape: Triple,
+    original_shape: Triple,
     slots: int | None = None,
     uncertainty: bool = False,
     on_cpu: bool = True,
@@ -60,7 +60,7 @@ def largest_ram_gb(
         axes = orientation_of(geometry).permutation
         shape, spacing = [tuple(values[axis] for axis in axes) for values in (geometry.shape, geometry.spacing)]
         on_plan = resampled_shape(shape, spacing, plan.spacing)
-        if prod(on_plan) > MOST_VOXELS:  # it will be refused
+        if prod(on_plan) > MAX_VOXELS:  # it will be refused
             continue
         estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, slots, uncertainty, on_cpu))
     return max(estimates, default=plan.memory.ram_gb)

@@ -21,15 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plans.geometry import Triple
 from plans.plan import Plan
-from plans.records import Voxels
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.inference.ensemble import load_ensemble
-from textdiffseg.inference.settings import Settings, settings_of
+from textdiffseg.folds.ensemble import load_ensemble
+from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
-from textdiffseg.networks.model import Model
+from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
@@ -72,7 +72,7 @@ class Prediction:
 class _Windows:
     """The outcome of one group of windows, B of them."""
 
-    starts: tuple[Voxels, ...]
+    starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
     between_samples: Tensor | None  # (B, D, H, W)
     between_folds: Tensor | None
@@ -92,7 +92,7 @@ class _Volume:
     importance: Tensor  # g of a voxel in its window
     total: Tensor  # sum of g over the windows of a voxel
 
-    def share(self, start: Voxels) -> Tensor:
+    def share(self, start: Triple) -> Tensor:
         """What a window's voxels weigh among all windows that hold them, g / sum g."""
         return self.importance / self.total[self.tiling.window(start)]
 
@@ -102,13 +102,13 @@ class Predictor:
 
     def __init__(
         self,
-        models: Sequence[Model],
+        networks: Sequence[SegmentationNetwork],
         settings: Settings,
         device: torch.device | str = "cpu",
         batch: int = BATCH,
     ):
-        self.models = tuple(models)
-        self.plan: Plan = models[0].plan
+        self.networks = tuple(networks)
+        self.plan: Plan = networks[0].plan
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
@@ -123,7 +123,7 @@ class Predictor:
     ) -> "Predictor":
         """The trained folds of a model with the settings that validation chose."""
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
-        return cls(ensemble.models, settings_of(ensemble.plan, ensemble.sampling), device)
+        return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
 
     @torch.inference_mode()
     def predict_image(
@@ -168,7 +168,7 @@ class Predictor:
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
 
-    def _compute(self, volume: _Volume, starts: tuple[Voxels, ...]) -> _Windows:
+    def _compute(self, volume: _Volume, starts: tuple[Triple, ...]) -> _Windows:
         """All folds and samples of one group of windows."""
         tiling, kept = volume.tiling, volume.answers
         filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
@@ -176,8 +176,8 @@ class Predictor:
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
         z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
         means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
-        for model in self.models:
-            p = self._fold(model, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+        for network in self.networks:
+            p = self._fold(network, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
             if volume.uncertainty:
                 inner.append(torch.stack([entropy(answered(one, kept, 1), 1, overlapping) for one in p]).mean(0))
@@ -193,14 +193,14 @@ class Predictor:
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, model: Model, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _fold(self, network: SegmentationNetwork, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: Tensor | None = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                for s, logits in enumerate(self._logits(model, patches.flip(dims), z_T, queries)):
+                for s, logits in enumerate(self._logits(network, patches.flip(dims), z_T, queries)):
                     p = self._probabilities(logits).flip(dims)
                     total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
                     total[s] += p
@@ -209,15 +209,15 @@ class Predictor:
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1) if self.plan.regions is None else probabilities(logits)
 
-    def _logits(self, model: Model, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
+    def _logits(self, network: SegmentationNetwork, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
         """(B, K, D, H, W) of each sample; without diffusion of the one pass that there is."""
         if self.schedule is None:
-            yield model.segment(patches, queries)
+            yield network.segment(patches, queries)
             return
-        z_i, skips = model.encode_image(patches)
-        denoise = partial(model.denoise, z_it=model.fuse(z_i, queries))
+        z_i, skips = network.encode_image(patches)
+        denoise = partial(network.denoise, z_it=network.fuse(z_i, queries))
         for start in z_T:
-            yield model.decode(sample(denoise, start, self.schedule, self.settings.steps), skips, queries)
+            yield network.decode(sample(denoise, start, self.schedule, self.settings.steps), skips, queries)
 
 
 class _Sums:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from plans.plan import Plan
-from textdiffseg.inference.calibration import Applied, temper, temper_overlapping, widen
+from textdiffseg.folds.calibration import Applied, temper, temper_overlapping, widen
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
 from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plans.records import Voxels
+from plans.geometry import Triple
 
 SIGMA = 1 / 8  # of the patch, as in nnU-Net
 FLOOR = 1e-3  # keeps the corners of a patch from vanishing in float32
@@ -25,15 +25,15 @@ FLOOR = 1e-3  # keeps the corners of a patch from vanishing in float32
 class Tiling:
     """The windows of one volume; starts are positions in the padded volume, in canonical (lexicographic) order."""
 
-    shape: Voxels  # of the volume
-    before: Voxels  # voxels padded in front of each axis
-    padded: Voxels  # shape after padding
-    patch: Voxels
-    stride: Voxels  # of the latent grid
-    starts: tuple[Voxels, ...]
+    shape: Triple  # of the volume
+    before: Triple  # voxels padded in front of each axis
+    padded: Triple  # shape after padding
+    patch: Triple
+    stride: Triple  # of the latent grid
+    starts: tuple[Triple, ...]
 
     @property
-    def latent_shape(self) -> Voxels:
+    def latent_shape(self) -> Triple:
         """The latent grid of the padded volume."""
         return tuple(size // stride for size, stride in zip(self.padded, self.stride, strict=True))
 
@@ -50,11 +50,11 @@ class Tiling:
         ]
         return F.pad(image, [amount for pair in reversed(pairs) for amount in pair])
 
-    def window(self, start: Voxels) -> tuple[slice, slice, slice]:
+    def window(self, start: Triple) -> tuple[slice, slice, slice]:
         """The voxels of the window at `start` in the padded volume."""
         return tuple(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
 
-    def latent_window(self, start: Voxels) -> tuple[slice, slice, slice]:
+    def latent_window(self, start: Triple) -> tuple[slice, slice, slice]:
         """The positions of the window at `start` on the latent grid."""
         corners = zip(start, self.patch, self.stride, strict=True)
         return tuple(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
@@ -69,7 +69,7 @@ class Tiling:
         return total.masked_fill_(outside, torch.inf)
 
 
-def tile(shape: Voxels, patch: Voxels, stride: Voxels, overlap: float = 0.5) -> Tiling:
+def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> Tiling:
     """Windows of `patch` voxels that overlap by at least `overlap` of their size along each axis.
 
     An axis shorter than the patch is padded on both sides, as training patches are; a longer one at its end.
@@ -93,7 +93,7 @@ def _starts(size: int, window: int, unit: int, overlap: float) -> list[int]:
     return [unit * (i * room // gaps) for i in range(gaps + 1)] if gaps else [0]
 
 
-def importance(patch: Voxels) -> Tensor:
+def importance(patch: Triple) -> Tensor:
     """g: a Gaussian over the patch (D, H, W), 1 at its centre, never below a thousandth."""
     axes = []
     for size in patch:

@@ -27,9 +27,8 @@ from torch import Tensor
 
 from plans.plan import Plan
 from plans.records import Record
+from textdiffseg.folds.calibration import INTERVAL
 from textdiffseg.regions import written
-
-INTERVAL = (0.05, 0.95)
 
 
 class VolumeInterval(Record):
@@ -68,7 +67,7 @@ def disagreement(means: Tensor, inner: Tensor, overlapping: bool = False) -> tup
 
 
 def slot_volumes(p: Tensor, share: Tensor, answers: int, overlapping: bool = False) -> Tensor:
-    """Voxels that each class writes (1 + answers,) float64, where `p` is (1 + Q, D, H, W) and voxel v counts share(v).
+    """Triple that each class writes (1 + answers,) float64, where `p` is (1 + Q, D, H, W) and voxel v counts share(v).
 
     What slots after the first `answers` win is background. Summed over windows, whose shares add up to one at every
     voxel, this is the volume of one sample.
@@ -79,7 +78,7 @@ def slot_volumes(p: Tensor, share: Tensor, answers: int, overlapping: bool = Fal
 
 
 def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:
-    """Voxels of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
+    """Triple of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
 
     numbers: of each slot its label. Where labels overlap, a label has its own voxels and those of every slot that
     writes a value which it holds.

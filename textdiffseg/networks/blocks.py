@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plans.records import Voxels
+from plans.geometry import Triple
 
 HEAD_WIDTH = 32  # of attention
 
@@ -32,7 +32,7 @@ class InstanceNorm(nn.GroupNorm):
             return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
 
 
-def convolution(width_in: int, width_out: int, kernel: Voxels, stride: Voxels = (1, 1, 1)) -> nn.Conv3d:
+def convolution(width_in: int, width_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """A convolution that keeps the grid, or divides it by `stride`."""
     return nn.Conv3d(width_in, width_out, kernel, stride, padding=tuple(size // 2 for size in kernel))
 
@@ -40,7 +40,7 @@ def convolution(width_in: int, width_out: int, kernel: Voxels, stride: Voxels = 
 class ConvBlock(nn.Sequential):
     """Convolution, normalisation, activation."""
 
-    def __init__(self, width_in: int, width_out: int, kernel: Voxels, stride: Voxels = (1, 1, 1)):
+    def __init__(self, width_in: int, width_out: int, kernel: Triple, stride: Triple = (1, 1, 1)):
         super().__init__(
             convolution(width_in, width_out, kernel, stride),
             InstanceNorm(width_out),
@@ -51,7 +51,7 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """x + norm(conv(act(norm(conv(x))))), activated; a time vector, where given, scales and shifts the second norm."""
 
-    def __init__(self, width: int, kernel: Voxels, time_width: int | None = None):
+    def __init__(self, width: int, kernel: Triple, time_width: int | None = None):
         super().__init__()
         self.first = ConvBlock(width, width, kernel)
         self.second = convolution(width, width, kernel)

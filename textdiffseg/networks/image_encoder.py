@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plans.geometry import Triple
 from plans.plan import Stage
-from plans.records import Voxels
 from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, convolution
 
 
@@ -38,7 +38,7 @@ class ImageEncoder(nn.Module):
 class DownSampledImage(nn.Module):
     """The publication's zeta 2: nothing learned but the width, which the fusion needs to be what it was."""
 
-    def __init__(self, channels: int, width: int, stride: Voxels):
+    def __init__(self, channels: int, width: int, stride: Triple):
         super().__init__()
         self.stride = stride
         self.widen = convolution(channels, width, (1, 1, 1))

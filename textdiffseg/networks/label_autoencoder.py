@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plans.geometry import Triple
 from plans.memory import PAINT_WIDTH, half_width
 from plans.plan import Stage
-from plans.records import Voxels
 from plans.regions import Regions
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 
 PADDED_LOGIT = -1e4
-LEAST_VARIANCE = 1e-6  # of a position's channels
+MIN_VARIANCE = 1e-6  # of a position's channels
 BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in the data; saves some 30 iterations
 
 
@@ -28,7 +28,7 @@ def normalise_channels(z: Tensor) -> Tensor:
     """
     z = z.float()
     z = z - z.mean(dim=1, keepdim=True)
-    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + LEAST_VARIANCE)
+    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + MIN_VARIANCE)
 
 
 class Descent(nn.Sequential):
@@ -122,7 +122,7 @@ class NumberEncoder(nn.Module):
 class NumberReduction(nn.Module):
     """Its zeta 3: the mean of the label numbers over each latent position, standardised; nothing is learned."""
 
-    def __init__(self, stride: Voxels, labels: int):
+    def __init__(self, stride: Triple, labels: int):
         super().__init__()
         self.stride, self.labels = stride, labels
 

@@ -72,10 +72,10 @@ class TextDiffSeg(nn.Module):
         return self.decode(self.denoise(zero, t, self.fuse(z_i, queries)), skips, queries)
 
 
-Model = TextDiffSeg | Peer
+SegmentationNetwork = TextDiffSeg | Peer
 
 
-def build_model(plan: Plan) -> Model:
+def build_model(plan: Plan) -> SegmentationNetwork:
     """The untrained model of a plan."""
     if plan.peer:
         return Peer(plan, plan.peer)

@@ -11,8 +11,9 @@ from math import prod
 import numpy as np
 
 from plans.errors import UserError
+from plans.geometry import Triple, resampled_shape
 from plans.plan import Plan
-from plans.records import Record, Voxels, resampled_shape
+from plans.records import Record
 from plans.rules import low_resolution_axis
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import (
@@ -26,20 +27,20 @@ from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonic
 IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
 _UNKNOWN = -2  # while numbering: a value that means nothing
 LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
-MOST_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
+MAX_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 
 
 class Trail(Record):
     """How a case came to the plan's grid. All shapes but the first are in the canonical orientation."""
 
-    original_shape: Voxels  # (D, H, W) of the file
+    original_shape: Triple  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
-    permutation: Voxels
+    permutation: Triple
     flips: tuple[int, ...]
-    canonical_shape: Voxels
+    canonical_shape: Triple
     crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # start and end along each canonical axis
-    shape: Voxels  # on the plan's grid
+    shape: Triple  # on the plan's grid
 
     @property
     def geometry(self) -> Geometry:
@@ -52,7 +53,7 @@ class Trail(Record):
         return Orientation(self.permutation, self.flips)
 
     @property
-    def cropped_shape(self) -> Voxels:
+    def cropped_shape(self) -> Triple:
         """The crop box's size."""
         return tuple(end - start for start, end in self.crop)
 
@@ -72,7 +73,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
     spacing = canonical.geometry.spacing
     cropped = tuple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
-    if prod(shape) > MOST_VOXELS:
+    if prod(shape) > MAX_VOXELS:
         raise UserError(
             f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {prod(shape):.1e} voxels at the "
             f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
@@ -155,7 +156,7 @@ def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple(box)
 
 
-def full_box(shape: Voxels) -> tuple[tuple[int, int], ...]:
+def full_box(shape: Triple) -> tuple[tuple[int, int], ...]:
     """The box of a whole array."""
     return tuple((0, size) for size in shape)
 

@@ -3,7 +3,6 @@
 A case that cannot be used gives one line a fault, and all broken cases are reported together.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from plans.plan import LabelPlan
 from plans.regions import values_of
 from plans.rules import scheme_of
 from textdiffseg.execution import run_cases
+from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.volume import Volume, files_of, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
@@ -51,7 +51,7 @@ def fingerprint_dataset(
         done = {case.case for case in cases}
         kept = [known[name] for name in names if name in known and name not in done]
         if path is not None and cases:
-            Fingerprint(dataset=dataset.name, cases=(*cases, *kept)).write(path)
+            write_record(path, Fingerprint(dataset=dataset.name, cases=(*cases, *kept)))
 
     clock = time.monotonic()
     try:
@@ -152,18 +152,14 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
 
 def content_hash(paths: Sequence[Path]) -> str:
     """A hash of what is in the files, in their order, and in those that hold a header's voxels."""
-    digest = hashlib.blake2b(digest_size=16)
-    for file_of_scan in chain.from_iterable(files_of(Path(path)) for path in paths):
-        with file_of_scan.open("rb") as file:
-            digest.update(hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).digest())
-    return digest.hexdigest()
+    return hash_each(list(chain.from_iterable(files_of(Path(path)) for path in paths)))
 
 
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
     """A hash of all that a case's fingerprint depends on: its files, the labels and the channels."""
     names, files = [label.name for label in labels], content_hash((*case.images, case.label))
     text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}"
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return hash_text(text)
 
 
 def _known_cases(path: Path | None) -> tuple[CaseFingerprint, ...]:

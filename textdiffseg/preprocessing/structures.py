@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from plans.fingerprint import LabelFingerprint
-from plans.records import Millimetres
+from plans.geometry import Millimetres
 from plans.regions import Regions, numbered
 from textdiffseg.imaging.boxes import Box, joint
 

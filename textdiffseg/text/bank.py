@@ -19,7 +19,7 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.prompts import Prompts
-from plans.records import write_atomically
+from textdiffseg.files import write_atomically
 from textdiffseg.queries import Queries, Query
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
 from textdiffseg.text.space import Standard, projection

@@ -5,7 +5,6 @@ that an edited text renews its own entry alone. A bank's statistics are applied 
 words in the bank leave the file as it is.
 """
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -18,7 +17,8 @@ from safetensors.torch import save as serialise
 from torch import Tensor
 
 from plans.errors import UserError, listed
-from plans.records import Record, write_atomically
+from plans.records import Record
+from textdiffseg.files import hash_text, write_atomically
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS, TextEncoder
 
@@ -50,11 +50,6 @@ def encode_text(text: str, encoder: TextEncoder) -> CaseText:
     """A text's tokens as the encoder gives them, the first `MAX_TEXT_TOKENS` of them."""
     (vectors,) = encoder.encode([text], MAX_TEXT_TOKENS)
     return CaseText(Entry(hash=hash_text(text), length=encoder.length(text)), vectors.tokens)
-
-
-def hash_text(text: str) -> str:
-    """Of the words, whatever encodes them."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tuple[str, ...]:

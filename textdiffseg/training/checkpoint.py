@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from plans.errors import UserError
-from plans.records import Record, write_atomically
-from textdiffseg.networks.model import Model
-from textdiffseg.networks.weights import EMA, checkpoint_path, read_metadata, read_tensors
+from plans.layout import FoldFolder
+from plans.records import Record
+from textdiffseg.files import write_atomically
+from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
+from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.training.optimisers import optimisers_of
 
 MODEL = "model."
@@ -79,7 +81,7 @@ class Pairs(NamedTuple):
 class TrainingState:
     """Everything that changes while training."""
 
-    model: Model
+    model: SegmentationNetwork
     ema: dict[str, Tensor]  # the averaged weights by name
     averaged: Pairs
     copied: Pairs
@@ -87,7 +89,7 @@ class TrainingState:
     progress: Progress
 
     @classmethod
-    def start(cls, model: Model, progress: Progress) -> "TrainingState":
+    def start(cls, model: SegmentationNetwork, progress: Progress) -> "TrainingState":
         """A fresh state around an untrained model."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
@@ -106,25 +108,25 @@ class TrainingState:
         if self.copied.ema:
             torch._foreach_copy_(self.copied.ema, self.copied.weights)
 
-    def save(self, folder: Path) -> None:
+    def save(self, fold: FoldFolder) -> None:
         """Write `checkpoint_latest`."""
         tensors = {MODEL + name: value for name, value in self.model.state_dict().items()}
         tensors |= {EMA + name: value for name, value in self.ema.items()}
         for name, parameter, optimiser in self._optimised():
             state = optimiser.state.get(parameter, {})
             tensors |= {moment + name: state[key] for moment, key in MOMENTS.items() if key in state}
-        _write(checkpoint_path(folder, "latest"), tensors, self.progress)
+        _write(fold.checkpoint("latest"), tensors, self.progress)
 
-    def save_best(self, folder: Path) -> None:
+    def save_best(self, fold: FoldFolder) -> None:
         """Write `checkpoint_best`."""
         tensors = {EMA + name: value for name, value in self.ema.items()}
-        _write(checkpoint_path(folder, "best"), tensors, self.progress)
+        _write(fold.checkpoint("best"), tensors, self.progress)
 
-    def load(self, folder: Path) -> None:
+    def load(self, fold: FoldFolder) -> None:
         """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
-        path = checkpoint_path(folder, "latest")
+        path = fold.checkpoint("latest")
         tensors = read_tensors(path)
-        self.progress = read_progress(folder)
+        self.progress = read_progress(fold)
         device = next(self.model.parameters()).device
         try:
             self.model.load_state_dict(_part(tensors, MODEL))
@@ -149,9 +151,9 @@ class TrainingState:
                     yield names[parameter], parameter, optimiser
 
 
-def read_progress(folder: Path) -> Progress | None:
-    """Where the run in `folder` stands; None if it has no checkpoint."""
-    path = checkpoint_path(folder, "latest")
+def read_progress(fold: FoldFolder) -> Progress | None:
+    """Where the run of a fold stands; None if it has no checkpoint."""
+    path = fold.checkpoint("latest")
     if not path.exists():
         return None
     metadata = read_metadata(path)

@@ -8,10 +8,10 @@ from plans.plan import Plan
 from plans.planner import refit
 from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.execution import free_memory
-from textdiffseg.networks.model import Model, build_model
+from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
+from textdiffseg.resources import free_memory
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.step import draw_for, losses
 
@@ -72,7 +72,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     return (weights + sum(kept.values())) / GB
 
 
-def _loss(model: Model, device: torch.device) -> torch.Tensor:
+def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
     batch, count, width = plan.batch, len(plan.labels), plan.text.width
     labels = torch.arange(1, count + 1).expand(batch, count)

@@ -4,7 +4,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from plans.records import Record, write_atomically
+from plans.records import Record
+from textdiffseg.files import write_atomically
 
 LEGEND_LINES = 16  # more would crowd the picture out
 

@@ -3,17 +3,18 @@
 import copy
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from tqdm import tqdm
-
+from plans.layout import FoldFolder
 from plans.plan import Plan
+from plans.presets import Preset
 from textdiffseg.data.loader import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
-from textdiffseg.training.checkpoint import TrainingState, read_progress
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.training.checkpoint import Progress, TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, check_request, compile_ahead, open_run, plan_length
@@ -23,67 +24,76 @@ from textdiffseg.training.validate import validate_patches
 READ_EVERY = 10  # iterations: to read losses is to wait for a GPU, which then waits for its next work
 
 
-def fit(preprocessed: Path, fold: Fold, folder: Path, options: TrainingOptions, report: Callable[[str], None]) -> Plan:
-    """Train a fold into `folder`, going on where an earlier run stopped; returns its plan.
+def fit(
+    preprocessed: Path,
+    cases: Fold,
+    fold: FoldFolder,
+    options: TrainingOptions,
+    preset: Preset = "default",
+    report: Report = silent,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+) -> Plan:
+    """Train a fold, going on where an earlier run stopped; returns its plan.
 
-    `report` gets sentences for the user. Raises `UserError` where what is there does not fit what is asked, and
-    `KeyboardInterrupt` or `SystemExit` after saving when it is told to stop.
+    Raises `UserError` where what is there does not fit what is asked. After saving, raises `KeyboardInterrupt` or
+    `SystemExit` on a signal and `Cancelled` on `cancel`.
     """
     if options.restart:
-        shutil.rmtree(folder, ignore_errors=True)
-    progress = read_progress(folder)
-    if progress is not None:
-        check_request(progress, options, folder)
-    run = open_run(preprocessed, fold, folder, options, report, progress)
-    if progress is None:
+        shutil.rmtree(fold.path, ignore_errors=True)
+    position = read_progress(fold)
+    if position is not None:
+        check_request(position, options, fold)
+    run = open_run(preprocessed, cases, fold, options, preset, report, position)
+    if position is None:
         state = run.fresh(plan_length(run, options, report))
     else:
-        if progress.limit_seconds is not None:
-            compile_ahead(run, progress)
-        state = run.fresh(progress)
-        state.load(folder)
+        if position.limit_seconds is not None:
+            compile_ahead(run, position)
+        state = run.fresh(position)
+        state.load(fold)
         report(
-            f"Going on at iteration {progress.iteration} of {progress.total}, the length that its first call gave it."
+            f"Going on at iteration {position.iteration} of {position.total}, the length that its first call gave it."
         )
-    train(run, state)
+    train(run, state, progress, cancel)
     return run.plan
 
 
-def train(run: Run, state: TrainingState) -> None:
+def train(run: Run, state: TrainingState, progress: OnProgress = silent, cancel: Cancel = never) -> None:
     """The loop itself."""
-    log = [epoch for epoch in read_log(run.folder / "log.jsonl") if epoch.iteration <= state.progress.iteration]
+    log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch = state.progress.iterations_per_epoch
-    bar = tqdm(total=state.progress.total, initial=state.progress.iteration, unit="it", dynamic_ncols=True)
-    with bar, stop_requests() as stop:
+    with stop_requests() as stop:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
             epoch, start = divmod(state.progress.iteration, per_epoch)
             subsets_from = first_subset_iteration(state.progress.total) - epoch * per_epoch
-            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop)
-            while steps := [_step(run, state, batch, bar) for batch in islice(batches, READ_EVERY)]:
+            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop, cancel)
+            while steps := [_step(run, state, batch, progress, log) for batch in islice(batches, READ_EVERY)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
                 state.progress = state.progress.after(sums=sums, seconds=seconds)
-                bar.set_postfix(_shown(sums, state.progress.iteration - epoch * per_epoch, log), refresh=False)
             if state.progress.iteration < (epoch + 1) * per_epoch:
-                state.save(run.folder)
+                state.save(run.fold)
                 raise stop.pop(0)
             log.append(end_epoch(run, state, epoch))
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
-            bar.total = state.progress.total
-            write_log(run.folder / "log.jsonl", log)
-            state.save(run.folder)
-            draw_progress(run.folder / "progress.png", log, f"{run.plan.dataset}, {run.plan.preset}, {run.folder.name}")
+            write_log(run.fold.log, log)
+            state.save(run.fold)
+            draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
             if stop:
                 raise stop.pop(0)
 
 
-def _until_stopped(batches: Iterator[Batch], stop: list[BaseException]) -> Iterator[Batch]:
+def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
     """The batches until there is a stop request. It may have ended the processes that load them, too."""
     while not stop:
+        if cancel():
+            stop.append(Cancelled("The training was stopped. Call it again: it goes on where it stopped."))
+            return
         try:
             batch = next(batches)
         except StopIteration:
@@ -95,11 +105,11 @@ def _until_stopped(batches: Iterator[Batch], stop: list[BaseException]) -> Itera
         yield batch
 
 
-def _step(run: Run, state: TrainingState, batch: Batch, bar: tqdm) -> StepLosses:
-    """One iteration, counted."""
+def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog]) -> StepLosses:
+    """One iteration, counted and reported."""
     losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
-    bar.update()
+    progress(ProgressEvent("Train", state.progress.iteration, state.progress.total, "it", _detail(state.progress, log)))
     return losses
 
 
@@ -120,7 +130,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
     )
     if entry.mean_dice >= progress.best:
         state.progress = progress.after(best=entry.mean_dice)
-        state.save_best(run.folder)
+        state.save_best(run.fold)
     return entry
 
 
@@ -131,7 +141,8 @@ def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]
     return sums
 
 
-def _shown(sums: dict[str, float], iterations: int, log: list[EpochLog]) -> dict[str, str]:
-    """What the progress bar tells: the mean loss of the running epoch and the last validation's Dice."""
-    dice = {"dice": f"{log[-1].mean_dice:.3f}"} if log else {}
-    return {"loss": f"{sum(sums.values()) / iterations:.3f}"} | dice
+def _detail(position: Progress, log: list[EpochLog]) -> str:
+    """The mean loss of the running epoch, as far as it was read, and the last validation's Dice."""
+    read = position.iteration % position.iterations_per_epoch // READ_EVERY * READ_EVERY
+    losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []
+    return ", ".join([*losses, *([f"dice={log[-1].mean_dice:.3f}"] if log else [])])

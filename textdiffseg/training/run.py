@@ -4,7 +4,6 @@ import copy
 import shutil
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,12 +11,16 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.plan import FOLD_BANK, FOLD_CASES, FOLD_PLAN, Plan, bank_file, plan_file, texts_file
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
+from plans.presets import Preset
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
 from textdiffseg.data.splits import Fold
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import Model, build_model
+from textdiffseg.files import write_record
+from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.precision import choose_cuda_kernels
+from textdiffseg.progress import Report
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import Progress, TrainingState
@@ -29,9 +32,9 @@ from textdiffseg.training.validate import validate_patches
 VALIDATION_PATCHES = 16
 WARM_UP = 3  # iterations before the clock of --max-minutes starts
 TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks at it, for which a GPU has to wait
-MOST_EPOCHS, LEAST_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
+MAX_EPOCHS, MIN_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
 LONG_EPOCH = 300.0  # seconds, the most that a run which is killed without a signal is to lose
-VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves LEAST_EPOCHS
+VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves MIN_EPOCHS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,6 @@ class TrainingOptions:
     device: str = "cpu"
     workers: int = 0
     seed: int | None = None  # None: 0, or the seed of the run that goes on
-    preset: str = "default"  # whose plan
     compile: bool = True  # where it pays: on a GPU
     restart: bool = False  # delete what the fold holds and train anew
 
@@ -54,12 +56,12 @@ class Run:
 
     plan: Plan
     bank: TextBank
-    folder: Path
+    fold: FoldFolder
     device: torch.device
     schedule: Schedule
     loader: TrainingLoader
     patches: ValidationPatches
-    model: Model  # one for the whole run, so that it is compiled once
+    model: SegmentationNetwork  # one for the whole run, so that it is compiled once
     compiled: Compiled
 
     def fresh(self, progress: Progress) -> TrainingState:
@@ -71,31 +73,32 @@ class Run:
 
 def open_run(
     preprocessed: Path,
-    fold: Fold,
-    folder: Path,
+    cases: Fold,
+    fold: FoldFolder,
     options: TrainingOptions,
-    report: Callable[[str], None],
+    preset: Preset,
+    report: Report,
     progress: Progress | None,
 ) -> Run:
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
     and a list of its cases."""
     device = torch.device(options.device)
     choose_cuda_kernels()
-    plan_path, bank_path = folder / FOLD_PLAN, folder / FOLD_BANK
+    source = PreprocessedFolder(preprocessed)
     if progress is None:
-        plan, note = fit_to_memory(Plan.read(preprocessed / plan_file(options.preset)), device)
+        plan, note = fit_to_memory(Plan.read(source.plan(preset)), device)
         report(note)
-        folder.mkdir(parents=True, exist_ok=True)
-        plan.write(plan_path)
-        fold.write(folder / FOLD_CASES)
-        shutil.copyfile(preprocessed / bank_file(plan.preset), bank_path)
-    plan, bank = Plan.read(plan_path), TextBank.load(bank_path)
+        fold.path.mkdir(parents=True, exist_ok=True)
+        write_record(fold.plan, plan)
+        write_record(fold.cases, cases)
+        shutil.copyfile(source.text_bank(plan.preset), fold.text_bank)
+    plan, bank = Plan.read(fold.plan), TextBank.load(fold.text_bank)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
-        cases = (*fold.train, *fold.validation)
-        bank = replace(bank, texts=read_case_texts(preprocessed / texts_file(plan.preset), bank, cases))
-        report(f"Texts of {len(bank.texts)} of {len(set(cases))} cases are read, each for about half of its samples.")
+        names = (*cases.train, *cases.validation)
+        bank = replace(bank, texts=read_case_texts(source.case_texts(plan.preset), bank, names))
+        report(f"Texts of {len(bank.texts)} of {len(set(names))} cases are read, each for about half of its samples.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
@@ -109,17 +112,17 @@ def open_run(
     return Run(
         plan=plan,
         bank=bank,
-        folder=folder,
+        fold=fold,
         device=device,
         schedule=Schedule.of(plan.diffusion, device),
-        loader=TrainingLoader(preprocessed, fold.train, plan, phrasings, seed, workers, on_gpu),
-        patches=ValidationPatches(preprocessed, fold.validation, plan, seed, VALIDATION_PATCHES),
+        loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
+        patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
         compiled=compile_parts(model.heavy_parts, device, options.compile and on_gpu, report),
     )
 
 
-def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None]) -> Progress:
+def plan_length(run: Run, options: TrainingOptions, report: Report) -> Progress:
     """How many iterations to train; with --max-minutes from a timed warm-up on weights that are thrown away."""
     training = run.plan.training
     length = Progress(
@@ -133,12 +136,12 @@ def plan_length(run: Run, options: TrainingOptions, report: Callable[[str], None
     each = max(_step_seconds(run, state), run.loader.seconds_a_batch())
     validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
-    most = max(MOST_EPOCHS, int(seconds / LONG_EPOCH))
-    epochs = max(LEAST_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
+    most = max(MAX_EPOCHS, int(seconds / LONG_EPOCH))
+    epochs = max(MIN_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / each)
     if per_epoch < 1:
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: {LEAST_EPOCHS} iterations of {each:.3g} s and as many validations "
+            f"--max-minutes {options.max_minutes:g}: {MIN_EPOCHS} iterations of {each:.3g} s and as many validations "
             f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
     report(
@@ -174,13 +177,13 @@ def compile_ahead(run: Run, progress: Progress) -> None:
     train_step(run.fresh(progress), run.bank, run.schedule, run.loader.batch(0, 0), run.compiled).read()
 
 
-def check_request(progress: Progress, options: TrainingOptions, folder: Path) -> None:
+def check_request(progress: Progress, options: TrainingOptions, fold: FoldFolder) -> None:
     """A resumed run keeps its length and seed, or its schedule would break."""
     limit = progress.limit_seconds
     epochs = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
     faults = [
-        f"{folder}: this run was started with {kept}, not {name} {asked}: leave {name} out to go on, or give --restart "
-        "to train anew."
+        f"{fold.path}: this run was started with {kept}, not {name} {asked}: leave {name} out to go on, or give "
+        "--restart to train anew."
         for name, kept, asked in (
             ("--epochs", epochs, options.epochs),
             ("--seed", f"--seed {progress.seed}", options.seed),

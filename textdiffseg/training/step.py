@@ -27,7 +27,7 @@ from textdiffseg.data.loader import SampleKey
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import Model, TextDiffSeg
+from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.regions import members
@@ -112,7 +112,7 @@ def draw(plan: DiffusionPlan, latent: tuple[int, int, int, int], seed: int, keys
     )
 
 
-def draw_for(model: Model, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
+def draw_for(model: SegmentationNetwork, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
     """`draw` with the shapes of the model's plan; None without diffusion, where there is nothing to draw."""
     plan = model.plan
     if plan.diffusion is None:
@@ -121,7 +121,7 @@ def draw_for(model: Model, seed: int, keys: Sequence[SampleKey]) -> Draws | None
 
 
 def losses(
-    model: Model, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
+    model: SegmentationNetwork, schedule: Schedule, image: Tensor, slots: Tensor, queries: Queries, draws: Draws | None
 ) -> Losses:
     """image (B, C, D, H, W); slots (B, D, H, W) int64 by `targets`, -1 ignored."""
     if draws is None:
@@ -191,7 +191,7 @@ def noisy_latent(model: TextDiffSeg, schedule: Schedule, z_0: Tensor, z_it: Tens
 
 
 @torch.no_grad()
-def estimate_logits(model: Model, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
+def estimate_logits(model: SegmentationNetwork, image: Tensor, queries: Queries, eps: Tensor) -> Tensor:
     """Logits (B, 1 + Q, D, H, W) from the noise eps (B, k, d, h, w) at T, in one step unless the plan fixes more.
 
     Models without diffusion ignore the noise.

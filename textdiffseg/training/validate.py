@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plans.regions import Regions
 from textdiffseg.data.loader import ValidationPatches
-from textdiffseg.networks.model import Model
+from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, region_logits
@@ -61,7 +61,7 @@ class Overlap:
 
 @torch.no_grad()
 def validate_patches(
-    model: Model, bank: TextBank, patches: ValidationPatches, device: torch.device, seed: int
+    model: SegmentationNetwork, bank: TextBank, patches: ValidationPatches, device: torch.device, seed: int
 ) -> PatchScores:
     """Score the model as it is on the same patches and the same noise every time."""
     plan = model.eval().plan

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
+from plans.layout import FoldFolder
 from textdiffseg.data.splits import (
     Splits,
     join_splits,
@@ -12,6 +13,7 @@ from textdiffseg.data.splits import (
     refuse_other_cases,
     refuse_parted_groups,
 )
+from textdiffseg.files import write_record
 
 IDS = [f"case_{i:03d}" for i in range(23)]
 
@@ -69,7 +71,7 @@ def test_a_fold_that_does_not_exist_is_refused_with_the_choices():
 
 def test_there_and_back_on_disk(tmp_path):
     splits = make_splits(IDS)
-    splits.write(tmp_path / "splits.json")
+    write_record(tmp_path / "splits.json", splits)
     assert read_splits(tmp_path / "splits.json", IDS) == splits
 
 
@@ -102,11 +104,11 @@ def test_folds_that_part_a_group_are_refused(tmp_path):
 
 
 def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
-    refuse_other_cases(tmp_path, make_splits(IDS).fold(0))  # made before there was a list
-    make_splits(IDS).fold(0).write(tmp_path / "cases.json")
-    refuse_other_cases(tmp_path, make_splits(IDS).fold(0))
+    refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))  # made before there was a list
+    write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))
+    refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))
     with pytest.raises(UserError, match="begun with other cases"):
-        refuse_other_cases(tmp_path, make_splits(IDS, seed=1).fold(0))
+        refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS, seed=1).fold(0))
 
 
 def test_other_contents_and_other_cases_are_refused(tmp_path):
@@ -119,7 +121,7 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
     path.write_text("[")
     with pytest.raises(UserError, match="JSON"):
         read_splits(path, IDS)
-    make_splits(IDS).write(path)
+    write_record(path, make_splits(IDS))
     with pytest.raises(UserError, match="case_022 differ"):
         read_splits(path, IDS[:-1])
     path.write_text(Splits.read(path).model_dump_json().replace('"version":1', '"version":2'))

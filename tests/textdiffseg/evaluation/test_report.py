@@ -5,6 +5,7 @@ from rich.console import Console
 
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, CaseScores, LabelScores
 from textdiffseg.evaluation.report import NO_SURFACES, Summary, cases_table, summarise, summary_table
+from textdiffseg.files import write_record
 
 
 def label(dice, hd95=1.0, note="") -> LabelScores:
@@ -51,7 +52,7 @@ def test_a_label_that_no_case_has_does_not_spoil_the_mean():
 
 def test_the_file_says_its_rules_and_comes_back_the_same(tmp_path):
     summary = summarise(CASES, tolerance_mm=2.0, notes=["one note"])
-    summary.write(tmp_path / "summary.json")
+    write_record(tmp_path / "summary.json", summary)
     assert Summary.read(tmp_path / "summary.json") == summary
     text = (tmp_path / "summary.json").read_text()
     for word in ("absent from both", "sub-voxel", "95th", "one note", '"tolerance_mm": 2.0'):

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
+from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.io import read_labels, read_volume
-from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.export import Job, find_scans, output_place, predict_scan, predict_scans
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import ask
 from textdiffseg.inference.scan import Calibrated
-from textdiffseg.inference.settings import Settings
 
 SAMPLES = Settings(steps=4, samples=8)
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.io import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.memory import largest_ram_gb, prediction_ram_gb
-from textdiffseg.inference.settings import Settings
 
 
 def test_more_of_anything_takes_more(plan):

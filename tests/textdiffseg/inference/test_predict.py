@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from plans.plan import Plan
+from textdiffseg.files import write_record
+from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.imaging.io import read_labels, read_volume
 from textdiffseg.inference import memory
-from textdiffseg.inference.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import hash_text
@@ -119,7 +120,7 @@ def reading(root):
     """The trained folds, of a plan that reads texts of cases."""
     for path in root.glob("results/*/*/fold_*/plan.json"):
         plan = Plan.read(path)
-        plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})}).write(path)
+        write_record(path, plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})}))
     return root
 
 
@@ -213,7 +214,7 @@ def test_what_validation_fitted_is_applied_to_its_own_setting_and_told(predict, 
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
     fit = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
     for fold in root.glob("results/*/*/fold_*"):
-        Calibration(fits=(fit,)).write(fold / "calibration.json")
+        write_record(fold / "calibration.json", Calibration(fits=(fit,)))
     _, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     assert "temperature 1.50, volume intervals widened by 1.25" in out
     request = Manifest.read(root / "out" / "a.json").request

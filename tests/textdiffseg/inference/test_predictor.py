@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
-from textdiffseg.inference.settings import Settings
 from textdiffseg.regions import written
 
 SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
@@ -115,7 +115,7 @@ def test_views_are_all_subsets():
 def test_an_ensemble_from_its_folder(root, plan, bank, image):
     folder = root / "results" / plan.dataset / "default"
     predictor = Predictor.from_folder(folder)
-    assert len(predictor.models) == 2
+    assert len(predictor.networks) == 2
     assert predictor.settings == Settings(mirror_axes=plan.mirror_axes)
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.calibration import Applied
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import ask
 from textdiffseg.inference.scan import Calibrated, Found, Spread, examine, volumes_of
-from textdiffseg.inference.settings import Settings
 from textdiffseg.preprocessing.case import preprocess_image
 
 SAMPLES = Settings(steps=4, samples=8)

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.uncertainty import (
     coverage,
     disagreement,

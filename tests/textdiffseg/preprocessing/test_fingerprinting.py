@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
+from textdiffseg.files import write_record
 from textdiffseg.preprocessing import fingerprinting
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
 from textdiffseg.preprocessing.structures import measure_labels
@@ -71,7 +72,7 @@ def test_shape_spacing_crop_and_samples(write_raw, tmp_path, monkeypatch):
 def test_what_is_known_is_not_measured_again(tiny_raw, tmp_path, monkeypatch):
     dataset, path = read_dataset(tiny_raw), tmp_path / "fingerprint.json"
     whole = fingerprint_dataset(dataset, 0, path)
-    Fingerprint(dataset=whole.dataset, cases=whole.cases[1:]).write(path)
+    write_record(path, Fingerprint(dataset=whole.dataset, cases=whole.cases[1:]))
     measured = []
     measure = fingerprinting.fingerprint_case
     monkeypatch.setattr(

@@ -14,13 +14,15 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.plan import Plan, bank_file
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
 from plans.prompts import Prompts
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, save_case
+from textdiffseg.files import write_record
+from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.imaging.volume import Geometry, Volume
-from textdiffseg.networks.weights import load_model, read_tensors
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import build_bank
 from textdiffseg.text.encoder import PhraseVectors
@@ -50,7 +52,7 @@ class WordHash:
 @pytest.fixture(scope="module", params=["default", "unet"])
 def preprocessed(request, tmp_path_factory, shapes_plan):
     folder, plan = tmp_path_factory.mktemp("preprocessed"), shapes_plan(request.param)
-    plan.write(folder / "plan.json")
+    write_record(folder / "plan.json", plan)
     rng = np.random.default_rng(0)
     for case in CASES:
         labels = np.zeros((18, 18, 18), np.int16)
@@ -64,7 +66,7 @@ def preprocessed(request, tmp_path_factory, shapes_plan):
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(folder / bank_file(plan.preset))
+    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(folder).text_bank(plan.preset))
     return folder
 
 
@@ -73,7 +75,7 @@ FOLD = Fold(train=("a", "b"), validation=("c",))
 
 def fit(preprocessed, folder, **options):
     messages = []
-    loop.fit(preprocessed, FOLD, folder, TrainingOptions(**options), messages.append)
+    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
     return messages
 
 
@@ -98,7 +100,7 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(preprocess
         interrupt_after(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, tmp_path / "parts")
-    assert read_progress(tmp_path / "parts").iteration == stop_at
+    assert read_progress(FoldFolder(tmp_path / "parts")).iteration == stop_at
     fit(preprocessed, tmp_path / "parts")
     whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors") for name in ("whole", "parts"))
     assert whole.keys() == parts.keys()
@@ -123,7 +125,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         patch.setattr(TrainingLoader, "epoch", cut_off)
         with pytest.raises(SystemExit):
             fit(preprocessed, tmp_path)
-    assert read_progress(tmp_path).iteration == 2
+    assert read_progress(FoldFolder(tmp_path)).iteration == 2
     assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
 
 
@@ -161,7 +163,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
         interrupt_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, tmp_path, max_minutes=1)
-    before = read_progress(tmp_path).seconds
+    before = read_progress(FoldFolder(tmp_path)).seconds
     plain, calls, clock = run.train_step, [], [0.0]
 
     def slow_at_first(*args):
@@ -176,7 +178,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path)
     assert len(calls) == 3
-    assert read_progress(tmp_path).seconds - before == pytest.approx(2.0)
+    assert read_progress(FoldFolder(tmp_path)).seconds - before == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 4), (1, 20), (60, 20), (600, 120)])
@@ -185,7 +187,7 @@ def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path,
     monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.04)
     options = TrainingOptions(max_minutes=minutes)
-    opened = run.open_run(preprocessed, FOLD, tmp_path, options, print, None)
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)
     assert length.epochs == epochs
     assert length.total * 0.04 + epochs * 0.1 == pytest.approx(60 * minutes, rel=0.01)
@@ -201,7 +203,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
     for name in ("plan.json", "text_bank.safetensors", "checkpoint_best.safetensors", "progress.png"):
         assert (tmp_path / name).stat().st_size > 0
-    averaged = load_model(tmp_path, "latest").state_dict()
+    averaged = load_network(FoldFolder(tmp_path), "latest").state_dict()
     latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
 
@@ -210,14 +212,14 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
     interrupt_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=1)
-    before = read_progress(tmp_path)
+    before = read_progress(FoldFolder(tmp_path))
     assert before.total != 12
     with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
         fit(preprocessed, tmp_path, epochs=before.epochs)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=5)
-    after = read_progress(tmp_path)
+    after = read_progress(FoldFolder(tmp_path))
     assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
 
 
@@ -250,8 +252,8 @@ def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, m
     monkeypatch.setattr(loop, "plan_length", lambda *_: Progress(seed=0, epochs=5, iterations_per_epoch=4))
     monkeypatch.setattr(Progress, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
     fit(preprocessed, tmp_path)
-    assert (read_progress(tmp_path).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
-    assert read_progress(tmp_path).finished
+    assert (read_progress(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
+    assert read_progress(FoldFolder(tmp_path)).finished
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(preprocessed, tmp_path, monkeypatch):
@@ -266,7 +268,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(prepro
     with pytest.raises(FloatingPointError, match=r"not finite at iteration 5 .*, cases \('[ab]', '[ab]'\)"):
         fit(preprocessed, tmp_path)
     tensors = read_tensors(tmp_path / "checkpoint_latest.safetensors")
-    assert read_progress(tmp_path).iteration == 4, "the end of the epoch before"
+    assert read_progress(FoldFolder(tmp_path)).iteration == 4, "the end of the epoch before"
     assert all(value.isfinite().all() for value in tensors.values())
 
 
@@ -283,7 +285,7 @@ def test_too_few_minutes_and_a_foreign_checkpoint_are_refused(preprocessed, tmp_
     plan["stages"][0]["width"] = 16
     (tmp_path / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(UserError, match="does not fit"):
-        load_model(tmp_path, "latest")
+        load_network(FoldFolder(tmp_path), "latest")
 
 
 def test_learning_rate_rises_then_falls_to_zero(shapes_plan):

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.plan import bank_file, plan_file, texts_file
+from plans.layout import FoldFolder, PreprocessedFolder
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, open_case, save_case
+from textdiffseg.files import write_record
+from textdiffseg.folds.sampling import Sampling
 from textdiffseg.imaging.volume import Geometry, Volume
-from textdiffseg.inference import validation
-from textdiffseg.inference.settings import Sampling
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.text import case_texts
 from textdiffseg.text.bank import TextBank, build_bank
@@ -21,6 +21,8 @@ from textdiffseg.text.case_texts import read_case_texts, update_case_texts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.training import loop
 from textdiffseg.training.run import TrainingOptions
+from textdiffseg.validation.cases import load_fold
+from textdiffseg.validation.score import validate_fold
 
 TEXTS = ("tiny small little thin narrow slight", "large huge big wide broad vast")
 CASES = tuple(f"case_{i}" for i in range(10))
@@ -63,7 +65,7 @@ def trained(tmp_path_factory, shapes_plan):
             "median_shape": (8, 8, 8),
         }
     )
-    plan.write(root / plan_file("unet"))
+    write_record(PreprocessedFolder(root).plan("unet"), plan)
     for index, case in enumerate(CASES):
         image, labels = draw_case(index)
         image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
@@ -71,13 +73,13 @@ def trained(tmp_path_factory, shapes_plan):
         record = CaseRecord(case=case, hash="", settings={}, shape=trail.shape, trail=trail, **told)
         save_case(root, record, image, preprocess_labels(labels, trail, plan), labels)
     prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(root / bank_file("unet"))
+    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).text_bank("unet"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(case_texts, "TextEncoder", WordHash)
         texts = {case: TEXTS[index % 2] for index, case in enumerate(CASES)}
-        update_case_texts(root / texts_file("unet"), texts, "hash")
+        update_case_texts(PreprocessedFolder(root).case_texts("unet"), texts, "hash")
     told = []
-    loop.fit(root, FOLD, root / "fold_0", TrainingOptions(preset="unet"), told.append)
+    loop.fit(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", told.append)
     assert "Texts of 10 of 10 cases are read, each for about half of its samples." in told
     return root
 
@@ -98,7 +100,7 @@ def draw_case(index):
 
 def dice(root, case, words):
     """Dice of both labels in a held-out case of which `words` are told."""
-    predictor, bank = validation.load_fold(root / "fold_0", "cpu", PLAIN)
+    predictor, bank = load_fold(FoldFolder(root / "fold_0"), "cpu", PLAIN)
     stored = open_case(root, case)
     (tokens,) = WordHash().encode([words]) if words else (None,)
     queries = bank.all_labels().with_tokens([tokens and bank.token_standard.apply(tokens.tokens)])
@@ -124,7 +126,7 @@ def test_a_missing_text_costs_only_what_it_alone_tells(trained):
 
 
 def test_validation_of_stored_cases_tells_their_texts(trained):
-    summary = validation.validate_fold(trained / "fold_0", trained, FOLD.validation, sampling=PLAIN)
+    summary = validate_fold(FoldFolder(trained / "fold_0"), trained, FOLD.validation, sampling=PLAIN)
     expected = np.mean([dice(trained, case, TEXTS[i % 2])[0] for i, case in enumerate(FOLD.validation)])
     assert summary.labels["ball"].dice == pytest.approx(expected, abs=0.02)
 
@@ -132,4 +134,4 @@ def test_validation_of_stored_cases_tells_their_texts(trained):
 def test_a_plan_that_reads_texts_needs_their_file(trained, tmp_path):
     bank = TextBank.load(trained / "fold_0" / "text_bank.safetensors")
     with pytest.raises(UserError, match=r"does not exist.*Put the data set's texts/ back"):
-        read_case_texts(tmp_path / texts_file("unet"), bank, CASES)
+        read_case_texts(PreprocessedFolder(tmp_path).case_texts("unet"), bank, CASES)

@@ -1,9 +1,11 @@
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.inference.calibration import Calibration
-from textdiffseg.inference.ensemble import check_words, find_model, fold_folders, load_ensemble, read_sampling
-from textdiffseg.inference.settings import Sampling
+from plans.layout import FoldFolder
+from textdiffseg.files import write_record
+from textdiffseg.folds.calibration import Calibration
+from textdiffseg.folds.ensemble import check_words, find_model, load_ensemble, trained_folds
+from textdiffseg.folds.sampling import Sampling, read_sampling
 
 
 @pytest.fixture
@@ -17,7 +19,7 @@ def test_the_only_model_is_found_by_every_way(root, folder, plan):
     assert find_model(root, "Tiny") == folder
     for given in (folder, folder.parent, root / "results"):
         assert find_model(root, folder=given) == folder
-    assert fold_folders(find_model(root, folder=folder / "fold_1"), None, "best") == (folder / "fold_1",)
+    assert trained_folds(find_model(root, folder=folder / "fold_1"), None, "best") == (FoldFolder(folder / "fold_1"),)
 
 
 def test_several_models_are_listed(root, folder, make_plan, bank, make_fold):
@@ -41,10 +43,10 @@ def test_nothing_trained_is_a_sentence(tmp_path, root, folder):
 
 
 def test_folds_are_chosen_or_all_taken(folder):
-    assert [path.name for path in fold_folders(folder, None, "best")] == ["fold_0", "fold_1"]
-    assert [path.name for path in fold_folders(folder, ["1"], "best")] == ["fold_1"]
+    assert [fold.path.name for fold in trained_folds(folder, None, "best")] == ["fold_0", "fold_1"]
+    assert [fold.path.name for fold in trained_folds(folder, ["1"], "best")] == ["fold_1"]
     with pytest.raises(UserError, match="no trained fold 4; it has 0, 1") as error:
-        fold_folders(folder, ["3", "0", "4"], "best")
+        trained_folds(folder, ["3", "0", "4"], "best")
     assert len(error.value.lines) == 2
 
 
@@ -72,7 +74,7 @@ def test_words_of_another_plan_name_their_file(folder, plan, bank):
 
 def test_how_folds_were_trained_may_differ(folder, make_plan, bank, make_fold):
     make_fold(folder / "fold_2", make_plan(batch=5, device="gpu"), bank, 2)
-    assert len(load_ensemble(folder).models) == 3
+    assert len(load_ensemble(folder).networks) == 3
 
 
 def test_the_hash_knows_the_weights(folder, make_plan, bank, make_fold):
@@ -84,8 +86,8 @@ def test_the_hash_knows_the_weights(folder, make_plan, bank, make_fold):
 
 
 def test_sampling_is_read_beside_the_weights(folder):
-    assert read_sampling(folder / "fold_0") == Sampling()
-    Sampling(steps=4, mirroring=False).write(folder / "fold_0" / "sampling.json")
+    assert read_sampling(FoldFolder(folder / "fold_0")) == Sampling()
+    write_record(folder / "fold_0" / "sampling.json", Sampling(steps=4, mirroring=False))
     assert load_ensemble(folder, ["0"]).sampling.steps == 4
 
 

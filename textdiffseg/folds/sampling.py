@@ -6,12 +6,12 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
+from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.records import Record
 
-SAMPLING = "sampling.json"
 WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .001 to .004 on hippocampus
-LEAST_STEPS, LEAST_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
+MIN_STEPS, MIN_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
 
 
 class Settings(Record):
@@ -105,7 +105,7 @@ def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> S
     serve. Raises `UserError` where nothing can disagree.
     """
     if plan.diffusion is not None:
-        enough = {"steps": max(settings.steps, LEAST_STEPS), "samples": max(settings.samples, LEAST_SAMPLES)}
+        enough = {"steps": max(settings.steps, MIN_STEPS), "samples": max(settings.samples, MIN_SAMPLES)}
         return settings.model_copy(update=enough | {"mirror_axes": ()})
     if folds < 2:
         raise UserError(
@@ -149,3 +149,11 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     return Sampling(
         steps=row.steps, samples=row.samples, mirroring=row.mirroring, cases=sum(weights), table=tuple(rows)
     )
+
+
+def read_sampling(fold: FoldFolder) -> Sampling:
+    """What validation chose for a fold; where it has not, the steps that the plan fixes, or one and mirroring."""
+    if fold.sampling.is_file():
+        return Sampling.read(fold.sampling)
+    diffusion = Plan.read(fold.plan).diffusion
+    return Sampling(steps=diffusion.steps, mirroring=False) if diffusion and diffusion.steps else Sampling()

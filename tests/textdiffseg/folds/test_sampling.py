@@ -1,15 +1,7 @@
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.inference.settings import (
-    Sampling,
-    Settings,
-    Trial,
-    choose,
-    pool,
-    settings_for,
-    settings_of_uncertainty,
-)
+from textdiffseg.folds.sampling import Sampling, Settings, Trial, choose, pool, settings_for, settings_of_uncertainty
 
 
 def row(steps, mirroring, dice):

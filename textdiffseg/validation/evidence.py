@@ -13,19 +13,13 @@ from textdiffseg.evaluation.calibration import (
     label_by_label,
     sample_voxels,
 )
-from textdiffseg.inference.calibration import (
-    Fit,
-    Widening,
-    fit_temperature,
-    fit_widening,
-    tempered_in_halves,
-    widened_in_halves,
-)
+from textdiffseg.folds.calibration import Fit, Widening
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Prediction
-from textdiffseg.inference.settings import Settings
 from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
+from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
-LEAST_CASES = 4  # two in each half
+MIN_CASES = 4  # two in each half
 
 
 class Evidence:
@@ -59,8 +53,8 @@ class Evidence:
         self.truths.append(np.array(volumes, dtype=np.float64))
 
     def fit(self) -> Fit | None:
-        """Temperature and widening with their figures; None with fewer than `LEAST_CASES` cases."""
-        if len(self.voxels) < LEAST_CASES:
+        """Temperature and widening with their figures; None with fewer than `MIN_CASES` cases."""
+        if len(self.voxels) < MIN_CASES:
             return None
         before, after = (scores(cases).mean(0) for cases in (self.voxels, tempered_in_halves(self.voxels)))
         return Fit(

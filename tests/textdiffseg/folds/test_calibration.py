@@ -1,24 +1,22 @@
 import numpy as np
 import pytest
 
+from plans.layout import FoldFolder
 from textdiffseg.evaluation.calibration import SampledVoxels, expected_calibration_error, negative_log_likelihood
-from textdiffseg.inference.calibration import (
-    RANGE,
+from textdiffseg.files import write_record
+from textdiffseg.folds.calibration import (
     Applied,
     Calibration,
     Fit,
     Widening,
     applied,
-    fit_temperature,
-    fit_widening,
     read_calibration,
     temper,
     temper_overlapping,
-    tempered_in_halves,
     widen,
-    widened_in_halves,
 )
-from textdiffseg.inference.settings import Settings
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.validation.fitting import RANGE, fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
 
 def draw(seed, count=20_000, sharpness=1.0):
@@ -152,6 +150,6 @@ def test_folds_are_pooled_by_their_cases_and_only_for_their_own_setting():
 def test_a_setting_has_one_fit_and_the_file_is_read_back(tmp_path):
     calibration = Calibration().with_fit(fitted(2.0)).with_fit(fitted(3.0, samples=8)).with_fit(fitted(4.0))
     assert [fit.temperature for fit in calibration.fits] == [3.0, 4.0]
-    assert read_calibration(tmp_path) == Calibration()
-    calibration.write(tmp_path / "calibration.json")
-    assert read_calibration(tmp_path) == calibration
+    assert read_calibration(FoldFolder(tmp_path)) == Calibration()
+    write_record(tmp_path / "calibration.json", calibration)
+    assert read_calibration(FoldFolder(tmp_path)) == calibration

@@ -9,16 +9,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import FOLD_PLAN, Plan
-from textdiffseg.networks.model import Model, build_model
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.networks.model import SegmentationNetwork, build_model
 
 EMA = "ema."
 Content = TypeVar("Content")
-
-
-def checkpoint_path(fold_folder: Path, which: str) -> Path:
-    """`which` is "best" or "latest"."""
-    return Path(fold_folder) / f"checkpoint_{which}.safetensors"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -45,17 +41,15 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
         raise UserError(f"{path} is damaged ({error}); copy it again or train the fold again.") from None
 
 
-def load_model(fold_folder: Path, checkpoint: str = "best", device: str = "cpu") -> Model:
-    """The trained model of a fold (`plan.json` beside its weights), with the averaged weights, ready to predict."""
-    plan = Plan.read(Path(fold_folder) / FOLD_PLAN)
-    path = checkpoint_path(fold_folder, checkpoint)
+def load_network(fold: FoldFolder, checkpoint: str = "best", device: str = "cpu") -> SegmentationNetwork:
+    """The trained network of a fold, with the averaged weights, ready to predict."""
+    path = fold.checkpoint(checkpoint)
     tensors = read_tensors(path)
-    model = build_model(plan)
+    network = build_model(Plan.read(fold.plan))
+    averaged = {name.removeprefix(EMA): value for name, value in tensors.items() if name.startswith(EMA)}
     try:
-        model.load_state_dict(
-            {name.removeprefix(EMA): value for name, value in tensors.items() if name.startswith(EMA)}
-        )
+        network.load_state_dict(averaged)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path} does not fit its plan.json: {reason} Copy the fold again or train it again.") from None
-    return model.to(device).eval()
+    return network.to(device).eval()

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from plans.plan import Plan
 from plans.prompts import Prompts
+from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.text.bank import TextBank, build_bank
@@ -79,7 +80,7 @@ def random_model(plan: Plan, seed: int = 0) -> TextDiffSeg:
 def save_fold(folder, plan: Plan, bank: TextBank, seed: int, checkpoints=("best", "latest")) -> None:
     """A trained fold as training leaves it."""
     folder.mkdir(parents=True)
-    plan.write(folder / "plan.json")
+    write_record(folder / "plan.json", plan)
     bank.save(folder / "text_bank.safetensors")
     weights = {f"ema.{name}": value.contiguous() for name, value in random_model(plan, seed).state_dict().items()}
     for which in checkpoints:

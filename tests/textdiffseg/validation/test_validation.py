@@ -7,17 +7,28 @@ import numpy as np
 import pytest
 import torch
 
+from plans.layout import FoldFolder
 from textdiffseg.data.store import CaseRecord, open_case, save_case
+from textdiffseg.files import write_record
+from textdiffseg.folds.calibration import read_calibration
+from textdiffseg.folds.sampling import Sampling, Trial, read_sampling
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference import validation
-from textdiffseg.inference.calibration import RANGE, read_calibration
-from textdiffseg.inference.ensemble import read_sampling
 from textdiffseg.inference.predictor import Prediction, Predictor
-from textdiffseg.inference.settings import Sampling, Trial
-from textdiffseg.inference.validation import calibrate_uncertainty, choose_sampling, spread, validate_fold
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
+from textdiffseg.validation import calibrate, choose, score
+from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
+from textdiffseg.validation.cases import load_fold, spread
+from textdiffseg.validation.choose import choose_sampling
+from textdiffseg.validation.fitting import RANGE
+from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
+
+
+def predict_as(monkeypatch, function):
+    """Let `function` predict every stored case."""
+    for module in (score, calibrate):
+        monkeypatch.setattr(module, "predict_case", function)
 
 
 @pytest.fixture
@@ -44,7 +55,6 @@ def fold(root, plan):
 
 
 def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
-    from textdiffseg.inference import validation
 
     case = open_case(stored, "p")
     slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.trail)
@@ -56,22 +66,22 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
 
-    monkeypatch.setattr(validation, "_predict", perfect)
-    summary = validate_fold(fold, stored, ["p", "q"])
+    predict_as(monkeypatch, perfect)
+    summary = validate_fold(FoldFolder(fold), stored, ["p", "q"])
     assert summary.cases[0].labels["Front_Part"].dice == pytest.approx(expected)
     assert summary.cases[0].labels["Front_Part"].reference_ml == pytest.approx(3 * 6 * 6 * 2 / 1000)
 
 
 def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_scored(fold, stored):
-    assert set(validate_fold(fold, stored, ["p"]).cases[0].labels) == {"Front_Part", "back"}
+    assert set(validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].labels) == {"Front_Part", "back"}
     change(stored, "p", annotated=(2,))
-    whole = validate_fold(fold, stored, ["p"]).cases[0].labels
+    whole = validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].labels
     case = open_case(stored, "p")
     original = case.original_labels()
     original[original == 2] = -1
     original[0, 0, 0] = 2
     save_case(stored, case.record, case.image[...], case.labels[...], original)
-    scores = validate_fold(fold, stored, ["p"]).cases[0].labels
+    scores = validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].labels
     assert set(whole) == set(scores) == {"back"}
     assert scores["back"].reference_ml < whole["back"].reference_ml
     assert scores["back"].volume_ml < whole["back"].volume_ml  # what was predicted on ignored voxels
@@ -81,7 +91,7 @@ def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, pla
     from textdiffseg.imaging.io import read_labels
 
     told = []
-    summary = validate_fold(fold, stored, ["p", "q"], progress=lambda *at: told.append(at))
+    summary = validate_fold(FoldFolder(fold), stored, ["p", "q"], progress=lambda *at: told.append(at))
     assert told == [(1, 2), (2, 2)]
     written = json.loads((fold / "validation" / "summary.json").read_text())
     assert [case["case"] for case in written["cases"]] == ["p", "q"]
@@ -92,10 +102,10 @@ def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, pla
 
 
 def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
-    sampling = choose_sampling(fold, stored, ["p", "q"])
+    sampling = choose_sampling(FoldFolder(fold), stored, ["p", "q"])
     assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False), (1, True), (4, False)]
     assert sampling.cases == 2
-    assert read_sampling(fold) == sampling
+    assert read_sampling(FoldFolder(fold)) == sampling
     best = max(row.dice for row in sampling.table)
     chosen = next(row for row in sampling.table if (row.steps, row.mirroring) == (sampling.steps, sampling.mirroring))
     assert chosen.dice >= best - 0.002
@@ -103,62 +113,62 @@ def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
 
 
 def test_without_the_time_for_every_setting_one_is_tried_plainly(fold, stored):
-    sampling = choose_sampling(fold, stored, ["p", "q"], most_seconds=1e-6)
+    sampling = choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1e-6)
     assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False)]
     assert (sampling.cases, sampling.steps, sampling.mirroring) == (1, 1, False)
 
 
 def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, monkeypatch):
-    plain, predicted = validation._predict, []
+    plain, predicted = choose.predict_case, []
 
     def listening(predictor, case, *rest, **more):
         predicted.append(case.record.case)
         return plain(predictor, case, *rest, **more)
 
-    monkeypatch.setattr(validation, "_predict", listening)
+    monkeypatch.setattr(choose, "predict_case", listening)
     record = open_case(stored, "p").record
     change(stored, "p", shape=tuple(4 * edge for edge in record.shape))  # it says so, and is told by that
-    choose_sampling(fold, stored, CASES, most_seconds=1e6)
+    choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert predicted[0] == "q"
     assert set(predicted[1:]) == {"p", "q", "r", "s"}
     predicted.clear()
-    assert choose_sampling(fold, stored, CASES, most_seconds=1e-6).cases == 1
+    assert choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e-6).cases == 1
     assert predicted == ["q", "q"]
 
 
 def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
-    assert [row.steps for row in choose_sampling(fold, stored, ["p"]).table] == [1, 1]
-    assert validate_fold(fold, stored, ["p"]).cases[0].case == "p"
+    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [1, 1]
+    assert validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].case == "p"
 
 
 def measured(fold, seconds=0.01):
     """A choice of sampling whose table says what four steps cost."""
     row = Trial(steps=4, samples=1, mirroring=False, dice=0.5, seconds=seconds)
-    Sampling(cases=4, table=(row,)).write(fold / "sampling.json")
+    write_record(fold / "sampling.json", Sampling(cases=4, table=(row,)))
 
 
 def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
     measured(fold)
-    validate_fold(fold, stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
-    fit = calibrate_uncertainty(fold, stored, CASES, most_seconds=1e6)
-    found = read_calibration(fold).fits
+    validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
+    found = read_calibration(FoldFolder(fold)).fits
     assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(1, 1, False, 4), (4, 8, False, 4)]
     assert found[0].widening is None
     assert found[1] == fit
     assert set(fit.widening.coverage_before) == {"Front_Part", "back"}
-    validate_fold(fold, stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
-    assert len(read_calibration(fold).fits) == 2
-    choose_sampling(fold, stored, ["p"])
-    assert read_calibration(fold).fits == ()
+    validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
+    assert len(read_calibration(FoldFolder(fold)).fits) == 2
+    choose_sampling(FoldFolder(fold), stored, ["p"])
+    assert read_calibration(FoldFolder(fold)).fits == ()
 
 
 def test_a_plan_that_fixes_its_steps_is_calibrated_with_them(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("default", diffusion={"steps": 6}), bank, 0)
-    assert [row.steps for row in choose_sampling(fold, stored, ["p"]).table] == [6]
-    fit = calibrate_uncertainty(fold, stored, CASES, most_seconds=1e6)
+    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [6]
+    fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert (fit.steps, fit.samples, fit.mirroring) == (6, 8, False)
 
 
@@ -168,9 +178,9 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
         volumes = one_hot.sum((1, 2, 3))[None, None]
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)), volumes=volumes)
 
-    monkeypatch.setattr(validation, "_predict", exact)
-    predictor, queries = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
-    evidence = validation.gather(predictor, queries, stored, CASES)
+    predict_as(monkeypatch, exact)
+    predictor, queries = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
+    evidence = gather(predictor, queries, stored, CASES)
     scale = 9 * 20 * 17 / np.prod(open_case(stored, "p").record.shape)
     assert scale != 1
     on_plan = [(open_case(stored, "p").labels[...] == number).sum() for number in (1, 2)]
@@ -180,34 +190,34 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
 
 def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
     measured(fold)
-    validate_fold(fold, stored, CASES[:3], calibrate=True)
-    assert calibrate_uncertainty(fold, stored, CASES[:3]) is None
+    validate_fold(FoldFolder(fold), stored, CASES[:3], calibrate=True)
+    assert calibrate_uncertainty(FoldFolder(fold), stored, CASES[:3]) is None
     measured(fold, seconds=100.0)
-    assert calibrate_uncertainty(fold, stored, CASES) is None
+    assert calibrate_uncertainty(FoldFolder(fold), stored, CASES) is None
     assert not (fold / "calibration.json").exists()
 
 
 def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
-    plain = validation._restore
+    plain = choose.restore_slots
 
     def slowly(*args):
         time.sleep(0.3)
         return plain(*args)
 
-    monkeypatch.setattr(validation, "_restore", slowly)
-    assert choose_sampling(fold, stored, ["p", "q"], most_seconds=1.5).cases == 1
+    monkeypatch.setattr(choose, "restore_slots", slowly)
+    assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1.5).cases == 1
 
 
 def change(stored, case, **changes):
     """Another record of a stored case."""
     path = stored / "cases" / f"{case}.json"
-    CaseRecord.read(path).model_copy(update=changes).write(path)
+    write_record(path, CaseRecord.read(path).model_copy(update=changes))
 
 
 def test_cases_without_foreground_say_nothing(fold, stored):
-    predictor, bank = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
+    predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
     change(stored, "p", present=())
-    assert len(validation.gather(predictor, bank, stored, CASES[:3]).voxels) == 2
+    assert len(gather(predictor, bank, stored, CASES[:3]).voxels) == 2
 
 
 def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank, monkeypatch):
@@ -220,26 +230,26 @@ def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank,
     monkeypatch.setattr(Predictor, "predict_image", listening)
     change(stored, "p", annotated=(2,), present=(2,))
     change(stored, "q", annotated=(2,), present=(2,), absent=(1,))
-    predictor, bank = validation.load_fold(fold, "cpu", Sampling(), uncertainty=True)
-    evidence = validation.gather(predictor, bank, stored, CASES[:3])
+    predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
+    evidence = gather(predictor, bank, stored, CASES[:3])
     assert asked == [[[2]], [[1, 2]], [[1, 2]]]
     assert [voxels.p.shape[0] for voxels in evidence.voxels] == [3, 3, 3], "classes are label numbers"
     assert not evidence.voxels[0].p[1].any()
     assert evidence.voxels[0].p.sum(0) == pytest.approx(1, abs=1e-5)
     assert not evidence.intervals[0][0].any()
     assert [truth.tolist()[0] > 0 for truth in evidence.truths] == [False, True, True]
-    summary = validate_fold(fold, stored, ["p"])
+    summary = validate_fold(FoldFolder(fold), stored, ["p"])
     assert set(summary.cases[0].labels) == {"back"}
 
 
 def test_unet_s_mask_has_an_interval_of_its_errors_alone(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
-    validate_fold(fold, stored, CASES, calibrate=True)
-    (fit,) = read_calibration(fold).fits
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
+    (fit,) = read_calibration(FoldFolder(fold)).fits
     assert (fit.steps, fit.samples) == (1, 1)
     assert fit.widening.factor > 1
-    assert calibrate_uncertainty(fold, stored, CASES) is None
+    assert calibrate_uncertainty(FoldFolder(fold), stored, CASES) is None
 
 
 def test_few_cases_are_spread_over_all():
@@ -250,9 +260,10 @@ def test_few_cases_are_spread_over_all():
 def test_validation_runs_where_simpleitk_is_not_installed(fold, stored):
     code = (
         "import sys; sys.modules['SimpleITK'] = None\n"
-        "from textdiffseg.inference.validation import choose_sampling, validate_fold\n"
-        f"choose_sampling({str(fold)!r}, {str(stored)!r}, ['p'])\n"
-        f"validate_fold({str(fold)!r}, {str(stored)!r}, ['p'])\n"
+        "from textdiffseg.validation.choose import choose_sampling\n"
+        "from textdiffseg.validation.score import validate_fold\n"
+        f"choose_sampling(FoldFolder({str(fold)!r}), {str(stored)!r}, ['p'])\n"
+        f"validate_fold(FoldFolder({str(fold)!r}), {str(stored)!r}, ['p'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
@@ -277,8 +288,8 @@ def exact_nested(predictor, case, queries, uncertainty=False):
 
 
 def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypatch):
-    monkeypatch.setattr(validation, "_predict", exact_nested)
-    summary = validate_fold(nested_fold, stored, CASES)
+    predict_as(monkeypatch, exact_nested)
+    summary = validate_fold(FoldFolder(nested_fold), stored, CASES)
     assert all(part.dice > 0.8 for part in summary.labels.values())
     case, first = open_case(stored, "p"), summary.cases[0].labels
     voxel = np.prod(case.record.trail.geometry.spacing) / 1000
@@ -288,20 +299,20 @@ def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypat
 
 
 def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored, monkeypatch):
-    monkeypatch.setattr(validation, "_predict", exact_nested)
+    predict_as(monkeypatch, exact_nested)
     measured(nested_fold)
-    validate_fold(nested_fold, stored, CASES, calibrate=True)
-    (fit,) = read_calibration(nested_fold).fits
+    validate_fold(FoldFolder(nested_fold), stored, CASES, calibrate=True)
+    (fit,) = read_calibration(FoldFolder(nested_fold)).fits
     assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"
     assert fit.ece_before == pytest.approx(0.1)
     assert fit.brier_before == pytest.approx(2 * 0.01)
-    predictor, bank = validation.load_fold(nested_fold, "cpu", Sampling(), uncertainty=True)
-    evidence = validation.gather(predictor, bank, stored, CASES)
+    predictor, bank = load_fold(FoldFolder(nested_fold), "cpu", Sampling(), uncertainty=True)
+    evidence = gather(predictor, bank, stored, CASES)
     case = open_case(stored, "p")
     scale = 9 * 20 * 17 / np.prod(case.record.shape)
     on_plan = [np.count_nonzero(case.labels[...] > 0), np.count_nonzero(case.labels[...] == 1)]
     assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
     assert evidence.truths[0].tolist() == [2 * 3 * 6 * 6, 3 * 6 * 6]
-    fit = calibrate_uncertainty(nested_fold, stored, CASES, most_seconds=1e6)
+    fit = calibrate_uncertainty(FoldFolder(nested_fold), stored, CASES, max_seconds=1e6)
     assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
-    assert len(read_calibration(nested_fold).fits) == 2
+    assert len(read_calibration(FoldFolder(nested_fold)).fits) == 2

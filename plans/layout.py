@@ -1,0 +1,199 @@
+"""Every file name and folder on disk, once. Nothing here reads or writes.
+
+A root holds three trees::
+
+    raw/DATASET/                    `RawFolder`
+    preprocessed/DATASET/           `PreprocessedFolder`
+    results/DATASET/PRESET/fold_0/  `FoldFolder`
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Tree = Literal["raw", "preprocessed", "results"]
+Checkpoint = Literal["best", "latest"]
+CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+NIFTI = ".nii.gz"
+FOLD = "fold_"
+SUMMARY = "summary.json"
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
+    return name.removesuffix(ending), ending
+
+
+def channel_file(case: str, channel: int, ending: str) -> str:
+    """The file of one channel of a case: `CASE_0000.nii.gz`."""
+    return f"{case}_{channel:04d}{ending}"
+
+
+def tree(root: Path, name: Tree) -> Path:
+    """One of the three trees below a root."""
+    return Path(root) / name
+
+
+def preset_folder(root: Path, dataset: str, preset: str) -> Path:
+    """The trained folds of a preset."""
+    return tree(root, "results") / dataset / preset
+
+
+@dataclass(frozen=True)
+class RawFolder:
+    """A data set as the user gives it."""
+
+    path: Path
+
+    @property
+    def header(self) -> Path:
+        """`dataset.json`."""
+        return self.path / "dataset.json"
+
+    @property
+    def prompts(self) -> Path:
+        """The words of each label."""
+        return self.path / "prompts.json"
+
+    @property
+    def nnunet_splits(self) -> Path:
+        """nnU-Net's folds."""
+        return self.path / "splits_final.json"
+
+    @property
+    def texts(self) -> Path:
+        """Words about single cases, one file `CASE.txt` each."""
+        return self.path / "texts"
+
+    def images(self, part: Literal["Tr", "Ts"]) -> Path:
+        """Training (Tr) or held-out (Ts) images."""
+        return self.path / f"images{part}"
+
+    def labels(self, part: Literal["Tr", "Ts"]) -> Path:
+        """Training (Tr) or held-out (Ts) labels."""
+        return self.path / f"labels{part}"
+
+
+@dataclass(frozen=True)
+class PreprocessedFolder:
+    """What planning and preprocessing make of a data set. Presets share the stored cases."""
+
+    path: Path
+
+    @property
+    def prompts(self) -> Path:
+        """The words of each label, where the raw folder cannot be written."""
+        return self.path / "prompts.json"
+
+    @property
+    def fingerprint(self) -> Path:
+        """The data set's fingerprint."""
+        return self.path / "fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        """The folds."""
+        return self.path / "splits.json"
+
+    @property
+    def nnunet_splits(self) -> Path:
+        """Folds in nnU-Net's format, put there by the user."""
+        return self.path / "splits_final.json"
+
+    @property
+    def cases(self) -> Path:
+        """The folder of stored cases."""
+        return self.path / "cases"
+
+    def plan(self, preset: str) -> Path:
+        """A preset's plan."""
+        return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
+
+    def text_bank(self, preset: str) -> Path:
+        """The words of a preset: the publication has a text encoder of its own."""
+        return self.path / f"text_bank{_encoder_suffix(preset)}.safetensors"
+
+    def case_texts(self, preset: str) -> Path:
+        """The cases' texts, in vectors of the same encoder."""
+        return self.path / f"case_texts{_encoder_suffix(preset)}.safetensors"
+
+
+def _encoder_suffix(preset: str) -> str:
+    return "_paper" if preset.startswith("paper") else ""
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """A trained fold: all that prediction needs, and what training left."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, preset: str, fold: str | int) -> "FoldFolder":
+        """The folder of a fold below a root."""
+        return cls(preset_folder(root, dataset, preset) / f"{FOLD}{fold}")
+
+    @property
+    def name(self) -> str:
+        """`0`, `1`, ... or `all`."""
+        return self.path.name.removeprefix(FOLD)
+
+    @property
+    def plan(self) -> Path:
+        """The fold's own plan."""
+        return self.path / "plan.json"
+
+    @property
+    def text_bank(self) -> Path:
+        """The fold's own words."""
+        return self.path / "text_bank.safetensors"
+
+    @property
+    def cases(self) -> Path:
+        """The cases that it was trained and is validated on."""
+        return self.path / "cases.json"
+
+    @property
+    def sampling(self) -> Path:
+        """The sampling that validation chose."""
+        return self.path / "sampling.json"
+
+    @property
+    def calibration(self) -> Path:
+        """What validation fitted."""
+        return self.path / "calibration.json"
+
+    @property
+    def log(self) -> Path:
+        """One line an epoch."""
+        return self.path / "log.jsonl"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of the training's curves."""
+        return self.path / "progress.png"
+
+    @property
+    def validation(self) -> Path:
+        """Masks and scores of the validation cases."""
+        return self.path / "validation"
+
+    @property
+    def summary(self) -> Path:
+        """Scores of the validation cases."""
+        return self.validation / SUMMARY
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the process that trains it; beside the folder, so that a restart may delete that."""
+        return self.path.parent / f".{self.path.name}.lock"
+
+    def checkpoint(self, which: str) -> Path:
+        """The weights, "best" or "latest"."""
+        return self.path / f"checkpoint_{which}.safetensors"
+
+    def mask(self, case: str) -> Path:
+        """The predicted mask of a validation case."""
+        return self.validation / f"{case}{NIFTI}"

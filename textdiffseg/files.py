@@ -1,0 +1,66 @@
+"""Files: written whole or not at all, and hashed. No other module hashes, or makes a temporary name."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from plans.records import Record
+
+_CHUNK = 1 << 20
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write text or bytes to `path` through a temporary name in the same folder and a rename.
+
+    The temporary name is random and must not exist yet, so that nobody can plant a link there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        with open(temporary, "xb", opener=_open_new) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        temporary.replace(path)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the temporary name; a full disk gives none at all
+        raise
+    finally:
+        with suppress(OSError):  # a folder that cannot be written
+            temporary.unlink(missing_ok=True)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as JSON, whole or not at all."""
+    write_atomically(path, record.model_dump_json(indent=1) + "\n")
+
+
+def temporary_name(name: str) -> str:
+    """A random hidden name for a file that is being written."""
+    return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over the contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_each(paths: Sequence[Path]) -> str:
+    """A short hash of the files' own hashes, so that moving bytes from one file to the next changes it."""
+    return hash_text(" ".join(hash_files([path]) for path in paths))
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text, e.g. of the JSON that names all that a result depends on."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open_new(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)

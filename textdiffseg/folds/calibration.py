@@ -1,0 +1,112 @@
+"""What a fold's probabilities and volume intervals are calibrated with (`calibration.json`).
+
+A temperature T makes probabilities as sure as they were right: p_k^(1/T) / sum_j p_j^(1/T). It is applied once, to the
+mean over windows, views, samples and folds. It keeps the order of the classes at every voxel, and masks are made before
+it, so no mask changes. Labels that overlap are two classes each, with and without the label, at one temperature for
+all.
+
+A factor f >= 1 widens a 90% volume interval to [low / f, high * f]. A factor, since errors grow with the structure, and
+since an interval of no width has to be widened too.
+
+Both are fitted on cases that the fold was not trained on (`validation.fitting`), and belong to the setting they were
+fitted with: the mean of eight samples is less sure than one posterior mean.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from plans.layout import FoldFolder
+from plans.records import Record
+from textdiffseg.folds.sampling import Setting, Settings
+
+INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
+
+
+class Widening(Record):
+    """The factor of volume intervals, and the share of true volumes that they held, by label; 0.9 is aimed at."""
+
+    factor: float = Field(ge=1)
+    coverage_before: dict[str, float]
+    coverage_after: dict[str, float]  # cross-fitted
+
+
+class Fit(Setting):
+    """What was fitted for one setting."""
+
+    cases: int = Field(ge=1)
+    temperature: float = Field(gt=0)
+    ece_before: float
+    ece_after: float  # cross-fitted, as all that is "after"
+    brier_before: float
+    brier_after: float
+    widening: Widening | None = None  # None where no structure was found
+
+    def is_of(self, settings: Settings) -> bool:
+        """Whether this belongs to predictions with `settings`."""
+        return self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
+
+
+class Calibration(Record):
+    """`calibration.json`: at most one fit a setting."""
+
+    version: Literal[1] = 1
+    fits: tuple[Fit, ...] = ()
+
+    def with_fit(self, fit: Fit) -> "Calibration":
+        """`fit` in the place of an earlier one of its setting."""
+        return Calibration(fits=(*(one for one in self.fits if one.key != fit.key), fit))
+
+
+class Applied(Record):
+    """What a prediction is calibrated with; None: nothing was fitted for its setting."""
+
+    temperature: float | None = None
+    widening: float | None = None
+
+
+def temper(p: np.ndarray, temperature: float, out: np.ndarray | None = None) -> np.ndarray:
+    """Probabilities (K, ...) at a temperature; `out` may be `p` itself, where memory is short."""
+    out = np.divide(p, p.max(0), out=out)  # the winner becomes 1, so that nothing vanishes altogether
+    np.power(out, 1 / temperature, out=out)
+    out /= out.sum(0)
+    return out
+
+
+def temper_overlapping(p: np.ndarray, temperature: float) -> None:
+    """The same, in place, for labels that overlap, p (1 + Q, ...): each label against its absence."""
+    for one in p[1:]:
+        pair = np.stack((1 - one, one))
+        one[...] = temper(pair, temperature, out=pair)[1]
+    np.subtract(1, p[1:].max(0), out=p[0])
+
+
+def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
+    """Intervals (..., 2) widened to [low / f, high * f]."""
+    return np.asarray(intervals) * (1 / factor, factor)
+
+
+def read_calibration(fold: FoldFolder) -> Calibration:
+    """What was fitted for a fold; nothing where validation has not."""
+    return Calibration.read(fold.calibration) if fold.calibration.is_file() else Calibration()
+
+
+def applied(folds: Sequence[Calibration], settings: Settings) -> Applied:
+    """What an ensemble's predictions with `settings` are calibrated with.
+
+    Geometric means over the folds that were fitted with this very setting, weighted by their cases.
+    """
+    fits = [fit for fold in folds for fit in fold.fits if fit.is_of(settings)]
+    return Applied(
+        temperature=_geometric_mean([(fit.temperature, fit.cases) for fit in fits]),
+        widening=_geometric_mean([(fit.widening.factor, fit.cases) for fit in fits if fit.widening]),
+    )
+
+
+def _geometric_mean(weighted: Sequence[tuple[float, int]]) -> float | None:
+    if not weighted:
+        return None
+    values, weights = zip(*weighted, strict=True)
+    return float(np.exp(np.average(np.log(values), weights=weights)))

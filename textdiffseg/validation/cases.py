@@ -1,0 +1,84 @@
+"""One stored case at a time: predicted by a fold, put back on its original grid, scored there.
+
+Reads b2nd files alone, so it runs where SimpleITK is not installed.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from plans.layout import FoldFolder, PreprocessedFolder
+from plans.plan import Plan
+from textdiffseg.data.sampling import full_query
+from textdiffseg.data.store import StoredCase
+from textdiffseg.evaluation.metrics import CaseScores, score_case
+from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.weights import load_network
+from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.preprocessing.case import restore
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.case_texts import read_case_texts
+
+Progress = Callable[[int, int], None]  # called with (done, of)
+Item = TypeVar("Item")
+
+
+def load_fold(
+    fold: FoldFolder, device: str, sampling: Sampling, uncertainty: bool = False
+) -> tuple[Predictor, TextBank]:
+    """A predictor of one fold, with what `sampling` means for masks or for uncertainty, and the fold's words."""
+    network = load_network(fold, device=device)
+    settings = settings_of(network.plan, sampling)
+    if uncertainty:
+        settings = settings_of_uncertainty(network.plan, settings)
+    return Predictor([network], settings, device), TextBank.load(fold.text_bank)
+
+
+def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:
+    """A stored case on the plan's grid, with its text where the model reads texts and it has one.
+
+    It is asked for the labels that are known of it, since what no training case tells beside them is not learned
+    there. Classes are label numbers all the same (`Prediction.by_label`).
+    """
+    plan, name, known = predictor.plan, case.record.case, case.record.known
+    queries = bank.queries([full_query(known)])
+    if plan.reads_texts:
+        texts = read_case_texts(PreprocessedFolder(case.folder.parent).case_texts(plan.preset), bank, [name])
+        queries = queries.with_tokens([texts.get(name)])
+    image = torch.from_numpy(case.image[...].astype(np.float32))
+    return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+
+
+def restore_slots(plan: Plan, prediction: Prediction, case: StoredCase) -> np.ndarray:
+    """The label number of each voxel on the file's own grid."""
+    return restore(prediction.probabilities.numpy(), case.record.trail, plan.regions is not None)
+
+
+def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
+    """Scores of `restore_slots` against the case's reference, on the file's own grid."""
+    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
+    numbers = np.array([0, *plan.written_numbers])[slots]
+    spacing = case.record.trail.geometry.spacing
+    reference = case.original_labels()
+    return score_case(numbers, reference, spacing, names, case=case.record.case, surfaces=surfaces)
+
+
+def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:
+    """The mask with the user's label values, where SimpleITK is there to write it."""
+    if importlib.util.find_spec("SimpleITK") is None:
+        return
+    from textdiffseg.imaging.io import write_labels
+
+    values = np.array([0, *(label.value for label in plan.labels)])
+    write_labels(path, values[slots], case.record.trail.geometry)
+
+
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of the items, evenly spread."""
+    if len(items) <= count:
+        return list(items)
+    return [items[i * len(items) // count] for i in range(count)]

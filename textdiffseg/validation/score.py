@@ -1,0 +1,47 @@
+"""A fold's own validation: stored cases predicted and scored on their original grids; probabilities calibrated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plans.layout import FoldFolder
+from textdiffseg.data.store import open_case
+from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.files import write_record
+from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.validation.calibrate import store_fit
+from textdiffseg.validation.cases import Progress, load_fold, predict_case, restore_slots, score_slots, write_mask
+from textdiffseg.validation.evidence import Evidence
+
+
+def validate_fold(
+    fold: FoldFolder,
+    preprocessed: Path,
+    case_ids: Sequence[str],
+    device: str = "cpu",
+    sampling: Sampling | None = None,
+    calibrate: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Predict the stored cases of a fold, score them on their original grids, write validation/summary.json.
+
+    `preprocessed` holds cases/. `sampling` is that of sampling.json unless given. With `calibrate`, which is for cases
+    kept from training, the same predictions are calibrated and calibration.json is written.
+    """
+    predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
+    volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
+    scores, evidence = [], Evidence(predictor.plan, predictor.settings)
+    for done, case_id in enumerate(case_ids, start=1):
+        case = open_case(preprocessed, case_id)
+        prediction = predict_case(predictor, case, bank, uncertainty=volumes)
+        slots = restore_slots(predictor.plan, prediction, case)
+        if calibrate:
+            evidence.add(prediction, case)
+        scores.append(score_slots(predictor.plan, case, slots, surfaces=True))
+        write_mask(fold.mask(case_id), slots, predictor.plan, case)
+        if progress:
+            progress(done, len(case_ids))
+    text = predictor.plan.text
+    summary = summarise(scores, notes=[text.note] if text.note else [])
+    write_record(fold.summary, summary)
+    store_fit(fold, evidence.fit())
+    return summary
