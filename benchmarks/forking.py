@@ -1,0 +1,222 @@
+"""Runs of pytest in forked children that share this process's imports of third-party libraries.
+
+The child's own imports come from a copy of the source tree, never from the installed library: a run that imports
+anything else raises `RuntimeError`, as it would find no planted bug.
+"""
+
+import contextlib
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLOSC_NTHREADS")
+MAX_MEMORY_GB = 8  # of a child: a bug may ask for any amount
+POLL_SECONDS = 0.02
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+T = TypeVar("T")
+Job = Generator[None, None, T]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a run of tests found."""
+
+    failed: str | None = None  # the first test that failed; None: all passed
+    reason: str | None = None  # the first line of its error
+    seconds: dict[str, float] = field(default_factory=dict)  # by test file
+    longest: dict[str, float] = field(default_factory=dict)  # seconds of the file's slowest test or fixture
+    late: bool = False  # stopped after its time limit
+
+
+def preload(names: Sequence[str]) -> None:
+    """Import libraries once for all children, those that are installed. Raises `RuntimeError` if threads start.
+
+    A fork copies only the thread that calls it, and with it the locks that other threads hold.
+    """
+    sys.dont_write_bytecode = True
+    os.environ |= {name: "1" for name in ONE_THREAD} | {"PYTHONDONTWRITEBYTECODE": "1"}
+    for name in names:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    if hypothesis := sys.modules.get("hypothesis"):
+        # the same examples each time, and no limit on their time: a busy machine is not a caught bug
+        hypothesis.settings.register_profile("mutations", deadline=None, derandomize=True, database=None)
+        hypothesis.settings.load_profile("mutations")
+    gc.collect()
+    gc.freeze()
+    threads = Path("/proc/self/task")
+    if threads.is_dir() and len(list(threads.iterdir())) > 1:
+        raise RuntimeError(f"importing {', '.join(names)} started threads; a process with threads cannot be forked")
+
+
+def in_turns(jobs: Iterable[Callable[[Path], Job[T]]], copies: Sequence[Path], deadline: float) -> Iterator[T]:
+    """The results of jobs as they come, one job on each copy at a time. Jobs that run at the deadline are stopped."""
+    waiting, free = iter(jobs), list(copies)
+    running: list[tuple[Path, Job[T]]] = []
+    try:
+        while time.monotonic() < deadline:
+            for job in islice(waiting, len(free)):
+                copy = free.pop()
+                running.append((copy, job(copy)))
+            if not running:
+                return
+            for copy, steps in list(running):
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    running.remove((copy, steps))
+                    free.append(copy)
+                    yield end.value
+            time.sleep(POLL_SECONDS)
+    finally:
+        for _, steps in running:
+            steps.close()
+
+
+def tested(copy: Path, tests: Sequence[str], limit: float) -> Job[Answer]:
+    """Run test files of a copy in a child; yields while it waits. A test may take at most `limit` seconds.
+
+    The child's process group is killed at the end, so that nothing that the tests started outlives them.
+    """
+    place = copy.with_name(f"{copy.name}_temporary")
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    pulse = place / "pulse"  # changed after each test
+    pulse.touch()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        _run_in_child(copy, tests, place)
+    try:
+        while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if time.time() - pulse.stat().st_mtime > limit:
+                return Answer(tests[0], f"no answer within {limit:.0f} s", late=True)
+            yield
+        return _read_answer(place, tests)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)  # it may not have its own group yet
+        os.waitpid(child, 0)
+
+
+def _read_answer(place: Path, tests: Sequence[str]) -> Answer:
+    path = place / "answer.json"
+    if not path.exists():
+        return Answer(tests[0], "the process ended without an answer")
+    answer = json.loads(path.read_text(encoding="utf-8"))
+    if "error" in answer:
+        raise RuntimeError(f"{answer['error']}\n{(place / 'log').read_text(errors='replace')[-3000:]}")
+    return Answer(**answer)
+
+
+def _run_in_child(copy: Path, tests: Sequence[str], place: Path) -> NoReturn:
+    """Run pytest, write answer.json, and end the process without any cleaning up that is the parent's."""
+    try:
+        os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_GB << 30,) * 2)
+        _redirect(place / "log")
+        _enter(copy, place)
+        answer = asdict(_pytest(copy, tests, place))
+    except BaseException as error:
+        traceback.print_exc()
+        answer = {"error": f"{type(error).__name__}: {error}"}
+    try:
+        partial = place / "answer.partial"
+        partial.write_text(json.dumps(answer), encoding="utf-8")
+        partial.rename(place / "answer.json")
+    finally:
+        os._exit(0)
+
+
+def _redirect(log: Path) -> None:
+    """All output to a file, no input."""
+    output, nothing = os.open(log, os.O_WRONLY | os.O_CREAT), os.open(os.devnull, os.O_RDONLY)
+    for number, source in ((0, nothing), (1, output), (2, output)):
+        os.dup2(source, number)
+
+
+def _enter(copy: Path, place: Path) -> None:
+    """Make the copy the first place that this process and those that it starts import from."""
+    os.chdir(copy)
+    scripts = str(Path(__file__).resolve().parent)
+    sys.path[:] = [str(copy), *(path for path in sys.path if path != scripts)]
+    sys.argv[:] = ["pytest"]
+    sys.modules["__main__"] = ModuleType("__main__")  # processes that tests start would import this script again
+    os.environ |= {"PYTHONPATH": str(copy), "TMPDIR": str(place)}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # to import them would take longer than most tests
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(copy.parent / "inductor"))  # compiled once for all
+    tempfile.tempdir = None
+    importlib.invalidate_caches()
+    for package in packages(copy):
+        if package in sys.modules:
+            raise RuntimeError(f"{package} was imported before the fork")
+        origin = importlib.util.find_spec(package).origin
+        if not Path(origin).is_relative_to(copy):
+            raise RuntimeError(f"{package} is imported from {origin}, not from the copy")
+
+
+def packages(folder: Path) -> list[str]:
+    """The names of the packages in a folder."""
+    return [path.parent.name for path in sorted(folder.glob("*/__init__.py"))]
+
+
+def _pytest(copy: Path, tests: Sequence[str], place: Path) -> Answer:
+    """Run the tests here. Raises `RuntimeError` if one of the copy's packages came from elsewhere."""
+    import pytest
+
+    recorder = _Recorder(tests, place / "pulse")
+    code = pytest.main([*OPTIONS, "--basetemp", str(place / "pytest"), *tests], plugins=[recorder])
+    own = set(packages(copy))
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if name.partition(".")[0] in own and file and not Path(file).is_relative_to(copy):
+            raise RuntimeError(f"{name} was imported from {file}, not from the copy")
+    failed = None if code == 0 else recorder.failed or tests[0]
+    reason = recorder.reason if recorder.failed else f"pytest's exit code {int(code)}"
+    return Answer(failed, reason if failed else None, recorder.seconds, recorder.longest)
+
+
+class _Recorder:
+    """A pytest plugin: the first failure, the seconds of each file, and a sign of life after each test."""
+
+    def __init__(self, tests: Sequence[str], pulse: Path):
+        self.failed: str | None = None
+        self.reason: str | None = None
+        self.seconds, self.longest = dict.fromkeys(tests, 0.0), dict.fromkeys(tests, 0.0)
+        self.pulse = pulse
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        file = report.nodeid.partition("::")[0]
+        self.seconds[file] += report.duration
+        self.longest[file] = max(self.longest[file], report.duration)
+        self.pulse.touch()
+        self._note(report)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        self._note(report)
+
+    def _note(self, report: Any) -> None:
+        if report.failed and self.failed is None:
+            lines = report.longreprtext.splitlines() or [""]
+            errors = [line[1:].strip() for line in lines if line.startswith("E ")]
+            self.failed, self.reason = report.nodeid, (errors or lines[-1:])[0][:300]

@@ -1,0 +1,114 @@
+"""Tables for `mutations.py`: bugs that the tests must notice, and changes that no test can notice.
+
+`before` must occur exactly once in its file. Where code moves, correct the entry.
+"""
+
+from typing import NamedTuple
+
+
+class Known(NamedTuple):
+    """A bug by name: `before` becomes `after`."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+
+
+class Excused(NamedTuple):
+    """A drawn change that keeps the behaviour, or changes only words or speed; texts as the report shows them."""
+
+    file: str
+    before: str
+    after: str
+    reason: str
+
+
+KNOWN = (
+    Known(
+        "learning-rate schedule never applied",
+        "textdiffseg/training/optimise.py",
+        "rate = learning_rate(training, iteration, state.progress.total)",
+        "rate = training.learning_rate",
+    ),
+    Known(
+        "skip dropout inverted",
+        "textdiffseg/training/step.py",
+        "skips=skips >= plan.skip_dropout",
+        "skips=skips < plan.skip_dropout",
+    ),
+    Known(
+        "recycled estimate at draws.t instead of T",
+        "textdiffseg/training/step.py",
+        "t = torch.full_like(rows, schedule.timesteps)",
+        "t = draws.t[rows]",
+    ),
+    Known(
+        "raw instead of averaged weights validated",
+        "textdiffseg/training/loop.py",
+        "averaged.load_state_dict(state.ema)",
+        "averaged.load_state_dict(state.model.state_dict())",
+    ),
+    Known(
+        "best checkpoint is the last one",
+        "textdiffseg/training/loop.py",
+        "if entry.mean_dice >= progress.best:",
+        "if True:",
+    ),
+    Known(
+        "no gradient clipping",
+        "textdiffseg/training/optimise.py",
+        "torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)",
+        "pass",
+    ),
+    Known(
+        "no weight decay in Muon",
+        "textdiffseg/training/optimisers.py",
+        "torch._foreach_mul_(weights, 1 - rate * decay)",
+        "pass",
+    ),
+    Known(
+        "momentum 0.1",
+        "textdiffseg/training/optimisers.py",
+        "momentum: float = 0.9",
+        "momentum: float = 0.1",
+    ),
+    Known(
+        "log not cut after a kill",
+        "textdiffseg/training/loop.py",
+        " if epoch.iteration <= state.progress.iteration]",
+        "]",
+    ),
+    Known(
+        "denoiser blind to t",
+        "textdiffseg/networks/blocks.py",
+        "angles = (t.float() / self.timesteps)",
+        "angles = (0 * t.float() / self.timesteps)",
+    ),
+    Known(
+        "every window with the first window's noise",
+        "textdiffseg/inference/predictor.py",
+        "volume.noise[:, :, *tiling.latent_window(start)]",
+        "volume.noise[:, :, *tiling.latent_window(tiling.starts[0])]",
+    ),
+    Known(
+        "noise flipped under mirroring",
+        "textdiffseg/inference/predictor.py",
+        "self._logits(model, patches.flip(dims), z_T, queries)",
+        "self._logits(model, patches.flip(dims), z_T.flip([dim + 1 for dim in dims]), queries)",
+    ),
+    Known(
+        "linear instead of cubic resampling",
+        "textdiffseg/preprocessing/case.py",
+        "resampled = resample(image, trail.shape, order=3,",
+        "resampled = resample(image, trail.shape, order=1,",
+    ),
+    Known(
+        "weights that are pickles are read",
+        "textdiffseg/text/encoder.py",
+        ", use_safetensors=True",
+        "",
+    ),
+)
+
+EXCUSED: tuple[Excused, ...] = ()
