@@ -262,8 +262,11 @@ def test_validation_runs_where_simpleitk_is_not_installed(fold, stored):
         "import sys; sys.modules['SimpleITK'] = None\n"
         "from textdiffseg.validation.choose import choose_sampling\n"
         "from textdiffseg.validation.score import validate_fold\n"
-        f"choose_sampling(FoldFolder({str(fold)!r}), {str(stored)!r}, ['p'])\n"
-        f"validate_fold(FoldFolder({str(fold)!r}), {str(stored)!r}, ['p'])\n"
+        "from plans.layout import FoldFolder\n"
+        "from pathlib import Path\n"
+        f"fold, stored = FoldFolder(Path({str(fold)!r})), Path({str(stored)!r})\n"
+        "choose_sampling(fold, stored, ['p'])\n"
+        "validate_fold(fold, stored, ['p'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
