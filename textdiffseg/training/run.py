@@ -1,7 +1,6 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
 import copy
-import shutil
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -91,8 +90,8 @@ def open_run(
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
         write_record(fold.cases, cases)
-        shutil.copyfile(source.text_bank(plan.preset), fold.text_bank)
-    plan, bank = Plan.read(fold.plan), TextBank.load(fold.text_bank)
+        TextBank.load(source.words(plan.preset)).save(fold.words)
+    plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
