@@ -18,7 +18,7 @@ def test_write_and_read(tmp_path, make_fingerprint):
 def test_another_version_is_refused_by_field(tmp_path, make_fingerprint):
     path = tmp_path / "fingerprint.json"
     path.write_text(json.dumps(make_fingerprint((10, 20, 30), (3, 1, 1)).model_dump() | {"version": 2}))
-    with pytest.raises(UserError, match=r"it is of version 2 and 1 was expected\. Make it again"):
+    with pytest.raises(UserError, match=r"version 2, this one reads up to 1\. Update TextDiffSeg"):
         Fingerprint.read(path)
 
 

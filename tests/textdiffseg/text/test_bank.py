@@ -126,8 +126,8 @@ def test_missing_damaged_and_foreign_files_are_refused(bank, tmp_path):
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["words"])
     for change, words in (
-        ({"version": 3}, "version"),
-        ({"version": 1}, "version"),
+        ({"version": 3}, "written by a newer TextDiffSeg: version 3, this one reads up to 2"),
+        ({"version": 1}, "1 is too old: this TextDiffSeg reads from 2 on"),
         ({"words": header["words"] | {"phrasings": [["a"], ["b"]]}}, "differ in number"),
         ({"lengths": header["lengths"][::-1][1:]}, "differ in number"),
     ):
