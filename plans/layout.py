@@ -96,9 +96,13 @@ class PreprocessedFolder:
         return self.path / "prompts.json"
 
     @property
-    def fingerprint(self) -> Path:
-        """The data set's fingerprint."""
-        return self.path / "fingerprint.json"
+    def fingerprints(self) -> Path:
+        """The folder of the cases' fingerprints."""
+        return self.path / "fingerprints"
+
+    def fingerprint(self, case: str) -> Path:
+        """What was measured of a case."""
+        return self.fingerprints / f"{case}.json"
 
     @property
     def splits(self) -> Path:

@@ -70,7 +70,7 @@ def times(folder, *names: str) -> dict[str, int]:
 def test_changed_words_leave_cases_and_plan_as_they_are(tiny_raw, tmp_path, capsys):
     assert run(tmp_path, "901") == 0
     folder, path = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "prompts.json"
-    written = ("plan.json", "splits.json", "fingerprint.json")
+    written = ("plan.json", "splits.json")
     content, before = [(folder / name).read_bytes() for name in written], times(folder, *written)
     prompts = json.loads(path.read_text())
     path.write_text(json.dumps(prompts | {"scan": "a tiny scan"}))
@@ -87,13 +87,13 @@ def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, ca
     folder, texts = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "texts"
     plain, file = Plan.read(folder / "plan.json"), folder / "case_texts.safetensors"
     assert not file.exists()
-    before = times(folder, "plan.json", "splits.json", "fingerprint.json")
+    before = times(folder, "plan.json", "splits.json")
     texts.mkdir()
     (texts / "tiny_00.txt").write_text("its cube is large")
     (texts / "tiny_02.txt").write_text("very noisy")
     assert run(tmp_path, "901") == 0
     assert "Texts of 2 cases: 2 encoded, 0 unchanged." in capsys.readouterr().out
-    assert times(folder, file.name, "plan.json", "splits.json", "fingerprint.json") == before
+    assert times(folder, file.name, "plan.json", "splits.json") == before
     told = Plan.read(folder / "plan.json")
     assert told.reads_texts
     assert told.model_copy(update={"text": plain.text}) == plain

@@ -145,7 +145,7 @@ def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce)
     found = fingerprinting.fingerprint_dataset(
         dataset,
         force.count(fingerprinting.bytes_per_case(dataset)),
-        folder.fingerprint,
+        folder,
         force.scheduler,
         force.follow("Fingerprint", len(dataset.cases)),
     )
