@@ -152,7 +152,7 @@ def _prepare(args: argparse.Namespace):
 
 def _announce(job, scans) -> None:
     """What will be done, and the memory it takes, before it is taken."""
-    from textdiffseg.imaging.io import read_geometry
+    from textdiffseg.imaging.sources.files import read_geometry
     from textdiffseg.inference.memory import largest_ram_gb
     from textdiffseg.inference.prompting import caution
     from textdiffseg.resources import free_memory

@@ -67,7 +67,7 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 
     A file `CASE_0000.nii.gz` brings its other channels along where the model has several.
     """
-    from textdiffseg.imaging.scans import list_scans
+    from textdiffseg.imaging.sources.scans import list_scans
 
     source = Path(source)
     if source.is_file() and channels > 1:
@@ -133,7 +133,7 @@ def predict_scan(
             manifest_path.unlink(missing_ok=True)
         raise
     maps = dict(_maps(job, found, stem))
-    from textdiffseg.imaging.io import write_labels, write_volume
+    from textdiffseg.imaging.writers.files import write_labels, write_volume
 
     write_labels(output, np.array([0, *job.asked.values])[found.slots], trail.geometry)
     for place, array in maps.items():
@@ -186,7 +186,7 @@ def _sampled(samples: Calibrated) -> Sampled:
 
 def _predict(job: Job, case: str, paths: tuple[Path, ...], progress: Progress | None) -> tuple[Found, Trail]:
     """The scan itself is let go of before the network runs."""
-    from textdiffseg.imaging.io import read_volume
+    from textdiffseg.imaging.sources.files import read_volume
 
     plan = job.plan
     volume = read_volume(paths)

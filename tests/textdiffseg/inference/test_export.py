@@ -6,7 +6,7 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.inference.export import Job, find_scans, output_place, predict_scan, predict_scans
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.inference.predictor import Predictor

@@ -11,7 +11,7 @@ import pytest
 from plans.plan import Plan
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
-from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.inference import memory
 from textdiffseg.inference.manifest import Manifest
 from textdiffseg.text.bank import TextBank
