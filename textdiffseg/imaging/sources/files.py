@@ -6,6 +6,7 @@ that cannot be right, is a `UserError` that names the file.
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,17 +81,22 @@ def _read(path: Path) -> Volume:
         raise UserError(
             f"{path} cannot be read as an image ({lines[-1] if lines else error}). Copy it again or remove it."
         ) from None
+    return volume_of_image(image, str(path))
+
+
+def volume_of_image(image: sitk.Image, source: str) -> Volume:
+    """(C, D, H, W) of an image in its own number type; `source` names it in errors."""
     array = sitk.GetArrayFromImage(image)
     channels = image.GetNumberOfComponentsPerPixel()
     if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):
-        raise UserError(f"{path}: expected a 3D image, found {image.GetDimension()} dimensions.")
+        raise UserError(f"{source}: expected a 3D image, found {image.GetDimension()} dimensions.")
     if channels > 1:
         array = np.moveaxis(array, -1, 0)
     elif image.GetDimension() == 3:
         array = array[None]
     if min(array.shape[1:]) < 2:
         raise UserError(
-            f"{path}: a single slice ({'x'.join(str(size) for size in array.shape[:0:-1])} voxels); "
+            f"{source}: a single slice ({'x'.join(str(size) for size in array.shape[:0:-1])} voxels); "
             "expected a 3D image of at least two slices along each axis."
         )
     return Volume(array, _geometry(image, array.shape[1:]))
@@ -107,13 +113,14 @@ def _read_file(path: Path) -> sitk.Image:
     return sitk.ReadImage(str(path))
 
 
-def _geometry(image: sitk.Image | sitk.ImageFileReader, shape) -> Geometry:
+def _geometry(image: sitk.Image | sitk.ImageFileReader, shape: Sequence[int]) -> Geometry:
     dimension = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = (direction * np.array(image.GetSpacing()[:3]))[:, ::-1]
     affine[:3, 3] = image.GetOrigin()[:3]
-    return Geometry(tuple(shape), affine)
+    d, h, w = shape
+    return Geometry((d, h, w), affine)
 
 
 def _read_series(folder: Path) -> sitk.Image:
