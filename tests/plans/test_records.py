@@ -1,6 +1,5 @@
-"""Files of the project: written whole or not at all, read in older versions, refused in one line."""
+"""Records: read in older versions, refused in one line."""
 
-import errno
 import json
 from typing import ClassVar, Literal
 
@@ -10,26 +9,6 @@ from plans.errors import UserError
 from plans.geometry import resampled_shape
 from plans.prompts import Prompts
 from plans.records import Fields, Record, Upgrades
-from textdiffseg.files import write_atomically
-
-
-def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("textdiffseg.files._open_new", full)
-    with pytest.raises(OSError, match="No space") as error:
-        write_atomically(tmp_path / "plan.json", "{}")
-    assert error.value.filename == str(tmp_path / "plan.json")
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_in_the_file_s_place_is_named(tmp_path):
-    (tmp_path / "plan.json" / "x").mkdir(parents=True)
-    with pytest.raises(OSError) as error:  # noqa: PT011
-        write_atomically(tmp_path / "plan.json", "{}")
-    assert error.value.filename == str(tmp_path / "plan.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
 
 
 def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
