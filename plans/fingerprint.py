@@ -23,8 +23,9 @@ class LabelFingerprint(Record):
 
 
 class CaseFingerprint(Record):
-    """One case, before and after cropping to the nonzero region."""
+    """One case, before and after cropping to the nonzero region; a file of its own."""
 
+    version: Literal[1] = 1
     case: str
     shape: Triple
     spacing: Millimetres
@@ -47,7 +48,6 @@ class CaseFingerprint(Record):
 class Fingerprint(Record):
     """All training cases of a data set."""
 
-    version: Literal[1] = 1
     dataset: str  # folder name
     cases: tuple[CaseFingerprint, ...] = Field(min_length=1)
 

@@ -132,10 +132,10 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
-    plan_path, words = (started.plan, started.text_bank) if started else (source.plan(preset), source.text_bank(preset))
+    plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
     plan = Plan.read(plan_path)
     bank = TextBank.load(words)
-    check_words([words], [plan], [bank])
+    check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(source.case_texts(preset), bank, ())
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)

@@ -1,7 +1,6 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
 import copy
-import shutil
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Fold, write_cases
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.files import write_record
 from textdiffseg.networks.model import SegmentationNetwork, build_model
@@ -90,9 +89,9 @@ def open_run(
         report(note)
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
-        write_record(fold.cases, cases)
-        shutil.copyfile(source.text_bank(plan.preset), fold.text_bank)
-    plan, bank = Plan.read(fold.plan), TextBank.load(fold.text_bank)
+        write_cases(fold, cases)
+        TextBank.load(source.words(plan.preset)).save(fold.words)
+    plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:

@@ -66,7 +66,7 @@ def preprocessed(request, tmp_path_factory, shapes_plan):
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(folder).text_bank(plan.preset))
+    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(folder).words(plan.preset))
     return folder
 
 
@@ -201,8 +201,10 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert "A training step takes" in messages[0]
     diffusion = Plan.read(tmp_path / "plan.json").diffusion
     assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
-    for name in ("plan.json", "text_bank.safetensors", "checkpoint_best.safetensors", "progress.png"):
+    words = ("text_bank.safetensors", "text_space.safetensors")
+    for name in ("plan.json", *words, "checkpoint_best.safetensors", "progress.png"):
         assert (tmp_path / name).stat().st_size > 0
+    assert all((tmp_path / name).read_bytes() == (preprocessed / name).read_bytes() for name in words)
     averaged = load_network(FoldFolder(tmp_path), "latest").state_dict()
     latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
