@@ -106,7 +106,7 @@ def words(args: argparse.Namespace, preset: str) -> list[str]:
 def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None:
     """One row a case, one column a method."""
     from plans.dataset import read_dataset
-    from textdiffseg.imaging.io import read_labels, read_volume
+    from textdiffseg.imaging.sources.files import read_labels, read_volume
     from textdiffseg.imaging.volume import to_canonical
 
     dataset = read_dataset(args.data)

@@ -1,13 +1,14 @@
 """`make_plan`: from a fingerprint and a budget to a `Plan`, each decision with its reason; `refit`: a smaller one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from plans import memory, paper, rules
 from plans.budget import Budget, training_plan
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
-from plans.geometry import Triple
+from plans.geometry import Millimetres, Triple
 from plans.memory import GB, Network
 from plans.plan import (
     Decision,
@@ -46,67 +47,91 @@ def make_plan(
     where the publication is asked for.
     """
     refuse_single_slices(fingerprint)
-    if regions and preset in paper.VARIANTS:
-        raise UserError(
-            f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
-            f"{dataset_name} do. Use the preset default or unet."
-        )
+    _refuse_overlap(regions, preset, dataset_name)
     spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
-    facts = Facts(
-        cases=len(fingerprint.cases),
-        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
-        spacing=spacing,
-        median_shape=fingerprint.median_shape_at(spacing),
-        channels=len(channels),
-        labels=len(labels),
-        text_width=text.width,
-        budget=budget,
-        paper=preset in paper.VARIANTS,
-    )
+    facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft = search(facts)
     batch, batch_reason = choose_batch(facts, draft)
-    diffusion = paper.DIFFUSION if facts.paper else DiffusionPlan() if preset == "default" else None
-    network = replace(draft.network, diffusion=diffusion is not None)
-    training = training_plan(budget.device)
-    low_resolution = plan_low_resolution(facts, draft)
     mirror_axes, mirroring = _mirroring(labels, prompts)
-    estimate = estimate_memory(fingerprint, facts, network, draft.patch, batch)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
-        device=budget.device,
-        channels=tuple(plan for plan, _ in channel_plans),
+        channels=tuple(one for one, _ in channel_plans),
         labels=tuple(labels),
         regions=regions,
         known_together=known_together,
-        spacing=spacing,
-        median_shape=facts.median_shape,
-        patch=draft.patch,
         batch=batch,
-        stages=network.stages,
-        latent=LatentPlan(level=network.level, channels=network.latent_channels),
-        diffusion=diffusion,
-        paper=paper.VARIANTS.get(preset),
-        peer=paper.PEERS.get(preset),
         text=text,
-        training=paper.training_plan(training) if facts.paper else training,
         mirror_axes=mirror_axes,
-        memory=estimate,
-        low_resolution=low_resolution,
-    )
-    crop = (
-        f"to the nonzero region, which leaves {fingerprint.cropped_share():.0%} of a median case (nnU-Net crops always)"
+        **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
         Decision(name="spacing (mm)", value=numbers(spacing), reason=spacing_reason),
-        Decision(name="crop", value="nonzero", reason=crop),
+        _crop(fingerprint),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *_reasons(facts, draft, plan),
         Decision(name="batch", value=str(batch), reason=batch_reason),
         mirroring,
     ]
     return plan.model_copy(update={"reasons": tuple(_of_preset(plan, reasons))})
+
+
+def _facts(
+    fingerprint: Fingerprint,
+    spacing: Millimetres,
+    channels: int,
+    labels: Sequence[LabelPlan],
+    text: TextPlan,
+    budget: Budget,
+    preset: Preset,
+) -> Facts:
+    return Facts(
+        cases=len(fingerprint.cases),
+        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
+        spacing=spacing,
+        median_shape=fingerprint.median_shape_at(spacing),
+        channels=channels,
+        labels=len(labels),
+        text_width=text.width,
+        budget=budget,
+        paper=preset in paper.VARIANTS,
+    )
+
+
+def _refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+    if regions and preset in paper.VARIANTS:
+        raise UserError(
+            f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
+            f"{dataset_name} do. Use the preset default or unet."
+        )
+
+
+def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
+    """The fields of a plan that follow from the patch and the network chosen."""
+    diffusion = paper.DIFFUSION if facts.paper else DiffusionPlan() if preset == "default" else None
+    network = replace(draft.network, diffusion=diffusion is not None)
+    training = training_plan(facts.budget.device)
+    return {
+        "device": facts.budget.device,
+        "spacing": facts.spacing,
+        "median_shape": facts.median_shape,
+        "patch": draft.patch,
+        "stages": network.stages,
+        "latent": LatentPlan(level=network.level, channels=network.latent_channels),
+        "diffusion": diffusion,
+        "paper": paper.VARIANTS.get(preset),
+        "peer": paper.PEERS.get(preset),
+        "training": paper.training_plan(training) if facts.paper else training,
+        "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
+        "low_resolution": plan_low_resolution(facts, draft),
+    }
+
+
+def _crop(fingerprint: Fingerprint) -> Decision:
+    share = fingerprint.cropped_share()
+    reason = f"to the nonzero region, which leaves {share:.0%} of a median case (nnU-Net crops always)"
+    return Decision(name="crop", value="nonzero", reason=reason)
 
 
 def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
@@ -207,61 +232,65 @@ def refit(plan: Plan, budget: Budget) -> Plan:
 
 def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
     """The rows that follow from the patch and the budget."""
-    network, low = chosen.network, plan.low_resolution
-    level, stride = network.level, plan.latent_stride
-    budget = facts.budget
-    patch_reason = (
+    rows = (*_grid_reasons(facts, chosen, plan), *_cost_reasons(facts, chosen, plan))
+    return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
+
+
+def _grid_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Patch, strides, kernels, and the grids of latent and attention: name, value, reason."""
+    level, stride = chosen.network.level, plan.latent_stride
+    yield (
+        "patch",
+        numbers(plan.patch),
         f"largest that fits the budget at batch {MIN_BATCH}, from the median case ({numbers(facts.median_shape)} "
-        f"voxels at that spacing), divisible by the strides {numbers(plan.total_stride)}"
+        f"voxels at that spacing), divisible by the strides {numbers(plan.total_stride)}",
     )
+    yield (
+        "strides",
+        ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
+        "an axis is halved while its spacing is within twice the finest and at least "
+        f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
+        f"more only where no grid would be small enough for self-attention ({rules.ATTENTION_TOKENS} positions)",
+    )
+    yield (
+        "kernels",
+        ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
+        "1 along an axis while its spacing is twice the finest or more",
+    )
+    yield "latent stride", numbers(stride), rules.latent_level(facts.thickness, facts.spacing, _steps(plan))[1]
+    yield "latent channels", str(plan.latent.channels), rules.latent_channels(stride, facts.labels)[1]
     attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
     counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
+    yield (
+        "attention",
+        ", ".join(attending) or "none",
+        f"stages of the denoiser with at most {rules.ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
+    )
+
+
+def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Widths, memory and low resolution: name, value, reason."""
+    network, low, budget = chosen.network, plan.low_resolution, facts.budget
     work = plan.batch * memory.macs(network, plan.patch) / 1e9
     limit, usual = budget.gmacs_per_iteration, facts.rules.usual_width
     narrowed = plan.stages[0].width < usual
     on_gpu = f", narrowed from {usual} to fit the budget" if narrowed else ", as wide as usual on a GPU"
-    rows = [
-        ("patch", numbers(plan.patch), patch_reason),
-        (
-            "strides",
-            ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
-            "an axis is halved while its spacing is within twice the finest and at least "
-            f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-            f"more only where no grid would be small enough for self-attention ({rules.ATTENTION_TOKENS} positions)",
-        ),
-        (
-            "kernels",
-            ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
-            "1 along an axis while its spacing is twice the finest or more",
-        ),
-        ("latent stride", numbers(stride), rules.latent_level(facts.thickness, facts.spacing, _steps(plan))[1]),
-        ("latent channels", str(plan.latent.channels), rules.latent_channels(stride, facts.labels)[1]),
-        (
-            "attention",
-            ", ".join(attending) or "none",
-            f"stages of the denoiser with at most {rules.ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
-        ),
-        (
-            "widths",
-            ", ".join(str(stage.width) for stage in plan.stages),
-            f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} billion multiplications forward an iteration"
-            + (f" of {limit:.3g} (CPU budget)" if limit else on_gpu),
-        ),
-    ]
-    rows.append(
-        (
-            "memory (GB)",
-            f"{plan.memory.training_gb:.2g}",
-            f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
-            f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
-        )
+    yield (
+        "widths",
+        ", ".join(str(stage.width) for stage in plan.stages),
+        f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} billion multiplications forward an iteration"
+        + (f" of {limit:.3g} (CPU budget)" if limit else on_gpu),
     )
-    rows.append(
-        ("low resolution", numbers(low.spacing), low.note)
-        if low
-        else ("low resolution", "none", "the patch covers a quarter of a median case, or coarsening saves too little")
+    yield (
+        "memory (GB)",
+        f"{plan.memory.training_gb:.2g}",
+        f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
+        f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
     )
-    return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
+    if low:
+        yield "low resolution", numbers(low.spacing), low.note
+    else:
+        yield "low resolution", "none", "the patch covers a quarter of a median case, or coarsening saves too little"
 
 
 def _steps(plan: Plan) -> rules.Ladder:

@@ -1,23 +1,29 @@
-"""The floors hold: who may import whom (read from the source, imports inside functions included), and what is light."""
+"""The floors hold (DESIGN 1): imports go down only, read from the source, imports inside functions included."""
 
 import ast
+import itertools
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ANY_ROOM = {"queries", "regions", "execution", "transfer"}  # modules of the library itself, open to all rooms
-ROOMS = {
-    "imaging": set(),
-    "preprocessing": {"imaging"},
-    "data": {"imaging", "preprocessing"},
-    "text": set(),
-    "networks": set(),
-    "diffusion": set(),
-    "evaluation": {"imaging"},
-}
+FLOORS = (
+    {"plans"},
+    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources", "transfer"},
+    {"imaging"},
+    {"text", "networks", "diffusion", "preprocessing", "evaluation"},
+    {"readout", "segmenter", "data", "phantoms"},
+    {"folds"},
+    {"training", "inference"},
+    {"validation"},
+    {"tasks"},
+    {"textdiffseg"},  # the front door
+    {"textdiffseg_cli"},
+)
 HEAVY = ("torch", "numpy", "pydantic")
+PACKAGES = ("plans", "textdiffseg", "textdiffseg_cli")
 
 
 def sources(folder: Path) -> list[Path]:
@@ -42,44 +48,92 @@ def packages(path: Path) -> set[str]:
     return {name.partition(".")[0] for name in imported(path)}
 
 
-def rooms(path: Path) -> set[str]:
-    """The library's rooms (and top modules) that a file imports."""
-    return {name.split(".")[1] for name in imported(path) if name.startswith("textdiffseg.")}
+def module(path: Path, repository: Path) -> str:
+    """`textdiffseg.data.store`; of a package's `__init__.py` the package."""
+    parts = path.relative_to(repository).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def test_plans_imports_nothing_of_the_floors_above_nor_torch(repository):
+def room(name: str) -> str:
+    """The room of a module: the part after `textdiffseg.`, else the package."""
+    parts = name.split(".")
+    return parts[1] if parts[0] == "textdiffseg" and len(parts) > 1 else parts[0]
+
+
+@pytest.fixture(scope="module")
+def graph(repository) -> dict[str, set[str]]:
+    """Of each module of the three packages, those of them that it imports."""
+    paths = [path for package in PACKAGES for path in sources(repository / package)]
+    names = {module(path, repository): path for path in paths}
+    return {name: (imported(path) & names.keys()) - {name} for name, path in names.items()}
+
+
+def test_every_room_has_a_floor(graph):
+    known = set().union(*FLOORS)
+    assert {room(name) for name in graph} <= known
+
+
+def test_imports_go_down_only(graph):
+    """A room may import itself and rooms of lower floors; modules of the second floor are small and may be mixed."""
+    floor = {name: level for level, rooms in enumerate(FLOORS) for name in rooms}
+    faults = []
+    for name, others in graph.items():
+        for other in others:
+            mine, theirs = room(name), room(other)
+            beside = mine != theirs and floor[mine] == floor[theirs] != 1
+            if floor[theirs] > floor[mine] or beside:
+                faults.append(f"{name} (floor {floor[mine]}) imports {other} (floor {floor[theirs]})")
+    assert faults == []
+
+
+def test_there_is_no_circle(graph):
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"a circle of imports: {' -> '.join(error.args[1])}")
+
+
+def test_prediction_needs_neither_stored_cases_nor_evaluation(graph):
+    """DESIGN 1, floor 6."""
+    needed, new = set(), {name for name in graph if room(name) == "inference"}
+    while new:
+        needed |= new
+        new = set(itertools.chain.from_iterable(graph[name] for name in new)) - needed
+    assert {room(name) for name in needed} & {"data", "evaluation", "training", "validation"} == set()
+
+
+def test_plans_is_light(repository):
     for path in sources(repository / "plans"):
-        forbidden = packages(path) & {"textdiffseg", "textdiffseg_cli", "torch", "SimpleITK", "monai"}
-        assert not forbidden, f"{path} imports {forbidden}"
+        assert not packages(path) & {"textdiffseg", "textdiffseg_cli", "torch", "SimpleITK", "monai"}, path
 
 
-def test_the_library_does_not_import_the_commands(repository):
-    for path in sources(repository / "textdiffseg"):
-        assert "textdiffseg_cli" not in packages(path), path
+def test_simpleitk_reads_and_writes_in_one_place_each(repository):
+    library = repository / "textdiffseg"
+    users = {module(path, repository) for path in sources(library) if "SimpleITK" in packages(path)}
+    types_only = {"textdiffseg.imaging.sources.objects"}
+    assert users - types_only == {"textdiffseg.imaging.sources.files", "textdiffseg.imaging.writers.files"}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_only_the_rooms_below(repository, room):
-    for path in sources(repository / "textdiffseg" / room):
-        beyond = rooms(path) - ROOMS[room] - ANY_ROOM - {room}
-        assert not beyond, f"{path} imports {beyond}"
-
-
-@pytest.mark.parametrize(("room", "other"), [("training", "inference"), ("inference", "training")])
-def test_training_and_inference_do_not_import_each_other(repository, room, other):
-    for path in sources(repository / "textdiffseg" / room):
-        assert other not in rooms(path), path
-
-
-def test_scans_are_read_and_written_in_one_place(repository):
-    users = {path.name for path in sources(repository / "textdiffseg") if "SimpleITK" in packages(path)}
-    assert users == {"io.py"}
+def test_hashes_and_temporary_names_are_made_in_one_place(repository):
+    users = {path.name for path in sources(repository / "textdiffseg") if packages(path) & {"hashlib", "secrets"}}
+    assert users == {"files.py"}
 
 
 def test_nothing_is_pickled(repository):
-    for floor in ("plans", "textdiffseg", "textdiffseg_cli"):
-        for path in sources(repository / floor):
+    for package in PACKAGES:
+        for path in sources(repository / package):
             assert not packages(path) & {"pickle", "joblib", "dill"}, path
+
+
+def test_no_function_is_longer_than_fifty_lines(repository):
+    long = [
+        f"{path.relative_to(repository)}: {node.name}"
+        for package in PACKAGES
+        for path in sources(repository / package)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 50
+    ]
+    assert long == []
 
 
 def test_plans_is_ours(repository):
@@ -95,6 +149,12 @@ def python(code: str, *arguments: str) -> None:
 
 def test_importing_plans_loads_no_heavy_library():
     python(f"import sys, plans; found = [m for m in {HEAVY} if m in sys.modules]; assert not found, found")
+
+
+def test_the_front_door_loads_no_torch_and_knows_its_names():
+    """DESIGN 2."""
+    python("import sys, textdiffseg as tds; assert 'torch' not in sys.modules and 'load' in dir(tds)")
+    python("import textdiffseg as tds; assert all(getattr(tds, name) is not None for name in tds.__all__)")
 
 
 def test_the_whole_deciding_floor_loads_no_torch(repository):
@@ -115,7 +175,7 @@ def test_predicting_does_not_import_monai():
     """It costs several seconds."""
     python(
         "import sys\n"
-        "import textdiffseg.inference.predictor, textdiffseg.folds.ensemble, textdiffseg.inference.export\n"
+        "import textdiffseg.inference.predictor, textdiffseg.folds.ensemble, textdiffseg.tasks.predict\n"
         "import textdiffseg_cli.predict\n"
         "assert 'monai' not in sys.modules"
     )

@@ -1,1 +1,86 @@
-"""The doing floor: imaging, preprocessing, data, text, networks, diffusion, training, inference, evaluation."""
+"""TextDiffSeg segments 3D medical images by text-guided latent diffusion.
+
+    import textdiffseg as tds
+
+    model = tds.load("results/Dataset004_Hippocampus/default")
+    result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
+    result.write("out")
+
+Nothing heavy is imported before a name is used.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from plans.errors import UserError
+
+if TYPE_CHECKING:
+    from textdiffseg.imaging.volume import Geometry
+    from textdiffseg.inference.model import Model, SegmentOptions
+    from textdiffseg.inference.result import Result
+    from textdiffseg.progress import Cancelled, ProgressEvent
+    from textdiffseg.tasks.evaluate import evaluate
+    from textdiffseg.tasks.plan import PlannedDataset, plan
+    from textdiffseg.tasks.predict import Outcome, predict
+    from textdiffseg.tasks.train import TrainedFold, train
+    from textdiffseg.training.run import TrainingOptions
+
+    load = Model.load
+
+try:
+    __version__ = version("textdiffseg")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+unknown"
+
+_HOMES = {
+    "Cancelled": "textdiffseg.progress",
+    "Geometry": "textdiffseg.imaging.volume",
+    "Model": "textdiffseg.inference.model",
+    "Outcome": "textdiffseg.tasks.predict",
+    "PlannedDataset": "textdiffseg.tasks.plan",
+    "ProgressEvent": "textdiffseg.progress",
+    "Result": "textdiffseg.inference.result",
+    "SegmentOptions": "textdiffseg.inference.model",
+    "TrainedFold": "textdiffseg.tasks.train",
+    "TrainingOptions": "textdiffseg.training.run",
+    "evaluate": "textdiffseg.tasks.evaluate",
+    "plan": "textdiffseg.tasks.plan",
+    "predict": "textdiffseg.tasks.predict",
+    "train": "textdiffseg.tasks.train",
+}
+__all__ = [
+    "Cancelled",
+    "Geometry",
+    "Model",
+    "Outcome",
+    "PlannedDataset",
+    "ProgressEvent",
+    "Result",
+    "SegmentOptions",
+    "TrainedFold",
+    "TrainingOptions",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load",
+    "plan",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used (PEP 562)."""
+    if name == "load":
+        value = import_module("textdiffseg.inference.model").Model.load
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'textdiffseg' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

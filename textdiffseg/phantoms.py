@@ -193,7 +193,7 @@ def geometry_of(anatomy: Anatomy) -> "Geometry":
 
 
 def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
-    from textdiffseg.imaging.io import write_labels, write_volume
+    from textdiffseg.imaging.writers.files import write_labels, write_volume
 
     scan, labels = paint(anatomy, np.random.default_rng(seed))
     geometry = geometry_of(anatomy)

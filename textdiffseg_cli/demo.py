@@ -78,7 +78,7 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
     """Overlays of the first four held-out phantoms."""
     from textdiffseg import phantoms
     from textdiffseg.evaluation.picture import Panel, draw_overlays
-    from textdiffseg.imaging.io import read_labels, read_volume
+    from textdiffseg.imaging.sources.files import read_labels, read_volume
     from textdiffseg.imaging.volume import to_canonical
 
     panels = []

@@ -47,15 +47,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from textdiffseg.evaluation.folders import evaluate_folders
     from textdiffseg.evaluation.report import cases_table, summary_table
     from textdiffseg.files import write_record
+    from textdiffseg.tasks.evaluate import evaluate
 
-    summary = evaluate_folders(
+    summary = evaluate(
         args.predictions,
         args.references,
-        args.tolerance_mm,
-        partial_predictions=args.partial,
+        tolerance_mm=args.tolerance_mm,
+        partial=args.partial,
         workers=args.workers,
     )
     out = console()

@@ -125,7 +125,7 @@ def geometry(shape) -> Geometry:
 
 
 def write_scan(path, shape=(9, 20, 17), seed=0) -> None:
-    from textdiffseg.imaging.io import write_volume
+    from textdiffseg.imaging.writers.files import write_volume
 
     array = np.random.default_rng(seed).normal(100, 20, shape).astype(np.float32)
     write_volume(path, array, geometry(shape))

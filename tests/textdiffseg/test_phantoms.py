@@ -5,7 +5,7 @@ import pytest
 
 from plans.dataset import read_dataset
 from plans.prompts import names_sides
-from textdiffseg.imaging.io import read_labels, read_volume
+from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.phantoms import LABELS, LOOK_ALIKES, NAME, draw_anatomy, paint, without, write_phantoms
 
 BINS = 64

@@ -10,10 +10,11 @@ from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
-from plans.records import Record
 from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.files import write_record
+from textdiffseg.tasks import datasets
 from textdiffseg.tasks import plan as tasks_plan
 from textdiffseg_cli import plan_and_preprocess
 
@@ -126,13 +127,12 @@ def test_a_data_set_elsewhere_is_not_written_into(write_raw, tmp_path, capsys):
 
 
 def test_a_read_only_data_set_keeps_its_words_beside_the_plan(tiny_raw, tmp_path, monkeypatch):
-    def refuse(self, path):
+    def refuse(path, record):
         if path.parent == tiny_raw:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        write(self, path)
+        write_record(path, record)
 
-    write = Record.write
-    monkeypatch.setattr(Record, "write", refuse)
+    monkeypatch.setattr(datasets, "write_record", refuse)
     assert run(tmp_path, "901") == 0
     assert (tmp_path / "preprocessed" / "Dataset901_Tiny" / "prompts.json").is_file()
 

@@ -125,13 +125,14 @@ def _label_values(pairs: list[tuple[Path, Path]], cases: list[str], workers: int
 
 
 def _values_of(pair: tuple[Path, Path]) -> set[int]:
-    from textdiffseg.imaging.io import read_labels
+    from textdiffseg.imaging.sources.files import read_labels
 
     return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
 
 
 def _score_files(task: tuple[str, Path, Path, Annotation, Answers], tolerance_mm: float) -> CaseScores:
-    from textdiffseg.imaging.io import describe, read_labels
+    from textdiffseg.imaging.sources.files import read_labels
+    from textdiffseg.imaging.volume import describe
 
     case, predicted_path, expected_path, annotation, answers = task
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)

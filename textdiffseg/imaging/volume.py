@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plans.errors import UserError
 from plans.geometry import Millimetres, Triple
 
 
@@ -104,3 +105,23 @@ def files_of(path: Path) -> tuple[Path, ...]:
     named = re.search(r"^ElementDataFile *= *(.*\S)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
     voxels = path.parent / named[1] if named else path
     return (path, voxels) if voxels != path and voxels.is_file() else (path,)
+
+
+def describe(geometry: Geometry) -> str:
+    """A grid in words, axes in the file's own order (x, y, z)."""
+    numbers = {
+        "size": geometry.shape[::-1],
+        "spacing": np.round(geometry.spacing[::-1], 4).tolist(),
+        "origin": np.round(geometry.affine[:3, 3], 2).tolist(),
+        "direction": np.round((geometry.affine[:3, 2::-1] / geometry.spacing[::-1]).ravel(), 3).tolist(),
+    }
+    return ", ".join(f"{name} {'/'.join(f'{value:g}' for value in values)}" for name, values in numbers.items())
+
+
+def refuse_unusable(array: np.ndarray, source: str) -> None:
+    """Raise `UserError` where float32 cannot hold a value; `source` names the scan."""
+    usable = np.isfinite(array)
+    if array.dtype == np.float64:
+        usable &= np.abs(array) <= np.finfo(np.float32).max
+    if bad := array.size - np.count_nonzero(usable):
+        raise UserError(f"{source}: {bad} voxels are NaN or infinite in float32. Replace them by finite values.")

@@ -19,7 +19,7 @@ from plans.regions import values_of
 from plans.rules import scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
-from textdiffseg.imaging.volume import Volume, files_of, to_canonical
+from textdiffseg.imaging.volume import Volume, describe, files_of, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
@@ -94,11 +94,11 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
     `UserError` names each fault: an unreadable file, a wrong number of channels, other voxels than finite ones,
     grids that differ, values that mean nothing or contradict what the case is said to hold.
     """
-    from textdiffseg.imaging import io  # SimpleITK is needed where a scan is read, and there alone
+    from textdiffseg.imaging.sources import files  # SimpleITK is needed where a scan is read, and there alone
 
     faults: list[str] = []
-    volume = _tried(partial(io.read_volume, case.images), faults)
-    label = _tried(partial(io.read_labels, case.label), faults)
+    volume = _tried(partial(files.read_volume, case.images), faults)
+    label = _tried(partial(files.read_labels, case.label), faults)
     if volume is not None and len(volume.array) != len(channels):
         found = " + ".join(str(path) for path in case.images)
         faults.append(
@@ -107,8 +107,8 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
         )
     if volume is not None and label is not None and not volume.geometry.matches(label.geometry):
         faults.append(
-            f"case {case.id}: the label's grid ({io.describe(label.geometry)}) differs from the image's "
-            f"({io.describe(volume.geometry)}). Resample the label {case.label} to the image."
+            f"case {case.id}: the label's grid ({describe(label.geometry)}) differs from the image's "
+            f"({describe(volume.geometry)}). Resample the label {case.label} to the image."
         )
     if label is not None:
         numbers = _numbered(label.array[0], case, [label.name for label in labels], faults)

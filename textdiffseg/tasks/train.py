@@ -17,7 +17,7 @@ from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import Sampling, read_sampling
-from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -90,7 +90,7 @@ def train(
     with alone(target):
         if not only_validate:
             fit(source.path, cases, target, options, preset, report, progress, cancel)
-        return _validate(source.path, cases, target, options.device, str(fold) != ALL, report, progress)
+        return _validate(source.path, cases, target, options.device, str(fold) != ALL, report, progress, cancel)
 
 
 def _planned(
@@ -153,6 +153,7 @@ def _validate(
     held_out: bool,
     report: Report,
     progress: OnProgress,
+    cancel: Cancel,
 ) -> TrainedFold:
     """Choose how to sample, predict the validation cases on their original grids, calibrate, and score.
 
@@ -163,15 +164,15 @@ def _validate(
     names = cases.validation
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
-        follow = _follow(progress, "Choose steps and mirroring", "setting")
+        follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
         sampling = choose_sampling(fold, preprocessed, names, device, allowed, follow)
         if (minutes := sampling.seconds * len(names) / 60) > LONG_MINUTES:
             report(f"Predicting the {len(names)} validation cases will take about {minutes:.0f} minutes.")
-    follow = _follow(progress, "Predict the validation cases", "case")
+    follow = _follow(progress, cancel, "Predict the validation cases", "case")
     summary = validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
     if held_out:
         allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
-        follow = _follow(progress, "Calibrate the uncertainty", "case")
+        follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
         calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
     return TrainedFold(
         fold=fold,
@@ -184,5 +185,12 @@ def _validate(
     )
 
 
-def _follow(progress: OnProgress, stage: str, unit: str) -> Progress:
-    return lambda done, total: progress(ProgressEvent(stage, done, total, unit))
+def _follow(progress: OnProgress, cancel: Cancel, stage: str, unit: str) -> Progress:
+    """A callback that reports each step of a stage, and stops the work where that is asked for."""
+
+    def after(done: int, total: int) -> None:
+        progress(ProgressEvent(stage, done, total, unit))
+        if cancel():
+            raise Cancelled(f"{stage}: stopped after {done} of {total}. Call it again: the validation begins anew.")
+
+    return after

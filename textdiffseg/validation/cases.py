@@ -71,7 +71,7 @@ def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> N
     """The mask with the user's label values, where SimpleITK is there to write it."""
     if importlib.util.find_spec("SimpleITK") is None:
         return
-    from textdiffseg.imaging.io import write_labels
+    from textdiffseg.imaging.writers.files import write_labels
 
     values = np.array([0, *(label.value for label in plan.labels)])
     write_labels(path, values[slots], case.record.trail.geometry)

@@ -8,8 +8,9 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
-from textdiffseg.imaging.io import read_labels, write_labels
+from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry
+from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg_cli import evaluate
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.io import read_geometry, read_volume
+from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.memory import largest_ram_gb, prediction_ram_gb
 

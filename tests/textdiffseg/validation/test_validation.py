@@ -88,7 +88,7 @@ def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_score
 
 
 def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, plan):
-    from textdiffseg.imaging.io import read_labels
+    from textdiffseg.imaging.sources.files import read_labels
 
     told = []
     summary = validate_fold(FoldFolder(fold), stored, ["p", "q"], progress=lambda *at: told.append(at))

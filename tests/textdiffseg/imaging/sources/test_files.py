@@ -9,9 +9,10 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.io import read_labels, read_volume, write_labels, write_volume
-from textdiffseg.imaging.scans import list_scans
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.imaging.volume import Geometry
+from textdiffseg.imaging.writers.files import write_labels, write_volume
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 

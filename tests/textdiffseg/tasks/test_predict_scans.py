@@ -5,31 +5,40 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.folds.calibration import Applied
-from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.io import read_labels, read_volume
-from textdiffseg.inference.export import Job, find_scans, output_place, predict_scan, predict_scans
-from textdiffseg.inference.manifest import Manifest
+from textdiffseg.folds.ensemble import Ensemble
+from textdiffseg.folds.sampling import Sampling, Settings
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import ask
 from textdiffseg.inference.scan import Calibrated
+from textdiffseg.tasks.manifest import Manifest
+from textdiffseg.tasks.predict import Batch, find_scans, output_place, predict_scan, predict_scans
 
 SAMPLES = Settings(steps=4, samples=8)
 
 
 @pytest.fixture(scope="session")
-def models(plan, make_model):
+def networks(plan, make_model):
     return [make_model(plan, 0), make_model(plan, 1)]
 
 
+def make_batch(networks, plan, bank, out, *, settings=None, calibration=None, samples=None, prompts=(), **changes):
+    """A batch of scans with the folds `networks`; `samples`: settings and calibration of uncertainty."""
+    names = tuple(str(number) for number in range(len(networks)))
+    digest = changes.pop("hash", "0" * 64)
+    ensemble = Ensemble(out, names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
+    masks = Calibrated(Predictor(networks, settings or Settings()), calibration or Applied())
+    apart = Calibrated(Predictor(networks, samples[0]), samples[1]) if samples else None
+    segmenting = Segmenting(ask(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
+    fields = {"texts": {}, "out": out, "file_name": None, "overwrite": False}
+    return Batch(Model(ensemble, "cpu"), segmenting, **(fields | changes))
+
+
 @pytest.fixture
-def job(models, plan, bank, tmp_path):
-    def make(prompts=(), settings=None, calibration=None, samples=None, **changes):
-        """`samples`: settings and calibration of uncertainty."""
-        masks = Calibrated(Predictor(models, settings or Settings()), calibration or Applied())
-        fields = {"model": "0" * 64, "folds": ("0", "1"), "checkpoint": "best", "out": tmp_path / "out"}
-        if samples:
-            fields["uncertainty"] = Calibrated(Predictor(models, samples[0]), samples[1])
-        return Job(masks=masks, asked=ask(plan, bank, prompts), **(fields | changes))
+def job(networks, plan, bank, tmp_path):
+    def make(prompts=(), out=tmp_path / "out", **changes):
+        return make_batch(networks, plan, bank, out, prompts=prompts, **changes)
 
     return make
 
@@ -80,9 +89,9 @@ def test_what_is_complete_is_skipped_and_what_is_not_is_redone(job, scan, make_s
     assert not predict_scan(job(), "a", (scan,))
     assert predict_scan(job(overwrite=True), "a", (scan,))
     assert predict_scan(job(settings=Settings(seed=1)), "a", (scan,))
-    assert predict_scan(job(model="1" * 64), "a", (scan,))
+    assert predict_scan(job(hash="1" * 64), "a", (scan,))
     make_scan(scan, seed=1)
-    assert predict_scan(job(model="1" * 64), "a", (scan,))
+    assert predict_scan(job(hash="1" * 64), "a", (scan,))
 
 
 def test_a_run_that_was_stopped_is_redone(job, scan):
@@ -170,8 +179,8 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
     spread = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
     assert spread[1] < spread[0]
     before, after = (Manifest.read(one.out / "a.json") for one in (plain, warm))
-    assert after.request.calibration == warm.masks.calibration
-    assert after.request.sampled.calibration == warm.uncertainty.calibration
+    assert after.request.calibration == warm.segmenting.masks.calibration
+    assert after.request.sampled.calibration == warm.segmenting.samples.calibration
     for one, wide in zip(before.volumes, after.volumes, strict=True):
         assert wide.volume_ml == one.volume_ml
         assert (wide.low_ml, wide.high_ml) == pytest.approx((one.low_ml / 2, one.high_ml * 2))
@@ -183,7 +192,7 @@ def test_uncertainty_changes_neither_mask_nor_probabilities(job, scan, tmp_path)
     asked = job(out=tmp_path / "asked", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
     told = []
     predict_scan(plain, "a", (scan,))
-    predict_scan(asked, "a", (scan,), progress=lambda done, total: told.append((done, total)))
+    predict_scan(asked, "a", (scan,), progress=lambda event: told.append((event.done, event.total)))
     for name in ("a.nii.gz", "probabilities/a_1_Front_Part.nii.gz"):
         assert (read_volume((plain.out / name,)).array == read_volume((asked.out / name,)).array).all()
     request = Manifest.read(asked.out / "a.json").request
@@ -237,9 +246,7 @@ def test_one_scan_may_go_to_one_file(tmp_path):
 
 def test_labels_that_overlap_write_their_values_over_those_before(plan, make_model, bank, scan, tmp_path):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    masks = Calibrated(Predictor([make_model(nested, 0)], Settings()))
-    fields = {"model": "0" * 64, "folds": ("0",), "checkpoint": "best", "probabilities": True}
-    job = Job(masks=masks, asked=ask(nested, bank), out=tmp_path / "out", **fields)
+    job = make_batch([make_model(nested, 0)], nested, bank, tmp_path / "out", probabilities=True)
     predict_scan(job, "a", (scan,))
     found = read_labels(job.out / "a.nii.gz").array[0]
     front, back = (read_volume((path,)).array[0] > 0.5 for path in sorted((job.out / "probabilities").iterdir()))

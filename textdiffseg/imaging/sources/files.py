@@ -1,21 +1,20 @@
-"""Reading and writing scans: the only place that uses SimpleITK.
+"""Reading scans from files: the only place that reads with SimpleITK.
 
 Arrays come as (C, D, H, W); the affine maps (d, h, w) to world LPS in mm. What cannot be read, or reads as something
 that cannot be right, is a `UserError` that names the file.
 """
 
-import errno
 import os
-import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.nifti import check_nifti
-from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.imaging.sources.nifti import check_nifti
+from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_unusable
 
 ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
 UNEVEN = 0.1  # of the spacing, by which DICOM slices may lie off their places
@@ -28,8 +27,7 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
     """Read a scan as float32 (C, D, H, W): one file a channel, or one file or DICOM folder with all of them."""
     volumes = [_read(Path(path)) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
-        if bad := volume.array.size - np.count_nonzero(_usable(volume.array)):
-            raise UserError(f"{path}: {bad} voxels are NaN or infinite in float32. Replace them by finite values.")
+        refuse_unusable(volume.array, str(path))
         if not volume.geometry.matches(volumes[0].geometry):
             raise UserError(
                 f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
@@ -38,14 +36,6 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
     arrays = [volume.array for volume in volumes]
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return Volume(np.ascontiguousarray(joined, dtype=np.float32), volumes[0].geometry)
-
-
-def _usable(array: np.ndarray) -> np.ndarray:
-    """Where float32 can hold the values."""
-    finite = np.isfinite(array)
-    if array.dtype == np.float64:
-        finite &= np.abs(array) <= np.finfo(np.float32).max
-    return finite
 
 
 def read_labels(path: Path) -> Volume:
@@ -75,48 +65,6 @@ def read_geometry(path: Path) -> Geometry | None:
     return _geometry(reader, reader.GetSize()[2::-1]) if reader.GetDimension() in (3, 4) else None
 
 
-def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write label values (D, H, W) on `geometry` in the smallest integer type that holds them."""
-    low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    kind = next(
-        kind
-        for kind in (np.uint8, np.uint16, np.int16, np.int32)
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
-    )
-    write_volume(path, array.astype(kind), geometry)
-
-
-def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write (D, H, W) on `geometry`, whole or not at all; the format follows the name's ending."""
-    path = Path(path)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array))
-    affine = geometry.affine[:, [2, 1, 0, 3]]  # ITK's index order is (x, y, z) = (w, h, d)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    image.SetSpacing([float(value) for value in spacing])
-    image.SetOrigin([float(value) for value in affine[:3, 3]])
-    image.SetDirection([float(value) for value in (affine[:3, :3] / spacing).ravel()])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-        try:
-            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
-            check_nifti(Path(folder) / path.name)
-        except (RuntimeError, UserError) as error:
-            _write_failed(path, image, error)
-        for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-            written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
-
-
-def describe(geometry: Geometry) -> str:
-    """A grid in words, axes in the file's own order (x, y, z)."""
-    numbers = {
-        "size": geometry.shape[::-1],
-        "spacing": np.round(geometry.spacing[::-1], 4).tolist(),
-        "origin": np.round(geometry.affine[:3, 3], 2).tolist(),
-        "direction": np.round((geometry.affine[:3, 2::-1] / geometry.spacing[::-1]).ravel(), 3).tolist(),
-    }
-    return ", ".join(f"{name} {'/'.join(f'{value:g}' for value in values)}" for name, values in numbers.items())
-
-
 def _read(path: Path) -> Volume:
     """Any format, own number type, (C, D, H, W)."""
     if not path.exists():
@@ -133,17 +81,22 @@ def _read(path: Path) -> Volume:
         raise UserError(
             f"{path} cannot be read as an image ({lines[-1] if lines else error}). Copy it again or remove it."
         ) from None
+    return volume_of_image(image, str(path))
+
+
+def volume_of_image(image: sitk.Image, source: str) -> Volume:
+    """(C, D, H, W) of an image in its own number type; `source` names it in errors."""
     array = sitk.GetArrayFromImage(image)
     channels = image.GetNumberOfComponentsPerPixel()
     if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):
-        raise UserError(f"{path}: expected a 3D image, found {image.GetDimension()} dimensions.")
+        raise UserError(f"{source}: expected a 3D image, found {image.GetDimension()} dimensions.")
     if channels > 1:
         array = np.moveaxis(array, -1, 0)
     elif image.GetDimension() == 3:
         array = array[None]
     if min(array.shape[1:]) < 2:
         raise UserError(
-            f"{path}: a single slice ({'x'.join(str(size) for size in array.shape[:0:-1])} voxels); "
+            f"{source}: a single slice ({'x'.join(str(size) for size in array.shape[:0:-1])} voxels); "
             "expected a 3D image of at least two slices along each axis."
         )
     return Volume(array, _geometry(image, array.shape[1:]))
@@ -160,13 +113,14 @@ def _read_file(path: Path) -> sitk.Image:
     return sitk.ReadImage(str(path))
 
 
-def _geometry(image: sitk.Image | sitk.ImageFileReader, shape) -> Geometry:
+def _geometry(image: sitk.Image | sitk.ImageFileReader, shape: Sequence[int]) -> Geometry:
     dimension = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = (direction * np.array(image.GetSpacing()[:3]))[:, ::-1]
     affine[:3, 3] = image.GetOrigin()[:3]
-    return Geometry(tuple(shape), affine)
+    d, h, w = shape
+    return Geometry((d, h, w), affine)
 
 
 def _read_series(folder: Path) -> sitk.Image:
@@ -201,11 +155,3 @@ def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
     """The DICOM series in a folder: uid -> files in their order along the patient."""
     names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
     return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
-
-
-def _write_failed(path: Path, image: sitk.Image, error: Exception) -> None:
-    """Tell a full disk from another failure; ITK reports both alike, or not at all."""
-    need = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-    if shutil.disk_usage(path.parent).free < need:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-    raise UserError(f"{path} cannot be written ({str(error).splitlines()[-1]}).") from error

@@ -11,9 +11,9 @@ import pytest
 from plans.plan import Plan
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
-from textdiffseg.imaging.io import read_labels, read_volume
-from textdiffseg.inference import memory
-from textdiffseg.inference.manifest import Manifest
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.tasks import announce
+from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import hash_text
 from textdiffseg_cli.predict import main
@@ -78,7 +78,7 @@ def test_prompts(predict, root, scans):
 
 def test_memory_is_told_for_a_prompt_and_its_rivals(predict, scans, monkeypatch):
     told = []
-    monkeypatch.setattr(memory, "largest_ram_gb", lambda *_, slots, **__: told.append(slots) or 1.0)
+    monkeypatch.setattr(announce, "largest_ram_gb", lambda *_, slots, **__: told.append(slots) or 1.0)
     assert predict("-i", scans, "--prompt", "back")[0] == 0
     assert told == [2]
 
@@ -199,7 +199,7 @@ def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
 
 def test_labels_that_overlap_have_uncertainty_too(predict, root, scans):
     for path in root.glob("results/*/*/fold_*/plan.json"):
-        Plan.read(path).model_copy(update={"regions": ((3, 7), (3,))}).write(path)
+        write_record(path, Plan.read(path).model_copy(update={"regions": ((3, 7), (3,))}))
     assert predict("-i", scans / "a_0000.nii.gz", "--uncertainty", "--no-mirroring")[0] == 0
     whole, part = Manifest.read(root / "out" / "a.json").volumes
     assert part.volume_ml < whole.volume_ml

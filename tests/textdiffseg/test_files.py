@@ -1,0 +1,69 @@
+"""Files are written whole or not at all, under names that nobody can foresee."""
+
+import errno
+import os
+
+import pytest
+
+from textdiffseg import files
+from textdiffseg.files import hash_each, hash_files, temporary_name, write_atomically
+
+
+def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(path, flags):
+        descriptor = os.open(path, flags)
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_open_new", full)
+    with pytest.raises(OSError, match="No space") as error:
+        write_atomically(tmp_path / "plan.json", "{}")
+    assert error.value.filename == str(tmp_path / "plan.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_file_s_place_is_named(tmp_path):
+    (tmp_path / "plan.json" / "x").mkdir(parents=True)
+    with pytest.raises(OSError) as error:  # noqa: PT011
+        write_atomically(tmp_path / "plan.json", "{}")
+    assert error.value.filename == str(tmp_path / "plan.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_temporary_names_differ_and_fit_a_file_system():
+    assert temporary_name("plan.json") != temporary_name("plan.json")
+    assert len(temporary_name("x" * 240)) < 200
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_lies_under_the_temporary_name_is_neither_followed_nor_replaced(tmp_path, monkeypatch, kind):
+    """CASES B5: a link planted there would have had its target overwritten."""
+    target, planted = tmp_path / "precious", tmp_path / ".planted.tmp"
+    target.write_text("mine")
+    planted.symlink_to(target) if kind == "link" else planted.write_text("mine")
+    monkeypatch.setattr(files, "temporary_name", lambda name: planted.name)
+    with pytest.raises(OSError):  # noqa: PT011
+        write_atomically(tmp_path / "plan.json", "{}")
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_written_file_has_the_rights_that_the_user_s_mask_leaves(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "plan.json", "{}")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "plan.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_hashes_tell_files_apart_by_content_and_order(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"xy")
+    second.write_bytes(b"z")
+    assert hash_files([first, second]) != hash_files([second, first])
+    joint = hash_files([first, second]), hash_each([first, second])
+    first.write_bytes(b"x")
+    second.write_bytes(b"yz")
+    assert hash_files([first, second]) == joint[0], "of the contents as one"
+    assert hash_each([first, second]) != joint[1], "of each file by itself"

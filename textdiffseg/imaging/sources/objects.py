@@ -1,0 +1,114 @@
+"""Scans that are in memory already: numpy arrays, and images of nibabel and SimpleITK.
+
+Arrays are (z, y, x) or (C, z, y, x), in the scanner's order: z grows to superior, y to posterior, x to the patient's
+left (LPS). With `affine` an array may have its axes in any order: the affine maps an index of the array to world
+coordinates in mm, x to the right, y to anterior, z to superior (RAS+), as nibabel's affines do.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plans.errors import UserError
+from textdiffseg.imaging.volume import Geometry, Volume, refuse_unusable
+
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+    from nibabel.spatialimages import SpatialImage
+
+    Scan = str | Path | Sequence[str | Path] | np.ndarray | SpatialImage | sitk.Image
+
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def volume_of(
+    scan: "Scan", spacing: Sequence[float] | None = None, affine: np.ndarray | Sequence[Sequence[float]] | None = None
+) -> Volume:
+    """A scan as a `Volume`, float32, its axes as they are.
+
+    Args:
+        scan: a file, a DICOM folder, a list of files (one a channel), an array, or an image of nibabel or SimpleITK.
+        spacing: mm along (z, y, x), for an array.
+        affine: (4, 4), for an array, instead of `spacing`.
+
+    Raises `UserError` where a scan cannot be read or its place in space is not known.
+    """
+    if isinstance(scan, np.ndarray):
+        return _of_array(scan, spacing, affine)
+    if spacing is not None or affine is not None:
+        raise UserError("spacing and affine are for arrays: this scan has its own.")
+    if isinstance(scan, (str, Path)):
+        return _of_files([scan])
+    if isinstance(scan, (list, tuple)):
+        return _of_files(scan)
+    library = type(scan).__module__.partition(".")[0]
+    if library == "nibabel":
+        return _of_nibabel(scan)
+    if library == "SimpleITK":
+        return _of_simpleitk(scan)
+    raise UserError(
+        f"A {type(scan).__name__} cannot be segmented: give a path, a list of paths (one a channel), a numpy array "
+        "with its spacing, or an image of nibabel or SimpleITK."
+    )
+
+
+def _of_files(paths: Sequence[str | Path]) -> Volume:
+    from textdiffseg.imaging.sources.files import read_volume
+
+    return read_volume(tuple(Path(path) for path in paths))
+
+
+def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -> Volume:
+    if (spacing is None) == (affine is None):
+        raise UserError("An array needs its place in space: give either spacing=(z, y, x) in mm, or affine=.")
+    if affine is not None:
+        return _volume(array, RAS_TO_LPS @ _checked_affine(affine), "the array")
+    steps = np.asarray(spacing, dtype=float)
+    if steps.shape != (3,) or not np.isfinite(steps).all() or steps.min() <= 0:
+        raise UserError(f"spacing: expected three numbers above 0, in mm along (z, y, x), found {spacing}.")
+    lps = np.zeros((4, 4))
+    lps[[2, 1, 0], [0, 1, 2]], lps[3, 3] = steps, 1  # index (z, y, x) -> world (x, y, z)
+    return _volume(array, lps, "the array")
+
+
+def _checked_affine(affine: Any) -> np.ndarray:
+    found = np.asarray(affine, dtype=float)
+    if found.shape != (4, 4) or not np.isfinite(found).all() or not np.array_equal(found[3], (0, 0, 0, 1)):
+        raise UserError("affine: expected a finite (4, 4) matrix whose last row is 0, 0, 0, 1.")
+    axes = found[:3, :3]
+    lengths = np.linalg.norm(axes, axis=0)
+    if lengths.min() <= 0 or np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max() > 1e-3:
+        raise UserError("affine: its axes are not at right angles, or one has no length. Resample the scan.")
+    return found
+
+
+def _of_nibabel(image: Any) -> Volume:
+    array, affine = np.asanyarray(image.dataobj), _checked_affine(image.affine)
+    if array.ndim == 4:  # channels last
+        array = np.moveaxis(array, -1, 0)
+    return _volume(array, RAS_TO_LPS @ affine, "the nibabel image")
+
+
+def _of_simpleitk(image: Any) -> Volume:
+    from textdiffseg.imaging.sources.files import volume_of_image
+
+    volume = volume_of_image(image, "the SimpleITK image")
+    return _volume(volume.array, volume.geometry.affine, "the SimpleITK image")
+
+
+def _volume(array: np.ndarray, affine: np.ndarray, source: str) -> Volume:
+    """Checked, with channels first; `affine` leads from the array's indices to world LPS in mm."""
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}.")
+    if array.ndim == 3:
+        array = array[None]
+    if array.ndim != 4 or min(array.shape[1:], default=0) < 2:
+        raise UserError(
+            f"{source}: expected (z, y, x) or (C, z, y, x) with at least two voxels along each axis, found the shape "
+            f"{array.shape}."
+        )
+    refuse_unusable(array, source)
+    d, h, w = array.shape[1:]
+    return Volume(np.ascontiguousarray(array, dtype=np.float32), Geometry((d, h, w), affine))

@@ -1,0 +1,1 @@
+"""How a segmentation or a map is written."""

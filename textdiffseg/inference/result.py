@@ -1,0 +1,74 @@
+"""`Result`: what is known of one scan, on the scan's own grid."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plans.layout import NIFTI, split_ending
+from textdiffseg.imaging.volume import Geometry
+from textdiffseg.inference.uncertainty import VolumeInterval
+from textdiffseg.preprocessing.case import Trail, restore_map
+
+
+@dataclass(frozen=True)
+class Result:
+    """The segmentation of one scan. Arrays have the axes of the scan that was given, in its own order.
+
+    `probabilities` and `uncertainty` are made when they are asked for: each takes as much memory as the scan.
+    """
+
+    labels: np.ndarray  # the value of each voxel, 0 background
+    geometry: Geometry  # of `labels`
+    names: tuple[str, ...]  # of the labels that were queried
+    values: tuple[int, ...]  # of these in `labels`
+    volumes: Mapping[str, VolumeInterval]  # ml, by name; an interval where uncertainty was asked for
+    notes: tuple[str, ...]  # what has to be known of the model
+    trail: Trail  # from the scan's grid to the plan's
+    maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
+
+    def mask(self, name: str) -> np.ndarray:
+        """Where a label was found, bool. Where labels overlap, only the voxels that it writes itself."""
+        return self.labels == self.values[self.names.index(name)]
+
+    def probability(self, name: str) -> np.ndarray:
+        """The calibrated probability of a label, float32. `KeyError` unless probabilities were asked for."""
+        return restore_map(self.maps[_probability(self.names, name)], self.trail)
+
+    def uncertainty(self, name: str = "entropy") -> np.ndarray:
+        """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless it was asked for."""
+        return restore_map(self.maps[f"uncertainty/{name}"], self.trail)
+
+    def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
+        """Write the segmentation as folder/name, and the maps below probabilities/ and uncertainty/.
+
+        Returns the paths of all files, relative to `folder`. The format follows the name's ending.
+        """
+        from textdiffseg.imaging.writers.files import write_labels, write_volume
+
+        folder = Path(folder)
+        write_labels(folder / name, self.labels, self.geometry)
+        written = [name]
+        for place, array in self._placed(split_ending(name)[0]):
+            written.append(f"{place}{split_ending(name)[1]}")
+            write_volume(folder / written[-1], restore_map(array, self.trail), self.geometry)
+        return tuple(written)
+
+    def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
+        """The maps and where they go: `probabilities/CASE_1_liver`."""
+        for name, array in self.maps.items():
+            folder, _, rest = name.partition("/")
+            yield f"{folder}/{stem}_{rest}", array
+
+
+def probability_maps(names: tuple[str, ...], probabilities: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """The map of each label, by its place in `Result.maps`; `probabilities` (1 + Q, D, H, W) begin with background."""
+    for slot, name in enumerate(names, start=1):
+        yield _probability(names, name), probabilities[slot]
+
+
+def _probability(names: tuple[str, ...], name: str) -> str:
+    words = re.sub(r"[^\w-]+", "_", name).strip("_")
+    return f"probabilities/{names.index(name) + 1}_{words}"

@@ -1,0 +1,80 @@
+"""What a prediction will do, in sentences, before it is done: labels, sampling, calibration, memory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.inference.memory import largest_ram_gb
+from textdiffseg.inference.model import Model, Segmenting
+from textdiffseg.inference.prompting import caution
+from textdiffseg.progress import Report
+from textdiffseg.resources import free_memory
+from textdiffseg.text.case_texts import tell_cuts
+
+
+def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
+    """Report what will be done, and the memory that it takes."""
+    ensemble, asked = model.ensemble, segmenting.asked
+    report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    if model.plan.text.note:
+        report(model.plan.text.note)
+    report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(asked.names, asked.values, strict=True))}")
+    masks = segmenting.masks.predictor
+    report(f"Sampling: {in_words(masks.settings)}, on {masks.device}")
+    if segmenting.samples is not None and segmenting.samples_apart:
+        report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted beside the mask")
+    _report_calibration(segmenting, report)
+    if note := caution(model.plan, asked):
+        report(f"Note: {note}")
+    _report_memory(segmenting, scans, report)
+
+
+def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Path, report: Report) -> None:
+    """How many scans have a text; `lengths` in tokens, by case."""
+    others = (f"{strays} texts in {folder} name no scan that is predicted.",) if strays else ()
+    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *tell_cuts(lengths))))
+
+
+def in_words(settings: Settings) -> str:
+    """How samples are drawn: `1 step, 1 sample, no mirroring, seed 0`."""
+    mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"
+    samples = f"{settings.samples} sample{'s' * (settings.samples > 1)}"
+    return f"{steps}, {samples}, {mirrored}, seed {settings.seed}"
+
+
+def _report_calibration(segmenting: Segmenting, report: Report) -> None:
+    """What probabilities and volume intervals are worth; the mask needs neither."""
+
+    def fitted(temperature: float | None) -> str:
+        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"
+
+    if segmenting.probabilities:
+        report(f"Calibration of probabilities: {fitted(segmenting.masks.calibration.temperature)}")
+    if segmenting.samples is not None:
+        applied = segmenting.samples.calibration
+        widening = applied.widening
+        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come"
+        report(f"Calibration of uncertainty: {fitted(applied.temperature)}, {intervals}")
+
+
+def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
+    from textdiffseg.imaging.sources.files import read_geometry
+
+    geometries = [read_geometry(paths[0]) for paths in scans.values()]
+    ways = [segmenting.masks, *([segmenting.samples] if segmenting.samples is not None else [])]
+    need = max(
+        largest_ram_gb(
+            segmenting.plan,
+            one.predictor.settings,
+            len(one.predictor.networks),
+            geometries,
+            slots=segmenting.asked.queries.labels.shape[1],  # rivals of known prompts too
+            uncertainty=segmenting.samples is not None,
+            on_cpu=one.predictor.device.type == "cpu",
+        )
+        for one in ways
+    )
+    free = free_memory() / 1e9
+    advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
+    report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}")

@@ -1,0 +1,246 @@
+"""Predict a folder of scans: each read, segmented, written, and noted in a manifest beside it.
+
+`OUT/<case><ending>` is the segmentation, with the geometry of the scan and the label values of the training data,
+and `OUT/<case>.json` its manifest, written before (with no outputs yet) and after. A file without a manifest was not
+made here and is left alone. Maps go to `OUT/probabilities/` and `OUT/uncertainty/`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from plans.errors import UserError
+from plans.layout import FILE_ENDINGS, NIFTI, split_ending
+from plans.plan import Plan
+from plans.texts import read_texts
+from textdiffseg.files import hash_files, write_record
+from textdiffseg.folds.ensemble import find_model
+from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
+from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.result import Result
+from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.tasks.announce import announce, report_texts
+from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
+from textdiffseg.text.case_texts import CaseText
+
+Scans = Mapping[str, tuple[Path, ...]]
+"""The files of each scan, one a channel or all channels in one, by case."""
+
+
+@dataclass
+class Outcome:
+    """How a run went, case by case."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # complete already
+    failures: list[str] = field(default_factory=list)  # lines
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything that is the same for all scans of a run."""
+
+    model: Model
+    segmenting: Segmenting
+    texts: Mapping[str, CaseText]  # of the cases that have one
+    out: Path
+    file_name: str | None  # of the segmentation, where one scan goes to one file
+    overwrite: bool
+
+
+def predict(
+    source: str | Path,
+    out: str | Path,
+    *,
+    model: Model | str | Path | None = None,
+    dataset: str | None = None,
+    root: str | Path = ".",
+    folds: list[str] | None = None,
+    checkpoint: str = "best",
+    device: str | None = None,
+    options: SegmentOptions | None = None,
+    texts: str | Path | None = None,
+    overwrite: bool = False,
+    report: Report = silent,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+) -> Outcome:
+    """Segment a folder of scans, or one scan, into the folder `out`. A bad scan is noted and the others go on.
+
+    Args:
+        model: a loaded model, or its folder; None: that of `dataset`, else the only one below `root`.
+        texts: a folder of words about single cases, CASE.txt each.
+        overwrite: redo what is complete, replace files that were not made here.
+
+    Returns what was written, what was complete already, and a line for each failure.
+    """
+    if not isinstance(model, Model):
+        folder = find_model(Path(root), dataset, None if model is None else Path(model))
+        model = Model.load(folder, folds=folds, checkpoint=checkpoint, device=device)
+    scans = find_scans(Path(source), len(model.plan.channels))
+    segmenting = model.prepare(options or SegmentOptions())
+    words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
+    known = model.texts(words)
+    place, file_name = output_place(Path(out), len(scans))
+    batch = Batch(model, segmenting, known, place, file_name, overwrite)
+    announce(model, segmenting, scans, report)
+    if texts:
+        report_texts({case: one.entry.length for case, one in known.items()}, len(scans), strays, Path(texts), report)
+    return predict_scans(batch, scans, progress, cancel)
+
+
+def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
+    """The scans of a folder, or the one scan that a file belongs to, by case.
+
+    A file `CASE_0000.nii.gz` brings its other channels along where the model has several.
+    """
+    from textdiffseg.imaging.sources.scans import list_scans
+
+    if source.is_file() and channels > 1:
+        siblings = list_scans(source.parent)
+        return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
+    return list_scans(source)
+
+
+def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
+    """The output folder; where one scan goes to a name like `x.nii.gz`, its folder and that name."""
+    name = None
+    if scans == 1 and not out.is_dir() and out.name.endswith(FILE_ENDINGS):
+        out, name = out.parent, out.name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file. Give a folder for the segmentations.")
+    return out, name
+
+
+def predict_scans(batch: Batch, scans: Scans, progress: OnProgress = silent, cancel: Cancel = never) -> Outcome:
+    """Predict every scan; a bad one is noted and the others go on."""
+    outcome = Outcome()
+    for number, (case, paths) in enumerate(scans.items()):
+        inner = _share(progress, number, len(scans))
+        try:
+            fresh = predict_scan(batch, case, paths, inner, cancel)
+        except UserError as error:
+            outcome.failures += error.naming(case)
+            continue
+        except Exception as error:
+            error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
+            raise
+        (outcome.written if fresh else outcome.skipped).append(case)
+    return outcome
+
+
+def predict_scan(
+    batch: Batch, case: str, paths: tuple[Path, ...], progress: OnProgress = silent, cancel: Cancel = never
+) -> bool:
+    """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
+    from textdiffseg.imaging.sources.files import read_volume
+
+    segmenting = batch.segmenting
+    ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
+    name = batch.file_name or f"{case}{ending or NIFTI}"
+    if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
+        _check_channels(len(paths), segmenting.plan, paths)
+    request = _request(batch, case, paths)
+    manifest = batch.out / f"{split_ending(name)[0]}.json"
+    before = read_manifest(manifest)
+    if not batch.overwrite and before is not None and before.is_complete(request, batch.out):
+        return False
+    _refuse_files_of_others(batch, batch.out / name, manifest, paths, before)
+    write_record(manifest, Manifest(request=request))
+    try:
+        volume = read_volume(paths)
+        _check_channels(len(volume.array), segmenting.plan, paths)
+        result = segmenting.run(volume, batch.texts.get(case), follow(progress, cancel, case))
+    except BaseException:
+        if before is None:  # nothing of this scan was there
+            manifest.unlink(missing_ok=True)
+        raise
+    written = result.write(batch.out, name)
+    write_record(manifest, _manifest(batch, request, result, written))
+    return True
+
+
+def _manifest(batch: Batch, request: Request, result: Result, written: tuple[str, ...]) -> Manifest:
+    return Manifest(
+        request=request,
+        outputs={one: hash_files([batch.out / one]) for one in written},
+        labels=dict(zip(result.names, result.values, strict=True)),
+        means=_means(batch.segmenting.asked, batch.segmenting.plan),
+        volumes=tuple(result.volumes.values()),
+        notes=result.notes,
+        versions=versions(),
+        device=batch.model.device,
+        threads=torch.get_num_threads(),
+    )
+
+
+def _means(asked: Asked, plan: Plan) -> dict[str, str]:
+    """The label behind each name that is not its own; words that ran by force have none."""
+    labels = {number: label.name for number, label in enumerate(plan.labels, start=1)}
+    pairs = zip(asked.names, asked.numbers, strict=True)
+    return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
+
+
+def _request(batch: Batch, case: str, paths: tuple[Path, ...]) -> Request:
+    segmenting, ensemble = batch.segmenting, batch.model.ensemble
+    asked, masks, samples = segmenting.asked, segmenting.masks, segmenting.samples
+    sampled = None
+    if samples is not None and segmenting.samples_apart:
+        sampled = Sampled(settings=samples.predictor.settings, calibration=samples.calibration)
+    return Request(
+        case=case,
+        inputs=hash_inputs(paths),
+        model=ensemble.hash,
+        folds=ensemble.folds,
+        checkpoint=ensemble.checkpoint,
+        settings=masks.predictor.settings,
+        calibration=masks.calibration,
+        prompts=asked.prompts,
+        forced=asked.forced,
+        answers=asked.answers,
+        text=batch.texts[case].entry.hash if case in batch.texts else None,
+        probabilities=segmenting.probabilities,
+        uncertainty=samples is not None,
+        sampled=sampled,
+    )
+
+
+def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
+    expected = len(plan.channels)
+    if found == expected:
+        return
+    names = ", ".join(channel.name for channel in plan.channels)
+    raise UserError(
+        f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
+        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them. Scans of their own "
+        "need names that do not end so."
+    )
+
+
+def _refuse_files_of_others(
+    batch: Batch, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
+) -> None:
+    """Raise `UserError` where writing would replace the scan itself, or a file that was not made here."""
+    if output.resolve() in {path.resolve() for path in paths}:
+        raise UserError(f"{output} is the scan itself. Choose another output folder.")
+    if before is not None or batch.overwrite:
+        return
+    if output.exists():
+        raise UserError(
+            f"{output} exists and was not made by tds_predict (no manifest beside it). "
+            "Choose another output folder, or --overwrite."
+        )
+    if manifest.exists():
+        raise UserError(f"{manifest} is no manifest of this tds_predict. Choose another output folder, or --overwrite.")
+
+
+def _share(progress: OnProgress, number: int, scans: int) -> OnProgress:
+    """The progress of one scan as a part of all scans."""
+
+    def within(event: ProgressEvent) -> None:
+        detail = f"{event.detail}, window {event.done:g}/{event.total:g}"
+        progress(ProgressEvent(event.stage, number + event.done / event.total, scans, "scan", detail))
+
+    return within
