@@ -33,14 +33,14 @@ KNOWN = (
     ),
     Known(
         "skip dropout inverted",
-        "textdiffseg/training/step.py",
+        "textdiffseg/training/draws.py",
         "skips=skips >= plan.skip_dropout",
         "skips=skips < plan.skip_dropout",
     ),
     Known(
         "recycled estimate at draws.t instead of T",
-        "textdiffseg/training/step.py",
-        "t = torch.full_like(rows, schedule.timesteps)",
+        "textdiffseg/training/objectives.py",
+        "t = torch.full_like(rows, self.schedule.timesteps)",
         "t = draws.t[rows]",
     ),
     Known(
@@ -94,8 +94,8 @@ KNOWN = (
     Known(
         "noise flipped under mirroring",
         "textdiffseg/inference/predictor.py",
-        "self._logits(model, patches.flip(dims), z_T, queries)",
-        "self._logits(model, patches.flip(dims), z_T.flip([dim + 1 for dim in dims]), queries)",
+        "segmenter.logits(patches.flip(dims), queries, z_T, self.settings.steps)",
+        "segmenter.logits(patches.flip(dims), queries, z_T.flip([dim + 1 for dim in dims]), self.settings.steps)",
     ),
     Known(
         "linear instead of cubic resampling",

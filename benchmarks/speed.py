@@ -30,7 +30,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.text.bank import TextBank
@@ -108,7 +107,6 @@ class Trainer:
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
         self.bank = TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
-        self.schedule = Schedule.of(plan.diffusion, self.device)
         self.graphs = way == "graphs"
         self.compiled = compile_parts(
             model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs
@@ -120,7 +118,7 @@ class Trainer:
         """One iteration, after which the device may still be at work."""
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        losses = train_step(self.state, self.bank, self.schedule, batch, self.compiled)
+        losses = train_step(self.state, self.bank, batch, self.compiled)
         self.state.progress = self.state.progress.after(iteration=self.state.progress.iteration + 1)
         return losses
 

@@ -28,7 +28,7 @@ from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.preprocessing.case import Trail, restore
+from textdiffseg.preprocessing.case import Trail
 from textdiffseg.queries import Queries
 from textdiffseg.resources import cores
 from textdiffseg.text.bank import TextBank
@@ -181,7 +181,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     """
     plan, queries = predictor.plan, queries.with_tokens([scan.text])
     probabilities = predictor.predict_image(scan.image, queries).probabilities.numpy()
-    slots = restore(probabilities, scan.trail, plan.regions is not None)
+    slots = predictor.readout.restore(probabilities, scan.trail)
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 

@@ -286,7 +286,7 @@ def time_turn(run_: Run, state: TrainingState, turn: int) -> float:
     total = 0.0
     for batch in run_.loader.epoch(turn, ITERATIONS_A_TURN):
         clock = time.perf_counter()
-        train_step(state, run_.bank, run_.schedule, batch, run_.compiled).read()  # waits until it is done
+        train_step(state, run_.bank, batch, run_.compiled).read()  # waits until it is done
         total += time.perf_counter() - clock
     return total
 

@@ -99,7 +99,11 @@ def _reproducible() -> Iterator[None]:
 
 
 def _shrink(path: Path) -> None:
-    """Make a plan small enough for seconds: narrow stages, small patches."""
+    """Make a plan small enough for seconds: narrow stages, small patches.
+
+    The learning rate is a hundredth of the usual one: with that, two processors come to numbers that differ by up to
+    100% after 20 iterations, with this by less than 3e-4, since Muon makes large steps of rounding errors, too.
+    """
     plan = json.loads(path.read_text())
     plan["stages"] = plan["stages"][:4]
     for index, stage in enumerate(plan["stages"]):
@@ -107,7 +111,7 @@ def _shrink(path: Path) -> None:
         stage["attention"] = bool(stage["attention"]) and index > 1
     plan["latent"]["level"] = min(plan["latent"]["level"], 2)
     plan["patch"], plan["batch"] = [24, 32, 24], 2
-    plan["training"] |= {"iterations_per_epoch": ITERATIONS, "learning_rate": 3e-3, "ema": 0.9, "warmup": 0.2}
+    plan["training"] |= {"iterations_per_epoch": ITERATIONS, "learning_rate": 3e-5, "ema": 0.9, "warmup": 0.2}
     path.write_text(json.dumps(plan))
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.evaluation.calibration import SampledVoxels
-from textdiffseg.folds.calibration import temper
 from textdiffseg.folds.sampling import Settings
+from textdiffseg.temperature import temper
 from textdiffseg.validation.evidence import Evidence
 
 CASES = 6

@@ -11,6 +11,7 @@ from plans.errors import UserError
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.inference.predictor import Prediction
 from textdiffseg.preprocessing.case import preprocess_image
+from textdiffseg.readout import readout_of
 
 
 def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
@@ -26,7 +27,7 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
         slots = [found[number - 1] for number in queries.labels[0].tolist()]
         return Prediction(torch.from_numpy(np.stack([background, *slots]).astype(np.float32)))
 
-    predictor = SimpleNamespace(plan=nested, predict_image=predict_image)
+    predictor = SimpleNamespace(plan=nested, readout=readout_of(nested), predict_image=predict_image)
     labels = stored.predict(predictor, scan, bank.all_labels())
     assert labels[0, 0].tolist() == [0] * 4 + [2] + [1] * 4 + [2] * 3 + [0] * 4
     assert stored.dice(predictor, [scan], bank.all_labels()) == {"front": 1.0, "back": pytest.approx(0.75)}
@@ -43,7 +44,8 @@ def test_what_is_known_of_a_case_is_told(benchmark, model, bank):
         return Prediction(torch.ones(3, 4, 4, 4) / 3)
 
     _, trail = preprocess_image(Volume(np.ones((1, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4))), model.plan)
-    predictor = SimpleNamespace(plan=model.plan, predict_image=predict_image)
+    readout = readout_of(model.plan)
+    predictor = SimpleNamespace(plan=model.plan, readout=readout, predict_image=predict_image)
     for text in (None, torch.ones(5, 16)):
         scan = benchmark("stored").Scan("x", image, trail, np.zeros((4, 4, 4)), text)
         benchmark("stored").predict(predictor, scan, bank.all_labels())

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from textdiffseg.data.loader import batch_keys
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
-from textdiffseg.training.step import draw_for, losses
+from textdiffseg.segmenter import Segmenter
+from textdiffseg.training.draws import draw_for
+from textdiffseg.training.objectives import objective_of
 
 
 @pytest.fixture
@@ -40,12 +41,12 @@ def two(queries):
 def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(variants, build, model, bank, slots):
     def of(name):
         built = build(name)
-        plan = built.plan.diffusion
+        objective = objective_of(Segmenter.of(built))
         optimiser = torch.optim.AdamW(built.parameters(), 1e-2)
-        draws = draw_for(built, 2, batch_keys(0, 0, 2))
+        draws = draw_for(built.plan, 2, batch_keys(0, 0, 2))
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
         for _ in range(2):
-            found = losses(built, Schedule.of(plan), image, slots, two(bank.all_labels()), draws)
+            found = objective.losses(image, slots, two(bank.all_labels()), draws)
             found.total.backward()
             optimiser.step()
         return built.plan, found.total.item()

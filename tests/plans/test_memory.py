@@ -47,10 +47,11 @@ def bytes_kept(plan: Plan) -> int:
     import torch
 
     from textdiffseg.data.loader import batch_keys
-    from textdiffseg.diffusion.schedule import Schedule
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
-    from textdiffseg.training.step import draw_for, losses
+    from textdiffseg.segmenter import Segmenter
+    from textdiffseg.training.draws import draw_for
+    from textdiffseg.training.objectives import objective_of
 
     model, generator = build_model(plan), torch.Generator().manual_seed(0)
     batch, labels, width = plan.batch, len(plan.labels), plan.text.width
@@ -71,7 +72,8 @@ def bytes_kept(plan: Plan) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        total = losses(model, Schedule(1000), image, slots, queries, draw_for(model, 0, batch_keys(0, 0, batch))).total
+        draws = draw_for(plan, 0, batch_keys(0, 0, batch))
+        total = objective_of(Segmenter.of(model)).losses(image, slots, queries, draws).total
     for weight in model.parameters():
         sizes.pop(weight.untyped_storage().data_ptr(), None)
     assert total.requires_grad

@@ -40,10 +40,8 @@ class Schedule:
         self.alpha_bar = alpha_bar.float().to(device)  # (T + 1,)
 
     @classmethod
-    def of(cls, diffusion: DiffusionPlan | None, device: torch.device | str = "cpu") -> "Schedule":
-        """The schedule of a plan; without diffusion any will do, as none of it is read."""
-        if diffusion is None:
-            return cls(1, device=device)
+    def of(cls, diffusion: DiffusionPlan, device: torch.device | str = "cpu") -> "Schedule":
+        """The schedule of a plan."""
         return cls(diffusion.timesteps, predicts=diffusion.predicts, device=device)
 
     def signal(self, t: Tensor, like: Tensor) -> Tensor:

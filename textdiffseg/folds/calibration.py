@@ -1,9 +1,8 @@
 """What a fold's probabilities and volume intervals are calibrated with (`calibration.json`).
 
-A temperature T makes probabilities as sure as they were right: p_k^(1/T) / sum_j p_j^(1/T). It is applied once, to the
-mean over windows, views, samples and folds. It keeps the order of the classes at every voxel, and masks are made before
-it, so no mask changes. Labels that overlap are two classes each, with and without the label, at one temperature for
-all.
+A temperature T makes probabilities as sure as they were right (`textdiffseg.temperature`). It is applied once, to the
+mean over windows, views, samples and folds (`Readout.temper`). It keeps the order of the classes at every voxel, and
+masks are made before it, so no mask changes. There is one temperature for all labels.
 
 A factor f >= 1 widens a 90% volume interval to [low / f, high * f]. A factor, since errors grow with the structure, and
 since an interval of no width has to be widened too.
@@ -65,22 +64,6 @@ class Applied(Record):
 
     temperature: float | None = None
     widening: float | None = None
-
-
-def temper(p: np.ndarray, temperature: float, out: np.ndarray | None = None) -> np.ndarray:
-    """Probabilities (K, ...) at a temperature; `out` may be `p` itself, where memory is short."""
-    out = np.divide(p, p.max(0), out=out)  # the winner becomes 1, so that nothing vanishes altogether
-    np.power(out, 1 / temperature, out=out)
-    out /= out.sum(0)
-    return out
-
-
-def temper_overlapping(p: np.ndarray, temperature: float) -> None:
-    """The same, in place, for labels that overlap, p (1 + Q, ...): each label against its absence."""
-    for one in p[1:]:
-        pair = np.stack((1 - one, one))
-        one[...] = temper(pair, temperature, out=pair)[1]
-    np.subtract(1, p[1:].max(0), out=p[0])
 
 
 def widen(intervals: np.ndarray, factor: float) -> np.ndarray:

@@ -84,7 +84,7 @@ def resample_labels(
     return result
 
 
-def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Triple) -> np.ndarray:
+def probabilities_to_labels(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
     """The most probable of K classes (int16) at each voxel of `shape`; ties go to the first class.
 
     Classes (D, H, W), which sum to 1, are interpolated linearly one by one, each only as far as those of its voxels
@@ -101,7 +101,7 @@ def probabilities_to_labels(probabilities: Sequence[np.ndarray], shape: Triple) 
     return winner
 
 
-def probabilities_to_regions(probabilities: Sequence[np.ndarray], shape: Triple) -> np.ndarray:
+def probabilities_to_regions(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
     """The last class (int16) with p > 0.5 at each voxel of `shape`, 0 where there is none (nnU-Net's rule for regions).
 
     Classes 1, 2, ... (D, H, W) are interpolated linearly one by one, as far as those of their voxels reach.

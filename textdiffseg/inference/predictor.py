@@ -1,19 +1,17 @@
 """The Python API of prediction: an image on the plan's grid to probabilities.
 
-    p = mean over folds, samples and mirrored views of softmax(decode(z_0_hat, skips)),
+    p = mean over folds, samples and mirrored views of softmax(logits),
 
-put together from windows; where labels overlap, of each label's own sigmoid instead (`regions`). The image encoder and
-the fusion run once a window and view; only the denoiser and the decoder repeat for each sample. Noise is a function of
-(seed, sample, latent position in the whole volume), the same for all folds and not flipped under mirroring, so that
-overlapping windows share it.
+put together from windows (`Segmenter.logits`, and `Readout.probabilities` in the place of softmax). Noise is a function
+of (seed, sample, latent position in the whole volume), the same for all folds and not flipped under mirroring, so that
+windows that share voxels share it.
 
 Windows are computed in fixed groups of `batch` (the last one padded) and added up in one order, so that on the CPU
 the result does not depend on the order in which the groups are computed, to the last bit.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -23,36 +21,32 @@ from torch import Tensor
 
 from plans.geometry import Triple
 from plans.plan import Plan
-from textdiffseg.diffusion.ddim import sample
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
-from textdiffseg.inference.uncertainty import disagreement, entropy, slot_volumes
+from textdiffseg.inference.uncertainty import disagreement, slot_volumes
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
-from textdiffseg.regions import probabilities
+from textdiffseg.readout import Readout, readout_of
+from textdiffseg.segmenter import Segmenter
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is known of one image, on the plan's grid. Class 0 is background, class q + 1 the slot q asked for.
-
-    Classes sum to one unless labels overlap.
-    """
+    """What is known of one image, on the plan's grid. Class 0 is background, class q + 1 the slot q asked for."""
 
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
     volumes: np.ndarray | None = None  # (F, S, 1 + answers) voxels that each class writes, by sample of each fold
 
-    def of(self, answers: int) -> "Prediction":
-        """The same with the probabilities of the first `answers` slots and of the rest."""
-        return replace(self, probabilities=answered(self.probabilities, answers, 0))
+    def of(self, answers: int, readout: Readout) -> "Prediction":
+        """The first `answers` slots; what the others hold is background."""
+        return replace(self, probabilities=readout.answered(self.probabilities, answers, 0))
 
     def by_label(self, numbers: Sequence[int], labels: int) -> "Prediction":
         """Classes 0..`labels` by label number, where slot q asked for numbers[q - 1]; 0 for labels not asked for."""
@@ -109,12 +103,13 @@ class Predictor:
     ):
         self.networks = tuple(networks)
         self.plan: Plan = networks[0].plan
+        self.readout = readout_of(self.plan)
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
-        self.schedule = Schedule.of(self.plan.diffusion, self.device) if self.plan.diffusion else None
+        self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
         choose_cuda_kernels()
-        if self.schedule is None and (settings.steps, settings.samples) != (1, 1):
+        if self.plan.diffusion is None and (settings.steps, settings.samples) != (1, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps and samples must be 1")
 
     @classmethod
@@ -164,60 +159,48 @@ class Predictor:
     def _noise(self, tiling: Tiling) -> Tensor:
         """z_T of each sample over the whole latent grid: (S, k, d, h, w)."""
         shape = (self.plan.latent.channels, *tiling.latent_shape)
-        if self.schedule is None:
+        if self.plan.diffusion is None:
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
 
     def _compute(self, volume: _Volume, starts: tuple[Triple, ...]) -> _Windows:
         """All folds and samples of one group of windows."""
-        tiling, kept = volume.tiling, volume.answers
+        tiling, kept, readout = volume.tiling, volume.answers, self.readout
         filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
         z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
-        means, inner, volumes, overlapping = [], [], [], self.plan.regions is not None
-        for network in self.networks:
-            p = self._fold(network, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
+        means, inner, volumes = [], [], []
+        for segmenter in self.segmenters:
+            p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             means.append(p.mean(0))
             if volume.uncertainty:
-                inner.append(torch.stack([entropy(answered(one, kept, 1), 1, overlapping) for one in p]).mean(0))
+                inner.append(torch.stack([readout.entropy(readout.answered(one, kept, 1), 1) for one in p]).mean(0))
                 shares = [volume.share(start).to(self.device) for start in starts]
                 by_window = [
-                    [slot_volumes(one[b], share, kept, overlapping) for one in p] for b, share in enumerate(shares)
+                    [slot_volumes(readout.winner(one[b]), share, kept) for one in p] for b, share in enumerate(shares)
                 ]
                 volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(means)
         parts = (None, None, None)
         if volume.uncertainty:
-            maps = disagreement(answered(means, kept, 2), torch.stack(inner), overlapping)
+            maps = disagreement(readout.answered(means, kept, 2), torch.stack(inner), readout)
             parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
         return _Windows(starts, means.mean(0).cpu(), *parts)
 
-    def _fold(self, network: SegmentationNetwork, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
+    def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
         views = subsets(self.settings.mirror_axes)
         total: Tensor | None = None
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                for s, logits in enumerate(self._logits(network, patches.flip(dims), z_T, queries)):
-                    p = self._probabilities(logits).flip(dims)
+                samples = segmenter.logits(patches.flip(dims), queries, z_T, self.settings.steps)
+                for s, logits in enumerate(samples):
+                    p = self.readout.probabilities(logits).flip(dims)
                     total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
                     total[s] += p
         return total.div_(len(views))
-
-    def _probabilities(self, logits: Tensor) -> Tensor:
-        return logits.float().softmax(1) if self.plan.regions is None else probabilities(logits)
-
-    def _logits(self, network: SegmentationNetwork, patches: Tensor, z_T: Tensor, queries: Queries) -> Iterator[Tensor]:
-        """(B, K, D, H, W) of each sample; without diffusion of the one pass that there is."""
-        if self.schedule is None:
-            yield network.segment(patches, queries)
-            return
-        z_i, skips = network.encode_image(patches)
-        denoise = partial(network.denoise, z_it=network.fuse(z_i, queries))
-        for start in z_T:
-            yield network.decode(sample(denoise, start, self.schedule, self.settings.steps), skips, queries)
 
 
 class _Sums:
@@ -251,14 +234,6 @@ class _Sums:
             return Prediction(probabilities)
         between_samples, between_folds = self.maps[:, *inside]
         return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
-
-
-def answered(p: Tensor, answers: int, dim: int) -> Tensor:
-    """p with 1 + Q classes along `dim` that exclude each other -> 1 + answers of them, the rest background."""
-    if p.shape[dim] == 1 + answers:
-        return p
-    background, kept, rest = p.split((1, answers, p.shape[dim] - 1 - answers), dim)
-    return torch.cat((background + rest.sum(dim, keepdim=True), kept), dim)
 
 
 def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:

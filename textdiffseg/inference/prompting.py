@@ -2,8 +2,8 @@
 
 Known prompts are read beside the model's other labels, which compete for the voxels and are left out of the answer:
 asked for alone, look-alikes are mistaken for each other more often (docs/method.md). Labels of which no training case
-was known beside theirs do not compete (`Plan.rivals`): between them the network has not learned to choose. Where labels
-overlap nothing competes.
+was known beside theirs do not compete (`Plan.rivals`): between them the network has not learned to choose.
+`Readout.rivals` knows the labels that compete.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from plans.errors import UserError, listed
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import CaseText, encode_text
 
@@ -43,16 +44,14 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
     names, values = zip(*((label.name, label.value) for label in plan.labels), strict=True)
     if not prompts:
         return Asked(bank.all_labels(), names, values)
-    prompts = tuple(prompts)
     found = [bank.find(prompt) for prompt in prompts]
     forced = force and None in found
-    if plan.regions and None not in found:  # later slots write over earlier ones, in the order of the data set
-        prompts = tuple(prompt for _, prompt in sorted(zip(found, prompts, strict=True)))
-    queries = _queries(plan, bank, prompts, force)
+    phrases = readout_of(plan).ordered(prompts, found)
+    queries = _queries(plan, bank, phrases, force)
     if forced:
-        return Asked(queries, prompts, tuple(range(1, len(prompts) + 1)), prompts, forced=True)
-    numbers = [number - 1 for number in queries.labels[0, : len(prompts)].tolist()]
-    return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), prompts)
+        return Asked(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
+    numbers = [number - 1 for number in queries.labels[0, : len(phrases)].tolist()]
+    return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), phrases)
 
 
 def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Asked:
@@ -75,7 +74,7 @@ def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) ->
         )
     if None in found:
         return bank.queries_for(prompts, force, _encoder(bank, force))
-    rivals = plan.rivals([number for number, _ in found]) if plan.regions is None else ()
+    rivals = readout_of(plan).rivals([number for number, _ in found])
     return bank.queries_for(prompts, rivals=rivals)
 
 

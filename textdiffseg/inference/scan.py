@@ -12,11 +12,12 @@ import numpy as np
 from torch import Tensor
 
 from plans.plan import Plan
-from textdiffseg.folds.calibration import Applied, temper, temper_overlapping, widen
+from textdiffseg.folds.calibration import Applied, widen
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.inference.prompting import Asked
-from textdiffseg.inference.uncertainty import VolumeInterval, entropy, interval, label_volumes
-from textdiffseg.preprocessing.case import Trail, restore
+from textdiffseg.inference.uncertainty import VolumeInterval, interval, label_volumes
+from textdiffseg.preprocessing.case import Trail
+from textdiffseg.readout import Readout
 
 Progress = Callable[[int, int], None]  # told (windows done, of)
 
@@ -62,19 +63,19 @@ def examine(
 
     They are let go of before the mask is predicted, so that the peak of memory is that of one prediction.
     """
-    plan, spread, queries, answers = masks.predictor.plan, None, asked.queries, len(asked.names)
+    readout, spread, queries, answers = masks.predictor.readout, None, asked.queries, len(asked.names)
     if samples is not None and samples is not masks:
         drawn = samples.predictor.predict_image(image, queries, True, answers, progress=_half(progress, 0))
-        _temper(drawn, plan, samples.calibration)
-        spread, progress = _spread(drawn.of(answers), plan, samples.calibration), _half(progress, 1)
+        _temper(drawn, readout, samples.calibration)
+        spread, progress = _spread(drawn.of(answers, readout), readout, samples.calibration), _half(progress, 1)
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
-    slots = restore(prediction.probabilities.numpy(), trail, plan.regions is not None)
+    slots = readout.restore(prediction.probabilities.numpy(), trail)
     slots[slots > answers] = 0  # a rival's
-    _temper(prediction, plan, masks.calibration)  # after the mask, which it is not to change
-    prediction = prediction.of(answers)
+    _temper(prediction, readout, masks.calibration)  # after the mask, which it is not to change
+    prediction = prediction.of(answers, readout)
     if samples is masks:
-        spread = _spread(prediction, plan, samples.calibration)
+        spread = _spread(prediction, readout, samples.calibration)
     return Found(slots, prediction.probabilities, spread)
 
 
@@ -83,18 +84,15 @@ def _half(progress: Progress | None, number: int) -> Progress | None:
     return progress and (lambda done, total: progress(number * total + done, 2 * total))
 
 
-def _temper(prediction: Prediction, plan: Plan, calibration: Applied) -> None:
+def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> None:
     """In place, since memory is short."""
-    p, temperature = prediction.probabilities.numpy(), calibration.temperature
-    if temperature is not None and plan.regions is None:
-        temper(p, temperature, out=p)
-    elif temperature is not None:
-        temper_overlapping(p, temperature)
+    if calibration.temperature is not None:
+        readout.temper(prediction.probabilities.numpy(), calibration.temperature)
 
 
-def _spread(prediction: Prediction, plan: Plan, calibration: Applied) -> Spread:
+def _spread(prediction: Prediction, readout: Readout, calibration: Applied) -> Spread:
     maps = {
-        "entropy": entropy(prediction.probabilities, 0, plan.regions is not None),
+        "entropy": readout.entropy(prediction.probabilities, 0),
         "between_samples": prediction.between_samples,
         "between_folds": prediction.between_folds,
     }

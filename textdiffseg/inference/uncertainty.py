@@ -9,12 +9,7 @@ Both parts are mutual informations, hence never negative. They are taken window 
 probabilities, so that no sample of a whole volume has to be kept. They are of probabilities as the network gives
 them; the whole, H(p), is of calibrated ones where a temperature was fitted (`calibration`).
 
-Labels that overlap (`regions`) are a question each, and the entropies of the answers add up,
-
-    H(p) = sum_q [-p_q log2 p_q - (1 - p_q) log2 (1 - p_q)]
-
-which for one label is what it is above, and for more what independent answers would have together. Both parts stay
-mutual informations, summed over labels.
+`Readout.entropy` is H. For labels that are a question each it is a sum over labels, and so are both parts.
 
 Samples come from at least 4 steps: one step from pure noise is the posterior mean, which says nothing of the spread.
 """
@@ -28,7 +23,7 @@ from torch import Tensor
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.folds.calibration import INTERVAL
-from textdiffseg.regions import written
+from textdiffseg.readout import Readout
 
 
 class VolumeInterval(Record):
@@ -44,41 +39,29 @@ class VolumeInterval(Record):
     high_ml: float | None = None
 
 
-def entropy(p: Tensor, dim: int, overlapping: bool = False) -> Tensor:
-    """H(p) in bits along `dim`, of K classes or of labels that overlap, whose class 0 is no answer of its own.
-
-    Class by class, which spares memory.
-    """
-    classes = p.unbind(dim)
-    if overlapping:
-        return sum(torch.special.entr(one) + torch.special.entr(1 - one) for one in classes[1:]) / np.log(2)
-    return sum(torch.special.entr(one) for one in classes) / np.log(2)
-
-
-def disagreement(means: Tensor, inner: Tensor, overlapping: bool = False) -> tuple[Tensor, Tensor]:
+def disagreement(means: Tensor, inner: Tensor, readout: Readout) -> tuple[Tensor, Tensor]:
     """Between samples and between folds, each (B, D, H, W), in bits.
 
     `means` (F, B, K, D, H, W) is mean_s p_fs, `inner` (F, B, D, H, W) is mean_s H(p_fs).
     """
-    of_folds = entropy(means, 2, overlapping).mean(0)
+    of_folds = readout.entropy(means, 2).mean(0)
     between_samples = of_folds - inner.mean(0)
-    between_folds = entropy(means.mean(0), 1, overlapping) - of_folds
+    between_folds = readout.entropy(means.mean(0), 1) - of_folds
     return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding alone makes them negative
 
 
-def slot_volumes(p: Tensor, share: Tensor, answers: int, overlapping: bool = False) -> Tensor:
-    """Triple that each class writes (1 + answers,) float64, where `p` is (1 + Q, D, H, W) and voxel v counts share(v).
+def slot_volumes(winner: Tensor, share: Tensor, answers: int) -> Tensor:
+    """Voxels that each class writes (1 + answers,) float64, of winners (D, H, W), where voxel v counts share(v).
 
     What slots after the first `answers` win is background. Summed over windows, whose shares add up to one at every
     voxel, this is the volume of one sample.
     """
-    winner = written(p) if overlapping else p.argmax(0)
     winner = torch.where(winner > answers, 0, winner)
     return torch.bincount(winner.flatten(), weights=share.flatten().double(), minlength=1 + answers)
 
 
 def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:
-    """Triple of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
+    """Voxels of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
 
     numbers: of each slot its label. Where labels overlap, a label has its own voxels and those of every slot that
     writes a value which it holds.

@@ -1,6 +1,5 @@
 """The whole model, assembled in one visible function, and its parts by the paper's names."""
 
-import torch
 from torch import Tensor, nn
 
 from plans.plan import PaperPlan, Plan
@@ -15,7 +14,7 @@ UNET_TIMESTEPS = 1000  # preset unet runs the denoiser once, at this t, on a zer
 
 
 class TextDiffSeg(nn.Module):
-    """The parts that training and prediction put together; each method but `segment` runs one."""
+    """The parts that `Segmenter` and the training objectives put together; each method runs one or two."""
 
     def __init__(
         self,
@@ -26,8 +25,10 @@ class TextDiffSeg(nn.Module):
         label_encoder: LabelEncoder | NumberEncoder | NumberReduction | None,
         denoiser: Denoiser,
         label_decoder: LabelDecoder,
+        reads_skips: bool = True,
     ):
         super().__init__()
+        self.reads_skips = reads_skips  # the decoder sees the image's skips
         self.plan = plan
         self.image_encoder = image_encoder
         self.fusion = fusion
@@ -51,7 +52,7 @@ class TextDiffSeg(nn.Module):
         return self.fusion(z_i, queries)
 
     def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 (`training.step.targets`) -> z_0 (B, k, d, h, w); preset `unet` has none."""
+        """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w); preset `unet` has none."""
         if self.label_encoder is None:
             raise ValueError("preset unet has no label encoder")
         return self.label_encoder(slots, queries)
@@ -61,15 +62,12 @@ class TextDiffSeg(nn.Module):
         return self.denoiser(z_t, t, z_it)
 
     def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W); the publication's decoder sees no skips."""
-        return self.label_decoder(z_0, None if self.plan.paper else skips, queries)
+        """z_0 (B, k, d, h, w) and the skips, None for none -> logits (B, 1 + Q, D, H, W)."""
+        return self.label_decoder(z_0, skips if self.reads_skips else None, queries)
 
-    def segment(self, image: Tensor, queries: Queries) -> Tensor:
-        """Preset unet: image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W), the denoiser run once on a zero latent."""
-        z_i, skips = self.encode_image(image)
-        t = torch.full((len(image),), UNET_TIMESTEPS, device=image.device)
-        zero = z_i.new_zeros(len(image), self.plan.latent.channels, *z_i.shape[2:])
-        return self.decode(self.denoise(zero, t, self.fuse(z_i, queries)), skips, queries)
+    def reconstruct(self, slots: Tensor, queries: Queries) -> Tensor:
+        """slots (B, D, H, W) int64 -> logits (B, 1 + Q, D, H, W) of what the latent alone carries: no skips."""
+        return self.decode(self.encode_labels(slots, queries), None, queries)
 
 
 SegmentationNetwork = TextDiffSeg | Peer
@@ -118,4 +116,5 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
         label_encoder=NumberEncoder(fine, labels) if learned else NumberReduction(stride, labels),
         denoiser=Denoiser(coarse, channels, channels, plan.diffusion.timesteps),
         label_decoder=LabelDecoder(fine, text_width, channels, labels),
+        reads_skips=False,
     )

@@ -15,8 +15,6 @@ SWIN_STRIDE, SWIN_EDGE = 32, 64  # its windows halve five times, and its deepest
 class Peer(nn.Module):
     """One of MONAI's networks with a channel a label; words only choose among its channels."""
 
-    label_encoder = None
-
     def __init__(self, plan: Plan, kind: Literal["unet", "swinunetr"]):
         super().__init__()
         self.plan = plan

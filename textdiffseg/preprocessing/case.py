@@ -5,7 +5,7 @@ by class with a running argmax, put into the uncropped grid, turn to the scan's 
 what the way back needs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -16,12 +16,7 @@ from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
-from textdiffseg.imaging.resample import (
-    probabilities_to_labels,
-    probabilities_to_regions,
-    resample,
-    resample_labels,
-)
+from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 
 IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
@@ -29,6 +24,8 @@ _UNKNOWN = -2  # while numbering: a value that means nothing
 LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
 MAX_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
+ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
+"""Probabilities (K, D, H, W), and a shape -> the class of each voxel of that shape."""
 
 
 class Trail(Record):
@@ -101,17 +98,14 @@ def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarra
     return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
 
 
-def restore(probabilities: Sequence[np.ndarray], trail: Trail, overlapping: bool = False) -> np.ndarray:
-    """Class probabilities (1+Q, D, H, W) on the plan's grid to the best slot (D, H, W) on the file's grid.
+def restore(
+    probabilities: np.ndarray | Sequence[np.ndarray], trail: Trail, to_classes: ToClasses = probabilities_to_labels
+) -> np.ndarray:
+    """Probabilities (K, D, H, W) on the plan's grid -> the class (D, H, W) of each voxel of the file's grid.
 
-    Where labels overlap it is the last slot with p > 0.5, which writes its value over those before it. Outside the
-    crop box everything is background.
+    `to_classes` resamples and decides. Outside the crop box everything is background.
     """
-    if overlapping:
-        slots = probabilities_to_regions(probabilities[1:], trail.cropped_shape)
-    else:
-        slots = probabilities_to_labels(probabilities, trail.cropped_shape)
-    return _uncrop(slots, trail, 0)
+    return _uncrop(to_classes(probabilities, trail.cropped_shape), trail, 0)
 
 
 def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.ndarray:

@@ -19,6 +19,8 @@ from plans.records import Record
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
 from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.segmenter import Segmenter
+from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
 MODEL = "model."
@@ -82,6 +84,7 @@ class TrainingState:
     """Everything that changes while training."""
 
     model: SegmentationNetwork
+    objective: Objective  # of the model
     ema: dict[str, Tensor]  # the averaged weights by name
     averaged: Pairs
     copied: Pairs
@@ -97,7 +100,8 @@ class TrainingState:
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks keep whole numbers, too
         pairs = (Pairs([ema[name] for name in some], [weights[name] for name in some]) for some in (names, others))
-        return cls(model, ema, *pairs, optimisers_of(model, training), progress)
+        objective = objective_of(Segmenter.of(model, next(model.parameters()).device))
+        return cls(model, objective, ema, *pairs, optimisers_of(model, training), progress)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:

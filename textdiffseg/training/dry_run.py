@@ -7,13 +7,14 @@ from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
 from plans.planner import refit
 from textdiffseg.data.loader import batch_keys
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.resources import free_memory
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
-from textdiffseg.training.step import draw_for, losses
+from textdiffseg.training.draws import draw_for
+from textdiffseg.training.objectives import objective_of
 
 
 def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
@@ -82,8 +83,8 @@ def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
     queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool)).to(device)
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # number in a label map
-    slots = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
-    draws = draw_for(model, 0, batch_keys(0, 0, batch))
-    schedule = Schedule.of(plan.diffusion)
+    targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
+    draws = draw_for(plan, 0, batch_keys(0, 0, batch))
+    objective = objective_of(Segmenter.of(model, device))
     with autocast(device):
-        return losses(model, schedule, image, slots, queries, draws and draws.to(device)).total
+        return objective.losses(image, targets, queries, draws and draws.to(device)).total

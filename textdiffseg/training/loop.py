@@ -14,6 +14,7 @@ from textdiffseg.data.loader import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import Progress, TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
@@ -107,7 +108,7 @@ def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: 
 
 def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog]) -> StepLosses:
     """One iteration, counted and reported."""
-    losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
+    losses = train_step(state, run.bank, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
     progress(ProgressEvent("Train", state.progress.iteration, state.progress.total, "it", _detail(state.progress, log)))
     return losses
@@ -117,7 +118,8 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
     """Validate the averaged weights and keep them if they are the best so far."""
     averaged = copy.deepcopy(state.model)
     averaged.load_state_dict(state.ema)
-    scores = validate_patches(averaged, run.bank, run.patches, run.device, state.progress.seed)
+    segmenter = Segmenter.of(averaged, run.device)
+    scores = validate_patches(segmenter, run.bank, run.patches, run.device, state.progress.seed)
     progress = state.progress
     entry = EpochLog(
         epoch=epoch,

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from plans.plan import Plan, TrainingPlan
 from textdiffseg.data.loader import Batch
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled
-from textdiffseg.training.step import Draws, Losses, draw_for, losses, targets
+from textdiffseg.training.draws import Draws, draw_for
+from textdiffseg.training.objectives import Losses
 
 CLIP_NORM = 12.0  # of the gradient, nnU-Net's
 
@@ -56,18 +56,16 @@ class Inputs:
         return Inputs(self.batch, self.queries.padded(len(plan.labels)), draws)
 
 
-def train_step(
-    state: TrainingState, bank: TextBank, schedule: Schedule, batch: Batch, compiled: Compiled
-) -> StepLosses:
+def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
     """One optimiser step; nothing in it waits for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
-    draws = draw_for(state.model, state.progress.seed, batch.keys)
+    draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
     rate = learning_rate(training, iteration, state.progress.total)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
-    parts = compiled.run(lambda: gradients(state, schedule, inputs, compiled.one_size))
+    parts = compiled.run(lambda: gradients(state, inputs, compiled.one_size))
     torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
     for optimiser in state.optimisers:
         optimiser.step()
@@ -76,15 +74,15 @@ def train_step(
     return StepLosses(iteration, batch.cases, tuple(named), torch.stack(list(named.values())).detach())
 
 
-def gradients(state: TrainingState, schedule: Schedule, inputs: Inputs, one_size: bool) -> Losses:
+def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:
     """Losses, and their gradients in place of the last step's."""
-    model = state.model
+    model, objective = state.model, state.objective
     device = next(model.parameters()).device
     inputs = (inputs.of_one_size(model.plan) if one_size else inputs).to(device)
-    slots = targets(model.plan, inputs.batch.labels, inputs.queries)
+    targets = objective.readout.targets(inputs.batch.labels, inputs.queries)
     model.zero_grad(set_to_none=True)
     with autocast(device):
-        parts = losses(model, schedule, inputs.batch.image, slots, inputs.queries, inputs.draws)
+        parts = objective.losses(inputs.batch.image, targets, inputs.queries, inputs.draws)
     parts.total.backward()
     return parts
 

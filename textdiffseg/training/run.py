@@ -15,11 +15,11 @@ from plans.plan import Plan
 from plans.presets import Preset
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
 from textdiffseg.data.splits import Fold, write_cases
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.files import write_record
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.progress import Report
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import Progress, TrainingState
@@ -57,7 +57,6 @@ class Run:
     bank: TextBank
     fold: FoldFolder
     device: torch.device
-    schedule: Schedule
     loader: TrainingLoader
     patches: ValidationPatches
     model: SegmentationNetwork  # one for the whole run, so that it is compiled once
@@ -113,7 +112,6 @@ def open_run(
         bank=bank,
         fold=fold,
         device=device,
-        schedule=Schedule.of(plan.diffusion, device),
         loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
@@ -155,7 +153,7 @@ def _step_seconds(run: Run, state: TrainingState) -> float:
     """What an iteration takes once all is compiled, the median over looks at the clock."""
     ticks = []
     for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
-        losses = train_step(state, run.bank, run.schedule, batch, run.compiled)
+        losses = train_step(state, run.bank, batch, run.compiled)
         if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
             losses.read()  # waits until it is done
             ticks.append(time.perf_counter())
@@ -164,7 +162,7 @@ def _step_seconds(run: Run, state: TrainingState) -> float:
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:
     """What the validation at the end of an epoch takes."""
-    plain = copy.deepcopy(state.model)  # not compiled, as that of the loop
+    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as that of the loop
     for _ in range(2 if run.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
         clock = time.perf_counter()
         validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
@@ -173,7 +171,7 @@ def _validation_seconds(run: Run, state: TrainingState) -> float:
 
 def compile_ahead(run: Run, progress: Progress) -> None:
     """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
-    train_step(run.fresh(progress), run.bank, run.schedule, run.loader.batch(0, 0), run.compiled).read()
+    train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled).read()
 
 
 def check_request(progress: Progress, options: TrainingOptions, fold: FoldFolder) -> None:

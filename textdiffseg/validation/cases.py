@@ -19,7 +19,7 @@ from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Prediction, Predictor
-from textdiffseg.preprocessing.case import restore
+from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 
@@ -53,9 +53,9 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
     return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
 
 
-def restore_slots(plan: Plan, prediction: Prediction, case: StoredCase) -> np.ndarray:
+def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:
     """The label number of each voxel on the file's own grid."""
-    return restore(prediction.probabilities.numpy(), case.record.trail, plan.regions is not None)
+    return readout.restore(prediction.probabilities.numpy(), case.record.trail)
 
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:

@@ -72,7 +72,7 @@ def _affordable(
         began = time.perf_counter()
         prediction = predict_case(first, smallest, bank)
         predicted = time.perf_counter()
-    score_slots(plan, smallest, restore_slots(plan, prediction, smallest), surfaces=False)
+    score_slots(plan, smallest, restore_slots(first.readout, prediction, smallest), surfaces=False)
     passes = sum(trial.cost(len(plan.mirror_axes)) for trial in trials)
     seconds = passes * (predicted - began) + len(trials) * (time.perf_counter() - predicted)
     sizes = [prod(case.record.shape) for case in cases]
@@ -89,7 +89,7 @@ def _try(trial: Setting, first: Predictor, bank: TextBank, cases: Sequence[Store
     predictor = Predictor(first.networks, settings_of(plan, trial), first.device)
     scores = []
     for case in cases:
-        slots = restore_slots(plan, predict_case(predictor, case, bank), case)
+        slots = restore_slots(first.readout, predict_case(predictor, case, bank), case)
         scores.append(score_slots(plan, case, slots, surfaces=False))
     seconds = (time.perf_counter() - began) / max(1, len(cases))
     return Trial(**trial.model_dump(), dice=summarise(scores).mean.dice, seconds=seconds)

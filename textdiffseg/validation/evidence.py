@@ -10,13 +10,13 @@ from textdiffseg.evaluation.calibration import (
     SampledVoxels,
     brier_score,
     expected_calibration_error,
-    label_by_label,
     sample_voxels,
 )
 from textdiffseg.folds.calibration import Fit, Widening
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Prediction
 from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
+from textdiffseg.readout import readout_of
 from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
 MIN_CASES = 4  # two in each half
@@ -26,7 +26,7 @@ class Evidence:
     """What validation cases say about predictions with one setting."""
 
     def __init__(self, plan: Plan, settings: Settings):
-        self.plan, self.settings = plan, settings
+        self.plan, self.settings, self.readout = plan, settings, readout_of(plan)
         self.voxels: list[SampledVoxels] = []
         self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
         self.truths: list[np.ndarray] = []  # (L,), 0 where not known
@@ -37,9 +37,7 @@ class Evidence:
         if not case.record.present:
             return
         voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        if self.plan.regions is not None:
-            voxels = label_by_label(voxels, self.plan.parts, known)
-        self.voxels.append(voxels)
+        self.voxels.append(self.readout.calibration_voxels(voxels, known))
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()

@@ -28,12 +28,14 @@ def validate_fold(
     kept from training, the same predictions are calibrated and calibration.json is written.
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    volumes = calibrate and predictor.schedule is None  # of the mask itself: without diffusion there are no samples
+    volumes = (
+        calibrate and predictor.plan.diffusion is None
+    )  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
         case = open_case(preprocessed, case_id)
         prediction = predict_case(predictor, case, bank, uncertainty=volumes)
-        slots = restore_slots(predictor.plan, prediction, case)
+        slots = restore_slots(predictor.readout, prediction, case)
         if calibrate:
             evidence.add(prediction, case)
         scores.append(score_slots(predictor.plan, case, slots, surfaces=True))

@@ -11,12 +11,11 @@ from textdiffseg.folds.calibration import (
     Widening,
     applied,
     read_calibration,
-    temper,
-    temper_overlapping,
     widen,
 )
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.validation.fitting import RANGE, fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
+from textdiffseg.temperature import temper
+from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
 
 def draw(seed, count=20_000, sharpness=1.0):
@@ -32,44 +31,6 @@ def fitted(temperature=1.0, factor=None, cases=4, **setting):
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     setting = {"steps": 1, "samples": 1, "mirroring": False} | setting
     return Fit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
-
-
-@pytest.mark.parametrize("temperature", [RANGE[0], 0.7, 1.0, 3.0, RANGE[1]])
-def test_a_temperature_keeps_the_winner_and_the_sum(temperature):
-    p = draw(0, sharpness=3).p
-    p[:, :2] = np.array([[1, 0, 0], [0, 0.5, 0.5]], np.float32).T
-    warmed = temper(p, temperature)
-    assert (warmed.argmax(0) == p.argmax(0)).all()
-    assert warmed.sum(0) == pytest.approx(1, abs=1e-6)
-    assert warmed[:, :2] == pytest.approx(p[:, :2])
-
-
-def test_a_temperature_above_one_makes_less_sure_and_one_leaves_alone():
-    p = draw(0).p
-    assert temper(p, 1.0) == pytest.approx(p, abs=1e-6)
-    assert (temper(p, 2.0).max(0) <= p.max(0) + 1e-6).all()
-    assert temper(temper(p, 2.0), 0.5) == pytest.approx(p, abs=1e-4)
-    copy = p.copy()
-    assert temper(copy, 2.0, out=copy) is copy
-    assert copy == pytest.approx(temper(p, 2.0))
-
-
-@pytest.mark.parametrize("temperature", [RANGE[0], 1.0, 3.0])
-def test_labels_that_overlap_are_tempered_each_on_its_logit(temperature):
-    p = np.random.default_rng(0).uniform(0.1, 0.9, (4, 50)).astype(np.float32)
-    p[1, :2] = 0, 1
-    warmed = p.copy()
-    temper_overlapping(warmed, temperature)
-    before, after = (np.log(one[1:, 2:] / (1 - one[1:, 2:])) for one in (p, warmed))
-    assert temperature * after == pytest.approx(before, rel=1e-2, abs=1e-3)
-    assert ((warmed[1:] > 0.5) == (p[1:] > 0.5)).all()
-    assert warmed[1, :2].tolist() == [0, 1]
-    assert (warmed[0] == 1 - warmed[1:].max(0)).all()
-    alone = p[:2].copy()
-    alone[0] = 1 - alone[1]
-    expected = temper(alone, temperature)
-    temper_overlapping(alone, temperature)
-    assert alone == pytest.approx(expected, abs=1e-6), "one label is what it is as a class"
 
 
 @pytest.mark.parametrize("sharpness", [0.6, 1.0, 2.5])

@@ -6,6 +6,7 @@ import torch
 
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
+from textdiffseg.readout import OverlappingReadout
 from textdiffseg.regions import written
 
 SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
@@ -131,7 +132,7 @@ def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, b
 
 def test_windows_that_are_sure_make_no_more_than_certain(plan, make_model, bank, image, monkeypatch):
     nested = make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}))
-    monkeypatch.setattr(Predictor, "_probabilities", lambda self, logits: torch.ones_like(logits))
+    monkeypatch.setattr(OverlappingReadout, "probabilities", lambda self, logits: torch.ones_like(logits))
     p = Predictor([nested], Settings(overlap=0.7)).predict_image(image, bank.all_labels()).probabilities
     assert p.min() > 0.999
     assert p.max() <= 1, "1 - p is a probability too"

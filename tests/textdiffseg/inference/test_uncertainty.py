@@ -7,12 +7,23 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.uncertainty import (
     coverage,
     disagreement,
-    entropy,
     interval,
     label_volumes,
     slot_volumes,
 )
-from textdiffseg.regions import probabilities
+from textdiffseg.readout import ExclusiveReadout, OverlappingReadout
+
+
+@pytest.fixture
+def apart(plan):
+    """Labels that exclude each other."""
+    return ExclusiveReadout(plan)
+
+
+@pytest.fixture
+def nested(plan):
+    """A label that holds the other; they write 7 and 3."""
+    return OverlappingReadout(plan.model_copy(update={"regions": ((3, 7), (3,))}))
 
 
 def draws(folds, samples, seed=0):
@@ -20,91 +31,91 @@ def draws(folds, samples, seed=0):
     return (2 * logits).softmax(3)
 
 
-def split(p):
-    means, inner = p.mean(1), entropy(p, 3).mean(1)
-    return disagreement(means, inner)
+def split(p, readout):
+    means, inner = p.mean(1), readout.entropy(p, 3).mean(1)
+    return disagreement(means, inner, readout)
 
 
-def test_the_two_parts_add_up_to_the_whole_mutual_information():
+def test_the_two_parts_add_up_to_the_whole_mutual_information(apart):
     p = draws(folds=3, samples=5)
-    between_samples, between_folds = split(p)
-    whole = entropy(p.mean((0, 1)), 1) - entropy(p, 3).mean((0, 1))
+    between_samples, between_folds = split(p, apart)
+    whole = apart.entropy(p.mean((0, 1)), 1) - apart.entropy(p, 3).mean((0, 1))
     torch.testing.assert_close(between_samples + between_folds, whole)
     assert (between_samples > 0).all()
     assert (between_folds > 0).all()
 
 
-def test_equal_samples_do_not_disagree_and_one_fold_does_not_either():
-    between_samples, _ = split(draws(3, 1).expand(-1, 4, -1, -1, -1, -1, -1))
+def test_equal_samples_do_not_disagree_and_one_fold_does_not_either(apart):
+    between_samples, _ = split(draws(3, 1).expand(-1, 4, -1, -1, -1, -1, -1), apart)
     assert between_samples.max() < 1e-6
-    _, between_folds = split(draws(1, 5))
+    _, between_folds = split(draws(1, 5), apart)
     assert between_folds.max() < 1e-6
 
 
-def test_two_sure_folds_that_differ_disagree_by_one_bit():
+def test_two_sure_folds_that_differ_disagree_by_one_bit(apart):
     p = torch.zeros(2, 1, 1, 3, 1, 1, 1)
     p[0, 0, 0, 1], p[1, 0, 0, 2] = 1, 1
-    between_samples, between_folds = split(p)
+    between_samples, between_folds = split(p, apart)
     assert between_samples.item() == 0
     assert between_folds.item() == pytest.approx(1)
 
 
-def test_entropy_is_in_bits_and_along_its_dimension():
-    assert entropy(torch.full((4, 1, 1, 1), 0.25), 0).item() == pytest.approx(2)
+def test_entropy_is_in_bits_and_along_its_dimension(apart):
+    assert apart.entropy(torch.full((4, 1, 1, 1), 0.25), 0).item() == pytest.approx(2)
     p = draws(1, 1)[0, 0]
-    torch.testing.assert_close(entropy(p, 1), torch.distributions.Categorical(p.movedim(1, -1)).entropy() / np.log(2))
-
-
-def test_one_label_is_as_uncertain_whether_labels_may_overlap_or_not():
-    logits = 2 * torch.randn(3, 5, 2, 2, 2, 2, generator=torch.Generator().manual_seed(0))
-    apart, overlapping = logits.softmax(2), torch.stack([probabilities(of_fold) for of_fold in logits])
-    torch.testing.assert_close(entropy(apart, 2), entropy(overlapping, 2, overlapping=True))
-    pairs = zip(
-        disagreement(apart.mean(1, keepdim=True), entropy(apart, 2).mean(1, keepdim=True)),
-        disagreement(
-            overlapping.mean(1, keepdim=True), entropy(overlapping, 2, True).mean(1, keepdim=True), overlapping=True
-        ),
-        strict=True,
+    torch.testing.assert_close(
+        apart.entropy(p, 1), torch.distributions.Categorical(p.movedim(1, -1)).entropy() / np.log(2)
     )
-    for one, other in pairs:
+
+
+def test_one_label_is_as_uncertain_whether_labels_may_overlap_or_not(apart, nested):
+    logits = 2 * torch.randn(3, 5, 2, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for readout in (apart, nested):
+        p = torch.stack([readout.probabilities(of_fold) for of_fold in logits])
+        inner = readout.entropy(p, 2)
+        found.append((inner, *disagreement(p.mean(1, keepdim=True), inner.mean(1, keepdim=True), readout)))
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_labels_that_overlap_add_up_and_background_is_no_question():
+def test_labels_that_overlap_add_up_and_background_is_no_question(nested):
     sure, open_ = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
     p = torch.stack((torch.rand(2), sure, open_, open_)).view(4, 1, 1, 2)
-    assert entropy(p, 0, overlapping=True).flatten().tolist() == [2.0, 2.0]
+    assert nested.entropy(p, 0).flatten().tolist() == [2.0, 2.0]
     sharp = torch.stack((torch.rand(2), sure, sure)).view(3, 1, 1, 2)
-    assert entropy(sharp, 0, overlapping=True).flatten().tolist() == [0.0, 0.0]
+    assert nested.entropy(sharp, 0).flatten().tolist() == [0.0, 0.0]
 
 
-def test_both_parts_are_never_negative_and_add_up_where_labels_overlap():
+def test_both_parts_are_never_negative_and_add_up_where_labels_overlap(nested):
     logits = 2 * torch.randn(3, 5, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(1))
-    p = torch.stack([probabilities(of_fold.flatten(0, 1)).unflatten(0, (5, 1)) for of_fold in logits])
-    inner = entropy(p, 3, overlapping=True).mean(1)
-    between_samples, between_folds = disagreement(p.mean(1), inner, overlapping=True)
-    whole = entropy(p.mean((0, 1)), 1, overlapping=True) - inner.mean(0)
+    p = torch.stack([nested.probabilities(of_fold.flatten(0, 1)).unflatten(0, (5, 1)) for of_fold in logits])
+    inner = nested.entropy(p, 3).mean(1)
+    between_samples, between_folds = disagreement(p.mean(1), inner, nested)
+    whole = nested.entropy(p.mean((0, 1)), 1) - inner.mean(0)
     torch.testing.assert_close(between_samples + between_folds, whole)
     assert (between_samples > 0).all()
     assert (between_folds > 0).all()
 
 
-def test_slot_volumes_count_voxels_by_their_share():
+def test_slot_volumes_count_voxels_by_their_share(apart):
     p = torch.tensor([[0.9, 0.1, 0.3], [0.1, 0.3, 0.7], [0.0, 0.6, 0.0]]).view(3, 1, 1, 3)
     share = torch.tensor([0.5, 1.0, 0.25]).view(1, 1, 3)
-    assert slot_volumes(p, share, 2).tolist() == [0.5, 0.25, 1.0]
-    assert slot_volumes(p, share, 1).tolist() == [1.5, 0.25], "what a rival wins is background"
+    assert slot_volumes(apart.winner(p), share, 2).tolist() == [0.5, 0.25, 1.0]
+    assert slot_volumes(apart.winner(p), share, 1).tolist() == [1.5, 0.25], "what a rival wins is background"
 
 
-def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its_part(plan):
+def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its_part(plan, nested):
     p = torch.tensor([[0.1, 0.4, 0.5, 0.9], [0.9, 0.6, 0.2, 0.1], [0.6, 0.3, 0.5, 0.1]]).view(3, 1, 1, 4)
-    volumes = slot_volumes(p, torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 4), 2, overlapping=True).numpy()
+    share = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 4)
+    volumes = slot_volumes(nested.winner(p), share, 2).numpy()
     assert volumes.tolist() == [12, 2, 1]
-    nested = plan.model_copy(update={"regions": ((3, 7), (3,))})  # labels write 7 and 3
-    assert label_volumes(volumes, nested, [1, 2]).tolist() == [3, 1]
-    assert label_volumes(volumes, nested, [2, 1]).tolist() == [2, 3], "slots in another order"
+    assert label_volumes(volumes, nested.plan, [1, 2]).tolist() == [3, 1]
+    assert label_volumes(volumes, nested.plan, [2, 1]).tolist() == [2, 3], "slots in another order"
     assert label_volumes(volumes, plan, [1, 2]).tolist() == [2, 1]
-    assert label_volumes(np.stack((volumes, 2 * volumes)), nested, [1, 3]).tolist() == [[2, 1], [4, 2]], "3 is no label"
+    assert label_volumes(np.stack((volumes, 2 * volumes)), nested.plan, [1, 3]).tolist() == [[2, 1], [4, 2]], (
+        "3 is no label"
+    )
 
 
 def test_an_interval_holds_nine_of_ten_draws():

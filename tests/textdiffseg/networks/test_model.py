@@ -121,17 +121,19 @@ def test_the_words_decide_which_slot_is_which(model):
 
 def test_every_parameter_is_used_in_training(model):
     from textdiffseg.data.loader import batch_keys
-    from textdiffseg.diffusion.schedule import Schedule
-    from textdiffseg.training.step import draw_for, losses
+    from textdiffseg.segmenter import Segmenter
+    from textdiffseg.training.draws import draw_for
+    from textdiffseg.training.objectives import objective_of
 
     torch.manual_seed(3)
     model.train()
     for parameter in model.parameters():  # zero-initialised layers hide what lies before them
         parameter.data += 0.01 * torch.randn_like(parameter)
     slots = torch.randint(0, 3, (2, 8, 16, 16))
-    draws = draw_for(model, 1, batch_keys(0, 0, 2))
+    draws = draw_for(model.plan, 1, batch_keys(0, 0, 2))
     queries = make_queries([[1, 2], [2, 1]])
-    losses(model, Schedule(1000), torch.randn(2, 2, 8, 16, 16), slots, queries, draws).total.backward()
+    objective = objective_of(Segmenter.of(model))
+    objective.losses(torch.randn(2, 2, 8, 16, 16), slots, queries, draws).total.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert idle == []
 

@@ -10,7 +10,6 @@ import torch
 from torch._dynamo.utils import counters
 
 from textdiffseg.data.loader import Batch, batch_keys
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
@@ -58,14 +57,14 @@ def start(plan):
 
 def train(state, compiled, iterations):
     """The losses of each step on random data, and the graphs compiled until then."""
-    words, schedule, losses, graphs = Words(), Schedule.of(state.model.plan.diffusion), [], []
+    words, losses, graphs = Words(), [], []
     for iteration in range(iterations):
         state.progress = state.progress.after(iteration=iteration)
         generator = torch.Generator().manual_seed(iteration)
         image = torch.randn(2, 1, 16, 16, 16, generator=generator)
         labels = torch.randint(0, 3, (2, 16, 16, 16), generator=generator).short()
         batch = Batch(image, labels, (), ("a", "b"), (), tuple(batch_keys(0, 0, 2)))
-        losses.append(train_step(state, words, schedule, batch, compiled).read())
+        losses.append(train_step(state, words, batch, compiled).read())
         graphs.append(counters["stats"]["unique_graphs"])
     return losses, graphs
 

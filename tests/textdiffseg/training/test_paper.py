@@ -6,11 +6,12 @@ import torch
 from plans import paper
 from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import Progress, TrainingState
-from textdiffseg.training.step import draw_for, estimate_logits, losses
+from textdiffseg.training.draws import draw_for
+from textdiffseg.training.objectives import objective_of
 
 QUERIES = Queries(
     torch.tensor([[1, 2], [2, 1]]), torch.randn(2, 2, 8), torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
@@ -22,8 +23,8 @@ def step(plan, seed=0):
     torch.manual_seed(seed)
     model = build_model(plan)
     image, slots = torch.randn(2, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
-    draws = draw_for(model, seed, batch_keys(0, 0, 2))
-    return model, losses(model, Schedule.of(plan.diffusion), image, slots, QUERIES, draws), draws
+    draws = draw_for(plan, seed, batch_keys(0, 0, 2))
+    return model, objective_of(Segmenter.of(model)).losses(image, slots, QUERIES, draws), draws
 
 
 @pytest.mark.parametrize("preset", [*paper.VARIANTS, "peer-unet"])
@@ -34,11 +35,12 @@ def test_every_parameter_learns_and_predictions_come_out(shapes_plan, preset):
     for parameter in model.parameters():  # zero-initialised layers hide what lies before them
         parameter.data += 0.01 * torch.randn_like(parameter)
     image, slots = torch.randn(2, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
-    draws = draw_for(model, 0, batch_keys(0, 0, 2))
-    losses(model, Schedule.of(plan.diffusion), image, slots, QUERIES, draws).total.backward()
+    draws = draw_for(plan, 0, batch_keys(0, 0, 2))
+    objective_of(Segmenter.of(model)).losses(image, slots, QUERIES, draws).total.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert idle == []
-    logits = estimate_logits(model.eval(), image, QUERIES, torch.randn(2, plan.latent.channels, 8, 8, 8))
+    noise = torch.randn(2, plan.latent.channels, 8, 8, 8)
+    logits = Segmenter.of(model.eval()).estimate(image, QUERIES, noise)
     assert logits.shape == (2, 3, 16, 16, 16)
     assert logits.isfinite().all()
 
@@ -99,8 +101,7 @@ def test_dice_weight_scales_the_dice_alone():
 
 
 def test_time_steps_are_uniform_up_to_T(shapes_plan):
-    model = build_model(shapes_plan("paper"))
-    t = draw_for(model, 0, batch_keys(0, 0, 10_000)).t
+    t = draw_for(shapes_plan("paper"), 0, batch_keys(0, 0, 10_000)).t
     assert (t.min(), t.max()) == (1, 1000)
     assert t.float().mean().item() == pytest.approx(500.5, abs=5)
 

@@ -10,7 +10,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
 from textdiffseg.data.loader import Batch, batch_keys
-from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training.checkpoint import Progress, TrainingState
@@ -60,7 +59,6 @@ def overlapping(plan):
 def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
     plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
     state = TrainingState.start(build_model(plan).to(META), Progress(seed=0, epochs=1, iterations_per_epoch=20))
-    schedule = Schedule.of(plan.diffusion, META)
     batch = Batch(
         torch.randn(2, 1, 16, 16, 16),
         torch.ones(2, 16, 16, 16, dtype=torch.int16),
@@ -73,7 +71,7 @@ def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
     for iteration in range(8):
         state.progress = state.progress.after(iteration=iteration)
         with Waits() as waits:
-            step = train_step(state, Words(), schedule, batch, compiled)
+            step = train_step(state, Words(), batch, compiled)
         assert waits.found == []
         most = max(most, waits.operators)
     assert most > 100, "the step ran on the device that was watched"

@@ -1,0 +1,17 @@
+"""What a training step draws, in the shapes that a device likes."""
+
+from plans.plan import DiffusionPlan
+from textdiffseg.data.loader import batch_keys
+from textdiffseg.training.draws import draw, most_recycled
+
+
+def test_no_more_samples_are_recycled_than_shapes_have_room_for():
+    plan = DiffusionPlan(terminal_share=0.5, recycling=0.5)
+    drawn = [draw(plan, (2, 4, 4, 4), seed, batch_keys(0, 0, 6)) for seed in range(200)]
+    counts = [int(one.recycled.sum()) for one in drawn]
+    assert max(counts) == most_recycled(plan, 6) == 3
+    assert 1.2 < sum(counts) / len(counts) < 1.6, "a quarter of six, less what found no room"
+    for one in drawn:
+        assert one.recycled[one.estimated].all()
+        assert one.recycled.sum() == len(one.estimated)
+        assert set(one.estimated.tolist()) <= set(one.of_one_size(plan).estimated.tolist())
