@@ -20,12 +20,11 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
-from textdiffseg.evaluation.calibration import SampledVoxels, label_by_label
 from textdiffseg.imaging.resample import probabilities_to_labels, probabilities_to_regions
 from textdiffseg.preprocessing.case import Trail, restore
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
-from textdiffseg.temperature import temper, temper_overlapping
+from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
 
 Phrase = tuple[int, int]  # label number 1..N, and which of its phrasings
 Pair = tuple[Tensor, Tensor]  # the predicted and the true mask of a slot, each (B, D, H, W) bool

@@ -13,29 +13,19 @@ Labels that overlap are a question each, there or not: K = 2 classes at each of 
 Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from plans.geometry import Millimetres
-from plans.regions import Regions
+from textdiffseg.temperature import SampledVoxels
 
 NEAR_MM = 5.0
 BINS = 15
 MAX_VOXELS = 20_000  # kept of a case; a temperature needs no more
 MAX_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
 MIN_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
-
-
-@dataclass(frozen=True)
-class SampledVoxels:
-    """Triple of one case near its foreground: what calibration is fitted to and measured on."""
-
-    p: np.ndarray  # (K, N) float32
-    truth: np.ndarray  # (N,) class numbers
 
 
 def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
@@ -64,16 +54,6 @@ def sample_voxels(
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
     return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
-
-
-def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) -> SampledVoxels:
-    """N voxels of labels that overlap as Q N voxels of two classes, without the label and with it, for Q `known` ones.
-
-    `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
-    """
-    p = voxels.p[list(known)].reshape(-1)
-    truth = np.concatenate([np.isin(voxels.truth, parts[number - 1]) for number in known])
-    return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:

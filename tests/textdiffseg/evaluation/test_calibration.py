@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 
 from textdiffseg.evaluation.calibration import (
-    SampledVoxels,
     brier_score,
     expected_calibration_error,
-    label_by_label,
     near_foreground,
     negative_log_likelihood,
     sample_voxels,
 )
+from textdiffseg.temperature import SampledVoxels, label_by_label
 
 
 def draw(count=60_000, classes=3, seed=0):
