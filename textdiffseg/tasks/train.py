@@ -17,6 +17,7 @@ from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
@@ -87,7 +88,7 @@ def train(
     plan = _check(source, target if position and not options.restart else None, preset, cases)
     if position is None or options.restart:
         _report_other_device(plan, options.device, report)
-    with alone(target):
+    with alone(target), cuda_kernels():
         if not only_validate:
             fit(source.path, cases, target, options, preset, report, progress, cancel)
         return _validate(source.path, cases, target, options.device, str(fold) != ALL, report, progress, cancel)

@@ -17,7 +17,6 @@ from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_t
 from textdiffseg.data.splits import Fold, write_cases
 from textdiffseg.files import write_record
 from textdiffseg.networks.model import SegmentationNetwork, build_model
-from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.progress import Report
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
@@ -81,7 +80,6 @@ def open_run(
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
     and a list of its cases."""
     device = torch.device(options.device)
-    choose_cuda_kernels()
     source = PreprocessedFolder(preprocessed)
     if progress is None:
         plan, note = fit_to_memory(Plan.read(source.plan(preset)), device)
