@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from plans.geometry import Millimetres, Triple, resampled_shape
+from plans.geometry import Millimetres, Triple, resampled_shape, triple
 from plans.records import Record
 
 
@@ -62,7 +62,7 @@ class Fingerprint(Record):
     def median_shape_at(self, spacing: Millimetres) -> Triple:
         """Median shape of the cropped cases after resampling to `spacing`."""
         median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
-        return tuple(max(1, int(size)) for size in median)
+        return triple(max(1, int(size)) for size in median)
 
     def largest_shape_at(self, spacing: Millimetres) -> Triple:
         """The shape after resampling of the case that has the most voxels then."""

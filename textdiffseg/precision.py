@@ -32,7 +32,7 @@ def cuda_kernels() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(before[1])
 
 
-def autocast(device: torch.device) -> AbstractContextManager:
+def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 for convolutions and matrix products where the hardware has it, else a context that does nothing.
 
     Without autocast's cache of weights: in older torch, one that the recycled estimate fills without gradients gives
@@ -49,7 +49,7 @@ def _cpu_has_bfloat16() -> bool:
     Those compute wrong gradients of convolutions on thin grids, or crash (seen in torch 2.13). The commands set
     ONEDNN_MAX_CPU_ISA; a program that does not gets float32 on such a CPU.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 cannot tell
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.8 cannot tell
     if capabilities.get("amx_bf16", False) and "AMX" in os.environ.get("ONEDNN_MAX_CPU_ISA", "AMX").upper():
         return False
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

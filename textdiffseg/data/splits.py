@@ -72,7 +72,7 @@ def make_splits(
 def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
     """Raise `UserError` where folds read from `path` train on some cases of a group and validate others."""
     for number, fold in enumerate(splits.folds):
-        shared = {groups.get(case) for case in fold.train} & {groups.get(case) for case in fold.validation} - {None}
+        shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
         if shared:
             raise UserError(
                 f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
@@ -83,6 +83,11 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
 def write_cases(started: FoldFolder, fold: Fold) -> None:
     """Note which cases a trained fold was begun with."""
     write_record(started.cases, FoldCases(train=fold.train, validation=fold.validation))
+
+
+def _groups_of(cases: Sequence[str], groups: Mapping[str, str | None]) -> set[str]:
+    found = [groups.get(case) for case in cases]
+    return {group for group in found if group is not None}
 
 
 def refuse_other_cases(started: FoldFolder, fold: Fold) -> None:
