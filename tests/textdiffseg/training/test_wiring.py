@@ -2,7 +2,6 @@
 of a real run hold. Small runs that learn nothing, so a loop that is wired wrongly fails although its losses fall."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -53,9 +52,18 @@ def same(some, others) -> bool:
     return all(torch.equal(value, others[name]) for name, value in some.items())
 
 
-def watch(patch):
-    """What goes into each step and validation, and what comes out, of runs from now on."""
-    seen = SimpleNamespace(batches=[], weights=[], averages=[], validated=[])
+class Watched:
+    """What went into each step and validation of a run, and what came out."""
+
+    def __init__(self):
+        self.batches, self.steps = [], []
+        self.weights, self.averages, self.validated = [], [], []  # `weights` begins with those before the first step
+        self.folder = None
+
+
+def watch(patch) -> Watched:
+    """Watch runs from now on."""
+    seen = Watched()
     plain_step, plain_validation = loop.train_step, loop.validate_patches
 
     def step(state, bank, schedule, batch, *rest):
