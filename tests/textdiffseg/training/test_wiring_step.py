@@ -187,7 +187,7 @@ def test_each_timed_part_of_the_denoiser_answers_differently_at_other_times(sett
         with torch.no_grad():
             for other in parts:
                 other.film.weight.normal_(0, 0.3) if other is part else other.film.weight.zero_()
-            found = [model.denoise(z_t, torch.tensor([t]), z_it) for t in (1, 500, 999, 1000)]
+            found = [model.denoise(z_t, torch.tensor([t]), z_it) for t in (1, 2, 500, 501, 999, 1000)]
         for one, later in pairwise(found):
             assert (one - later).abs().max() > 1e-3
 
