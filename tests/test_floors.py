@@ -11,7 +11,8 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources", "transfer"},
+    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
+    | {"temperature", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},
     {"readout", "segmenter", "data", "phantoms"},

@@ -8,12 +8,12 @@ probabilities p_k(v) of K classes, background among them, the true class y(v), t
     Brier = mean_v sum_k (p_k - [y = k])^2                            0 at best, 2 at worst
     NLL   = -mean_v ln p_y
 
-Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel.
+Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel
+(`Readout.calibration_voxels`).
 
 Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -21,7 +21,6 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from plans.geometry import Millimetres
-from plans.regions import Regions
 
 NEAR_MM = 5.0
 BINS = 15
@@ -64,16 +63,6 @@ def sample_voxels(
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
     p = np.stack([one.reshape(-1)[places] for one in probabilities])
     return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
-
-
-def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) -> SampledVoxels:
-    """N voxels of labels that overlap as Q N voxels of two classes, without the label and with it, for Q `known` ones.
-
-    `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
-    """
-    p = voxels.p[list(known)].reshape(-1)
-    truth = np.concatenate([np.isin(voxels.truth, parts[number - 1]) for number in known])
-    return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:

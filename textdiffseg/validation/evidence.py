@@ -37,7 +37,7 @@ class Evidence:
         if not case.record.present:
             return
         voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(self.readout.calibration_voxels(voxels, known))
+        self.voxels.append(SampledVoxels(*self.readout.calibration_voxels(voxels.p, voxels.truth, known)))
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()
