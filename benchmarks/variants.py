@@ -112,7 +112,8 @@ class NumberPainted(nn.Module):
     def __init__(self, plan: Plan):
         super().__init__()
         self.labels = len(plan.labels)
-        self.encoder = LabelEncoder(plan.stages[: plan.latent.level + 1], self.labels, plan.latent.channels)
+        stages = plan.stages[: plan.latent.level + 1]
+        self.encoder = LabelEncoder(stages, self.labels, plan.latent.channels, plan.network)
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64 -> z_0 (B, k, d, h, w)."""

@@ -4,18 +4,17 @@ The network is written down once as a list of convolutions, each on the grid of 
 multiply-accumulates (MACs) are sums over that list.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Literal
 
 from plans.errors import UserError
 from plans.geometry import Triple, triple
-from plans.plan import DiffusionPlan, Plan, Stage
+from plans.plan import DiffusionPlan, NetworkPlan, Plan, Stage
 
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
-PAINT_WIDTH = 8  # channels of the painted label map; none of the label encoder's layers is narrower
 # float32 weight, gradient, moving average, two moments of AdamW. Muon has one, and two more copies while it moves the
 # weights, when the activations are gone already.
 BYTES_A_WEIGHT = 20
@@ -48,6 +47,7 @@ class Network:
     text_width: int
     diffusion: bool  # with label encoder, second decoding and recycling
     paper: bool = False  # the publication's: one decoding, no recycling, attention in the image encoder
+    plan: NetworkPlan = field(default_factory=NetworkPlan)
 
     @property
     def stride(self) -> Triple:
@@ -115,6 +115,7 @@ def network_of(plan: Plan) -> Network:
         text_width=plan.text.width,
         diffusion=plan.diffusion is not None,
         paper=plan.paper is not None,
+        plan=plan.network,
     )
 
 
@@ -139,18 +140,13 @@ def _image_encoder(net: Network) -> list[Convolution]:
     return layers
 
 
-def half_width(stage: Stage) -> int:
-    """Label encoders are half as wide as the image encoder."""
-    return max(PAINT_WIDTH, stage.width // 2)
-
-
 def _label_encoder(net: Network) -> list[Convolution]:
-    width_in = 1 if net.paper else PAINT_WIDTH
+    width_in = 1 if net.paper else net.plan.paint_width
     # z_0 itself is computed without gradients
     passes, kept = (1.0, 1.0) if net.paper else (1 + RECONSTRUCTED, RECONSTRUCTED)
     layers = [Convolution(0, 1, 0, width_in, passes, kept, plain=True)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
-        width = half_width(stage)
+        width = net.plan.label_width(stage.width)
         layers += [Convolution(index, 27, width_in, width, passes, kept)]
         layers += _residual(index, width, stage.kernel, passes=passes, kept=kept)
         width_in = width
@@ -189,15 +185,15 @@ def parameters(net: Network) -> int:
     for fine, coarse in pairwise(net.stages):  # a transposed kernel has as many values as its stride, not one
         total += (prod(coarse.stride) - 1) * fine.width * coarse.width
     denoiser = net.stages[net.level :]
-    time_width = 4 * denoiser[0].width
+    time_width = net.plan.time_factor * denoiser[0].width
     timed_blocks = sum(stage.width * (stage.blocks + 1) for stage in denoiser) - denoiser[-1].width
     total += 2 * time_width**2 + 2 * (time_width + 1) * timed_blocks
     total += sum(4 * stage.width**2 * net.attentions(index) for index, stage in enumerate(net.stages))
     total += 2 * denoiser[0].width * (denoiser[0].width + net.text_width)  # fusion
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + denoiser[0].width * net.latent_channels
-    total += net.text_width * (net.stages[0].width + 1) + (PAINT_WIDTH * net.text_width if net.diffusion else 0)
-    return total
+    painted = net.plan.paint_width if net.diffusion else 0
+    return total + net.text_width * (net.stages[0].width + 1 + painted)
 
 
 def grid(net: Network, patch: Triple, stage: int) -> int:

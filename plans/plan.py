@@ -59,6 +59,23 @@ class LatentPlan(Record):
     channels: int = Field(gt=0)  # k
 
 
+class NetworkPlan(Record):
+    """What decides the shape or the meaning of weights, beside `stages` and `latent`. Plans without it have these."""
+
+    head_width: int = Field(32, gt=0)  # channels of one head of attention; narrower stages have one head
+    paint_width: int = Field(8, gt=0)  # channels of the painted label map, and the least of the label encoder's layers
+    label_divisor: int = Field(2, gt=0)  # the label encoder is narrower than the image encoder by this factor
+    time_factor: int = Field(4, gt=0)  # channels of the time embedding for each of the latent stage
+    unet_timesteps: int = Field(1000, gt=1)  # preset unet: T of its time embedding, and the t of its only pass
+    swin_features: int = Field(12, gt=0)  # of SwinUNETR for every 8 channels of the first stage; 48 for 32 as published
+    swin_stride: int = Field(32, gt=0)  # SwinUNETR halves the image five times
+    swin_edge: int = Field(64, gt=0)  # voxels; SwinUNETR's deepest normalisation needs two positions along an axis
+
+    def label_width(self, width: int) -> int:
+        """Channels of a label encoder's stage, where the image encoder has `width`."""
+        return max(self.paint_width, width // self.label_divisor)
+
+
 class DiffusionPlan(Record):
     """The diffusion process and how it is trained."""
 
@@ -163,6 +180,7 @@ class Plan(Record):
     batch: int = Field(gt=0)
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
+    network: NetworkPlan = NetworkPlan()
     diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent; and peers
     paper: PaperPlan | None = None  # None: not the publication's model
     peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours

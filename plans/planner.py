@@ -119,6 +119,7 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "patch": draft.patch,
         "stages": network.stages,
         "latent": LatentPlan(level=network.level, channels=network.latent_channels),
+        "network": network.plan,
         "diffusion": diffusion,
         "paper": paper.VARIANTS.get(preset),
         "peer": paper.PEERS.get(preset),

@@ -19,7 +19,7 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import UNET_TIMESTEPS, SegmentationNetwork
+from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 
@@ -67,7 +67,7 @@ class Segmenter:
     def _latents(self, denoise: Denoise, z_i: Tensor, noise: Tensor | None, steps: int) -> Iterator[Tensor]:
         """The estimate of z_0 (B, k, d, h, w) of each sample."""
         if self.schedule is None:
-            t = torch.full((len(z_i),), UNET_TIMESTEPS, device=z_i.device)
+            t = torch.full((len(z_i),), self.plan.network.unet_timesteps, device=z_i.device)
             yield denoise(z_i.new_zeros(len(z_i), self.plan.latent.channels, *z_i.shape[2:]), t)
             return
         if noise is None:

@@ -5,7 +5,7 @@ import pytest
 from plans import memory
 from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
-from plans.plan import LabelPlan, Plan, TextPlan
+from plans.plan import LabelPlan, NetworkPlan, Plan, TextPlan
 from plans.planner import make_plan
 
 
@@ -28,6 +28,28 @@ def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, pre
     plan = small_plan(make_fingerprint, shape, spacing, preset, budget)
     found = sum(weight.numel() for weight in build_model(plan).parameters())
     assert memory.parameters(memory.network_of(plan)) == pytest.approx(found, rel=0.005)
+
+
+@pytest.mark.parametrize("preset", ["default", "unet", "paper"])
+def test_the_plan_holds_every_number_that_decides_a_shape(make_fingerprint, preset):
+    from textdiffseg.networks.model import build_model
+
+    usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
+    other = NetworkPlan(head_width=8, paint_width=12, label_divisor=3, time_factor=2)
+    found = {}
+    for plan in (usual, usual.model_copy(update={"network": other})):
+        found[plan.network] = sum(weight.numel() for weight in build_model(plan).parameters())
+        assert memory.parameters(memory.network_of(plan)) == pytest.approx(found[plan.network], rel=0.005)
+    assert found[other] < 0.97 * found[usual.network]
+
+
+def test_plans_without_these_numbers_mean_those_that_weights_were_trained_with(make_fingerprint):
+    usual = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
+    older = Plan.model_validate(usual.model_dump(exclude={"network"}))
+    assert older == usual
+    numbers = {"head_width": 32, "paint_width": 8, "label_divisor": 2, "time_factor": 4, "unet_timesteps": 1000}
+    assert older.network.model_dump() == numbers | {"swin_features": 12, "swin_stride": 32, "swin_edge": 64}
+    assert [older.network.label_width(width) for width in (8, 16, 40)] == [8, 8, 20]
 
 
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])

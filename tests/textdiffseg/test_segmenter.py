@@ -50,11 +50,13 @@ def test_without_diffusion_there_is_one_pass_that_reads_no_noise(make_plan, make
 
 @torch.no_grad()
 def test_preset_unet_decodes_what_its_denoiser_makes_of_a_zero_latent(make_plan, make_model, bank, patch):
-    model, queries = make_model(make_plan("unet")), bank.all_labels().expand(2)
-    z_i, skips = model.encode_image(patch)
-    zero = torch.zeros(2, model.plan.latent.channels, *z_i.shape[2:])
-    z_0 = model.denoise(zero, torch.full((2,), 1000), model.fuse(z_i, queries))
-    assert torch.equal(next(Segmenter.of(model).logits(patch, queries)), model.decode(z_0, skips, queries))
+    queries = bank.all_labels().expand(2)
+    for network, t in (({}, 1000), ({"unet_timesteps": 7}, 7)):
+        model = make_model(make_plan("unet", network=network))
+        z_i, skips = model.encode_image(patch)
+        zero = torch.zeros(2, model.plan.latent.channels, *z_i.shape[2:])
+        z_0 = model.denoise(zero, torch.full((2,), t), model.fuse(z_i, queries))
+        assert torch.equal(next(Segmenter.of(model).logits(patch, queries)), model.decode(z_0, skips, queries))
 
 
 def test_diffusion_needs_noise(plan, make_model, bank, patch):

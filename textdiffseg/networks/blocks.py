@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from plans.geometry import Triple
 
-HEAD_WIDTH = 32  # of attention
-
 
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation: each channel of each sample gets mean 0 and variance 1, then a learned scale and shift.
@@ -94,9 +92,9 @@ class Attention(nn.Module):
     Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None.
     """
 
-    def __init__(self, width: int, text_width: int | None = None):
+    def __init__(self, width: int, head_width: int, text_width: int | None = None):
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        self.heads = max(1, width // head_width)
         self.norm = InstanceNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = TextProjection(text_width, 2 * width) if text_width else nn.Linear(width, 2 * width)

@@ -6,17 +6,17 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from plans.plan import Stage
+from plans.plan import NetworkPlan, Stage
 from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, TimeEmbedding, convolution
 
 
 class TimedStage(nn.Module):
     """Residual blocks that know the time, then self-attention where the plan asks for it."""
 
-    def __init__(self, stage: Stage, time_width: int, blocks: int):
+    def __init__(self, stage: Stage, time_width: int, blocks: int, head_width: int):
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(stage.width, stage.kernel, time_width) for _ in range(blocks))
-        self.attention = Attention(stage.width) if stage.attention else None
+        self.attention = Attention(stage.width, head_width) if stage.attention else None
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, C, d, h, w), time (B, time_width) -> (B, C, d, h, w)."""
@@ -28,12 +28,19 @@ class TimedStage(nn.Module):
 class Denoiser(nn.Module):
     """U-Net over `stages`, the first of which is the latent grid."""
 
-    def __init__(self, stages: tuple[Stage, ...], condition_width: int, latent_channels: int, timesteps: int):
+    def __init__(
+        self,
+        stages: tuple[Stage, ...],
+        condition_width: int,
+        latent_channels: int,
+        timesteps: int,
+        network: NetworkPlan,
+    ):
         super().__init__()
-        time_width = 4 * stages[0].width
+        time_width, head_width = network.time_factor * stages[0].width, network.head_width
         self.time = TimeEmbedding(time_width, timesteps)
         self.enter = ConvBlock(latent_channels + condition_width, stages[0].width, stages[0].kernel)
-        self.down = nn.ModuleList(TimedStage(stage, time_width, stage.blocks) for stage in stages)
+        self.down = nn.ModuleList(TimedStage(stage, time_width, stage.blocks, head_width) for stage in stages)
         self.pool = nn.ModuleList(
             ConvBlock(fine.width, coarse.width, coarse.kernel, coarse.stride)
             for fine, coarse in itertools.pairwise(stages)
@@ -42,7 +49,7 @@ class Denoiser(nn.Module):
             nn.ConvTranspose3d(coarse.width, fine.width, coarse.stride, coarse.stride)
             for fine, coarse in itertools.pairwise(stages)
         )
-        self.up = nn.ModuleList(TimedStage(stage, time_width, 1) for stage in stages[:-1])
+        self.up = nn.ModuleList(TimedStage(stage, time_width, 1, head_width) for stage in stages[:-1])
         self.out = convolution(stages[0].width, latent_channels, (1, 1, 1))
 
     def forward(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:

@@ -10,9 +10,9 @@ from textdiffseg.queries import Queries
 class Fusion(nn.Module):
     """Every position of the latent grid reads the tokens of all labels asked for."""
 
-    def __init__(self, width: int, text_width: int):
+    def __init__(self, width: int, text_width: int, head_width: int):
         super().__init__()
-        self.attention = Attention(width, text_width=text_width)
+        self.attention = Attention(width, head_width, text_width)
 
     def forward(self, z_i: Tensor, queries: Queries) -> Tensor:
         """z_i (B, c, d, h, w) -> z_it of the same shape."""
@@ -22,9 +22,9 @@ class Fusion(nn.Module):
 class ProjectedFusion(nn.Module):
     """The publication's: eq. 2, then a projection to the k channels of the label's latent."""
 
-    def __init__(self, width: int, text_width: int, channels: int):
+    def __init__(self, width: int, text_width: int, channels: int, head_width: int):
         super().__init__()
-        self.fusion = Fusion(width, text_width)
+        self.fusion = Fusion(width, text_width, head_width)
         self.project = convolution(width, channels, (1, 1, 1))
 
     def forward(self, z_i: Tensor, queries: Queries) -> Tensor:

@@ -11,17 +11,17 @@ from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, con
 class ImageEncoder(nn.Module):
     """One strided block and some residual blocks a stage; the last stage is the latent grid.
 
-    With `attends`, self-attention follows in the stages that the plan marks (the publication's last two).
+    With `head_width`, self-attention follows in the stages that the plan marks (the publication's last two).
     """
 
-    def __init__(self, channels: int, stages: tuple[Stage, ...], attends: bool = False):
+    def __init__(self, channels: int, stages: tuple[Stage, ...], head_width: int | None = None):
         super().__init__()
         widths = (channels, *(stage.width for stage in stages))
         self.stages = nn.ModuleList(
             nn.Sequential(
                 ConvBlock(width_in, stage.width, stage.kernel, stage.stride),
                 *(ResidualBlock(stage.width, stage.kernel) for _ in range(stage.blocks)),
-                *([Attention(stage.width)] if attends and stage.attention else []),
+                *([Attention(stage.width, head_width)] if head_width and stage.attention else []),
             )
             for width_in, stage in zip(widths, stages, strict=False)
         )

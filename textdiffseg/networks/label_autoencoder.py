@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.geometry import Triple
-from plans.memory import PAINT_WIDTH, half_width
-from plans.plan import Stage
+from plans.plan import NetworkPlan, Stage
 from plans.regions import Regions
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries
@@ -34,9 +33,9 @@ def normalise_channels(z: Tensor) -> Tensor:
 class Descent(nn.Sequential):
     """From the image's grid (stages[0]) to the latent grid (stages[-1])."""
 
-    def __init__(self, width_in: int, stages: tuple[Stage, ...]):
+    def __init__(self, width_in: int, stages: tuple[Stage, ...], network: NetworkPlan):
         coarse = stages[1:]
-        widths = (width_in, *(half_width(stage) for stage in coarse))
+        widths = (width_in, *(network.label_width(stage.width) for stage in coarse))
         super().__init__(
             *(
                 nn.Sequential(ConvBlock(before, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
@@ -52,18 +51,25 @@ class Descent(nn.Sequential):
 
 
 class LabelEncoder(nn.Module):
-    """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder at half its widths.
+    """Painted label map -> z_0 (B, k, d, h, w), along the strides of the image encoder, but narrower.
 
     With `parts` labels overlap: of each, the numbers in label maps that it is made of.
     """
 
-    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int, parts: Regions | None = None):
+    def __init__(
+        self,
+        stages: tuple[Stage, ...],
+        text_width: int,
+        latent_channels: int,
+        network: NetworkPlan,
+        parts: Regions | None = None,
+    ):
         super().__init__()
         self.parts = parts
-        self.paint = TextProjection(text_width, PAINT_WIDTH)
-        self.background = nn.Parameter(torch.randn(PAINT_WIDTH))
-        self.stages = Descent(PAINT_WIDTH, stages)
-        self.out = nn.Conv3d(half_width(stages[-1]), latent_channels, 1)
+        self.paint = TextProjection(text_width, network.paint_width)
+        self.background = nn.Parameter(torch.randn(network.paint_width))
+        self.stages = Descent(network.paint_width, stages, network)
+        self.out = nn.Conv3d(network.label_width(stages[-1].width), latent_channels, 1)
         self.normalise = normalise_channels
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
@@ -107,11 +113,12 @@ def label_numbers(slots: Tensor, queries: Queries, labels: int) -> Tensor:
 class NumberEncoder(nn.Module):
     """The publication's label encoder: label numbers -> z_0 (B, 1, d, h, w) of mean 0 and variance 1 over the patch."""
 
-    def __init__(self, stages: tuple[Stage, ...], labels: int):
+    def __init__(self, stages: tuple[Stage, ...], labels: int, network: NetworkPlan):
         super().__init__()
         self.labels = labels
-        self.stages = Descent(1, stages)
-        self.out = nn.Conv3d(half_width(stages[-1]), 1, 1, bias=False)  # standardising would take a bias out again
+        self.stages = Descent(1, stages, network)
+        width = network.label_width(stages[-1].width)
+        self.out = nn.Conv3d(width, 1, 1, bias=False)  # standardising would take a bias out again
 
     def forward(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64: 0 background, q + 1 the label of slot q; ignored voxels count as background."""

@@ -10,8 +10,6 @@ from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, N
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
 
-UNET_TIMESTEPS = 1000  # preset unet runs the denoiser once, at this t, on a zero latent
-
 
 class TextDiffSeg(nn.Module):
     """The parts that `Segmenter` and the training objectives put together; each method runs one or two."""
@@ -81,14 +79,14 @@ def build_model(plan: Plan) -> SegmentationNetwork:
         return _build_paper(plan, plan.paper)
     level, channels, text_width = plan.latent.level, plan.latent.channels, plan.text.width
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
-    timesteps = plan.diffusion.timesteps if plan.diffusion else UNET_TIMESTEPS
+    timesteps = plan.diffusion.timesteps if plan.diffusion else plan.network.unet_timesteps
     parts = plan.parts if plan.regions else None
     return TextDiffSeg(
         plan,
         image_encoder=ImageEncoder(len(plan.channels), fine),
-        fusion=Fusion(fine[-1].width, text_width),
-        label_encoder=LabelEncoder(fine, text_width, channels, parts) if plan.diffusion else None,
-        denoiser=Denoiser(coarse, fine[-1].width, channels, timesteps),
+        fusion=Fusion(fine[-1].width, text_width, plan.network.head_width),
+        label_encoder=LabelEncoder(fine, text_width, channels, plan.network, parts) if plan.diffusion else None,
+        denoiser=Denoiser(coarse, fine[-1].width, channels, timesteps, plan.network),
         label_decoder=LabelDecoder(fine, text_width, channels),
     )
 
@@ -99,11 +97,11 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
     fine, coarse, stride = plan.stages[: level + 1], plan.stages[level:], plan.latent_stride
     width = fine[-1].width
     if paper.image_encoder == "learned":
-        image_encoder = ImageEncoder(len(plan.channels), fine, attends=True)
+        image_encoder = ImageEncoder(len(plan.channels), fine, plan.network.head_width)
     else:
         image_encoder = DownSampledImage(len(plan.channels), width, stride)
     if paper.fusion == "attention":
-        fusion = ProjectedFusion(width, text_width, channels)
+        fusion = ProjectedFusion(width, text_width, channels, plan.network.head_width)
     elif paper.fusion == "concatenation":
         fusion = ConcatenatedFusion(width, text_width, channels)
     else:
@@ -113,8 +111,8 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
         plan,
         image_encoder=image_encoder,
         fusion=fusion,
-        label_encoder=NumberEncoder(fine, labels) if learned else NumberReduction(stride, labels),
-        denoiser=Denoiser(coarse, channels, channels, plan.diffusion.timesteps),
+        label_encoder=NumberEncoder(fine, labels, plan.network) if learned else NumberReduction(stride, labels),
+        denoiser=Denoiser(coarse, channels, channels, plan.diffusion.timesteps, plan.network),
         label_decoder=LabelDecoder(fine, text_width, channels, labels),
         reads_skips=False,
     )

@@ -9,8 +9,6 @@ from plans.plan import Plan
 from textdiffseg.networks.label_autoencoder import asked_channels
 from textdiffseg.queries import Queries
 
-SWIN_STRIDE, SWIN_EDGE = 32, 64  # its windows halve five times, and its deepest normalisation needs two positions
-
 
 class Peer(nn.Module):
     """One of MONAI's networks with a channel a label; words only choose among its channels."""
@@ -33,8 +31,9 @@ class Peer(nn.Module):
     def _padded(self, image: Tensor) -> Tensor:
         """The network on the image padded at its ends to sizes that it can halve."""
         sizes = image.shape[2:]
-        wanted = [max(SWIN_EDGE, -(-size // SWIN_STRIDE) * SWIN_STRIDE) for size in sizes]
-        extra = [n for size, edge in zip(reversed(sizes), reversed(wanted), strict=True) for n in (0, edge - size)]
+        stride, edge = self.plan.network.swin_stride, self.plan.network.swin_edge
+        wanted = [max(edge, -(-size // stride) * stride) for size in sizes]
+        extra = [n for size, full in zip(reversed(sizes), reversed(wanted), strict=True) for n in (0, full - size)]
         depth, height, width = sizes
         return self.network(F.pad(image, extra))[:, :, :depth, :height, :width]
 
@@ -60,6 +59,6 @@ def _swin(plan: Plan) -> nn.Module:
     return SwinUNETR(
         in_channels=len(plan.channels),
         out_channels=1 + len(plan.labels),
-        feature_size=12 * max(1, plan.stages[0].width // 8),
+        feature_size=plan.network.swin_features * max(1, plan.stages[0].width // 8),
         spatial_dims=3,
     )

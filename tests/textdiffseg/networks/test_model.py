@@ -153,6 +153,14 @@ def test_label_encoder_is_independent_of_the_number_of_labels():
     torch.testing.assert_close(z_wide, z_narrow)
 
 
+def test_attention_has_as_many_heads_as_the_plan_says():
+    plan = make_plan()
+    narrow = plan.model_copy(update={"network": plan.network.model_copy(update={"head_width": 4})})
+    for one, heads in ((plan, 1), (narrow, 6)):
+        model = build_model(one)
+        assert model.fusion.attention.heads == model.denoiser.down[0].attention.heads == heads
+
+
 def test_latent_is_normalised_over_channels_at_each_position():
     z = normalise_channels(5 + 3 * torch.randn(2, 8, 3, 4, 5))
     torch.testing.assert_close(z.mean(1), torch.zeros(2, 3, 4, 5), atol=1e-5, rtol=0)
