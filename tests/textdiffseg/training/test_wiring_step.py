@@ -186,6 +186,8 @@ def test_each_loss_compares_what_its_part_put_out_with_the_labels_of_its_samples
     assert torch.equal(painted[0], slots[rows])
     assert torch.equal(estimated[0], z_0_hat)
     assert torch.equal(reconstructed[0], clean)
+    for given in (painted[1], reconstructed[2]):
+        assert torch.equal(given.vectors, queries.vectors[rows])
     assert found[0].named() == {
         "estimate": segmentation_loss(logits, slots, queries.labels),
         "reconstruction": segmentation_loss(logits_clean, slots[rows], queries.labels[rows]),
@@ -225,6 +227,7 @@ def test_each_timed_part_of_the_denoiser_answers_differently_at_other_times(sett
 def test_every_timed_part_learns_to_read_t_from_its_untrained_start(setting):
     model = build_model(setting[0].plan)
     losses(model, *setting[1:]).total.backward()
+    assert len(timed_parts(model)) == 3
     for part in timed_parts(model):
         assert not part.film.weight.any()
         assert part.film.weight.grad.abs().max() > 0
