@@ -51,6 +51,7 @@ from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import Sampling, Settings, settings_for
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import read_progress
 from textdiffseg.training.log import read_log
@@ -58,7 +59,7 @@ from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.score import validate_fold
-from textdiffseg_cli.common import loading_workers, positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
 
 PRESETS = ("default", "unet")
 SAMPLES = 8  # whose mean is set beside one sample

@@ -32,12 +32,13 @@ from plans.plan import Plan
 from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
+from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import Progress, TrainingState
 from textdiffseg.training.compiling import compile_parts
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step
-from textdiffseg_cli.common import loading_workers, positive_int, run, whole_number
+from textdiffseg_cli.common import positive_int, run, whole_number
 
 BAR = 25.0  # iterations a second on one H100, 40 x 56 x 40, batch 12, bf16, loading and augmentation included
 WARM_UP = 5  # iterations, compilation among them

@@ -30,11 +30,11 @@ from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.preprocessing.case import Trail
 from textdiffseg.queries import Queries
-from textdiffseg.resources import cores
+from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.validation.cases import spread
-from textdiffseg_cli.common import choose_device, positive_int
+from textdiffseg_cli.common import positive_int
 
 OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
 Result = TypeVar("Result")

@@ -1,11 +1,27 @@
-"""What this process may use: cores and memory, of the machine or of its container."""
+"""What this process may use: devices, cores and memory, of the machine or of its container."""
 
 import os
 from contextlib import suppress
 from math import ceil
 from pathlib import Path
 
+from plans.errors import UserError
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+
+
+def choose_device(asked: str | None = None) -> str:
+    """The device asked for, by default cuda where there is a GPU; `UserError` where there is none to be had."""
+    import torch
+
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
+    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def loading_workers(device: str) -> int:
+    """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
+    return 0 if device == "cpu" else max(1, min(12, cores() - 1))
 
 
 def default_workers(bytes_per_item: float) -> int:

@@ -80,22 +80,6 @@ def positive_float(text: str) -> float:
     return number
 
 
-def choose_device(asked: str | None) -> str:
-    """The device asked for, by default cuda where there is a GPU; `UserError` where there is none to be had."""
-    import torch
-
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def loading_workers(device: str) -> int:
-    """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
-    from textdiffseg.resources import cores
-
-    return 0 if device == "cpu" else max(1, min(12, cores() - 1))
-
-
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 

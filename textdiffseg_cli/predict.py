@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, choose_device, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -110,7 +110,7 @@ def _predict(args: argparse.Namespace) -> None:
             root=args.root,
             folds=args.folds,
             checkpoint=args.checkpoint,
-            device=choose_device(args.device),
+            device=args.device,
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,

@@ -6,10 +6,8 @@ from typing import TYPE_CHECKING
 from plans.presets import PRESETS
 from textdiffseg_cli.common import (
     add_root,
-    choose_device,
     command,
     console,
-    loading_workers,
     positive_float,
     positive_int,
     run,
@@ -68,12 +66,11 @@ def _train(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
 
-    device = choose_device(args.device)
     options = tds.TrainingOptions(
         epochs=args.epochs,
         max_minutes=args.max_minutes,
-        device=device,
-        workers=loading_workers(device) if args.workers is None else args.workers,
+        device=args.device,
+        workers=args.workers,
         seed=args.seed,
         restart=args.restart,
         compile=not args.no_compile,

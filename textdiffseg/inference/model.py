@@ -26,6 +26,7 @@ from textdiffseg.inference.result import Result, probability_maps
 from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
 from textdiffseg.preprocessing.case import Trail, preprocess_image
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, never, silent
+from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Model:
         device: "cpu" or "cuda"; None: cuda where there is a GPU. Raises `UserError` where nothing is trained there,
         or where the folds do not belong together.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = choose_device(device)
         return cls(load_ensemble(find_model(Path(), folder=Path(folder)), folds, checkpoint, device), device)
 
     @property

@@ -87,11 +87,11 @@ def train(
         raise UserError(f"{target.path} holds no run to go on with: leave --continue and --val out to start one.")
     plan = _check(source, target if position and not options.restart else None, preset, cases)
     if position is None or options.restart:
-        _report_other_device(plan, options.device, report)
+        _report_other_device(plan, options.chosen_device, report)
     with alone(target), cuda_kernels():
         if not only_validate:
             fit(source.path, cases, target, options, preset, report, progress, cancel)
-        return _validate(source.path, cases, target, options.device, str(fold) != ALL, report, progress, cancel)
+        return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
 
 
 def _planned(

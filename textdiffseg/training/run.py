@@ -18,6 +18,7 @@ from textdiffseg.data.splits import Fold, write_cases
 from textdiffseg.files import write_record
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.progress import Report
+from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -41,11 +42,21 @@ class TrainingOptions:
 
     epochs: int | None = None
     max_minutes: float | None = None
-    device: str = "cpu"
-    workers: int = 0
+    device: str | None = None  # "cpu" or "cuda"; None: cuda where there is a GPU
+    workers: int | None = None  # processes that load and augment; None: as the device needs them
     seed: int | None = None  # None: 0, or the seed of the run that goes on
     compile: bool = True  # where it pays: on a GPU
     restart: bool = False  # delete what the fold holds and train anew
+
+    @property
+    def chosen_device(self) -> str:
+        """The device to train on. `UserError` for cuda where there is no GPU."""
+        return choose_device(self.device)
+
+    @property
+    def chosen_workers(self) -> int:
+        """How many processes load and augment, where there is room for them."""
+        return loading_workers(self.chosen_device) if self.workers is None else self.workers
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ def open_run(
 ) -> Run:
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
     and a list of its cases."""
-    device = torch.device(options.device)
+    device = torch.device(options.chosen_device)
     source = PreprocessedFolder(preprocessed)
     if progress is None:
         plan, note = fit_to_memory(Plan.read(source.plan(preset)), device)
@@ -99,11 +110,11 @@ def open_run(
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
-    workers = workers_that_fit(plan, options.workers)
-    if workers < options.workers:
+    workers = workers_that_fit(plan, options.chosen_workers)
+    if workers < options.chosen_workers:
         report(
-            f"{workers} of {options.workers} processes load batches, which lie in shared memory (/dev/shm): there is "
-            "too little for more. A container gets more with --ipc=host or --shm-size."
+            f"{workers} of {options.chosen_workers} processes load batches, which lie in shared memory (/dev/shm): there "
+            "is too little for more. A container gets more with --ipc=host or --shm-size."
         )
     model = build_model(plan).to(device)
     return Run(
