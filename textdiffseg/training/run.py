@@ -113,8 +113,8 @@ def open_run(
     workers = workers_that_fit(plan, options.chosen_workers)
     if workers < options.chosen_workers:
         report(
-            f"{workers} of {options.chosen_workers} processes load batches, which lie in shared memory (/dev/shm): there "
-            "is too little for more. A container gets more with --ipc=host or --shm-size."
+            f"{workers} of {options.chosen_workers} processes load batches, which lie in shared memory "
+            "(/dev/shm): there is too little for more. A container gets more with --ipc=host or --shm-size."
         )
     model = build_model(plan).to(device)
     return Run(
