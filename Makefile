@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 DEMO_MINUTES ?= 3
 
-.PHONY: demo test lint golden
+.PHONY: demo test lint types golden
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,9 +16,13 @@ $(VENV)/installed: setup.cfg pyproject.toml
 demo: $(VENV)/installed
 	$(VENV)/bin/tds_demo --minutes $(DEMO_MINUTES) --root demo
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Read the types of all three packages; the first run takes about a minute, later ones read .mypy_cache.
+types: $(VENV)/installed
+	$(VENV)/bin/mypy
 
 test: $(VENV)/installed lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist loadfile

@@ -202,7 +202,7 @@ def training(folder: Path) -> dict:
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
     """Dice without mirroring at each step count, of one sample and of the mean of several; {} without diffusion."""
-    model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).text_bank)
+    model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
     if model.plan.diffusion is None:
         return {}
     rows = []

@@ -144,7 +144,7 @@ def examine(args: argparse.Namespace) -> None:
         )
     model, bank = (
         load_network(FoldFolder(args.fold), device=args.device),
-        TextBank.load(FoldFolder(args.fold).text_bank),
+        TextBank.load(FoldFolder(args.fold).words),
     )
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)

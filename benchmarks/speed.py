@@ -80,7 +80,7 @@ def planned(preprocessed: Path, args: argparse.Namespace) -> Plan:
 
 def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> TrainingLoader:
     """Batches of fold 0, as training has them."""
-    plan, bank = planned(preprocessed, args), TextBank.load(PreprocessedFolder(preprocessed).text_bank(args.preset))
+    plan, bank = planned(preprocessed, args), TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     cases = read_fold(preprocessed, "0").train
     return TrainingLoader(preprocessed, cases, plan, phrasings, 0, workers, args.device == "cuda")
@@ -106,7 +106,7 @@ class Trainer:
         choose_cuda_kernels()
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
-        self.bank = TextBank.load(PreprocessedFolder(preprocessed).text_bank(args.preset))
+        self.bank = TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
         self.graphs = way == "graphs"
         self.compiled = compile_parts(
             model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs

@@ -149,7 +149,7 @@ def examine(args: argparse.Namespace) -> None:
         cases = held_out(preprocessed, args.fold, args.cases)
         folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
         in_own_process(train, preprocessed, folder, "default", args.seed, args)
-        model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).text_bank)
+        model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
         predictor = Predictor([model], Settings(), args.device)
         if args.dataset == "phantoms":
             found = ask_phantoms(predictor, bank, args)
@@ -179,7 +179,7 @@ def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
     if not (folder / "prompts.json").is_file():
         write_record(folder / "prompts.json", Prompts(scan=SCANS[args.dataset], labels=words))
     prepare(data, root, "default", args.device)
-    if TextBank.load(PreprocessedFolder(folder).text_bank("default")).phrasings != words:
+    if TextBank.load(PreprocessedFolder(folder).words("default")).phrasings != words:
         raise UserError(f"{folder} was planned with other words than this benchmark's: choose another --root.")
     return folder
 
@@ -266,7 +266,7 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
         for number in numbers_of(bank):
             single |= dice(predictor, scans, *alone(bank, number, way))
         gaps[way] = {name: single[name] - together[name] for name in together}
-    encoder = TextEncoder(bank.words.encoder)
+    encoder = TextEncoder(bank.space.encoder)
     trials = [together]
     for phrases in zip(*(wording.held_out for wording in wordings), strict=True):
         trials.append(dice(predictor, scans, in_words(bank, phrases, encoder)))

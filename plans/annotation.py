@@ -52,7 +52,13 @@ def annotations_of(
 
 
 def _by_case(
-    field: str, entry: object, names: tuple[str, ...], cases, others, source: str, faults: list[str]
+    field: str,
+    entry: object,
+    names: tuple[str, ...],
+    cases: Sequence[str],
+    others: Collection[str],
+    source: str,
+    faults: list[str],
 ) -> dict[str, tuple[str, ...]]:
     """The label names given for each case, in label order; cases that are not named are left out."""
     if entry is None:
@@ -75,7 +81,7 @@ def _by_case(
     return found
 
 
-def _known(labels: list, where: str, names: tuple[str, ...], faults: list[str]) -> tuple[str, ...]:
+def _known(labels: list[object], where: str, names: tuple[str, ...], faults: list[str]) -> tuple[str, ...]:
     known = ", ".join(names)
     faults += [
         f"{where}: {label!r} is no label of this data set; it has {known}." for label in labels if label not in names

@@ -66,9 +66,9 @@ def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
     counts = Counter(case.id for dataset in datasets for case in dataset.cases)
     shared = any(count > 1 for count in counts.values())
     names = _names(datasets)
-    found = []
+    found: list[dict[str, Case]] = []
     for dataset, prefix in zip(datasets, _prefixes(datasets), strict=True):
-        found.append({})
+        cases: dict[str, Case] = {}
         for case in dataset.cases:
             told = case.annotation
             annotation = told.model_copy(
@@ -83,7 +83,8 @@ def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
                 "group": None if case.group is None else f"{prefix}_{case.group}",
                 "annotation": annotation,
             }
-            found[-1][case.id] = case.model_copy(update=changes)
+            cases[case.id] = case.model_copy(update=changes)
+        found.append(cases)
     return found
 
 

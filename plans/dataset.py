@@ -1,7 +1,9 @@
 """`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from pydantic import Field
 
@@ -18,13 +20,16 @@ MAX_ID_BYTES = 200  # file names may have 255, and endings are added to an id
 
 
 class Case(Record):
-    """One scan's files. Several channels in one file (the Decathlon's 4D images) are one path."""
+    """One training scan's files and what is known of them.
+
+    Several channels in one file (the Decathlon's 4D images) are one path.
+    """
 
     id: str
     images: tuple[Path, ...] = Field(min_length=1)  # one a channel
-    label: Path | None = None
+    label: Path
     group: str | None = None  # cases of one group are never split between training and validation
-    annotation: Annotation | None = None  # of every training case
+    annotation: Annotation  # how to read the label file
     text: str | None = None  # what is known of this case in words, of texts/CASE.txt
 
 
@@ -63,7 +68,8 @@ def read_dataset(folder: Path) -> Dataset:
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
         raise UserError(f"{path} does not exist; the folder holds {inside}. Write one as nnU-Net's ({fields}).")
-    header, source, faults = Header.read(path), str(path), []
+    header, source = Header.read(path), str(path)
+    faults: list[str] = []
     channels = channels_of(header, source, faults)
     table = labels_of(header, source, faults)
     ending = file_ending_of(header, _names(raw.images("Tr")), source, faults)
@@ -84,13 +90,13 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def _training_cases(
-    folder, header: Header, channels, table: LabelTable, ending: str, faults: list[str]
+    folder: Path, header: Header, channels: Sequence[str], table: LabelTable, ending: str, faults: list[str]
 ) -> tuple[Case, ...]:
     raw = RawFolder(folder)
     images, labels = raw.images("Tr"), raw.labels("Tr")
     groups = {case: str(group) for case, group in (header.group or {}).items()}
     if header.dataset is not None:
-        files = _listed_files(folder, header, faults)
+        files = _listed_files(folder, header.dataset, faults)
     elif not images.is_dir():
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
@@ -142,7 +148,7 @@ def is_plain_name(case: str) -> bool:
     return 0 < size <= MAX_ID_BYTES and case.isprintable() and not case.startswith(".") and not {*"/\\"} & {*case}
 
 
-def _test_cases(folder: Path, channels, ending: str) -> set[str]:
+def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     """The test cases whose files are complete; what is missing there concerns no training."""
     raw = RawFolder(folder)
     images = raw.images("Ts")
@@ -154,9 +160,11 @@ def _test_cases(folder: Path, channels, ending: str) -> set[str]:
     }
 
 
-def _listed_files(folder: Path, header: Header, faults: list[str]) -> dict[str, tuple[tuple[Path, ...], Path]]:
-    files = {}
-    for case, entry in header.dataset.items():
+def _listed_files(
+    folder: Path, entries: Mapping[str, dict[str, Any]], faults: list[str]
+) -> dict[str, tuple[tuple[Path, ...], Path]]:
+    files: dict[str, tuple[tuple[Path, ...], Path]] = {}
+    for case, entry in entries.items():
         images, label = entry.get("images"), entry.get("label")
         if not isinstance(images, list) or not images or not isinstance(label, str):
             faults.append(f"{RawFolder(folder).header}: dataset.{case}: expected images (a list) and label (a path).")
@@ -171,7 +179,9 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
 
 
-def _group_files(images: Path, names, label_names: set[str], channels, ending: str) -> dict[str, tuple[Path, ...]]:
+def _group_files(
+    images: Path, names: Iterable[str], label_names: set[str], channels: Sequence[str], ending: str
+) -> dict[str, tuple[Path, ...]]:
     """File names to cases: CASE_0000 a channel each; a plain name is one channel, or all of them in one file."""
     suffixed: dict[str, set[int]] = {}
     plain: set[str] = set()
@@ -184,14 +194,14 @@ def _group_files(images: Path, names, label_names: set[str], channels, ending: s
             suffixed.setdefault(match[1], set()).add(int(match[2]))
         else:
             plain.add(stem)
-    cases = {case: (images / f"{case}{ending}",) for case in plain}
+    cases: dict[str, tuple[Path, ...]] = {case: (images / f"{case}{ending}",) for case in plain}
     for case, numbers in suffixed.items():
         wanted = sorted(numbers | set(range(len(channels))))
         cases[case] = tuple(images / channel_file(case, number, ending) for number in wanted)
     return dict(sorted(cases.items()))
 
 
-def _case_faults(case: str, paths: tuple[Path, ...], label: Path, channels) -> list[str]:
+def _case_faults(case: str, paths: tuple[Path, ...], label: Path, channels: Sequence[str]) -> list[str]:
     faults = [
         f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
         for path in paths

@@ -10,7 +10,7 @@ class UserError(Exception):
     Several faults found together are one error with several lines, so that all are mended at once.
     """
 
-    def __init__(self, *lines: str):
+    def __init__(self, *lines: str) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
 
@@ -20,7 +20,7 @@ class UserError(Exception):
         named = re.compile(rf"\bcase {name}(?!\w)|[\\/]{name}(_\d{{4}})?(\.[a-z]|:)", re.IGNORECASE)
         return tuple(line if named.search(line) else f"case {case}: {line}" for line in self.lines)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, ...]]:
         """Keep the lines apart when a worker process hands the error over."""
         return type(self), self.lines
 

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from plans.geometry import Millimetres, Triple, resampled_shape
+from plans.geometry import Millimetres, Triple, resampled_shape, triple
 from plans.records import Record
 
 
@@ -23,8 +23,9 @@ class LabelFingerprint(Record):
 
 
 class CaseFingerprint(Record):
-    """One case, before and after cropping to the nonzero region."""
+    """One case, before and after cropping to the nonzero region; a file of its own."""
 
+    version: Literal[1] = 1
     case: str
     shape: Triple
     spacing: Millimetres
@@ -47,7 +48,6 @@ class CaseFingerprint(Record):
 class Fingerprint(Record):
     """All training cases of a data set."""
 
-    version: Literal[1] = 1
     dataset: str  # folder name
     cases: tuple[CaseFingerprint, ...] = Field(min_length=1)
 
@@ -62,7 +62,7 @@ class Fingerprint(Record):
     def median_shape_at(self, spacing: Millimetres) -> Triple:
         """Median shape of the cropped cases after resampling to `spacing`."""
         median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
-        return tuple(max(1, int(size)) for size in median)
+        return triple(max(1, int(size)) for size in median)
 
     def largest_shape_at(self, spacing: Millimetres) -> Triple:
         """The shape after resampling of the case that has the most voxels then."""

@@ -26,7 +26,8 @@ def find_datasets(names_or_path: str, root: Path) -> list[Path]:
     """The raw folders of one data set, or of several joined by `+`; `UserError` has a line for each not found."""
     one = Path(names_or_path).expanduser().is_dir() or (tree(root, "raw") / names_or_path).is_dir()
     parts = [names_or_path] if one else names_or_path.split("+")
-    found, faults = [], []
+    found: list[Path] = []
+    faults: list[str] = []
     for part in parts:
         try:
             found.append(find_dataset(part, root))

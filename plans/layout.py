@@ -42,6 +42,14 @@ def preset_folder(root: Path, dataset: str, preset: str) -> Path:
 
 
 @dataclass(frozen=True)
+class WordFiles:
+    """The two files of a model's words. The space is frozen with the weights; the bank may get more phrases."""
+
+    bank: Path  # the phrases and their vectors
+    space: Path  # how vectors are standardised and projected
+
+
+@dataclass(frozen=True)
 class RawFolder:
     """A data set as the user gives it."""
 
@@ -88,9 +96,13 @@ class PreprocessedFolder:
         return self.path / "prompts.json"
 
     @property
-    def fingerprint(self) -> Path:
-        """The data set's fingerprint."""
-        return self.path / "fingerprint.json"
+    def fingerprints(self) -> Path:
+        """The folder of the cases' fingerprints."""
+        return self.path / "fingerprints"
+
+    def fingerprint(self, case: str) -> Path:
+        """What was measured of a case."""
+        return self.fingerprints / f"{case}.json"
 
     @property
     def splits(self) -> Path:
@@ -112,8 +124,16 @@ class PreprocessedFolder:
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
 
     def text_bank(self, preset: str) -> Path:
-        """The words of a preset: the publication has a text encoder of its own."""
+        """The phrases of a preset: the publication has a text encoder of its own."""
         return self.path / f"text_bank{_encoder_suffix(preset)}.safetensors"
+
+    def text_space(self, preset: str) -> Path:
+        """The space of the phrases' vectors."""
+        return self.path / f"text_space{_encoder_suffix(preset)}.safetensors"
+
+    def words(self, preset: str) -> WordFiles:
+        """Both files of a preset's words."""
+        return WordFiles(self.text_bank(preset), self.text_space(preset))
 
     def case_texts(self, preset: str) -> Path:
         """The cases' texts, in vectors of the same encoder."""
@@ -147,8 +167,18 @@ class FoldFolder:
 
     @property
     def text_bank(self) -> Path:
-        """The fold's own words."""
+        """The fold's own phrases."""
         return self.path / "text_bank.safetensors"
+
+    @property
+    def text_space(self) -> Path:
+        """The space that its weights read phrases in."""
+        return self.path / "text_space.safetensors"
+
+    @property
+    def words(self) -> WordFiles:
+        """Both files of its words."""
+        return WordFiles(self.text_bank, self.text_space)
 
     @property
     def cases(self) -> Path:

@@ -10,7 +10,7 @@ from math import prod
 from typing import Literal
 
 from plans.errors import UserError
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 from plans.plan import DiffusionPlan, NetworkPlan, Plan, Stage
 
 GB = 1e9
@@ -78,7 +78,7 @@ class Network:
 
     def stride_at(self, stage: int) -> Triple:
         """Cumulative stride of a stage."""
-        return tuple(prod(one.stride[axis] for one in self.stages[: stage + 1]) for axis in range(3))
+        return triple(prod(one.stride[axis] for one in self.stages[: stage + 1]) for axis in range(3))
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,10 @@ def convolutions(net: Network) -> tuple[Convolution, ...]:
     return (*encoder, *(_label_encoder(net) if net.diffusion else ()), *_denoiser(net), *_label_decoder(net))
 
 
-def _residual(stage: int, width: int, kernel: Triple, count: int = 1, **passes: float) -> list[Convolution]:
-    return [Convolution(stage, prod(kernel), width, width, **passes)] * (2 * count)
+def _residual(
+    stage: int, width: int, kernel: Triple, count: int = 1, passes: float = 1.0, kept: float = 1.0
+) -> list[Convolution]:
+    return [Convolution(stage, prod(kernel), width, width, passes, kept)] * (2 * count)
 
 
 def _image_encoder(net: Network) -> list[Convolution]:
@@ -140,40 +142,40 @@ def _image_encoder(net: Network) -> list[Convolution]:
 
 def _label_encoder(net: Network) -> list[Convolution]:
     width_in = 1 if net.paper else net.plan.paint_width
-    passes = {} if net.paper else {"passes": 1 + RECONSTRUCTED, "kept": RECONSTRUCTED}  # z_0 itself without gradients
-    layers = [Convolution(0, 1, 0, width_in, plain=True, **passes)]
+    # z_0 itself is computed without gradients
+    passes, kept = (1.0, 1.0) if net.paper else (1 + RECONSTRUCTED, RECONSTRUCTED)
+    layers = [Convolution(0, 1, 0, width_in, passes, kept, plain=True)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
         width = net.plan.label_width(stage.width)
-        layers += [Convolution(index, 27, width_in, width, **passes), *_residual(index, width, stage.kernel, **passes)]
+        layers += [Convolution(index, 27, width_in, width, passes, kept)]
+        layers += _residual(index, width, stage.kernel, passes=passes, kept=kept)
         width_in = width
-    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True, **passes)]
+    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, passes, kept, plain=True)]
 
 
 def _denoiser(net: Network) -> list[Convolution]:
-    passes = {"passes": net.denoisings}
+    passes = net.denoisings
     first, entry = net.stages[net.level], net.latent_channels + net.condition
-    layers = [Convolution(net.level, prod(first.kernel), entry, first.width, **passes)]
+    layers = [Convolution(net.level, prod(first.kernel), entry, first.width, passes)]
     for index, stage in enumerate(net.stages[net.level :], start=net.level):
-        layers += _residual(index, stage.width, stage.kernel, stage.blocks, **passes)
+        layers += _residual(index, stage.width, stage.kernel, stage.blocks, passes)
     for index, (fine, coarse) in enumerate(pairwise(net.stages[net.level :]), start=net.level):
-        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, **passes)]
-        layers += [
-            Convolution(index, 1, coarse.width, fine.width, plain=True, **passes)
-        ]  # transposed; see `parameters`
-        layers += _residual(index, fine.width, fine.kernel, **passes)
-    return [*layers, Convolution(net.level, 1, first.width, net.latent_channels, plain=True, **passes)]
+        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, passes)]
+        # transposed; see `parameters`
+        layers += [Convolution(index, 1, coarse.width, fine.width, passes, plain=True)]
+        layers += _residual(index, fine.width, fine.kernel, passes=passes)
+    return [*layers, Convolution(net.level, 1, first.width, net.latent_channels, passes, plain=True)]
 
 
 def _label_decoder(net: Network) -> list[Convolution]:
-    passes = {"passes": net.decodings, "kept": net.decodings}
+    passes = kept = net.decodings
     last = net.stages[net.level]
-    layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, plain=True, **passes)]
-    layers += _residual(net.level, last.width, last.kernel, **passes)
+    layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, passes, kept, plain=True)]
+    layers += _residual(net.level, last.width, last.kernel, passes=passes, kept=kept)
     for index, (fine, coarse) in enumerate(pairwise(net.stages[: net.level + 1])):
-        layers += [
-            Convolution(index, 1, coarse.width, fine.width, plain=True, **passes)
-        ]  # transposed; see `parameters`
-        layers += _residual(index, fine.width, fine.kernel, **passes)
+        # transposed; see `parameters`
+        layers += [Convolution(index, 1, coarse.width, fine.width, passes, kept, plain=True)]
+        layers += _residual(index, fine.width, fine.kernel, passes=passes, kept=kept)
     return layers
 
 

@@ -38,7 +38,9 @@ def training_plan(usual: TrainingPlan) -> TrainingPlan:
 
 
 def reasons(plan: Plan) -> dict[str, Decision]:
-    """The rows in which the table of reasons differs from that of `default`, by name; `plan.paper` is set."""
+    """The rows in which the table of reasons differs from that of `default`, by name; {} for other presets."""
+    if plan.paper is None or plan.diffusion is None:
+        return {}
     attending = ", ".join(f"stage {i}" for i, stage in enumerate(plan.stages) if stage.attention)
     rows = (
         (
@@ -80,9 +82,9 @@ def parts(paper: PaperPlan) -> str:
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"
 
 
-def peer_reason(plan: Plan) -> Decision:
-    """That the network is not ours; `plan.peer` is set."""
-    name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[plan.peer]
+def peer_reason(peer: Literal["unet", "swinunetr"]) -> Decision:
+    """That the network is not ours."""
+    name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[peer]
     reason = (
         "a peer to compare with: the same cases, patch, batch and loop; the memory above is that of preset unet, and "
         "training refits the plan to the peer's own"

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from plans.geometry import Millimetres, Triple
+from plans.geometry import Millimetres, Triple, triple
 from plans.presets import Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
-PLAN_VERSION = 1
+PLAN_VERSION: Final = 1
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
@@ -234,7 +234,7 @@ class Plan(Record):
     @property
     def latent_shape(self) -> Triple:
         """Positions of a patch's latent grid."""
-        return tuple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
+        return triple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
 
     @property
     def total_stride(self) -> Triple:
@@ -243,7 +243,7 @@ class Plan(Record):
 
     def stride_at(self, level: int) -> Triple:
         """Cumulative stride of stage `level` against the image."""
-        return tuple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
+        return triple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
 
     @model_validator(mode="after")
     def _sensible(self) -> "Plan":

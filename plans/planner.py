@@ -8,7 +8,7 @@ from plans import memory, paper, rules
 from plans.budget import Budget, training_plan
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
-from plans.geometry import Millimetres, Triple
+from plans.geometry import Millimetres, Triple, triple
 from plans.memory import GB, Network
 from plans.plan import (
     Decision,
@@ -147,10 +147,10 @@ def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tu
 
 def _of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
     """The table with the rows in which a preset differs from the usual rules."""
-    own = paper.reasons(plan) if plan.paper else {}
+    own = paper.reasons(plan)
     rows = [own.pop(row.name, row) for row in usual] + list(own.values())
     if plan.peer:
-        rows.append(paper.peer_reason(plan))
+        rows.append(paper.peer_reason(plan.peer))
     if plan.text.note:
         rows.append(Decision(name="text encoder", value=plan.text.encoder, reason=plan.text.note))
     return rows
@@ -205,7 +205,7 @@ def refit(plan: Plan, budget: Budget) -> Plan:
             batch -= 1
         elif longer:
             axis = max(longer, key=lambda one: patch[one] / plan.median_shape[one])
-            patch = tuple(edge - stride[axis] * (axis == one) for one, edge in enumerate(patch))
+            patch = triple(edge - stride[axis] * (axis == one) for one, edge in enumerate(patch))
         elif batch > 1:
             batch = 1
         else:

@@ -68,7 +68,9 @@ class Answers(Record):
 def read_answers(path: Path) -> Answers:
     """Read a file of answers; `UserError` lists every field that does not fit, else all that is given twice."""
     answers = Answers.read(path)
-    faults, phrases, values = [], {}, {}
+    faults: list[str] = []
+    phrases: dict[str, str] = {}
+    values: dict[int, str] = {}
     for name, answer in answers.labels.items():
         words = normalise(answer.phrase)
         if not words:

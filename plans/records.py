@@ -1,48 +1,89 @@
-"""Every JSON file of the project is a `Record`: typed, frozen, refused by field name when it does not fit."""
+"""Every JSON file of the project is a `Record`: typed, frozen, refused by field name when it does not fit.
+
+A record that is a file has a `version`. Where a format changes, the record raises its version and names a reader of
+the version before, so that older files can be read::
+
+    class Plan(Record):
+        version: Literal[2] = 2
+        upgrades: ClassVar[Upgrades] = {1: lambda fields: fields | {"patch": fields["patch_size"]}}
+"""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plans.errors import UserError
+
+Fields = dict[str, Any]
+Upgrades = Mapping[int, Callable[[Fields], Fields]]
 
 
 class Record(BaseModel):
     """A frozen record; unknown fields are refused, so that a typing mistake in a hand-edited file is seen."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # By version, a pure function from the fields of that version to those of the next one.
+    upgrades: ClassVar[Upgrades] = {}
+
+    @classmethod
+    def current_version(cls) -> int | None:
+        """The version that is written; None where the record is not a file of its own."""
+        field = cls.model_fields.get("version")
+        return None if field is None else get_args(field.annotation)[0]
+
+    @classmethod
+    def oldest_version(cls) -> int | None:
+        """The oldest version that can be read."""
+        version = cls.current_version()
+        while version is not None and version - 1 in cls.upgrades:
+            version -= 1
+        return version
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a JSON file; `UserError` names the file and each field that does not fit."""
-        try:
-            text = Path(path).read_text(encoding="utf-8-sig")
-        except FileNotFoundError:
-            raise UserError(f"{path} does not exist.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {error}.") from None
-        return cls.parse_json(text, str(path))
+        return cls.parse(read_json(path), str(path))
 
     @classmethod
     def parse_json(cls, text: str, source: str) -> Self:
         """Validate JSON text; `UserError` names `source` and the line or each field that does not fit."""
-        try:
-            data = json.loads(text, object_pairs_hook=_object)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{source} is no valid JSON (line {error.lineno}): {error.msg}.") from None
-        except _Twice as error:
-            raise UserError(f"{source}: {error.args[0]!r} stands there twice in one place: leave one.") from None
-        return cls.parse(data, source)
+        return cls.parse(decode_json(text, source), source)
 
     @classmethod
     def parse(cls, data: object, source: str) -> Self:
         """Validate a decoded JSON value; `UserError` names `source` and each field that does not fit."""
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(_upgrade(cls, data, source))
         except ValidationError as error:
             raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
+
+
+def read_json(path: Path) -> object:
+    """The value that a JSON file holds; `UserError` where it cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from None
+    return decode_json(text, str(path))
+
+
+def decode_json(text: str, source: str) -> object:
+    """The value of a JSON text; `UserError` names `source`, and the line where there is one to blame."""
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source} is not valid JSON (line {error.lineno}): {error.msg}.") from None
+    except _Twice as error:
+        raise UserError(f"{source}: {error.args[0]!r} stands there twice in one place: leave one.") from None
+    except RecursionError:
+        raise UserError(f"{source} is not valid JSON: its brackets are nested too deeply.") from None
+    except ValueError:
+        raise UserError(f"{source} is not valid JSON: a number has thousands of digits.") from None
 
 
 class _Twice(ValueError):
@@ -58,12 +99,35 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _explain(fault: dict, source: str) -> str:
-    field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    if field == "version" and fault["type"] == "literal_error":
-        return (
-            f"{source}: version: it is of version {fault['input']!r} and {fault['ctx']['expected']} was expected. "
-            "Make it again with the command that made it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
+def _upgrade(record: type[Record], data: object, source: str) -> object:
+    """The fields as the record's current version has them. A file without a version is of version 1."""
+    newest, oldest = record.current_version(), record.oldest_version()
+    if newest is None or oldest is None or not isinstance(data, dict):
+        return data
+    version = data.get("version", 1)
+    if type(version) is not int:  # refused by the field's own check
+        return data
+    if version > newest:
+        raise UserError(
+            f"{source}: version: written by a newer TextDiffSeg: version {version}, this one reads up to {newest}. "
+            "Update TextDiffSeg."
         )
+    if version < oldest:
+        raise UserError(
+            f"{source}: version: {version} is too old: this TextDiffSeg reads from {oldest} on. Make it again with the "
+            "command that made it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
+        )
+    while version < newest:
+        try:
+            data = record.upgrades[version](dict(data))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{source}: it does not hold what version {version} has ({error!r}).") from error
+        version += 1
+        data["version"] = version
+    return data
+
+
+def _explain(fault: Mapping[str, Any], source: str) -> str:
+    field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."

@@ -10,8 +10,8 @@ from math import ceil, prod
 import numpy as np
 
 from plans.fingerprint import Fingerprint
-from plans.geometry import Millimetres, Triple
-from plans.plan import ChannelPlan
+from plans.geometry import Millimetres, Triple, millimetres, triple
+from plans.plan import ChannelPlan, Scheme
 
 ANISOTROPY = 3.0  # nnU-Net: an axis this much coarser than the others is treated apart
 SMALLEST_EDGE = 4  # nnU-Net: no axis of the coarsest grid is shorter, in positions
@@ -23,7 +23,7 @@ DEFAULT_STRIDE, COARSEST_STRIDE = 4, 8  # of the latent grid
 # Positions of the latent grid that the thinnest structure must span, up to the default stride and beyond it. Hippocampi
 # 3.5 voxels thick were rebuilt from a stride of 4 with Dice 0.965.
 POSITIONS, POSITIONS_BEYOND = 0.75, 2
-SCHEMES = {
+SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
     "nonorm": "none",
     "none": "none",
@@ -44,7 +44,7 @@ class Ladder:
     def total(self, level: int | None = None) -> Triple:
         """Cumulative stride of a stage, by default the coarsest."""
         strides = self.strides if level is None else self.strides[: level + 1]
-        return tuple(prod(stride[axis] for stride in strides) for axis in range(3))
+        return triple(prod(stride[axis] for stride in strides) for axis in range(3))
 
     def down_to(self, level: int) -> "Ladder":
         """The stages 0..level."""
@@ -83,10 +83,10 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
         if tenth < finer:
             tenth, reason = finer + 1e-5, f"{reason}, but no finer than the other axes"
         target[coarse] = tenth
-    return tuple(float(value) for value in target), reason
+    return millimetres(float(value) for value in target), reason
 
 
-def scheme_of(channel: str) -> str:
+def scheme_of(channel: str) -> Scheme:
     """nnU-Net's intensity scheme by channel name."""
     return SCHEMES.get(channel.strip().casefold(), "zscore")
 
@@ -122,39 +122,39 @@ def ladder(spacing: Millimetres, size: Triple) -> Ladder:
     Stricter than nnU-Net in one point: the finest spacing is that of all axes, also of those too short to halve,
     so that no axis is ever pooled across a spacing ratio of two.
     """
-    spacing, size = list(spacing), list(size)
-    spans = [1, 1, 1]
-    strides, kernels = [(1, 1, 1)], []
+    spans: Triple = (1, 1, 1)
+    strides: list[Triple] = [(1, 1, 1)]
+    kernels: list[Triple] = []
     while True:
         near = [spacing[axis] / min(spacing) < 2 for axis in range(3)]
-        spans = [3 if is_near else span for is_near, span in zip(near, spans, strict=True)]
-        kernels.append(tuple(spans))
+        spans = triple(3 if is_near else span for is_near, span in zip(near, spans, strict=True))
+        kernels.append(spans)
         halved = [near[axis] and size[axis] >= 2 * SMALLEST_EDGE for axis in range(3)]
         alone = [size[axis] for axis in range(3) if halved[axis]]
         if not alone or (len(alone) == 1 and alone[0] < 3 * SMALLEST_EDGE):
             return Ladder(tuple(strides), tuple(kernels))
-        strides.append(tuple(2 if half else 1 for half in halved))
-        size = [ceil(value / 2) if half else value for value, half in zip(size, halved, strict=True)]
-        spacing = [value * 2 if half else value for value, half in zip(spacing, halved, strict=True)]
+        strides.append(triple(2 if half else 1 for half in halved))
+        size = triple(ceil(value / 2) if half else value for value, half in zip(size, halved, strict=True))
+        spacing = millimetres(value * 2 if half else value for value, half in zip(spacing, halved, strict=True))
 
 
 def least_size(spacing: Millimetres, size: Triple) -> Triple:
     """`size`, enlarged where a ladder would otherwise have no second stage: a case may be that small."""
     near = [one / min(spacing) < 2 for one in spacing]
     least = (3 if sum(near) == 1 else 2) * SMALLEST_EDGE
-    return tuple(max(edge, least) if is_near else edge for edge, is_near in zip(size, near, strict=True))
+    return triple(max(edge, least) if is_near else edge for edge, is_near in zip(size, near, strict=True))
 
 
 def first_patch(spacing: Millimetres, median_shape: Triple, voxels: int) -> Triple:
     """A cube in mm of so many voxels, cut to the median shape (nnU-Net starts its search there)."""
     inverse = 1 / np.array(spacing)
     cube = np.round(inverse * (voxels / inverse.prod()) ** (1 / 3))
-    return least_size(spacing, tuple(int(max(2, edge)) for edge in np.minimum(cube, median_shape)))
+    return least_size(spacing, triple(int(max(2, edge)) for edge in np.minimum(cube, median_shape)))
 
 
 def paper_patch(spacing: Millimetres, median_shape: Triple) -> Triple:
     """The publication's 96 x 96 x 96, cut to the median shape; the network's strides pad it."""
-    return least_size(spacing, tuple(min(PAPER_PATCH, edge) for edge in median_shape))
+    return least_size(spacing, triple(min(PAPER_PATCH, edge) for edge in median_shape))
 
 
 def paper_level(steps: Ladder) -> int:
@@ -164,7 +164,7 @@ def paper_level(steps: Ladder) -> int:
 
 def pad_to(size: Triple, stride: Triple) -> Triple:
     """The next size that is divisible by `stride`."""
-    return tuple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
+    return triple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
 
 def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
@@ -186,7 +186,7 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
         level = candidate
     if not thickness:
         return level, "no structure was measured, so the coarsest grid up to stride 8"
-    label = min(thickness, key=thickness.get)
+    label = min(thickness, key=lambda name: thickness[name])
     reason = (
         f"in nine of ten cases the thinnest structure, {label}, is at least {thinnest:.3g} mm "
         f"({thinnest / min(spacing):.1f} fine voxels) thick; "

@@ -7,7 +7,7 @@ from math import prod
 from plans import memory, rules
 from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple, resampled_shape
+from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
 from plans.memory import GB, Network
 from plans.plan import LowResolutionPlan, Stage
 from plans.rules import numbers
@@ -56,7 +56,6 @@ class Draft:
 
 def search(facts: Facts) -> Draft:
     """The first draft that fits the budget, in the order of `candidates`."""
-    draft = None
     for draft in candidates(facts):
         if draft.fits(facts.budget):
             return draft
@@ -153,7 +152,7 @@ def shorten(facts: Facts, current: Draft) -> Draft | None:
     stride, width = current.network.stride, current.network.stages[0].width
     ratios = [edge / whole for edge, whole in zip(current.patch, facts.median_shape, strict=True)]
     for axis in sorted(range(3), key=ratios.__getitem__, reverse=True):
-        size = tuple(edge - stride[axis] * (axis == one) for one, edge in enumerate(current.patch))
+        size = triple(edge - stride[axis] * (axis == one) for one, edge in enumerate(current.patch))
         if size[axis] >= least[axis]:
             shorter = draft(facts, size, width)
             if prod(shorter.patch) < prod(current.patch):
@@ -185,7 +184,7 @@ def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None
     while prod(patch) < LOW_RESOLUTION_SHARE * prod(shape):
         near = [max(spacing) / one > 2 for one in spacing]
         grows = near if any(near) else [True] * 3
-        spacing = tuple(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
+        spacing = millimetres(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
         shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
     if prod(facts.median_shape) < LOW_RESOLUTION_GAIN * prod(shape):

@@ -10,25 +10,28 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import TypeVar
 
 from plans.errors import UserError
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_cases(
-    function: Callable[[Any], Any],
-    items: Sequence[Any],
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
     names: Sequence[str],
     workers: int = 0,
     scheduler: str | None = None,
-) -> Iterator[Any]:
+) -> Iterator[Result]:
     """Yield `function(item)` for each item in order; `names` say in errors which case it was.
 
     Items whose result is a `UserError` are left out, and all these errors are raised as one at the end.
@@ -76,7 +79,7 @@ def warm_up(*modules: str) -> None:
 
 
 @contextmanager
-def _executor(function: Callable, workers: int, scheduler: str | None) -> Iterator[Executor | None]:
+def _executor(function: Callable[[Item], Result], workers: int, scheduler: str | None) -> Iterator[Executor | None]:
     """None stands for inline. Whatever ends the work, what has not begun is cancelled."""
     if scheduler is not None:
         with _dask(scheduler) as executor:
@@ -99,11 +102,13 @@ def _context() -> BaseContext:
     return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
 
-def _submit(executor: Executor | None, function: Callable, items: Sequence[Any]) -> list[Callable[[], Any]]:
+def _submit(
+    executor: Executor | None, function: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Callable[[], Result]]:
     """One callable an item that gives its result."""
     if executor is None:
-        return [lambda item=item: function(item) for item in items]
-    futures: list[Future] = [executor.submit(function, item) for item in items]
+        return [partial(function, item) for item in items]
+    futures = [executor.submit(function, item) for item in items]
     return [future.result for future in futures]
 
 
@@ -138,7 +143,10 @@ def _start_beside() -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not a process that another one started
+        return
+    parent.join()
     os._exit(1)
 
 

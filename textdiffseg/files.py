@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +55,11 @@ def hash_files(paths: Sequence[Path]) -> str:
 def hash_each(paths: Sequence[Path]) -> str:
     """A short hash of the files' own hashes, so that moving bytes from one file to the next changes it."""
     return hash_text(" ".join(hash_files([path]) for path in paths))
+
+
+def hash_parts(parts: Iterable[bytes]) -> str:
+    """SHA-256 of the hashes of byte strings, so that moving bytes from one to the next changes it."""
+    return hash_text(" ".join(hashlib.sha256(part).hexdigest() for part in parts))
 
 
 def hash_text(text: str) -> str:

@@ -10,11 +10,11 @@ surrounding tissue, so no label can be read off an intensity alone.
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from plans.geometry import Millimetres, Triple
+from plans.geometry import Millimetres, Triple, millimetres, triple
 from plans.layout import NIFTI, RawFolder, channel_file, tree
 from textdiffseg.files import write_atomically
 
@@ -60,7 +60,8 @@ def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0,
     """
     folder = tree(root, "raw") / NAME
     for index in range(training + test):
-        part, number = ("Tr", index) if index < training else ("Ts", index - training)
+        part: Literal["Tr", "Ts"] = "Tr" if index < training else "Ts"
+        number = index if part == "Tr" else index - training
         anatomy = draw_anatomy(seed, index)
         rng = np.random.default_rng((seed, index, 2))
         if part == "Tr" and rng.uniform() < lacking:
@@ -86,10 +87,10 @@ def draw_anatomy(seed: int, index: int) -> Anatomy:
         return float(value + spread * rng.uniform(-1, 1))
 
     def ellipsoid(centre: Millimetres, radii: Millimetres, shift: float = 4.0, scale: float = 0.12) -> Ellipsoid:
-        return Ellipsoid(tuple(near(c, shift) for c in centre), tuple(r * near(1, scale) for r in radii))
+        return Ellipsoid(millimetres(near(c, shift) for c in centre), millimetres(r * near(1, scale) for r in radii))
 
     shape, spacing = _draw_grid(rng)
-    gland = tuple(radius * near(1, 0.1) for radius in (11.0, 10.0, 12.0))  # one shape for both
+    gland = millimetres(radius * near(1, 0.1) for radius in (11.0, 10.0, 12.0))  # one shape for both
     organs = {
         "liver": ellipsoid((12, -4, -27), (27, 27, 24)),
         "spleen": ellipsoid((12, 6, 36), (21, 17, 15)),
@@ -132,8 +133,8 @@ def _draw_grid(rng: np.random.Generator) -> tuple[Triple, Millimetres]:
     """48 to 64 voxels an axis; one scan in four has thick slices and accordingly few of them."""
     in_plane = float(rng.uniform(2.15, 2.4))
     slices = float(rng.uniform(4.0, 5.0)) if rng.uniform() < 0.25 else float(rng.uniform(2.1, 2.4))
-    spacing = tuple(round(value, 2) for value in (slices, in_plane, in_plane))
-    return tuple(round(size / value) for size, value in zip(FIELD, spacing, strict=True)), spacing
+    spacing = millimetres(round(value, 2) for value in (slices, in_plane, in_plane))
+    return triple(round(size / value) for size, value in zip(FIELD, spacing, strict=True)), spacing
 
 
 def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
@@ -143,7 +144,7 @@ def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
     direction *= rng.uniform(0.1, 0.9) / np.linalg.norm(direction)
     room = np.maximum(np.array(liver.radii) - radius - 2, 0)
     centre = np.array(liver.centre) + direction * room
-    return Ellipsoid(tuple(centre.tolist()), tuple((radius * rng.uniform(0.85, 1.15, 3)).tolist()))
+    return Ellipsoid(millimetres(centre.tolist()), millimetres((radius * rng.uniform(0.85, 1.15, 3)).tolist()))
 
 
 def paint(anatomy: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -192,7 +193,7 @@ def geometry_of(anatomy: Anatomy) -> "Geometry":
     return Geometry(shape=anatomy.shape, affine=affine)
 
 
-def _write_case(folder: Path, part: str, case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
+def _write_case(folder: Path, part: Literal["Tr", "Ts"], case: str, anatomy: Anatomy, seed: tuple[int, ...]) -> None:
     from textdiffseg.imaging.writers.files import write_labels, write_volume
 
     scan, labels = paint(anatomy, np.random.default_rng(seed))

@@ -23,11 +23,10 @@ from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.resample import probabilities_to_labels, probabilities_to_regions
 from textdiffseg.preprocessing.case import Trail, restore
 from textdiffseg.queries import Queries
-from textdiffseg.regions import label_by_label, masks, members, probabilities, region_logits, written
-from textdiffseg.temperature import temper, temper_overlapping
+from textdiffseg.regions import masks, members, probabilities, region_logits, written
+from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
 
 Phrase = tuple[int, int]  # label number 1..N, and which of its phrasings
-Voxels = tuple[np.ndarray, np.ndarray]  # probabilities (K, N), and the true class of each voxel (N,)
 Pair = tuple[Tensor, Tensor]  # the predicted and the true mask of a slot, each (B, D, H, W) bool
 
 
@@ -74,11 +73,8 @@ class Readout(ABC):
         """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
 
     @abstractmethod
-    def calibration_voxels(self, p: np.ndarray, truth: np.ndarray, known: Sequence[int]) -> Voxels:
-        """What a temperature is fitted to: voxels of classes that exclude each other.
-
-        p (1 + L, N) of every label and truth (N,) of stored label maps, at sampled voxels; `known`: labels to use.
-        """
+    def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
+        """What a temperature is fitted to, of sampled voxels whose classes are label numbers; `known` are labels."""
 
     @abstractmethod
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
@@ -125,8 +121,8 @@ class ExclusiveReadout(Readout):
     def restore(self, p: np.ndarray, trail: Trail) -> np.ndarray:
         return restore(p, trail, probabilities_to_labels)
 
-    def calibration_voxels(self, p: np.ndarray, truth: np.ndarray, known: Sequence[int]) -> Voxels:
-        return p, truth
+    def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
+        return voxels
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
@@ -172,8 +168,8 @@ class OverlappingReadout(Readout):
     def restore(self, p: np.ndarray, trail: Trail) -> np.ndarray:
         return restore(p[1:], trail, probabilities_to_regions)
 
-    def calibration_voxels(self, p: np.ndarray, truth: np.ndarray, known: Sequence[int]) -> Voxels:
-        return label_by_label(p, truth, self.plan.parts, known)
+    def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
+        return label_by_label(voxels, self.plan.parts, known)
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()

@@ -10,7 +10,6 @@ p_q > 0.5; where one value has to be written, the last of them writes it (nnU-Ne
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,15 +50,3 @@ def written(p: Tensor) -> Tensor:
     """p (1 + Q, D, H, W) -> the slot (D, H, W) that writes its value: the last with p_q > 0.5, 0 where none has."""
     order = torch.arange(len(p), device=p.device).view(-1, 1, 1, 1)
     return ((p > 0.5) * order)[1:].amax(0)
-
-
-def label_by_label(
-    p: np.ndarray, truth: np.ndarray, parts: Sequence[Sequence[int]], known: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """N voxels as Q N voxels of two classes, without the label and with it, for the Q `known` labels.
-
-    p (1 + L, N) of every label; truth (N,) numbers of the label map -> p (2, Q N) and truth (Q N,) int64, 0 or 1.
-    """
-    one = p[list(known)].reshape(-1)
-    inside = np.concatenate([np.isin(truth, parts[label - 1]) for label in known])
-    return np.stack((1 - one, one)), inside.astype(np.int64)

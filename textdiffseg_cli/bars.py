@@ -1,7 +1,7 @@
 """Progress bars: one for each stage of the work that the library reports."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -15,7 +15,8 @@ class Bars:
     """Call it with each `ProgressEvent`; leave the context to close the last bar."""
 
     def __init__(self) -> None:
-        self._stage, self._bar = "", None
+        self._stage = ""
+        self._bar: tqdm[Never] | None = None
 
     def __enter__(self) -> "Bars":
         return self
@@ -39,7 +40,7 @@ class Bars:
             self._bar = None
 
 
-def _open(event: "ProgressEvent") -> "tqdm":
+def _open(event: "ProgressEvent") -> "tqdm[Never]":
     """A bar that begins where the stage begins, e.g. in the middle of a run that goes on."""
     from tqdm import tqdm
 

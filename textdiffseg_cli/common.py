@@ -18,8 +18,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from plans.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FAILED = 2  # a mistake that the user can mend, argparse's own included
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
@@ -140,7 +145,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
             signal.signal(signal.SIGTERM, previous)
 
 
-def console():
+def console() -> "Console":
     """Where tables are printed, as they are: the names of labels and files may hold brackets."""
     from rich.console import Console
 
@@ -153,7 +158,7 @@ def _fail(*lines: str) -> int:
     return FAILED
 
 
-def _terminate_by_exception() -> signal.Handlers | Callable | None:
+def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:
     """Let SIGTERM raise `SystemExit`, where signals can be set (the main thread); returns the old handler."""
     if threading.current_thread() is not threading.main_thread():
         return None

@@ -84,10 +84,11 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
     panels = []
     for reference in sorted((raw / "labelsTs").glob("*.nii.gz"))[:4]:
         scan = raw / "imagesTs" / reference.name.replace(".nii.gz", "_0000.nii.gz")
-        sources = (read_volume([scan]), read_labels(predictions / reference.name), read_labels(reference))
+        sources = (read_volume((scan,)), read_labels(predictions / reference.name), read_labels(reference))
         volumes = [to_canonical(volume)[0] for volume in sources]
-        arrays = [volume.array[0] for volume in volumes]
-        panels.append(Panel(reference.name.removesuffix(".nii.gz"), *arrays, volumes[0].geometry.spacing))
+        image, prediction, truth = (volume.array[0] for volume in volumes)
+        title = reference.name.removesuffix(".nii.gz")
+        panels.append(Panel(title, image, prediction, truth, volumes[0].geometry.spacing))
     draw_overlays(panels, dict(enumerate(phantoms.LABELS, start=1)), path)
 
 

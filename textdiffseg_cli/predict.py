@@ -90,6 +90,7 @@ def _predict(args: argparse.Namespace) -> None:
     from plans.prompts import read_answers
     from textdiffseg.folds.ensemble import find_model
     from textdiffseg.inference.model import Model, SegmentOptions
+    from textdiffseg.precision import cuda_kernels
     from textdiffseg.tasks.predict import predict
     from textdiffseg_cli.bars import Bars
 
@@ -107,7 +108,7 @@ def _predict(args: argparse.Namespace) -> None:
     device = choose_device(args.device)
     folder = find_model(args.root, args.dataset, args.model)
     model = Model.load(folder, folds=args.folds, checkpoint=args.checkpoint, device=device)
-    with Bars() as bars:
+    with Bars() as bars, cuda_kernels():
         outcome = predict(
             args.source,
             args.out,

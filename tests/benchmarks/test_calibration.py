@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.evaluation.calibration import SampledVoxels
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.temperature import temper
+from textdiffseg.temperature import SampledVoxels, temper
 from textdiffseg.validation.evidence import Evidence
 
 CASES = 6

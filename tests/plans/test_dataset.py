@@ -223,7 +223,7 @@ def test_faults_of_the_folder(tmp_path):
     assert "holds no file ending with .nii.gz" in faults(write(tmp_path / "other", HEADER, "imagesTr/a.txt"))[0]
     broken = write(tmp_path / "broken", HEADER)
     (broken / "dataset.json").write_text("{")
-    assert "no valid JSON" in faults(broken)[0]
+    assert "is not valid JSON" in faults(broken)[0]
 
 
 def test_find_dataset_by_id_name_folder_and_path(tmp_path, monkeypatch):

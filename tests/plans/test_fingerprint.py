@@ -5,21 +5,21 @@ import json
 import pytest
 
 from plans.errors import UserError
-from plans.fingerprint import Fingerprint
+from plans.fingerprint import CaseFingerprint
 from textdiffseg.files import write_record
 
 
 def test_write_and_read(tmp_path, make_fingerprint):
-    fingerprint = make_fingerprint((10, 20, 30), (3, 1, 1))
-    write_record(tmp_path / "fingerprint.json", fingerprint)
-    assert Fingerprint.read(tmp_path / "fingerprint.json") == fingerprint
+    case = make_fingerprint((10, 20, 30), (3, 1, 1)).cases[0]
+    write_record(tmp_path / "case.json", case)
+    assert CaseFingerprint.read(tmp_path / "case.json") == case
 
 
 def test_another_version_is_refused_by_field(tmp_path, make_fingerprint):
-    path = tmp_path / "fingerprint.json"
-    path.write_text(json.dumps(make_fingerprint((10, 20, 30), (3, 1, 1)).model_dump() | {"version": 2}))
-    with pytest.raises(UserError, match=r"it is of version 2 and 1 was expected\. Make it again"):
-        Fingerprint.read(path)
+    path = tmp_path / "case.json"
+    path.write_text(json.dumps(make_fingerprint((10, 20, 30), (3, 1, 1)).cases[0].model_dump() | {"version": 2}))
+    with pytest.raises(UserError, match=r"version 2, this one reads up to 1\. Update TextDiffSeg"):
+        CaseFingerprint.read(path)
 
 
 def test_shapes_after_resampling_keep_the_size_in_mm(make_fingerprint):

@@ -118,7 +118,8 @@ def test_answers_given_twice_are_listed_together(tmp_path):
     ("labels", "other", "fields"),
     [
         ({"a": {"phrase": "", "value": 0}, "b": "liver"}, {}, ["labels.a.phrase", "labels.a.value", "labels.b"]),
-        ({"a": {"phrase": "liver"}}, {"version": 2}, ["version", "labels.a.value"]),
+        ({"a": {"phrase": "liver"}}, {"version": "1"}, ["version", "labels.a.value"]),
+        ({"a": {"phrase": "liver"}}, {"version": 2}, ["version"]),
         ({}, {}, ["labels"]),
         ({"a": {"phrase": "liver", "value": 1, "colour": "red"}}, {}, ["labels.a.colour"]),
     ],

@@ -1,10 +1,14 @@
-"""Files of the project are written whole or not at all, and say which one could not be."""
+"""Records: read in older versions, refused in one line."""
+
+import json
+from typing import ClassVar, Literal
 
 import pytest
 
 from plans.errors import UserError
 from plans.geometry import resampled_shape
 from plans.prompts import Prompts
+from plans.records import Fields, Record, Upgrades
 
 
 def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
@@ -15,3 +19,97 @@ def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
 def test_shapes_are_rounded_as_nnunet_does():
     assert resampled_shape((200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)) == (500, 410, 410)
     assert resampled_shape((2, 3, 3), (0.1, 1.0, 1.0), (5.0, 1.0, 1.0)) == (1, 3, 3)
+
+
+def spacing_in_mm(fields: Fields) -> Fields:
+    """Version 1 gave one spacing in cm."""
+    kept = {name: value for name, value in fields.items() if name != "cm"}
+    return kept | {"mm": [10 * fields["cm"]] * 3}
+
+
+def name_in_full(fields: Fields) -> Fields:
+    """Version 2 called the name `id`."""
+    fields["name"] = fields.pop("id")
+    return fields
+
+
+class Grid(Record):
+    """A made-up record of three versions."""
+
+    version: Literal[3] = 3
+    name: str
+    mm: tuple[float, float, float]
+    upgrades: ClassVar[Upgrades] = {1: spacing_in_mm, 2: name_in_full}
+
+
+class Late(Grid):
+    """The same without a reader of version 1."""
+
+    upgrades: ClassVar[Upgrades] = {2: name_in_full}
+
+
+OLD = {
+    1: {"version": 1, "id": "a", "cm": 0.1},
+    2: {"version": 2, "id": "a", "mm": [1, 1, 1]},
+    3: {"version": 3, "name": "a", "mm": [1, 1, 1]},
+}
+
+
+@pytest.mark.parametrize("version", OLD)
+def test_older_versions_are_read_as_the_current_one(tmp_path, version):
+    """DESIGN 3: formats are versioned with readers of older versions."""
+    path = tmp_path / "grid.json"
+    path.write_text(json.dumps(OLD[version]))
+    assert Grid.read(path) == Grid(name="a", mm=(1, 1, 1))
+    before = json.dumps(OLD[version])
+    assert Grid.parse(OLD[version], "grid.json").version == 3
+    assert json.dumps(OLD[version]) == before, "what was given stays as it is"
+
+
+def test_a_file_without_a_version_is_of_the_first():
+    assert Grid.parse({"id": "a", "cm": 0.1}, "grid.json") == Grid(name="a", mm=(1, 1, 1))
+
+
+def test_a_newer_version_is_one_line():
+    with pytest.raises(UserError) as error:
+        Grid.parse(OLD[3] | {"version": 4, "more": 1}, "grid.json")
+    (line,) = error.value.lines
+    assert line == (
+        "grid.json: version: written by a newer TextDiffSeg: version 4, this one reads up to 3. Update TextDiffSeg."
+    )
+
+
+def test_a_version_without_a_reader_is_one_line_that_leads_out():
+    assert (Grid.oldest_version(), Late.oldest_version(), Late.current_version()) == (1, 2, 3)
+    assert Late.parse(OLD[2], "grid.json").name == "a"
+    for version in (1, 0, -1):
+        with pytest.raises(UserError) as error:
+            Late.parse(OLD[1] | {"version": version}, "grid.json")
+        (line,) = error.value.lines
+        assert f"{version} is too old: this TextDiffSeg reads from 2 on. Make it again with" in line
+
+
+@pytest.mark.parametrize("fields", [{"version": 1, "id": "a"}, {"version": 1, "id": "a", "cm": None}])
+def test_an_old_file_that_does_not_hold_what_its_version_has_is_one_line(fields):
+    with pytest.raises(UserError, match=r"grid\.json: it does not hold what version 1 has") as error:
+        Grid.parse(fields, "grid.json")
+    assert len(error.value.lines) == 1
+
+
+@pytest.mark.parametrize("version", ["3", 3.5, None, [3], True])
+def test_a_version_that_is_no_whole_number_is_refused_by_field(version):
+    with pytest.raises(UserError, match=r"grid\.json: version: "):
+        Grid.parse(OLD[3] | {"version": version}, "grid.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"name": ' * 100_000, '{"mm": ' + "1" * 5000 + "}", "", "{"])
+def test_text_that_no_json_can_be_is_one_line(text):
+    with pytest.raises(UserError, match=r"^grid\.json is not valid JSON") as error:
+        Grid.parse_json(text, "grid.json")
+    assert len(error.value.lines) == 1
+
+
+@pytest.mark.parametrize("value", ["1" * 4000, "1e999", "NaN", "[" * 900 + "]" * 900])
+def test_numbers_out_of_range_are_told_by_field(value):
+    with pytest.raises(UserError, match=r"^grid\.json: mm\.0: "):
+        Grid.parse_json('{"version": 3, "name": "a", "mm": [' + value + ", 1, 1]}", "grid.json")

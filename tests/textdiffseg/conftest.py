@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.prompts import Prompts
 from textdiffseg.files import write_record
@@ -81,7 +82,7 @@ def save_fold(folder, plan: Plan, bank: TextBank, seed: int, checkpoints=("best"
     """A trained fold as training leaves it."""
     folder.mkdir(parents=True)
     write_record(folder / "plan.json", plan)
-    bank.save(folder / "text_bank.safetensors")
+    bank.save(FoldFolder(folder).words)
     weights = {f"ema.{name}": value.contiguous() for name, value in random_model(plan, seed).state_dict().items()}
     for which in checkpoints:
         save_file(weights, folder / f"checkpoint_{which}.safetensors")

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from textdiffseg import files
-from textdiffseg.files import hash_each, hash_files, temporary_name, write_atomically
+from textdiffseg.files import hash_each, hash_files, hash_parts, temporary_name, write_atomically
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
@@ -67,3 +67,9 @@ def test_hashes_tell_files_apart_by_content_and_order(tmp_path):
     second.write_bytes(b"yz")
     assert hash_files([first, second]) == joint[0], "of the contents as one"
     assert hash_each([first, second]) != joint[1], "of each file by itself"
+
+
+def test_a_hash_of_parts_knows_where_each_ends():
+    assert hash_parts([b"xy", b"z"]) != hash_parts([b"x", b"yz"])
+    assert hash_parts([b"xy", b"z"]) != hash_parts([b"z", b"xy"])
+    assert hash_parts([b"xy", b"z"]) == hash_parts(iter([b"xy", b"z"]))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from textdiffseg import precision
+from textdiffseg.training import loop
 
 CAPABILITIES = getattr(torch.cpu, "get_capabilities", dict)()
 GRADIENTS = """
@@ -51,3 +52,23 @@ def test_bfloat16_is_used_on_a_cpu_only_where_its_kernels_are_right(monkeypatch,
     if isa:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
     assert precision._cpu_has_bfloat16() is expected
+
+
+def test_flags_of_the_process_are_put_back_after_a_training_and_never_set_by_a_constructor(monkeypatch):
+    """DESIGN 2."""
+    flags = lambda: (torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled())  # noqa: E731
+    before = flags()
+    with precision.cuda_kernels():
+        assert flags() == (True, False)
+    assert flags() == before
+    with pytest.raises(RuntimeError), precision.cuda_kernels():
+        raise RuntimeError
+    assert flags() == before
+
+
+def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "read_progress", lambda _: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loop.fit(None, None, None, loop.TrainingOptions())
+    assert seen == [False]

@@ -10,11 +10,10 @@ from textdiffseg.imaging.volume import Volume
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.queries import Queries
 from textdiffseg.readout import ExclusiveReadout, OverlappingReadout, readout_of
+from textdiffseg.temperature import SampledVoxels
 
-ABOVE = (
-    *(f"textdiffseg/{room}" for room in ("training", "inference", "validation", "folds", "tasks")),
-    "textdiffseg_cli",
-)
+ROOMS = ("training", "inference", "validation", "folds", "tasks")
+ABOVE = (*(f"textdiffseg/{room}" for room in ROOMS), "textdiffseg_cli")
 KNOWN = {"regions", "paper", "overlapping"}
 
 
@@ -101,13 +100,9 @@ def test_a_temperature_works_in_place_and_changes_no_mask(apart, nested, logits)
 
 
 def test_a_temperature_is_fitted_to_classes_or_to_each_label_against_its_absence(apart, nested):
-    p, truth = np.arange(12, dtype=np.float32).reshape(3, 4) / 12, np.array([0, 1, 2, 2])
-    same, unchanged = apart.calibration_voxels(p, truth, (1, 2))
-    assert (same is p, unchanged is truth) == (True, True)
-    pairs, there = nested.calibration_voxels(p, truth, (1, 2))
-    assert there.tolist() == [0, 1, 1, 1, 0, 1, 0, 0]
-    assert pairs[1].tolist() == [*p[1], *p[2]]
-    assert pairs.sum(0) == pytest.approx(1)
+    voxels = SampledVoxels(np.full((3, 4), 1 / 3, np.float32), np.array([0, 1, 2, 2]))
+    assert apart.calibration_voxels(voxels, (1, 2)) is voxels
+    assert nested.calibration_voxels(voxels, (1, 2)).truth.tolist() == [0, 1, 1, 1, 0, 1, 0, 0]
 
 
 def test_only_labels_that_exclude_each_other_have_rivals(apart, nested):

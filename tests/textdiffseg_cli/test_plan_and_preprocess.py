@@ -18,6 +18,8 @@ from textdiffseg.tasks import datasets
 from textdiffseg.tasks import plan as tasks_plan
 from textdiffseg_cli import plan_and_preprocess
 
+WORDS = ("text_bank.safetensors", "text_space.safetensors")
+
 
 def run(root, *arguments: str, workers: str = "0") -> int:
     return plan_and_preprocess.main([*arguments, "--root", str(root), "--workers", workers])
@@ -29,18 +31,18 @@ def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
     plan = Plan.read(folder / "plan.json")
     assert list_cases(folder) == ("tiny_00", "tiny_01", "tiny_02", "tiny_03")
     assert len(read_splits(folder / "splits.json", list_cases(folder)).folds) == 4
-    assert (folder / "text_bank.safetensors").is_file()
+    assert all((folder / name).is_file() for name in WORDS)
     assert list(Prompts.read(tiny_raw / "prompts.json").labels) == ["bright cube", "dark cube"]
     said = " ".join(capsys.readouterr().out.split())
     assert all(decision.name in said for decision in plan.reasons)
     assert "4 made, 0 unchanged" in said
     assert "there are 4 folds instead of 5" in said
-    bank = (folder / "text_bank.safetensors").stat().st_mtime_ns
+    words = [(folder / name).stat().st_mtime_ns for name in WORDS]
     assert run(tmp_path, "Tiny", "--preset", "unet") == 0
     assert "0 made, 4 unchanged" in capsys.readouterr().out
     assert Plan.read(folder / "plan_unet.json").diffusion is None
     assert Plan.read(folder / "plan.json") == plan
-    assert (folder / "text_bank.safetensors").stat().st_mtime_ns == bank
+    assert [(folder / name).stat().st_mtime_ns for name in WORDS] == words
 
 
 def test_memory_decides_for_a_gpu(tiny_raw, tmp_path):
@@ -69,7 +71,7 @@ def times(folder, *names: str) -> dict[str, int]:
 def test_changed_words_leave_cases_and_plan_as_they_are(tiny_raw, tmp_path, capsys):
     assert run(tmp_path, "901") == 0
     folder, path = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "prompts.json"
-    written = ("plan.json", "splits.json", "fingerprint.json")
+    written = ("plan.json", "splits.json")
     content, before = [(folder / name).read_bytes() for name in written], times(folder, *written)
     prompts = json.loads(path.read_text())
     path.write_text(json.dumps(prompts | {"scan": "a tiny scan"}))
@@ -77,7 +79,7 @@ def test_changed_words_leave_cases_and_plan_as_they_are(tiny_raw, tmp_path, caps
     assert run(tmp_path, "901") == 0
     assert "0 made, 4 unchanged" in capsys.readouterr().out
     after = times(folder, *written)
-    assert {name for name in after if after[name] != before.get(name)} == {"text_bank.safetensors"}
+    assert {name for name in after if after[name] != before.get(name)} == set(WORDS)
     assert [(folder / name).read_bytes() for name in written] == content
 
 
@@ -86,13 +88,13 @@ def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, ca
     folder, texts = tmp_path / "preprocessed" / "Dataset901_Tiny", tiny_raw / "texts"
     plain, file = Plan.read(folder / "plan.json"), folder / "case_texts.safetensors"
     assert not file.exists()
-    before = times(folder, "plan.json", "splits.json", "fingerprint.json")
+    before = times(folder, "plan.json", "splits.json")
     texts.mkdir()
     (texts / "tiny_00.txt").write_text("its cube is large")
     (texts / "tiny_02.txt").write_text("very noisy")
     assert run(tmp_path, "901") == 0
     assert "Texts of 2 cases: 2 encoded, 0 unchanged." in capsys.readouterr().out
-    assert times(folder, file.name, "plan.json", "splits.json", "fingerprint.json") == before
+    assert times(folder, file.name, "plan.json", "splits.json") == before
     told = Plan.read(folder / "plan.json")
     assert told.reads_texts
     assert told.model_copy(update={"text": plain.text}) == plain
@@ -250,16 +252,15 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
     encoders_of = tasks_plan.encoders_of
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
-    bank.set_result(
-        tasks_plan.write_text_bank(("liver",), prompts, encoders, PreprocessedFolder(tmp_path).text_bank("paper"))
-    )
+    bank.set_result(tasks_plan.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path).words("paper")))
     text = tasks_plan.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
     assert tasks_plan.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
     assert tasks_plan.text_plan(("bundled",), bank, "default").note is None
+    other = PreprocessedFolder(tmp_path / "other").words("paper")
     with pytest.raises(UserError, match="not to be had"):
-        tasks_plan.write_text_bank(("liver",), prompts, encoders_of("mine", "paper"), tmp_path / "other")
+        tasks_plan.write_words(("liver",), prompts, encoders_of("mine", "paper"), other)
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
-    banks = {preset: PreprocessedFolder(tmp_path).text_bank(preset) for preset in PRESETS}
+    banks = {preset: PreprocessedFolder(tmp_path).words(preset) for preset in PRESETS}
     assert banks["paper-no-text"] == banks["paper"] != banks["default"] == banks["peer-unet"]

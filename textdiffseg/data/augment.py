@@ -12,6 +12,7 @@ which are seeded for each sample and put back afterwards.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -41,6 +42,15 @@ ANISOTROPY = 3  # a patch with edges further apart than this is turned in its pl
 CHANNELS_AT_ONCE = 8  # of labels interpolated together, which bounds the memory
 
 
+class Stored(Protocol):
+    """An array in memory or on disk that gives an array for a tuple of slices, one an axis."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, box: tuple[slice, ...], /) -> np.ndarray: ...
+
+
 @dataclass(frozen=True)
 class Placement:
     """The spatial part of a sample, as drawn."""
@@ -59,12 +69,14 @@ class Augmentation:
         self.intensity = paper_intensity_transforms() if self.published else intensity_transforms(self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
 
-    def __call__(self, image, labels, shape: Triple, start: Triple, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
         """The patch whose first voxel is `start` before it is turned about its centre.
 
         Args:
-            image: (C, D, H, W), anything that slices to an array.
-            labels: (D, H, W), likewise.
+            image: (C, D, H, W).
+            labels: (D, H, W).
             shape: (D, H, W), voxels.
 
         Returns:
@@ -110,7 +122,9 @@ def turning(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return Rotation.from_euler("xyz", angles).as_matrix() * np.asarray(scales)
 
 
-def place(image, labels, shape: Triple, start: Triple, patch: Triple, placement: Placement) -> tuple[Tensor, Tensor]:
+def place(
+    image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple, placement: Placement
+) -> tuple[Tensor, Tensor]:
     """Read a patch as `placement` says: image (C, *patch) float32, labels (*patch) int16."""
     if placement.matrix is None:
         picture, label_map = read_patch(image, labels, shape, start, patch)
@@ -122,7 +136,7 @@ def place(image, labels, shape: Triple, start: Triple, patch: Triple, placement:
     return picture, label_map
 
 
-def read_patch(image, labels, shape: Triple, start: Triple, patch: Triple) -> tuple[Tensor, Tensor]:
+def read_patch(image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple) -> tuple[Tensor, Tensor]:
     """Read a patch as it is stored; outside the case image and labels are 0 (nnU-Net's padding)."""
     ends = [first + size for first, size in zip(start, patch, strict=True)]
     inside = [slice(max(0, first), min(size, end)) for first, size, end in zip(start, shape, ends, strict=True)]
@@ -135,7 +149,9 @@ def read_patch(image, labels, shape: Triple, start: Triple, patch: Triple) -> tu
     return torch.from_numpy(picture), torch.from_numpy(label_map)
 
 
-def _turned(image, labels, shape, start, patch, matrix) -> tuple[Tensor, Tensor]:
+def _turned(
+    image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple, matrix: np.ndarray
+) -> tuple[Tensor, Tensor]:
     """Interpolate the patch at centre + matrix @ offset, from the smallest box of the case that covers it."""
     half = (np.array(patch) - 1) / 2
     centre = np.array(start) + half

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from plans.plan import Plan
 from textdiffseg.data.augment import Augmentation, read_patch
@@ -38,7 +37,8 @@ PREFETCH = 3  # batches that each worker prepares ahead
 BATCHES_A_WORKER = 4  # to measure how fast they are
 
 
-class SampleKey(NamedTuple):
+@dataclass(frozen=True)
+class SampleKey:
     """Which sample of a run."""
 
     epoch: int
@@ -98,8 +98,8 @@ class _Cases:
         return tuple(case for case in self.ids if read_record(self.folder, case).present)
 
 
-class TrainingSamples:
-    """Random-access samples: `samples[epoch, index]`."""
+class TrainingSamples(Dataset[Sample]):
+    """Random-access samples: `samples[SampleKey(epoch, index)]`."""
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
         self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
@@ -107,7 +107,7 @@ class TrainingSamples:
         self.augment = Augmentation(plan)
 
     def __getitem__(self, key: SampleKey) -> Sample:
-        epoch, index, _ = key
+        epoch, index = key.epoch, key.index
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(epoch, index, forced)
         try:

@@ -25,7 +25,7 @@ def preprocess_dataset(
     folder: Path,
     workers: int,
     scheduler: str | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[bool]], Iterable[bool]] = iter,
 ) -> int:
     """Store every training case below `folder`/cases; returns how many were made anew.
 

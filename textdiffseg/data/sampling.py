@@ -8,7 +8,7 @@ from math import ceil
 
 import numpy as np
 
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 from textdiffseg.queries import Query
 
 ALL_LABELS_SHARE = 0.5  # of all iterations, those at the start: every sample queries all annotated labels
@@ -107,4 +107,4 @@ def full_query(labels: Sequence[int]) -> Query:
 
 
 def _voxels(values: np.ndarray) -> Triple:
-    return tuple(int(value) for value in values)
+    return triple(int(value) for value in values)

@@ -1,6 +1,5 @@
 """Folds of a cross-validation: seeded, grouped where cases share a group; the same as nnU-Net's where none do."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,7 +8,8 @@ import numpy as np
 
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder
-from plans.records import Record
+from plans.records import Record, read_json
+from textdiffseg.files import write_record
 
 SEED = 12345  # nnU-Net's
 FOLDS = 5
@@ -21,6 +21,12 @@ class Fold(Record):
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+
+
+class FoldCases(Fold):
+    """The cases that a trained fold was begun with (`cases.json`)."""
+
+    version: Literal[1] = 1
 
 
 class Splits(Record):
@@ -66,7 +72,7 @@ def make_splits(
 def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
     """Raise `UserError` where folds read from `path` train on some cases of a group and validate others."""
     for number, fold in enumerate(splits.folds):
-        shared = {groups.get(case) for case in fold.train} & {groups.get(case) for case in fold.validation} - {None}
+        shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
         if shared:
             raise UserError(
                 f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
@@ -74,12 +80,22 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
             )
 
 
+def write_cases(started: FoldFolder, fold: Fold) -> None:
+    """Note which cases a trained fold was begun with."""
+    write_record(started.cases, FoldCases(train=fold.train, validation=fold.validation))
+
+
+def _groups_of(cases: Sequence[str], groups: Mapping[str, str | None]) -> set[str]:
+    found = [groups.get(case) for case in cases]
+    return {group for group in found if group is not None}
+
+
 def refuse_other_cases(started: FoldFolder, fold: Fold) -> None:
     """Raise `UserError` where a trained fold was begun with other cases than `fold` has."""
     path = started.cases
     if not path.is_file():
         return
-    begun = Fold.read(path)
+    begun = FoldCases.read(path)
     if {*begun.train} != {*fold.train} or {*begun.validation} != {*fold.validation}:
         raise UserError(
             f"{path}: this fold was begun with other cases than splits.json gives it now: going on, it would be "
@@ -115,10 +131,7 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: run tds_plan_and_preprocess first.")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}.") from None
+    data = read_json(path)
     if isinstance(data, list):
         data = {"seed": None, "cases": sorted(case_ids), "folds": [_renamed(fold) for fold in data]}
     splits = Splits.parse(data, str(path))

@@ -8,33 +8,24 @@ probabilities p_k(v) of K classes, background among them, the true class y(v), t
     Brier = mean_v sum_k (p_k - [y = k])^2                            0 at best, 2 at worst
     NLL   = -mean_v ln p_y
 
-Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel
-(`Readout.calibration_voxels`).
+Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel.
 
 Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
 """
 
-from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects
 
 from plans.geometry import Millimetres
+from textdiffseg.temperature import SampledVoxels
 
 NEAR_MM = 5.0
 BINS = 15
 MAX_VOXELS = 20_000  # kept of a case; a temperature needs no more
 MAX_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
 MIN_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
-
-
-@dataclass(frozen=True)
-class SampledVoxels:
-    """Triple of one case near its foreground: what calibration is fitted to and measured on."""
-
-    p: np.ndarray  # (K, N) float32
-    truth: np.ndarray  # (N,) class numbers
 
 
 def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:

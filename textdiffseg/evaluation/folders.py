@@ -92,7 +92,8 @@ def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, 
     path = next((path for one in (folder, folder.parent) if (path := RawFolder(one).header).is_file()), None)
     if path is None:
         return None
-    header, faults = Header.read(path), []
+    header = Header.read(path)
+    faults: list[str] = []
     table = labels_of(header, str(path), faults)
     elsewhere = {case for field in (header.annotated, header.absent) if isinstance(field, dict) for case in field}
     annotations = annotations_of(header, table, cases, elsewhere - set(cases), str(path), faults)

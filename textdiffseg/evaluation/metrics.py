@@ -147,15 +147,17 @@ def surface_scores(
 ) -> tuple[float, float]:
     """(NSD, HD95 in mm) of two non-empty masks (D, H, W)."""
     import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
 
     # A rim of background, so that a mask that touches the scan's border has a surface there too.
-    masks = [torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected)]
-    setting = {"include_background": True, "spacing": spacing}
+    found, truth = (torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of an argument that it passes to itself
-        nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **setting)
-        hd95 = compute_hausdorff_distance(*masks, percentile=95, **setting)
+        nsd = compute_surface_dice(
+            found, truth, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
+        )
+        hd95 = compute_hausdorff_distance(found, truth, include_background=True, percentile=95, spacing=spacing)
     return float(nsd), float(hd95)
 
 

@@ -4,11 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.geometry import Millimetres
 from textdiffseg.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MIN_MARGIN = 10  # voxels around the structures that say which grey values are shown
 
@@ -49,7 +53,7 @@ def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path
     write_atomically(path, picture.getvalue())
 
 
-def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
+def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, str]) -> None:
     row = _best_slice(panel.reference if panel.reference.any() else panel.prediction)
     image, prediction, reference = (array[::-1, row] for array in (panel.image, panel.prediction, panel.reference))
     low, high = np.percentile(_surroundings(panel), (1, 99.8))
@@ -58,8 +62,8 @@ def _draw(axes, panel: Panel, colours: Mapping[int, str]) -> None:
     for value, colour in colours.items():
         for mask, style in ((prediction == value, "-"), (reference == value, "--")):
             if mask.any() and not mask.all():
-                line = {"colors": colour if style == "-" else "white", "linestyles": style}
-                axes.contour(mask, [0.5], linewidths=1.4 if style == "-" else 0.7, **line)
+                line, width = (colour, 1.4) if style == "-" else ("white", 0.7)
+                axes.contour(mask, [0.5], linewidths=width, colors=line, linestyles=style)
     axes.set_title(panel.title, color="white", fontsize=9)
     axes.set_axis_off()
 

@@ -109,9 +109,8 @@ def load_ensemble(
     folds = trained_folds(folder, names, checkpoint)
     plans = [Plan.read(fold.plan) for fold in folds]
     _check_agreement(folds, plans)
-    files = [fold.text_bank for fold in folds]
-    banks = [TextBank.load(file) for file in files]
-    check_words(files, plans, banks)
+    banks = [TextBank.load(fold.words) for fold in folds]
+    check_words([fold.text_bank for fold in folds], plans, banks)
     return Ensemble(
         folder=folder,
         folds=tuple(fold.name for fold in folds),
@@ -121,8 +120,13 @@ def load_ensemble(
         bank=banks[0],
         sampling=pool([read_sampling(fold) for fold in folds], len(plans[0].mirror_axes)),
         calibrations=tuple(read_calibration(fold) for fold in folds),
-        hash=hash_files([file for fold in folds for file in (fold.checkpoint(checkpoint), fold.plan, fold.text_bank)]),
+        hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
     )
+
+
+def _files_of(fold: FoldFolder, checkpoint: str) -> tuple[Path, ...]:
+    """The files that a fold's probabilities depend on."""
+    return fold.checkpoint(checkpoint), fold.plan, fold.text_bank, fold.text_space
 
 
 def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None:
@@ -140,7 +144,7 @@ def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None
 
 
 def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
-    """Raise `UserError` where the words of a file are not those of its plan, or of the first file."""
+    """Raise `UserError` where the words of a file are not those of its plan, or differ from the first file's."""
     for file, plan, bank in zip(files, plans, banks, strict=True):
         if bank.labels != tuple(label.name for label in plan.labels) or bank.width != plan.text.width:
             raise UserError(
@@ -150,5 +154,10 @@ def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[Te
         if bank.words != banks[0].words:
             raise UserError(
                 f"{file} holds other words than {files[0].parent.name}'s: these folds are no "
+                "ensemble. Choose among them with --folds."
+            )
+        if not bank.space.agrees(banks[0].space):
+            raise UserError(
+                f"{file} belongs to another text space than {files[0].parent.name}'s: these folds are not an "
                 "ensemble. Choose among them with --folds."
             )

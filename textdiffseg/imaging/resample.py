@@ -15,6 +15,8 @@ from scipy import ndimage
 from plans.geometry import Triple
 from textdiffseg.imaging.boxes import Box, joint
 
+Matrices = Sequence[np.ndarray | None]  # one an axis; None where the axis keeps its size
+
 NO_AXIS: Mapping[int, int] = {}
 NEGLIGIBLE = 1e-12  # entries of a matrix below it are zero: among them are denormals, which are slow to multiply with
 ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
@@ -63,9 +65,10 @@ def resample_labels(
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
     if labels.min(initial=0) < 0:
         boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
-    if not boxes:
+    together = joint(box for _, box in boxes)
+    if together is None:
         return result
-    everything = _reach(matrices, joint(box for _, box in boxes))
+    everything = _reach(matrices, together)
     if everything is None:
         return result
     window, winner = everything.place, result[everything.place]
@@ -114,7 +117,7 @@ def probabilities_to_regions(probabilities: np.ndarray | Sequence[np.ndarray], s
     return last
 
 
-def _matrices(shape, shape_to, order, order_along=NO_AXIS) -> list[np.ndarray | None]:
+def _matrices(shape: Triple, shape_to: Triple, order: int, order_along: Mapping[int, int] = NO_AXIS) -> Matrices:
     """One matrix an axis; None where the axis keeps its size."""
     return [
         None if n == m else spline_matrix(n, m, order_along.get(axis, order))
@@ -122,13 +125,13 @@ def _matrices(shape, shape_to, order, order_along=NO_AXIS) -> list[np.ndarray | 
     ]
 
 
-def _apply(matrices: list[np.ndarray | None], volume: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def _apply(matrices: Matrices, volume: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Multiply (D, H, W) along each axis that has a matrix, those that shrink first."""
-    axes = [axis for axis in range(3) if matrices[axis] is not None]
-    axes.sort(key=lambda axis: matrices[axis].shape[0] / matrices[axis].shape[1])
-    for axis in axes:
-        target = out if axis == axes[-1] else None
-        volume = _multiply(matrices[axis], np.ascontiguousarray(volume), axis, target)
+    steps = [(axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None]
+    steps.sort(key=lambda step: step[1].shape[0] / step[1].shape[1])
+    for number, (axis, matrix) in enumerate(steps, start=1):
+        target = out if number == len(steps) else None
+        volume = _multiply(matrix, np.ascontiguousarray(volume), axis, target)
     return volume
 
 
@@ -151,29 +154,38 @@ class _Reach:
 
     place: Box  # their box on the grid resampled to
     source: Box  # the box of all that has a share in it
-    matrices: list[np.ndarray | None]  # from the one to the other
+    matrices: Matrices  # from the one to the other
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
         """float32 values on `place` of those on `source`."""
         return _apply(self.matrices, values.astype(np.float32))
 
 
-def _reaches(matrices, mask: np.ndarray) -> list[_Reach]:
+def _reaches(matrices: Matrices, mask: np.ndarray) -> list[_Reach]:
     """One for a mask (D, H, W) that reaches a voxel at all, else none."""
     boxes = ndimage.find_objects(mask.view(np.int8))
     return [reach for box in boxes if (reach := _reach(matrices, box)) is not None]
 
 
-def _reach(matrices, box: Box) -> _Reach | None:
+def _reach(matrices: Matrices, box: Box) -> _Reach | None:
     """How far a box reaches; None where it is so small that no voxel reads it."""
-    place, source, parts = [], [], []
+    place: list[slice] = []
+    source: list[slice] = []
+    parts: list[np.ndarray | None] = []
     for matrix, part in zip(matrices, box, strict=True):
-        rows = part if matrix is None else _extent(matrix[:, part].any(axis=1))
+        if matrix is None:
+            place.append(part)
+            source.append(part)
+            parts.append(None)
+            continue
+        rows = _extent(np.any(matrix[:, part], axis=1))
         if rows is None:
             return None
+        columns = _extent(np.any(matrix[rows], axis=0))
+        assert columns is not None, "a row that reads the box has columns that are not zero"
         place.append(rows)
-        source.append(part if matrix is None else _extent(matrix[rows].any(axis=0)))
-        parts.append(None if matrix is None else np.ascontiguousarray(matrix[rows, source[-1]]))
+        source.append(columns)
+        parts.append(np.ascontiguousarray(matrix[rows, columns]))
     return _Reach(tuple(place), tuple(source), parts)
 
 

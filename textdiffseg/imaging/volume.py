@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple
+from plans.geometry import Millimetres, Triple, millimetres, triple
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Geometry:
     @property
     def spacing(self) -> Millimetres:
         """Distance in mm between neighbours along D, H, W."""
-        return tuple(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return millimetres(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
     def matches(self, other: "Geometry", tolerance: float = 0.5) -> bool:
         """Whether both have the same shape and the other's corners lie within `tolerance` voxels of these.
@@ -47,7 +47,7 @@ class Volume:
     array: np.ndarray
     geometry: Geometry
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.array.shape[1:] != self.geometry.shape:
             raise ValueError(f"array {self.array.shape} does not lie on the grid {self.geometry.shape}")
 
@@ -82,7 +82,7 @@ def orientation_of(geometry: Geometry) -> Orientation:
         permutation[row] = int(axis)
         left[row, :] = left[:, axis] = np.nan
     flips = tuple(row for row in range(3) if toward[row, permutation[row]] < 0)
-    return Orientation(tuple(permutation), flips)
+    return Orientation(triple(permutation), flips)
 
 
 def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
@@ -90,7 +90,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
     orientation = orientation_of(volume.geometry)
     turn = np.eye(4)
     turn[:3, :3] = 0
-    shape = tuple(volume.geometry.shape[axis] for axis in orientation.permutation)
+    shape = triple(volume.geometry.shape[axis] for axis in orientation.permutation)
     for row, axis in enumerate(orientation.permutation):
         turn[axis, row] = -1 if row in orientation.flips else 1
         turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from math import prod
 
-from plans.geometry import Triple, resampled_shape
+from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Settings
@@ -58,7 +58,8 @@ def largest_ram_gb(
         if geometry is None:
             continue
         axes = orientation_of(geometry).permutation
-        shape, spacing = [tuple(values[axis] for axis in axes) for values in (geometry.shape, geometry.spacing)]
+        shape = triple(geometry.shape[axis] for axis in axes)
+        spacing = millimetres(geometry.spacing[axis] for axis in axes)
         on_plan = resampled_shape(shape, spacing, plan.spacing)
         if prod(on_plan) > MAX_VOXELS:  # it will be refused
             continue

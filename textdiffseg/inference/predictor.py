@@ -26,7 +26,6 @@ from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, slot_volumes
 from textdiffseg.networks.model import SegmentationNetwork
-from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import Readout, readout_of
@@ -108,7 +107,6 @@ class Predictor:
         self.device = torch.device(device)
         self.batch = batch
         self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
-        choose_cuda_kernels()
         if self.plan.diffusion is None and (settings.steps, settings.samples) != (1, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps and samples must be 1")
 

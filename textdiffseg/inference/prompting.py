@@ -101,9 +101,9 @@ def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, Case
         )
     from textdiffseg.text.encoder import TextEncoder
 
-    encoder = TextEncoder(bank.words.encoder)
+    encoder = TextEncoder(bank.space.encoder)
     told = {case: encode_text(text, encoder) for case, text in texts.items()}
-    return {case: replace(one, tokens=bank.token_standard.apply(one.tokens)) for case, one in told.items()}
+    return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in told.items()}
 
 
 def _encoder(bank: TextBank, force: bool):
@@ -111,7 +111,7 @@ def _encoder(bank: TextBank, force: bool):
     from textdiffseg.text.encoder import TextEncoder
 
     try:
-        return TextEncoder(bank.words.encoder)
+        return TextEncoder(bank.space.encoder)
     except UserError:
         if force:
             raise

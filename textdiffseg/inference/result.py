@@ -50,11 +50,11 @@ class Result:
 
         folder = Path(folder)
         write_labels(folder / name, self.labels, self.geometry)
-        written = [name]
+        made = [name]
         for place, array in self._placed(split_ending(name)[0]):
-            written.append(f"{place}{split_ending(name)[1]}")
-            write_volume(folder / written[-1], restore_map(array, self.trail), self.geometry)
-        return tuple(written)
+            made.append(f"{place}{split_ending(name)[1]}")
+            write_volume(folder / made[-1], restore_map(array, self.trail), self.geometry)
+        return tuple(made)
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
         """The maps and where they go: `probabilities/CASE_1_liver`."""

@@ -8,6 +8,7 @@ multiple, so that all windows share one latent grid. Voxel v of the volume gets
 with g a Gaussian of width patch / 8 (nnU-Net's importance map).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 
 SIGMA = 1 / 8  # of the patch, as in nnU-Net
 FLOOR = 1e-3  # keeps the corners of a patch from vanishing in float32
+
+Window = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,12 @@ class Tiling:
     @property
     def latent_shape(self) -> Triple:
         """The latent grid of the padded volume."""
-        return tuple(size // stride for size, stride in zip(self.padded, self.stride, strict=True))
+        return triple(size // stride for size, stride in zip(self.padded, self.stride, strict=True))
 
     @property
-    def interior(self) -> tuple[slice, slice, slice]:
+    def interior(self) -> Window:
         """Where the volume lies inside the padded one."""
-        return tuple(slice(b, b + size) for b, size in zip(self.before, self.shape, strict=True))
+        return _window(slice(b, b + size) for b, size in zip(self.before, self.shape, strict=True))
 
     def pad(self, image: Tensor) -> Tensor:
         """Pad an image (C, D, H, W) with zeros, the mean of a normalised image."""
@@ -50,14 +53,14 @@ class Tiling:
         ]
         return F.pad(image, [amount for pair in reversed(pairs) for amount in pair])
 
-    def window(self, start: Triple) -> tuple[slice, slice, slice]:
+    def window(self, start: Triple) -> Window:
         """The voxels of the window at `start` in the padded volume."""
-        return tuple(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
+        return _window(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
 
-    def latent_window(self, start: Triple) -> tuple[slice, slice, slice]:
+    def latent_window(self, start: Triple) -> Window:
         """The positions of the window at `start` on the latent grid."""
         corners = zip(start, self.patch, self.stride, strict=True)
-        return tuple(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
+        return _window(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
 
     def total_importance(self) -> Tensor:
         """sum_u g(v - start_u) over all windows, of the padded shape; infinite in the padding, which has no say."""
@@ -67,6 +70,11 @@ class Tiling:
         outside = torch.ones(self.padded, dtype=torch.bool)
         outside[self.interior] = False
         return total.masked_fill_(outside, torch.inf)
+
+
+def _window(axes: Iterable[slice]) -> Window:
+    d, h, w = axes
+    return d, h, w
 
 
 def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> Tiling:
@@ -83,7 +91,8 @@ def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> 
         padded.append(target)
         before.append((window - size) // 2 if size < window else 0)
         axes.append(_starts(target // unit, window // unit, unit, overlap))
-    return Tiling(tuple(shape), tuple(before), tuple(padded), tuple(patch), tuple(stride), tuple(product(*axes)))
+    starts = tuple(triple(start) for start in product(*axes))
+    return Tiling(triple(shape), triple(before), triple(padded), triple(patch), triple(stride), starts)
 
 
 def _starts(size: int, window: int, unit: int, overlap: float) -> list[int]:

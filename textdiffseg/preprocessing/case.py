@@ -7,11 +7,12 @@ what the way back needs.
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from types import EllipsisType
 
 import numpy as np
 
 from plans.errors import UserError
-from plans.geometry import Triple, resampled_shape
+from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
@@ -52,10 +53,10 @@ class Trail(Record):
     @property
     def cropped_shape(self) -> Triple:
         """The crop box's size."""
-        return tuple(end - start for start, end in self.crop)
+        return triple(end - start for start, end in self.crop)
 
     @property
-    def box(self) -> tuple[slice, ...]:
+    def box(self) -> tuple[EllipsisType | slice, ...]:
         """The crop box as slices of a canonical array (..., D, H, W)."""
         return (..., *(slice(start, end) for start, end in self.crop))
 
@@ -68,7 +69,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
     canonical, orientation = to_canonical(volume)
     crop = nonzero_box(canonical.array) if plan.crop_to_nonzero else full_box(canonical.geometry.shape)
     spacing = canonical.geometry.spacing
-    cropped = tuple(end - start for start, end in crop)
+    cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
     if prod(shape) > MAX_VOXELS:
         raise UserError(
@@ -94,7 +95,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
 def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarray:
     """Label numbers (D, H, W), -1 ignored, on the file's grid to the plan's grid, same dtype."""
     cropped = trail.orientation.apply(labels)[trail.box]
-    spacing = tuple(trail.geometry.spacing[axis] for axis in trail.permutation)
+    spacing = millimetres(trail.geometry.spacing[axis] for axis in trail.permutation)
     return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
 
 
@@ -155,13 +156,13 @@ def full_box(shape: Triple) -> tuple[tuple[int, int], ...]:
     return tuple((0, size) for size in shape)
 
 
-def _order_along(spacing, plan: Plan) -> dict[int, int]:
+def _order_along(spacing: Millimetres, plan: Plan) -> dict[int, int]:
     """nnU-Net's separate z: nearest neighbour along an axis that is much coarser than the others."""
     axis = low_resolution_axis(spacing, plan.spacing)
     return {} if axis is None else {axis: 0}
 
 
-def _uncrop(array: np.ndarray, trail: Trail, outside) -> np.ndarray:
+def _uncrop(array: np.ndarray, trail: Trail, outside: float) -> np.ndarray:
     full = np.full(trail.canonical_shape, outside, dtype=array.dtype)
     full[trail.box] = array
     return np.ascontiguousarray(trail.orientation.undo(full))

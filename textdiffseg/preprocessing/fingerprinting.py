@@ -3,8 +3,8 @@
 A case that cannot be used gives one line a fault, and all broken cases are reported together.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from plans.dataset import Case, Dataset
 from plans.errors import UserError, listed
 from plans.fingerprint import CaseFingerprint, Fingerprint
+from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
 from plans.regions import values_of
 from plans.rules import scheme_of
@@ -24,45 +25,28 @@ from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
 METHOD = 4  # raised when a fingerprint changes its meaning
-WRITTEN_EVERY = 60  # seconds: what a killed process loses at most
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels a case and channel: percentiles of a few CT need more of them
 
 
 def fingerprint_dataset(
     dataset: Dataset,
     workers: int,
-    path: Path | None = None,
+    folder: PreprocessedFolder | None = None,
     scheduler: str | None = None,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable[CaseFingerprint]], Iterable[CaseFingerprint]] = iter,
 ) -> Fingerprint:
     """Fingerprint all training cases.
 
-    With `path`, the fingerprint is written there every minute and whenever the work ends, and cases that
-    are there already and whose files and labels are unchanged are not measured again; those that it did not come to
-    stay. Raises `UserError` with the faults of all broken cases.
+    With `folder`, each case's fingerprint is written there as soon as it is measured. One that is there already is
+    read again where the case's files and labels are unchanged. Those of cases that are gone are removed. Raises
+    `UserError` with the faults of all broken cases.
     """
-    known = {case.case: case for case in _known_cases(path)}
-    function = partial(_fingerprint_known, labels=dataset.labels, channels=dataset.channels)
-    items = [(case, known.get(case.id)) for case in dataset.cases]
+    function = partial(_read_or_measure, labels=dataset.labels, channels=dataset.channels, folder=folder)
     names = [case.id for case in dataset.cases]
-    cases: list[CaseFingerprint] = []
-
-    def write() -> None:
-        done = {case.case for case in cases}
-        kept = [known[name] for name in names if name in known and name not in done]
-        if path is not None and cases:
-            write_record(path, Fingerprint(dataset=dataset.name, cases=(*cases, *kept)))
-
-    clock = time.monotonic()
-    try:
-        for case in progress(run_cases(function, items, names, workers, scheduler)):
-            cases.append(case)
-            if time.monotonic() - clock > WRITTEN_EVERY:
-                write()
-                clock = time.monotonic()
-    finally:
-        write()
-    return Fingerprint(dataset=dataset.name, cases=tuple(cases))
+    cases = tuple(progress(run_cases(function, dataset.cases, names, workers, scheduler)))
+    if folder is not None:
+        _remove_others(folder, names)
+    return Fingerprint(dataset=dataset.name, cases=cases)
 
 
 def bytes_per_case(dataset: Dataset) -> float:
@@ -162,20 +146,28 @@ def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     return hash_text(text)
 
 
-def _known_cases(path: Path | None) -> tuple[CaseFingerprint, ...]:
-    if path is None or not path.is_file():
-        return ()
-    try:
-        return Fingerprint.read(path).cases
-    except UserError:  # of another version: it is made anew
-        return ()
+def _read_or_measure(
+    case: Case, labels: Sequence[LabelPlan], channels: Sequence[str], folder: PreprocessedFolder | None
+) -> CaseFingerprint:
+    """The stored fingerprint of a case where it fits the files; else a new one, which is stored."""
+    if folder is None:
+        return fingerprint_case(case, labels, channels)
+    path = folder.fingerprint(case.id)
+    with suppress(UserError):  # missing, damaged or of another version: it is measured again
+        known = CaseFingerprint.read(path)
+        if known.case == case.id and known.content_hash == fingerprint_hash(case, labels, channels):
+            return known
+    measured = fingerprint_case(case, labels, channels)
+    write_record(path, measured)
+    return measured
 
 
-def _fingerprint_known(item, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:
-    case, known = item
-    if known is not None and known.content_hash == fingerprint_hash(case, labels, channels):
-        return known
-    return fingerprint_case(case, labels, channels)
+def _remove_others(folder: PreprocessedFolder, names: Sequence[str]) -> None:
+    """Delete the fingerprints of cases that are gone."""
+    kept = {folder.fingerprint(name) for name in names}
+    for path in folder.fingerprints.glob("[!.]*.json"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
 
 
 def _tried(read: Callable, faults: list[str]):

@@ -46,7 +46,7 @@ def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
     nothing is thinner than a step, so what is not much thicker there is measured in full.
     """
     steps = [max(1, round(size / _MEASURED)) for size in mask.shape]
-    sampling = [step * length for step, length in zip(steps, spacing, strict=True)]
+    sampling: Sequence[float] = [step * length for step, length in zip(steps, spacing, strict=True)]
     depths = _depths(mask[tuple(slice(step // 2, None, step) for step in steps)], sampling)
     if len(depths) == 0 or (max(steps) > 1 and 2 * np.percentile(depths, 90) < 4 * max(sampling)):
         sampling = spacing

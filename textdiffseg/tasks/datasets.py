@@ -17,7 +17,8 @@ from textdiffseg.progress import Report
 
 def read_datasets(names: str, root: Path) -> list[Dataset]:
     """The data sets named, e.g. `4` or `4+101`. `UserError` has the faults of all of them."""
-    found, faults = [], []
+    found: list[Dataset] = []
+    faults: list[str] = []
     for folder in find_datasets(names, root):
         try:
             found.append(read_dataset(folder))

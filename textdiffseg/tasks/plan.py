@@ -11,7 +11,7 @@ from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from plans.layout import PreprocessedFolder, tree
+from plans.layout import PreprocessedFolder, WordFiles, tree
 from plans.paper import ENCODER, VARIANTS
 from plans.plan import Plan, TextPlan
 from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
@@ -134,8 +134,8 @@ def _encode_words(
 ) -> _Words:
     names = tuple(label.name for label in dataset.labels)
     texts = {case.id: case.text for case in dataset.cases if case.text}
-    bank = beside.submit(write_text_bank, names, prompts, encoders, folder.text_bank(preset))
-    said = beside.submit(_write_case_texts, texts, folder.text_bank(preset), folder.case_texts(preset))
+    bank = beside.submit(write_words, names, prompts, encoders, folder.words(preset))
+    said = beside.submit(_write_case_texts, texts, folder.words(preset), folder.case_texts(preset))
     return _Words(encoders, bank, said, bool(texts))  # one after the other: the bank is there when texts are encoded
 
 
@@ -145,7 +145,7 @@ def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce)
     found = fingerprinting.fingerprint_dataset(
         dataset,
         force.count(fingerprinting.bytes_per_case(dataset)),
-        folder.fingerprint,
+        folder,
         force.scheduler,
         force.follow("Fingerprint", len(dataset.cases)),
     )
@@ -204,16 +204,19 @@ def text_plan(
     return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
 
 
-def write_text_bank(names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], path: Path) -> tuple[str, int]:
-    """Write the text bank, unless one of the same words is there; returns its encoder and the vectors' width."""
+def write_words(names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], files: WordFiles) -> tuple[str, int]:
+    """Write text bank and text space, unless those of the same words are there.
+
+    Returns the encoder and the vectors' width.
+    """
     from textdiffseg.text.bank import TextBank, build_bank
     from textdiffseg.text.encoder import TextEncoder
 
     wanted = (encoders[0], prompts.scan, {name: prompts.labels[name] for name in names})
     with suppress(UserError):  # missing, of another version or damaged: it is made anew
-        bank = TextBank.load(path)
-        if (bank.words.encoder, bank.words.scan, bank.phrasings) == wanted:
-            return bank.words.encoder, bank.width
+        bank = TextBank.load(files)
+        if (bank.space.encoder, bank.words.scan, bank.phrasings) == wanted:
+            return bank.space.encoder, bank.width
     try:
         encoder = TextEncoder(encoders[0])
     except UserError:
@@ -221,17 +224,16 @@ def write_text_bank(names: tuple[str, ...], prompts: Prompts, encoders: Sequence
             raise
         encoder = TextEncoder(encoders[1])
     bank = build_bank(prompts, names, encoder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bank.save(path)
+    bank.save(files)
     return encoder.name, bank.width
 
 
-def _write_case_texts(texts: dict[str, str], bank: Path, path: Path) -> tuple[str, ...]:
+def _write_case_texts(texts: dict[str, str], words: WordFiles, path: Path) -> tuple[str, ...]:
     """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
     from textdiffseg.text.bank import TextBank
     from textdiffseg.text.case_texts import update_case_texts
 
-    return update_case_texts(path, texts, TextBank.load(bank).words.encoder)
+    return update_case_texts(path, texts, TextBank.load(words).space.encoder)
 
 
 def _gpu_gb() -> float | None:

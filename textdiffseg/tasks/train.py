@@ -17,6 +17,7 @@ from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
@@ -87,7 +88,7 @@ def train(
     plan = _check(source, target if position and not options.restart else None, preset, cases)
     if position is None or options.restart:
         _report_other_device(plan, options.device, report)
-    with alone(target):
+    with alone(target), cuda_kernels():
         if not only_validate:
             fit(source.path, cases, target, options, preset, report, progress, cancel)
         return _validate(source.path, cases, target, options.device, str(fold) != ALL, report, progress, cancel)
@@ -132,10 +133,10 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
-    plan_path, words = (started.plan, started.text_bank) if started else (source.plan(preset), source.text_bank(preset))
+    plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
     plan = Plan.read(plan_path)
     bank = TextBank.load(words)
-    check_words([words], [plan], [bank])
+    check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(source.case_texts(preset), bank, ())
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)

@@ -1,28 +1,23 @@
 """`TextBank`: the cached vectors of every phrasing of every label; it travels with a model.
 
-Vectors are standardised per dimension over the bank's own phrases and the word "background", and those of the labels
-projected, so that wordings of one meaning lie close together (`space.projection`). Statistics and projection stay in
-the file, so that a phrase encoded later lands in the same space. One safetensors file holds everything, with the words
-as JSON in its header.
+A bank belongs to one `TextSpace`, which has a file of its own. The bank holds vectors as the encoder gives them, so
+that phrases can be added later; the space is applied where vectors are read.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
+from plans.layout import WordFiles
 from plans.prompts import Prompts
-from textdiffseg.files import write_atomically
 from textdiffseg.queries import Queries, Query
+from textdiffseg.text.bank_file import read_bank, write_bank
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
-from textdiffseg.text.space import Standard, projection
+from textdiffseg.text.space import TextSpace
 from textdiffseg.text.words import Words
 
 NEAREST = 3  # phrases that are shown for one that is not known
@@ -32,14 +27,12 @@ Vectors = tuple[tuple[PhraseVectors, ...], ...]
 
 @dataclass(frozen=True)
 class TextBank:
-    """The words of a model and their standardised vectors. Label numbers are 1..N in the order of `labels`."""
+    """The words of a model, their raw vectors and their space. Label numbers are 1..N in the order of `labels`."""
 
     words: Words
-    vectors: Vectors  # [label - 1][phrasing], standardised
-    scan: PhraseVectors | None  # the scan's description, standardised
-    token_standard: Standard
-    pooled_standard: Standard
-    projection: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
+    space: TextSpace
+    raw: Vectors  # [label - 1][phrasing], as the encoder gives them
+    raw_scan: PhraseVectors | None  # of the scan's description; None: there is none
     texts: Mapping[str, Tensor] = field(default_factory=dict)  # (L, d_t) by case; of `case_texts`, not in this file
 
     @property
@@ -55,7 +48,7 @@ class TextBank:
     @property
     def width(self) -> int:
         """d_t."""
-        return len(self.pooled_standard.mean)
+        return self.space.width
 
     def queries(self, asked: Sequence[Query], told: Sequence[str | None] = ()) -> Queries:
         """`Queries` of a batch; the tokens of a sample are those of its phrases, of the scan's description and, where
@@ -103,50 +96,90 @@ class TextBank:
 
     def encode(self, phrase: str, encoder: TextEncoder | None) -> PhraseVectors:
         """The tokens and the vector e_q of a phrase that the bank does not hold."""
-        if encoder is None or encoder.name != self.words.encoder:
-            raise UserError(
-                f"{phrase!r} is not among this model's phrases, and its text encoder {self.words.encoder!r} is "
-                f"needed for its vectors (found {encoder.name if encoder else 'none'!r})."
-            )
-        return self._mapped(_standardise(encoder.encode([phrase])[0], self.token_standard, self.pooled_standard))
+        return self.space.phrase(self._encode([phrase], encoder)[0])
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file, under a temporary name first."""
-        # serialised here, as safetensors' own writer does not say where the disk is full
-        write_atomically(path, serialise(self._tensors(), metadata={"words": self.words.model_dump_json()}))
+    def with_phrases(self, phrasings: Mapping[str, Sequence[str]], encoder: TextEncoder) -> "TextBank":
+        """A bank of the same space with more phrasings of its labels, after those that it has.
+
+        Raises `UserError` for a label or an encoder that is not the bank's, and for a phrase of another label.
+        """
+        if unknown := sorted({*phrasings} - {*self.labels}):
+            raise UserError(f"{listed(unknown)}: not among the bank's labels, which are {listed(self.labels)}.")
+        merged = {name: (*known, *phrasings.get(name, ())) for name, known in self.phrasings.items()}
+        Prompts.parse({"scan": self.words.scan, "labels": merged}, "phrases to add")
+        new = [[phrase for phrase in phrasings.get(name, ()) if not self.find(phrase)] for name in self.labels]
+        raw = iter(self._encode([phrase for phrases in new for phrase in phrases], encoder))
+        words = tuple((*known, *more) for known, more in zip(self.words.phrasings, new, strict=True))
+        vectors = tuple((*known, *(next(raw) for _ in more)) for known, more in zip(self.raw, new, strict=True))
+        bank = replace(self, words=self.words.model_copy(update={"phrasings": words}), raw=vectors)
+        bank.refuse_equals()
+        return bank
+
+    def refuse_equals(self) -> None:
+        """Raise `UserError` where phrases of two labels have one vector.
+
+        Letters that an encoder does not know look alike to it, as does what follows the tokens that it reads.
+        """
+        flat = [(label, phrase) for label, phrases in enumerate(self.words.phrasings) for phrase in phrases]
+        pooled = self.space.pooled_standard.apply(self._known)
+        apart = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")  # whose rounding is coarse
+        faults = [
+            f"prompts.json: {flat[a][1]!r} and {flat[b][1]!r} name two labels and are one to the text encoder. "
+            "Reword one."
+            for a, b in (apart < EQUAL).triu(1).nonzero().tolist()
+            if flat[a][0] != flat[b][0]
+        ]
+        if faults:
+            raise UserError(*faults)
+
+    def save(self, files: WordFiles) -> None:
+        """Write the space, then the bank that refers to it."""
+        flat = [*(one for phrases in self.raw for one in phrases), *([self.raw_scan] if self.raw_scan else [])]
+        self.space.save(files.space)
+        write_bank(files.bank, self.space.hash, self.words, flat)
 
     @classmethod
-    def load(cls, path: Path) -> "TextBank":
-        """Read a bank; `UserError` names the file if it is missing, truncated or of another version."""
-        tensors, words = _read(Path(path))
-        standards = (
-            Standard(tensors["token_mean"], tensors["token_std"]),
-            Standard(tensors["pooled_mean"], tensors["pooled_std"]),
-        )
-        tokens = tensors["tokens"].split(words.lengths)
-        flat = [PhraseVectors(*pair) for pair in zip(tokens, tensors["pooled"], strict=True)]
-        return cls(words, *_nest(words, flat), *standards, tensors["projection"])
+    def load(cls, files: WordFiles) -> "TextBank":
+        """Read a bank and its space.
+
+        Raises `UserError` where a file is missing, damaged or of a version that is not read, and where the bank
+        belongs to another space.
+        """
+        header, flat = read_bank(files.bank)
+        space = TextSpace.load(files.space)
+        if header.space != space.hash:
+            raise UserError(
+                f"{files.bank} belongs to another text space than {files.space.name} beside it: put the two files of "
+                "one model together, or run tds_plan_and_preprocess again."
+            )
+        return cls(header.words, space, *_nest(header.words, flat))
 
     @cached_property
     def _known(self) -> Tensor:
-        """The pooled vectors of all phrases of labels (n, d_t)."""
-        return torch.stack([one.pooled for phrases in self.vectors for one in phrases])
+        """The raw pooled vectors of all phrases of labels (n, d_t)."""
+        return torch.stack([one.pooled for phrases in self.raw for one in phrases])
 
     @cached_property
     def _asked(self) -> Vectors:
-        """`vectors` as they are asked for, with e_q in place of the standardised pooled vector."""
-        return tuple(tuple(self._mapped(one) for one in phrases) for phrases in self.vectors)
+        """Tokens and e_q of each phrase."""
+        return tuple(tuple(self.space.phrase(one) for one in phrases) for phrases in self.raw)
 
-    def _mapped(self, standardised: PhraseVectors) -> PhraseVectors:
-        return replace(standardised, pooled=standardised.pooled @ self.projection)
+    def _encode(self, phrases: list[str], encoder: TextEncoder | None) -> list[PhraseVectors]:
+        """Raw vectors, of the bank's own encoder alone."""
+        if encoder is None or encoder.name != self.space.encoder:
+            raise UserError(
+                f"{', '.join(map(repr, phrases))} is not among this model's phrases, and its text encoder "
+                f"{self.space.encoder!r} is needed for its vectors (found {encoder.name if encoder else 'none'!r})."
+            )
+        return encoder.encode(phrases)
 
     def _phrase(self, number: int, which: int) -> PhraseVectors:
-        if not 1 <= number <= len(self.labels) or not 0 <= which < len(self.vectors[number - 1]):
+        if not 1 <= number <= len(self.labels) or not 0 <= which < len(self.raw[number - 1]):
             raise IndexError(f"label {number}, phrasing {which} is not in the bank of {self.labels}")
         return self._asked[number - 1][which]
 
     def _assemble(self, samples: Sequence[Sequence[tuple[int, PhraseVectors]]]) -> Queries:
-        scan = [self.scan.tokens] if self.scan is not None else []
+        scan = [] if self.raw_scan is None else [self.space.tokens(self.raw_scan.tokens)]
         tokens = [torch.cat([*(phrase.tokens for _, phrase in one), *scan]) for one in samples]
         slots, length = max(len(one) for one in samples), max(len(one) for one in tokens)
         labels = torch.zeros(len(samples), slots, dtype=torch.int64)
@@ -159,7 +192,13 @@ class TextBank:
             padded[row, : len(tokens[row])], mask[row, : len(tokens[row])] = tokens[row], True
         return Queries(labels, vectors, padded, mask)
 
-    def _refuse(self, phrases, found, unknown, encoder) -> None:
+    def _refuse(
+        self,
+        phrases: Sequence[str],
+        found: Sequence[tuple[int, int] | None],
+        unknown: Sequence[str],
+        encoder: TextEncoder | None,
+    ) -> None:
         lines = [self._unknown(phrase, encoder) for phrase in unknown]
         numbers = [match[0] for match in found if match is not None]
         for number in sorted({number for number in numbers if numbers.count(number) > 1}):
@@ -180,90 +219,31 @@ class TextBank:
     def _nearest(self, phrase: str, encoder: TextEncoder | None) -> list[tuple[str, str]]:
         """The nearest phrasings and their labels: by meaning with the bank's encoder, else by spelling."""
         known = [(words, name) for name, all_words in self.phrasings.items() for words in all_words]
-        if encoder is None or encoder.name != self.words.encoder:
+        if encoder is None or encoder.name != self.space.encoder:
             return self.words.nearest_spelling(phrase, NEAREST)
-        rows = self.pooled_standard.undo(self._known)
-        closeness = torch.cosine_similarity(rows, encoder.encode([phrase])[0].pooled[None])
+        closeness = torch.cosine_similarity(self._known, encoder.encode([phrase])[0].pooled[None])
         return [known[i] for i in closeness.argsort(descending=True)[:NEAREST].tolist()]
-
-    def _tensors(self) -> dict[str, Tensor]:
-        flat = [one for phrases in self.vectors for one in phrases] + ([self.scan] if self.scan else [])
-        return {
-            "tokens": torch.cat([one.tokens for one in flat]),
-            "pooled": torch.stack([one.pooled for one in flat]),
-            "token_mean": self.token_standard.mean,
-            "token_std": self.token_standard.std,
-            "pooled_mean": self.pooled_standard.mean,
-            "pooled_std": self.pooled_standard.std,
-            "projection": self.projection,
-        }
 
 
 def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) -> TextBank:
     """Encode every phrasing of `labels` (in label order 1..N), the scan's description and the word "background".
 
-    Raises `UserError` for phrases of two labels that the encoder does not tell apart.
+    The space is made from the same phrases. Raises `UserError` for phrases of two labels that the encoder does not
+    tell apart.
     """
-    phrasings = tuple(tuple(prompts.labels[name]) for name in labels)
-    phrases = [phrase for one in phrasings for phrase in one]
-    phrases += [prompts.scan] if prompts.scan.strip() else []
-    raw = encoder.encode([*phrases, "background"])
-    token_standard = Standard.of(torch.cat([one.tokens for one in raw]))
-    pooled_standard = Standard.of(torch.stack([one.pooled for one in raw]))
-    flat = [_standardise(one, token_standard, pooled_standard) for one in raw[:-1]]
-    words = Words(
-        encoder=encoder.name,
-        scan=prompts.scan,
-        labels=labels,
-        phrasings=phrasings,
-        lengths=tuple(len(one.tokens) for one in flat),
-    )
-    vectors, scan = _nest(words, flat)
-    _refuse_equals(phrasings, vectors)
-    onto = projection([torch.stack([one.pooled for one in phrases]) for phrases in vectors])
-    return TextBank(words, vectors, scan, token_standard, pooled_standard, onto)
+    words = Words(scan=prompts.scan, labels=labels, phrasings=tuple(tuple(prompts.labels[name]) for name in labels))
+    phrases = [phrase for one in words.phrasings for phrase in one]
+    phrases += [words.scan] if words.scan.strip() else []
+    *flat, background = encoder.encode([*phrases, "background"])
+    raw, scan = _nest(words, flat)
+    space = TextSpace.of(encoder.name, raw, [*([scan] if scan else []), background])
+    bank = TextBank(words, space, raw, scan)
+    bank.refuse_equals()
+    return bank
 
 
-def _refuse_equals(phrasings: tuple[tuple[str, ...], ...], vectors: Vectors) -> None:
-    """Letters that an encoder does not know all look alike to it, as does what comes after the tokens that it reads."""
-    flat = [(label, phrase) for label, phrases in enumerate(phrasings) for phrase in phrases]
-    pooled = torch.stack([one.pooled for phrases in vectors for one in phrases])
-    apart = torch.cdist(pooled, pooled, compute_mode="donot_use_mm_for_euclid_dist")  # whose rounding is coarse
-    equal = (apart < EQUAL).triu(1).nonzero().tolist()
-    faults = [
-        f"prompts.json: {flat[a][1]!r} and {flat[b][1]!r} name two labels and are one to the text encoder. Reword one."
-        for a, b in equal
-        if flat[a][0] != flat[b][0]
-    ]
-    if faults:
-        raise UserError(*faults)
-
-
-def _standardise(raw: PhraseVectors, tokens: Standard, pooled: Standard) -> PhraseVectors:
-    return PhraseVectors(tokens.apply(raw.tokens), pooled.apply(raw.pooled))
-
-
-def _nest(words: Words, flat: list[PhraseVectors]) -> tuple[Vectors, PhraseVectors | None]:
+def _nest(words: Words, flat: Iterable[PhraseVectors]) -> tuple[Vectors, PhraseVectors | None]:
     """The vectors by label and phrasing, and those of the scan's description."""
     rest = iter(flat)
     vectors = tuple(tuple(next(rest) for _ in phrasings) for phrasings in words.phrasings)
     return vectors, next(rest, None)
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], Words]:
-    """The tensors and the words of a bank's file, checked against each other."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: expected the text bank that tds_plan_and_preprocess writes.")
-    names = ("tokens", "pooled", "token_mean", "token_std", "pooled_mean", "pooled_std", "projection")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("words", "null"))
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is no readable text bank ({error}): run tds_plan_and_preprocess again.") from None
-    words = Words.parse(header, str(path))
-    phrases = sum(len(one) for one in words.phrasings) + bool(words.scan.strip())
-    fits = len(words.labels) == len(words.phrasings) and phrases == len(words.lengths) == len(tensors["pooled"])
-    if not fits or sum(words.lengths) != len(tensors["tokens"]):
-        raise UserError(f"{path}: its words and its vectors differ in number: run tds_plan_and_preprocess again.")
-    return tensors, words

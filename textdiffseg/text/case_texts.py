@@ -1,26 +1,24 @@
 """Texts about single cases, as tokens beside a bank's: encoded once, read with some probability in training.
 
 One safetensors file holds the tokens of each case as the encoder gives them, with the texts' hashes in its header, so
-that an edited text renews its own entry alone. A bank's statistics are applied where tokens are read, so that new
-words in the bank leave the file as it is.
+that an edited text renews its own entry alone. A text space is applied where tokens are read, so that new words
+leave the file as it is.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
 from plans.errors import UserError, listed
 from plans.records import Record
-from textdiffseg.files import hash_text, write_atomically
+from textdiffseg.files import hash_text
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS, TextEncoder
+from textdiffseg.text.storage import TensorFile
 
 
 class Entry(Record):
@@ -36,6 +34,15 @@ class Header(Record):
     version: Literal[1] = 1
     encoder: str
     cases: dict[str, Entry]
+
+
+_FILE = TensorFile(
+    noun="file of texts",
+    header=Header,
+    key="texts",
+    missing="this plan reads texts of cases. Put the data set's texts/ back and run tds_plan_and_preprocess again.",
+    damaged="Run tds_plan_and_preprocess again.",
+)
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,12 @@ def read_case_texts(path: Path, bank: TextBank, cases: Collection[str]) -> dict[
     Raises `UserError` where the file is missing, damaged, or of another encoder than the bank.
     """
     header, tokens = _read(path, cases)
-    if header.encoder != bank.words.encoder:
+    if header.encoder != bank.space.encoder:
         raise UserError(
-            f"{path} was made with the text encoder {header.encoder!r}, the model's is {bank.words.encoder!r}: "
+            f"{path} was made with the text encoder {header.encoder!r}, the model's is {bank.space.encoder!r}: "
             "run tds_plan_and_preprocess with that one."
         )
-    return {case: bank.token_standard.apply(raw) for case, raw in tokens.items()}
+    return {case: bank.space.tokens(raw) for case, raw in tokens.items()}
 
 
 def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
@@ -105,21 +112,9 @@ def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
 
 def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
     header = Header(encoder=encoder, cases={case: one.entry for case, one in sorted(texts.items())})
-    tokens = {case: one.tokens.contiguous() for case, one in texts.items()}
-    write_atomically(path, serialise(tokens, metadata={"texts": header.model_dump_json()}))
+    _FILE.write(path, header, {case: one.tokens for case, one in texts.items()})
 
 
 def _read(path: Path, cases: Collection[str] | None = None) -> tuple[Header, dict[str, Tensor]]:
     """The header, and the tokens of those of `cases` (by default of all) that have a text."""
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist: this plan reads texts of cases. Put the data set's texts/ back and run "
-            "tds_plan_and_preprocess again."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = Header.parse(json.loads((file.metadata() or {}).get("texts", "null")), str(path))
-            wanted = [case for case in header.cases if cases is None or case in cases]
-            return header, {case: file.get_tensor(case) for case in wanted}
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is no readable file of texts ({error}): run tds_plan_and_preprocess again.") from None
+    return _FILE.read(path, lambda header: [case for case in header.cases if cases is None or case in cases])

@@ -1,7 +1,6 @@
-"""The words of a text bank, without their vectors: the header of its file."""
+"""The words of a text bank, without their vectors."""
 
 from difflib import SequenceMatcher
-from typing import Literal
 
 from plans.prompts import normalise
 from plans.records import Record
@@ -10,12 +9,9 @@ from plans.records import Record
 class Words(Record):
     """Labels and their phrasings. Label numbers are 1..N in the order of `labels`."""
 
-    version: Literal[1] = 1
-    encoder: str
     scan: str  # one description of the scan; may be empty
     labels: tuple[str, ...]
     phrasings: tuple[tuple[str, ...], ...]  # of each label; the first is the one used by default
-    lengths: tuple[int, ...]  # tokens of each phrase, in file order: all phrasings, then the scan
 
     @property
     def by_label(self) -> dict[str, tuple[str, ...]]:

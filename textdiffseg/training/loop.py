@@ -13,6 +13,7 @@ from plans.presets import Preset
 from textdiffseg.data.loader import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
+from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import Progress, TrainingState, read_progress
@@ -25,6 +26,7 @@ from textdiffseg.training.validate import validate_patches
 READ_EVERY = 10  # iterations: to read losses is to wait for a GPU, which then waits for its next work
 
 
+@cuda_kernels()
 def fit(
     preprocessed: Path,
     cases: Fold,

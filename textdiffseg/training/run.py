@@ -1,7 +1,6 @@
 """A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
 
 import copy
-import shutil
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -15,10 +14,9 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Fold, write_cases
 from textdiffseg.files import write_record
 from textdiffseg.networks.model import SegmentationNetwork, build_model
-from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.progress import Report
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
@@ -82,16 +80,15 @@ def open_run(
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
     and a list of its cases."""
     device = torch.device(options.device)
-    choose_cuda_kernels()
     source = PreprocessedFolder(preprocessed)
     if progress is None:
         plan, note = fit_to_memory(Plan.read(source.plan(preset)), device)
         report(note)
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
-        write_record(fold.cases, cases)
-        shutil.copyfile(source.text_bank(plan.preset), fold.text_bank)
-    plan, bank = Plan.read(fold.plan), TextBank.load(fold.text_bank)
+        write_cases(fold, cases)
+        TextBank.load(source.words(plan.preset)).save(fold.words)
+    plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:

@@ -35,7 +35,7 @@ def load_fold(
     settings = settings_of(network.plan, sampling)
     if uncertainty:
         settings = settings_of_uncertainty(network.plan, settings)
-    return Predictor([network], settings, device), TextBank.load(fold.text_bank)
+    return Predictor([network], settings, device), TextBank.load(fold.words)
 
 
 def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:

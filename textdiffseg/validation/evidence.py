@@ -6,17 +6,13 @@ import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
-from textdiffseg.evaluation.calibration import (
-    SampledVoxels,
-    brier_score,
-    expected_calibration_error,
-    sample_voxels,
-)
+from textdiffseg.evaluation.calibration import brier_score, expected_calibration_error, sample_voxels
 from textdiffseg.folds.calibration import Fit, Widening
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Prediction
 from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
 from textdiffseg.readout import readout_of
+from textdiffseg.temperature import SampledVoxels
 from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
 MIN_CASES = 4  # two in each half
@@ -37,7 +33,7 @@ class Evidence:
         if not case.record.present:
             return
         voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(SampledVoxels(*self.readout.calibration_voxels(voxels.p, voxels.truth, known)))
+        self.voxels.append(self.readout.calibration_voxels(voxels, known))
         if prediction.volumes is None:
             return
         trail, original = case.record.trail, case.original_labels()

@@ -14,9 +14,9 @@ from math import ceil
 
 import numpy as np
 
-from textdiffseg.evaluation.calibration import MIN_PROBABILITY, SampledVoxels, negative_log_likelihood
+from textdiffseg.evaluation.calibration import MIN_PROBABILITY, negative_log_likelihood
 from textdiffseg.folds.calibration import INTERVAL, widen
-from textdiffseg.temperature import temper
+from textdiffseg.temperature import SampledVoxels, temper
 
 RANGE = (0.25, 8.0)  # of temperatures
 

@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from textdiffseg.data.splits import (
     read_splits,
     refuse_other_cases,
     refuse_parted_groups,
+    write_cases,
 )
 from textdiffseg.files import write_record
 
@@ -105,8 +107,10 @@ def test_folds_that_part_a_group_are_refused(tmp_path):
 
 def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
     refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))  # made before there was a list
-    write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))
-    refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))
+    for write in (lambda fold: write_record(tmp_path / "cases.json", fold), partial(write_cases, FoldFolder(tmp_path))):
+        write(make_splits(IDS).fold(0))  # once without a version, as files were before they had one
+        refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))
+    assert json.loads((tmp_path / "cases.json").read_text())["version"] == 1
     with pytest.raises(UserError, match="begun with other cases"):
         refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS, seed=1).fold(0))
 

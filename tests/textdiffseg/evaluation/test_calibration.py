@@ -2,14 +2,13 @@ import numpy as np
 import pytest
 
 from textdiffseg.evaluation.calibration import (
-    SampledVoxels,
     brier_score,
     expected_calibration_error,
     near_foreground,
     negative_log_likelihood,
     sample_voxels,
 )
-from textdiffseg.regions import label_by_label
+from textdiffseg.temperature import SampledVoxels, label_by_label
 
 
 def draw(count=60_000, classes=3, seed=0):
@@ -88,7 +87,7 @@ def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
 
 def test_one_label_is_scored_alike_whether_labels_may_overlap_or_not():
     p, truth = draw(count=500, classes=2)
-    pairs = SampledVoxels(*label_by_label(p, truth, ((1,),), (1,)))
+    pairs = label_by_label(SampledVoxels(p, truth), ((1,),), (1,))
     assert pairs.p == pytest.approx(p, abs=1e-6)
     assert (pairs.truth == truth).all()
 
@@ -96,11 +95,11 @@ def test_one_label_is_scored_alike_whether_labels_may_overlap_or_not():
 def test_labels_that_overlap_are_a_question_each_and_weigh_the_same():
     truth = np.array([0, 1, 2, 2])
     p = np.array([[0.5] * 4, [0.1, 0.9, 0.9, 0.9], [0.2, 0.2, 0.2, 0.8]])  # whole (1 and 2), core (2)
-    pairs = SampledVoxels(*label_by_label(p, truth, ((1, 2), (2,)), (1, 2)))
+    pairs = label_by_label(SampledVoxels(p, truth), ((1, 2), (2,)), (1, 2))
     assert pairs.truth.tolist() == [0, 1, 1, 1, 0, 0, 1, 1]
     assert pairs.p[1].tolist() == [0.1, 0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.8]
     whole, core = (brier_score(pairs.p[:, half], pairs.truth[half]) for half in (slice(4), slice(4, 8)))
     assert (whole, core) == pytest.approx((2 * 0.01, 2 * (3 * 0.04 + 0.64) / 4))
     assert brier_score(pairs.p, pairs.truth) == pytest.approx((whole + core) / 2)
-    core_alone = SampledVoxels(*label_by_label(p, truth, ((1, 2), (2,)), (2,)))
+    core_alone = label_by_label(SampledVoxels(p, truth), ((1, 2), (2,)), (2,))
     assert brier_score(core_alone.p, core_alone.truth) == pytest.approx(core)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from plans.layout import FoldFolder
-from textdiffseg.evaluation.calibration import SampledVoxels, expected_calibration_error, negative_log_likelihood
+from textdiffseg.evaluation.calibration import expected_calibration_error, negative_log_likelihood
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import (
     Applied,
@@ -14,7 +14,7 @@ from textdiffseg.folds.calibration import (
     widen,
 )
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.temperature import temper
+from textdiffseg.temperature import SampledVoxels, temper
 from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
 

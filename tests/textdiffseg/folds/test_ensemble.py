@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from plans.errors import UserError
@@ -104,3 +106,22 @@ def test_a_damaged_checkpoint_is_a_sentence(folder):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
         load_ensemble(folder)
+
+
+def test_folds_of_different_text_spaces_are_no_ensemble(folder, make_plan, bank, make_fold):
+    """DESIGN 3: the space is frozen with the weights. A space computed again on another machine is the same one."""
+    rounded = replace(bank.space, projection=bank.space.projection * (1 + 1e-6))
+    make_fold(folder / "fold_2", make_plan(), replace(bank, space=rounded), 2)
+    assert len(load_ensemble(folder).networks) == 3
+    other = replace(bank.space, projection=bank.space.projection * 1.1)
+    make_fold(folder / "fold_3", make_plan(), replace(bank, space=other), 2)
+    with pytest.raises(UserError, match=r"fold_3.*another text space than fold_0's"):
+        load_ensemble(folder)
+
+
+def test_the_hash_knows_the_text_space(folder, bank):
+    before = load_ensemble(folder).hash
+    space = replace(bank.space, projection=bank.space.projection * (1 + 1e-6))
+    for fold in ("fold_0", "fold_1"):
+        replace(bank, space=space).save(FoldFolder(folder / fold).words)
+    assert load_ensemble(folder).hash != before

@@ -8,7 +8,8 @@ import SimpleITK as sitk
 
 from plans.dataset import read_dataset
 from plans.errors import UserError
-from plans.fingerprint import Fingerprint
+from plans.fingerprint import CaseFingerprint
+from plans.layout import PreprocessedFolder
 from textdiffseg.files import write_record
 from textdiffseg.preprocessing import fingerprinting
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
@@ -69,41 +70,79 @@ def test_shape_spacing_crop_and_samples(write_raw, tmp_path, monkeypatch):
     assert len(fingerprint_dataset(ct, workers=0).cases[0].intensities[0]) == 20
 
 
-def test_what_is_known_is_not_measured_again(tiny_raw, tmp_path, monkeypatch):
-    dataset, path = read_dataset(tiny_raw), tmp_path / "fingerprint.json"
-    whole = fingerprint_dataset(dataset, 0, path)
-    write_record(path, Fingerprint(dataset=whole.dataset, cases=whole.cases[1:]))
-    measured = []
-    measure = fingerprinting.fingerprint_case
+def listen(monkeypatch) -> list[str]:
+    """The cases that are measured from now on."""
+    measured, measure = [], fingerprinting.fingerprint_case
     monkeypatch.setattr(
         fingerprinting, "fingerprint_case", lambda case, *rest: measured.append(case.id) or measure(case, *rest)
     )
-    assert fingerprint_dataset(dataset, 0, path) == whole
-    assert measured == [whole.cases[0].case]
+    return measured
+
+
+def stored(folder: PreprocessedFolder) -> dict[str, CaseFingerprint]:
+    """Every file in the folder of fingerprints."""
+    return {path.name: CaseFingerprint.read(path) for path in folder.fingerprints.iterdir()}
+
+
+def test_what_is_known_is_not_measured_or_written_again(tiny_raw, tmp_path, monkeypatch):
+    dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
+    whole = fingerprint_dataset(dataset, 0, folder)
+    assert stored(folder) == {f"{case.case}.json": case for case in whole.cases}
+    folder.fingerprint("tiny_00").unlink()
+    folder.fingerprint("tiny_01").write_text("{")
+    times = {path.name: path.stat().st_mtime_ns for path in folder.fingerprints.iterdir()}
+    measured = listen(monkeypatch)
+    assert fingerprint_dataset(dataset, 0, folder) == whole
+    assert measured == ["tiny_00", "tiny_01"]
     rewrite(tiny_raw / "imagesTr" / "tiny_02_0000.nii.gz", lambda a: a + 1)
-    fingerprint_dataset(dataset, 0, path)
-    assert measured == [whole.cases[0].case, "tiny_02"]
+    fingerprint_dataset(dataset, 0, folder)
+    assert measured == ["tiny_00", "tiny_01", "tiny_02"]
+    assert folder.fingerprint("tiny_03").stat().st_mtime_ns == times["tiny_03.json"]
+    assert folder.fingerprint("tiny_02").stat().st_mtime_ns != times["tiny_02.json"]
 
 
-def test_what_was_measured_before_a_fault_is_kept(tiny_raw, tmp_path):
+def test_a_fingerprint_belongs_to_its_case(tiny_raw, tmp_path):
+    dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
+    whole = fingerprint_dataset(dataset, 0, folder)
+    write_record(folder.fingerprint("tiny_00"), whole.cases[0].model_copy(update={"case": "tiny_09"}))
+    assert fingerprint_dataset(dataset, 0, folder) == whole
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_measured_beside_a_fault_is_kept(tiny_raw, tmp_path, workers):
+    folder = PreprocessedFolder(tmp_path)
     (tiny_raw / "imagesTr" / "tiny_01_0000.nii.gz").write_bytes(b"")
     with pytest.raises(UserError, match="tiny_01"):
-        fingerprint_dataset(read_dataset(tiny_raw), 0, tmp_path / "fingerprint.json")
-    kept = Fingerprint.read(tmp_path / "fingerprint.json")
-    assert [case.case for case in kept.cases] == ["tiny_00", "tiny_02", "tiny_03"]
+        fingerprint_dataset(read_dataset(tiny_raw), workers, folder)
+    assert sorted(stored(folder)) == ["tiny_00.json", "tiny_02.json", "tiny_03.json"]
 
 
-def test_work_that_ends_early_keeps_what_an_earlier_run_measured(tiny_raw, tmp_path):
-    dataset, path = read_dataset(tiny_raw), tmp_path / "fingerprint.json"
-    whole = fingerprint_dataset(dataset, 0, path)
+def test_a_run_that_ends_early_keeps_every_case_that_it_measured(tiny_raw, tmp_path, monkeypatch):
+    """DESIGN 8: nothing finished is lost."""
+    dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
 
     def interrupted(cases):
         yield next(iter(cases))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fingerprint_dataset(dataset, 0, path, progress=interrupted)
-    assert Fingerprint.read(path) == whole
+        fingerprint_dataset(dataset, 0, folder, progress=interrupted)
+    assert sorted(stored(folder)) == ["tiny_00.json"]
+    measured = listen(monkeypatch)
+    whole = fingerprint_dataset(dataset, 0, folder)
+    assert measured == ["tiny_01", "tiny_02", "tiny_03"]
+    with pytest.raises(KeyboardInterrupt):
+        fingerprint_dataset(dataset, 0, folder, progress=interrupted)
+    assert fingerprint_dataset(dataset, 0, folder) == whole
+    assert len(measured) == 3, "what an earlier run measured stays"
+
+
+def test_fingerprints_of_cases_that_are_gone_are_removed(tiny_raw, tmp_path):
+    dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
+    whole = fingerprint_dataset(dataset, 0, folder)
+    fewer = dataset.model_copy(update={"cases": dataset.cases[1:]})
+    assert fingerprint_dataset(fewer, 0, folder).cases == whole.cases[1:]
+    assert sorted(stored(folder)) == ["tiny_01.json", "tiny_02.json", "tiny_03.json"]
 
 
 def test_thin_structures_in_large_boxes_are_measured_as_thin():
@@ -185,13 +224,13 @@ def test_what_contradicts_the_annotation_is_told_with_the_other_faults(write_raw
 
 
 def test_a_fingerprint_belongs_to_its_labels(tiny_raw, tmp_path):
-    path = tmp_path / "fingerprint.json"
-    fingerprint_dataset(read_dataset(tiny_raw), 0, path)
+    folder = PreprocessedFolder(tmp_path)
+    fingerprint_dataset(read_dataset(tiny_raw), 0, folder)
     header = json.loads((tiny_raw / "dataset.json").read_text())
     header["labels"] = {"background": 0, "dark cube": 2}
     (tiny_raw / "dataset.json").write_text(json.dumps(header))
     with pytest.raises(UserError, match="unknown label values 1"):
-        fingerprint_dataset(read_dataset(tiny_raw), 0, path)
+        fingerprint_dataset(read_dataset(tiny_raw), 0, folder)
 
 
 def write_nested(write_raw, root, **header):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
@@ -167,9 +168,10 @@ def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, 
     assert code == 0
     assert "Texts: 1 of" in out
     assert "2 texts in" in out
-    for path in reading.glob("results/*/*/fold_*/text_bank.safetensors"):
-        bank = TextBank.load(path)
-        replace(bank, words=bank.words.model_copy(update={"encoder": str(reading / "gone")})).save(path)
+    for path in reading.glob("results/*/*/fold_*"):
+        words = FoldFolder(path).words
+        bank = TextBank.load(words)
+        replace(bank, space=replace(bank.space, encoder=str(reading / "gone"))).save(words)
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
     assert "gone' cannot be loaded" in err

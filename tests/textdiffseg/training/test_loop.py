@@ -9,65 +9,25 @@ from contextlib import suppress
 from itertools import pairwise
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from plans.errors import UserError
-from plans.layout import FoldFolder, PreprocessedFolder
+from plans.layout import FoldFolder
 from plans.plan import Plan
-from plans.prompts import Prompts
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
-from textdiffseg.data.store import CaseRecord, save_case
-from textdiffseg.files import write_record
 from textdiffseg.folds.weights import load_network, read_tensors
-from textdiffseg.imaging.volume import Geometry, Volume
-from textdiffseg.preprocessing.case import preprocess_image
-from textdiffseg.text.bank import build_bank
-from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.training import loop, run
 from textdiffseg.training.checkpoint import Progress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
 
-CASES = ("a", "b", "c")
-
-
-class WordHash:
-    """A text encoder for tests: vectors are a function of the letters."""
-
-    name, width = "hash", 8
-
-    def encode(self, phrases):
-        vectors = []
-        for phrase in phrases:
-            generator = torch.Generator().manual_seed(sum(map(ord, phrase)))
-            tokens = torch.randn(len(phrase.split()), self.width, generator=generator)
-            vectors.append(PhraseVectors(tokens, tokens.mean(0)))
-        return vectors
-
 
 @pytest.fixture(scope="module", params=["default", "unet"])
-def preprocessed(request, tmp_path_factory, shapes_plan):
-    folder, plan = tmp_path_factory.mktemp("preprocessed"), shapes_plan(request.param)
-    write_record(folder / "plan.json", plan)
-    rng = np.random.default_rng(0)
-    for case in CASES:
-        labels = np.zeros((18, 18, 18), np.int16)
-        corner = rng.integers(1, 5, 3)
-        labels[tuple(slice(c, c + 5) for c in corner)] = 1
-        labels[tuple(slice(c + 7, c + 11) for c in corner)] = 2
-        image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
-        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
-        record = CaseRecord(
-            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=trail
-        )
-        save_case(folder, record, image, labels, labels)
-    prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(folder).text_bank(plan.preset))
-    return folder
+def preprocessed(request, tmp_path_factory, shapes_plan, store_shapes):
+    return store_shapes(tmp_path_factory.mktemp("preprocessed"), shapes_plan(request.param))
 
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
@@ -201,8 +161,10 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert "A training step takes" in messages[0]
     diffusion = Plan.read(tmp_path / "plan.json").diffusion
     assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
-    for name in ("plan.json", "text_bank.safetensors", "checkpoint_best.safetensors", "progress.png"):
+    words = ("text_bank.safetensors", "text_space.safetensors")
+    for name in ("plan.json", *words, "checkpoint_best.safetensors", "progress.png"):
         assert (tmp_path / name).stat().st_size > 0
+    assert all((tmp_path / name).read_bytes() == (preprocessed / name).read_bytes() for name in words)
     averaged = load_network(FoldFolder(tmp_path), "latest").state_dict()
     latest = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)

@@ -73,3 +73,48 @@ def test_matrices_go_to_muon_and_the_rest_to_adamw(shapes_plan):
     assert sum(one.numel() for one in adamw.param_groups[0]["params"]) == 8 + 8 + 8 + 4
     (only,) = optimisers_of(model, training.model_copy(update={"optimiser": "adamw"}))
     assert len(only.param_groups[0]["params"]) == len(list(model.parameters()))
+
+
+def test_decay_shrinks_a_weight_without_a_gradient_by_the_rate_times_the_plan_s_decay(shapes_plan):
+    """Decoupled, in Muon and in AdamW."""
+    model, training = nn.Linear(6, 4), shapes_plan("default").training.model_copy(update={"weight_decay": 0.3})
+    before = [weight.detach().clone() for weight in model.parameters()]
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    optimisers = optimisers_of(model, training)
+    assert len(optimisers) == 2
+    for optimiser in optimisers:
+        optimiser.param_groups[0]["lr"] = 0.02
+        for _ in range(2):
+            optimiser.step()
+    for weight, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(weight.detach(), old * (1 - 0.02 * 0.3) ** 2)
+
+
+def test_decay_does_not_depend_on_the_gradient():
+    """The same step with and without decay differs by what the decay takes from the weight."""
+    grad = torch.randn(4, 6, generator=torch.Generator().manual_seed(4))
+    for kind in (Muon, torch.optim.AdamW):
+        ends = []
+        for decay in (0.0, 0.5):
+            weight = nn.Parameter(torch.ones(4, 6))
+            weight.grad = grad.clone()
+            kind([weight], lr=0.1, weight_decay=decay).step()
+            ends.append(weight.detach())
+        torch.testing.assert_close(ends[0] - ends[1], torch.full((4, 6), 0.1 * 0.5))
+
+
+def test_momentum_of_nine_tenths_carries_the_first_gradient_into_the_second_update(shapes_plan):
+    """average <- .9 average + .1 gradient; the update follows .1 gradient + .9 average (Nesterov)."""
+    first, second = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(5))
+    model, training = nn.Linear(6, 4), shapes_plan("default").training.model_copy(update={"weight_decay": 0.0})
+    muon, _ = optimisers_of(model, training)
+    (weight,) = muon.param_groups[0]["params"]
+    muon.param_groups[0]["lr"], average = 0.01, torch.zeros(4, 6)
+    for gradient in (first, second):
+        before = weight.detach().clone()
+        weight.grad = gradient.clone()
+        muon.step()
+        average = 0.9 * average + 0.1 * gradient
+        (direction,) = orthogonal([0.1 * gradient + 0.9 * average])
+        torch.testing.assert_close(weight.detach() - before, -0.01 * UPDATE * 6**0.5 * direction)

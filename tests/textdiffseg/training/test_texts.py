@@ -73,7 +73,7 @@ def trained(tmp_path_factory, shapes_plan):
         record = CaseRecord(case=case, hash="", settings={}, shape=trail.shape, trail=trail, **told)
         save_case(root, record, image, preprocess_labels(labels, trail, plan), labels)
     prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
-    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).text_bank("unet"))
+    build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).words("unet"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(case_texts, "TextEncoder", WordHash)
         texts = {case: TEXTS[index % 2] for index, case in enumerate(CASES)}
@@ -103,7 +103,7 @@ def dice(root, case, words):
     predictor, bank = load_fold(FoldFolder(root / "fold_0"), "cpu", PLAIN)
     stored = open_case(root, case)
     (tokens,) = WordHash().encode([words]) if words else (None,)
-    queries = bank.all_labels().with_tokens([tokens and bank.token_standard.apply(tokens.tokens)])
+    queries = bank.all_labels().with_tokens([tokens and bank.space.tokens(tokens.tokens)])
     found = predictor.predict_image(torch.from_numpy(stored.image[...].astype(np.float32)), queries)
     slots, truth = found.probabilities.argmax(0).numpy(), stored.labels[...]
     return [2 * np.sum((slots == n) & (truth == n)) / (np.sum(slots == n) + np.sum(truth == n)) for n in (1, 2)]
@@ -132,6 +132,6 @@ def test_validation_of_stored_cases_tells_their_texts(trained):
 
 
 def test_a_plan_that_reads_texts_needs_their_file(trained, tmp_path):
-    bank = TextBank.load(trained / "fold_0" / "text_bank.safetensors")
+    bank = TextBank.load(FoldFolder(trained / "fold_0").words)
     with pytest.raises(UserError, match=r"does not exist.*Put the data set's texts/ back"):
         read_case_texts(PreprocessedFolder(tmp_path).case_texts("unet"), bank, CASES)

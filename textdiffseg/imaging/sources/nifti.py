@@ -7,9 +7,10 @@ refuses when they are truncated, and reads as they are.
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
 from typing import IO
@@ -59,7 +60,7 @@ def _told_as_damage(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
 
 
-def _scan(file: IO[bytes], header: bytes, layout: _Layout, unpacked: IO[bytes] | None) -> tuple[int, int]:
+def _scan(file: BufferedIOBase, header: bytes, layout: _Layout, unpacked: IO[bytes] | None) -> tuple[int, int]:
     """Read to the end: the file's size in bytes, and how many of its values are not finite."""
     if layout.offset > len(header):
         header += file.read(layout.offset - len(header))
@@ -83,22 +84,18 @@ def _layout(header: bytes) -> _Layout | None:
     if len(header) < 352:
         return None
     for order in "<>":
-        read = _reader(header, order)
-        if read("i", 0) == 348:
-            dimensions, kind, bits, offset = read("8h", 40), read("h", 70), read("h", 72), read("f", 108)
-        elif read("i", 0) == 540 and len(header) >= _HEADER:
-            dimensions, kind, bits, offset = read("8q", 16), read("h", 12), read("h", 14), read("q", 168)
+        (size_of_header,) = struct.unpack_from(order + "i", header, 0)
+        if size_of_header == 348:
+            dimensions = struct.unpack_from(order + "8h", header, 40)
+            kind, bits = struct.unpack_from(order + "2h", header, 70)
+            (offset,) = struct.unpack_from(order + "f", header, 108)
+        elif size_of_header == 540 and len(header) >= _HEADER:
+            dimensions = struct.unpack_from(order + "8q", header, 16)
+            kind, bits = struct.unpack_from(order + "2h", header, 12)
+            (offset,) = struct.unpack_from(order + "q", header, 168)
         else:
             continue
         sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
         floats = order + _FLOATS[kind] if kind in _FLOATS else None
         return _Layout(int(offset), prod(max(1, size) for size in sizes) * bits // 8, floats)
     return None
-
-
-def _reader(header: bytes, order: str) -> Callable:
-    def read(kind: str, offset: int):
-        values = struct.unpack_from(order + kind, header, offset)
-        return values if len(values) > 1 else values[0]
-
-    return read

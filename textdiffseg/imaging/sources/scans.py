@@ -22,7 +22,7 @@ def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
-    files = {}
+    files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         stem, ending = split_ending(path.name)
         if path.is_file() and ending and not path.name.startswith("."):

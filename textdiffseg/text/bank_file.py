@@ -1,0 +1,49 @@
+"""The file of a text bank: words, and their vectors as the encoder gives them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from plans.errors import UserError
+from plans.records import Record
+from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg.text.storage import TensorFile
+from textdiffseg.text.words import Words
+
+
+class BankHeader(Record):
+    """What the file says of its vectors."""
+
+    version: Literal[2] = 2  # version 1 held the space too
+    space: str  # hash of the text space that the bank belongs to
+    words: Words
+    lengths: tuple[int, ...]  # tokens of each phrase, in file order: all phrasings, then the scan
+
+
+_FILE = TensorFile(
+    noun="text bank",
+    header=BankHeader,
+    key="words",
+    missing="expected the text bank that tds_plan_and_preprocess writes. In a trained fold, copy the fold again.",
+    damaged="Run tds_plan_and_preprocess again; in a trained fold, copy the fold again.",
+)
+
+
+def write_bank(path: Path, space: str, words: Words, vectors: Sequence[PhraseVectors]) -> None:
+    """Write a bank of the space with hash `space`; `vectors` in file order."""
+    header = BankHeader(space=space, words=words, lengths=tuple(len(one.tokens) for one in vectors))
+    tokens, pooled = torch.cat([one.tokens for one in vectors]), torch.stack([one.pooled for one in vectors])
+    _FILE.write(path, header, {"tokens": tokens, "pooled": pooled})
+
+
+def read_bank(path: Path) -> tuple[BankHeader, list[PhraseVectors]]:
+    """The header, and the vectors in file order; `UserError` where they do not fit each other."""
+    header, found = _FILE.read(path, lambda _: ("tokens", "pooled"))
+    words, lengths, tokens, pooled = header.words, header.lengths, found["tokens"], found["pooled"]
+    phrases = sum(len(one) for one in words.phrasings) + bool(words.scan.strip())
+    fits = len(words.labels) == len(words.phrasings) and phrases == len(lengths) == len(pooled)
+    if not fits or sum(lengths) != len(tokens) or tokens.shape[1:] != pooled.shape[1:]:
+        raise UserError(f"{path}: its words and its vectors differ in number. {_FILE.damaged}")
+    return header, [PhraseVectors(*pair) for pair in zip(tokens.split(lengths), pooled, strict=True)]
