@@ -33,11 +33,18 @@ from mutating import Mutation, draw, edit, function_at, read_sources, sites
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = tuple(
-    f"textdiffseg/{room}" for room in ("training", "diffusion", "networks", "inference", "preprocessing", "data")
+    f"textdiffseg/{room}"
+    for room in (
+        *("training", "diffusion", "networks", "inference", "preprocessing", "data"),
+        *("folds", "validation", "readout.py", "segmenter.py"),
+    )
 )
-USERS = tuple(f"tests/textdiffseg/{name}" for name in ("training/test_step.py", "training/test_paper.py"))
+USERS = tuple(
+    f"tests/textdiffseg/{name}"
+    for name in ("training/test_objectives.py", "training/test_wiring_step.py", "training/test_paper.py")
+)
 ALSO = {"textdiffseg/networks": USERS, "textdiffseg/diffusion": USERS}  # tests elsewhere that call a folder's code
-END_TO_END = ("tests/test_golden.py", "tests/test_wiring.py")
+END_TO_END = ("tests/test_golden.py",)
 LAST = "tests/test_accuracy_floor.py"
 MIN_LIMIT_SECONDS, LIMIT_FACTOR = 60.0, 5.0  # a test must exceed this, and so many times a stage's slowest test
 MAX_BASELINE_SECONDS = 1200.0  # of one test on the unchanged copy

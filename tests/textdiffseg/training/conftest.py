@@ -28,6 +28,14 @@ from textdiffseg.text.encoder import PhraseVectors
 NAMES = ("ball", "box")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def undrawn():
+    """No pictures of the progress: each takes as long as an epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **__: file.write(b"drawn"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shapes_plan():
     """A function that makes the plan of a preset."""

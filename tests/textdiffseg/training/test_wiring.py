@@ -23,14 +23,6 @@ TOTAL, DECAY = EPOCHS * ITERATIONS, 0.4
 MAX_NORM = 12.0  # nnU-Net's
 
 
-@pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """No pictures of the progress: each takes as long as an epoch."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: None)
-        yield
-
-
 @pytest.fixture(scope="module")
 def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
     plan = shapes_plan("default")
