@@ -5,7 +5,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 DEMO_MINUTES ?= 3
 
-.PHONY: demo test lint types golden
+.PHONY: demo test test-slow lint types golden
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,11 @@ types: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+# Tests that take minutes or need more than the library does: a wheel in a fresh environment, a Dask cluster.
+test-slow: $(VENV)/installed
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cluster]"
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -m slow
 
 # Record the numbers of the golden runs anew, after a change that is meant to move them.
 golden: $(VENV)/installed

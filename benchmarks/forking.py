@@ -24,7 +24,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "BLOSC_NTHREADS")
+_LIBRARIES = ("OMP_NUM", "OPENBLAS_NUM", "MKL_NUM", "NUMEXPR_NUM", "NUMEXPR_MAX")
+ONE_THREAD = (*(f"{library}_THREADS" for library in _LIBRARIES), "BLOSC_NTHREADS")
 MAX_MEMORY_GB = 8  # of a child: a bug may ask for any amount
 POLL_SECONDS = 0.02
 OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "--import-mode=importlib")

@@ -88,8 +88,8 @@ def test_a_prompt_restricts_the_output_and_an_unknown_one_is_refused(chain, tmp_
     last, value = list(labels.items())[-1]
     command = ["-i", str(root / "raw" / name / "imagesTs"), "-o", str(tmp_path), "--root", str(root)]
     assert predict.main([*command, "--prompt", last]) == 0
-    for path in tmp_path.glob("*.nii.gz"):
-        assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))) <= {0, value}
+    (mask,) = tmp_path.glob("*.nii.gz")
+    assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(mask))))) <= {0, value}
     assert predict.main([*command, "--prompt", "left big toe"]) == 2
     assert "nearest" in capsys.readouterr().err
 
@@ -264,7 +264,9 @@ def test_labels_that_overlap_are_scored_as_evaluation_does_and_predicted(nested,
     assert found["cases"] == summary["cases"]
     command = ["-i", str(raw / "imagesTr"), "-o", str(tmp_path / "out"), "--root", str(root)]
     assert predict.main([*command, "--prompt", "dark cube"]) == 0
-    for path in (tmp_path / "out").glob("*.nii.gz"):
+    masks = list((tmp_path / "out").glob("*.nii.gz"))
+    assert len(masks) == len(list((raw / "imagesTr").iterdir()))
+    for path in masks:
         assert set(np.unique(sitk.GetArrayFromImage(sitk.ReadImage(str(path))))) <= {0, 2}
     capsys.readouterr()
     if fold.parent.name == "unet":
@@ -272,7 +274,8 @@ def test_labels_that_overlap_are_scored_as_evaluation_does_and_predicted(nested,
         assert "one fold is used" in capsys.readouterr().err
         return
     assert predict.main([*command, "--uncertainty"]) == 0
-    for path in (tmp_path / "out").glob("*.json"):
-        volumes = json.loads(path.read_text())["volumes"]
+    for path in masks:
+        manifest = path.with_name(path.name.replace(".nii.gz", ".json"))
+        volumes = json.loads(manifest.read_text())["volumes"]
         assert [one["label"] for one in volumes] == ["both", "dark cube"]
         assert all(one["low_ml"] <= one["volume_ml"] <= one["high_ml"] for one in volumes)

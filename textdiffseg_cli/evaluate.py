@@ -47,16 +47,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from textdiffseg.evaluation.report import cases_table, summary_table
-    from textdiffseg.files import write_record
-    from textdiffseg.tasks.evaluate import evaluate
+    import textdiffseg as tds
+    from textdiffseg_cli.tables import cases_table, summary_table
 
-    summary = evaluate(
+    summary = tds.evaluate(
         args.predictions,
         args.references,
         tolerance_mm=args.tolerance_mm,
         partial=args.partial,
         workers=args.workers,
+        output=args.output,
     )
     out = console()
     if args.cases:
@@ -67,5 +67,4 @@ def _evaluate(args: argparse.Namespace) -> None:
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)
     if args.output:
-        write_record(args.output, summary)
         out.print(f"Written: {args.output}", highlight=False)

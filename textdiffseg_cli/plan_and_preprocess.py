@@ -67,11 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _plan_and_preprocess(args: argparse.Namespace) -> None:
-    from textdiffseg.tasks.plan import plan
+    import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
 
     with Bars() as bars:
-        planned = plan(
+        planned = tds.plan(
             args.dataset,
             root=args.root,
             preset=args.preset,

@@ -86,17 +86,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from plans.errors import UserError
-    from plans.prompts import read_answers
-    from textdiffseg.folds.ensemble import find_model
-    from textdiffseg.inference.model import Model, SegmentOptions
+    import textdiffseg as tds
     from textdiffseg.precision import cuda_kernels
-    from textdiffseg.tasks.predict import predict
     from textdiffseg_cli.bars import Bars
 
-    options = SegmentOptions(
+    options = tds.SegmentOptions(
         prompts=tuple(args.prompt or ()),
-        answers=read_answers(args.prompts) if args.prompts else None,
+        answers=args.prompts,
         force=args.force,
         steps=args.steps,
         samples=args.samples,
@@ -105,14 +101,16 @@ def _predict(args: argparse.Namespace) -> None:
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
     )
-    device = choose_device(args.device)
-    folder = find_model(args.root, args.dataset, args.model)
-    model = Model.load(folder, folds=args.folds, checkpoint=args.checkpoint, device=device)
     with Bars() as bars, cuda_kernels():
-        outcome = predict(
+        outcome = tds.predict(
             args.source,
             args.out,
-            model=model,
+            model=args.model,
+            dataset=args.dataset,
+            root=args.root,
+            folds=args.folds,
+            checkpoint=args.checkpoint,
+            device=choose_device(args.device),
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,
@@ -121,4 +119,4 @@ def _predict(args: argparse.Namespace) -> None:
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")
     if outcome.failures:
-        raise UserError(*outcome.failures)
+        raise tds.UserError(*outcome.failures)

@@ -65,12 +65,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from textdiffseg.tasks.train import train
-    from textdiffseg.training.run import TrainingOptions
+    import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
 
     device = choose_device(args.device)
-    options = TrainingOptions(
+    options = tds.TrainingOptions(
         epochs=args.epochs,
         max_minutes=args.max_minutes,
         device=device,
@@ -80,7 +79,7 @@ def _train(args: argparse.Namespace) -> None:
         compile=not args.no_compile,
     )
     with Bars() as bars:
-        trained = train(
+        trained = tds.train(
             args.dataset,
             args.fold,
             root=args.root,
@@ -96,7 +95,7 @@ def _train(args: argparse.Namespace) -> None:
 
 def _print(trained: "TrainedFold") -> None:
     """The scores, and what was learned from the validation cases."""
-    from textdiffseg.evaluation.report import summary_table
+    from textdiffseg_cli.tables import summary_table
 
     if trained.latent_dice:  # low where its grid is too coarse for a label, or where training was short
         told = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())

@@ -99,7 +99,9 @@ def test_a_phantom_without_an_organ_keeps_the_others(phantoms, label):
 
 def test_some_training_phantoms_lack_an_organ_and_no_test_phantom_does(tmp_path):
     folder = write_phantoms(tmp_path, training=3, test=1, lacking=1.0)
-    for path in sorted(folder.glob("labelsT*/*.nii.gz")):
+    paths = sorted(folder.glob("labelsT*/*.nii.gz"))
+    assert len(paths) == 4
+    for path in paths:
         found = set(np.unique(read_labels(path).array)) - {0}
         index = int(path.name[-10:-7]) + (3 if path.parent.name == "labelsTs" else 0)
         whole = set(np.unique(paint(draw_anatomy(0, index), np.random.default_rng((0, index, 1)))[1])) - {0}

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import blosc2
 import numpy as np
@@ -25,7 +25,7 @@ from plans.records import Record
 from textdiffseg.files import hash_text, write_atomically, write_record
 from textdiffseg.preprocessing.case import Trail
 
-STORE_VERSION = 2
+STORE_VERSION: Final = 2
 FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
 _SETTINGS = {"channels", "labels", "spacing", "crop_to_nonzero"}
 _PARTS = ("image", "labels", "original", "foreground")

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from plans.geometry import triple
 from textdiffseg.regions import masks, region_logits
 
 
@@ -64,6 +65,6 @@ def latent_loss(z_0_hat: Tensor, z_0: Tensor, slots: Tensor) -> Tensor:
     z_0_hat, z_0 (B, k, d, h, w); slots (B, D, H, W), -1 ignored. Each position weighs as much as the share of its
     voxels that are known: where nobody labelled, z_0 is no truth.
     """
-    share = F.adaptive_avg_pool3d((slots >= 0).float().unsqueeze(1), z_0.shape[2:])
+    share = F.adaptive_avg_pool3d((slots >= 0).float().unsqueeze(1), triple(z_0.shape[2:]))
     error = (z_0_hat.float() - z_0.detach().float()).square().mean(dim=1, keepdim=True)
     return (error * share).sum() / share.sum().clamp(min=1e-6)

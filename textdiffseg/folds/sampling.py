@@ -131,16 +131,21 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     weights = [choice.cases for choice in choices]
     rows = []
     for key in common:
-        scored = [(w, t[key]) for w, t in zip(weights, tables, strict=True) if w and t[key].dice is not None]
-        total = sum(weight for weight, _ in scored)
+        measured = [table[key] for table in tables]
+        scored = [
+            (weight, row.dice, row.seconds)
+            for weight, row in zip(weights, measured, strict=True)
+            if weight and row.dice is not None
+        ]
+        total = sum(weight for weight, _, _ in scored)
         steps, samples, mirroring = key
         rows.append(
             Trial(
                 steps=steps,
                 samples=samples,
                 mirroring=mirroring,
-                dice=sum(weight * row.dice for weight, row in scored) / total if total else None,
-                seconds=sum(weight * row.seconds for weight, row in scored) / total if total else 0.0,
+                dice=sum(weight * dice for weight, dice, _ in scored) / total if total else None,
+                seconds=sum(weight * seconds for weight, _, seconds in scored) / total if total else 0.0,
             )
         )
     if not rows:

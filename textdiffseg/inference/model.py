@@ -14,7 +14,7 @@ import torch
 
 from plans.errors import UserError
 from plans.plan import Plan
-from plans.prompts import Answers
+from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, find_model, load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
@@ -37,7 +37,7 @@ class SegmentOptions:
     """What is asked of a model, the same for all scans. None: what validation chose."""
 
     prompts: tuple[str, ...] = ()  # words of the labels to segment; empty: all labels
-    answers: Answers | None = None  # instead: phrases under names and values of the user's own
+    answers: str | Path | None = None  # instead: a JSON file of phrases, with names and values of the user's own
     force: bool = False  # run prompts that the model was not trained with
     steps: int | None = None  # of DDIM
     samples: int | None = None  # whose probabilities are averaged
@@ -147,7 +147,7 @@ class Model:
         if options.answers is None:
             asked = ask(plan, bank, options.prompts, options.force)
         else:
-            asked = ask_for(plan, bank, options.answers, options.force)
+            asked = ask_for(plan, bank, read_answers(Path(options.answers)), options.force)
         settings = settings_for(
             plan,
             self.ensemble.sampling,

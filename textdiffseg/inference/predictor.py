@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
@@ -54,8 +54,8 @@ class Prediction:
         places = [0, *numbers]
         probabilities = self.probabilities.new_zeros(1 + labels, *self.probabilities.shape[1:])
         probabilities[places] = self.probabilities
-        volumes = self.volumes
-        if volumes is not None:
+        volumes = None
+        if self.volumes is not None:
             volumes = np.zeros((*self.volumes.shape[:2], 1 + labels))
             volumes[..., places] = self.volumes
         return replace(self, probabilities=probabilities, volumes=volumes)
@@ -67,9 +67,8 @@ class _Windows:
 
     starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
-    between_samples: Tensor | None  # (B, D, H, W)
-    between_folds: Tensor | None
-    volumes: Tensor | None  # (F, S, K) float64
+    maps: Tensor | None = None  # (2, B, D, H, W) bits: between samples, between folds
+    volumes: Tensor | None = None  # (F, S, K) float64
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Predictor:
         With `answers` uncertainty is that of the first so many slots: what the others win counts as background.
         `order` is the order in which groups of windows are computed; `progress` is told (groups done, groups).
         """
-        tiling = tile(tuple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        tiling = tile(triple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
         groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
         volume = _Volume(
             tiling=tiling,
@@ -168,10 +167,10 @@ class Predictor:
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
         z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
-        means, inner, volumes = [], [], []
+        of_folds, inner, volumes = [], [], []
         for segmenter in self.segmenters:
             p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
-            means.append(p.mean(0))
+            of_folds.append(p.mean(0))
             if volume.uncertainty:
                 inner.append(torch.stack([readout.entropy(readout.answered(one, kept, 1), 1) for one in p]).mean(0))
                 shares = [volume.share(start).to(self.device) for start in starts]
@@ -179,12 +178,12 @@ class Predictor:
                     [slot_volumes(readout.winner(one[b]), share, kept) for one in p] for b, share in enumerate(shares)
                 ]
                 volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
-        means = torch.stack(means)
-        parts = (None, None, None)
-        if volume.uncertainty:
-            maps = disagreement(readout.answered(means, kept, 2), torch.stack(inner), readout)
-            parts = (*(part.cpu() for part in maps), torch.stack(volumes).cpu())
-        return _Windows(starts, means.mean(0).cpu(), *parts)
+        means = torch.stack(of_folds)
+        del of_folds  # as large as `means`, and memory is short
+        if not volume.uncertainty:
+            return _Windows(starts, means.mean(0).cpu())
+        maps = disagreement(readout.answered(means, kept, 2), torch.stack(inner), readout)
+        return _Windows(starts, means.mean(0).cpu(), torch.stack(maps).cpu(), torch.stack(volumes).cpu())
 
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities of each sample, the mean over mirrored views: (S, B, K, D, H, W) float32."""
@@ -198,6 +197,7 @@ class Predictor:
                     p = self.readout.probabilities(logits).flip(dims)
                     total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
                     total[s] += p
+        assert total is not None, "there is at least one view, and one sample of it"
         return total.div_(len(views))
 
 
@@ -206,21 +206,18 @@ class _Sums:
 
     def __init__(self, volume: _Volume):
         self.volume, self.tiling, self.added = volume, volume.tiling, 0
-        self.probabilities: Tensor | None = None
+        self.probabilities = torch.zeros(1 + volume.queries.labels.shape[1], *self.tiling.padded)
         self.maps = torch.zeros(2, *self.tiling.padded) if volume.uncertainty else None
-        self.volumes: Tensor | float = 0.0
+        self.volumes = torch.zeros((), dtype=torch.float64)
 
     def add(self, windows: _Windows) -> None:
         """Add one group."""
-        if self.probabilities is None:
-            self.probabilities = torch.zeros(windows.probabilities.shape[1], *self.tiling.padded)
         for b, start in enumerate(windows.starts):
             window, share = self.tiling.window(start), self.volume.share(start)
             self.probabilities[:, *window] += share * windows.probabilities[b]
-            if self.maps is not None:
-                self.maps[0, *window] += share * windows.between_samples[b]
-                self.maps[1, *window] += share * windows.between_folds[b]
-        if self.maps is not None:
+            if self.maps is not None and windows.maps is not None:
+                self.maps[:, *window] += share * windows.maps[:, b]
+        if windows.volumes is not None:
             self.volumes = self.volumes + windows.volumes
         self.added += 1
 

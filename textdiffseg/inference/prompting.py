@@ -16,6 +16,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import CaseText, encode_text
+from textdiffseg.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,16 @@ def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -
 def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) -> Queries:
     """The prompts, and their rivals unless a prompt is unknown, which might mean one of them."""
     found = [bank.find(prompt) for prompt in prompts]
-    if force and not plan.classifies_words and None in found:
+    known = [match for match in found if match is not None]
+    if len(known) == len(found):
+        rivals = readout_of(plan).rivals([number for number, _ in known])
+        return bank.queries_for(prompts, rivals=rivals)
+    if force and not plan.classifies_words:
         raise UserError(
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
             f"for {', '.join(bank.labels)}."
         )
-    if None in found:
-        return bank.queries_for(prompts, force, _encoder(bank, force))
-    rivals = readout_of(plan).rivals([number for number, _ in found])
-    return bank.queries_for(prompts, rivals=rivals)
+    return bank.queries_for(prompts, force, _encoder(bank, force))
 
 
 def caution(plan: Plan, asked: Asked) -> str | None:
@@ -99,17 +101,13 @@ def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, Case
             "--texts: this model does not read texts of cases; it was trained without any, or its preset "
             f"({plan.preset}) reads no words. Leave --texts out."
         )
-    from textdiffseg.text.encoder import TextEncoder
-
     encoder = TextEncoder(bank.space.encoder)
     told = {case: encode_text(text, encoder) for case, text in texts.items()}
     return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in told.items()}
 
 
-def _encoder(bank: TextBank, force: bool):
+def _encoder(bank: TextBank, force: bool) -> TextEncoder | None:
     """The bank's encoder for a prompt that is not known: to run it, or to say which phrases mean nearly the same."""
-    from textdiffseg.text.encoder import TextEncoder
-
     try:
         return TextEncoder(bank.space.encoder)
     except UserError:

@@ -91,10 +91,13 @@ def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> N
 
 
 def _spread(prediction: Prediction, readout: Readout, calibration: Applied) -> Spread:
+    between_samples, between_folds = prediction.between_samples, prediction.between_folds
+    if between_samples is None or between_folds is None or prediction.volumes is None:
+        raise ValueError("this prediction was made without uncertainty; expected one made with it")
     maps = {
         "entropy": readout.entropy(prediction.probabilities, 0),
-        "between_samples": prediction.between_samples,
-        "between_folds": prediction.between_folds,
+        "between_samples": between_samples,
+        "between_folds": between_folds,
     }
     return Spread(maps, prediction.volumes, calibration.widening or 1.0)
 
@@ -107,12 +110,17 @@ def volumes_of(found: Found, asked: Asked, plan: Plan, trail: Trail) -> Iterator
     millilitres = float(np.prod(trail.geometry.spacing)) / 1000
     of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
     classes, numbers, spread = 1 + len(asked.names), asked.numbers, found.spread
-    voxels = sum(np.bincount(plane.ravel(), minlength=classes) for plane in found.slots)  # casts a plane at a time
-    volumes = label_volumes(voxels, plan, numbers) * millilitres
+    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in found.slots]  # casts a plane at a time
+    volumes = label_volumes(np.sum(planes, axis=0), plan, numbers) * millilitres
     drawn = None if spread is None else label_volumes(spread.volumes, plan, numbers) * of_plan
     for place, (name, volume) in enumerate(zip(asked.names, volumes.tolist(), strict=True)):
-        low, high = (None, None)
-        if drawn is not None:
-            low, high = widen(interval(drawn[..., place]), spread.widening)
-            low, high = min(low, volume), max(high, volume)
+        low, high = None, None
+        if spread is not None and drawn is not None:
+            low, high = _interval_around(volume, drawn[..., place], spread.widening)
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
+
+
+def _interval_around(volume: float, drawn: np.ndarray, widening: float) -> tuple[float, float]:
+    """The interval of the `drawn` volumes, widened, and then as far as it takes to hold `volume`."""
+    low, high = widen(np.array(interval(drawn)), widening).tolist()
+    return min(low, volume), max(high, volume)

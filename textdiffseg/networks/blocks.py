@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 
 
 class InstanceNorm(nn.GroupNorm):
@@ -32,7 +32,7 @@ class InstanceNorm(nn.GroupNorm):
 
 def convolution(width_in: int, width_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
     """A convolution that keeps the grid, or divides it by `stride`."""
-    return nn.Conv3d(width_in, width_out, kernel, stride, padding=tuple(size // 2 for size in kernel))
+    return nn.Conv3d(width_in, width_out, kernel, stride, padding=triple(size // 2 for size in kernel))
 
 
 class ConvBlock(nn.Sequential):
@@ -116,6 +116,8 @@ class Attention(nn.Module):
 
 class TimeEmbedding(nn.Module):
     """Sinusoidal embedding of t / T, followed by a small perceptron."""
+
+    frequencies: Tensor  # (width // 2,), a buffer
 
     def __init__(self, width: int, timesteps: int):
         super().__init__()

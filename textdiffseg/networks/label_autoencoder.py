@@ -187,15 +187,17 @@ class TextClassifier(nn.Module):
         return (torch.bmm(weight, g.flatten(2)).float() + bias).unflatten(2, g.shape[2:])
 
 
-class ChannelClassifier(nn.Conv3d):
+class ChannelClassifier(nn.Module):
     """A plain convolutional head: one channel for background and one for each label 1..N."""
 
     def __init__(self, width: int, labels: int):
-        super().__init__(width, 1 + labels, 1)
+        super().__init__()
+        head = nn.Conv3d(width, 1 + labels, 1)
+        self.weight, self.bias = head.weight, head.bias  # checkpoints name them without `head`
 
     def forward(self, g: Tensor, queries: Queries) -> Tensor:
         """g (B, c, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
-        return asked_channels(super().forward(g), queries)
+        return asked_channels(F.conv3d(g, self.weight, self.bias), queries)
 
 
 def asked_channels(logits: Tensor, queries: Queries) -> Tensor:

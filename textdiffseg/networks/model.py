@@ -75,11 +75,11 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     """The untrained model of a plan."""
     if plan.peer:
         return Peer(plan, plan.peer)
+    timesteps = plan.diffusion.timesteps if plan.diffusion else plan.network.unet_timesteps
     if plan.paper:
-        return _build_paper(plan, plan.paper)
+        return _build_paper(plan, plan.paper, timesteps)
     level, channels, text_width = plan.latent.level, plan.latent.channels, plan.text.width
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
-    timesteps = plan.diffusion.timesteps if plan.diffusion else plan.network.unet_timesteps
     parts = plan.parts if plan.regions else None
     return TextDiffSeg(
         plan,
@@ -91,15 +91,17 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     )
 
 
-def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
+def _build_paper(plan: Plan, paper: PaperPlan, timesteps: int) -> TextDiffSeg:
     """The publication's model, with the parts that its ablations replace."""
     level, channels, text_width, labels = plan.latent.level, plan.latent.channels, plan.text.width, len(plan.labels)
     fine, coarse, stride = plan.stages[: level + 1], plan.stages[level:], plan.latent_stride
     width = fine[-1].width
+    image_encoder: ImageEncoder | DownSampledImage
     if paper.image_encoder == "learned":
         image_encoder = ImageEncoder(len(plan.channels), fine, plan.network.head_width)
     else:
         image_encoder = DownSampledImage(len(plan.channels), width, stride)
+    fusion: ProjectedFusion | ConcatenatedFusion | NoFusion
     if paper.fusion == "attention":
         fusion = ProjectedFusion(width, text_width, channels, plan.network.head_width)
     elif paper.fusion == "concatenation":
@@ -112,7 +114,7 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
         image_encoder=image_encoder,
         fusion=fusion,
         label_encoder=NumberEncoder(fine, labels, plan.network) if learned else NumberReduction(stride, labels),
-        denoiser=Denoiser(coarse, channels, channels, plan.diffusion.timesteps, plan.network),
+        denoiser=Denoiser(coarse, channels, channels, timesteps, plan.network),
         label_decoder=LabelDecoder(fine, text_width, channels, labels),
         reads_skips=False,
     )

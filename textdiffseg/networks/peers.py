@@ -40,21 +40,21 @@ class Peer(nn.Module):
 
 def _unet(plan: Plan) -> nn.Module:
     """A residual U-Net with the stages of the plan."""
-    from monai.networks.nets import UNet  # seconds, so only where such a network is built
+    from monai.networks.nets.unet import UNet  # seconds, so only where such a network is built
 
     return UNet(
         spatial_dims=3,
         in_channels=len(plan.channels),
         out_channels=1 + len(plan.labels),
         channels=[stage.width for stage in plan.stages],
-        strides=[stage.stride for stage in plan.stages[1:]],
+        strides=[stage.stride for stage in plan.stages[1:]],  # type: ignore[misc]  # MONAI also takes one for each axis
         num_res_units=2,
     )
 
 
 def _swin(plan: Plan) -> nn.Module:
     """As wide as published (48) where the plan's first stage is 32 wide, narrower in proportion."""
-    from monai.networks.nets import SwinUNETR
+    from monai.networks.nets.swin_unetr import SwinUNETR
 
     return SwinUNETR(
         in_channels=len(plan.channels),

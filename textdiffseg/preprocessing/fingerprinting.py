@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,6 +27,8 @@ from textdiffseg.preprocessing.structures import measure_labels
 
 METHOD = 4  # raised when a fingerprint changes its meaning
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels a case and channel: percentiles of a few CT need more of them
+
+Read = TypeVar("Read")
 
 
 def fingerprint_dataset(
@@ -94,9 +97,8 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
             f"case {case.id}: the label's grid ({describe(label.geometry)}) differs from the image's "
             f"({describe(volume.geometry)}). Resample the label {case.label} to the image."
         )
-    if label is not None:
-        numbers = _numbered(label.array[0], case, [label.name for label in labels], faults)
-    if faults:
+    numbers = None if label is None else _numbered(label.array[0], case, [one.name for one in labels], faults)
+    if faults or volume is None or numbers is None:
         raise UserError(*faults)
     return volume, numbers
 
@@ -105,11 +107,10 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
     """Label numbers of a file's values; `faults` gets what its annotation does not allow."""
     annotation = case.annotation
     ignored = {} if annotation.ignore is None else {annotation.ignore: IGNORED}
+    values = {name: held if isinstance(held, tuple) else (held,) for name, held in annotation.values.items()}
     if annotation.regions is None:
-        values = {name: (value,) for name, value in annotation.values.items()}
         numbers_of = {value: names.index(name) + 1 for name, (value,) in values.items()}
     else:
-        values = annotation.values
         numbers_of = {value: number for number, value in enumerate(values_of(annotation.regions), start=1)}
     numbers, unknown = number_labels(array, numbers_of | ignored)
     if unknown:
@@ -170,7 +171,7 @@ def _remove_others(folder: PreprocessedFolder, names: Sequence[str]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _tried(read: Callable, faults: list[str]):
+def _tried(read: Callable[[], Read], faults: list[str]) -> Read | None:
     """The result of `read`, or None and its faults."""
     try:
         return read()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.files import write_record
 
 
 def evaluate(
@@ -13,6 +14,7 @@ def evaluate(
     tolerance_mm: float = 1.0,
     partial: bool = False,
     workers: int = 0,
+    output: str | Path | None = None,
 ) -> Summary:
     """Dice, NSD, HD95 and volumes of every case and label, and their means.
 
@@ -22,9 +24,13 @@ def evaluate(
         tolerance_mm: surfaces this close count as equal in NSD.
         partial: leave references without a prediction out instead of raising.
         workers: processes; 0: this one.
+        output: a JSON file for all scores.
 
     Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ.
     """
-    return evaluate_folders(
+    summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )
+    if output is not None:
+        write_record(Path(output), summary)
+    return summary

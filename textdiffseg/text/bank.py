@@ -57,7 +57,7 @@ class TextBank:
         Raises `IndexError` for a label or phrasing that the bank does not hold.
         """
         slots = [[(number, self._phrase(number, which)) for number, which in one] for one in asked]
-        return self._assemble(slots).with_tokens([self.texts.get(case) for case in told])
+        return self._assemble(slots).with_tokens([None if case is None else self.texts.get(case) for case in told])
 
     def all_labels(self) -> Queries:
         """One sample that asks for every label, in its first phrasing."""

@@ -8,6 +8,7 @@ is `emilyalsentzer/Bio_ClinicalBERT` (768 wide).
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from plans.errors import UserError
 from textdiffseg.text.folder import BUNDLED, encoder_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MAX_TOKENS = 32  # a phrase, [CLS] and [SEP] included; longer phrases are cut
 MAX_TEXT_TOKENS = 128  # the same of a case's text
@@ -57,7 +61,7 @@ class TextEncoder:
         return PhraseVectors(tokens, torch.nn.functional.normalize(tokens.mean(0), dim=0))
 
 
-def _load(name: str):
+def _load(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
     """Tokenizer and model: from a folder, else from the hub's cache, else from the hub."""
     source = str(encoder_folder(name)) if name == BUNDLED else name
     try:
@@ -71,7 +75,7 @@ def _load(name: str):
     return tokenizer, model.float().eval().requires_grad_(False)
 
 
-def _from_hub(name: str):
+def _from_hub(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
     """From the cache where it is complete; the network is tried once, as the hub's client would retry for long."""
     from huggingface_hub import constants
 
@@ -83,7 +87,7 @@ def _from_hub(name: str):
     return _from_pretrained(name, local=False)
 
 
-def _from_pretrained(source: str, local: bool):
+def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
     from transformers import AutoModel, AutoTokenizer  # a heavy import, needed only where text is encoded
     from transformers.utils import logging
 
@@ -105,7 +109,7 @@ def _reach(address: str) -> None:
         urlopen(address, timeout=10).close()
 
 
-def _check_words(tokenizer, model, name: str) -> None:
+def _check_words(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", name: str) -> None:
     """A tokenizer that lost its vocabulary maps every word to [UNK] without a word of warning."""
     words = tokenizer("liver kidney tumour", add_special_tokens=False)["input_ids"]
     if len(tokenizer) > model.config.vocab_size or not set(words) - {tokenizer.unk_token_id}:

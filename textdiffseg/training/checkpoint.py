@@ -99,9 +99,10 @@ class TrainingState:
         part = "denoiser." if training.averaged == "denoiser" else ""
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks keep whole numbers, too
-        pairs = (Pairs([ema[name] for name in some], [weights[name] for name in some]) for some in (names, others))
+        averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
+        copied = Pairs([ema[name] for name in others], [weights[name] for name in others])
         objective = objective_of(Segmenter.of(model, next(model.parameters()).device))
-        return cls(model, objective, ema, *pairs, optimisers_of(model, training), progress)
+        return cls(model, objective, ema, averaged, copied, optimisers_of(model, training), progress)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -130,7 +131,7 @@ class TrainingState:
         """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
-        self.progress = read_progress(fold)
+        self.progress = _progress(path)
         device = next(self.model.parameters()).device
         try:
             self.model.load_state_dict(_part(tensors, MODEL))
@@ -158,10 +159,11 @@ class TrainingState:
 def read_progress(fold: FoldFolder) -> Progress | None:
     """Where the run of a fold stands; None if it has no checkpoint."""
     path = fold.checkpoint("latest")
-    if not path.exists():
-        return None
-    metadata = read_metadata(path)
-    return Progress.parse_json(metadata.get("progress", "null"), f"{path}, metadata")
+    return _progress(path) if path.exists() else None
+
+
+def _progress(path: Path) -> Progress:
+    return Progress.parse_json(read_metadata(path).get("progress", "null"), f"{path}, metadata")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

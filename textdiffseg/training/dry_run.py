@@ -46,8 +46,9 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     Nothing is compiled for it: compiled parts are expected to keep less.
     None if the device ran out of memory.
     """
-    torch.manual_seed(0)
-    model = build_model(plan)
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they are
+        torch.manual_seed(0)
+        model = build_model(plan)
     weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_A_WEIGHT
     kept: dict[int, int] = {}
 

@@ -52,7 +52,9 @@ class Inputs:
 
     def of_one_size(self, plan: Plan) -> "Inputs":
         """The same inputs in shapes that do not change from batch to batch, up to the length of texts."""
-        draws = self.draws and self.draws.of_one_size(plan.diffusion)
+        draws = self.draws
+        if draws is not None and plan.diffusion is not None:
+            draws = draws.of_one_size(plan.diffusion)
         return Inputs(self.batch, self.queries.padded(len(plan.labels)), draws)
 
 

@@ -5,7 +5,8 @@ one pace, the rare ones, too (K. Jordan et al., Muon: an optimizer for hidden la
 convolution's weight the first axis makes the rows, all others the columns. What it gains: docs/method.md.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -21,12 +22,12 @@ UPDATE = 0.6  # root mean square of an update, of the learning rate; AdamW's is 
 def optimisers_of(model: Module, training: TrainingPlan) -> tuple[torch.optim.Optimizer, ...]:
     """The optimisers of all parameters; their learning rates are set at each step."""
     weights = list(model.parameters())
-    settings = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    rate, decay = training.learning_rate, training.weight_decay
     fused = weights[0].device.type == "cuda" or None  # a few kernels for all weights
     if training.optimiser == "adamw":
-        return (torch.optim.AdamW(weights, fused=fused, **settings),)
+        return (torch.optim.AdamW(weights, rate, weight_decay=decay, fused=fused),)
     matrices, others = [one for one in weights if one.ndim > 1], [one for one in weights if one.ndim < 2]
-    return Muon(matrices, **settings), torch.optim.AdamW(others, fused=fused, **settings)
+    return Muon(matrices, rate, decay), torch.optim.AdamW(others, rate, weight_decay=decay, fused=fused)
 
 
 class Muon(torch.optim.Optimizer):
@@ -39,16 +40,30 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Parameter], lr: float, weight_decay: float, momentum: float = 0.9):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self) -> None:
-        """One step of all weights that have a gradient."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of all weights that have a gradient.
+
+        As in torch's own optimisers, a `closure` makes the gradients first. It returns the loss, and so does the step.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
+            gradients = [weight.grad for weight in weights]
             if weights:
-                self._move(weights, group["lr"], group["weight_decay"], group["momentum"])
+                self._move(weights, gradients, group["lr"], group["weight_decay"], group["momentum"])
+        return loss
 
-    def _move(self, weights: list[Parameter], rate: float, decay: float, momentum: float) -> None:
-        gradients = [weight.grad for weight in weights]
+    def _move(self, weights: list[Tensor], gradients: list[Tensor], rate: float, decay: float, momentum: float) -> None:
         averages = [self._average(weight) for weight in weights]
         torch._foreach_lerp_(averages, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, averages, momentum)
@@ -57,7 +72,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(weights, 1 - rate * decay)
         torch._foreach_add_(weights, [one.view_as(weight) for one, weight in zip(updates, weights, strict=True)])
 
-    def _average(self, weight: Parameter) -> Tensor:
+    def _average(self, weight: Tensor) -> Tensor:
         state = self.state[weight]
         if "exp_avg" not in state:
             state["exp_avg"] = torch.zeros_like(weight)

@@ -63,8 +63,9 @@ class Run:
 
     def fresh(self, progress: Progress) -> TrainingState:
         """Untrained weights, a function of the seed, in place of what the model holds."""
-        torch.manual_seed(progress.seed)
-        self.model.load_state_dict(build_model(self.plan).state_dict())
+        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they are
+            torch.manual_seed(progress.seed)
+            self.model.load_state_dict(build_model(self.plan).state_dict())
         return TrainingState.start(self.model, progress)
 
 

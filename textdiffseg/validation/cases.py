@@ -60,7 +60,9 @@ def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) ->
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
     """Scores of `restore_slots` against the case's reference, on the file's own grid."""
-    names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
+    names: dict[int | tuple[int, ...], str] = {
+        plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated
+    }
     numbers = np.array([0, *plan.written_numbers])[slots]
     spacing = case.record.trail.geometry.spacing
     reference = case.original_labels()

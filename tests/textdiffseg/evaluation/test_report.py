@@ -4,8 +4,9 @@ import pytest
 from rich.console import Console
 
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, CaseScores, LabelScores
-from textdiffseg.evaluation.report import NO_SURFACES, Summary, cases_table, summarise, summary_table
+from textdiffseg.evaluation.report import NO_SURFACES, Summary, summarise
 from textdiffseg.files import write_record
+from textdiffseg_cli.tables import cases_table, summary_table
 
 
 def label(dice, hd95=1.0, note="") -> LabelScores:

@@ -40,6 +40,24 @@ def test_no_gradient_moves_nothing():
     assert weight.eq(1).all()
 
 
+def test_a_closure_makes_the_gradients_and_its_loss_is_returned():
+    generator = torch.Generator().manual_seed(4)
+    weight = nn.Parameter(torch.randn(4, 6, generator=generator))
+    alike = nn.Parameter(weight.detach().clone())
+    optimiser, other = Muon([weight], lr=0.1, weight_decay=0.1), Muon([alike], lr=0.1, weight_decay=0.1)
+
+    def closure():
+        loss = weight.square().sum()
+        loss.backward()
+        return loss.item()
+
+    expected = alike.square().sum()
+    expected.backward()
+    assert other.step() is None
+    assert optimiser.step(closure) == expected.item()
+    assert torch.equal(weight, alike)
+
+
 @pytest.mark.parametrize("shape", [(32, 16, 3, 3, 3), (16, 1, 3, 3, 3), (64, 1, 1, 3, 3), (64, 64), (8, 40)])
 def test_an_update_is_as_large_whatever_the_shape(shape):
     weight = nn.Parameter(torch.zeros(shape))

@@ -9,6 +9,7 @@ import torch
 from plans import paper
 from plans.plan import DiffusionPlan
 from textdiffseg.data.loader import SampleKey, batch_keys
+from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.blocks import ResidualBlock
 from textdiffseg.networks.model import build_model
@@ -130,12 +131,21 @@ def losses(model, _, image, slots, queries, draws):
 
 def calls_of(part, run):
     """[(inputs, output)] of a part of the model while `run()` runs."""
-    calls = []
-    handle = part.register_forward_hook(lambda _, inputs, output: calls.append((inputs, output)))
+    return calls_of_all((part,), run)[0]
+
+
+def calls_of_all(parts, run):
+    """The same of several parts."""
+    calls = [[] for _ in parts]
+    handles = [
+        part.register_forward_hook(lambda _, inputs, output, seen=seen: seen.append((inputs, output)))
+        for part, seen in zip(parts, calls, strict=True)
+    ]
     try:
         run()
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return calls
 
 
@@ -158,16 +168,38 @@ def test_a_recycled_estimate_is_made_at_T_and_becomes_the_z_0_of_its_samples(set
 def test_skips_reach_the_decoder_as_they_are_or_as_zeros(setting):
     """DESIGN 5, 7; the clean reconstruction sees none."""
     model, draws = setting[0], setting[-1]
-    encoded = []
-    handle = model.image_encoder.register_forward_hook(lambda _, __, output: encoded.extend(output[1]))
-    (_, found, _), (_, nothing, _) = (inputs for inputs, _ in calls_of(model.label_decoder, lambda: losses(*setting)))
-    handle.remove()
+    images, decoded = calls_of_all((model.image_encoder, model.label_decoder), lambda: losses(*setting))
+    ((_, (_, encoded)),) = images
+    (_, found, _), (_, nothing, _) = (inputs for inputs, _ in decoded)
     assert nothing is None
     assert len(found) == len(encoded) > 0
     for skip, whole in zip(found, encoded, strict=True):
         assert torch.equal(skip[draws.skips], whole[draws.skips])
         assert whole[~draws.skips].abs().amax(dim=(1, 2, 3, 4)).min() > 0
         assert not skip[~draws.skips].any()
+
+
+def test_each_loss_compares_what_its_part_put_out_with_the_labels_of_its_samples(setting):
+    """DESIGN 5, 7: seg(decoder(z_0_hat)), seg(decoder(z_0)) of the samples drawn for it, and |z_0_hat - z_0|^2."""
+    model, _, _, slots, queries, draws = setting
+    found, parts = [], (model.label_encoder, model.denoiser, model.label_decoder)
+    encoded, denoised, decoded = calls_of_all(parts, lambda: found.append(losses(*setting)))
+    (_, z_0), (painted, clean) = encoded
+    _, (_, z_0_hat) = denoised
+    (estimated, logits), (reconstructed, logits_clean) = decoded
+    rows = draws.reconstructed
+    assert torch.equal(encoded[0][0][0], slots)
+    assert torch.equal(painted[0], slots[rows])
+    assert torch.equal(estimated[0], z_0_hat)
+    assert torch.equal(reconstructed[0], clean)
+    for given in (painted[1], reconstructed[2]):
+        assert torch.equal(given.vectors, queries.vectors[rows])
+    assert found[0].named() == {
+        "estimate": segmentation_loss(logits, slots, queries.labels),
+        "reconstruction": segmentation_loss(logits_clean, slots[rows], queries.labels[rows]),
+        "latent": latent_loss(z_0_hat, z_0, slots),
+    }
+    torch.testing.assert_close(found[0].total, sum(found[0].named().values()))
 
 
 def test_validation_estimates_in_one_step_from_the_given_noise_at_T(setting):
@@ -201,6 +233,7 @@ def test_each_timed_part_of_the_denoiser_answers_differently_at_other_times(sett
 def test_every_timed_part_learns_to_read_t_from_its_untrained_start(setting):
     model = build_model(setting[0].plan)
     losses(model, *setting[1:]).total.backward()
+    assert len(timed_parts(model)) == 3
     for part in timed_parts(model):
         assert not part.film.weight.any()
         assert part.film.weight.grad.abs().max() > 0

@@ -6,7 +6,8 @@ that cannot be right, is a `UserError` that names the file.
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,16 @@ ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale 
 UNEVEN = 0.1  # of the spacing, by which DICOM slices may lie off their places
 _SMALL = 1 << 20  # bytes of a file that is cheaper to unpack once than to have ITK look into again and again
 
-sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ITK prints no warnings; afterwards it does as before."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
 
 
 def read_volume(paths: tuple[Path, ...]) -> Volume:
@@ -52,6 +62,7 @@ def read_labels(path: Path) -> Volume:
     return Volume(array, volume.geometry)
 
 
+@_quiet()
 def read_geometry(path: Path) -> Geometry | None:
     """The grid of a scan from its header alone; None where that does not tell it (DICOM folders, broken files)."""
     if not Path(path).is_file():
@@ -65,6 +76,7 @@ def read_geometry(path: Path) -> Geometry | None:
     return _geometry(reader, reader.GetSize()[2::-1]) if reader.GetDimension() in (3, 4) else None
 
 
+@_quiet()
 def _read(path: Path) -> Volume:
     """Any format, own number type, (C, D, H, W)."""
     if not path.exists():
@@ -151,6 +163,7 @@ def _uneven(files: tuple[str, ...], image: sitk.Image) -> bool:
     return bool(np.abs(steps - np.median(steps)).max() > UNEVEN * np.abs(np.median(steps)))
 
 
+@_quiet()
 def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
     """The DICOM series in a folder: uid -> files in their order along the patient."""
     names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
