@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from compileall import compile_dir
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +111,7 @@ def parse() -> argparse.Namespace:
     which.add_argument("--only-survivors", type=Path, metavar="FILE", help="plant those that survived in FILE instead")
     rooms = {"nargs": "+", "default": ROOMS, "metavar": "PATH"}
     parser.add_argument("--rooms", **rooms, help="files and folders to change (default: %(default)s)")
+    parser.add_argument("--without", nargs="+", default=[], metavar="FILE", help="test files that are not run")
     parser.add_argument("--minutes", type=float, default=60.0, help="for everything (default: 60)")
     parser.add_argument("--processes", type=int, default=2, help="runs of tests at a time (default: 2)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="append each result to this file (JSON lines)")
@@ -178,7 +179,9 @@ def recorded(path: Path) -> dict[tuple[str, str, str, str], dict]:
 # Which tests
 
 
-def stages(repository: Path, module: str, seconds: Mapping[str, float]) -> list[list[str]]:
+def stages(
+    repository: Path, module: str, seconds: Mapping[str, float], without: Collection[str] = ()
+) -> list[list[str]]:
     """The test files for a module, a list a stage; `seconds` by file, where they are known, put the fastest first.
 
     The module's own tests, its folder's and those of `ALSO`, the end-to-end ones, the folder's slow ones, `LAST`.
@@ -192,7 +195,7 @@ def stages(repository: Path, module: str, seconds: Mapping[str, float]) -> list[
     quick = [file for file in neighbours if seconds.get(file, 0.0) <= MAX_NEIGHBOUR_SECONDS]
     slow = sorted(set(neighbours) - set(quick))
     wanted = [[own.relative_to(repository).as_posix()], quick, END_TO_END, slow, [LAST]]
-    found = [[file for file in files if (repository / file).is_file()] for files in wanted]
+    found = [[file for file in files if (repository / file).is_file() and file not in without] for files in wanted]
     return [sorted(files, key=lambda file: (seconds.get(file, 0.0), file)) for files in found if files]
 
 
@@ -208,9 +211,12 @@ def run(mutations: list[Mutation], args: argparse.Namespace, clock: float) -> It
     with tempfile.TemporaryDirectory(prefix="mutations_") as temporary:
         copies = [copied(args.repository, Path(temporary) / str(number)) for number in range(args.processes)]
         os.environ.setdefault("TDS_SHARED_DATA", str(args.repository.parent / "shared" / "data"))
-        times = baseline(copies, args.repository, sorted({one.file for one in mutations}), deadline)
+        without = frozenset(args.without)
+        times = baseline(copies, args.repository, sorted({one.file for one in mutations}), deadline, without)
         left = {one.key: one for one in mutations}
-        jobs = (partial(judged, mutation=one, repository=args.repository, times=times) for one in mutations)
+        jobs = (
+            partial(judged, mutation=one, repository=args.repository, times=times, without=without) for one in mutations
+        )
         for done, result in enumerate(in_turns(jobs, copies, deadline), start=1):
             del left[result.mutation.key]
             keep(result, args.output)
@@ -229,11 +235,13 @@ def copied(repository: Path, copy: Path) -> Path:
     return copy
 
 
-def baseline(copies: list[Path], repository: Path, modules: list[str], deadline: float) -> Times:
+def baseline(
+    copies: list[Path], repository: Path, modules: list[str], deadline: float, without: frozenset[str] = frozenset()
+) -> Times:
     """Run the stages on the unchanged source. Raises `RuntimeError` where a test fails or there is none."""
     by_folder: dict[str, list[str]] = {}
     for module in modules:
-        if not (plan := stages(repository, module, {})):
+        if not (plan := stages(repository, module, {}, without)):
             raise RuntimeError(f"{module} has no tests")
         for file in chain.from_iterable(plan):
             folder = str(Path(file).parent)
@@ -251,11 +259,13 @@ def baseline(copies: list[Path], repository: Path, modules: list[str], deadline:
     return times
 
 
-def judged(copy: Path, mutation: Mutation, repository: Path, times: Times) -> Job[Result]:
+def judged(
+    copy: Path, mutation: Mutation, repository: Path, times: Times, without: frozenset[str] = frozenset()
+) -> Job[Result]:
     """Run the stages on a changed copy until one fails."""
     clock = time.monotonic()
     with changed(copy, mutation):
-        for files in stages(repository, mutation.file, times.total):
+        for files in stages(repository, mutation.file, times.total, without):
             limit = max(MIN_LIMIT_SECONDS, LIMIT_FACTOR * max(times.longest[file] for file in files))
             answer = yield from tested(copy, files, limit)
             if answer.failed is not None:
