@@ -143,3 +143,12 @@ def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(tds.UserError, match="no folder"):
         tds.load(tmp_path / "nowhere")
+
+
+def test_nothing_but_the_mask_and_its_volumes_is_made_unless_it_is_asked_for(model, scan):
+    result = model.segment(scan)
+    assert result.maps == {}
+    assert all(volume.low_ml is None for volume in result.volumes.values())
+    prepared = model.prepare(tds.SegmentOptions())
+    assert (prepared.samples, prepared.probabilities, prepared.samples_apart) == (None, False, False)
+    assert prepared.masks.predictor.settings.seed == 0

@@ -76,3 +76,12 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
 def test_a_request_that_does_not_fit_is_one_sentence(planned, arguments, words):
     with pytest.raises(tds.UserError, match=words):
         tds.train(**({"dataset": "901", "fold": 0, "root": planned.root} | arguments))
+
+
+def test_a_restart_deletes_what_the_fold_holds_and_needs_nothing_to_be_there(planned):
+    again = tds.TrainingOptions(epochs=1, restart=True)
+    first = tds.train(planned, 2, options=again)
+    stray = first.fold.path / "stray.txt"
+    stray.write_text("of an older run")
+    tds.train(planned, 2, options=again)
+    assert not stray.exists()
