@@ -190,3 +190,21 @@ def test_the_publication_s_intensities_are_scaled_and_shifted_by_little_and_noth
     assert 0.89 < min(slopes) < 0.95 < 1.05 < max(slopes) < 1.11
     assert 0.3 < np.mean(np.abs(offsets) > 1e-4) < 0.7
     assert np.std(offsets) == pytest.approx(0.1 * 0.5**0.5, rel=0.3)
+
+
+def test_probabilities_and_ranges_are_nnunets():
+    chain = augment.intensity_transforms().transforms
+    assert [one.apply_probability for one in chain] == [0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3]
+    assert np.rad2deg(augment.ROTATION) == pytest.approx(30)
+    assert (augment.SCALING, augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == ((0.7, 1.4), 0.2, 0.2, 0.5)
+
+
+def test_each_sample_seeds_its_intensity_transforms_anew(make_plan, monkeypatch):
+    seeds, plain = [], augment.seeded
+    monkeypatch.setattr(augment, "seeded", lambda seed: seeds.append(seed) or plain(seed))
+    change = augment.Augmentation(make_plan(patch=(8, 8, 8)))
+    image, labels = np.zeros((1, 9, 9, 9), np.float32), np.zeros((9, 9, 9), np.int16)
+    for index in range(100):
+        change(image, labels, (9, 9, 9), (0, 0, 0), np.random.default_rng(index))
+    assert len(set(seeds)) == 100
+    assert max(seeds) > 2**31

@@ -207,3 +207,8 @@ def test_queries_are_subsets_from_the_given_batch_on(make_loader):
     assert any(size < annotated for one in sizes[10:] for size in one)
     assert [key.subsets for batch in batches for key in batch.keys] == [False] * 30 + [True] * 60
     assert [key.index for batch in batches for key in batch.keys] == list(range(90))
+
+
+def test_a_batch_of_loading_processes_takes_a_time_and_one_of_none_takes_none(make_loader):
+    assert make_loader().seconds_a_batch() == 0
+    assert 0 < make_loader(workers=1).seconds_a_batch() < 60

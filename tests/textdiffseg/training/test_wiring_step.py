@@ -236,4 +236,5 @@ def test_every_timed_part_learns_to_read_t_from_its_untrained_start(setting):
     assert len(timed_parts(model)) == 3
     for part in timed_parts(model):
         assert not part.film.weight.any()
+        assert not part.film.bias.any()
         assert part.film.weight.grad.abs().max() > 0

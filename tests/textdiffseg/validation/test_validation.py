@@ -319,3 +319,15 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     fit = calibrate_uncertainty(FoldFolder(nested_fold), stored, CASES, max_seconds=1e6)
     assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
     assert len(read_calibration(FoldFolder(nested_fold)).fits) == 2
+
+
+def test_the_seconds_of_a_trial_are_those_of_one_case(fold, stored, monkeypatch):
+    plain = choose.predict_case
+
+    def slowly(*args):
+        time.sleep(0.2)
+        return plain(*args)
+
+    monkeypatch.setattr(choose, "predict_case", slowly)
+    first = choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6).table[0]
+    assert 0.2 < first.seconds < 0.2 * len(CASES)
