@@ -15,6 +15,8 @@ The commands run as a user types them, on one thread in float32. Measured on the
 | labels flipped along one axis, image not | .000 | .354 |
 | wrong sign of the Dice loss | .000 | .000 |
 | reconstruction learns an empty target | .975 | .000 |
+
+On the whole validation cases, which the test asks about, the healthy one has .985, the one with half its weights .863.
 """
 
 import json
@@ -27,7 +29,7 @@ import torch
 
 from textdiffseg_cli import plan_and_preprocess, train
 
-FLOOR, RECONSTRUCTION_FLOOR = 0.85, 0.1
+FLOOR, RECONSTRUCTION_FLOOR = 0.9, 0.1
 CASES, SHAPE, EDGE = 10, (20, 24, 28), 7
 WIDTHS = (8, 16, 16)  # of the stages: as narrow as learns
 TRAINING = {"iterations_per_epoch": 20, "ema": 0.9, "learning_rate": 3e-3}
