@@ -49,7 +49,7 @@ def one_thread_in_float32(monkeypatch):
 def draw_case(index: int) -> tuple[np.ndarray, np.ndarray]:
     """A noisy scan and its labels: a bright cube, a dark one, and as decoys two plates of each intensity.
 
-    Each lies somewhere in an eighth of the scan of its own. No intensity tells a cube from its decoys.
+    The scan has eight equal blocks; each shape lies in its own block. A cube and its decoys have the same intensity.
     """
     rng = np.random.default_rng(index)
     clean, labels = np.full(SHAPE, 100.0), np.zeros(SHAPE, np.uint8)

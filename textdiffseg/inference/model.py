@@ -21,7 +21,7 @@ from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncer
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.prompting import Asked, ask, ask_for, caution, tell
+from textdiffseg.inference.prompting import Asked, ask, ask_for, caution, encode_texts
 from textdiffseg.inference.result import Result, probability_maps
 from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
 from textdiffseg.preprocessing.case import Trail, preprocess_image
@@ -139,7 +139,7 @@ class Model:
 
     def texts(self, words: Mapping[str, str]) -> dict[str, CaseText]:
         """What is known of single scans in words, in the model's space. `UserError` if the model never read any."""
-        return tell(self.plan, self.ensemble.bank, words)
+        return encode_texts(self.plan, self.ensemble.bank, words)
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
         """Look up the words and choose the sampling. `UserError` for unknown prompts, and for settings that do not

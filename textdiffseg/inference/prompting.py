@@ -92,7 +92,7 @@ def caution(plan: Plan, asked: Asked) -> str | None:
     )
 
 
-def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:
+def encode_texts(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:
     """The cases' own texts in the model's space; `UserError` if the model never read any, or without its encoder."""
     if not texts:
         return {}
@@ -102,8 +102,8 @@ def tell(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, Case
             f"({plan.preset}) reads no words. Leave --texts out."
         )
     encoder = TextEncoder(bank.space.encoder)
-    told = {case: encode_text(text, encoder) for case, text in texts.items()}
-    return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in told.items()}
+    encoded = {case: encode_text(text, encoder) for case, text in texts.items()}
+    return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in encoded.items()}
 
 
 def _encoder(bank: TextBank, force: bool) -> TextEncoder | None:

@@ -29,7 +29,7 @@ def drawn(request):
 
 
 def near(share: float, samples: int = DRAWN):
-    """`share`, as far as so many samples tell it."""
+    """Equal to `share`, within the chance error of so many samples."""
     return pytest.approx(share, abs=SIGMAS * (share * (1 - share) / samples) ** 0.5)
 
 

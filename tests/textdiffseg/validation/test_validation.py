@@ -197,14 +197,19 @@ def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
     assert not (fold / "calibration.json").exists()
 
 
-def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
-    plain = choose.restore_slots
+def slow_down(monkeypatch, name, seconds):
+    """Let a function that `choose` calls take so many seconds more."""
+    plain = getattr(choose, name)
 
-    def slowly(*args):
-        time.sleep(0.3)
+    def slow(*args):
+        time.sleep(seconds)
         return plain(*args)
 
-    monkeypatch.setattr(choose, "restore_slots", slowly)
+    monkeypatch.setattr(choose, name, slow)
+
+
+def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
+    slow_down(monkeypatch, "restore_slots", 0.3)
     assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1.5).cases == 1
 
 
@@ -322,12 +327,6 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
 
 
 def test_the_seconds_of_a_trial_are_those_of_one_case(fold, stored, monkeypatch):
-    plain = choose.predict_case
-
-    def slowly(*args):
-        time.sleep(0.2)
-        return plain(*args)
-
-    monkeypatch.setattr(choose, "predict_case", slowly)
+    slow_down(monkeypatch, "predict_case", 0.2)
     first = choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6).table[0]
     assert 0.2 < first.seconds < 0.2 * len(CASES)
