@@ -100,8 +100,8 @@ KNOWN = (
     Known(
         "linear instead of cubic resampling",
         "textdiffseg/preprocessing/case.py",
-        "resampled = resample(image, trail.shape, order=3,",
-        "resampled = resample(image, trail.shape, order=1,",
+        "resampled = resample(image, transform.shape, order=3,",
+        "resampled = resample(image, transform.shape, order=1,",
     ),
     Known(
         "weights that are pickles are read",

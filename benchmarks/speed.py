@@ -34,7 +34,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import compile_parts
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step
@@ -112,7 +112,7 @@ class Trainer:
         self.compiled = compile_parts(
             model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs
         )
-        length = Progress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
+        length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
         self.state = TrainingState.start(model, length)
 
     def step(self, batch: Batch) -> StepLosses:

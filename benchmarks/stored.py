@@ -28,7 +28,7 @@ from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.queries import Queries
 from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
@@ -152,7 +152,7 @@ class Scan:
 
     name: str
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
-    trail: Trail  # the way back to the scan's own grid
+    transform: TransformRecord  # the way back to the scan's own grid
     truth: np.ndarray  # the numbers that labels are made of (`Plan.parts`), (D, H, W) on the scan's own grid
     text: Tensor | None = None  # (L, d_t) tokens, where the model reads texts of cases and there is one
     annotated: tuple[int, ...] | None = None  # the labels to score; None: all

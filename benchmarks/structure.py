@@ -23,8 +23,9 @@ PACKAGES = ("plans", "textdiffseg", "textdiffseg_cli")
 BRANCH = re.compile(r"\bregions is (not )?None\b|\bif (self\.)?(plan|dataset)\.regions\b|\boverlapping\b")
 LARGE = 1000  # values of an array that is taken for a scan or for something made of it
 RECORDS = {  # that hold a scan or something made of it
-    "Volume", "Geometry", "Trail", "Prediction", "Found", "Spread", "Result", "_Volume", "_Windows", "_Sums", "Tiling",
-    "Manifest", "Request", "TransformRecord",
+    "Volume", "Geometry", "TransformRecord", "Prediction", "ScanResult",
+    "Distribution", "Result", "_Volume", "_Windows", "_Sums", "Tiling",
+    "Manifest", "Request",
 }  # fmt: skip
 
 

@@ -53,7 +53,7 @@ from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.optimise import train_step
@@ -303,7 +303,7 @@ def begin(
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)
-    progress = Progress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
+    progress = TrainingProgress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
     return changed, TrainingState.start(model, progress)
 
 

@@ -226,8 +226,8 @@ def ask_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace)
 def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -> Scan:
     """A phantom on the plan's grid; its noise is a function of the seed."""
     image, truth = phantoms.paint(anatomy, np.random.default_rng((*seed, 1)))
-    prepared, trail = preprocess_image(Volume(image[None], phantoms.geometry_of(anatomy)), plan)
-    return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), trail, truth.astype(np.int16))
+    prepared, transform = preprocess_image(Volume(image[None], phantoms.geometry_of(anatomy)), plan)
+    return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), transform, truth.astype(np.int16))
 
 
 def numbers_of(bank: TextBank) -> range:

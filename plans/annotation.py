@@ -7,7 +7,7 @@ but are known not to be there.
 
 from collections.abc import Collection, Sequence
 
-from plans.header import Header, LabelTable
+from plans.header import DatasetHeader, LabelTable
 from plans.records import Record
 from plans.regions import Regions
 
@@ -33,7 +33,12 @@ class Annotation(Record):
 
 
 def annotations_of(
-    header: Header, table: LabelTable, cases: Sequence[str], others: Collection[str], source: str, faults: list[str]
+    header: DatasetHeader,
+    table: LabelTable,
+    cases: Sequence[str],
+    others: Collection[str],
+    source: str,
+    faults: list[str],
 ) -> dict[str, Annotation]:
     """The annotation of each case; `others` are cases that may be named too (held-out ones)."""
     names = tuple(label.name for label in table.labels)

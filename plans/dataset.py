@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError
-from plans.header import Header, LabelTable, channels_of, file_ending_of, labels_of
+from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of
 from plans.layout import RawFolder, channel_file
 from plans.plan import LabelPlan
 from plans.records import Record
@@ -68,7 +68,7 @@ def read_dataset(folder: Path) -> Dataset:
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
         raise UserError(f"{path} does not exist; the folder holds {inside}. Write one as nnU-Net's ({fields}).")
-    header, source = Header.read(path), str(path)
+    header, source = DatasetHeader.read(path), str(path)
     faults: list[str] = []
     channels = channels_of(header, source, faults)
     table = labels_of(header, source, faults)
@@ -90,7 +90,7 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def _training_cases(
-    folder: Path, header: Header, channels: Sequence[str], table: LabelTable, ending: str, faults: list[str]
+    folder: Path, header: DatasetHeader, channels: Sequence[str], table: LabelTable, ending: str, faults: list[str]
 ) -> tuple[Case, ...]:
     raw = RawFolder(folder)
     images, labels = raw.images("Tr"), raw.labels("Tr")

@@ -1,4 +1,4 @@
-"""`Header`: the fields of a raw data set's `dataset.json`, and the rules that they must keep.
+"""`DatasetHeader`: the fields of a raw data set's `dataset.json`, and the rules that they must keep.
 
 Read are nnU-Net's format (versions 2 and 1) and the Medical Segmentation Decathlon's own.
 """
@@ -19,7 +19,7 @@ LARGEST = 2**31 - 1  # label value that a file of any format holds
 IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
 
 
-class Header(Record):
+class DatasetHeader(Record):
     """The fields of `dataset.json` that matter here; whatever else its owner notes there is left alone."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -43,7 +43,7 @@ class Header(Record):
         return [name for name in names if name]
 
 
-def channels_of(header: Header, source: str, faults: list[str]) -> tuple[str, ...]:
+def channels_of(header: DatasetHeader, source: str, faults: list[str]) -> tuple[str, ...]:
     """The channels' names in order."""
     named = header.channel_names if header.channel_names is not None else header.modality
     if not named:
@@ -65,7 +65,7 @@ class LabelTable:
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
 
 
-def labels_of(header: Header, source: str, faults: list[str]) -> LabelTable:
+def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTable:
     """The foreground labels, and the value of the label called `ignore` if there is one."""
     named = _by_name(header.labels, source, faults)
     before = len(faults)
@@ -169,7 +169,7 @@ def _distinct(values: dict[str, int], source: str, faults: list[str]) -> LabelTa
     return LabelTable(tuple(LabelPlan(name=owners[value][0], value=value) for value in foreground), ignore)
 
 
-def file_ending_of(header: Header, names: list[str], source: str, faults: list[str]) -> str:
+def file_ending_of(header: DatasetHeader, names: list[str], source: str, faults: list[str]) -> str:
     """The ending of every file; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
 from textdiffseg.imaging.resample import probabilities_to_labels, probabilities_to_regions
-from textdiffseg.preprocessing.case import Trail, restore
+from textdiffseg.preprocessing.case import TransformRecord, restore
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
@@ -69,7 +69,7 @@ class Readout(ABC):
         """Probabilities (1 + Q, ...) at a temperature, in place, since memory is short."""
 
     @abstractmethod
-    def restore(self, p: np.ndarray, trail: Trail) -> np.ndarray:
+    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
         """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
 
     @abstractmethod
@@ -118,8 +118,8 @@ class ExclusiveReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper(p, temperature, out=p)
 
-    def restore(self, p: np.ndarray, trail: Trail) -> np.ndarray:
-        return restore(p, trail, probabilities_to_labels)
+    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
+        return restore(p, transform, probabilities_to_labels)
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
         return voxels
@@ -165,8 +165,8 @@ class OverlappingReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper_overlapping(p, temperature)
 
-    def restore(self, p: np.ndarray, trail: Trail) -> np.ndarray:
-        return restore(p[1:], trail, probabilities_to_regions)
+    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
+        return restore(p[1:], transform, probabilities_to_regions)
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
         return label_by_label(voxels, self.plan.parts, known)

@@ -18,10 +18,12 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
     stored = benchmark("stored")
     nested = model.plan.model_copy(update={"regions": ((3, 7), (3,))})  # front holds back, 1 is the value 3, 2 is 7
     truth = np.repeat([0, 1, 2, 0], 4).reshape(1, 1, 16).repeat(4, 0).repeat(4, 1)
-    image, trail = preprocess_image(Volume(np.ones((1, 4, 4, 16), np.float32), Geometry((4, 4, 16), np.eye(4))), nested)
-    scan = stored.Scan("x", torch.from_numpy(image), trail, truth)
+    image, transform = preprocess_image(
+        Volume(np.ones((1, 4, 4, 16), np.float32), Geometry((4, 4, 16), np.eye(4))), nested
+    )
+    scan = stored.Scan("x", torch.from_numpy(image), transform, truth)
     masks = (truth > 0, np.roll(truth == 1, 1, 2))  # the part lies one of its four voxels too far
-    background, *found = (trail.orientation.apply(mask) for mask in (truth == 0, *masks))
+    background, *found = (transform.orientation.apply(mask) for mask in (truth == 0, *masks))
 
     def predict_image(image, queries, answers=None):
         slots = [found[number - 1] for number in queries.labels[0].tolist()]
@@ -43,11 +45,13 @@ def test_what_is_known_of_a_case_is_told(benchmark, model, bank):
         told.append(queries.tokens.shape[1])
         return Prediction(torch.ones(3, 4, 4, 4) / 3)
 
-    _, trail = preprocess_image(Volume(np.ones((1, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4))), model.plan)
+    _, transform = preprocess_image(
+        Volume(np.ones((1, 4, 4, 4), np.float32), Geometry((4, 4, 4), np.eye(4))), model.plan
+    )
     readout = readout_of(model.plan)
     predictor = SimpleNamespace(plan=model.plan, readout=readout, predict_image=predict_image)
     for text in (None, torch.ones(5, 16)):
-        scan = benchmark("stored").Scan("x", image, trail, np.zeros((4, 4, 4)), text)
+        scan = benchmark("stored").Scan("x", image, transform, np.zeros((4, 4, 4)), text)
         benchmark("stored").predict(predictor, scan, bank.all_labels())
     assert told[1] == told[0] + 5
 

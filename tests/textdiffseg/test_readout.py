@@ -81,8 +81,8 @@ def test_rivals_go_to_the_background_of_labels_that_exclude_each_other(apart, ne
 
 
 def test_the_mask_is_what_wins_on_the_plan_s_grid(apart, nested, make_geometry, plan):
-    _, trail = preprocess_image(Volume(np.ones((1, 9, 20, 17), np.float32), make_geometry((9, 20, 17))), plan)
-    same = trail.model_copy(update={"shape": trail.cropped_shape})
+    _, transform = preprocess_image(Volume(np.ones((1, 9, 20, 17), np.float32), make_geometry((9, 20, 17))), plan)
+    same = transform.model_copy(update={"shape": transform.cropped_shape})
     logits = 2 * torch.randn(1, 3, *same.shape, generator=torch.Generator().manual_seed(1))
     for readout in (apart, nested):
         p = readout.probabilities(logits)[0]

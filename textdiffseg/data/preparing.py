@@ -44,20 +44,20 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     if is_complete(folder, case.id, expected):
         return False
     volume, numbers = read_case(case, plan.labels, [channel.name for channel in plan.channels])
-    image, trail = preprocess_image(volume, plan)
-    labels = preprocess_labels(numbers, trail, plan)
+    image, transform = preprocess_image(volume, plan)
+    labels = preprocess_labels(numbers, transform, plan)
     names = [label.name for label in plan.labels]
     found = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())
     record = CaseRecord(
         case=case.id,
         hash=expected,
         settings=preprocessing_settings(plan),
-        shape=trail.shape,
+        shape=transform.shape,
         present=tuple(label for label, numbers in enumerate(plan.parts, 1) if found & set(numbers)),
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,
-        trail=trail,
+        trail=transform,
     )
     save_case(folder, record, image, labels, numbers)
     return True

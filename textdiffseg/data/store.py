@@ -23,7 +23,7 @@ from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.files import hash_text, write_atomically, write_record
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import TransformRecord
 
 STORE_VERSION: Final = 2
 FOREGROUND_SAMPLES = 2000  # voxels of each label whose places are stored
@@ -44,7 +44,7 @@ class CaseRecord(Record):
     annotated: tuple[int, ...]  # label numbers that were looked for by the annotator
     absent: tuple[int, ...] = ()  # label numbers that are known to be absent, whether looked for or not
     group: str | None = None
-    trail: Trail
+    trail: TransformRecord
 
     @property
     def known(self) -> tuple[int, ...]:

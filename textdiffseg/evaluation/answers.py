@@ -13,7 +13,7 @@ from plans.records import Record
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredLabels:
     """What a prediction was asked for, in the references' labels."""
 
     labels: tuple[str, ...]  # to score
@@ -30,7 +30,7 @@ class Answers:
         return result
 
 
-class Manifest(Record):
+class PredictedLabels(Record):
     """The part of a prediction's manifest that scoring reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -40,13 +40,13 @@ class Manifest(Record):
     notes: tuple[str, ...] = ()  # what has to be known of the model
 
     @classmethod
-    def beside(cls, segmentation: Path) -> "Manifest":
+    def beside(cls, segmentation: Path) -> "PredictedLabels":
         """That of a segmentation; an empty one where there is none."""
         path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
         return cls.read(path) if path.is_file() else cls()
 
 
-def answers_of(manifest: Manifest, own: Mapping[str, int], annotated: Sequence[str]) -> Answers:
+def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
     """Match a prediction with the references by the names of labels; all `annotated` ones without a manifest.
 
     own: of every label of the references the value that a prediction of it writes. A model of several data sets, or a
@@ -54,7 +54,7 @@ def answers_of(manifest: Manifest, own: Mapping[str, int], annotated: Sequence[s
     one, or words that ran by force: it is taken for the label that has its value, which is noted, if no name is.
     """
     if not manifest.labels:
-        return Answers(tuple(annotated), notes=manifest.notes)
+        return ScoredLabels(tuple(annotated), notes=manifest.notes)
     spelled = {normalise(name): name for name in own}
     found = {value: spelled.get(normalise(manifest.means.get(name, name))) for name, value in manifest.labels.items()}
     free = {value: name for name, value in own.items() if name not in found.values()}
@@ -64,7 +64,7 @@ def answers_of(manifest: Manifest, own: Mapping[str, int], annotated: Sequence[s
             found[value] = free[value]
             if free[value] != str(value):  # the name of a label that no dataset.json names
                 notes.append(f"{name} is no label of the references: scored as {free[value]}, which has its value.")
-    return Answers(
+    return ScoredLabels(
         labels=tuple(name for name in annotated if name in found.values()),
         values={value: 0 if name is None else own[name] for value, name in found.items()},
         notes=tuple(notes),

@@ -8,10 +8,10 @@ import numpy as np
 
 from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
-from plans.header import Header, labels_of
+from plans.header import DatasetHeader, labels_of
 from plans.layout import FILE_ENDINGS, RawFolder, split_ending
 from plans.regions import values_of
-from textdiffseg.evaluation.answers import Answers, Manifest, answers_of
+from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
 
@@ -43,7 +43,7 @@ def evaluate_folders(
         own = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
         annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
     answers = {
-        case: answers_of(Manifest.beside(prediction), own, annotations[case].annotated)
+        case: answers_of(PredictedLabels.beside(prediction), own, annotations[case].annotated)
         for case, (prediction, _) in pairs.items()
     }
     notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
@@ -92,7 +92,7 @@ def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, 
     path = next((path for one in (folder, folder.parent) if (path := RawFolder(one).header).is_file()), None)
     if path is None:
         return None
-    header = Header.read(path)
+    header = DatasetHeader.read(path)
     faults: list[str] = []
     table = labels_of(header, str(path), faults)
     elsewhere = {case for field in (header.annotated, header.absent) if isinstance(field, dict) for case in field}
@@ -131,7 +131,7 @@ def _values_of(pair: tuple[Path, Path]) -> set[int]:
     return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
 
 
-def _score_files(task: tuple[str, Path, Path, Annotation, Answers], tolerance_mm: float) -> CaseScores:
+def _score_files(task: tuple[str, Path, Path, Annotation, ScoredLabels], tolerance_mm: float) -> CaseScores:
     from textdiffseg.imaging.sources.files import read_labels
     from textdiffseg.imaging.volume import describe
 

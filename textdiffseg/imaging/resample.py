@@ -149,7 +149,7 @@ def _multiply(matrix: np.ndarray, volume: np.ndarray, axis: int, out: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Reach:
+class _Footprint:
     """The voxels that some voxels of the grid resampled from have a share in."""
 
     place: Box  # their box on the grid resampled to
@@ -161,13 +161,13 @@ class _Reach:
         return _apply(self.matrices, values.astype(np.float32))
 
 
-def _reaches(matrices: Matrices, mask: np.ndarray) -> list[_Reach]:
+def _reaches(matrices: Matrices, mask: np.ndarray) -> list[_Footprint]:
     """One for a mask (D, H, W) that reaches a voxel at all, else none."""
     boxes = ndimage.find_objects(mask.view(np.int8))
     return [reach for box in boxes if (reach := _reach(matrices, box)) is not None]
 
 
-def _reach(matrices: Matrices, box: Box) -> _Reach | None:
+def _reach(matrices: Matrices, box: Box) -> _Footprint | None:
     """How far a box reaches; None where it is so small that no voxel reads it."""
     place: list[slice] = []
     source: list[slice] = []
@@ -186,7 +186,7 @@ def _reach(matrices: Matrices, box: Box) -> _Reach | None:
         place.append(rows)
         source.append(columns)
         parts.append(np.ascontiguousarray(matrix[rows, columns]))
-    return _Reach(tuple(place), tuple(source), parts)
+    return _Footprint(tuple(place), tuple(source), parts)
 
 
 def _extent(hit: np.ndarray) -> slice | None:

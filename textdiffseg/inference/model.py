@@ -21,10 +21,10 @@ from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncer
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.prompting import Asked, ask, ask_for, caution, encode_texts
+from textdiffseg.inference.prompting import Selection, caution, encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result, probability_maps
-from textdiffseg.inference.scan import Calibrated, Found, Progress, examine, volumes_of
-from textdiffseg.preprocessing.case import Trail, preprocess_image
+from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, volumes_of
+from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, never, silent
 from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """What is asked of a model, the same for all scans. None: what validation chose."""
+    """The answers and settings of a prediction, the same for all scans. None: what validation chose."""
 
     prompts: tuple[str, ...] = ()  # words of the labels to segment; empty: all labels
     answers: str | Path | None = None  # instead: a JSON file of phrases, with names and values of the user's own
@@ -52,7 +52,7 @@ class SegmentOptions:
 class Segmenting:
     """A model ready for one kind of request: words looked up, sampling chosen. `Model.prepare` makes it."""
 
-    asked: Asked
+    selection: Selection
     masks: Calibrated  # how masks and probabilities are predicted
     samples: Calibrated | None  # how uncertainty is; `masks` itself where one setting serves both; None: not asked for
     probabilities: bool
@@ -70,31 +70,31 @@ class Segmenting:
     @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known of the model and of the labels queried."""
-        return tuple(note for note in (self.plan.text.note, caution(self.plan, self.asked)) if note)
+        return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
 
-    def run(self, volume: Volume, text: CaseText | None = None, progress: Progress | None = None) -> Result:
+    def run(self, volume: Volume, text: CaseText | None = None, progress: WindowProgress | None = None) -> Result:
         """Segment a scan. `text`: what is known of it in words, in the model's space (`Model.texts`)."""
-        image, trail = preprocess_image(volume, self.plan)
+        image, transform = preprocess_image(volume, self.plan)
         del volume  # the scan is let go of before the network runs
-        asked = self.asked
+        selection = self.selection
         if text is not None:
-            asked = replace(asked, queries=asked.queries.with_tokens([text.tokens]))
-        found = examine(torch.from_numpy(image), trail, asked, self.masks, self.samples, progress)
-        return self._result(found, trail)
+            selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
+        found = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
+        return self._result(found, transform)
 
-    def _result(self, found: Found, trail: Trail) -> Result:
-        asked = self.asked
-        maps = dict(probability_maps(asked.names, found.probabilities.numpy())) if self.probabilities else {}
-        if found.spread is not None:
-            maps |= {f"uncertainty/{name}": array.numpy() for name, array in found.spread.maps.items()}
+    def _result(self, found: ScanResult, transform: TransformRecord) -> Result:
+        selection = self.selection
+        maps = dict(probability_maps(selection.names, found.probabilities.numpy())) if self.probabilities else {}
+        if found.distribution is not None:
+            maps |= {f"uncertainty/{name}": array.numpy() for name, array in found.distribution.maps.items()}
         return Result(
-            labels=np.array([0, *asked.values])[found.slots],
-            geometry=trail.geometry,
-            names=asked.names,
-            values=asked.values,
-            volumes={one.label: one for one in volumes_of(found, asked, self.plan, trail)},
+            labels=np.array([0, *selection.values])[found.slots],
+            geometry=transform.geometry,
+            names=selection.names,
+            values=selection.values,
+            volumes={one.label: one for one in volumes_of(found, selection, self.plan, transform)},
             notes=self.notes,
-            trail=trail,
+            transform=transform,
             maps=maps,
         )
 
@@ -146,9 +146,9 @@ class Model:
         fit the model."""
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
-            asked = ask(plan, bank, options.prompts, options.force)
+            selection = select_labels(plan, bank, options.prompts, options.force)
         else:
-            asked = ask_for(plan, bank, read_answers(Path(options.answers)), options.force)
+            selection = select_answers(plan, bank, read_answers(Path(options.answers)), options.force)
         settings = settings_for(
             plan,
             self.ensemble.sampling,
@@ -161,7 +161,7 @@ class Model:
         if options.uncertainty:
             enough = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
             samples = masks if enough == settings else self._calibrated(enough)
-        return Segmenting(asked, masks, samples, options.probabilities)
+        return Segmenting(selection, masks, samples, options.probabilities)
 
     def segment(
         self,
@@ -215,7 +215,7 @@ class Model:
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings))
 
 
-def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> Progress:
+def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
     """A callback for groups of windows that reports each, and stops the work where that is asked for."""
 
     def after(done: int, total: int) -> None:

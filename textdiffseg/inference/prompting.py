@@ -20,7 +20,7 @@ from textdiffseg.text.encoder import TextEncoder
 
 
 @dataclass(frozen=True)
-class Asked:
+class Selection:
     """One entry an answer; `values` are what the output file holds."""
 
     queries: Queries  # of one sample; the first slots are the answers', those after them rivals
@@ -36,7 +36,7 @@ class Asked:
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
-def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Asked:
+def select_labels(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Selection:
     """All labels, or those that `prompts` name.
 
     Known prompts keep their labels' values. Where `force` lets an unknown one run, values count 1..n in the order
@@ -44,25 +44,25 @@ def ask(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = F
     """
     names, values = zip(*((label.name, label.value) for label in plan.labels), strict=True)
     if not prompts:
-        return Asked(bank.all_labels(), names, values)
+        return Selection(bank.all_labels(), names, values)
     found = [bank.find(prompt) for prompt in prompts]
     forced = force and None in found
     phrases = readout_of(plan).ordered(prompts, found)
     queries = _queries(plan, bank, phrases, force)
     if forced:
-        return Asked(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
+        return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
     numbers = [number - 1 for number in queries.labels[0, : len(phrases)].tolist()]
-    return Asked(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), phrases)
+    return Selection(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), phrases)
 
 
-def ask_for(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Asked:
+def select_answers(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Selection:
     """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
     prompts = tuple(answer.phrase for answer in answers.labels.values())
     queries = _queries(plan, bank, prompts, force)
     pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
-    return Asked(queries, names, values, prompts, forced, pairs)
+    return Selection(queries, names, values, prompts, forced, pairs)
 
 
 def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) -> Queries:
@@ -80,9 +80,9 @@ def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) ->
     return bank.queries_for(prompts, force, _encoder(bank, force))
 
 
-def caution(plan: Plan, asked: Asked) -> str | None:
+def caution(plan: Plan, selection: Selection) -> str | None:
     """What has to be known of labels that are asked for together and were never learned side by side."""
-    numbers = {number for number in asked.numbers if number <= len(plan.labels)}
+    numbers = {number for number in selection.numbers if number <= len(plan.labels)}
     if not plan.known_together or any(numbers <= {*known} for known in plan.known_together):
         return None
     sets = [" and ".join(plan.labels[number - 1].name for number in known) for known in plan.known_together]

@@ -10,7 +10,7 @@ import numpy as np
 from plans.layout import NIFTI, split_ending
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.uncertainty import VolumeInterval
-from textdiffseg.preprocessing.case import Trail, restore_map
+from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Result:
     values: tuple[int, ...]  # of these in `labels`
     volumes: Mapping[str, VolumeInterval]  # ml, by name; an interval where uncertainty was asked for
     notes: tuple[str, ...]  # what has to be known of the model
-    trail: Trail  # from the scan's grid to the plan's
+    transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
 
     def mask(self, name: str) -> np.ndarray:
@@ -35,11 +35,11 @@ class Result:
 
     def probability(self, name: str) -> np.ndarray:
         """The calibrated probability of a label, float32. `KeyError` unless probabilities were asked for."""
-        return restore_map(self.maps[_probability(self.names, name)], self.trail)
+        return restore_map(self.maps[_probability(self.names, name)], self.transform)
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless it was asked for."""
-        return restore_map(self.maps[f"uncertainty/{name}"], self.trail)
+        return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
 
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
         """Write the segmentation as folder/name, and the maps below probabilities/ and uncertainty/.
@@ -53,7 +53,7 @@ class Result:
         made = [name]
         for place, array in self._placed(split_ending(name)[0]):
             made.append(f"{place}{split_ending(name)[1]}")
-            write_volume(folder / made[-1], restore_map(array, self.trail), self.geometry)
+            write_volume(folder / made[-1], restore_map(array, self.transform), self.geometry)
         return tuple(made)
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:

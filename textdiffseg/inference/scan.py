@@ -14,12 +14,12 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.folds.calibration import Applied, widen
 from textdiffseg.inference.predictor import Prediction, Predictor
-from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.uncertainty import VolumeInterval, interval, label_volumes
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.readout import Readout
 
-Progress = Callable[[int, int], None]  # told (windows done, of)
+WindowProgress = Callable[[int, int], None]  # told (windows done, of)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Distribution:
     """What samples and folds say of one scan, on the plan's grid."""
 
     maps: dict[str, Tensor]  # name -> (D, H, W) bits
@@ -43,43 +43,46 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Found:
+class ScanResult:
     """What is known of one scan."""
 
     slots: np.ndarray  # (D, H, W) on the scan's own grid: the mask
     probabilities: Tensor  # (1 + Q, D, H, W) on the plan's grid, calibrated
-    spread: Spread | None  # None: not asked for
+    distribution: Distribution | None  # None: not asked for
 
 
 def examine(
     image: Tensor,
-    trail: Trail,
-    asked: Asked,
+    transform: TransformRecord,
+    selection: Selection,
     masks: Calibrated,
     samples: Calibrated | None = None,
-    progress: Progress | None = None,
-) -> Found:
-    """image (C, D, H, W) on the plan's grid, to which `trail` led. `samples` measure uncertainty where it is asked for.
+    progress: WindowProgress | None = None,
+) -> ScanResult:
+    """Segment image (C, D, H, W) on the plan's grid. `samples` measure uncertainty where it was requested.
 
     They are let go of before the mask is predicted, so that the peak of memory is that of one prediction.
     """
-    readout, spread, queries, answers = masks.predictor.readout, None, asked.queries, len(asked.names)
+    readout, distribution, queries, answers = masks.predictor.readout, None, selection.queries, len(selection.names)
     if samples is not None and samples is not masks:
         drawn = samples.predictor.predict_image(image, queries, True, answers, progress=_half(progress, 0))
         _temper(drawn, readout, samples.calibration)
-        spread, progress = _spread(drawn.of(answers, readout), readout, samples.calibration), _half(progress, 1)
+        distribution, progress = (
+            _distribution(drawn.of(answers, readout), readout, samples.calibration),
+            _half(progress, 1),
+        )
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
-    slots = readout.restore(prediction.probabilities.numpy(), trail)
+    slots = readout.restore(prediction.probabilities.numpy(), transform)
     slots[slots > answers] = 0  # a rival's
     _temper(prediction, readout, masks.calibration)  # after the mask, which it is not to change
     prediction = prediction.of(answers, readout)
     if samples is masks:
-        spread = _spread(prediction, readout, samples.calibration)
-    return Found(slots, prediction.probabilities, spread)
+        distribution = _distribution(prediction, readout, samples.calibration)
+    return ScanResult(slots, prediction.probabilities, distribution)
 
 
-def _half(progress: Progress | None, number: int) -> Progress | None:
+def _half(progress: WindowProgress | None, number: int) -> WindowProgress | None:
     """The progress of one of two passes over the same windows."""
     return progress and (lambda done, total: progress(number * total + done, 2 * total))
 
@@ -90,7 +93,7 @@ def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> N
         readout.temper(prediction.probabilities.numpy(), calibration.temperature)
 
 
-def _spread(prediction: Prediction, readout: Readout, calibration: Applied) -> Spread:
+def _distribution(prediction: Prediction, readout: Readout, calibration: Applied) -> Distribution:
     between_samples, between_folds = prediction.between_samples, prediction.between_folds
     if between_samples is None or between_folds is None or prediction.volumes is None:
         raise ValueError("this prediction was made without uncertainty; expected one made with it")
@@ -99,24 +102,26 @@ def _spread(prediction: Prediction, readout: Readout, calibration: Applied) -> S
         "between_samples": between_samples,
         "between_folds": between_folds,
     }
-    return Spread(maps, prediction.volumes, calibration.widening or 1.0)
+    return Distribution(maps, prediction.volumes, calibration.widening or 1.0)
 
 
-def volumes_of(found: Found, asked: Asked, plan: Plan, trail: Trail) -> Iterator[VolumeInterval]:
+def volumes_of(
+    result: ScanResult, selection: Selection, plan: Plan, transform: TransformRecord
+) -> Iterator[VolumeInterval]:
     """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn.
 
     An interval always holds the mask's own volume, which need not be near that of any sample.
     """
-    millilitres = float(np.prod(trail.geometry.spacing)) / 1000
-    of_plan = millilitres * float(np.prod(trail.cropped_shape)) / float(np.prod(trail.shape))
-    classes, numbers, spread = 1 + len(asked.names), asked.numbers, found.spread
-    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in found.slots]  # casts a plane at a time
+    millilitres = float(np.prod(transform.geometry.spacing)) / 1000
+    of_plan = millilitres * float(np.prod(transform.cropped_shape)) / float(np.prod(transform.shape))
+    classes, numbers, distribution = 1 + len(selection.names), selection.numbers, result.distribution
+    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in result.slots]  # casts a plane at a time
     volumes = label_volumes(np.sum(planes, axis=0), plan, numbers) * millilitres
-    drawn = None if spread is None else label_volumes(spread.volumes, plan, numbers) * of_plan
-    for place, (name, volume) in enumerate(zip(asked.names, volumes.tolist(), strict=True)):
+    drawn = None if distribution is None else label_volumes(distribution.volumes, plan, numbers) * of_plan
+    for place, (name, volume) in enumerate(zip(selection.names, volumes.tolist(), strict=True)):
         low, high = None, None
-        if spread is not None and drawn is not None:
-            low, high = _interval_around(volume, drawn[..., place], spread.widening)
+        if distribution is not None and drawn is not None:
+            low, high = _interval_around(volume, drawn[..., place], distribution.widening)
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 

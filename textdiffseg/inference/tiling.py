@@ -96,7 +96,7 @@ def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> 
 
 
 def _starts(size: int, window: int, unit: int, overlap: float) -> list[int]:
-    """Evenly spread starts along one axis, counted in latent positions and returned in voxels."""
+    """Evenly spaced starts along one axis, counted in latent positions and returned in voxels."""
     room, step = size - window, max(1, int(window * (1 - overlap)))
     gaps = -(-room // step)
     return [unit * (i * room // gaps) for i in range(gaps + 1)] if gaps else [0]

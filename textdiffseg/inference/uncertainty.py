@@ -11,7 +11,7 @@ them; the whole, H(p), is of calibrated ones where a temperature was fitted (`ca
 
 `Readout.entropy` is H. For labels that are a question each it is a sum over labels, and so are both parts.
 
-Samples come from at least 4 steps: one step from pure noise is the posterior mean, which says nothing of the spread.
+Samples come from at least 4 steps: one step from pure noise is the posterior mean, which has no spread.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ def normalise_channels(z: Tensor) -> Tensor:
     return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + MIN_VARIANCE)
 
 
-class Descent(nn.Sequential):
+class EncoderPath(nn.Sequential):
     """From the image's grid (stages[0]) to the latent grid (stages[-1])."""
 
     def __init__(self, width_in: int, stages: tuple[Stage, ...], network: NetworkPlan):
@@ -68,7 +68,7 @@ class LabelEncoder(nn.Module):
         self.parts = parts
         self.paint = TextProjection(text_width, network.paint_width)
         self.background = nn.Parameter(torch.randn(network.paint_width))
-        self.stages = Descent(network.paint_width, stages, network)
+        self.stages = EncoderPath(network.paint_width, stages, network)
         self.out = nn.Conv3d(network.label_width(stages[-1].width), latent_channels, 1)
         self.normalise = normalise_channels
 
@@ -116,7 +116,7 @@ class NumberEncoder(nn.Module):
     def __init__(self, stages: tuple[Stage, ...], labels: int, network: NetworkPlan):
         super().__init__()
         self.labels = labels
-        self.stages = Descent(1, stages, network)
+        self.stages = EncoderPath(1, stages, network)
         width = network.label_width(stages[-1].width)
         self.out = nn.Conv3d(width, 1, 1, bias=False)  # standardising would take a bias out again
 

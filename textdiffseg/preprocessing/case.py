@@ -1,7 +1,7 @@
 """One case to the plan's grid and back.
 
 There: canonical orientation, crop to the nonzero region, normalise, resample (nnU-Net's order). Back: resample class
-by class with a running argmax, put into the uncropped grid, turn to the scan's own orientation. `Trail` holds
+by class with a running argmax, put into the uncropped grid, turn to the scan's own orientation. `TransformRecord` holds
 what the way back needs.
 """
 
@@ -29,7 +29,7 @@ ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 """Probabilities (K, D, H, W), and a shape -> the class of each voxel of that shape."""
 
 
-class Trail(Record):
+class TransformRecord(Record):
     """How a case came to the plan's grid. All shapes but the first are in the canonical orientation."""
 
     original_shape: Triple  # (D, H, W) of the file
@@ -61,7 +61,7 @@ class Trail(Record):
         return (..., *(slice(start, end) for start, end in self.crop))
 
 
-def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
+def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformRecord]:
     """A scan to the plan's grid: float32 (C, D, H, W), and the way back."""
     if len(volume.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
@@ -76,7 +76,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
             f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {prod(shape):.1e} voxels at the "
             f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
         )
-    trail = Trail(
+    transform = TransformRecord(
         original_shape=volume.geometry.shape,
         affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
         permutation=orientation.permutation,
@@ -85,34 +85,36 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, Trail]:
         crop=crop,
         shape=shape,
     )
-    image = canonical.array[trail.box]
+    image = canonical.array[transform.box]
     mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None
     image = normalise(image, plan.channels, mask)
-    resampled = resample(image, trail.shape, order=3, order_along=_order_along(spacing, plan))
-    return np.clip(resampled, -LARGEST, LARGEST, out=resampled), trail
+    resampled = resample(image, transform.shape, order=3, order_along=_order_along(spacing, plan))
+    return np.clip(resampled, -LARGEST, LARGEST, out=resampled), transform
 
 
-def preprocess_labels(labels: np.ndarray, trail: Trail, plan: Plan) -> np.ndarray:
+def preprocess_labels(labels: np.ndarray, transform: TransformRecord, plan: Plan) -> np.ndarray:
     """Label numbers (D, H, W), -1 ignored, on the file's grid to the plan's grid, same dtype."""
-    cropped = trail.orientation.apply(labels)[trail.box]
-    spacing = millimetres(trail.geometry.spacing[axis] for axis in trail.permutation)
-    return resample_labels(cropped, trail.shape, order=1, order_along=_order_along(spacing, plan))
+    cropped = transform.orientation.apply(labels)[transform.box]
+    spacing = millimetres(transform.geometry.spacing[axis] for axis in transform.permutation)
+    return resample_labels(cropped, transform.shape, order=1, order_along=_order_along(spacing, plan))
 
 
 def restore(
-    probabilities: np.ndarray | Sequence[np.ndarray], trail: Trail, to_classes: ToClasses = probabilities_to_labels
+    probabilities: np.ndarray | Sequence[np.ndarray],
+    transform: TransformRecord,
+    to_classes: ToClasses = probabilities_to_labels,
 ) -> np.ndarray:
     """Probabilities (K, D, H, W) on the plan's grid -> the class (D, H, W) of each voxel of the file's grid.
 
     `to_classes` resamples and decides. Outside the crop box everything is background.
     """
-    return _uncrop(to_classes(probabilities, trail.cropped_shape), trail, 0)
+    return _uncrop(to_classes(probabilities, transform.cropped_shape), transform, 0)
 
 
-def restore_map(array: np.ndarray, trail: Trail, outside: float = 0.0) -> np.ndarray:
+def restore_map(array: np.ndarray, transform: TransformRecord, outside: float = 0.0) -> np.ndarray:
     """A map (D, H, W) on the plan's grid, e.g. of uncertainty, to the file's grid; `outside` fills beyond the crop."""
-    inside = resample(np.asarray(array, dtype=np.float32)[None], trail.cropped_shape, order=1)[0]
-    return _uncrop(inside, trail, outside)
+    inside = resample(np.asarray(array, dtype=np.float32)[None], transform.cropped_shape, order=1)[0]
+    return _uncrop(inside, transform, outside)
 
 
 def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -162,7 +164,7 @@ def _order_along(spacing: Millimetres, plan: Plan) -> dict[int, int]:
     return {} if axis is None else {axis: 0}
 
 
-def _uncrop(array: np.ndarray, trail: Trail, outside: float) -> np.ndarray:
-    full = np.full(trail.canonical_shape, outside, dtype=array.dtype)
-    full[trail.box] = array
-    return np.ascontiguousarray(trail.orientation.undo(full))
+def _uncrop(array: np.ndarray, transform: TransformRecord, outside: float) -> np.ndarray:
+    full = np.full(transform.canonical_shape, outside, dtype=array.dtype)
+    full[transform.box] = array
+    return np.ascontiguousarray(transform.orientation.undo(full))

@@ -14,17 +14,17 @@ from textdiffseg.text.case_texts import tell_cuts
 
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
     """Report what will be done, and the memory that it takes."""
-    ensemble, asked = model.ensemble, segmenting.asked
+    ensemble, selection = model.ensemble, segmenting.selection
     report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
     if model.plan.text.note:
         report(model.plan.text.note)
-    report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(asked.names, asked.values, strict=True))}")
+    report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(selection.names, selection.values, strict=True))}")
     masks = segmenting.masks.predictor
     report(f"Sampling: {in_words(masks.settings)}, on {masks.device}")
     if segmenting.samples is not None and segmenting.samples_apart:
         report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted beside the mask")
     _report_calibration(segmenting, report)
-    if note := caution(model.plan, asked):
+    if note := caution(model.plan, selection):
         report(f"Note: {note}")
     _report_memory(segmenting, scans, report)
 
@@ -69,7 +69,7 @@ def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]]
             one.predictor.settings,
             len(one.predictor.networks),
             geometries,
-            slots=segmenting.asked.queries.labels.shape[1],  # rivals of known prompts too
+            slots=segmenting.selection.queries.labels.shape[1],  # rivals of known prompts too
             uncertainty=segmenting.samples is not None,
             on_cpu=one.predictor.device.type == "cpu",
         )

@@ -18,7 +18,7 @@ from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.ensemble import find_model
 from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
-from textdiffseg.inference.prompting import Asked
+from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
@@ -39,7 +39,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PredictionRun:
     """Everything that is the same for all scans of a run."""
 
     model: Model
@@ -84,7 +84,7 @@ def predict(
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     known = model.texts(words)
     place, file_name = output_place(Path(out), len(scans))
-    batch = Batch(model, segmenting, known, place, file_name, overwrite)
+    batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
     announce(model, segmenting, scans, report)
     if texts:
         report_texts({case: one.entry.length for case, one in known.items()}, len(scans), strays, Path(texts), report)
@@ -114,7 +114,7 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     return out, name
 
 
-def predict_scans(batch: Batch, scans: Scans, progress: OnProgress = silent, cancel: Cancel = never) -> Outcome:
+def predict_scans(batch: PredictionRun, scans: Scans, progress: OnProgress = silent, cancel: Cancel = never) -> Outcome:
     """Predict every scan; a bad one is noted and the others go on."""
     outcome = Outcome()
     for number, (case, paths) in enumerate(scans.items()):
@@ -132,7 +132,7 @@ def predict_scans(batch: Batch, scans: Scans, progress: OnProgress = silent, can
 
 
 def predict_scan(
-    batch: Batch, case: str, paths: tuple[Path, ...], progress: OnProgress = silent, cancel: Cancel = never
+    batch: PredictionRun, case: str, paths: tuple[Path, ...], progress: OnProgress = silent, cancel: Cancel = never
 ) -> bool:
     """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
     from textdiffseg.imaging.sources.files import read_volume
@@ -162,12 +162,12 @@ def predict_scan(
     return True
 
 
-def _manifest(batch: Batch, request: Request, result: Result, written: tuple[str, ...]) -> Manifest:
+def _manifest(batch: PredictionRun, request: Request, result: Result, written: tuple[str, ...]) -> Manifest:
     return Manifest(
         request=request,
         outputs={one: hash_files([batch.out / one]) for one in written},
         labels=dict(zip(result.names, result.values, strict=True)),
-        means=_means(batch.segmenting.asked, batch.segmenting.plan),
+        means=_means(batch.segmenting.selection, batch.segmenting.plan),
         volumes=tuple(result.volumes.values()),
         notes=result.notes,
         versions=versions(),
@@ -176,16 +176,16 @@ def _manifest(batch: Batch, request: Request, result: Result, written: tuple[str
     )
 
 
-def _means(asked: Asked, plan: Plan) -> dict[str, str]:
+def _means(selection: Selection, plan: Plan) -> dict[str, str]:
     """The label behind each name that is not its own; words that ran by force have none."""
     labels = {number: label.name for number, label in enumerate(plan.labels, start=1)}
-    pairs = zip(asked.names, asked.numbers, strict=True)
+    pairs = zip(selection.names, selection.numbers, strict=True)
     return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
 
 
-def _request(batch: Batch, case: str, paths: tuple[Path, ...]) -> Request:
+def _request(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> Request:
     segmenting, ensemble = batch.segmenting, batch.model.ensemble
-    asked, masks, samples = segmenting.asked, segmenting.masks, segmenting.samples
+    selection, masks, samples = segmenting.selection, segmenting.masks, segmenting.samples
     sampled = None
     if samples is not None and segmenting.samples_apart:
         sampled = Sampled(settings=samples.predictor.settings, calibration=samples.calibration)
@@ -197,9 +197,9 @@ def _request(batch: Batch, case: str, paths: tuple[Path, ...]) -> Request:
         checkpoint=ensemble.checkpoint,
         settings=masks.predictor.settings,
         calibration=masks.calibration,
-        prompts=asked.prompts,
-        forced=asked.forced,
-        answers=asked.answers,
+        prompts=selection.prompts,
+        forced=selection.forced,
+        answers=selection.answers,
         text=batch.texts[case].entry.hash if case in batch.texts else None,
         probabilities=segmenting.probabilities,
         uncertainty=samples is not None,
@@ -220,7 +220,7 @@ def _check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
 
 
 def _refuse_files_of_others(
-    batch: Batch, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
+    batch: PredictionRun, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
 ) -> None:
     """Raise `UserError` where writing would replace the scan itself, or a file that was not made here."""
     if output.resolve() in {path.resolve() for path in paths}:

@@ -27,7 +27,7 @@ from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
 from textdiffseg.validation.calibrate import MAX_SAMPLED_SECONDS, calibrate_uncertainty
-from textdiffseg.validation.cases import Progress
+from textdiffseg.validation.cases import WindowProgress
 from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.score import validate_fold
 
@@ -186,7 +186,7 @@ def _validate(
     )
 
 
-def _follow(progress: OnProgress, cancel: Cancel, stage: str, unit: str) -> Progress:
+def _follow(progress: OnProgress, cancel: Cancel, stage: str, unit: str) -> WindowProgress:
     """A callback that reports each step of a stage, and stops the work where that is asked for."""
 
     def after(done: int, total: int) -> None:

@@ -28,7 +28,7 @@ class Entry(Record):
     length: int  # in tokens, before it was cut to MAX_TEXT_TOKENS
 
 
-class Header(Record):
+class TextsHeader(Record):
     """Of a file of case texts."""
 
     version: Literal[1] = 1
@@ -38,7 +38,7 @@ class Header(Record):
 
 _FILE = TensorFile(
     noun="file of texts",
-    header=Header,
+    header=TextsHeader,
     key="texts",
     missing="this plan reads texts of cases. Put the data set's texts/ back and run tds_plan_and_preprocess again.",
     damaged="Run tds_plan_and_preprocess again.",
@@ -111,10 +111,10 @@ def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
 
 
 def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
-    header = Header(encoder=encoder, cases={case: one.entry for case, one in sorted(texts.items())})
+    header = TextsHeader(encoder=encoder, cases={case: one.entry for case, one in sorted(texts.items())})
     _FILE.write(path, header, {case: one.tokens for case, one in texts.items()})
 
 
-def _read(path: Path, cases: Collection[str] | None = None) -> tuple[Header, dict[str, Tensor]]:
+def _read(path: Path, cases: Collection[str] | None = None) -> tuple[TextsHeader, dict[str, Tensor]]:
     """The header, and the tokens of those of `cases` (by default of all) that have a text."""
     return _FILE.read(path, lambda header: [case for case in header.cases if cases is None or case in cases])

@@ -27,7 +27,7 @@ MODEL = "model."
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
 
 
-class Progress(Record):
+class TrainingProgress(Record):
     """Where a run stands. All randomness is a function of (seed, iteration) or (seed, epoch, index), so no
     generator's state is needed to go on exactly."""
 
@@ -56,7 +56,7 @@ class Progress(Record):
         """Whether every iteration is done."""
         return self.iteration >= self.total
 
-    def in_time(self) -> "Progress":
+    def in_time(self) -> "TrainingProgress":
         """At the end of an epoch: with as many epochs as fill `limit_seconds` at the pace of those done so far.
 
         A machine that others use, too, may become slower or faster; the learning rate follows the new length. The
@@ -67,7 +67,7 @@ class Progress(Record):
         epochs = round(self.limit_seconds * self.epoch / self.seconds)
         return self.after(epochs=max(self.epoch + 1, epochs))
 
-    def after(self, **changes: object) -> "Progress":
+    def after(self, **changes: object) -> "TrainingProgress":
         """The same record with some fields changed."""
         return self.model_copy(update=changes)
 
@@ -89,10 +89,10 @@ class TrainingState:
     averaged: Pairs
     copied: Pairs
     optimisers: tuple[torch.optim.Optimizer, ...]
-    progress: Progress
+    progress: TrainingProgress
 
     @classmethod
-    def start(cls, model: SegmentationNetwork, progress: Progress) -> "TrainingState":
+    def start(cls, model: SegmentationNetwork, progress: TrainingProgress) -> "TrainingState":
         """A fresh state around an untrained model."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
@@ -156,21 +156,21 @@ class TrainingState:
                     yield names[parameter], parameter, optimiser
 
 
-def read_progress(fold: FoldFolder) -> Progress | None:
+def read_progress(fold: FoldFolder) -> TrainingProgress | None:
     """Where the run of a fold stands; None if it has no checkpoint."""
     path = fold.checkpoint("latest")
     return _progress(path) if path.exists() else None
 
 
-def _progress(path: Path) -> Progress:
-    return Progress.parse_json(read_metadata(path).get("progress", "null"), f"{path}, metadata")
+def _progress(path: Path) -> TrainingProgress:
+    return TrainingProgress.parse_json(read_metadata(path).get("progress", "null"), f"{path}, metadata")
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _write(path: Path, tensors: dict[str, Tensor], progress: Progress) -> None:
+def _write(path: Path, tensors: dict[str, Tensor], progress: TrainingProgress) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     # serialised here, as safetensors' own writer does not say where the disk is full
     write_atomically(path, serialise(plain, metadata={"progress": progress.model_dump_json()}))

@@ -16,7 +16,7 @@ from textdiffseg.data.splits import Fold
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.checkpoint import Progress, TrainingState, read_progress
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState, read_progress
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, check_request, compile_ahead, open_run, plan_length
@@ -145,7 +145,7 @@ def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]
     return sums
 
 
-def _detail(position: Progress, log: list[EpochLog]) -> str:
+def _detail(position: TrainingProgress, log: list[EpochLog]) -> str:
     """The mean loss of the running epoch, as far as it was read, and the last validation's Dice."""
     read = position.iteration % position.iterations_per_epoch // READ_EVERY * READ_EVERY
     losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []

@@ -22,7 +22,7 @@ from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.dry_run import fit_to_memory
 from textdiffseg.training.optimise import train_step
@@ -72,7 +72,7 @@ class Run:
     model: SegmentationNetwork  # one for the whole run, so that it is compiled once
     compiled: Compiled
 
-    def fresh(self, progress: Progress) -> TrainingState:
+    def fresh(self, progress: TrainingProgress) -> TrainingState:
         """Untrained weights, a function of the seed, in place of what the model holds."""
         with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they are
             torch.manual_seed(progress.seed)
@@ -87,7 +87,7 @@ def open_run(
     options: TrainingOptions,
     preset: Preset,
     report: Report,
-    progress: Progress | None,
+    progress: TrainingProgress | None,
 ) -> Run:
     """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
     and a list of its cases."""
@@ -129,10 +129,10 @@ def open_run(
     )
 
 
-def plan_length(run: Run, options: TrainingOptions, report: Report) -> Progress:
+def plan_length(run: Run, options: TrainingOptions, report: Report) -> TrainingProgress:
     """How many iterations to train; with --max-minutes from a timed warm-up on weights that are thrown away."""
     training = run.plan.training
-    length = Progress(
+    length = TrainingProgress(
         seed=options.seed or 0,
         epochs=options.epochs or training.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
@@ -179,12 +179,12 @@ def _validation_seconds(run: Run, state: TrainingState) -> float:
     return time.perf_counter() - clock
 
 
-def compile_ahead(run: Run, progress: Progress) -> None:
+def compile_ahead(run: Run, progress: TrainingProgress) -> None:
     """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
     train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled).read()
 
 
-def check_request(progress: Progress, options: TrainingOptions, fold: FoldFolder) -> None:
+def check_request(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> None:
     """A resumed run keeps its length and seed, or its schedule would break."""
     limit = progress.limit_seconds
     epochs = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"

@@ -11,7 +11,7 @@ from textdiffseg.folds.calibration import Fit, read_calibration
 from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import Progress, load_fold, predict_case, spread
+from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, spread
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 
 MAX_SAMPLED, MAX_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
@@ -23,7 +23,7 @@ def calibrate_uncertainty(
     case_ids: Sequence[str],
     device: str = "cpu",
     max_seconds: float = MAX_SAMPLED_SECONDS,
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Fit | None:
     """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
 
@@ -50,7 +50,7 @@ def gather(
     bank: TextBank,
     preprocessed: Path,
     case_ids: Sequence[str],
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Evidence:
     """Predict stored cases, and keep what they say about probabilities and volume intervals."""
     evidence = Evidence(predictor.plan, predictor.settings)

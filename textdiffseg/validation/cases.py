@@ -23,7 +23,7 @@ from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 
-Progress = Callable[[int, int], None]  # called with (done, of)
+WindowProgress = Callable[[int, int], None]  # called with (done, of)
 Item = TypeVar("Item")
 
 

@@ -13,7 +13,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, Setting, Trial, choose, settings_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import Progress, load_fold, predict_case, restore_slots, score_slots, spread
+from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, restore_slots, score_slots, spread
 
 TRIALS = tuple(  # that `choose_sampling` tries
     Setting(steps=steps, samples=1, mirroring=mirroring) for steps, mirroring in ((1, False), (1, True), (4, False))
@@ -27,7 +27,7 @@ def choose_sampling(
     case_ids: Sequence[str],
     device: str = "cpu",
     max_seconds: float = MAX_SECONDS,
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Sampling:
     """Try steps and mirroring on at most `MAX_CASES` validation cases, write sampling.json and return it.
 

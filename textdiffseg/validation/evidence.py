@@ -36,10 +36,10 @@ class Evidence:
         self.voxels.append(self.readout.calibration_voxels(voxels, known))
         if prediction.volumes is None:
             return
-        trail, original = case.record.trail, case.original_labels()
+        transform, original = case.record.trail, case.original_labels()
         if original.min(initial=0) < 0:  # ignored voxels: no volume is known
             return
-        scale = np.prod(trail.cropped_shape) / np.prod(trail.shape)  # voxels of the plan's grid in the file's
+        scale = np.prod(transform.cropped_shape) / np.prod(transform.shape)  # voxels of the plan's grid in the file's
         drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
         self.intervals.append(np.array([interval(one) for one in np.moveaxis(drawn, -1, 0)]))
         counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))

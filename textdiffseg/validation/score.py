@@ -9,7 +9,7 @@ from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.validation.calibrate import store_fit
-from textdiffseg.validation.cases import Progress, load_fold, predict_case, restore_slots, score_slots, write_mask
+from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, restore_slots, score_slots, write_mask
 from textdiffseg.validation.evidence import Evidence
 
 
@@ -20,7 +20,7 @@ def validate_fold(
     device: str = "cpu",
     sampling: Sampling | None = None,
     calibrate: bool = False,
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> Summary:
     """Predict the stored cases of a fold, score them on their original grids, write validation/summary.json.
 

@@ -5,7 +5,7 @@ import pytest
 
 from plans.plan import Plan
 from textdiffseg.data.store import CaseRecord, preprocessing_settings, save_case
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import TransformRecord
 
 
 def tiny_plan(**changes) -> Plan:
@@ -46,7 +46,7 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     """Save an array pair as a stored case."""
     shape = labels.shape
     affine = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    trail = Trail(
+    transform = TransformRecord(
         original_shape=shape,
         affine=affine,
         permutation=(0, 1, 2),
@@ -58,7 +58,7 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
     settings = preprocessing_settings(tiny_plan())
     told = {"present": present, "annotated": annotated, "absent": absent}
-    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, trail=trail, **told)
+    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, trail=transform, **told)
     save_case(folder, record, image, labels, labels)
 
 

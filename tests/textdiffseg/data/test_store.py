@@ -10,14 +10,14 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.data import store
 from textdiffseg.data.store import CaseRecord, check_cases, is_complete, list_cases, open_case, remove_case, save_case
-from textdiffseg.preprocessing.case import Trail
+from textdiffseg.preprocessing.case import TransformRecord
 
 
 @pytest.fixture
 def parts() -> tuple[CaseRecord, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, (30, 40, 50)).astype(np.int16)
-    trail = Trail(
+    transform = TransformRecord(
         original_shape=(33, 40, 50),
         affine=tuple(tuple(float(value) for value in row) for row in np.eye(4)),
         permutation=(0, 1, 2),
@@ -34,7 +34,7 @@ def parts() -> tuple[CaseRecord, np.ndarray, np.ndarray, np.ndarray]:
         present=(1, 2),
         annotated=(1, 2),
         group="g",
-        trail=trail,
+        trail=transform,
     )
     image = rng.normal(size=(2, 30, 40, 50)).astype(np.float32)
     return record, image, labels, np.pad(labels, [(1, 2), (0, 0), (0, 0)])

@@ -3,51 +3,51 @@ import torch
 
 from plans.errors import UserError
 from plans.prompts import Answers
-from textdiffseg.inference.prompting import ask, ask_for, caution
+from textdiffseg.inference.prompting import caution, select_answers, select_labels
 
 
 def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
-    asked = ask(plan, bank)
-    assert asked.names == ("Front_Part", "back")
-    assert asked.values == (7, 3)
-    assert asked.queries.labels.tolist() == [[1, 2]]
+    selection = select_labels(plan, bank)
+    assert selection.names == ("Front_Part", "back")
+    assert selection.values == (7, 3)
+    assert selection.queries.labels.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("words", ["posterior end", "Posterior  END", "posterior_end"])
 def test_a_known_phrase_asks_for_its_label_beside_its_rivals(plan, bank, words):
-    asked = ask(plan, bank, [words])
-    assert (asked.names, asked.values, asked.forced) == (("back",), (3,), False)
-    assert asked.numbers == (2,)
-    assert torch.equal(asked.queries.vectors, bank.queries([[(2, 1), (1, 0)]]).vectors), "then its rival"
+    selection = select_labels(plan, bank, [words])
+    assert (selection.names, selection.values, selection.forced) == (("back",), (3,), False)
+    assert selection.numbers == (2,)
+    assert torch.equal(selection.queries.vectors, bank.queries([[(2, 1), (1, 0)]]).vectors), "then its rival"
 
 
 def test_labels_that_no_case_was_known_of_together_do_not_compete(plan, bank):
     apart = plan.model_copy(update={"known_together": ((1,), (2,))})
-    assert ask(apart, bank, ["back"]).queries.labels.tolist() == [[2]]
-    assert ask(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
+    assert select_labels(apart, bank, ["back"]).queries.labels.tolist() == [[2]]
+    assert select_labels(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
 
 
 def test_labels_that_were_never_learned_side_by_side_are_told(plan, bank):
     apart = plan.model_copy(update={"known_together": ((1,), (2,))})
-    assert "learned Front_Part, back on different scans" in caution(apart, ask(apart, bank))
-    assert caution(apart, ask(apart, bank, ["back"])) is None
-    assert caution(plan, ask(plan, bank)) is None
-    assert caution(plan.model_copy(update={"known_together": ((1, 2), (2,))}), ask(plan, bank)) is None
+    assert "learned Front_Part, back on different scans" in caution(apart, select_labels(apart, bank))
+    assert caution(apart, select_labels(apart, bank, ["back"])) is None
+    assert caution(plan, select_labels(plan, bank)) is None
+    assert caution(plan.model_copy(update={"known_together": ((1, 2), (2,))}), select_labels(plan, bank)) is None
 
 
 def test_where_labels_overlap_nothing_competes(plan, bank):
     overlapping = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    assert ask(overlapping, bank, ["back"]).queries.labels.tolist() == [[2]]
+    assert select_labels(overlapping, bank, ["back"]).queries.labels.tolist() == [[2]]
 
 
 def test_values_follow_the_labels_not_the_order_of_the_prompts(plan, bank):
-    assert ask(plan, bank, ["back", "front part"]).values == (3, 7)
-    assert ask(plan, bank, ["back", "front part"], force=True).values == (3, 7)
+    assert select_labels(plan, bank, ["back", "front part"]).values == (3, 7)
+    assert select_labels(plan, bank, ["back", "front part"], force=True).values == (3, 7)
 
 
 def test_an_unknown_phrase_shows_the_three_nearest_and_does_not_run(plan, bank):
     with pytest.raises(UserError) as error:
-        ask(plan, bank, ["front part of it"])
+        select_labels(plan, bank, ["front part of it"])
     (line,) = error.value.lines
     assert "'front part of it'" in line
     assert line.count("(label") == 3
@@ -55,10 +55,12 @@ def test_an_unknown_phrase_shows_the_three_nearest_and_does_not_run(plan, bank):
 
 
 def test_forced_prompts_are_numbered_in_their_order(plan, bank):
-    asked = ask(plan, bank, ["the middle", "back"], force=True)  # "the middle" might mean the front, its rival
-    assert (asked.values, asked.forced, asked.names) == ((1, 2), True, ("the middle", "back"))
-    assert asked.queries.vectors.shape[1] == 2
-    torch.testing.assert_close(asked.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
+    selection = select_labels(
+        plan, bank, ["the middle", "back"], force=True
+    )  # "the middle" might mean the front, its rival
+    assert (selection.values, selection.forced, selection.names) == ((1, 2), True, ("the middle", "back"))
+    assert selection.queries.vectors.shape[1] == 2
+    torch.testing.assert_close(selection.queries.vectors[0, 1], bank.queries([[(2, 0)]]).vectors[0, 0])
 
 
 def answers(**labels) -> Answers:
@@ -66,33 +68,35 @@ def answers(**labels) -> Answers:
 
 
 def test_a_file_names_and_numbers_the_answers(plan, bank):
-    asked = ask_for(plan, bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
-    assert (asked.names, asked.values, asked.forced) == (("rear", "tip"), (40, 2), False)
-    assert asked.queries.labels.tolist() == [[2, 1]]
-    assert asked.answers == (("rear", 40), ("tip", 2))
-    assert torch.equal(asked.queries.vectors, ask(plan, bank, ["posterior end", "front part"]).queries.vectors)
+    selection = select_answers(plan, bank, answers(rear=("posterior end", 40), tip=("front part", 2)))
+    assert (selection.names, selection.values, selection.forced) == (("rear", "tip"), (40, 2), False)
+    assert selection.queries.labels.tolist() == [[2, 1]]
+    assert selection.answers == (("rear", 40), ("tip", 2))
+    assert torch.equal(
+        selection.queries.vectors, select_labels(plan, bank, ["posterior end", "front part"]).queries.vectors
+    )
 
 
 def test_the_words_of_a_file_are_never_replaced_either(plan, bank):
     unknown = answers(middle=("the middle", 5), end=("the end", 6), rear=("back", 7))
     with pytest.raises(UserError) as error:
-        ask_for(plan, bank, unknown)
+        select_answers(plan, bank, unknown)
     assert [line.split("'")[1] for line in error.value.lines] == ["the middle", "the end"]
-    asked = ask_for(plan, bank, unknown, force=True)
-    assert (asked.names, asked.values, asked.forced) == (("middle", "end", "rear"), (5, 6, 7), True)
+    selection = select_answers(plan, bank, unknown, force=True)
+    assert (selection.names, selection.values, selection.forced) == (("middle", "end", "rear"), (5, 6, 7), True)
 
 
 def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
     peer = make_plan("peer-unet", diffusion=None, peer="unet")
-    assert ask(peer, bank, ["back"]).values == (3,)
+    assert select_labels(peer, bank, ["back"]).values == (3,)
     with pytest.raises(UserError, match="one channel a label"):
-        ask(peer, bank, ["the middle"], force=True)
+        select_labels(peer, bank, ["the middle"], force=True)
     with pytest.raises(UserError, match="one channel a label"):
-        ask_for(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
+        select_answers(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
 
 
 def test_labels_that_overlap_are_asked_in_their_own_order_which_decides_what_is_written(plan, bank):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    asked = ask(nested, bank, ["back", "front part"])
-    assert (asked.values, asked.prompts) == ((7, 3), ("front part", "back"))
-    assert asked.queries.labels.tolist() == [[1, 2]]
+    selection = select_labels(nested, bank, ["back", "front part"])
+    assert (selection.values, selection.prompts) == ((7, 3), ("front part", "back"))
+    assert selection.queries.labels.tolist() == [[1, 2]]

@@ -79,11 +79,11 @@ TURNS = [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, 1
 def test_labels_come_back_through_another_spacing(permutation, signs):
     volume, numbers = scene(permutation, signs)
     plan = make_plan(spacing=(0.7, 0.5, 0.5))
-    image, trail = preprocess_image(volume, plan)
-    there = preprocess_labels(numbers, trail, plan)
-    assert image.shape[1:] == there.shape == trail.shape
+    image, transform = preprocess_image(volume, plan)
+    there = preprocess_labels(numbers, transform, plan)
+    assert image.shape[1:] == there.shape == transform.shape
     probabilities = np.stack([there == number for number in range(3)]).astype(np.float32)
-    back = restore(probabilities, trail)
+    back = restore(probabilities, transform)
     assert back.shape == numbers.shape
     for number in (1, 2):
         both = np.count_nonzero((back == number) & (numbers == number))
@@ -94,22 +94,22 @@ def test_labels_come_back_through_another_spacing(permutation, signs):
 def test_at_the_same_spacing_the_way_back_is_exact(permutation, signs):
     volume, numbers = scene(permutation, signs, (1.0, 1.0, 1.0))
     plan = make_plan()
-    image, trail = preprocess_image(volume, plan)
-    there = preprocess_labels(numbers, trail, plan)
+    image, transform = preprocess_image(volume, plan)
+    there = preprocess_labels(numbers, transform, plan)
     held = [size - zeros for size, zeros in zip(numbers.shape, (5, 8, 7), strict=True)]  # along the file's axes
-    assert trail.shape == tuple(held[permutation.index(axis)] for axis in range(3))
-    assert np.array_equal(restore(np.stack([there == number for number in range(3)]), trail), numbers)
-    assert np.array_equal(restore_map(image[0], trail), volume.array[0])
+    assert transform.shape == tuple(held[permutation.index(axis)] for axis in range(3))
+    assert np.array_equal(restore(np.stack([there == number for number in range(3)]), transform), numbers)
+    assert np.array_equal(restore_map(image[0], transform), volume.array[0])
 
 
 def test_outside_the_crop_is_background_and_the_maps_filler():
     volume, _ = scene()
-    _, trail = preprocess_image(volume, make_plan())
-    everywhere = np.stack([np.zeros(trail.shape), np.ones(trail.shape)])
-    restored, outside = restore(everywhere, trail), volume.array[0] == 0
-    assert restored.sum() == np.prod(trail.cropped_shape)
+    _, transform = preprocess_image(volume, make_plan())
+    everywhere = np.stack([np.zeros(transform.shape), np.ones(transform.shape)])
+    restored, outside = restore(everywhere, transform), volume.array[0] == 0
+    assert restored.sum() == np.prod(transform.cropped_shape)
     assert not restored[outside].any()
-    assert (restore_map(np.ones(trail.shape), trail, outside=-3.0)[outside] == -3).all()
+    assert (restore_map(np.ones(transform.shape), transform, outside=-3.0)[outside] == -3).all()
 
 
 def test_all_orientations_of_one_scan_are_stored_alike():
@@ -121,8 +121,8 @@ def test_all_orientations_of_one_scan_are_stored_alike():
         affine = np.eye(4)
         affine[:3, :3] = (base.geometry.affine[:3, :3] * signs)[:, permutation]
         plan = make_plan(scheme="zscore")
-        image, trail = preprocess_image(Volume(array[None], Geometry(array.shape, affine)), plan)
-        stored.append((image, preprocess_labels(np.flip(numbers, flips).transpose(permutation), trail, plan)))
+        image, transform = preprocess_image(Volume(array[None], Geometry(array.shape, affine)), plan)
+        stored.append((image, preprocess_labels(np.flip(numbers, flips).transpose(permutation), transform, plan)))
     for image, labels in stored[1:]:
         assert np.allclose(image, stored[0][0], atol=1e-4)
         assert np.array_equal(labels, stored[0][1])
@@ -131,8 +131,8 @@ def test_all_orientations_of_one_scan_are_stored_alike():
 def test_thick_slices_are_taken_as_they_are():
     """Separate z: along the thick axis every plane is a copy of one of the scan's own."""
     volume, _ = scene(spacing=(6.0, 1.0, 1.0))
-    image, trail = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop_to_nonzero=False))
-    assert trail.shape == (52, 30, 34)
+    image, transform = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop_to_nonzero=False))
+    assert transform.shape == (52, 30, 34)
     assert all(np.array_equal(plane, volume.array[0, i // 2]) for i, plane in enumerate(image[0]))
 
 
@@ -172,11 +172,11 @@ def masks_zoomed(numbers, shape, orders):
 def test_images_are_resampled_by_cubic_splines_and_along_a_coarse_axis_by_the_nearest(spacing, target, orders, wrong):
     plan = make_plan(spacing=target, crop_to_nonzero=False)
     volume, _ = rough(spacing)
-    image, trail = preprocess_image(volume, plan)
+    image, transform = preprocess_image(volume, plan)
     array = volume.array[0].astype(float)
-    expected = zoomed(array, trail.shape, orders).clip(array.min(), array.max())
+    expected = zoomed(array, transform.shape, orders).clip(array.min(), array.max())
     assert np.abs(image[0] - expected).max() < 1e-2
-    assert np.abs(image[0] - zoomed(array, trail.shape, wrong)).mean() > 1, "else the order could not be seen"
+    assert np.abs(image[0] - zoomed(array, transform.shape, wrong)).mean() > 1, "else the order could not be seen"
 
 
 @pytest.mark.parametrize(
@@ -189,20 +189,20 @@ def test_images_are_resampled_by_cubic_splines_and_along_a_coarse_axis_by_the_ne
 def test_labels_are_resampled_linearly_and_along_a_coarse_axis_by_the_nearest(spacing, target, orders, wrong):
     plan = make_plan(spacing=target, crop_to_nonzero=False)
     volume, numbers = rough(spacing)
-    _, trail = preprocess_image(volume, plan)
-    found = preprocess_labels(numbers, trail, plan)
-    expected, clear = masks_zoomed(numbers, trail.shape, orders)
+    _, transform = preprocess_image(volume, plan)
+    found = preprocess_labels(numbers, transform, plan)
+    expected, clear = masks_zoomed(numbers, transform.shape, orders)
     assert clear.mean() > 0.9
     assert np.array_equal(found[clear], expected[clear])
     for others in wrong:
-        other, sure = masks_zoomed(numbers, trail.shape, others)
+        other, sure = masks_zoomed(numbers, transform.shape, others)
         assert (found != other)[clear & sure].any(), "else the order could not be seen"
 
 
 def test_without_cropping_the_whole_scan_stays():
     volume, _ = scene(spacing=(1.0, 1.0, 1.0))
-    image, trail = preprocess_image(volume, make_plan(crop_to_nonzero=False))
-    assert image.shape[1:] == volume.geometry.shape == trail.cropped_shape
+    image, transform = preprocess_image(volume, make_plan(crop_to_nonzero=False))
+    assert image.shape[1:] == volume.geometry.shape == transform.cropped_shape
 
 
 def test_the_wrong_number_of_channels_is_refused():
@@ -225,9 +225,9 @@ def test_raw_intensities_stay_what_storage_can_hold():
 
 def test_the_trail_survives_json():
     volume, _ = scene(*TURNS[2])
-    _, trail = preprocess_image(volume, make_plan())
-    again = type(trail).model_validate_json(trail.model_dump_json())
-    assert again == trail
+    _, transform = preprocess_image(volume, make_plan())
+    again = type(transform).model_validate_json(transform.model_dump_json())
+    assert again == transform
     assert np.array_equal(again.geometry.affine, volume.geometry.affine)
 
 

@@ -89,8 +89,8 @@ def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):
         labels = {"tip": {"phrase": "front part", "value": 50}, "rest": {"phrase": "back", "value": 60}}
         for name, value in values.items():
             labels[name]["value"] = value
-        (root / "asked.json").write_text(json.dumps({"version": 1, "labels": labels}))
-        return predict("-i", scans, "--prompts", root / "asked.json", "--no-mirroring")
+        (root / "selection.json").write_text(json.dumps({"version": 1, "labels": labels}))
+        return predict("-i", scans, "--prompts", root / "selection.json", "--no-mirroring")
 
     code, out, _ = asked()
     manifest = Manifest.read(root / "out" / "a.json")
@@ -109,11 +109,11 @@ def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):
 
 def test_a_file_of_prompts_excludes_prompts_on_the_command_line(predict, scans, capsys):
     with pytest.raises(SystemExit) as end:
-        predict("-i", scans, "--prompts", "asked.json", "--prompt", "back")
+        predict("-i", scans, "--prompts", "selection.json", "--prompt", "back")
     assert end.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
-    code, _, err = predict("-i", scans, "--prompts", "asked.json")
-    assert (code, "asked.json does not exist" in err) == (2, True)
+    code, _, err = predict("-i", scans, "--prompts", "selection.json")
+    assert (code, "selection.json does not exist" in err) == (2, True)
 
 
 @pytest.fixture

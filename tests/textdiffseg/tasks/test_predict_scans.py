@@ -10,10 +10,10 @@ from textdiffseg.folds.sampling import Sampling, Settings
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.prompting import ask
+from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.tasks.manifest import Manifest
-from textdiffseg.tasks.predict import Batch, find_scans, output_place, predict_scan, predict_scans
+from textdiffseg.tasks.predict import PredictionRun, find_scans, output_place, predict_scan, predict_scans
 
 SAMPLES = Settings(steps=4, samples=8)
 
@@ -30,9 +30,9 @@ def make_batch(networks, plan, bank, out, *, settings=None, calibration=None, sa
     ensemble = Ensemble(out, names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
     masks = Calibrated(Predictor(networks, settings or Settings()), calibration or Applied())
     apart = Calibrated(Predictor(networks, samples[0]), samples[1]) if samples else None
-    segmenting = Segmenting(ask(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
+    segmenting = Segmenting(select_labels(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
     fields = {"texts": {}, "out": out, "file_name": None, "overwrite": False}
-    return Batch(Model(ensemble, "cpu"), segmenting, **(fields | changes))
+    return PredictionRun(Model(ensemble, "cpu"), segmenting, **(fields | changes))
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
     assert (
         read(warm.out, "uncertainty/a_entropy.nii.gz").mean() > read(plain.out, "uncertainty/a_entropy.nii.gz").mean()
     )
-    spread = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
-    assert spread[1] < spread[0]
+    distribution = [read(one.out, "probabilities/a_1_Front_Part.nii.gz").std() for one in (plain, warm)]
+    assert distribution[1] < distribution[0]
     before, after = (Manifest.read(one.out / "a.json") for one in (plain, warm))
     assert after.request.calibration == warm.segmenting.masks.calibration
     assert after.request.sampled.calibration == warm.segmenting.samples.calibration
@@ -189,13 +189,13 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
 def test_uncertainty_changes_neither_mask_nor_probabilities(job, scan, tmp_path):
     settings = Settings(mirror_axes=(2,))
     plain = job(out=tmp_path / "plain", settings=settings, probabilities=True)
-    asked = job(out=tmp_path / "asked", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
+    selection = job(out=tmp_path / "selection", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
     told = []
     predict_scan(plain, "a", (scan,))
-    predict_scan(asked, "a", (scan,), progress=lambda event: told.append((event.done, event.total)))
+    predict_scan(selection, "a", (scan,), progress=lambda event: told.append((event.done, event.total)))
     for name in ("a.nii.gz", "probabilities/a_1_Front_Part.nii.gz"):
-        assert (read_volume((plain.out / name,)).array == read_volume((asked.out / name,)).array).all()
-    request = Manifest.read(asked.out / "a.json").request
+        assert (read_volume((plain.out / name,)).array == read_volume((selection.out / name,)).array).all()
+    request = Manifest.read(selection.out / "a.json").request
     assert (request.settings, request.sampled.settings) == (settings, SAMPLES)
     assert told == [(done, len(told)) for done in range(1, len(told) + 1)], "one bar for both passes"
 

@@ -111,9 +111,9 @@ def store_cases(folder, plan):
         labels[tuple(slice(c, c + 5) for c in corner)] = 1
         labels[tuple(slice(c + 7, c + 11) for c in corner)] = 2
         image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
-        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
+        image, transform = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
         record = CaseRecord(
-            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=trail
+            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=transform
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})

@@ -13,7 +13,7 @@ from textdiffseg.data.loader import Batch, batch_keys
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.optimise import train_step
 
@@ -52,7 +52,7 @@ class Words:
 def start(plan):
     """A fresh state around untrained weights."""
     torch.manual_seed(0)
-    return TrainingState.start(build_model(plan), Progress(seed=0, epochs=1, iterations_per_epoch=20))
+    return TrainingState.start(build_model(plan), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=20))
 
 
 def train(state, compiled, iterations):

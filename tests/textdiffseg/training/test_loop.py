@@ -19,7 +19,7 @@ from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop, run
-from textdiffseg.training.checkpoint import Progress, read_progress
+from textdiffseg.training.checkpoint import TrainingProgress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
@@ -186,7 +186,7 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
 
 
 def test_a_run_limited_by_minutes_becomes_shorter_or_longer_with_the_machine_s_pace():
-    progress = Progress(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
+    progress = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
     assert progress.in_time() == progress, "no limit"
     assert progress.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
     assert progress.after(limit_seconds=180.0).in_time().epochs == 7
@@ -211,8 +211,8 @@ def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatc
 
 
 def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "plan_length", lambda *_: Progress(seed=0, epochs=5, iterations_per_epoch=4))
-    monkeypatch.setattr(Progress, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
+    monkeypatch.setattr(loop, "plan_length", lambda *_: TrainingProgress(seed=0, epochs=5, iterations_per_epoch=4))
+    monkeypatch.setattr(TrainingProgress, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
     fit(preprocessed, tmp_path)
     assert (read_progress(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
     assert read_progress(FoldFolder(tmp_path)).finished

@@ -9,7 +9,7 @@ from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.draws import draw_for
 from textdiffseg.training.objectives import objective_of
 
@@ -57,7 +57,7 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_channels_asked_
     assert every.shape == (1, 3, 16, 16, 16)
     torch.testing.assert_close(asked[:, :2], every[:, [0, 2]])
     assert (asked.softmax(1)[:, 2] == 0).all()
-    state = TrainingState.start(model, Progress(seed=0, epochs=1, iterations_per_epoch=1))
+    state = TrainingState.start(model, TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1))
     state.average(0.9)  # of whole numbers, too
     assert any(not value.is_floating_point() for value in state.ema.values())
 
@@ -110,7 +110,9 @@ def test_only_the_denoiser_is_averaged(shapes_plan):
     plan = shapes_plan("paper")
     plan = plan.model_copy(update={"training": paper.training_plan(plan.training)})
     torch.manual_seed(0)
-    state = TrainingState.start(build_model(plan), Progress(seed=0, epochs=1, iterations_per_epoch=1, iteration=1000))
+    state = TrainingState.start(
+        build_model(plan), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1, iteration=1000)
+    )
     before = {name: value.clone() for name, value in state.ema.items()}
     with torch.no_grad():
         for parameter in state.model.parameters():

@@ -68,10 +68,10 @@ def trained(tmp_path_factory, shapes_plan):
     write_record(PreprocessedFolder(root).plan("unet"), plan)
     for index, case in enumerate(CASES):
         image, labels = draw_case(index)
-        image, trail = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
+        image, transform = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
         told = {"present": (1, 2), "annotated": (1, 2)}
-        record = CaseRecord(case=case, hash="", settings={}, shape=trail.shape, trail=trail, **told)
-        save_case(root, record, image, preprocess_labels(labels, trail, plan), labels)
+        record = CaseRecord(case=case, hash="", settings={}, shape=transform.shape, trail=transform, **told)
+        save_case(root, record, image, preprocess_labels(labels, transform, plan), labels)
     prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
     build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).words("unet"))
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ from plans.plan import Plan
 from textdiffseg.data.loader import Batch, batch_keys
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
-from textdiffseg.training.checkpoint import Progress, TrainingState
+from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import Compiled
 from textdiffseg.training.optimise import train_step
 
@@ -58,7 +58,7 @@ def overlapping(plan):
 )
 def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
     plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
-    state = TrainingState.start(build_model(plan).to(META), Progress(seed=0, epochs=1, iterations_per_epoch=20))
+    state = TrainingState.start(build_model(plan).to(META), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=20))
     batch = Batch(
         torch.randn(2, 1, 16, 16, 16),
         torch.ones(2, 16, 16, 16, dtype=torch.int16),

@@ -40,10 +40,10 @@ def stored(tmp_path, plan, make_geometry):
         volume = Volume(rng.normal(100, 20, (1, *shape)).astype(np.float32), make_geometry(shape))
         labels = np.zeros(shape, np.int16)
         labels[2:5, 4:10, 3:9], labels[5:8, 10:16, 8:14] = 1, 2
-        image, trail = preprocess_image(volume, plan)
-        on_plan = preprocess_labels(labels, trail, plan)
+        image, transform = preprocess_image(volume, plan)
+        on_plan = preprocess_labels(labels, transform, plan)
         record = CaseRecord(
-            case=case, hash="0", settings={}, shape=trail.shape, present=(1, 2), annotated=(1, 2), trail=trail
+            case=case, hash="0", settings={}, shape=transform.shape, present=(1, 2), annotated=(1, 2), trail=transform
         )
         save_case(tmp_path / "preprocessed", record, image, on_plan, labels)
     return tmp_path / "preprocessed"
