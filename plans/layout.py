@@ -14,16 +14,21 @@ from typing import Literal
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr", ".img")
 NIFTI = ".nii.gz"
 FOLD = "fold_"
 SUMMARY = "summary.json"
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending), ending
+    """A file's name without its ending, and the ending in small letters; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)], ending
+
+
+def written_ending(ending: str) -> str:
+    """The ending of a mask beside a scan with this ending: one file where the scan has its voxels in another one."""
+    return {".nhdr": ".nrrd", ".hdr": NIFTI, ".img": NIFTI, "": NIFTI}.get(ending, ending)
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:

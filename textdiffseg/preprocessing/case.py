@@ -16,6 +16,7 @@ from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, tr
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
+from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
@@ -34,6 +35,7 @@ class TransformRecord(Record):
 
     original_shape: Triple  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
+    forms: NiftiForms | None = None  # of a NIfTI file; masks are written with them
     permutation: Triple
     flips: tuple[int, ...]
     canonical_shape: Triple
@@ -43,7 +45,7 @@ class TransformRecord(Record):
     @property
     def geometry(self) -> Geometry:
         """The file's own grid."""
-        return Geometry(self.original_shape, np.array(self.affine))
+        return Geometry(self.original_shape, np.array(self.affine), self.forms)
 
     @property
     def orientation(self) -> Orientation:
@@ -79,6 +81,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformR
     transform = TransformRecord(
         original_shape=volume.geometry.shape,
         affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
+        forms=volume.geometry.forms,
         permutation=orientation.permutation,
         flips=orientation.flips,
         canonical_shape=canonical.geometry.shape,

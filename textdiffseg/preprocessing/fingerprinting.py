@@ -21,7 +21,8 @@ from plans.regions import values_of
 from plans.rules import scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
-from textdiffseg.imaging.volume import Volume, describe, files_of, to_canonical
+from textdiffseg.imaging.sources.files import files_of
+from textdiffseg.imaging.volume import Volume, describe, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 

@@ -15,7 +15,7 @@ from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.volume import files_of
+from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.inference.uncertainty import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")

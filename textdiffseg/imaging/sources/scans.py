@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import FILE_ENDINGS, split_ending
-from textdiffseg.imaging.sources.files import series_in
+from textdiffseg.imaging.sources.dicom import series_in
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
