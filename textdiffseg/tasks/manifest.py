@@ -18,7 +18,7 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.inference.uncertainty import VolumeInterval
 
-_PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")
+_PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 
 
 class Sampled(Record):
@@ -57,6 +57,7 @@ class Manifest(Record):
     means: dict[str, str] = Field(default_factory=dict)  # the model's label behind a name, where it is another
     volumes: tuple[VolumeInterval, ...] = ()
     notes: tuple[str, ...] = ()  # what has to be known of the model
+    scan_notes: tuple[str, ...] = ()  # what has to be known of the scan's place in space
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0

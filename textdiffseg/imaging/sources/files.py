@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import split_ending
+from plans.layout import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
 ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
-_NIFTI = (".nii.gz", ".nii", ".hdr", ".img")
+_NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
 
 
@@ -59,6 +59,8 @@ def read_geometry(path: Path) -> Geometry | None:
             from textdiffseg.imaging.sources.nifti import read_nifti_geometry
 
             return read_nifti_geometry(path)
+        if not ending:
+            return None
         from textdiffseg.imaging.sources.itk import read_itk_geometry
 
         return read_itk_geometry(path, _block(path, ending))
@@ -68,10 +70,10 @@ def read_geometry(path: Path) -> Geometry | None:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """A scan's file and, where that is a header alone (.mhd, .nhdr, .hdr), the one that holds the voxels."""
-    path, ending = _header_of(Path(path))
-    if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
-        return (path,)
     try:
+        path, ending = _header_of(Path(path))
+        if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
+            return (path,)
         voxels = _voxel_file(path, ending)
     except (UserError, OSError):  # told when the scan is read
         return (path,)
@@ -97,6 +99,8 @@ def _read(path: Path) -> Volume:
         raise UserError(f"{path} does not exist.")
     if not path.is_file():
         raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
+    if not ending:
+        raise UserError(f"{path}: its format is not read. Convert it to one of {', '.join(FILE_ENDINGS)}.")
     if ending in _NIFTI:
         from textdiffseg.imaging.sources.nifti import read_nifti
 
@@ -112,7 +116,7 @@ def _read(path: Path) -> Volume:
 def _header_of(path: Path) -> tuple[Path, str]:
     """The file to read first, and its ending; of a pair that is the header."""
     ending = split_ending(path.name)[1]
-    if ending != ".img":
+    if path.suffix.lower() != ".img":
         return path, ending
     names = [f"{path.stem}{other}" for other in (".hdr", ".HDR")]
     found = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)

@@ -14,12 +14,7 @@ def is_decodable(path: Path) -> bool:
     return True
 
 
-def shown(path: Path) -> str:
-    """A path in printable characters: what cannot be printed is written as its code."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str(path))
-
-
 def refuse_undecodable(path: Path) -> None:
     """Raise `UserError` for a path with bytes that are not UTF-8."""
     if not is_decodable(path):
-        raise UserError(f"{shown(path)}: its name is not in UTF-8. Rename it.")
+        raise UserError(f"{path}: its name is not in UTF-8. Rename it.")
