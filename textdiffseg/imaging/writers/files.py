@@ -53,15 +53,14 @@ def _nifti(array: np.ndarray, geometry: Geometry) -> bytes:
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
-    voxels = array.transpose(2, 1, 0)
-    affine = _LPS_TO_RAS @ geometry.affine[:, [2, 1, 0, 3]]
     large = max(array.shape) > np.iinfo(np.int16).max
-    image = (Nifti2Image if large else Nifti1Image)(voxels, affine)
+    image = (Nifti2Image if large else Nifti1Image)(array.transpose(2, 1, 0), None)  # an affine would replace the forms
     if geometry.forms is not None:
         geometry.forms.write_into(image.header)
     else:
-        image.set_qform(affine, code=1)
-        image.set_sform(affine, code=1)
+        affine = _LPS_TO_RAS @ geometry.affine[:, [2, 1, 0, 3]]
+        image.header.set_qform(affine, code=1)
+        image.header.set_sform(affine, code=1)
         image.header["xyzt_units"] = _MM
     return image.to_bytes()
 
