@@ -58,7 +58,7 @@ KNOWN = (
     Known(
         "no gradient clipping",
         "textdiffseg/training/optimise.py",
-        "torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)",
+        "torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)",
         "pass",
     ),
     Known(
@@ -156,8 +156,8 @@ EXCUSED: tuple[Excused, ...] = (
     ),
     Excused(
         "textdiffseg/data/augment.py",
-        "if all(one.stop > one.start for one in inside):",
-        "if all(one.stop >= one.start for one in inside):",
+        "if all(axis.stop > axis.start for axis in inside):",
+        "if all(axis.stop >= axis.start for axis in inside):",
         "an empty box copies nothing either way",
     ),
     Excused(

@@ -35,7 +35,7 @@ from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
-from textdiffseg.training.compiling import compile_parts
+from textdiffseg.training.compiling import compile_modules
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step
 from textdiffseg_cli.common import positive_int, run, whole_number
@@ -109,8 +109,12 @@ class Trainer:
         model = build_model(plan).to(self.device)
         self.bank = TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
         self.graphs = way == "graphs"
-        self.compiled = compile_parts(
-            model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs
+        self.compiled = compile_modules(
+            model.compilable_modules,
+            self.device,
+            way != "eager",
+            lambda line: print(line, file=sys.stderr),
+            self.graphs,
         )
         length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
         self.state = TrainingState.start(model, length)

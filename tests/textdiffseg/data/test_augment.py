@@ -14,7 +14,7 @@ from textdiffseg.data.augment import (
     place,
     read_patch,
     seeded,
-    turning,
+    spatial_matrix,
 )
 
 SHAPE, PATCH = (24, 28, 20), (12, 16, 10)
@@ -50,13 +50,13 @@ def test_turning_by_nothing_changes_nothing(case):
 
 def test_the_matrix_is_that_of_batchgenerators():
     angles, scales = [0.3, -0.4, 0.2], [1.2, 0.8, 1.1]
-    assert np.allclose(turning(angles, scales), create_affine_matrix_3d(angles, scales))
+    assert np.allclose(spatial_matrix(angles, scales), create_affine_matrix_3d(angles, scales))
 
 
 def test_a_quarter_turn_is_exact(case):
     image, labels = case
     start, patch = (4, 6, 4), (10, 12, 12)
-    matrix = turning([np.pi / 2, 0, 0], [1, 1, 1])
+    matrix = spatial_matrix([np.pi / 2, 0, 0], [1, 1, 1])
     picture, label_map = place(image, labels, SHAPE, start, patch, Placement(matrix, ()))
     # the matrix takes offset (h, w) of the patch to (-w, h) of the case
     picture_0, labels_0 = read_patch(image, labels, SHAPE, start, patch)
@@ -67,11 +67,11 @@ def test_a_quarter_turn_is_exact(case):
 @pytest.mark.parametrize(("start", "ignored"), [((6, 6, 5), False), ((-2, 14, -1), False), ((6, 6, 5), True)])
 def test_turning_equals_batchgenerators_on_the_whole_case(case, start, ignored, monkeypatch):
     """Reading only the box that is needed, and one interpolation for all labels, change nothing."""
-    monkeypatch.setattr(augment, "CHANNELS_AT_ONCE", 2)
+    monkeypatch.setattr(augment, "MAX_CHANNELS_AT_ONCE", 2)
     image, labels = case
     if ignored:
         labels[4:8] = -1
-    matrix = turning([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
+    matrix = spatial_matrix([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
     picture, label_map = place(image, labels, SHAPE, start, PATCH, Placement(matrix, ()))
     centre = np.array(start) + (np.array(PATCH) - 1) / 2
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)
@@ -91,7 +91,7 @@ def test_turning_equals_batchgenerators_on_the_whole_case(case, start, ignored, 
 def test_nothing_is_read_beyond_what_the_turned_patch_needs(case):
     """The case is larger than the patch: no corner of a turned patch may be empty."""
     ones = np.ones((1, 60, 60, 60), np.float16)
-    matrix = turning([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
+    matrix = spatial_matrix([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
     picture, label_map = place(ones, ones[0].astype(np.int8), (60,) * 3, (22,) * 3, (16,) * 3, Placement(matrix, ()))
     assert torch.allclose(picture, torch.ones_like(picture))
     assert (label_map == 1).all()

@@ -11,7 +11,7 @@ from textdiffseg.data.sampling import (
     forced_foreground,
     full_query,
     generator,
-    tells_text,
+    reads_text,
 )
 
 
@@ -107,11 +107,11 @@ def test_the_full_query_is_in_label_order_and_first_phrasings():
 
 
 def test_half_of_the_samples_go_without_their_case_s_text():
-    told = [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    told = [reads_text(0, epoch, index) for epoch in range(4) for index in range(250)]
     assert 0.45 < sum(told) / len(told) < 0.55
-    assert told == [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    assert told == [reads_text(0, epoch, index) for epoch in range(4) for index in range(250)]
     assert told[:250] != told[250:500]
-    assert told != [tells_text(1, epoch, index) for epoch in range(4) for index in range(250)]
+    assert told != [reads_text(1, epoch, index) for epoch in range(4) for index in range(250)]
 
 
 def test_in_the_first_half_of_a_run_every_sample_queries_all_annotated_labels():

@@ -166,4 +166,4 @@ def test_surfaces_that_memory_does_not_hold_are_left_out_and_said(monkeypatch):
     assert (large.dice, large.nsd, large.hd95, large.note) == (whole.dice, None, None, metrics.TOO_LARGE)
     summary = summarise([CaseScores(case="a", labels={"x": large}), CaseScores(case="b", labels={"x": whole})])
     assert (summary.mean.nsd, summary.mean.one_empty) == (whole.nsd, 0)
-    assert summary.notes[-1].startswith("1 labels of cases were too large for surfaces")
+    assert summary.notes[-1].startswith("1 label masks were too large for surfaces")

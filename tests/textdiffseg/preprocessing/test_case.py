@@ -213,7 +213,7 @@ def test_the_wrong_number_of_channels_is_refused():
 
 def test_a_spacing_that_makes_a_monstrous_grid_is_refused_before_it_is_made():
     volume, _ = scene()
-    with pytest.raises(UserError, match="Mend the spacing"):
+    with pytest.raises(UserError, match="Correct the spacing"):
         preprocess_image(volume, make_plan(spacing=(1e-3, 1e-3, 1e-3)))
 
 

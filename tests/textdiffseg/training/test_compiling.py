@@ -14,7 +14,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
 from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
-from textdiffseg.training.compiling import Compiled, compile_parts
+from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.optimise import train_step
 
 CPU = torch.device("cpu")
@@ -73,7 +73,7 @@ def train(state, compiled, iterations):
 def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan, monkeypatch, preset):
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": "aot_eager"})
     eager, ours, told = start(shapes_plan(preset)), start(shapes_plan(preset)), []
-    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
+    compiled = compile_modules(ours.model.compilable_modules, CPU, True, told.append)
     expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=told.append), 6)
     found, graphs = train(ours, compiled, 6)
     assert told == []
@@ -95,7 +95,7 @@ def test_a_failing_compiler_is_left_out_and_changes_no_number(shapes_plan, monke
 
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": broken})
     eager, ours, told = start(shapes_plan("default")), start(shapes_plan("default")), []
-    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
+    compiled = compile_modules(ours.model.compilable_modules, CPU, True, told.append)
     expected, _ = train(eager, Compiled(active=False, on_gpu=False, report=told.append), 3)
     found, _ = train(ours, compiled, 3)
     assert found == expected
