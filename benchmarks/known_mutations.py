@@ -1,6 +1,6 @@
 """Tables for `mutations.py`: bugs that the tests must notice, and changes that no test can notice.
 
-`before` must occur exactly once in its file. Where code moves, correct the entry.
+`before` must occur exactly once in its file. If the code changes, correct the entry.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Known(NamedTuple):
 
 
 class Excused(NamedTuple):
-    """A drawn change that keeps the behaviour, or changes only words or speed; texts as the report shows them."""
+    """A drawn change that keeps the behaviour, or changes only texts or speed. Lines are as in the report."""
 
     file: str
     before: str

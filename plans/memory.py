@@ -182,9 +182,7 @@ def _label_decoder(net: Network) -> list[Convolution]:
 def parameters(net: Network) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
-    for fine, coarse in pairwise(
-        net.stages
-    ):  # a transposed kernel has as many values as its stride; 1 is counted so far
+    for fine, coarse in pairwise(net.stages):  # a transposed kernel has prod(stride) values; 1 is counted above
         total += (prod(coarse.stride) - 1) * fine.width * coarse.width
     denoiser = net.stages[net.level :]
     time_width = net.plan.time_factor * denoiser[0].width

@@ -201,11 +201,8 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     )
     if level == 1:
         return level, reason + "a coarser grid would lose it, and stride 2 is the finest"
-    return (
-        level,
-        reason
-        + f"the coarsest grid on which it spans {MIN_POSITIONS:g} positions ({MIN_POSITIONS_BEYOND_DEFAULT} beyond stride 4)",
-    )
+    needed = f"{MIN_POSITIONS:g} positions ({MIN_POSITIONS_BEYOND_DEFAULT} beyond stride 4)"
+    return level, f"{reason}the coarsest grid on which it spans {needed}"
 
 
 def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:

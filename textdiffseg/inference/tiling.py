@@ -63,7 +63,7 @@ class Tiling:
         return _window(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
 
     def total_importance(self) -> Tensor:
-        """sum_u g(v - start_u) over all windows, of the padded shape. It is infinite in the padding, whose share is 0."""
+        """sum_u g(v - start_u) over all windows, of the padded shape. It is infinite in the padding: the share is 0."""
         weight, total = importance(self.patch), torch.zeros(self.padded)
         for start in self.starts:
             total[self.window(start)] += weight

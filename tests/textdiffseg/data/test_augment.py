@@ -195,8 +195,9 @@ def test_the_publication_s_intensities_are_scaled_and_shifted_by_little_and_noth
 def test_probabilities_and_ranges_are_nnunets():
     chain = augment.intensity_transforms().transforms
     assert [one.apply_probability for one in chain] == [0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3]
-    assert np.rad2deg(augment.ROTATION) == pytest.approx(30)
-    assert (augment.SCALING, augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == ((0.7, 1.4), 0.2, 0.2, 0.5)
+    assert np.rad2deg(augment.MAX_ROTATION_RADIANS) == pytest.approx(30)
+    assert (augment.MIN_SCALE, augment.MAX_SCALE) == (0.7, 1.4)
+    assert (augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == (0.2, 0.2, 0.5)
 
 
 def test_each_sample_seeds_its_intensity_transforms_anew(make_plan, monkeypatch):

@@ -61,7 +61,7 @@ def test_a_hub_name_without_network_names_the_ways_out_at_once(monkeypatch, offl
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("textdiffseg.text.encoder.urlopen", unreachable)
     start = time.perf_counter()
-    with pytest.raises(UserError, match=r"nobody/no-such-model.*no folder.*from the hub.*bundled.*FOLDER.*network"):
+    with pytest.raises(UserError, match=r"nobody/no-such-model.*not a folder.*the hub.*bundled.*FOLDER.*network"):
         TextEncoder("nobody/no-such-model")
     assert time.perf_counter() - start < 20
 
