@@ -7,8 +7,8 @@ Prints JSON. For each preset and seed:
 - Dice of the latent's reconstruction (the last epoch's weights, on validation patches);
 - with diffusion, Dice at several step counts, of one sample and of the mean of eight.
 
-With both presets also the difference in Dice, with the 95% interval of a paired bootstrap over cases, for each seed
-and for the cases' means over seeds.
+With both presets also the difference in Dice, for each seed and for the cases' means over seeds. Each difference has
+the 95% interval of a paired bootstrap over cases.
 
     python benchmarks/accuracy.py [--data DIR] [--minutes 20] [--seeds 0 1 2] [--device cpu] [--root DIR]
     python benchmarks/accuracy.py --fold all --test imagesTs labelsTs --device cuda --minutes 4.72

@@ -3,7 +3,7 @@
 Prints JSON:
 
 - expected calibration error and Brier score near the foreground (textdiffseg/evaluation/calibration.py), before and
-  after temperature scaling, for the mask's probabilities and, for `default`, for those of --uncertainty;
+  after temperature scaling. They are of the mask's probabilities and, for `default`, also of those of --uncertainty;
 - the coverage of 90% volume intervals, before and after widening;
 - `default` minus `unet`, with paired bootstrap intervals over cases.
 

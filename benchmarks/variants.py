@@ -13,8 +13,8 @@ Prints JSON. For each variant and seed, of the averaged weights on the fold's va
 - Dice with mirroring (--mirroring), and with ten steps;
 - Dice of the latent's reconstruction on validation patches.
 
-For each variant also the difference in Dice from the control, with the 95% interval of a paired bootstrap over the
-cases' means over seeds. variant_changes.py has the changes.
+For each variant also the difference in Dice from the control, of the cases' means over seeds. The difference has the
+95% interval of a paired bootstrap. variant_changes.py has the changes.
 """
 
 import argparse

@@ -7,10 +7,10 @@ Prints JSON. All figures are from scans that are not used in training, with one 
 
 - `alone`: Dice of each label queried alone minus its Dice if all are queried (bar: 0.005). `prompted` also queries the
   model's other labels, as tds_predict --prompt does; `by_itself` does not;
-- `held_out`: Dice if all labels are queried with phrasings that are not in the training, as with --force, and the
-  spread between the best and the worst wording, including the trained one (bar on phantoms: 0.01);
-- `absent`, only phantoms: the volume segmented if a label is queried alone in scans that lack it, as a share of the
-  label's mean volume (bar: 0.01), in both ways;
+- `held_out`: Dice if all labels are queried with phrasings that are not in the training, as with --force. The spread
+  is the difference between the best and the worst wording, including the trained one (bar on phantoms: 0.01);
+- `absent`, only phantoms: the volume segmented if a label is queried alone in scans without it, in both ways. It is a
+  share of the label's mean volume (bar: 0.01);
 - `look_alikes`, only phantoms: the share of voxels on the named gland, among voxels predicted on either gland if one
   is queried alone, in both ways.
 

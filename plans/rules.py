@@ -163,7 +163,7 @@ def paper_patch(spacing: Millimetres, median_shape: Triple) -> Triple:
 
 
 def paper_level(steps: Ladder) -> int:
-    """The stage of the publication's latent grid: stride 16, or the coarsest finer stride that the patch allows."""
+    """The stage of the publication's latent grid: stride 16, or the coarsest below 16 that the patch allows."""
     return max(level for level in range(1, len(steps.strides)) if max(steps.total(level)) <= PAPER_STRIDE)
 
 

@@ -44,8 +44,8 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
 def read_texts(folder: Path, cases: Collection[str]) -> tuple[dict[str, str], int]:
     """The texts in a folder that the user named, by case id, and the number of files of other cases.
 
-    The folder may hold the texts of a whole data set. Raises `UserError` if the folder is missing, if it has no text
-    of `cases`, or with a line for each fault of its files.
+    The folder may hold the texts of a whole data set. Raises `UserError` if the folder is missing or has no text of
+    `cases`. Otherwise it has a line for each fault of the files.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give the folder that holds the texts, one file CASE{ENDING} each.")

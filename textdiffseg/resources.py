@@ -20,7 +20,7 @@ def choose_device(device: str | None = None) -> str:
 
 
 def loading_workers(device: str) -> int:
-    """The number of processes that load and augment: up to 12 for a GPU. A CPU needs its cores to train, hence 0."""
+    """The number of processes that load and augment: up to 12 for a GPU, 0 for a CPU, which trains on its cores."""
     return 0 if device == "cpu" else max(1, min(12, cores() - 1))
 
 

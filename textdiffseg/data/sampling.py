@@ -54,9 +54,9 @@ def draw_patch(rng: np.random.Generator, shape: Triple, patch: Triple, foregroun
         rng: the sample's generator.
         shape: of the case, in voxels (D, H, W).
         patch: in voxels (D, H, W).
-        foreground: candidate centre voxels, rows (label number, d, h, w). A label, then one of its voxels is drawn,
-            and the patch is centred there as far as the case's border allows (nnU-Net's rule). Empty or None: the
-            patch lies anywhere in the case.
+        foreground: candidate centre voxels, rows (label number, d, h, w). A label is drawn, then one of its voxels
+            (nnU-Net's rule). The patch is centred there as far as the case's border allows. Empty or None: the patch
+            lies anywhere in the case.
     """
     low = np.array([min(0, (size - edge) // 2) for size, edge in zip(shape, patch, strict=True)])
     high = np.array([max(0, size - edge) for size, edge in zip(shape, patch, strict=True)])

@@ -100,8 +100,8 @@ def resample_labels(
 def probabilities_to_labels(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
     """The most probable class (*shape) int16 of K classes (D, H, W) that sum to 1. A tie goes to the first class.
 
-    Classes are interpolated linearly one by one. A class is only computed in the footprint of its voxels with p of at
-    least 1/K, as elsewhere another class has a larger p.
+    Classes are interpolated linearly one by one. A class is only computed in the footprint of its voxels with
+    p >= 1/K. Elsewhere another class has a larger p.
     """
     matrices = _matrices(probabilities[0].shape, shape, 1)
     best, winner = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int16)

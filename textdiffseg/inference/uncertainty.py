@@ -5,9 +5,9 @@ p_fs are the probabilities of fold f and sample s, and H is the entropy in bits.
     H(p) - mean_fs H(p_fs) = [mean_f H(p_f) - mean_fs H(p_fs)] + [H(p) - mean_f H(p_f)]
                                between samples                     between folds
 
-Both terms are mutual informations, hence never negative. They are computed for each window and averaged over windows
-like probabilities, so no sample of a whole volume is kept in memory. Both use the network's uncalibrated
-probabilities. H(p) alone uses calibrated ones if a temperature was fitted (`calibration`).
+Both terms are mutual informations, so they are never negative. They are computed for each window and averaged over
+windows like probabilities. No sample of a whole volume is kept in memory. Both use the network's uncalibrated
+probabilities. Only H(p) uses calibrated ones, if a temperature was fitted (`calibration`).
 
 `Readout.entropy` is H. For overlapping labels it is a sum over labels, and so are both terms.
 

@@ -27,8 +27,8 @@ BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in th
 def normalise_channels(z: Tensor) -> Tensor:
     """z (B, k, ...) with mean 0 and variance 1 over the k channels of each latent position, float32.
 
-    There are no affine parameters. The result at a position does not depend on the rest of the patch or batch, so a
-    patch without foreground is normalised as well as a lesion.
+    There are no affine parameters. The result at a position does not depend on the rest of the patch or batch. A patch
+    without foreground is therefore no special case.
     """
     z = z.float()
     z = z - z.mean(dim=1, keepdim=True)
