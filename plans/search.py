@@ -79,15 +79,15 @@ def candidates(facts: Facts) -> Iterator[Draft]:
     if facts.paper:
         yield from _paper_candidates(facts)
         return
-    here = facts.rules
-    size = rules.first_patch(facts.spacing, facts.median_shape, here.first_patch_voxels)
-    for width in (width for width in here.widths if width >= here.usual_width):
+    device = facts.rules
+    size = rules.first_patch(facts.spacing, facts.median_shape, device.first_patch_voxels)
+    for width in (width for width in device.widths if width >= device.usual_width):
         current = draft(facts, size, width)
         yield current
-    while prod(current.patch) > here.small_patch_voxels and (smaller := shorten(facts, current)):
+    while prod(current.patch) > device.small_patch_voxels and (smaller := shorten(facts, current)):
         current = smaller
         yield current
-    for width in (width for width in here.widths if width < here.usual_width):
+    for width in (width for width in device.widths if width < device.usual_width):
         current = draft(facts, current.patch, width)
         yield current
     while smaller := shorten(facts, current):
@@ -117,13 +117,13 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         first_attending = level
     steps = steps.down_to(_coarsest(steps, level, size))
     patch = rules.pad_to(size, steps.total())
-    here = facts.rules
+    device = facts.rules
     stages = tuple(
         Stage(
             stride=stride,
             kernel=kernel,
-            width=min(width * 2**index, width * here.widest_factor),
-            blocks=here.blocks[min(index, len(here.blocks) - 1)],
+            width=min(width * 2**index, width * device.widest_factor),
+            blocks=device.blocks[min(index, len(device.blocks) - 1)],
             attention=index >= first_attending and (facts.paper or rules.attends(patch, steps.total(index))),
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))

@@ -84,8 +84,8 @@ class Readout(ABC):
         """The label numbers to query as well, so that they compete for voxels with the labels `numbers`."""
 
     @abstractmethod
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
-        """The prompts in the order of their slots. `found` holds the phrase of each prompt; None if unknown."""
+    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
+        """The prompts in the order of their slots. `phrases` has the known phrase of each prompt, or None."""
 
 
 class ExclusiveReadout(Readout):
@@ -130,7 +130,7 @@ class ExclusiveReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
 
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
+    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
         return tuple(prompts)
 
 
@@ -177,12 +177,12 @@ class OverlappingReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()
 
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
+    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
         """The prompts in the data set's label order, as later slots overwrite earlier ones.
 
         If a prompt is unknown, the user's order stays.
         """
-        known = [phrase for phrase in found if phrase is not None]
+        known = [phrase for phrase in phrases if phrase is not None]
         if len(known) < len(prompts):
             return tuple(prompts)
         return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=True)))

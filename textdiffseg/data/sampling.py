@@ -101,11 +101,11 @@ def draw_query(
     """
     queried = sorted(annotated)
     if subsets and rng.random() < SUBSET_SHARE:
-        here = sorted(set(annotated) & set(present))
+        filled = sorted(set(annotated) & set(present))
         empty = sorted((set(annotated) | set(absent)) - set(present))
-        n_here = rng.integers(1, len(here), endpoint=True) if here else 0
-        n_empty = rng.integers(0 if here else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
-        queried = sorted([*rng.permutation(here)[:n_here], *rng.permutation(empty)[:n_empty]])
+        n_filled = rng.integers(1, len(filled), endpoint=True) if filled else 0
+        n_empty = rng.integers(0 if filled else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
+        queried = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]])
     return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in queried)
 
 
