@@ -26,7 +26,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
 
-Phrase = tuple[int, int]  # label number 1..N, index of its phrasing
+PhrasingKey = tuple[int, int]  # label number 1..N, index of the phrasing
 Pair = tuple[Tensor, Tensor]  # the predicted and the true mask of a slot, each (B, D, H, W) bool
 
 
@@ -84,8 +84,8 @@ class Readout(ABC):
         """The label numbers to query as well, so that they compete for voxels with the labels `numbers`."""
 
     @abstractmethod
-    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
-        """The prompts in the order of their slots. `phrases` has the known phrase of each prompt, or None."""
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
+        """The prompts in the order of their slots. `phrasings` has the known phrasing of each prompt, or None."""
 
 
 class ExclusiveReadout(Readout):
@@ -130,7 +130,7 @@ class ExclusiveReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
 
-    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
         return tuple(prompts)
 
 
@@ -177,12 +177,12 @@ class OverlappingReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()
 
-    def ordered(self, prompts: Sequence[str], phrases: Sequence[Phrase | None]) -> tuple[str, ...]:
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
         """The prompts in the data set's label order, as later slots overwrite earlier ones.
 
         If a prompt is unknown, the user's order stays.
         """
-        known = [phrase for phrase in phrases if phrase is not None]
+        known = [phrasing for phrasing in phrasings if phrasing is not None]
         if len(known) < len(prompts):
             return tuple(prompts)
         return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=True)))
