@@ -17,6 +17,7 @@ from plans.prompts import Answers, Prompts
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_README_LINES = 120
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))))
+SHARED = {"-h", "--help", "--version"}  # of all commands
 OF_OTHERS = {"--ipc", "--shm-size"}  # options of docker
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
@@ -63,7 +64,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    return {option for action in parser._actions for option in action.option_strings} - SHARED
 
 
 def section(page: str, heading: str) -> str:
@@ -95,7 +96,7 @@ def test_named_options_exist(page):
     sources = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "benchmarks").glob("*.py"))
     faults = []
     for code in inline(page):
-        first, options = code.split()[0], {*OPTION.findall(code)} - {"--help"}
+        first, options = code.split()[0], {*OPTION.findall(code)} - SHARED
         if first in PARSERS:
             faults += [code for option in options if option not in options_of(PARSERS[first])]
         elif first.startswith("-"):
