@@ -175,7 +175,7 @@ def predict_scan(
     written = result.write(batch.out, name)
     write_record(manifest, _manifest(batch, request, result, written))
     if notes is not None:
-        notes += [f"{paths[0]}: {note}" for note in result.scan_notes]
+        notes += [f"case {case}: {note}" for note in result.scan_notes]
     return True
 
 

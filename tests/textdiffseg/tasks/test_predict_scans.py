@@ -301,7 +301,7 @@ def test_notes_on_a_scan_reach_the_outcome_and_the_manifest(job, scan):
     image.header["qoffset_x"] += 30
     image.to_filename(scan)
     outcome = predict_scans(job(), {"a": (scan,)})
-    assert outcome.notes == [f"{scan}: {DISAGREE}"]
+    assert outcome.notes == [f"case a: {DISAGREE}"]
     assert Manifest.read(job().out / "a.json").scan_notes == (DISAGREE,)
     given, mask = nib.load(scan), nib.load(job().out / "a.nii.gz")
     assert np.array_equal(given.affine, mask.affine)
