@@ -49,7 +49,7 @@ def read_labels(path: Path) -> Volume:
 
 
 def read_geometry(path: Path) -> Geometry | None:
-    """The grid of a scan from its header alone; None where that does not tell it (DICOM folders, broken files)."""
+    """The grid of a scan, read from its header alone; None for DICOM folders and broken files."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -75,7 +75,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
         if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
             return (path,)
         voxels = _voxel_file(path, ending)
-    except (UserError, OSError):  # told when the scan is read
+    except (UserError, OSError):  # reported when the scan is read
         return (path,)
     return (path,) if voxels == path else (path, voxels)
 

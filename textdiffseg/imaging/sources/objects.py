@@ -85,7 +85,7 @@ def _checked_affine(affine: Any) -> np.ndarray:
 
 
 def _of_nibabel(image: Any) -> Volume:
-    """Of a NIfTI image the forms are read as those of a file; its affine alone does not tell where they disagree."""
+    """A NIfTI image is placed by its header, like a file, so that the notes are the same."""
     source = "the nibabel image"
     try:
         array = np.asanyarray(image.dataobj)  # of a file: read now
