@@ -66,3 +66,23 @@ def test_names_that_are_not_utf_8_are_listed(tmp_path):
     touch(tmp_path, f"{name}.nii.gz", "a.nii.gz")
     (tmp_path / f"{name}_folder").mkdir()
     assert [*list_scans(tmp_path)] == ["a", name]
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    scans = list_scans(tmp_path)
+    assert [*scans] == ["a", "b"]
+    with pytest.raises(UserError, match=r"b\.nii\.gz does not exist"):
+        read_volume(scans["b"])
+
+
+def test_a_dicom_folder_whose_name_is_not_utf_8_is_listed_and_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "slice").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / os.fsdecode(b"\xfe")).mkdir()
+    ((scan,),) = list_scans(tmp_path).values()
+    assert scan == folder
+    with pytest.raises(UserError, match="its name is not in UTF-8"):
+        read_volume((scan,))
