@@ -11,8 +11,9 @@ from pathlib import Path
 from plans.dataset import Case, Dataset
 from plans.errors import UserError
 from plans.folders import parts_of
+from plans.names import normalise
 from plans.plan import LabelPlan
-from plans.prompts import Prompts, normalise
+from plans.prompts import Prompts
 
 
 def combined_name(datasets: Sequence[Dataset]) -> str:

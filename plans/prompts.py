@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.layout import RawFolder
+from plans.names import SPELLING, normalise, same_names
 from plans.records import Record
 
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _SIDES = (  # English, German and Dutch, French, Spanish, Italian, Portuguese
     "left|right|link(?:s|e[rnsm]?)|recht(?:s|e[rnsm]?)|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|"
     "esquerd[oa]|direit[oa]"
@@ -29,6 +29,8 @@ class Prompts(Record):
 
     @model_validator(mode="after")
     def _unambiguous(self) -> "Prompts":
+        for one, other in same_names(self.labels):
+            raise ValueError(f"the labels {one!r} and {other!r} read the same; {SPELLING}. Rename one in dataset.json")
         owner: dict[str, str] = {}
         names = {normalise(label): label for label in self.labels}
         for label, phrases in self.labels.items():
@@ -71,6 +73,8 @@ def read_answers(path: Path) -> Answers:
     faults: list[str] = []
     phrases: dict[str, str] = {}
     values: dict[int, str] = {}
+    for name, other in same_names(answers.labels):
+        faults.append(f"{path}: labels: {name!r} and {other!r} read the same; {SPELLING}. Rename one.")
     for name, answer in answers.labels.items():
         words = normalise(answer.phrase)
         if not words:
@@ -87,11 +91,6 @@ def read_answers(path: Path) -> Answers:
     if faults:
         raise UserError(*faults)
     return answers
-
-
-def normalise(phrase: str) -> str:
-    """The phrase in lower case, underscores and CamelCase opened, single spaces: `LeftKidney` -> `left kidney`."""
-    return " ".join(_CAMEL.sub(" ", phrase).replace("_", " ").casefold().split())
 
 
 def default_prompts(dataset: Dataset) -> Prompts:

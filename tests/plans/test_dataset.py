@@ -120,13 +120,13 @@ def test_the_ignore_label_is_no_label(tmp_path):
 
 
 def test_labels_that_overlap_keep_their_order_and_the_values_that_they_write(tmp_path):
-    labels = {"background": 0, "core": [3, 2], "whole": [1, 2, 3], "ignore": 9}
-    header = HEADER | {"labels": labels, "regions_class_order": [3, 1], "annotated": {"b": ["whole"]}}
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [3, 2], "ignore": 9}
+    header = HEADER | {"labels": labels, "regions_class_order": [1, 3], "annotated": {"b": ["whole"]}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
-    assert [(label.name, label.value) for label in dataset.labels] == [("core", 3), ("whole", 1)]
-    assert dataset.regions == ((2, 3), (1, 2, 3))
+    assert [(label.name, label.value) for label in dataset.labels] == [("whole", 1), ("core", 3)]
+    assert dataset.regions == ((1, 2, 3), (2, 3))
     told = dataset.cases[1].annotation
-    assert told == Annotation(values={"core": (2, 3), "whole": (1, 2, 3)}, ignore=9, annotated=("whole",))
+    assert told == Annotation(values={"whole": (1, 2, 3), "core": (2, 3)}, ignore=9, annotated=("whole",))
     assert told.regions == dataset.regions
     assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
 
@@ -172,6 +172,12 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         (TUMOUR | {"regions_class_order": [1, 2]}, ("regions_class_order: expected 3 values", "whole, core, rim")),
         (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is no value", "they hold 1, 2, 3")),
         (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is there twice",)),
+        (
+            {"labels": {"background": 0, "core": [2, 3], "whole": [1, 2, 3]}, "regions_class_order": [2, 1]},
+            ("regions_class_order: core would never be written: later labels (whole)", "Put it after whole"),
+        ),
+        ({"labels": {"background": 0, "left-kidney": 1, "Left kidney": 2}}, ("labels: 'left-kidney' and 'Left kid",)),
+        ({"labels": {"background": 0, "_": 1}}, ("labels: '_': expected a name with letters",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [2, 3]}}, ("core, rim have the same values, 2, 3",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [0, 3]}}, ("labels.rim: holds 0",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"ignore": [8, 9]}}, ("labels.ignore: expected one value", "[8, 9]")),

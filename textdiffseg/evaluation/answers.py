@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from plans.layout import split_ending
-from plans.prompts import normalise
+from plans.names import normalise
 from plans.records import Record
 
 
