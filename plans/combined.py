@@ -55,6 +55,7 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
         labels=_labels(datasets),
         file_ending=max((dataset.file_ending for dataset in datasets), key=lambda ending: ending.endswith(".gz")),
         cases=tuple(case for part in cases_of(datasets) for case in part.values()),
+        notes=tuple(note for dataset in datasets for note in dataset.notes),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from plans.layout import FILE_ENDINGS
+from plans.layout import FILE_ENDINGS, split_ending
 from plans.names import SPELLING, normalise, same_names
 from plans.plan import LabelPlan
 from plans.records import Record
@@ -30,6 +30,7 @@ class DatasetHeader(Record):
     labels: dict[str, Any]
     file_ending: str | None = None
     name: str | None = None
+    numTraining: Any = None  # compared with the cases that are found
     training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
@@ -180,13 +181,12 @@ def _distinct(values: dict[str, int], source: str, faults: list[str]) -> LabelTa
 
 
 def file_ending_of(header: DatasetHeader, names: list[str], source: str, faults: list[str]) -> str:
-    """The ending of every file; where it is not given, the first known one among `names`."""
+    """The usual ending of the files; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:
-        names = header.listed_images + names
-        ending = next((known for name in names for known in FILE_ENDINGS if name.endswith(known)), None)
-    if ending not in FILE_ENDINGS:
+        ending = next((known for name in header.listed_images + names if (known := split_ending(name)[1])), None)
+    if ending is None or ending.lower() not in FILE_ENDINGS:
         found = "none" if ending is None else repr(ending)
         faults.append(f"{source}: file_ending: expected one of {', '.join(FILE_ENDINGS)}, found {found}.")
         return FILE_ENDINGS[0]
-    return ending
+    return ending.lower()

@@ -21,9 +21,9 @@ SUMMARY = "summary.json"
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending), ending
+    """A file's name without its ending, and the ending in lower case; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)], ending
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:

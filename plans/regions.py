@@ -33,7 +33,7 @@ def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) 
     faults = []
     for name, written in zip(names, order, strict=True):
         inside = [{*holders[value]} for value in own[name]]
-        others = sorted(set.union(*inside) - set.intersection(*inside))
+        others = sorted(inside[0].union(*inside) - inside[0].intersection(*inside))
         if others:
             both = _told(value for value in own[name] if {*holders[value]} & {*others})
             faults.append(

@@ -6,7 +6,7 @@ A case without a file, or with an empty one, simply has no text.
 from collections.abc import Collection
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
 
 ENDING = ".txt"
 
@@ -16,24 +16,24 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
 
     `others` are cases whose texts may lie there too (held-out ones). Files that name no case are added to `faults`.
     """
-    texts = {}
+    texts, faulty = {}, []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         case = path.name.removesuffix(ENDING)
         if path.name.startswith("."):
             continue
         if case == path.name or case not in {*cases, *others}:
             example = f", e.g. {min(cases)}{ENDING}" if cases else ""
-            faults.append(
-                f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
-            )
+            line = f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
+            faulty.append((case, line))
             continue
         try:
             words = " ".join(path.read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{path} cannot be read as text in UTF-8: {error}.")
+            faulty.append((case, f"{path} cannot be read as text in UTF-8: {error}."))
             continue
         if words and case in cases:
             texts[case] = words
+    faults += merged(faulty)
     return texts
 
 

@@ -18,7 +18,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,16 +34,17 @@ def run_cases(
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item in order; `names` say in errors which case it was.
 
-    Items whose result is a `UserError` are left out, and all these errors are raised as one at the end.
+    Items whose result is a `UserError` are left out, and all these errors are raised as one at the end, equal ones of
+    many cases as one line.
     Any other error ends the work at once. `workers=0` runs inline; `scheduler` is a Dask scheduler's address.
     """
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
         for name, get in zip(names, _submit(executor, function, items), strict=True):
             try:
                 result = get()
             except UserError as error:
-                faults += error.naming(name)
+                faults += [(name, line) for line in error.naming(name)]
                 continue
             except BrokenProcessPool:
                 raise UserError(
@@ -55,7 +56,7 @@ def run_cases(
                 raise
             yield result
     if faults:
-        raise UserError(*faults)
+        raise UserError(*merged(faults))
 
 
 def one_beside(workers: int | None) -> Executor:

@@ -324,3 +324,58 @@ def test_a_case_id_that_is_no_plain_file_name_is_refused(tmp_path, write_raw, ca
     assert len(error.value.lines) == 1
     (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"ä" * 100: files, "a b-c+d (2)": files}}))
     assert len(read_dataset(folder).cases) == 2
+
+
+def test_endings_may_be_mixed(tmp_path):
+    files = [*pairs("a"), *pairs("b", ending=".nii"), *pairs("c", ending=".NII.GZ"), "imagesTr/d_0000.mha"]
+    dataset = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 4}, *files, "labelsTr/d.nrrd"))
+    assert [case.id for case in dataset.cases] == ["a", "b", "c", "d"]
+    assert [case.images[0].name for case in dataset.cases] == [
+        "a_0000.nii.gz",
+        "b_0000.nii",
+        "c_0000.NII.GZ",
+        "d_0000.mha",
+    ]
+    assert dataset.cases[3].label.name == "d.nrrd"
+    assert dataset.notes == ()
+    header = {key: value for key, value in HEADER.items() if key != "file_ending"}
+    assert read_dataset(write(tmp_path / "e", header, *pairs("c", ending=".NII.GZ"))).file_ending == ".nii.gz"
+    header = HEADER | {"file_ending": ".NII.GZ"}
+    assert read_dataset(write(tmp_path / "f", header, *pairs("c"))).file_ending == ".nii.gz"
+
+
+@pytest.mark.parametrize("other", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "labelsTr/a.nrrd"])
+def test_two_files_of_one_name_are_refused(tmp_path, other):
+    (line,) = faults(write(tmp_path / "d", HEADER, *pairs("a"), other))
+    assert "would be one file of one case" in line
+    assert Path(other).name in line
+
+
+def test_files_that_are_not_read_are_named_with_their_count(tmp_path):
+    strange = ["imagesTr/b_0000.nhdr", "imagesTr/c.img", "imagesTr/c.hdr", "labelsTr/b.nhdr"]
+    folder = write(tmp_path / "d", HEADER | {"numTraining": 1}, *pairs("a"), *strange, "imagesTr/a_0000.json")
+    (folder / "imagesTr/dicom").mkdir()
+    first, second = read_dataset(folder).notes
+    assert "imagesTr: 4 entries are not read: b_0000.nhdr, c.hdr, c.img, dicom." in first
+    assert "labelsTr: 1 entry is not read: b.nhdr." in second
+    (folder / "labelsTr/c.nii.gz").touch()
+    assert any("c.hdr" in line for line in faults(folder)), "a fault may come from them"
+
+
+def test_a_count_that_differs_is_noted(tmp_path):
+    (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
+    assert "numTraining is 6, and 2 training cases were found" in note
+    assert read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes == ()
+
+
+def test_equal_faults_of_many_cases_are_one_line(tmp_path):
+    cases = [f"pt_{number}" for number in range(30)]
+    folder = write(tmp_path / "d", HEADER, *pairs(*cases))
+    for case in cases:
+        (folder / "labelsTr" / f"{case}.nii.gz").unlink()
+    (line,) = faults(folder)
+    assert "labelsTr/pt_0.nii.gz is missing" in line
+    assert "30 cases are alike: pt_0, pt_1" in line
+    header = HEADER | {"annotated": {f"no_{number}": ["anterior"] for number in range(9)}}
+    (line,) = faults(write(tmp_path / "e", header, *pairs("a")))
+    assert "annotated.no_0: no such case. 9 cases are alike" in line
