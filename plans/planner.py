@@ -47,7 +47,7 @@ def make_plan(
     where the publication is asked for.
     """
     refuse_single_slices(fingerprint)
-    _refuse_overlap(regions, preset, dataset_name)
+    refuse_overlap(regions, preset, dataset_name)
     spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
@@ -99,7 +99,8 @@ def _facts(
     )
 
 
-def _refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+    """`UserError` where labels overlap and the publication is asked for."""
     if regions and preset in paper.VARIANTS:
         raise UserError(
             f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "

@@ -102,12 +102,23 @@ def default_prompts(dataset: Dataset) -> Prompts:
     return Prompts.parse({"scan": scan, "labels": labels}, str(RawFolder(dataset.folder).header))
 
 
+def is_default(prompts: Prompts, dataset: Dataset) -> bool:
+    """Whether the words are exactly as `default_prompts` makes them, of these labels or of older ones."""
+    made = {name: (normalise(name) or name,) for name in prompts.labels}
+    return prompts.labels == made and prompts.scan == default_prompts(dataset).scan
+
+
 def read_prompts(path: Path, dataset: Dataset) -> Prompts:
-    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set."""
+    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set.
+
+    One that nobody has edited since it was made is brought up to date with the data set's labels.
+    """
     prompts = Prompts.read(path)
+    if is_default(prompts, dataset):
+        return default_prompts(dataset)
     names = {label.name for label in dataset.labels}
     faults = [
-        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}."
+        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}. Rename it here."
         for name in prompts.labels
         if name not in names
     ]

@@ -9,7 +9,7 @@ from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.names import normalise
 from plans.plan import LabelPlan
-from plans.prompts import Prompts, default_prompts, names_sides, read_answers, read_prompts
+from plans.prompts import Prompts, default_prompts, is_default, names_sides, read_answers, read_prompts
 from textdiffseg.files import write_record
 
 
@@ -65,6 +65,24 @@ def test_write_and_read(tmp_path):
     prompts = Prompts(scan="CT", labels={"spleen": ("spleen", "lien")})
     write_record(tmp_path / "prompts.json", prompts)
     assert read_prompts(tmp_path / "prompts.json", dataset_of("spleen")) == prompts
+
+
+def test_words_that_nobody_edited_follow_the_labels(tmp_path):
+    path, before, now = tmp_path / "prompts.json", dataset_of("spleen", "LeftKidney"), dataset_of("spleen", "liver")
+    made = default_prompts(before)
+    write_record(path, made)
+    assert is_default(made, now)
+    assert read_prompts(path, now) == default_prompts(now)
+    for change in (
+        {"scan": "CT of the abdomen"},
+        {"labels": {"spleen": ("spleen", "lien"), "LeftKidney": ("left kidney",)}},
+        {"labels": {"spleen": ("spleen",), "LeftKidney": ("Left kidney",)}},
+    ):
+        edited = made.model_copy(update=change)
+        write_record(path, edited)
+        assert not is_default(edited, now)
+        with pytest.raises(UserError, match=r"labels\.LeftKidney: the data set has no such label"):
+            read_prompts(path, now)
 
 
 @pytest.mark.parametrize(

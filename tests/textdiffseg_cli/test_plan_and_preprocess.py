@@ -4,8 +4,10 @@ import errno
 import json
 import os
 
+import numpy as np
 import pytest
 
+import textdiffseg as tds
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import PRESETS
@@ -14,6 +16,8 @@ from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.files import write_record
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.tasks import datasets
 from textdiffseg.tasks import plan as tasks_plan
 from textdiffseg_cli import plan_and_preprocess
@@ -43,6 +47,56 @@ def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
     assert Plan.read(folder / "plan_unet.json").diffusion is None
     assert Plan.read(folder / "plan.json") == plan
     assert [(folder / name).stat().st_mtime_ns for name in WORDS] == words
+
+
+def test_words_are_written_after_the_checks_and_follow_renamed_labels(tiny_raw, tmp_path, capsys):
+    image, path = tiny_raw / "imagesTr" / "tiny_00_0000.nii.gz", tiny_raw / "prompts.json"
+    whole = image.read_bytes()
+    image.write_bytes(b"broken")
+    assert run(tmp_path, "901") == 2
+    assert not path.exists()
+    image.write_bytes(whole)
+    assert run(tmp_path, "901") == 0
+    rename(tiny_raw, "dark cube", "Dark_Box")
+    capsys.readouterr()
+    assert run(tmp_path, "901") == 0
+    assert Prompts.read(path).labels == {"bright cube": ("bright cube",), "Dark_Box": ("dark box",)}
+    assert f"Brought {path} up to date" in capsys.readouterr().out
+    edited = Prompts.read(path).model_copy(update={"scan": "two cubes"})
+    write_record(path, edited)
+    rename(tiny_raw, "Dark_Box", "cube")
+    assert run(tmp_path, "901") == 2
+    assert "labels.cube: missing" in capsys.readouterr().err
+    assert Prompts.read(path) == edited
+
+
+def rename(raw, before: str, after: str) -> None:
+    """Rename a label in dataset.json."""
+    header = json.loads((raw / "dataset.json").read_text())
+    labels = {after if name == before else name: value for name, value in header["labels"].items()}
+    (raw / "dataset.json").write_text(json.dumps(header | {"labels": labels}))
+
+
+def test_what_may_be_a_mistake_is_noted(tmp_path, write_raw):
+    """Labels that some or all cases lack, counts that differ, files that are not read."""
+    raw = write_raw(tmp_path, numTraining=6)
+    header = json.loads((raw / "dataset.json").read_text())
+    header["labels"] = {"background": 0, "bright cube": 1, "dark cube": 2, "cyst": 3}
+    (raw / "dataset.json").write_text(json.dumps(header))
+    path = raw / "labelsTr" / "tiny_01.nii.gz"
+    volume = read_labels(path)
+    write_labels(path, np.where(volume.array[0] == 2, 0, volume.array[0]), volume.geometry)
+    (raw / "imagesTr" / "x_0000.nhdr").touch()
+    notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
+    assert "numTraining is 6, and 4 training cases were found" in notes
+    assert "1 entry is not read: x_0000.nhdr" in notes
+    assert "No training case holds cyst" in notes
+    assert "dark cube is in 3 of 4 cases. If it was not drawn in the others" in notes
+    header |= {"annotated": {"tiny_01": ["bright cube"]}, "numTraining": 4}
+    (raw / "dataset.json").write_text(json.dumps(header))
+    notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
+    assert "in 3 of" not in notes
+    assert "numTraining" not in notes
 
 
 def test_memory_decides_for_a_gpu(tiny_raw, tmp_path):

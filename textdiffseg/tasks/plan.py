@@ -14,7 +14,8 @@ from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, WordFiles, tree
 from plans.paper import ENCODER, VARIANTS
 from plans.plan import Plan, TextPlan
-from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
+from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.presence import presence_notes
 from plans.presets import Preset
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
@@ -96,26 +97,29 @@ def plan(
     if workers != 0 and scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.files")  # while this process reads the rest
     parts = read_datasets(str(dataset), root)
-    joint, prompts = joined(parts, root, report)
+    joint, words = joined(parts, root, report)
+    refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
-        words = _encode_words(beside, joint, prompts, encoders_of(text_encoder, preset), folder, preset)
+        encoding = _encode_words(beside, joint, words.prompts, encoders_of(text_encoder, preset), folder, preset)
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
-        text = text_plan(words.encoders, words.bank, preset, words.of_cases)
-        made = _decide(joint, prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
+        words.write(root, report)  # the data set is in order now
+        text = text_plan(encoding.encoders, encoding.bank, preset, encoding.of_cases)
+        made = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
         stored = _store(joint, made, fingerprint, folder, force)
-        words.bank.result()
-        said = words.texts.result()
+        encoding.bank.result()
+        said = encoding.texts.result()
     write_record(folder.splits, splits)
     write_record(folder.plan(preset), made)
-    return PlannedDataset(root, folder, made, splits, stored, tuple(_notes(made, splits, said)))
+    notes = (*joint.notes, *presence_notes(joint, fingerprint), *_notes(made, splits, said))
+    return PlannedDataset(root, folder, made, splits, stored, notes)
 
 
 @dataclass(frozen=True)
-class _Words:
+class _Encoding:
     """The words of a data set, being encoded beside other work."""
 
     encoders: tuple[str, ...]
@@ -131,12 +135,12 @@ def _encode_words(
     encoders: tuple[str, ...],
     folder: PreprocessedFolder,
     preset: Preset,
-) -> _Words:
+) -> _Encoding:
     names = tuple(label.name for label in dataset.labels)
     texts = {case.id: case.text for case in dataset.cases if case.text}
     bank = beside.submit(write_words, names, prompts, encoders, folder.words(preset))
     said = beside.submit(_write_case_texts, texts, folder.words(preset), folder.case_texts(preset))
-    return _Words(encoders, bank, said, bool(texts))  # one after the other: the bank is there when texts are encoded
+    return _Encoding(encoders, bank, said, bool(texts))  # one after the other: the bank is there when texts are encoded
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
