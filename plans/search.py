@@ -1,7 +1,7 @@
 """The search for the patch, the network that goes with it, the batch, and nnU-Net's low-resolution plan."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from plans import memory, rules
@@ -44,6 +44,7 @@ class Draft:
 
     patch: Triple
     network: Network
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by the row of the table that they belong to
 
     def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
         """One training iteration stays within the budget."""
@@ -55,10 +56,12 @@ class Draft:
 
 
 def search(facts: Facts) -> Draft:
-    """The first draft that fits the budget, in the order of `candidates`."""
+    """The first draft that fits the budget, in the order of `candidates`; its reasons have one for the patch."""
+    largest = None
     for draft in candidates(facts):
+        largest = largest or draft.patch
         if draft.fits(facts.budget):
-            return draft
+            return replace(draft, reasons={**draft.reasons, "patch": _why_patch(facts, largest, draft)})
     used = memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB
     work = MIN_BATCH * memory.macs(draft.network, draft.patch) / 1e9
     raise UserError(
@@ -67,6 +70,18 @@ def search(facts: Facts) -> Draft:
         f"and {work:.2g} billion multiplications an iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
+
+
+def _why_patch(facts: Facts, largest: Triple, chosen: Draft) -> str:
+    """Why the patch is as large as it is; `largest` is where the search began."""
+    case, cube = numbers(facts.median_shape), facts.rules.first_patch_voxels
+    padded = f"; edges are divisible by the strides {numbers(chosen.network.stride)}"
+    if chosen.patch != largest:
+        begun = f"shortened from {numbers(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
+        return f"{begun}, always along the axis that is longest against the median case ({case} voxels){padded}"
+    if all(edge >= whole for edge, whole in zip(chosen.patch, facts.median_shape, strict=True)):
+        return f"a median case whole ({case} voxels at that spacing){padded}"
+    return f"a cube in mm of {cube} voxels, the most on this device, cut to a median case ({case} voxels){padded}"
 
 
 def candidates(facts: Facts) -> Iterator[Draft]:
@@ -106,10 +121,10 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
     """The network for a patch of about `size` whose first stage is `width` channels wide."""
     steps = rules.ladder(facts.spacing, size)
     if facts.paper:
-        level = rules.paper_level(steps)
+        level, why_level = rules.paper_level(steps), ""
         first_attending = max(1, level - 1)
     else:
-        level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
+        level, why_level = rules.latent_level(facts.thickness, facts.spacing, steps)
         first_attending = level
     steps = steps.down_to(_coarsest(steps, level, size))
     patch = rules.pad_to(size, steps.total())
@@ -124,7 +139,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
     )
-    latent_channels = 1 if facts.paper else rules.latent_channels(steps.total(level), facts.labels)[0]
+    latent_channels, why_channels = (1, "") if facts.paper else rules.latent_channels(steps.total(level), facts.labels)
     network = Network(
         stages=stages,
         level=level,
@@ -135,7 +150,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         diffusion=True,
         paper=facts.paper,
     )
-    return Draft(patch, network)
+    return Draft(patch, network, {"latent stride": why_level, "latent channels": why_channels})
 
 
 def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
@@ -169,33 +184,40 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
     while batch < most and chosen.fits(facts.budget, batch + 1):
         batch += 1
     reason = (
-        f"at least {MIN_BATCH}, at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
-        f"patches: {of_data})"
+        f"at least {MIN_BATCH}; beyond that at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases, each as "
+        f"large as {patches:.3g} patches: {of_data})"
     )
     if facts.rules.largest_batch:
         reason += f", at most {facts.rules.largest_batch} on a CPU"
     return batch, reason + (", and no more fit the budget" if batch < most else "")
 
 
-def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None:
+def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan | None, str]:
     """nnU-Net's rule: where the patch covers less than a quarter of the median case, coarsen the spacing in steps
     of 3%, the fine axes first until they meet the coarse one, until it covers a quarter."""
     spacing, shape, patch = facts.spacing, facts.median_shape, chosen.patch
+    share = min(1.0, prod(patch) / prod(shape))
+    if share >= LOW_RESOLUTION_SHARE:
+        return None, f"the patch covers {share:.0%} of a median case (at least {LOW_RESOLUTION_SHARE:.0%})"
     while prod(patch) < LOW_RESOLUTION_SHARE * prod(shape):
         near = [max(spacing) / one > 2 for one in spacing]
         grows = near if any(near) else [True] * 3
         spacing = millimetres(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
         shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
-    if prod(facts.median_shape) < LOW_RESOLUTION_GAIN * prod(shape):
-        return None
+    saved = prod(facts.median_shape) / prod(shape)
+    if saved < LOW_RESOLUTION_GAIN:
+        return None, (
+            f"at {numbers(spacing)} mm the patch would cover {LOW_RESOLUTION_SHARE:.0%} of a median case, which saves "
+            f"a factor of {saved:.2g} in voxels (less than {LOW_RESOLUTION_GAIN:g})"
+        )
     full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
-    share = prod(chosen.patch) / prod(facts.median_shape)
     note = (
         f"the patch covers {share:.1%} of a median case (under {LOW_RESOLUTION_SHARE:.0%}): {full} windows at full "
-        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.0f} times less work); a low-resolution model "
+        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.1f} times fewer); a low-resolution model "
         "and its cascade are not trainable yet, so the full resolution alone is trained"
     )
-    return LowResolutionPlan(
+    low_resolution = LowResolutionPlan(
         spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note
     )
+    return low_resolution, note
