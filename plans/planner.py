@@ -15,6 +15,7 @@ from plans.plan import (
     DiffusionPlan,
     LabelPlan,
     LatentPlan,
+    LowResolutionPlan,
     MemoryPlan,
     Plan,
     TextPlan,
@@ -52,10 +53,7 @@ def make_plan(
     spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
-    draft = search(facts)
-    batch, why_batch = choose_batch(facts, draft)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
-    draft = replace(draft, reasons={**draft.reasons, "batch": why_batch, "low resolution": why_low})
+    draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts)
     plan = Plan(
         preset=preset,
@@ -78,6 +76,15 @@ def make_plan(
         mirroring,
     ]
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
+def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
+    """The draft with the reasons of all that is searched, the batch, and the low-resolution plan."""
+    draft = search(facts)
+    batch, why_batch = choose_batch(facts, draft)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low}
+    return replace(draft, reasons=reasons), batch, low_resolution
 
 
 def _facts(

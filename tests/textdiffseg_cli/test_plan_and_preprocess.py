@@ -3,9 +3,12 @@
 import errno
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import textdiffseg as tds
 from plans.layout import PreprocessedFolder
@@ -16,10 +19,15 @@ from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.files import write_record
+from textdiffseg.folds.ensemble import check_words
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.tasks import datasets
 from textdiffseg.tasks import plan as tasks_plan
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.encoder import TextEncoder
+from textdiffseg.text.folder import encoder_folder
+from textdiffseg.text.places import stored_words
 from textdiffseg_cli import plan_and_preprocess
 
 WORDS = ("text_bank.safetensors", "text_space.safetensors")
@@ -114,6 +122,47 @@ def test_changed_words_make_a_new_bank(tiny_raw, tmp_path):
     (tiny_raw / "prompts.json").write_text(json.dumps(prompts))
     assert run(tmp_path, "901") == 0
     assert bank.read_bytes() != before
+
+
+def test_each_encoder_has_words_of_its_own(tiny_raw, tmp_path, capsys):
+    """CASES: one preset's planning must not replace the words of another, nor reuse those of another model."""
+    folder, encoder = tmp_path / "preprocessed" / "Dataset901_Tiny", tmp_path / "encoder"
+    shutil.copytree(encoder_folder("bundled"), encoder)
+    assert run(tmp_path, "901") == 0
+    before = {name: (folder / name).read_bytes() for name in WORDS}
+    assert run(tmp_path, "901", "--preset", "unet", "--text-encoder", str(encoder)) == 0
+    assert {name: (folder / name).read_bytes() for name in WORDS} == before
+    plan = Plan.read(folder / "plan_unet.json")
+    files = stored_words(PreprocessedFolder(folder), plan)
+    assert files.bank.name not in WORDS
+    first = TextBank.load(files)
+    check_words([files.bank], [plan], [first])
+    with pytest.raises(tds.UserError, match="holds vectors of the text encoder 'bundled'"):
+        check_words([files.bank], [plan], [TextBank.load(PreprocessedFolder(folder).words("default"))])
+    scramble(encoder / "model.safetensors")
+    assert run(tmp_path, "901", "--preset", "unet", "--text-encoder", str(encoder)) == 0
+    second = TextBank.load(files)
+    assert not torch.equal(first.raw[0][0].pooled, second.raw[0][0].pooled), "the folder holds another model now"
+    with pytest.raises(tds.UserError, match="with other weights"):
+        first.encode("cyst", TextEncoder(str(encoder)))
+
+
+def scramble(path) -> None:
+    """Other weights of the same shapes."""
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name] = weights[name].flip(0)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_words_of_an_older_folder_are_read(tiny_raw, tmp_path):
+    """Folders of older versions have one bank for all presets but the publication's."""
+    assert run(tmp_path, "901") == 0
+    folder = PreprocessedFolder(tmp_path / "preprocessed" / "Dataset901_Tiny")
+    plan = Plan.read(folder.plan("default"))
+    elsewhere = plan.model_copy(update={"text": plan.text.model_copy(update={"encoder": "/models/x"})})
+    assert stored_words(folder, elsewhere) == folder.words("default")
+    assert stored_words(folder, plan.model_copy(update={"preset": "paper"})) == folder.words("default", "bundled")
 
 
 def times(folder, *names: str) -> dict[str, int]:
@@ -306,15 +355,18 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
     encoders_of = tasks_plan.encoders_of
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
-    bank.set_result(tasks_plan.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path).words("paper")))
+    bank.set_result(tasks_plan.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path), "paper"))
     text = tasks_plan.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
     assert tasks_plan.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
     assert tasks_plan.text_plan(("bundled",), bank, "default").note is None
-    other = PreprocessedFolder(tmp_path / "other").words("paper")
+    other = PreprocessedFolder(tmp_path / "other")
     with pytest.raises(UserError, match="not to be had"):
-        tasks_plan.write_words(("liver",), prompts, encoders_of("mine", "paper"), other)
+        tasks_plan.write_words(("liver",), prompts, encoders_of("mine", "paper"), other, "paper")
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
-    banks = {preset: PreprocessedFolder(tmp_path).words(preset) for preset in PRESETS}
-    assert banks["paper-no-text"] == banks["paper"] != banks["default"] == banks["peer-unet"]
+    files = PreprocessedFolder(tmp_path)
+    assert len({files.words(preset, "bundled") for preset in PRESETS}) == 1
+    assert files.words("paper", "a/b") == files.words("default", "a/b") != files.words("default", "bundled")
+    older = {preset: files.words(preset) for preset in PRESETS}
+    assert older["paper-no-text"] == older["paper"] != older["default"] == older["peer-unet"]

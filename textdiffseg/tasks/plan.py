@@ -1,7 +1,7 @@
 """From a raw data set to a plan, words, folds and stored cases. Run again, it redoes only what changed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from plans.layout import PreprocessedFolder, WordFiles, tree
+from plans.layout import BUNDLED, PreprocessedFolder, tree
 from plans.paper import ENCODER, VARIANTS
 from plans.plan import Plan, TextPlan
 from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
@@ -24,7 +24,7 @@ from textdiffseg.files import write_record
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
-from textdiffseg.text.folder import BUNDLED, width_of
+from textdiffseg.text.folder import encoder_hash, width_of
 
 MAX_USUAL_GPU_GB = 8.0  # what a plan may take of a GPU unless the user says otherwise
 Item = TypeVar("Item")
@@ -103,44 +103,21 @@ def plan(
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
-        encoding = _encode_words(beside, joint, words.prompts, encoders_of(text_encoder, preset), folder, preset)
+        names, encoders = tuple(label.name for label in joint.labels), encoders_of(text_encoder, preset)
+        bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)
+        texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set is in order now
-        text = text_plan(encoding.encoders, encoding.bank, preset, encoding.of_cases)
+        text = text_plan(encoders, bank, preset, bool(texts))
         made = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
         stored = _store(joint, made, fingerprint, folder, force)
-        encoding.bank.result()
-        said = encoding.texts.result()
+        encoder, _ = bank.result()
+        said = beside.submit(_write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
     write_record(folder.splits, splits)
     write_record(folder.plan(preset), made)
     notes = (*joint.notes, *presence_notes(joint, fingerprint), *_notes(made, splits, said))
     return PlannedDataset(root, folder, made, splits, stored, notes)
-
-
-@dataclass(frozen=True)
-class _Encoding:
-    """The words of a data set, being encoded beside other work."""
-
-    encoders: tuple[str, ...]
-    bank: Future[tuple[str, int]]  # the encoder, and the width of its vectors
-    texts: Future[tuple[str, ...]]  # sentences on the cases' texts
-    of_cases: bool  # some case has a text
-
-
-def _encode_words(
-    beside: Executor,
-    dataset: Dataset,
-    prompts: Prompts,
-    encoders: tuple[str, ...],
-    folder: PreprocessedFolder,
-    preset: Preset,
-) -> _Encoding:
-    names = tuple(label.name for label in dataset.labels)
-    texts = {case.id: case.text for case in dataset.cases if case.text}
-    bank = beside.submit(write_words, names, prompts, encoders, folder.words(preset))
-    said = beside.submit(_write_case_texts, texts, folder.words(preset), folder.case_texts(preset))
-    return _Encoding(encoders, bank, said, bool(texts))  # one after the other: the bank is there when texts are encoded
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
@@ -208,36 +185,40 @@ def text_plan(
     return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
 
 
-def write_words(names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], files: WordFiles) -> tuple[str, int]:
-    """Write text bank and text space, unless those of the same words are there.
+def write_words(
+    names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], folder: PreprocessedFolder, preset: Preset
+) -> tuple[str, int]:
+    """Write text bank and text space of the first encoder that can be had, unless those of the same words are there.
 
     Returns the encoder and the vectors' width.
     """
     from textdiffseg.text.bank import TextBank, build_bank
     from textdiffseg.text.encoder import TextEncoder
 
-    wanted = (encoders[0], prompts.scan, {name: prompts.labels[name] for name in names})
-    with suppress(UserError):  # missing, of another version or damaged: it is made anew
-        bank = TextBank.load(files)
-        if (bank.space.encoder, bank.words.scan, bank.phrasings) == wanted:
-            return bank.space.encoder, bank.width
-    try:
-        encoder = TextEncoder(encoders[0])
-    except UserError:
-        if len(encoders) == 1:
-            raise
-        encoder = TextEncoder(encoders[1])
-    bank = build_bank(prompts, names, encoder)
-    bank.save(files)
-    return encoder.name, bank.width
+    for place, name in enumerate(encoders):
+        files, wanted = folder.words(preset, name), {label: prompts.labels[label] for label in names}
+        with suppress(UserError):  # missing, of another version or damaged: it is made anew
+            bank = TextBank.load(files)
+            same_encoder = (bank.space.encoder, bank.space.encoder_hash) == (name, encoder_hash(name))
+            if same_encoder and (bank.words.scan, bank.phrasings) == (prompts.scan, wanted):
+                return name, bank.width
+        try:
+            encoder = TextEncoder(name)
+        except UserError:
+            if place + 1 == len(encoders):
+                raise
+            continue
+        bank = build_bank(prompts, names, encoder)
+        bank.save(files)
+        return name, bank.width
+    raise ValueError("no encoder was named")
 
 
-def _write_case_texts(texts: dict[str, str], words: WordFiles, path: Path) -> tuple[str, ...]:
+def _write_case_texts(texts: dict[str, str], encoder: str, path: Path) -> tuple[str, ...]:
     """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
-    from textdiffseg.text.bank import TextBank
     from textdiffseg.text.case_texts import update_case_texts
 
-    return update_case_texts(path, texts, TextBank.load(words).space.encoder)
+    return update_case_texts(path, texts, encoder)
 
 
 def _gpu_gb() -> float | None:

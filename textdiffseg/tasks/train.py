@@ -22,6 +22,7 @@ from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, R
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
@@ -133,12 +134,13 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
-    plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
+    plan_path = started.plan if started else source.plan(preset)
     plan = Plan.read(plan_path)
+    words = started.words if started else stored_words(source, plan)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
-        read_case_texts(source.case_texts(preset), bank, ())
+        read_case_texts(stored_case_texts(source, plan), bank, ())
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
     refuse_beyond_budget(plan, str(plan_path))
     if started:

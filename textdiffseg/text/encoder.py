@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from textdiffseg.text.folder import BUNDLED, encoder_folder
+from plans.layout import BUNDLED
+from textdiffseg.text.folder import encoder_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
