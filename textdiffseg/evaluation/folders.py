@@ -40,7 +40,7 @@ def evaluate_folders(
     manifests = {case: one or PredictedLabels() for case, one in found.items()}
     if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
         notes.append(f"JSON files beside predictions that tds_predict did not write are not read: {listed(foreign)}.")
-    annotations, own = read_annotations(Path(references), tuple(pairs)) or (None, {})
+    annotations, own = read_annotations(Path(references), tuple(pairs), Path(predictions)) or (None, {})
     if annotations is None:
         names = shared_names(manifests.values())
         notes.append(_whose_names(names))
@@ -93,14 +93,19 @@ def match_files(
     return pairs, notes
 
 
-def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, Annotation], dict[str, int]] | None:
-    """What a `dataset.json` in or above the references' folder says of each case, and the value that predictions write
-    for each label; `None` where there is none.
+def read_annotations(
+    references: Path, cases: Sequence[str], predictions: Path | None = None
+) -> tuple[dict[str, Annotation], dict[str, int]] | None:
+    """The annotation of each case by `dataset.json`, and the value that predictions write for each label.
+
+    The file lies in or above the references' folder; else in that of the predictions, where nnU-Net puts it. `None`
+    where there is none.
 
     Ignored voxels and labels that a case does not annotate are not scored.
     """
     folder = (references.parent if references.is_file() else references).resolve()
-    path = next((path for one in (folder, folder.parent) if (path := RawFolder(one).header).is_file()), None)
+    places = [folder, folder.parent, *([] if predictions is None else [predictions])]
+    path = next((path for one in places if (path := RawFolder(one).header).is_file()), None)
     if path is None:
         return None
     header = DatasetHeader.read(path)

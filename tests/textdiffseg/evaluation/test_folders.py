@@ -131,6 +131,14 @@ def test_without_dataset_json_names_are_those_of_the_predictions(pair, tmp_path)
     assert set(evaluate_folders(predictions, lonely).labels) == {"bright cube", "2"}, "two names of one value"
 
 
+def test_names_are_those_of_nnunets_dataset_json_beside_its_predictions(pair, tmp_path):
+    predictions, references = pair
+    (references.parent / "dataset.json").replace(predictions / "dataset.json")
+    summary = evaluate_folders(predictions, references)
+    assert set(summary.labels) == {"bright cube", "dark cube"}
+    assert summary.notes == ()
+
+
 @pytest.mark.parametrize(
     "text", ['{"labels": ["a"], "Modality": "MR"}', "[1]", '"x"', "not JSON", '{"labels": {"1": "a"}}']
 )
