@@ -45,8 +45,8 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         "strides",
         ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
         "an axis is halved while its spacing is within twice the finest and at least "
-        f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-        f"more only where no grid would be small enough for self-attention ({rules.ATTENTION_TOKENS} positions)",
+        f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
+        f"more only where no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
     )
     yield (
         "kernels",
@@ -60,7 +60,7 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield (
         "attention",
         ", ".join(attending) or "none",
-        f"the denoiser's stages with at most {rules.ATTENTION_TOKENS} positions; from stage {level} on they have "
+        f"the denoiser's stages with at most {rules.MAX_ATTENTION_TOKENS} positions; from stage {level} on they have "
         f"{', '.join(counts)}",
     )
 

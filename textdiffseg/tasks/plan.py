@@ -19,7 +19,7 @@ from plans.presence import presence_notes
 from plans.presets import Preset
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
-from textdiffseg.execution import one_beside, warm_up
+from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
@@ -101,7 +101,7 @@ def plan(
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
+    with background_executor(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
         names, encoders = tuple(label.name for label in joint.labels), encoders_of(text_encoder, preset)
         bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)
