@@ -129,6 +129,8 @@ def test_without_dataset_json_names_are_those_of_the_predictions(pair, tmp_path)
     assert summary.mean.dice == 1.0
     manifest(predictions / "tiny_03.nii.gz", labels={"another": 2})
     assert set(evaluate_folders(predictions, lonely).labels) == {"bright cube", "2"}, "two names of one value"
+    manifest(predictions / "tiny_03.nii.gz", labels={"bright cube": 2})
+    assert set(evaluate_folders(predictions, lonely).labels) == {"1", "2"}, "two values of one name"
 
 
 def test_names_are_those_of_nnunets_dataset_json_beside_its_predictions(pair, tmp_path):
