@@ -23,7 +23,7 @@ from textdiffseg.folds.ensemble import check_words
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.tasks import datasets
-from textdiffseg.tasks import plan as tasks_plan
+from textdiffseg.tasks import words as tasks_words
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.text.folder import encoder_folder
@@ -352,18 +352,18 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
             return [PhraseVectors(torch.randn(2, 8), torch.randn(8)) for _ in phrases]
 
     monkeypatch.setattr("textdiffseg.text.encoder.TextEncoder", Offline)
-    encoders_of = tasks_plan.encoders_of
+    encoders_of = tasks_words.encoders_of
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
-    bank.set_result(tasks_plan.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path), "paper"))
-    text = tasks_plan.text_plan(encoders, bank, "paper")
+    bank.set_result(tasks_words.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path), "paper"))
+    text = tasks_words.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
-    assert tasks_plan.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
-    assert tasks_plan.text_plan(("bundled",), bank, "default").note is None
+    assert tasks_words.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
+    assert tasks_words.text_plan(("bundled",), bank, "default").note is None
     other = PreprocessedFolder(tmp_path / "other")
     with pytest.raises(UserError, match="not to be had"):
-        tasks_plan.write_words(("liver",), prompts, encoders_of("mine", "paper"), other, "paper")
+        tasks_words.write_words(("liver",), prompts, encoders_of("mine", "paper"), other, "paper")
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
     files = PreprocessedFolder(tmp_path)
     assert len({files.words(preset, "bundled") for preset in PRESETS}) == 1

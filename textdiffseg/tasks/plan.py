@@ -1,18 +1,14 @@
 """From a raw data set to a plan, words, folds and stored cases. Run again, it redoes only what changed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
-from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from plans.layout import BUNDLED, PreprocessedFolder, tree
-from plans.paper import ENCODER, VARIANTS
+from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
 from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
 from plans.presence import presence_notes
@@ -24,7 +20,7 @@ from textdiffseg.files import write_record
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
-from textdiffseg.text.folder import encoder_hash, width_of
+from textdiffseg.tasks.words import encoders_of, text_plan, write_case_texts, write_words
 
 MAX_USUAL_GPU_GB = 8.0  # what a plan may take of a GPU unless the user says otherwise
 Item = TypeVar("Item")
@@ -113,7 +109,7 @@ def plan(
         made = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
         stored = _store(joint, made, fingerprint, folder, force)
         encoder, _ = bank.result()
-        said = beside.submit(_write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
+        said = beside.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
     write_record(folder.splits, splits)
     write_record(folder.plan(preset), made)
     notes = (*joint.notes, *presence_notes(joint, fingerprint), *_notes(made, splits, said))
@@ -163,62 +159,6 @@ def _store(dataset: Dataset, made: Plan, fingerprint: Fingerprint, folder: Prepr
         force.scheduler,
         force.follow("Preprocess", len(dataset.cases)),
     )
-
-
-def encoders_of(wanted: str | None, preset: Preset) -> tuple[str, ...]:
-    """The text encoder and, where the user has not named it, what may stand in for it."""
-    if wanted is not None:
-        return (wanted,)
-    return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
-
-
-def text_plan(
-    encoders: Sequence[str], bank: Future[tuple[str, int]], preset: Preset, of_cases: bool = False
-) -> TextPlan:
-    """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
-    encoder, width = encoders[0], None
-    if len(encoders) == 1 and not bank.done():
-        width = width_of(encoder)
-    if width is None:
-        encoder, width = bank.result()
-    wanted = ENCODER if preset in VARIANTS and encoder == BUNDLED else None
-    return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
-
-
-def write_words(
-    names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], folder: PreprocessedFolder, preset: Preset
-) -> tuple[str, int]:
-    """Write text bank and text space of the first encoder that can be had, unless those of the same words are there.
-
-    Returns the encoder and the vectors' width.
-    """
-    from textdiffseg.text.bank import TextBank, build_bank
-    from textdiffseg.text.encoder import TextEncoder
-
-    for place, name in enumerate(encoders):
-        files, wanted = folder.words(preset, name), {label: prompts.labels[label] for label in names}
-        with suppress(UserError):  # missing, of another version or damaged: it is made anew
-            bank = TextBank.load(files)
-            same_encoder = (bank.space.encoder, bank.space.encoder_hash) == (name, encoder_hash(name))
-            if same_encoder and (bank.words.scan, bank.phrasings) == (prompts.scan, wanted):
-                return name, bank.width
-        try:
-            encoder = TextEncoder(name)
-        except UserError:
-            if place + 1 == len(encoders):
-                raise
-            continue
-        bank = build_bank(prompts, names, encoder)
-        bank.save(files)
-        return name, bank.width
-    raise ValueError("no encoder was named")
-
-
-def _write_case_texts(texts: dict[str, str], encoder: str, path: Path) -> tuple[str, ...]:
-    """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
-    from textdiffseg.text.case_texts import update_case_texts
-
-    return update_case_texts(path, texts, encoder)
 
 
 def _gpu_gb() -> float | None:

@@ -167,16 +167,13 @@ class TextBank:
 
     def _encode(self, phrases: list[str], encoder: TextEncoder | None) -> list[PhraseVectors]:
         """Raw vectors, of the bank's own encoder alone."""
-        if encoder is None or not self._is_of(encoder):
+        if encoder is None or not self.space.is_of(encoder.name, encoder_hash(encoder.name)):
             found = f"{encoder.name!r} with other weights or another vocabulary" if encoder else "none"
             raise UserError(
                 f"{', '.join(map(repr, phrases))} is not among this model's phrases, and its text encoder "
                 f"{self.space.encoder!r} is needed for its vectors (found {found})."
             )
         return encoder.encode(phrases)
-
-    def _is_of(self, encoder: TextEncoder) -> bool:
-        return self.space.is_of(encoder.name, encoder_hash(encoder.name))
 
     def _phrase(self, number: int, which: int) -> PhraseVectors:
         if not 1 <= number <= len(self.labels) or not 0 <= which < len(self.raw[number - 1]):
@@ -224,7 +221,7 @@ class TextBank:
     def _nearest(self, phrase: str, encoder: TextEncoder | None) -> list[tuple[str, str]]:
         """The nearest phrasings and their labels: by meaning with the bank's encoder, else by spelling."""
         known = [(words, name) for name, all_words in self.phrasings.items() for words in all_words]
-        if encoder is None or not self._is_of(encoder):
+        if encoder is None or not self.space.is_of(encoder.name, encoder_hash(encoder.name)):
             return self.words.nearest_spelling(phrase, NEAREST)
         closeness = torch.cosine_similarity(self._known, encoder.encode([phrase])[0].pooled[None])
         return [known[i] for i in closeness.argsort(descending=True)[:NEAREST].tolist()]
