@@ -4,6 +4,7 @@ from pathlib import Path
 
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.extras import require
 from textdiffseg.files import write_record
 
 
@@ -26,8 +27,10 @@ def evaluate(
         workers: processes; 0: this one.
         output: a JSON file for all scores.
 
-    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ.
+    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ. The
+    extra `report` has to be installed.
     """
+    require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )

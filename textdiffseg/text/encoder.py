@@ -95,9 +95,15 @@ def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        # safetensors alone: weights of other kinds are pickles
-        return tokenizer, AutoModel.from_pretrained(source, local_files_only=local, use_safetensors=True)
+        # No code of the encoder's folder is run, and no question about it is put to the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            source,
+            local_files_only=local,
+            trust_remote_code=False,
+            use_safetensors=True,  # weights of other kinds are pickles
+        )
+        return tokenizer, model
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
