@@ -19,7 +19,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 
 def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
-    """nnU-Net's intensity transforms in their order; `coarse_axis` is left out of the simulated low resolution."""
+    """nnU-Net's intensity transforms in their order. Low resolution is not simulated along `coarse_axis`."""
     low_resolution = SimulateLowResolutionTransform(
         scale=(0.5, 1),
         synchronize_channels=False,
@@ -40,15 +40,16 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
 
 
 def _blur_sigma(shape: tuple[int, ...], dim: int) -> float:
-    """nnU-Net's 0.5 to 1 voxels; less along an axis of two or three, too short to be reflected for a wider kernel.
+    """sigma of the blur: nnU-Net's 0.5 to 1 voxels, less along an axis of only two or three voxels.
 
-    The transform's kernel has as many voxels as the odd number nearest to 6 sigma + 0.5.
+    The transform's kernel has the odd number of voxels nearest to 6 sigma + 0.5. A short axis cannot be reflected
+    for a wider kernel.
     """
     return np.random.uniform(0.5, min(1.0, (2 * shape[dim] - 0.51) / 6))  # noqa: NPY002 (seeded, as the transforms)
 
 
 def paper_intensity_transforms() -> BasicTransform:
-    """The publication's scaling and shifts, whose size it leaves open: a tenth, each on half of the samples."""
+    """The publication's intensity scaling and shift. It gives no sizes; here each is 0.1 with probability 0.5."""
     scaling = MultiplicativeBrightnessTransform((0.9, 1.1), synchronize_channels=False)
     shift = BrightnessAdditiveTransform(0.0, 0.1, synchronize_channels=False)
     return ComposeTransforms([RandomTransform(scaling, 0.5), RandomTransform(shift, 0.5)])
