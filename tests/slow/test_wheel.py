@@ -1,6 +1,7 @@
 """The wheel holds the three packages, and its base requirements are enough to plan and to predict."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -27,8 +28,13 @@ assert not found, found
 
 @pytest.fixture(scope="module")
 def wheel(repository, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    where = ("--no-deps", "--wheel-dir", str(folder), str(repository))
+    """Built from a copy, so that nothing of an earlier build in the source tree gets into it."""
+    folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
+    for name in ("plans", "textdiffseg", "textdiffseg_cli"):
+        shutil.copytree(repository / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, source)
+    where = ("--no-deps", "--wheel-dir", str(folder), str(source))
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", *where], check=True)
     (found,) = folder.glob("textdiffseg-*.whl")
     return found
