@@ -19,6 +19,7 @@ from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 from plans.errors import UserError, merged
+from textdiffseg.extras import require
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -163,10 +164,9 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UserError("--scheduler needs Dask. Install it: pip install 'textdiffseg[cluster]'.") from None
+    require("cluster", "--scheduler", "distributed")
+    from distributed import Client
+
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

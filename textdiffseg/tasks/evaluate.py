@@ -5,6 +5,7 @@ from pathlib import Path
 from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary, to_csv
+from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
 
 
@@ -30,10 +31,12 @@ def evaluate(
         output: a JSON file for all scores.
         csv: a CSV file for the scores of all cases, one row a case and label.
 
-    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ.
+    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ. The
+    extra `report` has to be installed.
     """
     if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
         raise UserError(f"{output}: scores as JSON and as CSV need a file each. Give another name for one of them.")
+    require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )

@@ -13,6 +13,7 @@ from plans.presets import PRESETS, Preset
 from textdiffseg.data.splits import Fold, read_splits, refuse_other_cases
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.extras import require
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
@@ -75,8 +76,10 @@ def train(
         must_exist: refuse to start a run; go on with one.
         only_validate: predict and score the validation cases of a run again.
 
-    Raises `UserError` where plan, words and cases do not fit each other or the run, and `Cancelled` after saving.
+    Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
+    installed, and `Cancelled` after saving.
     """
+    require("train", "tds_train")
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
