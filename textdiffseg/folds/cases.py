@@ -43,8 +43,8 @@ def refuse_other_cases(fold: FoldFolder, cases: FoldCases) -> None:
         begun = FoldCases.read(fold.cases)
         if {*begun.train} != {*cases.train} or {*begun.validation} != {*cases.validation}:
             raise UserError(
-                f"{fold.cases}: this fold was begun with other cases than splits.json gives it now: going on, it would "
-                "be validated on some that it has seen, or miss some. Train it anew with --restart."
+                f"{fold.cases}: this fold was begun with other cases than splits.json gives it now. If resumed, it "
+                "would be validated on cases that it has seen, or miss some. Train it anew with --restart."
             )
         if begun.dataset not in (None, cases.dataset):
             raise UserError(
