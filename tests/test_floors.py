@@ -11,7 +11,7 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
+    {"execution", "extras", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
     | {"temperature", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},

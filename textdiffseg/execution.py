@@ -18,7 +18,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
+from textdiffseg.extras import require
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -42,15 +43,16 @@ def run_cases(
         scheduler: address of a Dask scheduler, which replaces the processes.
 
     Raises:
-        UserError: all `UserError`s as one, after the other items are done. Any other error ends the work at once.
+        UserError: all `UserError`s as one, after the other items are done; equal ones of many cases are one line.
+            Any other error ends the work at once.
     """
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
         for name, get in zip(names, _submit(executor, function, items), strict=True):
             try:
                 result = get()
             except UserError as error:
-                faults += error.naming(name)
+                faults += [(name, line) for line in error.naming(name)]
                 continue
             except BrokenProcessPool:
                 raise UserError(
@@ -62,7 +64,7 @@ def run_cases(
                 raise
             yield result
     if faults:
-        raise UserError(*faults)
+        raise UserError(*merged(faults))
 
 
 def background_executor(workers: int | None) -> Executor:
@@ -162,10 +164,9 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UserError("--scheduler needs Dask. Install it: pip install 'textdiffseg[cluster]'.") from None
+    require("cluster", "--scheduler", "distributed")
+    from distributed import Client
+
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

@@ -22,6 +22,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from plans.errors import UserError
+from textdiffseg import __version__
+from textdiffseg.extras import advice, missing_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,14 +40,16 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, 
 
 
 def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """A parser whose `--help` ends with `examples`: one command line a line."""
+    """A parser with `--version` whose `--help` ends with `examples`: one command line a line."""
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name,
         description=description,
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{name} {__version__}")
+    return parser
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
@@ -83,10 +87,10 @@ def positive_float(text: str) -> float:
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 
-    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a full
-    disk, a place that cannot be written, or memory that is full, a GPU's or the machine's; 130 after Ctrl-C, 143
-    after SIGTERM, which unwinds like any exception so that what is open gets closed. Anything else is a bug and keeps
-    its traceback.
+    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a missing
+    library of an extra, a full disk, a place that cannot be written, or memory that is full, a GPU's or the machine's;
+    130 after Ctrl-C, 143 after SIGTERM, which unwinds like any exception so that what is open gets closed. Anything
+    else is a bug and keeps its traceback.
     """
     # oneDNN's matrix kernels for AMX compute wrong gradients of bfloat16 convolutions on thin grids, or crash (seen in
     # torch 2.13). It reads this once, when the first convolution runs.
@@ -101,6 +105,8 @@ def run(work: Callable[..., int | None], *args: object) -> int:
         return work(*args) or 0
     except UserError as error:
         return _fail(*error.lines)
+    except ModuleNotFoundError as error:
+        return _fail(_missing(error))
     except OSError as error:
         if error.errno in _CLOSED and error.filename:
             return _fail(f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions.")
@@ -140,6 +146,13 @@ def _fail(*lines: str) -> int:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     return FAILED
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """The command that installs a module of an extra; any other module is a bug and is raised again."""
+    if (extra := missing_extra(error)) is None:
+        raise error
+    return f"The module {error.name} is not installed: {advice(extra)}"
 
 
 def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:

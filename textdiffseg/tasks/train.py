@@ -13,6 +13,7 @@ from plans.presets import PRESETS, Preset
 from textdiffseg.data.splits import Fold, read_splits
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.extras import require
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.ensemble import check_words
@@ -27,6 +28,7 @@ from textdiffseg.tasks.begun import is_started, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
@@ -79,8 +81,10 @@ def train(
         must_exist: refuse to start a run; go on with one.
         only_validate: predict and score the validation cases of a run again.
 
-    Raises `UserError` where plan, words and cases do not fit each other or the run, and `Cancelled` after saving.
+    Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
+    installed, and `Cancelled` after saving.
     """
+    require("train", "tds_train")
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
@@ -173,14 +177,15 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
-    plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
+    plan_path = started.plan if started else source.plan(preset)
     plan = Plan.read(plan_path)
     if started and source.plan(preset).is_file():
         refuse_planned_anew(started, plan, source, preset)
+    words = started.words if started else stored_words(source, plan)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
-        read_case_texts(source.case_texts(preset), bank, ())
+        read_case_texts(stored_case_texts(source, plan), bank, ())
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
