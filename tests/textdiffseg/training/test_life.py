@@ -166,7 +166,7 @@ def test_all_subsets_are_asked_for_in_a_prolongation():
     fresh = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=10)
     assert loop._subsets_from(fresh) == 50
     assert loop._subsets_from(fresh.after(iteration=43)) == 10
-    assert loop._subsets_from(fresh.after(iteration=100).prolonged(epochs=20)) == 0
+    assert loop._subsets_from(fresh.after(iteration=100).prolonged(epochs=40)) == 0
 
 
 def test_a_missing_best_checkpoint_is_made_of_the_latest_one(preprocessed, fold, monkeypatch):
