@@ -170,7 +170,7 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
         stored = open_case(preprocessed, case)
         image = torch.from_numpy(stored.image[...].astype(np.float32))
         record = stored.record
-        yield Scan(case, image, record.trail, stored.original_labels(), texts.get(case), record.annotated)
+        yield Scan(case, image, record.transform, stored.original_labels(), texts.get(case), record.annotated)
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
@@ -181,7 +181,7 @@ def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | N
     """
     plan, queries = predictor.plan, queries.with_tokens([scan.text])
     probabilities = predictor.predict_image(scan.image, queries).probabilities.numpy()
-    slots = predictor.readout.restore(probabilities, scan.trail)
+    slots = predictor.readout.restore(probabilities, scan.transform)
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 
@@ -190,7 +190,7 @@ def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
     """Dice of every label that the scan annotates; `labels` as `predict` gives them."""
     numbers = range(1, 1 + len(plan.labels)) if scan.annotated is None else scan.annotated
     names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in numbers}
-    return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
+    return score_case(labels, scan.truth, scan.transform.geometry.spacing, names, case=scan.name, surfaces=False)
 
 
 def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers: int | None = None) -> dict[str, float]:

@@ -243,7 +243,7 @@ def alone(bank: TextBank, number: int, way: str) -> tuple[Queries, int]:
 
 def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
     """Of a label, in ml."""
-    return float(np.count_nonzero(labels == number) * np.prod(scan.trail.geometry.spacing) / 1000)
+    return float(np.count_nonzero(labels == number) * np.prod(scan.transform.geometry.spacing) / 1000)
 
 
 def told_apart(

@@ -85,7 +85,7 @@ def _region(entry: Any, field: str, faults: list[str]) -> tuple[int, ...]:
         faults.append(f"{field}: expected a value or a list of values, found an empty list.")
     region = []
     for value in entry if isinstance(entry, list) else [entry]:
-        if isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
+        if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
         elif float(value) > LARGEST:
             faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
@@ -142,7 +142,8 @@ def _check_order(order: Any, foreground: dict[str, tuple[int, ...]], field: str,
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
     """Labels as name -> value; nnU-Net 1 and the Decathlon write them as value -> name."""
-    if not labels or not all(key.isdigit() and isinstance(value, str) for key, value in labels.items()):
+    by_value = all(re.fullmatch("[0-9]{1,20}", key) and isinstance(value, str) for key, value in labels.items())
+    if not labels or not by_value:
         return labels
     named = {name: int(value) for value, name in labels.items()}
     if len(named) < len(labels):

@@ -7,9 +7,41 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import Field
+
 from plans.records import Record
 
 _CHUNK = 1 << 20
+
+
+class FileHash(Record):
+    """Size and SHA-256 of a file when it was written. They are stored beside it, and checked when it is read."""
+
+    size: int = Field(ge=0)  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> "FileHash":
+        """Those of a content that is being written."""
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def fault_of(self, path: Path) -> str | None:
+        """What differs in the file at `path`; None where it is as it was written.
+
+        Its content is read once per process, unless the file changes. `OSError` where it cannot be read.
+        """
+        state = Path(path).stat()
+        if state.st_size != self.size:
+            return f"it has {state.st_size} bytes, expected {self.size}"
+        known = (str(path), state.st_ino, state.st_mtime_ns, self.size, self.sha256)
+        if known not in _intact:
+            if hash_files([path]) != self.sha256:
+                return "its content is not what was written"
+            _intact.add(known)
+        return None
+
+
+_intact: set[tuple[str, int, int, int, str]] = set()  # files that this process has read and found as written
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -49,7 +49,9 @@ def test_a_prompt_has_the_other_labels_beside_it_and_one_by_itself_has_none(word
 def painted(words, monkeypatch, answer):
     """Scans of one axis with front at 0-9 and back at 10-19, and a model that says `answer(queries)`."""
     truth = np.repeat([1, 2, 0], 10).reshape(1, 1, 30)
-    scans = [SimpleNamespace(truth=truth, trail=SimpleNamespace(geometry=SimpleNamespace(spacing=(2.0, 5.0, 10.0))))]
+    scans = [
+        SimpleNamespace(truth=truth, transform=SimpleNamespace(geometry=SimpleNamespace(spacing=(2.0, 5.0, 10.0))))
+    ]
     monkeypatch.setattr(words, "predict", lambda predictor, scan, queries, answers: answer(queries))
     return scans
 
@@ -76,6 +78,6 @@ def test_volume_is_in_millilitres(words, monkeypatch):
 def test_a_phantom_and_its_truth_lie_on_one_grid(words, model):
     anatomy, seed = phantoms.draw_anatomy(0, 10_000), (0, 10_000)
     scan = words.phantom_scan(model.plan.model_copy(update={"spacing": (3.0, 3.0, 3.0)}), anatomy, seed)
-    assert scan.truth.shape == scan.trail.geometry.shape
-    assert scan.image.shape[1:] == scan.trail.shape
+    assert scan.truth.shape == scan.transform.geometry.shape
+    assert scan.image.shape[1:] == scan.transform.shape
     np.testing.assert_array_equal(words.phantom_scan(model.plan, anatomy, seed).truth, scan.truth)

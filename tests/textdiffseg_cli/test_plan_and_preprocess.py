@@ -213,7 +213,7 @@ def test_real_cases(shared_data, tmp_path, name):
     for case in list_cases(folder):
         stored = open_case(folder, case)
         assert stored.image.shape[1:] == stored.labels.shape
-        assert plan.spacing == pytest.approx(stored.record.trail.geometry.spacing, rel=0.01)
+        assert plan.spacing == pytest.approx(stored.record.transform.geometry.spacing, rel=0.01)
         assert stored.record.present
 
 

@@ -8,11 +8,13 @@ what the way back needs.
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from types import EllipsisType
+from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
+from plans.geometry import Millimetres, Shape, Triple, millimetres, resampled_shape, triple
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
@@ -24,6 +26,7 @@ IGNORED = -1  # label number of voxels that nobody labelled: losses and scores l
 _UNKNOWN = -2  # while numbering: a value that means nothing
 LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
 MAX_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
+Axis = Literal[0, 1, 2]
 Affine = tuple[tuple[float, float, float, float], ...]
 ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 """Probabilities (K, D, H, W), and a shape -> the class of each voxel of that shape."""
@@ -32,13 +35,23 @@ ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 class TransformRecord(Record):
     """How a case came to the plan's grid. All shapes but the first are in the canonical orientation."""
 
-    original_shape: Triple  # (D, H, W) of the file
+    original_shape: Shape  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
-    permutation: Triple
-    flips: tuple[int, ...]
-    canonical_shape: Triple
+    permutation: tuple[Axis, Axis, Axis]
+    flips: tuple[Axis, ...]
+    canonical_shape: Shape
     crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # start and end along each canonical axis
-    shape: Triple  # on the plan's grid
+    shape: Shape  # on the plan's grid
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformRecord":
+        turned = tuple(self.original_shape[axis] for axis in self.permutation)
+        if turned != self.canonical_shape:
+            raise ValueError(f"canonical_shape {self.canonical_shape} is not original_shape permuted, {turned}")
+        for (start, end), size in zip(self.crop, self.canonical_shape, strict=True):
+            if not 0 <= start < end <= size:
+                raise ValueError(f"crop {self.crop} does not lie in canonical_shape {self.canonical_shape}")
+        return self
 
     @property
     def geometry(self) -> Geometry:

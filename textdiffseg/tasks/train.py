@@ -4,13 +4,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
-from textdiffseg.data.splits import Fold, read_splits, refuse_other_cases
+from textdiffseg.data.splits import Fold, Splits, read_splits, refuse_other_cases
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
@@ -80,12 +80,12 @@ def train(
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
     source, root, preset = _planned(dataset, Path(root), preset)
-    cases = read_splits(source.splits, list_cases(source.path)).fold(fold)
+    cases = _read_folds(source).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
     position = read_progress(target)
     if (must_exist or only_validate) and position is None:
         raise UserError(f"{target.path} holds no run to go on with: leave --continue and --val out to start one.")
-    plan = _check(source, target if position and not options.restart else None, preset, cases)
+    plan = _check(source, target if position and not options.restart else None, preset, cases, progress)
     if position is None or options.restart:
         _report_other_device(plan, options.chosen_device, report)
     with alone(target), cuda_kernels():
@@ -128,7 +128,17 @@ def _report_other_device(plan: Plan, device: str, report: Report) -> None:
         )
 
 
-def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold) -> Plan:
+def _read_folds(source: PreprocessedFolder) -> Splits:
+    """The folds, whose cases must all be stored."""
+    stored = list_cases(source.path)
+    if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
+        raise UserError(f"{source.cases}: not stored: {listed(sorted(missing))}. Run tds_plan_and_preprocess again.")
+    return read_splits(source.splits, stored)
+
+
+def _check(
+    source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold, progress: OnProgress
+) -> Plan:
     """Before anything is written: plan, words and stored cases belong together.
 
     Returns the plan: of a started run its own, which must have its own cases too.
@@ -139,7 +149,11 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(source.case_texts(preset), bank, ())
-    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
+
+    def checked(done: int, total: int) -> None:
+        progress(ProgressEvent("Check the stored cases", done, total, "case"))
+
+    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
         refuse_other_cases(started, cases)

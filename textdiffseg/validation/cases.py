@@ -55,7 +55,7 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
 
 def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:
     """The label number of each voxel on the file's own grid."""
-    return readout.restore(prediction.probabilities.numpy(), case.record.trail)
+    return readout.restore(prediction.probabilities.numpy(), case.record.transform)
 
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
@@ -64,7 +64,7 @@ def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool)
         plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated
     }
     numbers = np.array([0, *plan.written_numbers])[slots]
-    spacing = case.record.trail.geometry.spacing
+    spacing = case.record.transform.geometry.spacing
     reference = case.original_labels()
     return score_case(numbers, reference, spacing, names, case=case.record.case, surfaces=surfaces)
 
@@ -76,7 +76,7 @@ def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> N
     from textdiffseg.imaging.writers.files import write_labels
 
     values = np.array([0, *(label.value for label in plan.labels)])
-    write_labels(path, values[slots], case.record.trail.geometry)
+    write_labels(path, values[slots], case.record.transform.geometry)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -43,7 +43,13 @@ def stored(tmp_path, plan, make_geometry):
         image, transform = preprocess_image(volume, plan)
         on_plan = preprocess_labels(labels, transform, plan)
         record = CaseRecord(
-            case=case, hash="0", settings={}, shape=transform.shape, present=(1, 2), annotated=(1, 2), trail=transform
+            case=case,
+            hash="0",
+            settings={},
+            shape=transform.shape,
+            present=(1, 2),
+            annotated=(1, 2),
+            transform=transform,
         )
         save_case(tmp_path / "preprocessed", record, image, on_plan, labels)
     return tmp_path / "preprocessed"
@@ -57,7 +63,7 @@ def fold(root, plan):
 def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
 
     case = open_case(stored, "p")
-    slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.trail)
+    slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.transform)
     truth = case.original_labels()
     expected = 2 * np.sum((slots == 1) & (truth == 1)) / (np.sum(slots == 1) + np.sum(truth == 1))
     assert expected > 0.8
@@ -300,7 +306,7 @@ def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypat
     summary = validate_fold(FoldFolder(nested_fold), stored, CASES)
     assert all(part.dice > 0.8 for part in summary.labels.values())
     case, first = open_case(stored, "p"), summary.cases[0].labels
-    voxel = np.prod(case.record.trail.geometry.spacing) / 1000
+    voxel = np.prod(case.record.transform.geometry.spacing) / 1000
     truth = case.original_labels()
     assert first["Front_Part"].reference_ml == pytest.approx(np.count_nonzero(truth) * voxel)
     assert first["back"].reference_ml == pytest.approx(np.count_nonzero(truth == 1) * voxel)
