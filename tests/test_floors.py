@@ -12,7 +12,7 @@ import pytest
 FLOORS = (
     {"plans"},
     {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
-    | {"temperature", "transfer"},
+    | {"temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},
     {"readout", "segmenter", "data", "phantoms"},
