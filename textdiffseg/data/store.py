@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import EllipsisType
 from typing import Annotated, ClassVar, Final, Literal
 
 import blosc2
@@ -28,7 +29,7 @@ from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.records import Fields, Record, Upgrades
 from textdiffseg.files import FileHash, hash_text, write_atomically, write_record
-from textdiffseg.preprocessing.case import TransformRecord
+from textdiffseg.preprocessing.case import IGNORED, TransformRecord
 from textdiffseg.resources import cores
 
 STORE_VERSION: Final = 3
@@ -46,7 +47,8 @@ def _without_hashes(fields: Fields) -> Fields:
     return fields | {"files": {}}
 
 
-LabelNumber = Annotated[int, Field(ge=1, le=32767)]
+MAX_LABELS = 32767  # of int16
+LabelNumber = Annotated[int, Field(ge=1, le=MAX_LABELS)]
 
 
 class CaseRecord(Record):
@@ -73,14 +75,40 @@ class CaseRecord(Record):
 
 
 @dataclass(frozen=True)
+class CheckedArray:
+    """An array on disk, read where it is sliced. `UserError` names the case where a value is none that is stored."""
+
+    array: blosc2.NDArray
+    fault_of: Callable[[np.ndarray], str | None]
+    refuse: Callable[[str | None], None]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes along the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its values."""
+        return self.array.dtype
+
+    def __getitem__(self, box: EllipsisType | tuple[slice, ...]) -> np.ndarray:
+        """The part of a box."""
+        found: np.ndarray = self.array[box]
+        self.refuse(self.fault_of(found))
+        return found
+
+
+@dataclass(frozen=True)
 class StoredCase:
-    """An open case. `image` and `labels` are read from disk where they are sliced."""
+    """An open case. `image`, `labels` and `original` are read from disk where they are sliced."""
 
     record: CaseRecord
-    image: blosc2.NDArray  # float16 (C, D, H, W)
-    labels: blosc2.NDArray  # int8 or int16 (D, H, W)
+    image: CheckedArray  # float16 (C, D, H, W)
+    labels: CheckedArray  # int8 or int16 (D, H, W)
     foreground: np.ndarray  # int32 (M, 4): rows (label, d, h, w), those of `sample_foreground`
     folder: Path
+    numbers: int  # the largest label number
 
     def centres(self, foreground: bool) -> np.ndarray:
         """Rows of `foreground` on one of which a patch is centred; none where it may lie anywhere.
@@ -92,9 +120,10 @@ class StoredCase:
 
     def original_labels(self) -> np.ndarray:
         """Label numbers (D, H, W) on the file's own grid."""
-        labels = _open_part(self.folder, self.record, "original")[...]
-        _refuse(self.folder, self.record, _shape_fault("original", labels.shape, self.record.transform.original_shape))
-        return labels
+        refuse = partial(_refuse, self.folder, self.record)
+        stored = _open_part(self.folder, self.record, "original")
+        refuse(_shape_fault("original", stored.shape, self.record.transform.original_shape))
+        return CheckedArray(stored, partial(_label_fault, self.numbers), refuse)[...]
 
 
 def save_case(
@@ -121,15 +150,26 @@ def save_case(
         raise
 
 
-def open_case(folder: Path, case: str) -> StoredCase:
-    """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged."""
+def open_case(folder: Path, case: str, plan: Plan | None = None) -> StoredCase:
+    """Open the case `case` below `folder`/cases; `UserError` if it is not there or damaged.
+
+    plan: decides which label numbers may be read; None: any.
+    """
     cases, record = PreprocessedFolder(Path(folder)).cases, read_record(folder, case)
+    refuse = partial(_refuse, cases, record)
     image, labels, foreground = (_open_part(cases, record, part) for part in ("image", "labels", "foreground"))
-    shape = record.shape
-    _refuse(cases, record, _shape_fault("image", image.shape, (image.shape[0], *shape)))
-    _refuse(cases, record, _shape_fault("labels", labels.shape, shape))
-    _refuse(cases, record, _shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
-    return StoredCase(record, image, labels, foreground[...], cases)
+    refuse(_shape_fault("image", image.shape, (image.shape[0], *record.shape)))
+    refuse(_shape_fault("labels", labels.shape, record.shape))
+    refuse(_shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
+    numbers = MAX_LABELS if plan is None else max(map(max, plan.parts))
+    return StoredCase(
+        record=record,
+        image=CheckedArray(image, _image_fault, refuse),
+        labels=CheckedArray(labels, partial(_label_fault, numbers), refuse),
+        foreground=foreground[...],
+        folder=cases,
+        numbers=numbers,
+    )
 
 
 def read_record(folder: Path, case: str) -> CaseRecord:
@@ -282,6 +322,17 @@ def _shape_fault(part: str, found: tuple[int, ...], expected: tuple[int, ...]) -
     if found == expected:
         return None
     return f"the shape of {part} is {found}, its record expects {expected}"
+
+
+def _image_fault(part: np.ndarray) -> str | None:
+    return None if np.isfinite(part).all() else "its image holds numbers that are not finite"
+
+
+def _label_fault(numbers: int, part: np.ndarray) -> str | None:
+    lowest, highest = int(part.min(initial=0)), int(part.max(initial=0))
+    if lowest >= IGNORED and highest <= numbers:
+        return None
+    return f"its labels hold number {highest if highest > numbers else lowest}, expected {IGNORED} to {numbers}"
 
 
 def _open(path: Path) -> blosc2.NDArray:

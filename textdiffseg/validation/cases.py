@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.sampling import full_query
@@ -42,7 +43,8 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
     """A stored case on the plan's grid, with its text where the model reads texts and it has one.
 
     It is asked for the labels that are known of it, since what no training case tells beside them is not learned
-    there. Classes are label numbers all the same (`Prediction.by_label`).
+    there. Classes are label numbers all the same (`Prediction.by_label`). `UserError` names the case where its image
+    or the network's output is not finite.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
@@ -50,7 +52,10 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
         texts = read_case_texts(PreprocessedFolder(case.folder.parent).case_texts(plan.preset), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     image = torch.from_numpy(case.image[...].astype(np.float32))
-    return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+    try:
+        return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+    except UserError as error:
+        raise UserError(*error.naming(name)) from None
 
 
 def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:

@@ -235,7 +235,7 @@ def test_a_file_that_carries_python_source_is_refused_and_not_run(tmp_path, part
     save_case(tmp_path, *parts)
     cases, marker = tmp_path / "cases", tmp_path / "ran"
     image = cases / "a.b.image.b2nd"
-    with open_case(tmp_path, "a.b").image.schunk.cbytes and image.open("rb") as file:
+    with open_case(tmp_path, "a.b").image.array.schunk.cbytes and image.open("rb") as file:
         image.with_name("operand.b2nd").write_bytes(file.read())
     operand = blosc2.open(str(cases / "operand.b2nd"))
     module = tmp_path / "payload.py"
