@@ -4,6 +4,7 @@ A child's error comes back with its traceback and the name of the case; users' m
 """
 
 import atexit
+import errno
 import gc
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from plans.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_GONE = (errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENOTCONN)  # of a file that was there before
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -39,17 +41,25 @@ def run_cases(
     """
     faults: list[str] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
-        for name, get in zip(names, _submit(executor, function, items), strict=True):
+        try:
+            calls = _submit(executor, function, items)
+        except (BrokenProcessPool, EOFError, ConnectionError):  # of the process that workers are forked from
+            raise _killed("the work began", workers) from None
+        for name, get in zip(names, calls, strict=True):
             try:
                 result = get()
             except UserError as error:
                 faults += error.naming(name)
                 continue
             except BrokenProcessPool:
-                raise UserError(
-                    f"A worker process was killed while case {name} or one near it was worked on, most likely "
-                    f"because memory ran out. Run again with fewer than --workers {workers}; finished cases stay."
-                ) from None
+                raise _killed(f"case {name} or one near it was worked on", workers) from None
+            except OSError as error:
+                if error.errno not in _GONE or not error.filename:
+                    error.add_note(f"while working on case {name}")
+                    raise
+                gone = UserError(f"{error.filename}: {error.strerror}. Put it back and run the same command again.")
+                faults += gone.naming(name)
+                continue
             except Exception as error:
                 error.add_note(f"while working on case {name}")
                 raise
@@ -58,13 +68,33 @@ def run_cases(
         raise UserError(*faults)
 
 
-def one_beside(workers: int | None) -> Executor:
+def _killed(when: str, workers: int) -> UserError:
+    return UserError(
+        f"A worker process was killed while {when}, most likely because memory ran out. Run again with fewer than "
+        f"--workers {workers}; finished cases stay."
+    )
+
+
+@contextmanager
+def one_beside(workers: int | None) -> Iterator[Executor]:
     """An executor for one thing at a time beside the work over cases, in a process of its own, which need not wait
     for `warm_up`; a thread if `workers` is 0, so that everything stays in this process.
+
+    `UserError` where the process was killed.
     """
     if workers == 0:
-        return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_beside)
+        with ThreadPoolExecutor(1) as thread:
+            yield thread
+        return
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_start_beside) as process:
+            yield process
+    except BrokenProcessPool:
+        raise UserError(
+            "The process that encodes the words was killed, most likely because memory ran out. Close what else uses "
+            "it and run the same command again, with fewer --workers; finished cases stay."
+        ) from None
 
 
 def warm_up(*modules: str) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, run, say, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -114,7 +114,7 @@ def _predict(args: argparse.Namespace) -> None:
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,
-            report=lambda line: print(line, flush=True),
+            report=say,
             progress=bars,
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")

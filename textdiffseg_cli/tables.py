@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from plans.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -27,7 +29,7 @@ def cases_table(summary: "Summary") -> "Table":
     for case in summary.cases:
         for position, (name, scores) in enumerate(case.labels.items()):
             row = (*_scores(scores), _ml(scores.volume_ml), _ml(scores.reference_ml), scores.note)
-            table.add_row("" if position else case.case, name, *row)
+            table.add_row("" if position else printable(case.case), name, *row)
         table.add_section()
     return table
 

@@ -1,10 +1,10 @@
 """Where a text encoder's folder lies and what it says of itself; nothing heavy is imported here."""
 
-import json
 from importlib.util import find_spec
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.records import read_json
 
 BUNDLED = "bundled"
 
@@ -25,7 +25,8 @@ def encoder_folder(name: str) -> Path:
 def width_of(name: str) -> int | None:
     """d_t as an encoder's folder says it, with nothing loaded; None where only loading can tell."""
     try:
-        width = json.loads((encoder_folder(name) / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    except (OSError, ValueError, KeyError, TypeError):
+        config = read_json(encoder_folder(name) / "config.json")
+    except UserError:
         return None
+    width = config.get("hidden_size") if isinstance(config, dict) else None
     return width if isinstance(width, int) else None
