@@ -67,8 +67,8 @@ class LabelTable:
 
 def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTable:
     """The foreground labels, and the value of the label called `ignore` if there is one."""
-    named = _by_name(header.labels, source, faults)
     before = len(faults)
+    named = _by_name(header.labels, source, faults)
     regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
     overlapping = any(len(region) > 1 for region in regions.values())
     order = header.regions_class_order
@@ -142,9 +142,11 @@ def _check_order(order: Any, foreground: dict[str, tuple[int, ...]], field: str,
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
     """Labels as name -> value; nnU-Net 1 and the Decathlon write them as value -> name."""
-    by_value = all(re.fullmatch("[0-9]{1,20}", key) and isinstance(value, str) for key, value in labels.items())
-    if not labels or not by_value:
+    odd = [key for key in labels if not re.fullmatch("[0-9]{1,20}", key)]
+    if len(odd) == len(labels) or not all(isinstance(value, str) for value in labels.values()):
         return labels
+    faults += [f"{source}: labels.{key[:40]}: expected a whole number of 0 or more before a name." for key in odd]
+    labels = {value: name for value, name in labels.items() if value not in odd}
     named = {name: int(value) for value, name in labels.items()}
     if len(named) < len(labels):
         faults.append(f"{source}: labels: two values have one name. Give each value a name of its own.")
