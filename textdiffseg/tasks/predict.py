@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from plans.errors import UserError
+from plans.errors import UserError, is_printable
 from plans.layout import FILE_ENDINGS, NIFTI, split_ending
 from plans.plan import Plan
 from plans.texts import read_texts
@@ -80,9 +80,10 @@ def predict(
         folder = find_model(Path(root), dataset, None if model is None else Path(model))
         model = Model.load(folder, folds=folds, checkpoint=checkpoint, device=device)
     scans = find_scans(Path(source), len(model.plan.channels))
-    segmenting = model.prepare(options or SegmentOptions())
+    options = options or SegmentOptions()
+    segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
-    known = model.texts(words)
+    known = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
     batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
     announce(model, segmenting, scans, report)
@@ -138,6 +139,8 @@ def predict_scan(
     from textdiffseg.imaging.sources.files import read_volume
 
     segmenting = batch.segmenting
+    if not is_printable(case):
+        raise UserError(f"{paths[0]}: its name holds characters that cannot be printed. Rename it.")
     ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
     name = batch.file_name or f"{case}{ending or NIFTI}"
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell

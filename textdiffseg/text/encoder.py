@@ -36,10 +36,13 @@ class PhraseVectors:
 class TextEncoder:
     """Loads a model once; `encode` is a function of each phrase alone, whatever else is encoded with it."""
 
-    def __init__(self, name: str = BUNDLED):
-        """`name`: "bundled", a local folder, or a hub name. Raises `UserError` if the model cannot be had."""
-        self.name = name
-        self._tokenizer, self._model = _load(name)
+    def __init__(self, source: str = BUNDLED, name: str | None = None):
+        """Load a model. `UserError` if it cannot be had.
+
+        source: "bundled", a local folder, or a hub name. name: what banks call it; None: as `source`.
+        """
+        self.name = source if name is None else name
+        self._tokenizer, self._model = _load(source)
 
     @property
     def width(self) -> int:
@@ -95,9 +98,10 @@ def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        safely = {"local_files_only": local, "trust_remote_code": False}  # nor is the user asked whether to run code
+        tokenizer = AutoTokenizer.from_pretrained(source, **safely)
         # safetensors alone: weights of other kinds are pickles
-        return tokenizer, AutoModel.from_pretrained(source, local_files_only=local, use_safetensors=True)
+        return tokenizer, AutoModel.from_pretrained(source, use_safetensors=True, **safely)
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
