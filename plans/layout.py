@@ -18,6 +18,7 @@ FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 NIFTI = ".nii.gz"
 FOLD = "fold_"
 SUMMARY = "summary.json"
+MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
 
 
 def split_ending(name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
+    {"execution", "files", "leftovers", "precision", "progress", "queries", "randomness", "regions", "resources"}
     | {"temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},

@@ -2,9 +2,14 @@
 
 import hashlib
 import os
+import platform
+import re
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field
@@ -12,6 +17,7 @@ from pydantic import Field
 from plans.records import Record
 
 _CHUNK = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 class FileHash(Record):
@@ -70,8 +76,43 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A random hidden name for a file that is being written."""
-    return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+    """A random hidden name for a file or folder that is being written; it holds who writes it."""
+    return f".{name[:100]}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+
+
+@dataclass(frozen=True)
+class TemporaryOwner:
+    """Who made a temporary name."""
+
+    machine: str  # its `machine_tag`
+    process: int
+
+    @classmethod
+    def of(cls, name: str) -> "TemporaryOwner | None":
+        """The owner that a name holds; None where it is not a name of `temporary_name`."""
+        found = _TEMPORARY.fullmatch(name)
+        return None if found is None else cls(found[1], int(found[2]))
+
+
+@cache
+def machine_tag() -> str:
+    """A hash of this machine's name, of its last start, and of the space that its process numbers lie in."""
+    known = [platform.node()]
+    for source in (Path("/proc/sys/kernel/random/boot_id").read_text, lambda: os.readlink("/proc/self/ns/pid")):
+        with suppress(OSError):  # not on Linux
+            known.append(source())
+    return hash_text(" ".join(known))[:8]
+
+
+@contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A folder in the same folder as the file `beside`, which is deleted in the end."""
+    folder = beside.with_name(temporary_name(beside.name))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def hash_files(paths: Sequence[Path]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_record
+from textdiffseg.leftovers import sweep
 
 
 def evaluate(
@@ -32,5 +33,6 @@ def evaluate(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )
     if output is not None:
+        sweep([Path(output).parent])
         write_record(Path(output), summary)
     return summary

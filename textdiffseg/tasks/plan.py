@@ -20,6 +20,7 @@ from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import one_beside, warm_up
 from textdiffseg.files import write_record
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
@@ -98,6 +99,7 @@ def plan(
     parts = read_datasets(str(dataset), root)
     joint, prompts = joined(parts, root, report)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
+    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)

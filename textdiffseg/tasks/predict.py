@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError, is_printable
-from plans.layout import FILE_ENDINGS, NIFTI, split_ending
+from plans.layout import FILE_ENDINGS, MAPS, NIFTI, split_ending
 from plans.plan import Plan
 from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
@@ -20,6 +20,7 @@ from textdiffseg.folds.ensemble import find_model
 from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
 from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
@@ -85,6 +86,7 @@ def predict(
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     known = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
+    sweep([place, *(place / maps for maps in MAPS)])
     batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
     announce(model, segmenting, scans, report)
     if texts:

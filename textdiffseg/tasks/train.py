@@ -17,6 +17,7 @@ from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
@@ -89,6 +90,7 @@ def train(
     if position is None or options.restart:
         _report_other_device(plan, options.chosen_device, report)
     with alone(target), cuda_kernels():
+        sweep([target.path, target.validation])
         if not only_validate:
             fit(source.path, cases, target, options, preset, report, progress, cancel)
         return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
