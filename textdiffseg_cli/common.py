@@ -12,6 +12,7 @@ A command's module is laid out the same way each time::
 
 import argparse
 import errno
+import math
 import os
 import signal
 import sys
@@ -32,10 +33,11 @@ FAILED = 2  # a mistake that the user can mend, argparse's own included
 INTERRUPTED = 130  # 128 + SIGINT, what a shell expects
 CLOSED = 141  # 128 + SIGPIPE
 TERMINATED = 143  # 128 + SIGTERM
+MIN_ADDRESS_SPACE = 0.7e9  # bytes; with less, libraries end the process themselves
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_MEMORY = (
     "The memory is full. Close what else uses it, predict with fewer --samples or --folds, work with fewer --workers, "
-    "or take a larger machine."
+    "raise this shell's limit if it has one (ulimit -v), or take a larger machine."
 )
 _NO_MEMORY_SIGNS = (
     "DefaultCPUAllocator",  # torch's for host memory
@@ -123,6 +125,8 @@ def run(work: Callable[..., int | None], *args: object) -> int:
 
 def _ended(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
     """The exit code of `work(*args)`, and a line for each error that a user can mend."""
+    if (limit := _address_space()) < MIN_ADDRESS_SPACE:
+        return _fail(f"This shell allows {limit / 1e9:.1f} GB of address space. Raise the limit (ulimit -v unlimited).")
     try:
         return work(*args) or 0
     except UserError as error:
@@ -142,6 +146,16 @@ def _ended(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
     except KeyboardInterrupt:
         _fail("Interrupted. Run the same command again: it goes on where it stopped.", prefix="")
         return INTERRUPTED
+
+
+def _address_space() -> float:
+    """Bytes that this process may map; infinite where there is no limit, or none that can be known."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 def _line_of(error: OSError) -> str | None:
@@ -179,7 +193,12 @@ def console() -> "Console":
     """Where tables are printed, as they are: the names of labels and files may hold brackets."""
     from rich.console import Console
 
-    return Console(markup=False)
+    class Pipe(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+            raise BrokenPipeError  # for `run` to handle; rich would end with code 1
+
+    return Pipe(markup=False)
 
 
 def say(*lines: str) -> None:

@@ -195,6 +195,18 @@ def test_memory_that_a_limit_keeps_back_is_said(capsys, error):
     assert capsys.readouterr().err.startswith("error: The memory is full. Close")
 
 
+def test_too_little_address_space_is_one_line():
+    done = python("sys.exit(run(lambda: 0))", "ulimit -v 600000; $RUN")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: This shell allows 0.6 GB of address space. Raise the limit (ulimit -v")
+
+
+def test_a_table_whose_reader_is_gone_ends_quietly():
+    code = "from textdiffseg_cli.common import console; sys.exit(run(lambda: console().print('x')))"
+    done = python(code, "set -o pipefail; (sleep 1; $RUN) | true")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_a_file_beyond_the_shell_s_limit_is_said_with_the_file(tmp_path):
     code = "from textdiffseg.files import write_atomically as w; sys.exit(run(w, 'x.bin', bytes(100_000)))"
     done = python(code, f"cd {tmp_path} && ulimit -f 1 && $RUN", PYTHONPATH=os.pathsep.join(sys.path))

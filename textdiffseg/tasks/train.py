@@ -75,6 +75,9 @@ def train(
         must_exist: refuse to start a run; go on with one.
         only_validate: predict and score the validation cases of a run again.
 
+    A CPU with AMX trains in float32 unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported, which
+    the commands do: with AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
+
     Raises `UserError` where plan, words and cases do not fit each other or the run, and `Cancelled` after saving.
     """
     options = options or TrainingOptions()
