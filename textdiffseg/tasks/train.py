@@ -1,6 +1,7 @@
 """Train one fold, then predict and score its validation cases on their original grids. Run again, it goes on."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.score import validate_fold
 
 ALL = "all"
+LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
 LONG_MINUTES = 10.0  # of validation, reported beforehand
 # Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
 # calibrating the uncertainty, so that short runs stay short.
@@ -154,9 +156,11 @@ def _check(
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(source.case_texts(preset), bank, ())
+    began = time.perf_counter()
 
     def checked(done: int, total: int) -> None:
-        progress(ProgressEvent("Check the stored cases", done, total, "case"))
+        if time.perf_counter() - began > LONG_CHECK_SECONDS:
+            progress(ProgressEvent("Check the stored cases", done, total, "case"))
 
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)
     refuse_beyond_budget(plan, str(plan_path))
