@@ -1,4 +1,4 @@
-"""Work over cases: order, names in errors, all users' mistakes together, and workers of one thread."""
+"""Work over cases: order, names in errors, errors of all cases together, and workers with one thread."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg import resources
-from textdiffseg.execution import one_beside, run_cases
+from textdiffseg.execution import background_executor, run_cases
 from textdiffseg.resources import cores, default_workers
 
 NAMES = [f"case_{number}" for number in range(6)]
@@ -49,7 +49,7 @@ def test_results_come_in_order(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_mistakes_of_all_cases_come_together_after_the_good_results(workers):
+def test_the_user_errors_of_all_cases_are_raised_together_after_the_results(workers):
     results = []
     with pytest.raises(UserError) as caught:
         results.extend(run_cases(picky, range(6), NAMES, workers))
@@ -63,7 +63,7 @@ def test_mistakes_of_all_cases_come_together_after_the_good_results(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bug_carries_the_name_of_its_case(workers):
+def test_an_unexpected_error_names_its_case(workers):
     with pytest.raises(ZeroDivisionError) as caught:
         list(run_cases(partial(broken, at=3), range(6), NAMES, workers))
     assert caught.value.__notes__ == ["while working on case case_3"]
@@ -92,7 +92,10 @@ def kill_itself() -> None:
 
 
 def test_a_killed_process_beside_the_work_is_explained():
-    with pytest.raises(UserError, match="process that encodes the words was killed"), one_beside(None) as beside:
+    with (
+        pytest.raises(UserError, match="process that encodes the words was killed"),
+        background_executor(None) as beside,
+    ):
         beside.submit(kill_itself).result(60)
 
 
@@ -101,7 +104,7 @@ def test_a_killed_fork_server_is_explained(monkeypatch):
         raise EOFError("unexpected EOF")
 
     monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", refused)
-    with pytest.raises(UserError, match=r"killed while the work began.*fewer than --workers 2"):
+    with pytest.raises(UserError, match=r"killed before the work began.*fewer than --workers 2"):
         list(run_cases(squared, range(6), NAMES, 2))
 
 
@@ -111,7 +114,7 @@ def test_workers_have_one_thread_and_the_parent_keeps_its_own():
     assert dict(os.environ) == before
 
 
-def test_no_items_no_work():
+def test_no_items_give_no_results():
     assert list(run_cases(squared, [], [], 2)) == []
 
 
@@ -152,7 +155,7 @@ def contain(tmp_path, monkeypatch):
         },
     ],
 )
-def test_a_container_s_limits_are_kept_to(contain, files):
+def test_a_container_s_limits_are_respected(contain, files):
     contain(files)
     assert resources.cores() == 2
     assert resources.free_memory() == 1.2e9
@@ -167,7 +170,7 @@ def test_a_container_s_limits_are_kept_to(contain, files):
         {},
     ],
 )
-def test_without_limits_the_machine_is_what_there_is(contain, monkeypatch, files):
+def test_without_limits_the_machine_s_cores_and_memory_count(contain, monkeypatch, files):
     contain(files)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5e9))
     assert resources.cores() == 16
@@ -181,7 +184,7 @@ def test_a_scheduler_needs_dask_or_an_address_that_answers():
 
 SLEEPER = """
 import sys, time
-from textdiffseg.execution import one_beside, run_cases
+from textdiffseg.execution import background_executor, run_cases
 def nap(_):
     import os
     os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, whatever the other writes

@@ -30,7 +30,7 @@ from textdiffseg.data.sampling import (
     forced_foreground,
     full_query,
     generator,
-    tells_text,
+    reads_text,
 )
 from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.queries import Query
@@ -122,7 +122,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         case = self.cases.choose(epoch, index, forced)
         try:
             sample = self._draw(open_case(self.folder, case, self.plan), key, forced)
-            return replace(sample, told=tells_text(self.seed, epoch, index))
+            return replace(sample, told=reads_text(self.seed, epoch, index))
         except UserError as error:
             return Fault(error.naming(case))
         except Exception as error:

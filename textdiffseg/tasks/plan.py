@@ -18,7 +18,7 @@ from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
 from plans.presets import Preset
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
-from textdiffseg.execution import one_beside, warm_up
+from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -101,7 +101,7 @@ def plan(
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
+    with background_executor(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
         words = _encode_words(beside, joint, prompts, encoders_of(text_encoder, preset), folder, preset)
         splits = splits_of(joint, parts, folder)
