@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -132,8 +133,14 @@ def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, mon
         return plain(predictor, case, *rest, **more)
 
     monkeypatch.setattr(choose, "predict_case", listening)
-    record = open_case(stored, "p").record
-    change(stored, "p", shape=tuple(4 * edge for edge in record.shape))  # it says so, and is told by that
+
+    def large(folder, case, *rest):
+        """The size of p is read from its record."""
+        found = open_case(folder, case, *rest)
+        shape = tuple((4 if case == "p" else 1) * edge for edge in found.record.shape)
+        return replace(found, record=found.record.model_copy(update={"shape": shape}))
+
+    monkeypatch.setattr(choose, "open_case", large)
     choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert predicted[0] == "q"
     assert set(predicted[1:]) == {"p", "q", "r", "s"}
