@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, cap
         written.append(path)
         if len(written) > 6:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, array)
+        return write(path, array)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "_write", full)

@@ -274,6 +274,19 @@ def sample_foreground(labels: np.ndarray, case: str) -> np.ndarray:
 
 
 def _misfits(case: StoredCase, plan: Plan) -> list[str]:
+    wanted = preprocessing_settings(plan)
+    known = case.record.settings
+    fields = ", ".join(field for field in sorted(wanted | known) if known.get(field) != wanted.get(field))
+    if not fields:
+        return _other_numbers(case, plan)
+    return [
+        f"{case.folder}: case {case.record.case} was stored by a plan with other {fields}. Put the plan back, or run "
+        "tds_plan_and_preprocess again."
+    ]
+
+
+def _other_numbers(case: StoredCase, plan: Plan) -> list[str]:
+    """A line where a record or its image holds more than the plan has, as after an edit by hand."""
     record = case.record
     channels, largest = case.image.shape[0], max((0, *record.present, *record.known))
     if channels != len(plan.channels) or largest > len(plan.labels):
@@ -281,15 +294,7 @@ def _misfits(case: StoredCase, plan: Plan) -> list[str]:
             f"{case.folder}: case {record.case} has {channels} channels and label number {largest}; the plan has "
             f"{len(plan.channels)} channels and {len(plan.labels)} labels. {_AGAIN}"
         ]
-    wanted = preprocessing_settings(plan)
-    known = case.record.settings
-    fields = ", ".join(field for field in sorted(wanted | known) if known.get(field) != wanted.get(field))
-    if not fields:
-        return []
-    return [
-        f"{case.folder}: case {case.record.case} was stored by a plan with other {fields}. Put the plan back, or run "
-        "tds_plan_and_preprocess again."
-    ]
+    return []
 
 
 def _record_path(cases: Path, case: str) -> Path:

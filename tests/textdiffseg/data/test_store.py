@@ -94,7 +94,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, parts, monkeypatch, failing):
             path.with_name("." + path.name).touch()
             path.with_name("." + path.name).unlink()
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, array)
+        return write(path, array)
 
     monkeypatch.setattr(store, "_write", full)
     with pytest.raises(OSError, match="No space left"):
@@ -197,9 +197,11 @@ def test_a_case_of_version_2_is_read_and_made_anew_by_planning(tmp_path, parts):
 def test_a_record_that_does_not_fit_its_arrays_is_one_line(tmp_path, parts, make_plan, field, value, told):
     save_case(tmp_path, *parts)
     path = tmp_path / "cases" / "a.b.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    plan = make_plan(channels=[{"name": "MRI", "scheme": "zscore"}] * 2)
+    fields = json.loads(path.read_text()) | {"settings": store.preprocessing_settings(plan)}
+    path.write_text(json.dumps(fields | {field: value}))
     with pytest.raises(UserError, match=told) as error:
-        check_cases(tmp_path, ["a.b"], make_plan(channels=[{"name": "MRI", "scheme": "zscore"}] * 2))
+        check_cases(tmp_path, ["a.b"], plan)
     assert len(error.value.lines) == 1
 
 
