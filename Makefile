@@ -1,37 +1,64 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else.
-# TORCH chooses the torch requirement: TORCH="torch" takes the current CUDA build.
+# Everything here needs Python 3.11 or newer and make, and installs the rest into the folder .venv.
+# TORCH chooses the torch requirement: `make demo TORCH=torch` takes the newest one.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+VENV_MIN ?= .venv-min
 DEMO_MINUTES ?= 3
 
-.PHONY: demo test test-slow lint types golden
+, := ,
+PIP = python -m pip install --quiet --disable-pip-version-check
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(1)/bin/python -m pytest
 
-$(VENV)/installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	touch $@
+# $(call step,TEXT,COMMAND): print TEXT, run COMMAND with a dot every ten seconds, then print the seconds that it took.
+define step
+@printf '%s ' "$(1) ..."; start=$$(date +%s); \
+(while sleep 10 >/dev/null 2>&1 && kill -0 $$$$; do printf .; done 2>/dev/null) & dots=$$!; \
+$(2); code=$$?; kill $$dots; seconds=$$(($$(date +%s) - start)); \
+if [ $$code = 0 ]; then echo " $$seconds s"; else echo " failed after $$seconds s"; fi; exit $$code
+endef
 
-demo: $(VENV)/installed
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-min lint types golden
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## install TextDiffSeg and its tools into .venv (about 500 MB to download)
+
+demo: $(VENV)/installed ## plan, train, predict and score on generated phantoms, without a GPU (about 6 minutes)
 	$(VENV)/bin/tds_demo --minutes $(DEMO_MINUTES) --root demo
 
-lint: $(VENV)/installed types
+test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
+	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
+
+test-slow: $(VENV)/installed ## run the tests that install: a wheel in a fresh environment, a Dask cluster
+	$(call step,Installing Dask,$(VENV)/bin/$(PIP) --editable ".[cluster]")
+	$(call PYTEST,$(VENV)) -m slow
+
+test-min: $(VENV_MIN)/installed ## run the tests with the lowest versions that setup.cfg allows (Python 3.11)
+	$(call PYTEST,$(VENV_MIN)) -n 2 --dist loadfile
+	$(call PYTEST,$(VENV_MIN)) -m slow tests/slow/test_dask.py
+
+lint: $(VENV)/installed types ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# Read the types of all three packages; the first run takes about a minute, later ones read .mypy_cache.
-types: $(VENV)/installed
+types: $(VENV)/installed ## check types (a minute at first)
 	$(VENV)/bin/mypy
 
-test: $(VENV)/installed lint
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -n 2 --dist loadfile
-
-# Tests that take minutes or need more than the library does: a wheel in a fresh environment, a Dask cluster.
-test-slow: $(VENV)/installed
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[cluster]"
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(VENV)/bin/python -m pytest -m slow
-
-# Record the numbers of the golden runs anew, after a change that is meant to move them.
-golden: $(VENV)/installed
+golden: $(VENV)/installed ## record the golden runs anew, after a change that is meant to move their numbers
 	$(VENV)/bin/python tests/golden.py
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(call step,Making an environment in $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV)/bin/$(PIP) "$(TORCH)")
+	$(call step,Installing TextDiffSeg and what it and its tests need (300 MB),$(VENV)/bin/$(PIP) --editable ".[dev]")
+	@touch $@
+
+$(VENV_MIN)/installed: setup.cfg pyproject.toml tests/minimum.py
+	$(call step,Making an environment in $(VENV_MIN),$(PYTHON) -m venv $(VENV_MIN))
+	@$(PYTHON) tests/minimum.py > $(VENV_MIN)/constraints.txt
+	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt)
+	$(call step,Installing the lowest versions of all else (300 MB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt --editable ".[dev$(,)cluster]")
+	@touch $@

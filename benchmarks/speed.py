@@ -39,6 +39,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
+from textdiffseg.text.places import stored_words
 from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import compile_modules
 from textdiffseg.training.loop import READ_EVERY
@@ -86,7 +87,8 @@ def planned(preprocessed: Path, args: argparse.Namespace) -> Plan:
 
 def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> TrainingLoader:
     """The training loader of fold 0."""
-    plan, bank = planned(preprocessed, args), TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
+    plan = planned(preprocessed, args)
+    bank = TextBank.load(stored_words(PreprocessedFolder(preprocessed), plan))
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     cases = read_fold(preprocessed, "0").train
     return TrainingLoader(preprocessed, cases, plan, phrasings, 0, workers, args.device == "cuda")
@@ -112,7 +114,7 @@ class Trainer:
         choose_cuda_kernels()
         torch.manual_seed(0)
         model = build_model(plan).to(self.device)
-        self.bank = TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
+        self.bank = TextBank.load(stored_words(PreprocessedFolder(preprocessed), plan))
         self.graphs = way == "graphs"
         self.compiled = compile_modules(
             model.compilable_modules,

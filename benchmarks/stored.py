@@ -33,6 +33,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts
 from textdiffseg.validation.cases import spread
 from textdiffseg_cli.common import positive_int
 
@@ -165,7 +166,7 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
     """Stored cases one by one, with their texts if the plan's model reads them."""
     cases = list(cases)
     texts = (
-        read_case_texts(PreprocessedFolder(preprocessed).case_texts(plan.preset), bank, cases)
+        read_case_texts(stored_case_texts(PreprocessedFolder(preprocessed), plan), bank, cases)
         if plan.reads_texts
         else {}
     )

@@ -8,6 +8,7 @@ Two optional fields of `dataset.json` define it. Each is a list of label names f
 
 from collections.abc import Collection, Sequence
 
+from plans.errors import merged
 from plans.header import DatasetHeader, LabelTable
 from plans.records import Record
 from plans.regions import Regions
@@ -84,15 +85,17 @@ def _by_case(
     if not isinstance(entry, dict):
         faults.append(f"{source}: {field}: expected a list of label names, or one for each case, found {entry!r}.")
         return {}
-    found = {}
+    found, faulty = {}, []
     for case, labels in entry.items():
-        where = f"{source}: {field}.{case}"
+        where, lines = f"{source}: {field}.{case}", list[str]()
         if case not in cases and case not in others:
-            faults.append(f"{where}: no such case.")
+            lines.append(f"{where}: no such case.")
         elif not isinstance(labels, list):
-            faults.append(f"{where}: expected a list of label names, found {labels!r}.")
+            lines.append(f"{where}: expected a list of label names, found {labels!r}.")
         else:
-            found[case] = _known(labels, where, names, faults)
+            found[case] = _known(labels, where, names, lines)
+        faulty += [(case, line) for line in lines]
+    faults += merged(faulty)
     return found
 
 

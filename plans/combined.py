@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from plans.dataset import Case, Dataset
+from plans.dataset import MAX_ID_BYTES, Case, Dataset, is_plain_name
 from plans.errors import UserError
 from plans.folders import parts_of
+from plans.names import normalise
 from plans.plan import LabelPlan
-from plans.prompts import Prompts, normalise
+from plans.prompts import Prompts
 
 
 def combined_name(datasets: Sequence[Dataset]) -> str:
@@ -57,6 +58,7 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
         labels=_labels(datasets),
         file_ending=max((dataset.file_ending for dataset in datasets), key=lambda ending: ending.endswith(".gz")),
         cases=tuple(case for cases in cases_of(datasets) for case in cases.values()),
+        notes=tuple(note for dataset in datasets for note in dataset.notes),
     )
 
 
@@ -81,8 +83,14 @@ def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
                     "absent": tuple(names[normalise(name)] for name in own.absent),
                 }
             )
+            name = f"{prefix}_{case.id}" if shared else case.id
+            if not is_plain_name(name):  # too long with the data set's name in front
+                raise UserError(
+                    f"{dataset.name}: case {case.id} would be called {name}: expected at most {MAX_ID_BYTES} bytes. "
+                    "Rename it."
+                )
             changes = {
-                "id": f"{prefix}_{case.id}" if shared else case.id,
+                "id": name,
                 "group": None if case.group is None else f"{prefix}_{case.group}",
                 "annotation": annotation,
             }

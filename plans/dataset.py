@@ -1,20 +1,23 @@
 """`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pydantic import Field
 
 from plans.annotation import Annotation, annotations_of
-from plans.errors import UserError
+from plans.case_files import by_stem, faults_of_files, group_images, names_in, unread
+from plans.errors import UserError, merged
 from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of
-from plans.layout import RawFolder, channel_file
+from plans.layout import RawFolder
 from plans.plan import LabelPlan
 from plans.records import Record
 from plans.regions import Regions
 from plans.texts import find_texts
+
+Files = dict[str, tuple[tuple[Path, ...], Path]]
+"""Of each case its images, one a channel or all in one, and its label."""
 
 MAX_ID_BYTES = 200  # file names may have 255, and endings are added to an id
 
@@ -30,6 +33,7 @@ class Case(Record):
     label: Path
     group: str | None = None  # cases of one group are never split between training and validation
     annotation: Annotation  # how to read the label file
+    declared: bool = False  # `annotated` of dataset.json names this case, and so which labels were looked for
     text: str | None = None  # what is known of this case in words, of texts/CASE.txt
 
 
@@ -44,6 +48,7 @@ class Dataset(Record):
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     file_ending: str
     cases: tuple[Case, ...]  # training
+    notes: tuple[str, ...] = ()  # sentences on what may be a mistake
 
     @property
     def known_together(self) -> tuple[tuple[int, ...], ...]:
@@ -72,7 +77,7 @@ def read_dataset(folder: Path) -> Dataset:
     faults: list[str] = []
     channels = channels_of(header, source, faults)
     table = labels_of(header, source, faults)
-    ending = file_ending_of(header, _names(raw.images("Tr")), source, faults)
+    ending = file_ending_of(header, names_in(raw.images("Tr")), source, faults)
     cases = () if faults else _training_cases(folder, header, channels, table, ending, faults)
     if faults:
         raise UserError(*faults)
@@ -86,6 +91,7 @@ def read_dataset(folder: Path) -> Dataset:
         regions=table.regions,
         file_ending=ending,
         cases=cases,
+        notes=tuple(_notes(raw, header, len(cases))),
     )
 
 
@@ -93,7 +99,7 @@ def _training_cases(
     folder: Path, header: DatasetHeader, channels: Sequence[str], table: LabelTable, ending: str, faults: list[str]
 ) -> tuple[Case, ...]:
     raw = RawFolder(folder)
-    images, labels = raw.images("Tr"), raw.labels("Tr")
+    images = raw.images("Tr")
     groups = {case: str(group) for case, group in (header.group or {}).items()}
     if header.dataset is not None:
         files = _listed_files(folder, header.dataset, faults)
@@ -101,31 +107,17 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        there = _names(images)
-        found = _group_files(images, there + header.listed_images, set(_names(labels)), channels, ending)
-        faults += [
-            f"{images}: {case}{ending} stands beside {paths[0].name}. Remove one."
-            for case, paths in found.items()
-            if f"{case}{ending}" in there and paths[0].name != f"{case}{ending}"
-        ]
-        files = {case: (paths, labels / f"{case}{ending}") for case, paths in found.items()}
-        unused = [name for name in _names(labels) if name.endswith(ending) and name[: -len(ending)] not in files]
-        faults += [f"{labels / name} has no image in {images}. Add the image or remove the label." for name in unused]
+        files = _found_files(raw, header.listed_images, channels, ending, faults)
     if not files and not faults:
         faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
-    for case, (paths, label) in files.items():
-        if not is_plain_name(case):
-            where = f"{raw.header}: dataset" if header.dataset is not None else str(images)
-            faults.append(
-                f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
-                f"{MAX_ID_BYTES} bytes in UTF-8, without slashes, control characters or a leading dot. Rename it."
-            )
-            continue
-        faults += _case_faults(case, paths, label, channels)
-    faults += [f"{raw.header}: group.{case}: no such case." for case in sorted(set(groups) - set(files))]
+    faults += _refused_cases(files, header, channels, raw)
+    faults += merged((case, f"{raw.header}: group.{case}: no such case.") for case in sorted({*groups} - {*files}))
+    if faults:
+        faults += _unread(raw, header)
     held_out = _test_cases(folder, channels, ending) - set(files)
     annotations = annotations_of(header, table, tuple(files), held_out, str(raw.header), faults)
     texts = find_texts(raw.texts, files, held_out, faults)
+    declared = {*header.annotated} if isinstance(header.annotated, dict) else {*files} if header.annotated else set()
     return tuple(
         Case(
             id=case,
@@ -133,10 +125,62 @@ def _training_cases(
             label=label,
             group=groups.get(case),
             annotation=annotations[case],
+            declared=case in declared,
             text=texts.get(case),
         )
         for case, (paths, label) in sorted(files.items())
     )
+
+
+def _found_files(
+    raw: RawFolder, listed_images: list[str], channels: Sequence[str], ending: str, faults: list[str]
+) -> Files:
+    """The files of each case, by the names in imagesTr and labelsTr; the endings of a data set may be mixed."""
+    images, labels = raw.images("Tr"), raw.labels("Tr")
+    there = by_stem(labels, names_in(labels), faults)
+    found = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
+    cases = group_images(images, found, there, channels, ending, faults)
+    faults += merged(
+        (stem, f"{labels / name} has no image in {images}. Add the image or remove the label.")
+        for stem, name in there.items()
+        if stem not in cases
+    )
+    return {case: (paths, labels / there.get(case, f"{case}{ending}")) for case, paths in cases.items()}
+
+
+def _refused_cases(files: Files, header: DatasetHeader, channels: Sequence[str], raw: RawFolder) -> tuple[str, ...]:
+    """The faults of the cases' names and files."""
+    where = f"{raw.header}: dataset" if header.dataset is not None else str(raw.images("Tr"))
+    faults: list[tuple[str, str]] = []
+    for case, (paths, label) in files.items():
+        if is_plain_name(case):
+            faults += [(case, line) for line in faults_of_files(case, paths, label, channels)]
+        else:
+            line = (
+                f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
+                f"{MAX_ID_BYTES} bytes in UTF-8, without slashes, control characters or a leading dot. Rename it."
+            )
+            faults.append((case, line))
+    return merged(faults)
+
+
+def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
+    """Sentences on files that are not read; where `dataset.json` lists the files, others may lie there."""
+    if header.dataset is not None:
+        return []
+    folders = (raw.images("Tr"), raw.labels("Tr"))
+    return [note for folder in folders for note in unread(folder, names_in(folder))]
+
+
+def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
+    """Sentences on what does not stop planning but may be a mistake."""
+    notes = _unread(raw, header)
+    if isinstance(header.numTraining, int | float) and header.numTraining != cases:
+        notes.append(
+            f"{raw.header}: numTraining is {header.numTraining:g}, and {cases} training cases were found. Check that "
+            "no file is missing."
+        )
+    return notes
 
 
 def is_plain_name(case: str) -> bool:
@@ -152,7 +196,10 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     """The test cases whose files are complete; what is missing there concerns no training."""
     raw = RawFolder(folder)
     images = raw.images("Ts")
-    files = _group_files(images, _names(images), set(_names(raw.labels("Ts"))), channels, ending)
+    others: list[str] = []  # faults there concern no training
+    found = by_stem(images, names_in(images), others)
+    labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), others)
+    files = group_images(images, found, labels, channels, ending, others)
     return {
         case
         for case, paths in files.items()
@@ -160,10 +207,8 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     }
 
 
-def _listed_files(
-    folder: Path, entries: Mapping[str, dict[str, Any]], faults: list[str]
-) -> dict[str, tuple[tuple[Path, ...], Path]]:
-    files: dict[str, tuple[tuple[Path, ...], Path]] = {}
+def _listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], faults: list[str]) -> Files:
+    files: Files = {}
     for case, entry in entries.items():
         images, label = entry.get("images"), entry.get("label")
         if not isinstance(images, list) or not images or not isinstance(label, str):
@@ -172,46 +217,3 @@ def _listed_files(
             paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, label)]
             files[case] = (tuple(paths[:-1]), paths[-1])
     return files
-
-
-def _names(folder: Path) -> list[str]:
-    """Names in a folder, without hidden files."""
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
-
-
-def _group_files(
-    images: Path, names: Iterable[str], label_names: set[str], channels: Sequence[str], ending: str
-) -> dict[str, tuple[Path, ...]]:
-    """File names to cases: CASE_0000 a channel each; a plain name is one channel, or all of them in one file."""
-    suffixed: dict[str, set[int]] = {}
-    plain: set[str] = set()
-    for name in names:
-        if not name.endswith(ending):
-            continue
-        stem = name[: -len(ending)]
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if match and f"{stem}{ending}" not in label_names:
-            suffixed.setdefault(match[1], set()).add(int(match[2]))
-        else:
-            plain.add(stem)
-    cases: dict[str, tuple[Path, ...]] = {case: (images / f"{case}{ending}",) for case in plain}
-    for case, numbers in suffixed.items():
-        wanted = sorted(numbers | set(range(len(channels))))
-        cases[case] = tuple(images / channel_file(case, number, ending) for number in wanted)
-    return dict(sorted(cases.items()))
-
-
-def _case_faults(case: str, paths: tuple[Path, ...], label: Path, channels: Sequence[str]) -> list[str]:
-    faults = [
-        f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
-        for path in paths
-        if not path.is_file()
-    ]
-    if len(paths) > len(channels):
-        extra = ", ".join(path.name for path in paths[len(channels) :])
-        faults.append(f"case {case}: {extra}: dataset.json names only {len(channels)} channels. Name it or remove it.")
-    elif 1 < len(paths) < len(channels):
-        faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one a channel.")
-    if not label.is_file():
-        faults.append(f"case {case}: {label} is missing. Add the label, or move the images to imagesTs.")
-    return faults

@@ -1,7 +1,9 @@
 """A user's mistake, told in one line a fault: what, where, what was expected, what to do."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+
+MAX_ALIKE = 3  # faults that differ in the case alone and are still written out one by one
 
 # Control characters, separators of lines, marks that turn the direction of text, halves of surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -50,3 +52,25 @@ def listed(values: Collection[object], most: int = 10) -> str:
     """The first of the values, and how many more there are."""
     shown = ", ".join(str(value) for value in list(values)[:most])
     return shown if len(values) <= most else f"{shown} and {len(values) - most} more"
+
+
+def merged(faults: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """The lines of faults (case, line). Many that differ only in the case and in numbers are one line with a count."""
+    faults = tuple(faults)
+    cases: dict[str, list[str]] = {}  # by what their lines share
+    for case, line in faults:
+        cases.setdefault(_without(case, line), []).append(case)
+    lines = []
+    for case, line in faults:
+        found = tuple(dict.fromkeys(cases[_without(case, line)]))
+        if len(found) <= MAX_ALIKE:
+            lines.append(line)
+        elif case == found[0]:
+            lines.append(f"{line} {len(found)} cases are alike: {listed(found)}.")
+    return tuple(lines)
+
+
+def _without(case: str, line: str) -> str:
+    """The line without the case's name and without numbers, which may differ among equal faults."""
+    bare = re.sub(rf"(?<![^\W_]){re.escape(case)}(?![^\W_])", "#", line) if case else line
+    return re.sub(r"\d+(?:[.,/x -]+\d+)*", "#", bare)

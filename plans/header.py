@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from plans.layout import FILE_ENDINGS
+from plans.layout import FILE_ENDINGS, split_ending
+from plans.names import SPELLING, normalise, same_names
 from plans.plan import LabelPlan
 from plans.records import Record
-from plans.regions import Regions, values_of
+from plans.regions import Regions, faults_of_order, values_of
 
 LARGEST = 2**31 - 1  # label value that a file of any format holds
 IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
@@ -29,6 +30,7 @@ class DatasetHeader(Record):
     labels: dict[str, Any]
     file_ending: str | None = None
     name: str | None = None
+    numTraining: Any = None  # compared with the cases that are found
     training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
@@ -69,6 +71,13 @@ def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTab
     """The foreground labels, and the value of the label called `ignore` if there is one."""
     before = len(faults)
     named = _by_name(header.labels, source, faults)
+    faults += [
+        f"{source}: labels: {one!r} and {other!r} read the same; {SPELLING}. Rename one."
+        for one, other in same_names(name for name in named if name.casefold() != IGNORE)
+    ]
+    faults += [
+        f"{source}: labels: {name!r}: expected a name with letters or digits." for name in named if not normalise(name)
+    ]
     regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
     overlapping = any(len(region) > 1 for region in regions.values())
     order = header.regions_class_order
@@ -115,6 +124,8 @@ def _overlapping(regions: dict[str, tuple[int, ...]], order: Any, source: str, f
             faults.append(f"{source}: labels: {', '.join(names)} have the same values, {told}. Keep one of them.")
     foreground = {name: region for name, region in regions.items() if name not in ignored and region != (0,)}
     _check_order(order, foreground, f"{source}: regions_class_order", faults)
+    if len(faults) == before:
+        faults += [f"{source}: regions_class_order: {fault}" for fault in faults_of_order(foreground, order)]
     if len(faults) > before:
         return LabelTable()
     labels = tuple(LabelPlan(name=name, value=value) for name, value in zip(foreground, order, strict=True))
@@ -173,13 +184,12 @@ def _distinct(values: dict[str, int], source: str, faults: list[str]) -> LabelTa
 
 
 def file_ending_of(header: DatasetHeader, names: list[str], source: str, faults: list[str]) -> str:
-    """The ending of every file; where it is not given, the first known one among `names`."""
+    """The usual ending of the files; where it is not given, the first known one among `names`."""
     ending = header.file_ending
     if ending is None:
-        names = header.listed_images + names
-        ending = next((known for name in names for known in FILE_ENDINGS if name.endswith(known)), None)
-    if ending not in FILE_ENDINGS:
+        ending = next((known for name in header.listed_images + names if (known := split_ending(name)[1])), None)
+    if ending is None or ending.lower() not in FILE_ENDINGS:
         found = "none" if ending is None else repr(ending)
         faults.append(f"{source}: file_ending: expected one of {', '.join(FILE_ENDINGS)}, found {found}.")
         return FILE_ENDINGS[0]
-    return ending
+    return ending.lower()

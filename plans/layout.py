@@ -7,6 +7,7 @@ A root holds three trees::
     results/DATASET/PRESET/fold_0/  `FoldFolder`
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,15 +17,17 @@ Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 NIFTI = ".nii.gz"
+BUNDLED = "bundled"  # the text encoder that is installed with the package
+MAX_SUFFIX = 100  # characters of an encoder's name in file names
 FOLD = "fold_"
 SUMMARY = "summary.json"
 MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending), ending
+    """A file's name without its ending, and the ending in lower case; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)], ending
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:
@@ -124,25 +127,22 @@ class PreprocessedFolder:
         """A preset's plan."""
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
 
-    def text_bank(self, preset: str) -> Path:
-        """The phrases of a preset: the publication has a text encoder of its own."""
-        return self.path / f"text_bank{_encoder_suffix(preset)}.safetensors"
+    def words(self, preset: str, encoder: str | None = None) -> WordFiles:
+        """Both files of a preset's words in vectors of a text encoder; None: where older versions put them."""
+        suffix = _encoder_suffix(preset, encoder)
+        return WordFiles(self.path / f"text_bank{suffix}.safetensors", self.path / f"text_space{suffix}.safetensors")
 
-    def text_space(self, preset: str) -> Path:
-        """The space of the phrases' vectors."""
-        return self.path / f"text_space{_encoder_suffix(preset)}.safetensors"
-
-    def words(self, preset: str) -> WordFiles:
-        """Both files of a preset's words."""
-        return WordFiles(self.text_bank(preset), self.text_space(preset))
-
-    def case_texts(self, preset: str) -> Path:
-        """The cases' texts, in vectors of the same encoder."""
-        return self.path / f"case_texts{_encoder_suffix(preset)}.safetensors"
+    def case_texts(self, preset: str, encoder: str | None = None) -> Path:
+        """The cases' texts in vectors of a text encoder; None: where older versions put them."""
+        return self.path / f"case_texts{_encoder_suffix(preset, encoder)}.safetensors"
 
 
-def _encoder_suffix(preset: str) -> str:
-    return "_paper" if preset.startswith("paper") else ""
+def _encoder_suffix(preset: str, encoder: str | None) -> str:
+    """What tells the files of encoders apart; two names that read alike here are told apart by the files' headers."""
+    if encoder is None:
+        return "_paper" if preset.startswith("paper") else ""
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", encoder).strip("_.")[-MAX_SUFFIX:]
+    return "" if encoder == BUNDLED else f"_{readable}"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """`make_plan`: from a fingerprint and a budget to a `Plan`, each decision with its reason; `refit`: a smaller one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,12 +15,14 @@ from plans.plan import (
     DiffusionPlan,
     LabelPlan,
     LatentPlan,
+    LowResolutionPlan,
     MemoryPlan,
     Plan,
     TextPlan,
 )
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
+from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import MIN_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
@@ -47,12 +49,11 @@ def make_plan(
     where the publication is asked for.
     """
     refuse_single_slices(fingerprint)
-    _refuse_overlap(regions, preset, dataset_name)
+    refuse_overlap(regions, preset, dataset_name)
     spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
-    draft = search(facts)
-    batch, batch_reason = choose_batch(facts, draft)
+    draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts)
     plan = Plan(
         preset=preset,
@@ -64,17 +65,26 @@ def make_plan(
         batch=batch,
         text=text,
         mirror_axes=mirror_axes,
+        low_resolution=low_resolution,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
         Decision(name="spacing (mm)", value=numbers(spacing), reason=spacing_reason),
-        _crop(fingerprint),
+        crop_reason(fingerprint),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
-        *_reasons(facts, draft, plan),
-        Decision(name="batch", value=str(batch), reason=batch_reason),
+        *reasons_of(facts, draft, plan),
         mirroring,
     ]
-    return plan.model_copy(update={"reasons": tuple(_of_preset(plan, reasons))})
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
+def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
+    """The draft with the reasons of all that is searched, the batch, and the low-resolution plan."""
+    draft = search(facts)
+    batch, why_batch = choose_batch(facts, draft)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low}
+    return replace(draft, reasons=reasons), batch, low_resolution
 
 
 def _facts(
@@ -99,7 +109,8 @@ def _facts(
     )
 
 
-def _refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+    """`UserError` where labels overlap and the publication is asked for."""
     if regions and preset in paper.VARIANTS:
         raise UserError(
             f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
@@ -125,14 +136,7 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "peer": paper.PEERS.get(preset),
         "training": paper.training_plan(training) if facts.paper else training,
         "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
-        "low_resolution": plan_low_resolution(facts, draft),
     }
-
-
-def _crop(fingerprint: Fingerprint) -> Decision:
-    share = fingerprint.cropped_share()
-    reason = f"to the nonzero region, which leaves {share:.0%} of a median case (nnU-Net crops always)"
-    return Decision(name="crop", value="nonzero", reason=reason)
 
 
 def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
@@ -143,17 +147,6 @@ def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tu
         return (0, 1), Decision(name="mirroring", value="D, H", reason=reason)
     reason = "no two labels differ by left and right alone"
     return (0, 1, 2), Decision(name="mirroring", value="D, H, W", reason=reason)
-
-
-def _of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
-    """The table with the rows in which a preset differs from the usual rules."""
-    own = paper.reasons(plan)
-    rows = [own.pop(row.name, row) for row in usual] + list(own.values())
-    if plan.peer:
-        rows.append(paper.peer_reason(plan.peer))
-    if plan.text.note:
-        rows.append(Decision(name="text encoder", value=plan.text.encoder, reason=plan.text.note))
-    return rows
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:
@@ -229,70 +222,3 @@ def refit(plan: Plan, budget: Budget) -> Plan:
     )
     changes = {"batch": batch, "patch": patch, "memory": estimate, "reasons": (*plan.reasons, decision)}
     return Plan.model_validate(plan.model_dump() | changes)
-
-
-def _reasons(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
-    """The rows that follow from the patch and the budget."""
-    rows = (*_grid_reasons(facts, chosen, plan), *_cost_reasons(facts, chosen, plan))
-    return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
-
-
-def _grid_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Patch, strides, kernels, and the grids of latent and attention: name, value, reason."""
-    level, stride = chosen.network.level, plan.latent_stride
-    yield (
-        "patch",
-        numbers(plan.patch),
-        f"largest that fits the budget at batch {MIN_BATCH}, from the median case ({numbers(facts.median_shape)} "
-        f"voxels at that spacing), divisible by the strides {numbers(plan.total_stride)}",
-    )
-    yield (
-        "strides",
-        ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
-        "an axis is halved while its spacing is within twice the finest and at least "
-        f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-        f"more only where no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
-    )
-    yield (
-        "kernels",
-        ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
-        "1 along an axis while its spacing is twice the finest or more",
-    )
-    yield "latent stride", numbers(stride), rules.latent_level(facts.thickness, facts.spacing, _steps(plan))[1]
-    yield "latent channels", str(plan.latent.channels), rules.latent_channels(stride, facts.labels)[1]
-    attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
-    counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
-    yield (
-        "attention",
-        ", ".join(attending) or "none",
-        f"stages of the denoiser with at most {rules.MAX_ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
-    )
-
-
-def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Widths, memory and low resolution: name, value, reason."""
-    network, low, budget = chosen.network, plan.low_resolution, facts.budget
-    work = plan.batch * memory.macs(network, plan.patch) / 1e9
-    limit, usual = budget.gmacs_per_iteration, facts.rules.usual_width
-    narrowed = plan.stages[0].width < usual
-    on_gpu = f", narrowed from {usual} to fit the budget" if narrowed else ", as wide as usual on a GPU"
-    yield (
-        "widths",
-        ", ".join(str(stage.width) for stage in plan.stages),
-        f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} billion multiplications forward an iteration"
-        + (f" of {limit:.3g} (CPU budget)" if limit else on_gpu),
-    )
-    yield (
-        "memory (GB)",
-        f"{plan.memory.training_gb:.2g}",
-        f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
-        f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
-    )
-    if low:
-        yield "low resolution", numbers(low.spacing), low.note
-    else:
-        yield "low resolution", "none", "the patch covers a quarter of a median case, or coarsening saves too little"
-
-
-def _steps(plan: Plan) -> rules.Ladder:
-    return rules.Ladder(tuple(stage.stride for stage in plan.stages), tuple(stage.kernel for stage in plan.stages))

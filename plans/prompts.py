@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.layout import RawFolder
+from plans.names import SPELLING, normalise, same_names
 from plans.records import Record
 
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _SIDES = (  # English, German and Dutch, French, Spanish, Italian, Portuguese
     "left|right|link(?:s|e[rnsm]?)|recht(?:s|e[rnsm]?)|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|"
     "esquerd[oa]|direit[oa]"
@@ -29,6 +29,8 @@ class Prompts(Record):
 
     @model_validator(mode="after")
     def _unambiguous(self) -> "Prompts":
+        for one, other in same_names(self.labels):
+            raise ValueError(f"the labels {one!r} and {other!r} read the same; {SPELLING}. Rename one in dataset.json")
         owner: dict[str, str] = {}
         names = {normalise(label): label for label in self.labels}
         for label, phrases in self.labels.items():
@@ -71,6 +73,8 @@ def read_answers(path: Path) -> Answers:
     faults: list[str] = []
     phrases: dict[str, str] = {}
     values: dict[int, str] = {}
+    for name, other in same_names(answers.labels):
+        faults.append(f"{path}: labels: {name!r} and {other!r} read the same; {SPELLING}. Rename one.")
     for name, answer in answers.labels.items():
         words = normalise(answer.phrase)
         if not words:
@@ -89,11 +93,6 @@ def read_answers(path: Path) -> Answers:
     return answers
 
 
-def normalise(phrase: str) -> str:
-    """The phrase in lower case, underscores and CamelCase opened, single spaces: `LeftKidney` -> `left kidney`."""
-    return " ".join(_CAMEL.sub(" ", phrase).replace("_", " ").casefold().split())
-
-
 def default_prompts(dataset: Dataset) -> Prompts:
     """Words made from the data set's own names alone: one phrasing a label, modality and title for the scan."""
     modalities = " and ".join(dict.fromkeys(channel.strip() for channel in dataset.channels))
@@ -103,12 +102,23 @@ def default_prompts(dataset: Dataset) -> Prompts:
     return Prompts.parse({"scan": scan, "labels": labels}, str(RawFolder(dataset.folder).header))
 
 
+def is_default(prompts: Prompts, dataset: Dataset) -> bool:
+    """Whether the words are exactly as `default_prompts` makes them, of these labels or of older ones."""
+    made = {name: (normalise(name) or name,) for name in prompts.labels}
+    return prompts.labels == made and prompts.scan == default_prompts(dataset).scan
+
+
 def read_prompts(path: Path, dataset: Dataset) -> Prompts:
-    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set."""
+    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set.
+
+    One that nobody has edited since it was made is brought up to date with the data set's labels.
+    """
     prompts = Prompts.read(path)
+    if is_default(prompts, dataset):
+        return default_prompts(dataset)
     names = {label.name for label in dataset.labels}
     faults = [
-        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}."
+        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}. Rename it here."
         for name in prompts.labels
         if name not in names
     ]

@@ -4,7 +4,7 @@ The *value number* of a value is its place 1..E in ascending order. Stored label
 is also a set of value numbers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Regions = tuple[tuple[int, ...], ...]
 """For each label, in label order, the values in label files that belong to it, or their value numbers."""
@@ -19,3 +19,43 @@ def numbered(regions: Sequence[Sequence[int]]) -> Regions:
     """Convert regions of values to regions of value numbers."""
     number = {value: place for place, value in enumerate(values_of(regions), start=1)}
     return tuple(tuple(sorted(number[value] for value in region)) for region in regions)
+
+
+def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) -> list[str]:
+    """Sentences on regions that a prediction could not write so that reading gives them back; [] if there are none.
+
+    regions: the values of each label, by name. Label i writes the value order[i]; later labels write over earlier ones.
+    """
+    names = list(regions)
+    holders = {value: [name for name in names if value in regions[name]] for value in values_of(regions.values())}
+    own = {name: [value for value in regions[name] if holders[value][-1] == name] for name in names}
+    if covered := [_never_written(name, regions) for name in names if not own[name]]:
+        return covered
+    faults = []
+    for name, written in zip(names, order, strict=True):
+        inside = [{*holders[value]} for value in own[name]]
+        others = sorted(inside[0].union(*inside) - inside[0].intersection(*inside))
+        if others:
+            both = _told(value for value in own[name] if {*holders[value]} & {*others})
+            faults.append(
+                f"{name} shares {both} with {', '.join(others)}, and neither holds the other: one value a voxel cannot "
+                f"write both. Add a label of {both} alone after them, which writes that value."
+            )
+        elif written not in own[name]:
+            told = _told(own[name], "or")
+            faults.append(f"{name} writes {written}, which is not a value of its own. Give it {told}.")
+    return faults
+
+
+def _never_written(name: str, regions: Mapping[str, Sequence[int]]) -> str:
+    """The fault of a label whose every value belongs to a later label."""
+    names = list(regions)
+    later = [other for other in names[names.index(name) + 1 :] if {*regions[other]} & {*regions[name]}]
+    larger = [other for other in later if {*regions[name]} < {*regions[other]}]
+    way_out = f"Put it after {larger[-1]}, here and in labels." if larger else "Leave it out."
+    return f"{name} would never be written: later labels ({', '.join(larger or later)}) cover it. {way_out}"
+
+
+def _told(values: Iterable[int], joined: str = "and") -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} {joined} {last}" if first else last

@@ -23,6 +23,7 @@ DEFAULT_LATENT_STRIDE, MAX_LATENT_STRIDE = 4, 8
 # The latent positions that the thinnest structure must span, up to the default stride and beyond it. Hippocampi of
 # 3.5 voxels thickness were reconstructed from a stride of 4 with Dice 0.965.
 MIN_POSITIONS, MIN_POSITIONS_BEYOND_DEFAULT = 0.75, 2
+MAX_POSITION_VOXELS, MAX_FEW_LABELS = 64, 32  # beyond either, a position of the latent grid gets more channels
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
     "nonorm": "none",
@@ -107,7 +108,8 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
     reason = {
         "ct": "the channel is called CT: clip to the 0.5 and 99.5 percentiles of foreground over the data set, "
         "subtract its mean, divide by its standard deviation",
-        "zscore": "the channel's name is not a scheme, so each case to mean 0 and standard deviation 1",
+        "zscore": ("named by the channel" if name.strip().casefold() in SCHEMES else "the name is not a scheme")
+        + ": each case to mean 0 and standard deviation 1",
         "rescale_to_0_1": "named by the channel: each case to the range 0 to 1",
         "none": "named by the channel: values as they are",
     }[scheme]
@@ -183,34 +185,48 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
         spacing: of the plan, in mm.
         steps: strides of the stages.
     """
-    thinnest = min(thickness.values(), default=float("inf"))
-    level = 1
+    level, stop = 1, "the patch has no coarser one"
     for candidate in range(2, len(steps.strides)):
         total = steps.total(candidate)
-        position = max(step * stride for step, stride in zip(spacing, total, strict=True) if stride > 1)
-        positions = MIN_POSITIONS_BEYOND_DEFAULT if max(total) > DEFAULT_LATENT_STRIDE else MIN_POSITIONS
-        if max(total) > MAX_LATENT_STRIDE or thinnest < positions * position:
+        wanted, spanned = _positions(total), _spanned(thickness, spacing, total)
+        if max(total) > MAX_LATENT_STRIDE:
+            stop = f"a coarser one than stride {MAX_LATENT_STRIDE} is not used"
+            break
+        if spanned < wanted:
+            stop = f"at stride {numbers(total)} it would span {spanned:.2g}, and {wanted:g} are needed there"
             break
         level = candidate
     if not thickness:
-        return level, "no structure was measured, so the coarsest grid up to stride 8"
-    label = min(thickness, key=lambda name: thickness[name])
-    reason = (
-        f"in nine of ten cases the thinnest structure, {label}, is at least {thinnest:.3g} mm "
-        f"({thinnest / min(spacing):.1f} fine voxels) thick; "
-    )
-    if level == 1:
-        return level, reason + "a coarser grid would lose it, and stride 2 is the finest"
-    needed = f"{MIN_POSITIONS:g} positions ({MIN_POSITIONS_BEYOND_DEFAULT} beyond stride 4)"
-    return level, f"{reason}the coarsest grid on which it spans {needed}"
+        return level, f"no structure was measured, so the coarsest grid that there is: {stop}"
+    thinnest, total = min(thickness, key=lambda name: thickness[name]), steps.total(level)
+    spanned = _spanned(thickness, spacing, total)
+    reason = f"the thinnest structure, {thinnest}, measures {thickness[thinnest]:.3g} mm (10th percentile over cases)"
+    reason += f" and spans {spanned:.2g} positions of this grid; {stop}"
+    if spanned < _positions(total):
+        reason += f"; a finer one than stride {numbers(total)} is not used"
+    return level, reason
+
+
+def _positions(stride: Triple) -> float:
+    """How many positions of the latent grid the thinnest structure must span."""
+    return MIN_POSITIONS_BEYOND_DEFAULT if max(stride) > DEFAULT_LATENT_STRIDE else MIN_POSITIONS
+
+
+def _spanned(thickness: dict[str, float], spacing: Millimetres, stride: Triple) -> float:
+    """How many positions the thinnest structure spans, along the pooled axis whose positions are largest."""
+    position = max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
+    return min(thickness.values(), default=float("inf")) / position
 
 
 def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:
     """The latent channels k, and the reason: 16 for positions of over 4 x 4 x 4 voxels or over 32 labels, else 8."""
     voxels = prod(stride)
-    if voxels > 64 or labels > 32:
-        return 16, f"a position stands for {voxels} voxels (over 64) or there are {labels} labels (over 32)"
-    return 8, f"a position stands for {voxels} voxels (at most 64) of {labels} labels (at most 32)"
+    reasons = [f"a position stands for {voxels} voxels (over {MAX_POSITION_VOXELS})"] * (voxels > MAX_POSITION_VOXELS)
+    reasons += [f"there are {labels} labels (over {MAX_FEW_LABELS})"] * (labels > MAX_FEW_LABELS)
+    if reasons:
+        return 16, " and ".join(reasons)
+    few = f"voxels of a position: {voxels} (at most {MAX_POSITION_VOXELS})"
+    return 8, f"{few}; labels: {labels} (at most {MAX_FEW_LABELS})"
 
 
 def tokens(patch: Triple, stride: Triple) -> int:

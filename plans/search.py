@@ -1,7 +1,7 @@
 """The search for patch, network and batch within a budget, and nnU-Net's low-resolution plan."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from plans import memory, rules
@@ -44,6 +44,7 @@ class Draft:
 
     patch: Triple
     network: Network
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by the row of the table that they belong to
 
     def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
         """Whether one training iteration stays within the budget."""
@@ -55,10 +56,12 @@ class Draft:
 
 
 def search(facts: Facts) -> Draft:
-    """The first of `candidates` that fits the budget. Raises `UserError` if none fits."""
+    """The first of `candidates` that fits the budget, with its reasons. Raises `UserError` if none fits."""
+    largest = None
     for draft in candidates(facts):
+        largest = largest or draft.patch
         if draft.fits(facts.budget):
-            return draft
+            return replace(draft, reasons={**draft.reasons, "patch": _why_patch(facts, largest, draft)})
     used = memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB
     work = MIN_BATCH * memory.macs(draft.network, draft.patch) / 1e9
     raise UserError(
@@ -67,6 +70,18 @@ def search(facts: Facts) -> Draft:
         f"and {work:.2g} billion multiplications an iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
+
+
+def _why_patch(facts: Facts, largest: Triple, chosen: Draft) -> str:
+    """Why the patch is as large as it is; `largest` is where the search began."""
+    case, cube = numbers(facts.median_shape), facts.rules.first_patch_voxels
+    padded = f"; edges are divisible by the strides {numbers(chosen.network.stride)}"
+    if chosen.patch != largest:
+        begun = f"shortened from {numbers(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
+        return f"{begun}, always along the axis that is longest against the median case ({case} voxels){padded}"
+    if all(edge >= whole for edge, whole in zip(chosen.patch, facts.median_shape, strict=True)):
+        return f"a median case whole ({case} voxels at that spacing){padded}"
+    return f"a cube in mm of {cube} voxels, the most on this device, cut to a median case ({case} voxels){padded}"
 
 
 def candidates(facts: Facts) -> Iterator[Draft]:
@@ -110,10 +125,10 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
     """The patch (`size`, padded to the strides) and its network, whose first stage has `width` channels."""
     steps = rules.ladder(facts.spacing, size)
     if facts.paper:
-        level = rules.paper_level(steps)
+        level, why_level = rules.paper_level(steps), ""
         first_attending = max(1, level - 1)
     else:
-        level, _ = rules.latent_level(facts.thickness, facts.spacing, steps)
+        level, why_level = rules.latent_level(facts.thickness, facts.spacing, steps)
         first_attending = level
     steps = steps.down_to(_coarsest(steps, level, size))
     patch = rules.pad_to(size, steps.total())
@@ -128,7 +143,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
     )
-    latent_channels = 1 if facts.paper else rules.latent_channels(steps.total(level), facts.labels)[0]
+    latent_channels, why_channels = (1, "") if facts.paper else rules.latent_channels(steps.total(level), facts.labels)
     network = Network(
         stages=stages,
         level=level,
@@ -139,7 +154,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         diffusion=True,
         paper=facts.paper,
     )
-    return Draft(patch, network)
+    return Draft(patch, network, {"latent stride": why_level, "latent channels": why_channels})
 
 
 def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
@@ -173,36 +188,44 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
     while batch < most and chosen.fits(facts.budget, batch + 1):
         batch += 1
     reason = (
-        f"at least {MIN_BATCH}, at most {MAX_DATA_SHARE:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
-        f"patches: {of_data})"
+        f"at least {MIN_BATCH}; beyond that at most {MAX_DATA_SHARE:.0%} of the data set ({facts.cases} cases, each as "
+        f"large as {patches:.3g} patches: {of_data})"
     )
     if facts.rules.largest_batch:
         reason += f", at most {facts.rules.largest_batch} on a CPU"
     return batch, reason + (", and no more fit the budget" if batch < most else "")
 
 
-def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None:
-    """nnU-Net's low-resolution plan; None if the patch covers enough of the median case, or if it would save little.
+def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan | None, str]:
+    """nnU-Net's low-resolution plan, and the reason; None if the patch covers enough of the median case, or if it would
+    save little.
 
     The spacing is coarsened in steps of 3% until the patch covers a quarter of the median case. Fine axes are
     coarsened first, until they are within a factor of two of the coarsest.
     """
     spacing, shape, patch = facts.spacing, facts.median_shape, chosen.patch
+    share = min(1.0, prod(patch) / prod(shape))
+    if share >= MIN_PATCH_SHARE:
+        return None, f"the patch covers {share:.0%} of a median case (at least {MIN_PATCH_SHARE:.0%})"
     while prod(patch) < MIN_PATCH_SHARE * prod(shape):
         fine = [max(spacing) / step > 2 for step in spacing]
         grows = fine if any(fine) else [True] * 3
         spacing = millimetres(step * 1.03 if grow else step for step, grow in zip(spacing, grows, strict=True))
         shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
-    if prod(facts.median_shape) < MIN_VOXEL_FACTOR * prod(shape):
-        return None
+    saved = prod(facts.median_shape) / prod(shape)
+    if saved < MIN_VOXEL_FACTOR:
+        return None, (
+            f"at {numbers(spacing)} mm the patch would cover {MIN_PATCH_SHARE:.0%} of a median case, which saves "
+            f"a factor of {saved:.2g} in voxels (less than {MIN_VOXEL_FACTOR:g})"
+        )
     full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
-    share = prod(chosen.patch) / prod(facts.median_shape)
     note = (
         f"the patch covers {share:.1%} of a median case (under {MIN_PATCH_SHARE:.0%}): {full} windows at full "
-        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.0f} times less work); a low-resolution model "
+        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.1f} times fewer); a low-resolution model "
         "and its cascade are not trainable yet, so only the full resolution is trained"
     )
-    return LowResolutionPlan(
+    low_resolution = LowResolutionPlan(
         spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note
     )
+    return low_resolution, note

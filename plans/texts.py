@@ -6,7 +6,7 @@ A case without a file, or with an empty file, has no text.
 from collections.abc import Collection
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
 
 ENDING = ".txt"
 
@@ -20,24 +20,24 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
         others: other case ids whose texts may be in the folder, e.g. of test cases.
         faults: gets a line for each file that does not belong to a case or cannot be read.
     """
-    texts = {}
+    texts, faulty = {}, []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         case = path.name.removesuffix(ENDING)
         if path.name.startswith("."):
             continue
         if case == path.name or case not in {*cases, *others}:
             example = f", e.g. {min(cases)}{ENDING}" if cases else ""
-            faults.append(
-                f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
-            )
+            line = f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
+            faulty.append((case, line))
             continue
         try:
             text = " ".join(path.read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{path} cannot be read as text in UTF-8: {error}.")
+            faulty.append((case, f"{path} cannot be read as text in UTF-8: {error}."))
             continue
         if text and case in cases:
             texts[case] = text
+    faults += merged(faulty)
     return texts
 
 

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import textdiffseg
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+HEAVY = ("torch", "numpy", "pydantic", "monai", "rich", "SimpleITK", "nibabel", "matplotlib")
 
 
 def commands() -> dict[str, str]:
@@ -26,7 +29,7 @@ def test_help_is_light_and_shows_examples(name, module):
         f"import sys; from {module} import main\n"
         "try:\n    main(['--help'])\n"
         "except SystemExit as end:\n    assert end.code == 0, end.code\n"
-        "found = [m for m in ('torch', 'numpy', 'pydantic', 'monai', 'rich', 'SimpleITK') if m in sys.modules]\n"
+        f"found = [m for m in {HEAVY} if m in sys.modules]\n"
         "assert not found, found"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
@@ -34,6 +37,24 @@ def test_help_is_light_and_shows_examples(name, module):
     usage, _, examples = done.stdout.partition("examples:")
     assert usage.startswith(f"usage: {name} ")
     assert name in examples, "--help shows no example"
+
+
+@pytest.mark.parametrize(("name", "module"), commands().items())
+def test_version_is_the_package_s_and_loads_nothing_heavy(name, module, tmp_path):
+    """Run from the source tree alone, without anything that an installation writes."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
+        f"from {module} import main\n"
+        "try:\n    main(['--version'])\n"
+        "except SystemExit as end:\n    assert end.code == 0, end.code\n"
+        f"found = [m for m in {HEAVY} if m in sys.modules]\n"
+        "assert not found, found"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, encoding="utf-8", check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{name} {textdiffseg.__version__}\n"
 
 
 @pytest.mark.parametrize(("name", "module"), commands().items())

@@ -19,7 +19,8 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
+from textdiffseg.extras import require
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,9 +45,10 @@ def run_cases(
         scheduler: address of a Dask scheduler, which replaces the processes.
 
     Raises:
-        UserError: all `UserError`s as one, after the other items are done. Any other error ends the work at once.
+        UserError: all `UserError`s as one, after the other items are done; equal ones of many cases are one line.
+            Any other error ends the work at once.
     """
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
         try:
             calls = _submit(executor, function, items)
@@ -56,7 +58,7 @@ def run_cases(
             try:
                 result = get()
             except UserError as error:
-                faults += error.naming(name)
+                faults += [(name, line) for line in error.naming(name)]
                 continue
             except BrokenProcessPool:
                 raise _killed(f"at case {name} or one near it", workers) from None
@@ -65,14 +67,14 @@ def run_cases(
                     error.add_note(f"while working on case {name}")
                     raise
                 gone = UserError(f"{error.filename}: {error.strerror}. Put it back and run the same command again.")
-                faults += gone.naming(name)
+                faults += [(name, line) for line in gone.naming(name)]
                 continue
             except Exception as error:
                 error.add_note(f"while working on case {name}")
                 raise
             yield result
     if faults:
-        raise UserError(*faults)
+        raise UserError(*merged(faults))
 
 
 def _killed(when: str, workers: int) -> UserError:
@@ -191,10 +193,9 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise UserError("--scheduler needs Dask. Install it: pip install 'textdiffseg[cluster]'.") from None
+    require("cluster", "--scheduler", "distributed")
+    from distributed import Client
+
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:

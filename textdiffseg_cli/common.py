@@ -25,6 +25,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from plans.errors import UserError, printable
+from textdiffseg import __version__
+from textdiffseg.extras import advice, missing_extra
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,14 +53,16 @@ _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, 
 
 
 def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """A parser whose `--help` ends with `examples`: one command line a line."""
+    """A parser with `--version` whose `--help` ends with `examples`: one command line a line."""
     lines = "\n".join(f"  {line.strip()}" for line in examples.strip().splitlines())
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name,
         description=description,
         epilog=f"examples:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{name} {__version__}")
+    return parser
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
@@ -96,10 +100,10 @@ def positive_float(text: str) -> float:
 def run(work: Callable[..., int | None], *args: object) -> int:
     """Call `work(*args)` and return the command's exit code.
 
-    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a full
-    disk, a place that cannot be written, or memory that is full, a GPU's or the machine's; 130 after Ctrl-C, 141 where
-    the reader of the output is gone, 143 after SIGTERM, which unwinds like any exception so that what is open gets
-    closed. Anything else is a bug and keeps its traceback.
+    0 (or what `work` returns) when it went well; 2 with one line a fault on stderr for a `UserError`, a missing
+    library of an extra, a full disk, a place that cannot be written, or memory that is full, a GPU's or the machine's;
+    130 after Ctrl-C, 141 where the reader of the output is gone, 143 after SIGTERM, which unwinds like any exception
+    so that what is open gets closed. Anything else is a bug and keeps its traceback.
     """
     # oneDNN's matrix kernels for AMX compute wrong gradients of bfloat16 convolutions on thin grids, or crash (seen in
     # torch 2.13). It reads this once, when the first convolution runs.
@@ -138,6 +142,8 @@ def _ended(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
         if line is None:
             raise
         return _fail(line)
+    except ModuleNotFoundError as error:
+        return _fail(_missing(error))
     except (MemoryError, ImportError, RuntimeError) as error:
         line = _line_of_memory(error)
         if line is None:
@@ -239,6 +245,13 @@ def _degrading(stream: TextIO | None) -> Iterator[None]:
     finally:
         with suppress(OSError, ValueError):
             stream.reconfigure(errors=before)
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """The command that installs a module of an extra; any other module is a bug and is raised again."""
+    if (extra := missing_extra(error)) is None:
+        raise error
+    return f"The module {error.name} is not installed: {advice(extra)}"
 
 
 def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:

@@ -37,8 +37,10 @@ def _demo(args: argparse.Namespace) -> int:
     import time
 
     from textdiffseg import phantoms
+    from textdiffseg.extras import require
     from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
+    require("train", "tds_demo")
     start = time.monotonic()
     raw = args.root / "raw" / phantoms.NAME
     predictions = args.root / "predictions" / phantoms.NAME

@@ -13,7 +13,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Score segmentations against references: Dice, NSD, HD95 and volumes, per case, per label and mean.",
         """
         tds_evaluate predictions raw/Dataset004_Hippocampus/labelsTs
-        tds_evaluate predictions references -o summary.json --cases
+        tds_evaluate predictions references -o summary.json --csv scores.csv --cases
         tds_evaluate case7.nii.gz reference7.nii.gz --tolerance-mm 2
         """,
     )
@@ -23,6 +23,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write all scores as JSON (e.g. summary.json)"
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write the scores as CSV, one row a case and label (e.g. scores.csv)"
     )
     parser.add_argument(
         "--tolerance-mm",
@@ -57,6 +60,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         partial=args.partial,
         workers=args.workers,
         output=args.output,
+        csv=args.csv,
     )
     out = console()
     if args.cases:
@@ -66,5 +70,5 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(line, style="dim", highlight=False)
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)
-    if args.output:
-        out.print(f"Written: {args.output}", highlight=False)
+    for path in filter(None, (args.output, args.csv)):
+        out.print(f"Written: {path}", highlight=False)

@@ -1,5 +1,6 @@
-"""Scores as tables for the screen."""
+"""Scores as tables for the screen. Names are printed whole, on several lines where one is too short."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from plans.errors import printable
@@ -10,39 +11,44 @@ if TYPE_CHECKING:
     from textdiffseg.evaluation.metrics import LabelScores
     from textdiffseg.evaluation.report import MeanScores, Summary
 
+MAX_NAME = 28  # columns that names always get, of 80
+_MEAN = "mean of labels"
+
 
 def summary_table(summary: "Summary") -> "Table":
     """A rich table: one row a label and the mean."""
-    table = _table(f"Mean over {len(summary.cases)} cases", summary.tolerance_mm, "label", "scored", "one empty")
+    title, names = f"Mean over {len(summary.cases)} cases", (*summary.labels, _MEAN)
+    table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty")
     for name, part in summary.labels.items():
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
         table.add_row(name, *_scores(part), *volumes, str(part.scored), str(part.one_empty))
     table.add_section()
     mean = summary.mean
-    table.add_row("mean of labels", *_scores(mean), "", "", str(mean.scored), str(mean.one_empty), style="bold")
+    table.add_row(_MEAN, *_scores(mean), "", "", str(mean.scored), str(mean.one_empty), style="bold")
     return table
 
 
 def cases_table(summary: "Summary") -> "Table":
-    """A rich table: one row a case and label."""
-    table = _table("Cases", summary.tolerance_mm, "case", "note")
+    """A rich table: for each case a row with its name, then one row a label."""
+    names = [*(case.case for case in summary.cases), *(f"  {name}" for name in summary.labels)]
+    table = _table("Cases", summary.tolerance_mm, "case, label", names, "note")
     for case in summary.cases:
-        for position, (name, scores) in enumerate(case.labels.items()):
+        table.add_row(printable(case.case), style="bold")
+        for name, scores in case.labels.items():
             row = (*_scores(scores), _ml(scores.volume_ml), _ml(scores.reference_ml), scores.note)
-            table.add_row("" if position else printable(case.case), name, *row)
+            table.add_row(f"  {name}", *row)
         table.add_section()
     return table
 
 
-def _table(title: str, tolerance_mm: float, kind: str, *after: str) -> "Table":
+def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *after: str) -> "Table":
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    table.add_column(kind)
-    if kind == "case":
-        table.add_column("label")
-    for name in ("Dice", f"NSD {tolerance_mm:g} mm", "HD95 mm", "ml", "reference ml"):
-        table.add_column(name, justify="right")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
+    table.add_column(kind, overflow="fold", width=min(MAX_NAME, max(map(len, (kind, *names)))))
+    for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "ml", "ref.\nml"):
+        table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:
         table.add_column(name, justify="left" if name == "note" else "right")
     return table

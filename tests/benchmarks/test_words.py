@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.prompts import Prompts, normalise
+from plans.names import normalise
+from plans.prompts import Prompts
 from textdiffseg import phantoms
 
 

@@ -126,3 +126,11 @@ def test_labels_that_overlap_are_not_combined():
     nested = SPLEEN.model_copy(update={"regions": ((7,), (1, 7))})
     with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* trained alone"):
         combine([LIVER, nested], Path("x"))
+
+
+def test_ids_that_become_too_long_are_refused():
+    """Cases are stored, and deleted, under their ids."""
+    first, second = (dataset(name, {"liver": 1}, {"x" * 195: None}) for name in ("Dataset004_A", "Dataset101_B"))
+    assert combine([first, dataset("Dataset101_B", {"liver": 1}, {"b": None})], Path("x")).cases[0].id == "x" * 195
+    with pytest.raises(UserError, match="expected at most 200 bytes"):
+        combine([first.model_copy(update={"name": "elsewhere"}), second], Path("x"))

@@ -120,13 +120,13 @@ def test_the_ignore_label_is_no_label(tmp_path):
 
 
 def test_labels_that_overlap_keep_their_order_and_the_values_that_they_write(tmp_path):
-    labels = {"background": 0, "core": [3, 2], "whole": [1, 2, 3], "ignore": 9}
-    header = HEADER | {"labels": labels, "regions_class_order": [3, 1], "annotated": {"b": ["whole"]}}
+    labels = {"background": 0, "whole": [1, 2, 3], "core": [3, 2], "ignore": 9}
+    header = HEADER | {"labels": labels, "regions_class_order": [1, 3], "annotated": {"b": ["whole"]}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
-    assert [(label.name, label.value) for label in dataset.labels] == [("core", 3), ("whole", 1)]
-    assert dataset.regions == ((2, 3), (1, 2, 3))
+    assert [(label.name, label.value) for label in dataset.labels] == [("whole", 1), ("core", 3)]
+    assert dataset.regions == ((1, 2, 3), (2, 3))
     told = dataset.cases[1].annotation
-    assert told == Annotation(values={"core": (2, 3), "whole": (1, 2, 3)}, ignore=9, annotated=("whole",))
+    assert told == Annotation(values={"whole": (1, 2, 3), "core": (2, 3)}, ignore=9, annotated=("whole",))
     assert told.regions == dataset.regions
     assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
 
@@ -172,6 +172,12 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         (TUMOUR | {"regions_class_order": [1, 2]}, ("regions_class_order: expected 3 values", "whole, core, rim")),
         (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is no value", "they hold 1, 2, 3")),
         (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is there twice",)),
+        (
+            {"labels": {"background": 0, "core": [2, 3], "whole": [1, 2, 3]}, "regions_class_order": [2, 1]},
+            ("regions_class_order: core would never be written: later labels (whole)", "Put it after whole"),
+        ),
+        ({"labels": {"background": 0, "left-kidney": 1, "Left kidney": 2}}, ("labels: 'left-kidney' and 'Left kid",)),
+        ({"labels": {"background": 0, "_": 1}}, ("labels: '_': expected a name with letters",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [2, 3]}}, ("core, rim have the same values, 2, 3",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"rim": [0, 3]}}, ("labels.rim: holds 0",)),
         (TUMOUR | {"labels": TUMOUR["labels"] | {"ignore": [8, 9]}}, ("labels.ignore: expected one value", "[8, 9]")),
@@ -349,3 +355,58 @@ def test_what_a_data_set_s_owner_notes_beside_our_fields_is_left_alone(tmp_path,
     header = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(header | {"description": "two\nlines", "mean": float("nan")}))
     assert len(read_dataset(folder).cases) == 4
+
+
+def test_endings_may_be_mixed(tmp_path):
+    files = [*pairs("a"), *pairs("b", ending=".nii"), *pairs("c", ending=".NII.GZ"), "imagesTr/d_0000.mha"]
+    dataset = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 4}, *files, "labelsTr/d.nrrd"))
+    assert [case.id for case in dataset.cases] == ["a", "b", "c", "d"]
+    assert [case.images[0].name for case in dataset.cases] == [
+        "a_0000.nii.gz",
+        "b_0000.nii",
+        "c_0000.NII.GZ",
+        "d_0000.mha",
+    ]
+    assert dataset.cases[3].label.name == "d.nrrd"
+    assert dataset.notes == ()
+    header = {key: value for key, value in HEADER.items() if key != "file_ending"}
+    assert read_dataset(write(tmp_path / "e", header, *pairs("c", ending=".NII.GZ"))).file_ending == ".nii.gz"
+    header = HEADER | {"file_ending": ".NII.GZ"}
+    assert read_dataset(write(tmp_path / "f", header, *pairs("c"))).file_ending == ".nii.gz"
+
+
+@pytest.mark.parametrize("other", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "labelsTr/a.nrrd"])
+def test_two_files_of_one_name_are_refused(tmp_path, other):
+    (line,) = faults(write(tmp_path / "d", HEADER, *pairs("a"), other))
+    assert "would be one file of one case" in line
+    assert Path(other).name in line
+
+
+def test_files_that_are_not_read_are_named_with_their_count(tmp_path):
+    strange = ["imagesTr/b_0000.nhdr", "imagesTr/c.img", "imagesTr/c.hdr", "labelsTr/b.nhdr"]
+    folder = write(tmp_path / "d", HEADER | {"numTraining": 1}, *pairs("a"), *strange, "imagesTr/a_0000.json")
+    (folder / "imagesTr/dicom").mkdir()
+    first, second = read_dataset(folder).notes
+    assert "imagesTr: 4 entries are not read: b_0000.nhdr, c.hdr, c.img, dicom." in first
+    assert "labelsTr: 1 entry is not read: b.nhdr." in second
+    (folder / "labelsTr/c.nii.gz").touch()
+    assert any("c.hdr" in line for line in faults(folder)), "a fault may come from them"
+
+
+def test_a_count_that_differs_is_noted(tmp_path):
+    (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
+    assert "numTraining is 6, and 2 training cases were found" in note
+    assert read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes == ()
+
+
+def test_equal_faults_of_many_cases_are_one_line(tmp_path):
+    cases = [f"pt_{number}" for number in range(30)]
+    folder = write(tmp_path / "d", HEADER, *pairs(*cases))
+    for case in cases:
+        (folder / "labelsTr" / f"{case}.nii.gz").unlink()
+    (line,) = faults(folder)
+    assert "labelsTr/pt_0.nii.gz is missing" in line
+    assert "30 cases are alike: pt_0, pt_1" in line
+    header = HEADER | {"annotated": {f"no_{number}": ["anterior"] for number in range(9)}}
+    (line,) = faults(write(tmp_path / "e", header, *pairs("a")))
+    assert "annotated.no_0: no such case. 9 cases are alike" in line

@@ -1,6 +1,7 @@
 """Plans for fingerprints far from the data at hand, and the laws that every plan keeps."""
 
 import json
+import re
 from math import prod
 
 import pytest
@@ -46,6 +47,7 @@ def check_laws(plan: Plan, budget) -> None:
     assert all(decision.reason and decision.value for decision in plan.reasons)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     covers = prod(plan.patch) >= 0.25 * prod(plan.median_shape)
+    check_reasons(plan, covers)
     if plan.low_resolution:
         low = plan.low_resolution
         assert not covers
@@ -53,6 +55,21 @@ def check_laws(plan: Plan, budget) -> None:
         assert prod(low.patch) >= 0.25 * prod(low.median_shape)
         assert low.windows_low <= low.windows_full
         assert min(low.spacing) >= min(plan.spacing)
+
+
+def check_reasons(plan: Plan, covers: bool) -> None:
+    """DESIGN 4: a reason is never false."""
+    why = {row.name: row.reason for row in plan.reasons}
+    whole = all(edge >= voxels for edge, voxels in zip(plan.patch, plan.median_shape, strict=True))
+    if not plan.paper:
+        assert whole or "a median case whole" not in why["patch"]
+        begun = re.search(r"shortened from ([\d x]+) until", why["patch"])
+        assert begun is None or prod(map(int, begun[1].split(" x "))) > prod(plan.patch)
+    assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)
+    network = memory.network_of(plan)
+    assert f"{memory.parameters(network) / 1e6:.1f} M weights" in why["widths"]
+    assert f"{plan.batch * memory.macs(network, plan.patch) / 1e9:.3g} billion" in why["widths"]
+    assert ("to compare with it" in why["batch"]) == (plan.diffusion is None)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

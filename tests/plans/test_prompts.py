@@ -7,8 +7,9 @@ import pytest
 
 from plans.dataset import Dataset
 from plans.errors import UserError
+from plans.names import normalise
 from plans.plan import LabelPlan
-from plans.prompts import Prompts, default_prompts, names_sides, normalise, read_answers, read_prompts
+from plans.prompts import Prompts, default_prompts, is_default, names_sides, read_answers, read_prompts
 from textdiffseg.files import write_record
 
 
@@ -34,6 +35,14 @@ def dataset_of(*names: str) -> Dataset:
         ("T2W", "t2w"),
         ("FLAIRLesion", "flair lesion"),
         ("MRI", "mri"),
+        ("anterior-hippocampus", "anterior hippocampus"),
+        ("anterior hippocampus.", "anterior hippocampus"),
+        ("\u201cAnterior\u00a0hippocampus\u201d", "anterior hippocampus"),
+        ("anterior\u2013hippocampus (left)", "anterior hippocampus left"),
+        ("Crohn's_disease", "crohns disease"),
+        ("n\u0303 \u00f1", "\u00f1 \u00f1"),
+        ("grade 2+", "grade 2+"),
+        ("--", ""),
     ],
 )
 def test_normalise(phrase, words):
@@ -48,7 +57,7 @@ def test_default_is_made_from_names():
 
 
 def test_labels_that_read_the_same_are_refused():
-    with pytest.raises(UserError, match="names both 'LeftKidney' and 'left_kidney'"):
+    with pytest.raises(UserError, match="the labels 'LeftKidney' and 'left_kidney' read the same"):
         default_prompts(dataset_of("LeftKidney", "left_kidney"))
 
 
@@ -56,6 +65,24 @@ def test_write_and_read(tmp_path):
     prompts = Prompts(scan="CT", labels={"spleen": ("spleen", "lien")})
     write_record(tmp_path / "prompts.json", prompts)
     assert read_prompts(tmp_path / "prompts.json", dataset_of("spleen")) == prompts
+
+
+def test_words_that_nobody_edited_follow_the_labels(tmp_path):
+    path, before, now = tmp_path / "prompts.json", dataset_of("spleen", "LeftKidney"), dataset_of("spleen", "liver")
+    made = default_prompts(before)
+    write_record(path, made)
+    assert is_default(made, now)
+    assert read_prompts(path, now) == default_prompts(now)
+    for change in (
+        {"scan": "CT of the abdomen"},
+        {"labels": {"spleen": ("spleen", "lien"), "LeftKidney": ("left kidney",)}},
+        {"labels": {"spleen": ("spleen",), "LeftKidney": ("Left kidney",)}},
+    ):
+        edited = made.model_copy(update=change)
+        write_record(path, edited)
+        assert not is_default(edited, now)
+        with pytest.raises(UserError, match=r"labels\.LeftKidney: the data set has no such label"):
+            read_prompts(path, now)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +94,8 @@ def test_write_and_read(tmp_path):
             "'liver' of 'spleen' is the name of the label",
         ),
         ({"labels": {"spleen": [], "liver": ["x"]}}, "labels.spleen has no phrasing"),
+        ({"labels": {"spleen": ["a-b"], "liver": ["a b."]}}, "names both"),
+        ({"labels": {"spleen": ["a"], "Spleen": ["b"]}}, "the labels 'spleen' and 'Spleen' read the same"),
         ({"labels": {"spleen": [" "], "liver": ["x"]}}, "labels.spleen has an empty phrasing"),
         ({"labels": {"spleen": ["x"]}}, "labels.liver: missing"),
         ({"labels": {"spleen": ["x"], "liver": ["y"], "lung": ["z"]}}, "labels.lung: the data set has no such label"),
@@ -112,6 +141,9 @@ def test_answers_given_twice_are_listed_together(tmp_path):
         "labels.c.phrase is empty",
         "labels.c.value",
     ]
+    labels = {"Liver": {"phrase": "liver", "value": 1}, "liver": {"phrase": "spleen", "value": 2}}
+    with pytest.raises(UserError, match="labels: 'Liver' and 'liver' read the same"):
+        read_answers(write_answers(path, labels))
 
 
 @pytest.mark.parametrize(

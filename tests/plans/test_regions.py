@@ -1,13 +1,15 @@
 """Overlapping labels: values, value numbers, and the checks of a plan."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from plans.budget import cpu_budget
 from plans.errors import UserError
 from plans.plan import LabelPlan, TextPlan
 from plans.planner import make_plan
-from plans.regions import numbered, values_of
+from plans.regions import faults_of_order, numbered, values_of
 
 TUMOUR = ((1, 2, 4), (2, 4), (4,))
 
@@ -26,7 +28,52 @@ def test_value_numbers_count_the_values_of_all_regions():
     assert numbered(((9,), (7, 9))) == ((2,), (1, 2))
 
 
-def test_a_plan_has_the_value_numbers_of_each_label(make_fingerprint):
+def back_and_forth(regions: dict, order: tuple, value: int) -> int:
+    """nnU-Net's way: a voxel of the reference as a set of regions, and the value that these write, later ones last."""
+    written = 0
+    for region, writes in zip(regions.values(), order, strict=True):
+        written = writes if value in region else written
+    return written
+
+
+def members(regions: dict, value: int) -> set:
+    return {name for name, region in regions.items() if value in region}
+
+
+@pytest.mark.parametrize(
+    ("regions", "order", "words"),
+    [
+        ({"whole": (1, 2, 4), "core": (2, 4), "rim": (4,)}, (1, 2, 4), ()),
+        ({"whole": (1, 2, 3), "core": (2, 3)}, (1, 3), ()),  # 2 and 3 are one to these labels
+        ({"a": (1, 3), "b": (2, 3), "both": (3,)}, (1, 2, 3), ()),
+        ({"core": (2, 3), "whole": (1, 2, 3)}, (2, 1), ("core would never be written", "Put it after whole")),
+        ({"whole": (1, 2), "a": (1,), "b": (2, 3)}, (1, 3, 2), ("whole would never be written", "Leave it out")),
+        ({"whole": (1, 2, 3), "core": (2, 3)}, (2, 3), ("whole writes 2", "Give it 1.")),
+        ({"whole": (1, 2), "other": (3,)}, (3, 1), ("whole writes 3", "Give it 1 or 2.")),
+        ({"a": (1, 3), "b": (2, 3)}, (1, 2), ("b shares 3 with a", "Add a label of 3 alone")),
+    ],
+)
+def test_an_order_is_refused_where_reading_would_not_give_the_written_regions_back(regions, order, words):
+    faults = faults_of_order(regions, order)
+    kept = all(
+        members(regions, back_and_forth(regions, order, value)) == members(regions, value)
+        for value in values_of(regions.values())
+    )
+    assert kept is not bool(faults)
+    assert all(word in faults[0] for word in words)
+
+
+@settings(derandomize=True)
+@given(st.lists(st.sets(st.integers(1, 4), min_size=1), min_size=1, max_size=4, unique_by=frozenset), st.data())
+def test_the_faults_of_an_order_are_those_that_a_round_trip_shows(found, data):
+    regions = {f"label {place}": tuple(sorted(region)) for place, region in enumerate(found)}
+    known = values_of(regions.values())
+    order = data.draw(st.lists(st.sampled_from(known), min_size=len(regions), max_size=len(regions)))
+    kept = all(members(regions, back_and_forth(regions, order, value)) == members(regions, value) for value in known)
+    assert bool(faults_of_order(regions, order)) is not kept
+
+
+def test_a_plan_says_what_each_label_is_made_of_and_writes(make_fingerprint):
     plan = planned(make_fingerprint, values=(4, 1, 2))
     assert plan.parts == ((1, 2, 3), (2, 3), (3,))
     assert plan.written_numbers == (3, 1, 2)

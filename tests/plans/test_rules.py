@@ -84,6 +84,7 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     plan, _ = rules.channel_plan("CT", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert (plan.mean, plan.low, plan.high) == pytest.approx((100, 1, 199))
     assert plan.std == pytest.approx(((201**2 - 1) / 12) ** 0.5)
+    assert "named by the channel" in rules.channel_plan("zscore", 0, make_fingerprint((9, 9, 9), (1, 1, 1)))[1]
     same, _ = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert same == ChannelPlan(name="MRI", scheme="zscore"), "what is stored does not change with the data set"
 
@@ -149,6 +150,50 @@ def test_the_latent_grid_can_represent_the_thinnest_structure(thickness, stride)
     level, reason = rules.latent_level(thickness, (1, 1, 1), steps)
     assert steps.total(level) == (stride,) * 3
     assert min(thickness, key=thickness.get) in reason
+
+
+def spanned(thickness: float, spacing: Millimetres, stride: Triple) -> float:
+    return thickness / max(mm * step for mm, step in zip(spacing, stride, strict=True) if step > 1)
+
+
+def check_stride_reason(reason: str, thickness: float, spacing: Millimetres, steps: rules.Ladder, level: int) -> None:
+    """What the reason says of the next coarser grid is so."""
+    coarser = steps.total(level + 1) if level + 1 < len(steps.strides) else None
+    lost = coarser is not None and spanned(thickness, spacing, coarser) < (0.75 if max(coarser) <= 4 else 2)
+    assert ("the patch has no coarser one" in reason) == (coarser is None)
+    assert ("than stride 8 is not used" in reason) == (coarser is not None and max(coarser) > 8)
+    assert ("it would span" in reason) == (coarser is not None and max(coarser) <= 8)
+    assert lost or "it would span" not in reason
+    assert f"measures {thickness:.3g} mm" in reason
+    assert f"spans {spanned(thickness, spacing, steps.total(level)):.2g} positions" in reason
+
+
+@settings(derandomize=True)
+@given(spacings, sizes, st.floats(0.1, 200))
+def test_the_reason_for_the_latent_stride_is_true(spacing, size, thickness):
+    """DESIGN 4: a reason is never false."""
+    steps = rules.ladder(spacing, rules.least_size(spacing, size))
+    level, reason = rules.latent_level({"cyst": thickness, "liver": 300.0}, spacing, steps)
+    check_stride_reason(reason, thickness, spacing, steps, level)
+
+
+def test_a_thick_structure_is_not_called_lost_where_the_patch_is_short():
+    steps = rules.ladder((5.0, 1.0, 1.0), rules.least_size((5.0, 1.0, 1.0), (4, 9, 9)))
+    level, reason = rules.latent_level({"liver": 50.0}, (5.0, 1.0, 1.0), steps)
+    assert level == 1
+    assert "the patch has no coarser one" in reason
+
+
+@pytest.mark.parametrize(
+    ("stride", "labels", "channels", "words"),
+    [
+        ((4, 4, 4), 32, 8, "voxels of a position: 64 (at most 64); labels: 32 (at most 32)"),
+        ((8, 8, 8), 2, 16, "a position stands for 512 voxels (over 64)"),
+        ((2, 2, 2), 33, 16, "there are 33 labels (over 32)"),
+    ],
+)
+def test_latent_channels_and_their_reason(stride, labels, channels, words):
+    assert rules.latent_channels(stride, labels) == (channels, words)
 
 
 @settings(derandomize=True)

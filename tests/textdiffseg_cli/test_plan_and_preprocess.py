@@ -3,9 +3,14 @@
 import errno
 import json
 import os
+import shutil
 
+import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+import textdiffseg as tds
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import PRESETS
@@ -14,8 +19,15 @@ from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.files import write_record
+from textdiffseg.folds.ensemble import check_words
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.tasks import datasets
-from textdiffseg.tasks import plan as tasks_plan
+from textdiffseg.tasks import words as tasks_words
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.encoder import TextEncoder
+from textdiffseg.text.folder import encoder_folder
+from textdiffseg.text.places import stored_words
 from textdiffseg_cli import plan_and_preprocess
 
 WORDS = ("text_bank.safetensors", "text_space.safetensors")
@@ -45,6 +57,56 @@ def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
     assert [(folder / name).stat().st_mtime_ns for name in WORDS] == words
 
 
+def test_words_are_written_after_the_checks_and_follow_renamed_labels(tiny_raw, tmp_path, capsys):
+    image, path = tiny_raw / "imagesTr" / "tiny_00_0000.nii.gz", tiny_raw / "prompts.json"
+    whole = image.read_bytes()
+    image.write_bytes(b"broken")
+    assert run(tmp_path, "901") == 2
+    assert not path.exists()
+    image.write_bytes(whole)
+    assert run(tmp_path, "901") == 0
+    rename(tiny_raw, "dark cube", "Dark_Box")
+    capsys.readouterr()
+    assert run(tmp_path, "901") == 0
+    assert Prompts.read(path).labels == {"bright cube": ("bright cube",), "Dark_Box": ("dark box",)}
+    assert f"Brought {path} up to date" in capsys.readouterr().out
+    edited = Prompts.read(path).model_copy(update={"scan": "two cubes"})
+    write_record(path, edited)
+    rename(tiny_raw, "Dark_Box", "cube")
+    assert run(tmp_path, "901") == 2
+    assert "labels.cube: missing" in capsys.readouterr().err
+    assert Prompts.read(path) == edited
+
+
+def rename(raw, before: str, after: str) -> None:
+    """Rename a label in dataset.json."""
+    header = json.loads((raw / "dataset.json").read_text())
+    labels = {after if name == before else name: value for name, value in header["labels"].items()}
+    (raw / "dataset.json").write_text(json.dumps(header | {"labels": labels}))
+
+
+def test_what_may_be_a_mistake_is_noted(tmp_path, write_raw):
+    """Labels that some or all cases lack, counts that differ, files that are not read."""
+    raw = write_raw(tmp_path, numTraining=6)
+    header = json.loads((raw / "dataset.json").read_text())
+    header["labels"] = {"background": 0, "bright cube": 1, "dark cube": 2, "cyst": 3}
+    (raw / "dataset.json").write_text(json.dumps(header))
+    path = raw / "labelsTr" / "tiny_01.nii.gz"
+    volume = read_labels(path)
+    write_labels(path, np.where(volume.array[0] == 2, 0, volume.array[0]), volume.geometry)
+    (raw / "imagesTr" / "x_0000.nhdr").touch()
+    notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
+    assert "numTraining is 6, and 4 training cases were found" in notes
+    assert "1 entry is not read: x_0000.nhdr" in notes
+    assert "No training case holds cyst" in notes
+    assert "dark cube is in 3 of 4 cases. If it was not drawn in the others" in notes
+    header |= {"annotated": {"tiny_01": ["bright cube"]}, "numTraining": 4}
+    (raw / "dataset.json").write_text(json.dumps(header))
+    notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
+    assert "in 3 of" not in notes
+    assert "numTraining" not in notes
+
+
 def test_memory_decides_for_a_gpu(tiny_raw, tmp_path):
     assert run(tmp_path, "901", "--memory-gb", "6") == 0
     plan = Plan.read(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
@@ -60,6 +122,47 @@ def test_changed_words_make_a_new_bank(tiny_raw, tmp_path):
     (tiny_raw / "prompts.json").write_text(json.dumps(prompts))
     assert run(tmp_path, "901") == 0
     assert bank.read_bytes() != before
+
+
+def test_each_encoder_has_words_of_its_own(tiny_raw, tmp_path, capsys):
+    """CASES: one preset's planning must not replace the words of another, nor reuse those of another model."""
+    folder, encoder = tmp_path / "preprocessed" / "Dataset901_Tiny", tmp_path / "encoder"
+    shutil.copytree(encoder_folder("bundled"), encoder)
+    assert run(tmp_path, "901") == 0
+    before = {name: (folder / name).read_bytes() for name in WORDS}
+    assert run(tmp_path, "901", "--preset", "unet", "--text-encoder", str(encoder)) == 0
+    assert {name: (folder / name).read_bytes() for name in WORDS} == before
+    plan = Plan.read(folder / "plan_unet.json")
+    files = stored_words(PreprocessedFolder(folder), plan)
+    assert files.bank.name not in WORDS
+    first = TextBank.load(files)
+    check_words([files.bank], [plan], [first])
+    with pytest.raises(tds.UserError, match="holds vectors of the text encoder 'bundled'"):
+        check_words([files.bank], [plan], [TextBank.load(PreprocessedFolder(folder).words("default"))])
+    scramble(encoder / "model.safetensors")
+    assert run(tmp_path, "901", "--preset", "unet", "--text-encoder", str(encoder)) == 0
+    second = TextBank.load(files)
+    assert not torch.equal(first.raw[0][0].pooled, second.raw[0][0].pooled), "the folder holds another model now"
+    with pytest.raises(tds.UserError, match="with other weights"):
+        first.encode("cyst", TextEncoder(str(encoder)))
+
+
+def scramble(path) -> None:
+    """Other weights of the same shapes."""
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("word_embeddings.weight"))
+    weights[name] = weights[name].flip(0)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_words_of_an_older_folder_are_read(tiny_raw, tmp_path):
+    """Folders of older versions have one bank for all presets but the publication's."""
+    assert run(tmp_path, "901") == 0
+    folder = PreprocessedFolder(tmp_path / "preprocessed" / "Dataset901_Tiny")
+    plan = Plan.read(folder.plan("default"))
+    elsewhere = plan.model_copy(update={"text": plan.text.model_copy(update={"encoder": "/models/x"})})
+    assert stored_words(folder, elsewhere) == folder.words("default")
+    assert stored_words(folder, plan.model_copy(update={"preset": "paper"})) == folder.words("default", "bundled")
 
 
 def times(folder, *names: str) -> dict[str, int]:
@@ -249,18 +352,21 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
             return [PhraseVectors(torch.randn(2, 8), torch.randn(8)) for _ in phrases]
 
     monkeypatch.setattr("textdiffseg.text.encoder.TextEncoder", Offline)
-    encoders_of = tasks_plan.encoders_of
+    encoders_of = tasks_words.encoders_of
     prompts, encoders = Prompts(scan="CT", labels={"liver": ("liver",)}), encoders_of(None, "paper")
     bank = Future()
-    bank.set_result(tasks_plan.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path).words("paper")))
-    text = tasks_plan.text_plan(encoders, bank, "paper")
+    bank.set_result(tasks_words.write_words(("liver",), prompts, encoders, PreprocessedFolder(tmp_path), "paper"))
+    text = tasks_words.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
-    assert tasks_plan.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
-    assert tasks_plan.text_plan(("bundled",), bank, "default").note is None
-    other = PreprocessedFolder(tmp_path / "other").words("paper")
+    assert tasks_words.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
+    assert tasks_words.text_plan(("bundled",), bank, "default").note is None
+    other = PreprocessedFolder(tmp_path / "other")
     with pytest.raises(UserError, match="not to be had"):
-        tasks_plan.write_words(("liver",), prompts, encoders_of("mine", "paper"), other)
+        tasks_words.write_words(("liver",), prompts, encoders_of("mine", "paper"), other, "paper")
     assert encoders_of(None, "default") == encoders_of(None, "peer-unet") == ("bundled",)
-    banks = {preset: PreprocessedFolder(tmp_path).words(preset) for preset in PRESETS}
-    assert banks["paper-no-text"] == banks["paper"] != banks["default"] == banks["peer-unet"]
+    files = PreprocessedFolder(tmp_path)
+    assert len({files.words(preset, "bundled") for preset in PRESETS}) == 1
+    assert files.words("paper", "a/b") == files.words("default", "a/b") != files.words("default", "bundled")
+    older = {preset: files.words(preset) for preset in PRESETS}
+    assert older["paper-no-text"] == older["paper"] != older["default"] == older["peer-unet"]

@@ -13,28 +13,19 @@ and numpy. These are seeded for each sample and restored afterwards.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.intensity.brightness import (
-    BrightnessAdditiveTransform,
-    MultiplicativeBrightnessTransform,
-)
-from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
-from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
-from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
-from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
-from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from plans.geometry import Triple
 from plans.plan import Plan
+
+if TYPE_CHECKING:
+    from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
 MAX_ROTATION_RADIANS = np.deg2rad(30)  # about each axis; any angle about the coarse axis of anisotropic patches
 MIN_SCALE, MAX_SCALE = 0.7, 1.4  # a larger factor shows the structures smaller
@@ -67,7 +58,7 @@ class Augmentation:
         self.patch, self.mirror_axes = plan.patch, plan.mirror_axes
         self.coarse_axis = coarse_axis(plan.patch)
         self.published = plan.training.augmentation == "paper"
-        self.intensity = paper_intensity_transforms() if self.published else intensity_transforms(self.coarse_axis)
+        self.intensity = _intensity(self.published, self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
 
     def __call__(
@@ -91,6 +82,13 @@ class Augmentation:
         for channel, where in zip(self.masked, outside, strict=True):
             picture[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
         return picture, label_map
+
+
+def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":
+    # Imported here, as it needs the extra `train` and this module is imported without it.
+    from textdiffseg.data.intensity import intensity_transforms, paper_intensity_transforms
+
+    return paper_intensity_transforms() if published else intensity_transforms(coarse_axis)
 
 
 def coarse_axis(patch: Triple) -> int | None:
@@ -210,53 +208,6 @@ def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tens
 def _indicators(label_map: Tensor, values: list[int]) -> Tensor:
     channels = torch.tensor(values, dtype=label_map.dtype).view(-1, 1, 1, 1)
     return (label_map[None] == channels).float()
-
-
-def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
-    """nnU-Net's intensity transforms in their order. Low resolution is not simulated along `coarse_axis`."""
-    low_resolution = SimulateLowResolutionTransform(
-        scale=(0.5, 1),
-        synchronize_channels=False,
-        synchronize_axes=True,
-        ignore_axes=None if coarse_axis is None else (coarse_axis,),
-        p_per_channel=0.5,
-    )
-    chain = (
-        (0.1, GaussianNoiseTransform(noise_variance=(0, 0.1), p_per_channel=1, synchronize_channels=True)),
-        (0.2, GaussianBlurTransform(blur_sigma=_blur_sigma, p_per_channel=0.5)),
-        (0.15, MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False)),
-        (0.15, ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, synchronize_channels=False)),
-        (0.25, low_resolution),
-        (0.1, _gamma(inverted=True)),
-        (0.3, _gamma(inverted=False)),
-    )
-    return ComposeTransforms([RandomTransform(transform, probability) for probability, transform in chain])
-
-
-def _blur_sigma(shape: tuple[int, ...], dim: int) -> float:
-    """sigma of the blur: nnU-Net's 0.5 to 1 voxels, less along an axis of only two or three voxels.
-
-    The transform's kernel has the odd number of voxels nearest to 6 sigma + 0.5. A short axis cannot be reflected
-    for a wider kernel.
-    """
-    return np.random.uniform(0.5, min(1.0, (2 * shape[dim] - 0.51) / 6))  # noqa: NPY002 (seeded, as the transforms)
-
-
-def paper_intensity_transforms() -> BasicTransform:
-    """The publication's intensity scaling and shift. It gives no sizes; here each is 0.1 with probability 0.5."""
-    scaling = MultiplicativeBrightnessTransform((0.9, 1.1), synchronize_channels=False)
-    shift = BrightnessAdditiveTransform(0.0, 0.1, synchronize_channels=False)
-    return ComposeTransforms([RandomTransform(scaling, 0.5), RandomTransform(shift, 0.5)])
-
-
-def _gamma(inverted: bool) -> GammaTransform:
-    return GammaTransform(
-        BGContrast((0.7, 1.5)),
-        p_invert_image=float(inverted),
-        synchronize_channels=False,
-        p_per_channel=1,
-        p_retain_stats=1,
-    )
 
 
 @contextmanager

@@ -1,14 +1,16 @@
 """Which labels of the references a prediction answers, by the manifest that tds_predict writes beside it."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from plans.errors import UserError
 from plans.layout import split_ending
-from plans.prompts import normalise
+from plans.names import normalise
 from plans.records import Record
 
 
@@ -40,10 +42,31 @@ class PredictedLabels(Record):
     notes: tuple[str, ...] = ()  # what has to be known of the model
 
     @classmethod
-    def beside(cls, segmentation: Path) -> "PredictedLabels":
-        """That of a segmentation; an empty one where there is none."""
+    def beside(cls, segmentation: Path) -> "PredictedLabels | None":
+        """That of a segmentation; an empty one without a file; None where the JSON file is not of this project."""
         path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
-        return cls.read(path) if path.is_file() else cls()
+        if not path.is_file():
+            return cls()
+        try:
+            return cls.read(path)
+        except UserError:
+            return None
+
+    @property
+    def named(self) -> dict[str, int]:
+        """The labels by the names of `dataset.json`, as far as they are known."""
+        return {self.means.get(name, name): value for name, value in self.labels.items()}
+
+
+def shared_names(manifests: Iterable[PredictedLabels]) -> dict[int, str]:
+    """The name of each value on which all manifests that have it agree. No name has two values."""
+    names: dict[int, set[str]] = {}
+    for manifest in manifests:
+        for name, value in manifest.named.items():
+            names.setdefault(value, set()).add(name)
+    agreed = {value: min(found) for value, found in names.items() if len(found) == 1}
+    counts = Counter(normalise(name) for found in names.values() for name in found)
+    return {value: name for value, name in agreed.items() if counts[normalise(name)] == 1}
 
 
 def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from plans.annotation import Annotation, annotations_of
-from plans.errors import UserError, listed
+from plans.case_files import by_stem, names_in, unread
+from plans.errors import UserError, listed, merged
 from plans.header import DatasetHeader, labels_of
 from plans.layout import FILE_ENDINGS, RawFolder, split_ending
 from plans.regions import values_of
-from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of
+from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import Summary, summarise
-
-_SHOWN = 10  # faults of one kind that are written out one by one
 
 
 def evaluate_folders(
@@ -37,15 +36,18 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    annotations, own = read_annotations(Path(references), tuple(pairs)) or (None, {})
+    found = {case: PredictedLabels.beside(prediction) for case, (prediction, _) in pairs.items()}
+    manifests = {case: one or PredictedLabels() for case, one in found.items()}
+    if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
+        notes.append(f"JSON files beside predictions that tds_predict did not write are not read: {listed(foreign)}.")
+    annotations, own = read_annotations(Path(references), tuple(pairs), Path(predictions)) or (None, {})
     if annotations is None:
-        notes.append("No dataset.json beside or above the references: labels are shown by their values.")
-        own = {str(value): value for value in _label_values(list(pairs.values()), list(pairs), workers)}
+        names = shared_names(manifests.values())
+        notes.append(_whose_names(names))
+        values = _label_values(list(pairs.values()), list(pairs), workers)
+        own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
         annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
-    answers = {
-        case: answers_of(PredictedLabels.beside(prediction), own, annotations[case].annotated)
-        for case, (prediction, _) in pairs.items()
-    }
+    answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
     notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
     if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
         notes.append(f"Not asked for in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
@@ -57,6 +59,16 @@ def evaluate_folders(
     return summarise(cases, tolerance_mm, notes)
 
 
+def _whose_names(names: Mapping[int, str]) -> str:
+    """A sentence on the labels' names where no `dataset.json` gives them."""
+    if names:
+        return (
+            "No dataset.json beside or above the references: names are those of the predictions' JSON files, and the "
+            "references must have the same values."
+        )
+    return "No dataset.json beside or above the references: labels are shown by their values."
+
+
 def match_files(
     predictions: Path, references: Path, partial_predictions: bool = False
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
@@ -66,9 +78,7 @@ def match_files(
     predicted, expected = _label_files(predictions), _label_files(references)
     missing = [case for case in expected if case not in predicted]
     if missing and not partial_predictions:
-        faults = [f"{predictions} has no prediction for {expected[case]}." for case in missing[:_SHOWN]]
-        if len(missing) > _SHOWN:
-            faults.append(f"... and for {len(missing) - _SHOWN} more.")
+        faults = merged((case, f"{predictions} has no prediction for {expected[case]}.") for case in missing)
         raise UserError(*faults, "Predict these cases, or score only what there is with --partial.")
     pairs = {case: (predicted[case], expected[case]) for case in expected if case in predicted}
     if not pairs:
@@ -77,19 +87,25 @@ def match_files(
             f"{_examples(predicted)} against {_examples(expected)}."
         )
     notes = [f"{len(missing)} references without a prediction are left out."] if missing else []
+    notes += unread(references, (name for name in names_in(references) if (references / name).is_file()))
     if extra := len(set(predicted) - set(expected)):
         notes.append(f"{extra} predictions without a reference are left out.")
     return pairs, notes
 
 
-def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, Annotation], dict[str, int]] | None:
-    """What a `dataset.json` in or above the references' folder says of each case, and the value that predictions write
-    for each label; `None` where there is none.
+def read_annotations(
+    references: Path, cases: Sequence[str], predictions: Path | None = None
+) -> tuple[dict[str, Annotation], dict[str, int]] | None:
+    """The annotation of each case by `dataset.json`, and the value that predictions write for each label.
+
+    The file lies in or above the references' folder; else in that of the predictions, where nnU-Net puts it. `None`
+    where there is none.
 
     Ignored voxels and labels that a case does not annotate are not scored.
     """
     folder = (references.parent if references.is_file() else references).resolve()
-    path = next((path for one in (folder, folder.parent) if (path := RawFolder(one).header).is_file()), None)
+    places = [folder, folder.parent, *([] if predictions is None else [predictions])]
+    path = next((path for one in places if (path := RawFolder(one).header).is_file()), None)
     if path is None:
         return None
     header = DatasetHeader.read(path)
@@ -103,10 +119,19 @@ def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, 
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
+    """The segmentations of a folder, by case."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give two folders of segmentations, or two files.")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = {split_ending(path.name)[0]: path for path in paths if path.name.endswith(FILE_ENDINGS)}
+        raise UserError(f"{folder} is not a folder. Give two folders of segmentations, or two files.")
+    faults: list[str] = []
+    files = {case: folder / name for case, name in by_stem(folder, names_in(folder), faults).items()}
+    files = {case: path for case, path in files.items() if path.is_file()}
+    faults += [
+        f"{folder}: the folder {case} and {path.name} would be one case. Move one of them away."
+        for case, path in files.items()
+        if (folder / case).is_dir()
+    ]
+    if faults:
+        raise UserError(*faults)
     if not files:
         raise UserError(f"{folder} holds no segmentation ({', '.join(FILE_ENDINGS)}).")
     return files

@@ -1,5 +1,7 @@
 """Mean scores over many cases, and the record of `summary.json`."""
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
@@ -19,6 +21,14 @@ from textdiffseg.evaluation.metrics import (
     surfaces_available,
 )
 
+COLUMNS = {  # of a CSV file -> field of `LabelScores`
+    "dice": "dice",
+    "nsd": "nsd",
+    "hd95_mm": "hd95",
+    "volume_ml": "volume_ml",
+    "reference_ml": "reference_ml",
+    "note": "note",
+}
 NO_SURFACES = "NSD and HD95 were not measured: MONAI is not installed (pip install monai)."
 
 
@@ -92,3 +102,14 @@ def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def to_csv(summary: Summary) -> str:
+    """The scores of all cases as CSV, one row a case and label; a score that is undefined is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("case", "label", *COLUMNS))
+    for case in summary.cases:
+        for name, scores in case.labels.items():
+            writer.writerow((case.case, name, *(getattr(scores, field) for field in COLUMNS.values())))
+    return text.getvalue()

@@ -151,6 +151,11 @@ def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[Te
                 f"{file} does not belong to the plan beside it (other labels or another "
                 "width). Put the plan back, or run tds_plan_and_preprocess again."
             )
+        if not bank.space.is_of(plan.text.encoder, None):
+            raise UserError(
+                f"{file} holds vectors of the text encoder {bank.space.encoder!r}, and the plan beside it was made for "
+                f"{plan.text.encoder!r}. Run tds_plan_and_preprocess again; in a trained fold, copy the fold again."
+            )
         if bank.words != banks[0].words:
             raise UserError(
                 f"{file} holds other words than {files[0].parent.name}'s: these folds are no "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from plans.errors import UserError, is_printable, listed
+from plans.layout import BUNDLED
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -20,7 +21,6 @@ from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import CaseText, encode_text
 from textdiffseg.text.encoder import TextEncoder
-from textdiffseg.text.folder import BUNDLED
 
 MIN_COSINE = 0.999  # of one phrase's vectors by one encoder on two machines
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.plan import Plan
+from textdiffseg.extras import require
 from textdiffseg.networks.label_autoencoder import queried_channels
 from textdiffseg.queries import Queries
 
@@ -17,6 +18,7 @@ class Peer(nn.Module):
         super().__init__()
         self.plan = plan
         self.pads = kind == "swinunetr"
+        require("train", f"Preset {plan.preset}", "monai", "einops")
         self.network = _unet(plan) if kind == "unet" else _swin(plan)
 
     @property

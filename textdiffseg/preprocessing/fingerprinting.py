@@ -63,8 +63,11 @@ def fingerprint_dataset(
 
 def bytes_per_case(dataset: Dataset) -> float:
     """The host memory in bytes that the largest case may need, estimated from the sizes of its files."""
-    packed = 24 if dataset.file_ending.endswith(".gz") else 8
-    return packed * max(sum(path.stat().st_size for path in case.images) for case in dataset.cases)
+
+    def unpacked(path: Path) -> float:
+        return path.stat().st_size * (24.0 if path.suffix.lower() == ".gz" else 8.0)
+
+    return max(sum(map(unpacked, case.images)) for case in dataset.cases)
 
 
 def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders
-from textdiffseg.evaluation.report import Summary
-from textdiffseg.files import write_record
+from textdiffseg.evaluation.report import Summary, to_csv
+from textdiffseg.extras import require
+from textdiffseg.files import write_atomically, write_record
 from textdiffseg.leftovers import sweep
 
 
@@ -16,23 +18,32 @@ def evaluate(
     partial: bool = False,
     workers: int = 0,
     output: str | Path | None = None,
+    csv: str | Path | None = None,
 ) -> Summary:
     """Dice, NSD, HD95 and volumes of every case and label, and their means.
 
     Args:
         predictions: a folder of segmentations, or one file; a manifest beside each says what was queried.
-        references: a folder of files of the same names, or one file; a `dataset.json` in or above it names labels.
+        references: a folder of files of the same names, or one file; a `dataset.json` in or above it names
+            labels, else the manifests of the predictions do.
         tolerance_mm: surfaces this close count as equal in NSD.
         partial: leave references without a prediction out instead of raising.
         workers: processes; 0: this one.
         output: a JSON file for all scores.
+        csv: a CSV file for the scores of all cases, one row a case and label.
 
-    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ.
+    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ. The
+    extra `report` has to be installed.
     """
+    if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
+        raise UserError(f"{output}: scores as JSON and as CSV need a file each. Give another name for one of them.")
+    require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )
     if output is not None:
         sweep([Path(output).parent])
         write_record(Path(output), summary)
+    if csv is not None:
+        write_atomically(Path(csv), to_csv(summary))
     return summary

@@ -1,20 +1,17 @@
 """From a raw data set to a plan, words, folds and stored cases. Run again, it redoes only what changed."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
-from plans.errors import UserError
 from plans.fingerprint import Fingerprint
-from plans.layout import PreprocessedFolder, WordFiles, tree
-from plans.paper import ENCODER, VARIANTS
+from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
-from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
+from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.presence import presence_notes
 from plans.presets import Preset
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
@@ -24,7 +21,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
-from textdiffseg.text.folder import BUNDLED, width_of
+from textdiffseg.tasks.words import encoders_of, text_plan, write_case_texts, write_words
 
 MAX_USUAL_GPU_GB = 8.0  # what a plan may take of a GPU unless the user says otherwise
 Item = TypeVar("Item")
@@ -97,48 +94,28 @@ def plan(
     if workers != 0 and scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.files")  # while this process reads the rest
     parts = read_datasets(str(dataset), root)
-    joint, prompts = joined(parts, root, report)
+    joint, words = joined(parts, root, report)
+    refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     with background_executor(workers) as beside:  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
-        words = _encode_words(beside, joint, prompts, encoders_of(text_encoder, preset), folder, preset)
+        names, encoders = tuple(label.name for label in joint.labels), encoders_of(text_encoder, preset)
+        bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)
+        texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
-        text = text_plan(words.encoders, words.bank, preset, words.of_cases)
-        made = _decide(joint, prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
+        words.write(root, report)  # the data set is in order now
+        text = text_plan(encoders, bank, preset, bool(texts))
+        made = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
         stored = _store(joint, made, fingerprint, folder, force)
-        words.bank.result()
-        said = words.texts.result()
+        encoder, _ = bank.result()
+        said = beside.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
     write_record(folder.splits, splits)
     write_record(folder.plan(preset), made)
-    return PlannedDataset(root, folder, made, splits, stored, tuple(_notes(made, splits, said)))
-
-
-@dataclass(frozen=True)
-class _Words:
-    """The words of a data set, being encoded beside other work."""
-
-    encoders: tuple[str, ...]
-    bank: Future[tuple[str, int]]  # the encoder, and the width of its vectors
-    texts: Future[tuple[str, ...]]  # sentences on the cases' texts
-    of_cases: bool  # some case has a text
-
-
-def _encode_words(
-    beside: Executor,
-    dataset: Dataset,
-    prompts: Prompts,
-    encoders: tuple[str, ...],
-    folder: PreprocessedFolder,
-    preset: Preset,
-) -> _Words:
-    names = tuple(label.name for label in dataset.labels)
-    texts = {case.id: case.text for case in dataset.cases if case.text}
-    bank = beside.submit(write_words, names, prompts, encoders, folder.words(preset))
-    said = beside.submit(_write_case_texts, texts, folder.words(preset), folder.case_texts(preset))
-    return _Words(encoders, bank, said, bool(texts))  # one after the other: the bank is there when texts are encoded
+    notes = (*joint.notes, *presence_notes(joint, fingerprint), *_notes(made, splits, said))
+    return PlannedDataset(root, folder, made, splits, stored, notes)
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
@@ -184,58 +161,6 @@ def _store(dataset: Dataset, made: Plan, fingerprint: Fingerprint, folder: Prepr
         force.scheduler,
         force.follow("Preprocess", len(dataset.cases)),
     )
-
-
-def encoders_of(wanted: str | None, preset: Preset) -> tuple[str, ...]:
-    """The text encoder and, where the user has not named it, what may stand in for it."""
-    if wanted is not None:
-        return (wanted,)
-    return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
-
-
-def text_plan(
-    encoders: Sequence[str], bank: Future[tuple[str, int]], preset: Preset, of_cases: bool = False
-) -> TextPlan:
-    """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
-    encoder, width = encoders[0], None
-    if len(encoders) == 1 and not bank.done():
-        width = width_of(encoder)
-    if width is None:
-        encoder, width = bank.result()
-    wanted = ENCODER if preset in VARIANTS and encoder == BUNDLED else None
-    return TextPlan(encoder=encoder, width=width, stands_in_for=wanted, of_cases=of_cases)
-
-
-def write_words(names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], files: WordFiles) -> tuple[str, int]:
-    """Write text bank and text space, unless those of the same words are there.
-
-    Returns the encoder and the vectors' width.
-    """
-    from textdiffseg.text.bank import TextBank, build_bank
-    from textdiffseg.text.encoder import TextEncoder
-
-    wanted = (encoders[0], prompts.scan, {name: prompts.labels[name] for name in names})
-    with suppress(UserError):  # missing, of another version or damaged: it is made anew
-        bank = TextBank.load(files)
-        if (bank.space.encoder, bank.words.scan, bank.phrasings) == wanted:
-            return bank.space.encoder, bank.width
-    try:
-        encoder = TextEncoder(encoders[0])
-    except UserError:
-        if len(encoders) == 1:
-            raise
-        encoder = TextEncoder(encoders[1])
-    bank = build_bank(prompts, names, encoder)
-    bank.save(files)
-    return encoder.name, bank.width
-
-
-def _write_case_texts(texts: dict[str, str], words: WordFiles, path: Path) -> tuple[str, ...]:
-    """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
-    from textdiffseg.text.bank import TextBank
-    from textdiffseg.text.case_texts import update_case_texts
-
-    return update_case_texts(path, texts, TextBank.load(words).space.encoder)
 
 
 def _gpu_gb() -> float | None:

@@ -14,6 +14,7 @@ from plans.presets import PRESETS, Preset
 from textdiffseg.data.splits import Fold, Splits, read_splits, refuse_other_cases
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.extras import require
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone
@@ -24,6 +25,7 @@ from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, R
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
@@ -80,8 +82,10 @@ def train(
     A CPU with AMX trains in float32 unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported, which
     the commands do: with AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
 
-    Raises `UserError` where plan, words and cases do not fit each other or the run, and `Cancelled` after saving.
+    Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
+    installed, and `Cancelled` after saving.
     """
+    require("train", "tds_train")
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
@@ -150,12 +154,13 @@ def _check(
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
-    plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
+    plan_path = started.plan if started else source.plan(preset)
     plan = Plan.read(plan_path)
+    words = started.words if started else stored_words(source, plan)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
-        read_case_texts(source.case_texts(preset), bank, ())
+        read_case_texts(stored_case_texts(source, plan), bank, ())
     began = time.perf_counter()
 
     def checked(done: int, total: int) -> None:

@@ -17,6 +17,7 @@ from plans.prompts import Prompts
 from textdiffseg.queries import Queries, Query
 from textdiffseg.text.bank_file import read_bank, write_bank
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder
+from textdiffseg.text.folder import encoder_hash
 from textdiffseg.text.space import TextSpace
 from textdiffseg.text.words import Words
 
@@ -166,10 +167,11 @@ class TextBank:
 
     def _encode(self, phrases: list[str], encoder: TextEncoder | None) -> list[PhraseVectors]:
         """Raw vectors, of the bank's own encoder alone."""
-        if encoder is None or encoder.name != self.space.encoder:
+        if encoder is None or not self.space.is_of(encoder.name, encoder_hash(encoder.name)):
+            found = f"{encoder.name!r} with other weights or another vocabulary" if encoder else "none"
             raise UserError(
                 f"{', '.join(map(repr, phrases))} is not among this model's phrases, and its text encoder "
-                f"{self.space.encoder!r} is needed for its vectors (found {encoder.name if encoder else 'none'!r})."
+                f"{self.space.encoder!r} is needed for its vectors (found {found})."
             )
         return encoder.encode(phrases)
 
@@ -219,7 +221,7 @@ class TextBank:
     def _nearest(self, phrase: str, encoder: TextEncoder | None) -> list[tuple[str, str]]:
         """The nearest phrasings and their labels: by meaning with the bank's encoder, else by spelling."""
         known = [(words, name) for name, all_words in self.phrasings.items() for words in all_words]
-        if encoder is None or encoder.name != self.space.encoder:
+        if encoder is None or not self.space.is_of(encoder.name, encoder_hash(encoder.name)):
             return self.words.nearest_spelling(phrase, NEAREST)
         closeness = torch.cosine_similarity(self._known, encoder.encode([phrase])[0].pooled[None])
         return [known[i] for i in closeness.argsort(descending=True)[:NEAREST].tolist()]
@@ -236,7 +238,7 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
     phrases += [words.scan] if words.scan.strip() else []
     *flat, background = encoder.encode([*phrases, "background"])
     raw, scan = _nest(words, flat)
-    space = TextSpace.of(encoder.name, raw, [*([scan] if scan else []), background])
+    space = TextSpace.of(encoder.name, raw, [*([scan] if scan else []), background], encoder_hash(encoder.name))
     bank = TextBank(words, space, raw, scan)
     bank.refuse_equals()
     return bank

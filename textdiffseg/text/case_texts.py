@@ -9,15 +9,16 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from plans.errors import UserError, listed
-from plans.records import Record
+from plans.records import Record, Upgrades
 from textdiffseg.files import hash_text
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS, TextEncoder
+from textdiffseg.text.folder import encoder_hash
 from textdiffseg.text.storage import TensorFile
 
 
@@ -31,9 +32,11 @@ class Entry(Record):
 class TextsHeader(Record):
     """Of a file of case texts."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     encoder: str
+    encoder_hash: str | None  # SHA-256 of its weights and vocabulary; None: not known
     cases: dict[str, Entry]
+    upgrades: ClassVar[Upgrades] = {1: lambda fields: fields | {"encoder_hash": None}}
 
 
 _FILE = TensorFile(
@@ -93,7 +96,7 @@ def read_case_texts(path: Path, bank: TextBank, cases: Collection[str]) -> dict[
     Raises `UserError` where the file is missing, damaged, or of another encoder than the bank.
     """
     header, tokens = _read(path, cases)
-    if header.encoder != bank.space.encoder:
+    if not bank.space.is_of(header.encoder, header.encoder_hash):
         raise UserError(
             f"{path} was made with the text encoder {header.encoder!r}, the model's is {bank.space.encoder!r}: "
             "run tds_plan_and_preprocess with that one."
@@ -105,13 +108,17 @@ def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
     """What the file holds; nothing where it is missing, damaged, of another version or encoder: it is made anew."""
     with suppress(UserError):
         header, tokens = _read(path)
-        if header.encoder == encoder:
+        if (header.encoder, header.encoder_hash) == (encoder, encoder_hash(encoder)):
             return {case: CaseText(header.cases[case], raw) for case, raw in tokens.items()}
     return {}
 
 
 def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
-    header = TextsHeader(encoder=encoder, cases={case: one.entry for case, one in sorted(texts.items())})
+    header = TextsHeader(
+        encoder=encoder,
+        encoder_hash=encoder_hash(encoder),
+        cases={case: one.entry for case, one in sorted(texts.items())},
+    )
     _FILE.write(path, header, {case: one.tokens for case, one in texts.items()})
 
 

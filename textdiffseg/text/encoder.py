@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from textdiffseg.text.folder import BUNDLED, encoder_folder
+from plans.layout import BUNDLED
+from textdiffseg.text.folder import encoder_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,10 +107,15 @@ def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        safely = {"local_files_only": local, "trust_remote_code": False}  # nor is the user asked whether to run code
-        tokenizer = AutoTokenizer.from_pretrained(source, **safely)
-        # safetensors alone: weights of other kinds are pickles
-        return tokenizer, AutoModel.from_pretrained(source, use_safetensors=True, **safely)
+        # Without trust_remote_code=False transformers may put a question to the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
+        model = AutoModel.from_pretrained(
+            source,
+            local_files_only=local,
+            trust_remote_code=False,
+            use_safetensors=True,  # other weight files are pickles, which can run code
+        )
+        return tokenizer, model
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()

@@ -1,12 +1,15 @@
 """The folder of a text encoder, and the width in its config.json. No slow library is imported here."""
 
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.layout import BUNDLED
 from plans.records import read_json
+from textdiffseg.files import hash_files
 
-BUNDLED = "bundled"
+IDENTITY = ("tokenizer.json", "vocab.txt")  # files that decide on vectors, beside the weights
 
 
 def encoder_folder(name: str) -> Path:
@@ -33,3 +36,34 @@ def width_of(name: str) -> int | None:
         return None
     width = config.get("hidden_size") if isinstance(config, dict) else None
     return width if isinstance(width, int) else None
+
+
+def encoder_hash(name: str) -> str | None:
+    """SHA-256 of an encoder's weights and vocabulary; None where no folder or cache of the hub holds them.
+
+    A folder may hold another model tomorrow under the same name.
+    """
+    try:
+        folder = encoder_folder(name)
+        folder = folder if folder.is_dir() else _cached(name)
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors" or path.name in IDENTITY)
+        known = any(path.suffix == ".safetensors" for path in files)
+        return _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)) if known else None
+    except (UserError, OSError, ValueError, ImportError):
+        return None
+
+
+@lru_cache
+def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Once for files of these sizes and times."""
+    return hash_files([path for path, _, _ in files])
+
+
+def _cached(name: str) -> Path:
+    """The folder of a hub name in the hub's cache. Raises `OSError` if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        raise FileNotFoundError(name)
+    return Path(config).parent

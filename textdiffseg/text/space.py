@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.records import Record
+from plans.records import Record, Upgrades
 from textdiffseg.files import hash_parts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.text.storage import TensorFile
@@ -47,9 +47,11 @@ class Standard:
 class SpaceHeader(Record):
     """What the file of a text space says of it."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     encoder: str
+    encoder_hash: str | None  # SHA-256 of its weights and vocabulary; None: not known
     width: int
+    upgrades: ClassVar[Upgrades] = {1: lambda fields: fields | {"encoder_hash": None}}
 
 
 _NAMES = ("token_mean", "token_std", "pooled_mean", "pooled_std", "projection")
@@ -70,17 +72,22 @@ class TextSpace:
     token_standard: Standard
     pooled_standard: Standard
     projection: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
+    encoder_hash: str | None = None  # of its weights and vocabulary; None: not known
 
     @classmethod
     def of(
-        cls, encoder: str, labels: Sequence[Sequence[PhraseVectors]], others: Sequence[PhraseVectors]
+        cls,
+        encoder: str,
+        labels: Sequence[Sequence[PhraseVectors]],
+        others: Sequence[PhraseVectors],
+        encoder_hash: str | None = None,
     ) -> "TextSpace":
         """The space of raw vectors: of each label those of its phrasings, and other phrases that belong to none."""
         raw = [*(one for phrases in labels for one in phrases), *others]
         tokens = Standard.of(torch.cat([one.tokens for one in raw]))
         pooled = Standard.of(torch.stack([one.pooled for one in raw]))
         onto = projection([pooled.apply(torch.stack([one.pooled for one in phrases])) for phrases in labels])
-        return cls(encoder, tokens, pooled, onto)
+        return cls(encoder, tokens, pooled, onto, encoder_hash)
 
     @property
     def width(self) -> int:
@@ -101,16 +108,23 @@ class TextSpace:
         """A phrase's raw vectors as the model reads them: its tokens, and e_q in place of the pooled vector."""
         return PhraseVectors(self.tokens(raw.tokens), self.pooled_standard.apply(raw.pooled) @ self.projection)
 
+    def is_of(self, encoder: str, encoder_hash: str | None) -> bool:
+        """Whether its vectors are those of an encoder: by the hashes where both are known, else by the names."""
+        if self.encoder_hash is not None and encoder_hash is not None:
+            return self.encoder_hash == encoder_hash
+        return self.encoder == encoder
+
     def agrees(self, other: "TextSpace") -> bool:
         """Whether both are the same but for rounding: two machines may have computed them."""
-        if (self.encoder, self.width) != (other.encoder, other.width):
+        if not self.is_of(other.encoder, other.encoder_hash) or self.width != other.width:
             return False
         mine, theirs = self._tensors(), other._tensors()
         return all(torch.allclose(mine[name], theirs[name], MAX_ROUNDING, MAX_ROUNDING) for name in _NAMES)
 
     def save(self, path: Path) -> None:
         """Write the space's file."""
-        _FILE.write(path, SpaceHeader(encoder=self.encoder, width=self.width), self._tensors())
+        header = SpaceHeader(encoder=self.encoder, encoder_hash=self.encoder_hash, width=self.width)
+        _FILE.write(path, header, self._tensors())
 
     @classmethod
     def load(cls, path: Path) -> "TextSpace":
@@ -120,7 +134,7 @@ class TextSpace:
         width = header.width
         if onto.shape != (width, width) or any(one.shape != (width,) for one in vectors):
             raise UserError(f"{path}: its tensors are not {width} wide, as its header says. {_FILE.damaged}")
-        return cls(header.encoder, Standard(*vectors[:2]), Standard(*vectors[2:]), onto)
+        return cls(header.encoder, Standard(*vectors[:2]), Standard(*vectors[2:]), onto, header.encoder_hash)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {

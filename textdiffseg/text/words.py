@@ -2,7 +2,7 @@
 
 from difflib import SequenceMatcher
 
-from plans.prompts import normalise
+from plans.names import normalise
 from plans.records import Record
 
 

@@ -22,6 +22,7 @@ from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
 from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fit_to_memory
@@ -99,13 +100,13 @@ def open_run(
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
         write_cases(fold, cases)
-        TextBank.load(source.words(plan.preset)).save(fold.words)
+        TextBank.load(stored_words(source, plan)).save(fold.words)
     plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
         names = (*cases.train, *cases.validation)
-        bank = replace(bank, texts=read_case_texts(source.case_texts(plan.preset), bank, names))
+        bank = replace(bank, texts=read_case_texts(stored_case_texts(source, plan), bank, names))
         report(f"Texts of {len(bank.texts)} of {len(set(names))} cases are read, each for about half of its samples.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0

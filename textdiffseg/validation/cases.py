@@ -23,6 +23,7 @@ from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
+from textdiffseg.text.places import stored_case_texts
 
 WindowProgress = Callable[[int, int], None]  # called with (done, of)
 Item = TypeVar("Item")
@@ -49,7 +50,7 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
     if plan.reads_texts:
-        texts = read_case_texts(PreprocessedFolder(case.folder.parent).case_texts(plan.preset), bank, [name])
+        texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     image = torch.from_numpy(case.image[...].astype(np.float32))
     try:

@@ -9,13 +9,12 @@ from textdiffseg.data.augment import (
     Placement,
     coarse_axis,
     draw_placement,
-    intensity_transforms,
-    paper_intensity_transforms,
     place,
     read_patch,
     seeded,
     spatial_matrix,
 )
+from textdiffseg.data.intensity import intensity_transforms, paper_intensity_transforms
 
 SHAPE, PATCH = (24, 28, 20), (12, 16, 10)
 
@@ -193,7 +192,7 @@ def test_the_publication_only_scales_and_shifts_intensities_slightly():
 
 
 def test_probabilities_and_ranges_equal_nnunets():
-    chain = augment.intensity_transforms().transforms
+    chain = intensity_transforms().transforms
     assert [one.apply_probability for one in chain] == [0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3]
     assert np.rad2deg(augment.MAX_ROTATION_RADIANS) == pytest.approx(30)
     assert (augment.MIN_SCALE, augment.MAX_SCALE) == (0.7, 1.4)

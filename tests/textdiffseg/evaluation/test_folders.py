@@ -1,11 +1,13 @@
 """Scoring folders: files by name, names of labels, and every fault told."""
 
+import csv
 import json
 import shutil
 
 import numpy as np
 import pytest
 
+import textdiffseg as tds
 from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
 from textdiffseg.imaging.sources.files import read_labels
@@ -107,6 +109,86 @@ def test_without_dataset_json_labels_are_values(pair, tmp_path):
     summary = evaluate_folders(predictions, lonely)
     assert list(summary.labels) == ["1", "2"]
     assert "dataset.json" in summary.notes[0]
+
+
+def manifest(segmentation, **fields) -> None:
+    segmentation.with_name(segmentation.name.replace(".nii.gz", ".json")).write_text(json.dumps(fields))
+
+
+def test_without_dataset_json_names_are_those_of_the_predictions(pair, tmp_path):
+    predictions, references = pair
+    lonely = tmp_path / "elsewhere" / "references"
+    shutil.copytree(references, lonely)
+    for path in sorted(predictions.glob("*.nii.gz")):
+        manifest(path, labels={"Bright": 1, "dark cube": 2}, means={"Bright": "bright cube"})
+    manifest(predictions / "tiny_03.nii.gz", labels={"dark cube": 2})
+    summary = evaluate_folders(predictions, lonely)
+    assert set(summary.labels) == {"bright cube", "dark cube"}
+    assert "names are those of the predictions' JSON" in summary.notes[0]
+    assert set(summary.cases[3].labels) == {"dark cube"}, "it was not asked for the other"
+    assert summary.mean.dice == 1.0
+    manifest(predictions / "tiny_03.nii.gz", labels={"another": 2})
+    assert set(evaluate_folders(predictions, lonely).labels) == {"bright cube", "2"}, "two names of one value"
+    manifest(predictions / "tiny_03.nii.gz", labels={"bright cube": 2})
+    assert set(evaluate_folders(predictions, lonely).labels) == {"1", "2"}, "two values of one name"
+
+
+def test_names_are_those_of_nnunets_dataset_json_beside_its_predictions(pair, tmp_path):
+    predictions, references = pair
+    (references.parent / "dataset.json").replace(predictions / "dataset.json")
+    summary = evaluate_folders(predictions, references)
+    assert set(summary.labels) == {"bright cube", "dark cube"}
+    assert summary.notes == ()
+
+
+@pytest.mark.parametrize(
+    "text", ['{"labels": ["a"], "Modality": "MR"}', "[1]", '"x"', "not JSON", '{"labels": {"1": "a"}}']
+)
+def test_a_sidecar_of_others_is_not_taken_for_a_manifest(pair, text):
+    predictions, _ = pair
+    for path in sorted(predictions.glob("*.nii.gz")):
+        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(text)
+    summary = evaluate_folders(*pair)
+    assert summary.mean.dice == 1.0
+    assert len(summary.notes) == 1
+    assert "did not write are not read: tiny_00.json, tiny_01.json" in summary.notes[0]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("other", ["tiny_00.nrrd", "tiny_00.NII", "tiny_00/"])
+def test_two_segmentations_of_one_case_are_refused(pair, side, other):
+    path = pair[side] / other
+    if other.endswith("/"):
+        path.mkdir()
+    else:
+        path.touch()
+    with pytest.raises(UserError, match=r"tiny_00.* would be one"):
+        evaluate_folders(*pair)
+
+
+def test_many_missing_predictions_are_one_line(pair):
+    for path in sorted(pair[0].iterdir()):
+        shutil.copy(path, pair[1] / path.name.replace("tiny", "more"))
+    with pytest.raises(UserError) as caught:
+        evaluate_folders(*pair)
+    assert "4 cases are alike: more_00, more_01, more_02, more_03." in caught.value.lines[0]
+    assert len(caught.value.lines) == 2
+
+
+def test_scores_are_written_as_csv(pair, tmp_path, capsys):
+    rewrite(pair[0] / "tiny_01.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
+    path = tmp_path / "out" / "scores.csv"
+    assert evaluate.main([*map(str, pair), "--csv", str(path)]) == 0
+    assert str(path) in capsys.readouterr().out.replace("\n", "")
+    rows = list(csv.DictReader(path.open(encoding="utf-8")))
+    assert [(row["case"], row["label"]) for row in rows[:2]] == [("tiny_00", "bright cube"), ("tiny_00", "dark cube")]
+    assert len(rows) == 8
+    assert (rows[3]["dice"], rows[3]["hd95_mm"], rows[3]["note"]) == ("0.0", "", "missed: not in the prediction")
+    again = tmp_path / "again.csv"
+    tds.evaluate(*pair, csv=again)
+    assert again.read_bytes() == path.read_bytes()
+    with pytest.raises(UserError, match="need a file each"):
+        tds.evaluate(*pair, csv=again, output=again)
 
 
 def test_names_are_read_in_nnunets_and_the_decathlons_way(tmp_path):

@@ -64,3 +64,24 @@ def test_missing_damaged_and_foreign_files_are_refused(space, tmp_path):
         save_file(tensors, path, metadata={"space": json.dumps(header)})
         with pytest.raises(UserError, match=words):
             TextSpace.load(path)
+
+
+def test_the_encoder_is_known_by_its_hash_and_by_its_name_where_there_is_none(space, tmp_path):
+    """Another model under the same name, and the same model under another name."""
+    known = replace(space, encoder_hash="abc")
+    assert known.is_of("moved", "abc")
+    assert not known.is_of("mine", "def")
+    assert known.is_of("mine", None)
+    assert space.is_of("mine", "abc")
+    assert not space.is_of("moved", "abc")
+    known.save(tmp_path / "space.safetensors")
+    assert TextSpace.load(tmp_path / "space.safetensors").encoder_hash == "abc"
+
+
+def test_a_space_of_version_1_is_read(space, tmp_path):
+    path = tmp_path / "space.safetensors"
+    space.save(path)
+    header = {"version": 1, "encoder": "mine", "width": 4}
+    save_file(load_file(path), path, metadata={"space": json.dumps(header)})
+    again = TextSpace.load(path)
+    assert (again.encoder, again.encoder_hash, again.hash) == ("mine", None, space.hash)

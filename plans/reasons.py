@@ -1,0 +1,93 @@
+"""The table of reasons: a row for each decision. The reasons come from where the decisions are made."""
+
+from collections.abc import Iterator
+
+from plans import memory, paper, rules
+from plans.fingerprint import Fingerprint
+from plans.plan import Decision, Plan
+from plans.rules import numbers
+from plans.search import Draft, Facts
+
+
+def reasons_of(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
+    """The rows that follow from the patch and the budget. `chosen` holds the reasons of what was searched."""
+    rows = (*_grid_reasons(chosen, plan), *_cost_reasons(facts, chosen, plan))
+    return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
+
+
+def crop_reason(fingerprint: Fingerprint) -> Decision:
+    """The row on cropping."""
+    share = fingerprint.cropped_share()
+    reason = f"to the nonzero region, which leaves {share:.0%} of a median case (nnU-Net crops always)"
+    return Decision(name="crop", value="nonzero", reason=reason)
+
+
+def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
+    """The table with the rows in which a preset differs from the usual rules."""
+    own = paper.reasons(plan)
+    rows = [own.pop(row.name, row) for row in usual] + list(own.values())
+    if plan.peer:
+        rows.append(paper.peer_reason(plan.peer))
+    if plan.text.note:
+        rows.append(Decision(name="text encoder", value=plan.text.encoder, reason=plan.text.note))
+    return rows
+
+
+def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Patch, strides, kernels, and the grids of latent and attention: name, value, reason."""
+    level, shared = chosen.network.level, _shared(plan)
+    yield (
+        "patch",
+        numbers(plan.patch),
+        chosen.reasons["patch"] + shared,
+    )
+    yield (
+        "strides",
+        ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
+        "an axis is halved while its spacing is within twice the finest and at least "
+        f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
+        f"more only where no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
+    )
+    yield (
+        "kernels",
+        ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
+        "1 along an axis while its spacing is twice the finest or more",
+    )
+    yield "latent stride", numbers(plan.latent_stride), chosen.reasons["latent stride"]
+    yield "latent channels", str(plan.latent.channels), chosen.reasons["latent channels"]
+    attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
+    counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
+    yield (
+        "attention",
+        ", ".join(attending) or "none",
+        f"the denoiser's stages with at most {rules.MAX_ATTENTION_TOKENS} positions; from stage {level} on they have "
+        f"{', '.join(counts)}",
+    )
+
+
+def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Widths, memory and low resolution: name, value, reason."""
+    network, low, budget = memory.network_of(plan), plan.low_resolution, facts.budget
+    work = plan.batch * memory.macs(network, plan.patch) / 1e9
+    limit, usual = budget.gmacs_per_iteration, facts.rules.usual_width
+    narrowed = plan.stages[0].width < usual
+    on_gpu = f", narrowed from {usual} to fit the budget" if narrowed else ", as wide as usual on a GPU"
+    yield (
+        "widths",
+        ", ".join(str(stage.width) for stage in plan.stages),
+        f"{memory.parameters(network) / 1e6:.1f} M weights, {work:.3g} billion multiplications forward an iteration"
+        + (f" of {limit:.3g} (CPU budget)" if limit else on_gpu),
+    )
+    yield (
+        "memory (GB)",
+        f"{plan.memory.training_gb:.2g}",
+        f"estimate for training, of {budget.memory_gb:g}; prediction {plan.memory.prediction_gb:.2g}, host "
+        f"{plan.memory.ram_gb:.2g} for the largest case, disk {plan.memory.disk_gb:.2g}",
+    )
+    yield "low resolution", numbers(low.spacing) if low else "none", chosen.reasons["low resolution"]
+    yield "batch", str(plan.batch), chosen.reasons["batch"] + _shared(plan)
+
+
+def _shared(plan: Plan) -> str:
+    """What is added where a preset takes over what was decided for another, so that both can be compared."""
+    return "; chosen for preset default, and taken over to compare with it" if plan.diffusion is None else ""

@@ -1,0 +1,49 @@
+"""Libraries that only some commands need. Prediction and planning need none of them."""
+
+from importlib.util import find_spec
+
+from plans.errors import UserError
+
+# Extra of setup.cfg -> modules that it installs and that the library imports.
+REPORT = ("monai", "matplotlib")
+EXTRAS = {
+    "report": REPORT,
+    "train": ("batchgeneratorsv2", "batchgenerators", "einops", *REPORT),
+    "cluster": ("distributed",),
+}
+
+
+def require(extra: str, user: str, *modules: str) -> None:
+    """Raise `UserError` in one line if a library of an extra is not installed. Nothing is imported.
+
+    Args:
+        extra: which extra of setup.cfg installs them.
+        user: the command or option that needs them.
+        modules: top-level modules; none given: all of the extra.
+    """
+    missing = [name for name in modules or EXTRAS[extra] if not _installed(name)]
+    if missing:
+        raise UserError(f"{user} needs {_listed(missing)}: {advice(extra)}")
+
+
+def advice(extra: str) -> str:
+    """The command that installs an extra."""
+    return f"pip install 'textdiffseg[{extra}]'"
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """The extra that installs the module that an import did not find, or None if no extra does."""
+    name = (error.name or "").partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if name in modules), None)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a module that is blocked, or one without a specification
+        return False
+
+
+def _listed(names: list[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
