@@ -22,6 +22,7 @@ MAX_SUFFIX = 100  # characters of an encoder's name in file names
 FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
+MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
 
 
 def split_ending(name: str) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, run, say, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,6 +69,12 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
         help="words about single cases, CASE.txt each, for a model that was trained with such texts",
     )
     parser.add_argument("--force", action="store_true", help="run prompts that the model was not trained with")
+    parser.add_argument(
+        "--text-encoder",
+        metavar="NAME",
+        help="hub name or local folder of the model's text encoder, for --force and --texts, where it is not the "
+        "bundled one: an encoder that a model names is not loaded unasked",
+    )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +103,7 @@ def _predict(args: argparse.Namespace) -> None:
         prompts=tuple(args.prompt or ()),
         answers=args.prompts,
         force=args.force,
+        text_encoder=args.text_encoder,
         steps=args.steps,
         samples=args.samples,
         mirroring=not args.no_mirroring,
@@ -118,7 +125,7 @@ def _predict(args: argparse.Namespace) -> None:
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,
-            report=lambda line: print(line, flush=True),
+            report=say,
             progress=bars,
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")

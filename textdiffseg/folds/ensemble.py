@@ -55,8 +55,8 @@ def find_model(root: Path, dataset: str | None = None, folder: Path | None = Non
             "or give the model's folder with -m, or another --root."
         )
     if len(found) > 1:
-        choices = "".join(f"\n    -m {path}" for path in found)
-        raise UserError(f"There are {len(found)} trained models in {where}. Choose one:{choices}")
+        choices = (f"    -m {path}" for path in found)
+        raise UserError(f"There are {len(found)} trained models in {where}. Choose one:", *choices)
     return found[0]
 
 

@@ -41,6 +41,7 @@ class SegmentOptions:
     prompts: tuple[str, ...] = ()  # words of the labels to segment; empty: all labels
     answers: str | Path | None = None  # instead: a JSON file of phrases, with names and values of the user's own
     force: bool = False  # run prompts that the model was not trained with
+    text_encoder: str | None = None  # hub name or folder of the model's text encoder, where it is not the bundled one
     steps: int | None = None  # of DDIM
     samples: int | None = None  # whose probabilities are averaged
     mirroring: bool = True  # where validation chose it
@@ -147,18 +148,19 @@ class Model:
         """The words that may be used as prompts, by label."""
         return self.ensemble.bank.phrasings
 
-    def texts(self, words: Mapping[str, str]) -> dict[str, CaseText]:
+    def texts(self, words: Mapping[str, str], text_encoder: str | None = None) -> dict[str, CaseText]:
         """What is known of single scans in words, in the model's space. `UserError` if the model never read any."""
-        return encode_texts(self.plan, self.ensemble.bank, words)
+        return encode_texts(self.plan, self.ensemble.bank, words, text_encoder)
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
         """Look up the words and choose the sampling. `UserError` for unknown prompts, and for settings that do not
         fit the model."""
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
-            selection = select_labels(plan, bank, options.prompts, options.force)
+            selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
         else:
-            selection = select_answers(plan, bank, read_answers(Path(options.answers)), options.force)
+            answers = read_answers(Path(options.answers))
+            selection = select_answers(plan, bank, answers, options.force, options.text_encoder)
         settings = settings_for(
             plan,
             self.ensemble.sampling,
@@ -182,6 +184,7 @@ class Model:
         prompts: Sequence[str] = (),
         text: str | None = None,
         force: bool = False,
+        text_encoder: str | None = None,
         steps: int | None = None,
         samples: int | None = None,
         mirroring: bool = True,
@@ -210,6 +213,7 @@ class Model:
         options = SegmentOptions(
             prompts=tuple(prompts),
             force=force,
+            text_encoder=text_encoder,
             steps=steps,
             samples=samples,
             mirroring=mirroring,
@@ -217,7 +221,7 @@ class Model:
             uncertainty=uncertainty,
             probabilities=probabilities,
         )
-        known = self.texts({"": text})[""] if text else None
+        known = self.texts({"": text}, text_encoder)[""] if text else None
         return self.prepare(options).run(volume_of(scan, spacing, affine), known, follow(progress, cancel))
 
     def _calibrated(self, settings: Settings) -> Calibrated:

@@ -18,6 +18,7 @@ from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import planning_alone
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
@@ -97,6 +98,7 @@ def plan(
     joint, words = joined(parts, root, report)
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
+    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     # the text encoder loads while the cases are worked on
     with planning_alone(folder, root), background_executor(workers) as beside:

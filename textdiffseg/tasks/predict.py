@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, NIFTI, Checkpoint, split_ending
+from plans.errors import UserError, is_printable
+from plans.layout import FILE_ENDINGS, MAPS, NIFTI, Checkpoint, split_ending
 from plans.plan import Plan
 from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
@@ -20,6 +20,7 @@ from textdiffseg.folds.ensemble import find_model
 from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
 from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
@@ -84,10 +85,12 @@ def predict(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
     scans = find_scans(Path(source), len(model.plan.channels))
-    segmenting = model.prepare(options or SegmentOptions())
+    options = options or SegmentOptions()
+    segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
-    known = model.texts(words)
+    known = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
+    sweep([place, *(place / maps for maps in MAPS)])
     batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
     announce(model, segmenting, scans, report)
     if texts:
@@ -142,6 +145,8 @@ def predict_scan(
     from textdiffseg.imaging.sources.files import read_volume
 
     segmenting = batch.segmenting
+    if not is_printable(case):
+        raise UserError(f"{paths[0]}: its name holds characters that cannot be printed. Rename it.")
     ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
     name = batch.file_name or f"{case}{ending or NIFTI}"
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell

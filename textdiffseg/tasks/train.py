@@ -1,16 +1,17 @@
 """Train one fold, then predict and score its validation cases on their original grids. Run again, it goes on."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
-from textdiffseg.data.splits import Fold, read_splits
+from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.extras import require
@@ -22,6 +23,7 @@ from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import is_validated, note_validated
+from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.begun import is_started, refuse_planned_anew
@@ -39,6 +41,7 @@ from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.score import validate_fold
 
 ALL = "all"
+LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
 LONG_MINUTES = 10.0  # of validation, reported beforehand
 # Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
 # calibrating the uncertainty, so that short runs stay short.
@@ -81,6 +84,9 @@ def train(
         must_exist: refuse to start a run; go on with one.
         only_validate: predict and score the validation cases of a run again.
 
+    A CPU with AMX trains in float32 unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported, which
+    the commands do: with AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
+
     Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
     installed, and `Cancelled` after saving.
     """
@@ -89,18 +95,19 @@ def train(
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
     source, root, preset = _planned(dataset, Path(root), preset)
-    cases = read_splits(source.splits, list_cases(source.path)).fold(fold)
+    cases = _read_folds(source).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
     if target.replaced.is_dir():  # of a restart that was killed
         with alone(target):
             put_back(target, report)
     started = is_started(target, options, must_exist, only_validate)
-    plan = _check(source, target if started else None, preset, cases)
+    plan = _check(source, target if started else None, preset, cases, progress)
     if not started:
         _report_other_device(plan, options.chosen_device, report)
     held_out = str(fold) != ALL
     with alone(target), cuda_kernels():
         refuse_while_planned(source)
+        sweep([target.path, target.validation])
         if only_validate:
             complete_best(target, report)
         elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
@@ -172,7 +179,17 @@ def _report_other_device(plan: Plan, device: str, report: Report) -> None:
         )
 
 
-def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold) -> Plan:
+def _read_folds(source: PreprocessedFolder) -> Splits:
+    """The folds, whose cases must all be stored."""
+    stored = list_cases(source.path)
+    if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
+        raise UserError(f"{source.cases}: not stored: {listed(sorted(missing))}. Run tds_plan_and_preprocess again.")
+    return read_splits(source.splits, stored)
+
+
+def _check(
+    source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold, progress: OnProgress
+) -> Plan:
     """Before anything is written: plan, words and stored cases belong together.
 
     Returns the plan: of a started run its own, which must have its own cases too.
@@ -186,7 +203,13 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(stored_case_texts(source, plan), bank, ())
-    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
+    began = time.perf_counter()
+
+    def checked(done: int, total: int) -> None:
+        if time.perf_counter() - began > LONG_CHECK_SECONDS:
+            progress(ProgressEvent("Check the stored cases", done, total, "case"))
+
+    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
         refuse_other_cases(started, FoldCases.of(plan.dataset, cases.train, cases.validation))

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save as serialise
 from torch import Tensor
 from torch.nn import Parameter
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from textdiffseg.files import write_atomically
 from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
 from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.progress import Report
 from textdiffseg.segmenter import Segmenter
+from textdiffseg.tensors import write_tensor_file
 from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
@@ -87,20 +86,26 @@ class TrainingState:
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
         self.progress = parse_progress(path, read_metadata(path))
-        device = next(self.model.parameters()).device
         try:
-            self.model.load_state_dict(_part(tensors, MODEL))
-        except RuntimeError as error:
+            self._load(tensors)
+        except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{path} does not fit its plan.json ({reason}); use --restart to train anew.") from None
-        for name, value in _part(tensors, EMA).items():
-            self.ema[name].copy_(value)
+
+    def _load(self, tensors: dict[str, Tensor]) -> None:
+        """Raises `RuntimeError` or `KeyError` where names or shapes are not those of the model."""
+        self.model.load_state_dict(_part(tensors, MODEL))
+        averaged = _part(tensors, EMA)
+        for name, value in self.ema.items():
+            value.copy_(averaged[name])
         moments = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}
         for name, parameter, optimiser in self._optimised():
-            if state := {key: values[name].to(device) for key, values in moments.items() if name in values}:
-                optimiser.state[parameter] = state | {
-                    "step": torch.tensor(float(self.progress.iteration), device=device)
-                }
+            state = {key: values[name].to(parameter.device) for key, values in moments.items() if name in values}
+            if any(value.shape != parameter.shape for value in state.values()):
+                raise RuntimeError(f"the optimiser's averages of {name} have another shape than the weight")
+            if state:
+                step = torch.tensor(float(self.progress.iteration), device=parameter.device)
+                optimiser.state[parameter] = state | {"step": step}
 
     def _optimised(self) -> Iterator[tuple[str, Parameter, torch.optim.Optimizer]]:
         """Each parameter, its name and the optimiser that moves it."""
@@ -133,6 +138,4 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], progress: TrainingProgress) -> None:
-    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    # serialised here, as safetensors' own writer does not say where the disk is full
-    write_atomically(path, serialise(plain, metadata={PROGRESS: progress.model_dump_json()}))
+    write_tensor_file(path, tensors, {PROGRESS: progress.model_dump_json()})

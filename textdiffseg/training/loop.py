@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.presets import Preset
@@ -150,10 +151,10 @@ def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: 
             batch = next(batches)
         except StopIteration:
             return
-        except RuntimeError:  # DataLoader's, of a process that is gone
-            if stop:
-                return
-            raise
+        except UserError as error:  # a case is damaged, or a process is gone: the state is saved first
+            if not stop:
+                stop.append(error)
+            return
         yield batch
 
 

@@ -56,7 +56,7 @@ def gather(
     """Predict stored cases, and keep what they say about probabilities and volume intervals."""
     evidence = Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
-        case = open_case(preprocessed, case_id)
+        case = open_case(preprocessed, case_id, predictor.plan)
         evidence.add(predict_case(predictor, case, bank, uncertainty=True), case)
         if progress:
             progress(done, len(case_ids))

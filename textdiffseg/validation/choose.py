@@ -39,7 +39,7 @@ def choose_sampling(
     fold.calibration.unlink(missing_ok=True)  # it may be of other weights
     first, bank = load_fold(fold, device, Sampling(mirroring=False))
     axes, trials = len(first.plan.mirror_axes), trials_of(first.plan)
-    cases = [open_case(preprocessed, case_id) for case_id in spread(sorted(case_ids), MAX_CASES)]
+    cases = [open_case(preprocessed, case_id, first.plan) for case_id in spread(sorted(case_ids), MAX_CASES)]
     affordable = _affordable(first, bank, cases, trials, max_seconds)
     cases, trials = (spread(cases, affordable), trials) if affordable else ([_smallest(cases)], trials[:1])
     table = []

@@ -78,7 +78,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         for number, batch in enumerate(plain(self, *args)):
             if number == 2:
                 signal.raise_signal(signal.SIGTERM)
-                raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+                raise UserError("A process that loads batches was killed.")
             yield batch
 
     with monkeypatch.context() as patch:
@@ -89,14 +89,24 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
     assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
 
 
-def test_a_loading_process_that_dies_by_itself_is_an_error(preprocessed, tmp_path, monkeypatch):
-    def dead(*_):
-        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
-        yield
+def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):
+    plain = TrainingLoader.epoch
 
-    monkeypatch.setattr(TrainingLoader, "epoch", dead)
-    with pytest.raises(RuntimeError, match="exited unexpectedly"):
-        fit(preprocessed, tmp_path)
+    def cut_off(self, *args):
+        for number, batch in enumerate(plain(self, *args)):
+            if number == 3:
+                raise UserError("A process that loads batches was killed.")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoader, "epoch", cut_off)
+        with pytest.raises(UserError, match=r"^A process that loads batches was killed\.$"):
+            fit(preprocessed, tmp_path / "parts")
+    assert read_progress(FoldFolder(tmp_path / "parts")).iteration == 3
+    fit(preprocessed, tmp_path / "parts")
+    fit(preprocessed, tmp_path / "whole")
+    whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch):

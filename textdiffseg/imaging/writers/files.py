@@ -4,13 +4,13 @@ SimpleITK. A file is written whole or not at all."""
 import errno
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from plans.errors import UserError
+from textdiffseg.files import temporary_folder
 from textdiffseg.imaging.sources.nifti import check_nifti
 from textdiffseg.imaging.volume import Geometry
 
@@ -36,13 +36,13 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     image.SetOrigin([float(value) for value in affine[:3, 3]])
     image.SetDirection([float(value) for value in (affine[:3, :3] / spacing).ravel()])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+    with temporary_folder(path) as folder:
         try:
-            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
-            check_nifti(Path(folder) / path.name)
+            sitk.WriteImage(image, str(folder / path.name), useCompression=True)
+            check_nifti(folder / path.name)
         except (RuntimeError, UserError) as error:
             _write_failed(path, image, error)
-        for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+        for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
 
 
