@@ -174,7 +174,7 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
         stored = open_case(preprocessed, case)
         image = torch.from_numpy(stored.image[...].astype(np.float32))
         record = stored.record
-        yield Scan(case, image, record.trail, stored.original_labels(), texts.get(case), record.annotated)
+        yield Scan(case, image, record.transform, stored.original_labels(), texts.get(case), record.annotated)
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:

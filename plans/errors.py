@@ -5,14 +5,35 @@ from collections.abc import Collection, Iterable
 
 MAX_ALIKE = 3  # faults that differ in the case alone and are still written out one by one
 
+# Control characters, separators of lines, marks that turn the direction of text, halves of surrogate pairs.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+MAX_LINE = 4000  # characters
+
+
+def is_printable(text: str) -> bool:
+    """Whether a text is one line that changes nothing on a terminal but to be seen."""
+    return _UNPRINTABLE.search(text) is None
+
+
+def printable(text: str, most: int = MAX_LINE) -> str:
+    """The text as one harmless line: escaped, and without its middle where it is longer than `most` characters.
+
+    Names of labels and files come from others: raw, they could colour a terminal or feign a line of ours.
+    """
+    if len(text) > most:
+        text = f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
     """A mistake that the user can mend; commands print its lines and exit with code 2, without a traceback.
 
-    Several faults found together are one error with several lines, so that all are mended at once.
+    Several faults found together are one error with several lines, so that all are mended at once. Each line is
+    `printable`.
     """
 
     def __init__(self, *lines: str) -> None:
+        lines = tuple(printable(line) for line in lines)
         super().__init__("\n".join(lines))
         self.lines = lines
 

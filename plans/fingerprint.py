@@ -6,17 +6,17 @@ Shapes and spacings are in the canonical orientation, axis order (D, H, W) = (z,
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from plans.errors import listed
-from plans.geometry import Millimetres, Triple, resampled_shape, triple
+from plans.geometry import Millimetres, Shape, Spacing, Triple, resampled_shape, triple
 from plans.records import Record
 
 
 class LabelFingerprint(Record):
     """Measurements of one label in one case."""
 
-    label: int = Field(gt=0)  # label number 1..N
+    label: int = Field(gt=0, le=32767)  # label number 1..N
     voxels: int = Field(gt=0)
     volume_mm3: float = Field(gt=0)
     thickness_mm: float = Field(gt=0)  # twice the 90th percentile of the distance to the structure's surface
@@ -28,19 +28,13 @@ class CaseFingerprint(Record):
 
     version: Literal[1] = 1
     case: str
-    shape: Triple
-    spacing: Millimetres
-    cropped_shape: Triple
+    shape: Shape
+    spacing: Spacing
+    cropped_shape: Shape
     intensities: tuple[tuple[float, ...], ...]  # for each channel, a random sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels in this case
     content_hash: str
     notes: tuple[str, ...] = ()  # what the user has to know of the files' places in space
-
-    @model_validator(mode="after")
-    def _sensible(self) -> "CaseFingerprint":
-        if min(*self.shape, *self.cropped_shape) < 1 or min(self.spacing) <= 0:
-            raise ValueError(f"case {self.case}: shapes and spacing must be positive")
-        return self
 
     def shape_at(self, spacing: Millimetres) -> Triple:
         """The shape of the cropped case, resampled to `spacing`."""

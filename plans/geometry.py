@@ -1,13 +1,23 @@
 """Sizes and lengths along the three axes of a scan, in the order (D, H, W) = (z, y, x)."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
+from pydantic import Field
+
+MAX_EDGE = 1 << 20  # voxels along an axis, far beyond any scan; a record with more is damaged
+MAX_STEP_MM = 1e6
 _NOISE = 1e-5  # of a size: spacings are kept in single precision, or with six digits
-
 Triple = tuple[int, int, int]
 """Three integers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
 Millimetres = tuple[float, float, float]
 """Three lengths in mm in the axis order (D, H, W) = (z, y, x)."""
+_Edge = Annotated[int, Field(ge=1, le=MAX_EDGE)]
+_Step = Annotated[float, Field(gt=0, le=MAX_STEP_MM)]
+Shape = tuple[_Edge, _Edge, _Edge]
+"""A `Triple` of a record: a shape in voxels."""
+Spacing = tuple[_Step, _Step, _Step]
+"""`Millimetres` of a record: the distances between voxels."""
 
 
 def triple(values: Iterable[int]) -> Triple:

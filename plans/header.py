@@ -69,8 +69,8 @@ class LabelTable:
 
 def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTable:
     """The foreground labels, and the value of the label called `ignore` if there is one."""
-    named = _by_name(header.labels, source, faults)
     before = len(faults)
+    named = _by_name(header.labels, source, faults)
     faults += [
         f"{source}: labels: {one!r} and {other!r} read the same; {SPELLING}. Rename one."
         for one, other in same_names(name for name in named if name.casefold() != IGNORE)
@@ -94,7 +94,7 @@ def _region(entry: Any, field: str, faults: list[str]) -> tuple[int, ...]:
         faults.append(f"{field}: expected a value or a list of values, found an empty list.")
     region = []
     for value in entry if isinstance(entry, list) else [entry]:
-        if isinstance(value, bool) or not re.fullmatch(r"\d+(\.0*)?", str(value)):
+        if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
         elif float(value) > LARGEST:
             faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
@@ -153,8 +153,11 @@ def _check_order(order: Any, foreground: dict[str, tuple[int, ...]], field: str,
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
     """Labels as name -> value; nnU-Net 1 and the Decathlon write them as value -> name."""
-    if not labels or not all(key.isdigit() and isinstance(value, str) for key, value in labels.items()):
+    odd = [key for key in labels if not re.fullmatch("[0-9]{1,20}", key)]
+    if len(odd) == len(labels) or not all(isinstance(value, str) for value in labels.values()):
         return labels
+    faults += [f"{source}: labels.{key[:40]}: expected a whole number of 0 or more before a name." for key in odd]
+    labels = {value: name for value, name in labels.items() if value not in odd}
     named = {name: int(value) for value, name in labels.items()}
     if len(named) < len(labels):
         faults.append(f"{source}: labels: two values have one name. Give each value a name of its own.")

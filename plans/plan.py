@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from plans.geometry import Millimetres, Triple, triple
+from plans.geometry import Shape, Spacing, Triple, triple
 from plans.presets import Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
 PLAN_VERSION: Final = 1
+MAX_CHANNELS, MAX_BLOCKS = 1 << 16, 1 << 10  # far beyond any network; a plan with more is damaged
+MAX_TIMESTEPS = 1 << 20
+MAX_VALUE = 2**31 - 1  # of a voxel in a label file
+Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
+Timesteps = Annotated[int, Field(gt=1, le=MAX_TIMESTEPS)]
+LabelValue = Annotated[int, Field(ge=-MAX_VALUE, le=MAX_VALUE)]
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
@@ -39,7 +45,9 @@ class LabelPlan(Record):
     """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
 
     name: str
-    value: int  # the value in the user's files; where labels overlap, the one that predictions write
+    value: int = Field(
+        ge=-MAX_VALUE, le=MAX_VALUE
+    )  # the value in the user's files; where labels overlap, the one that predictions write
 
 
 class Stage(Record):
@@ -47,29 +55,41 @@ class Stage(Record):
 
     stride: Triple  # relative to the stage before; (1, 1, 1) for the first
     kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
-    width: int = Field(gt=0)  # feature channels
-    blocks: int = Field(gt=0)  # residual blocks
+    width: Channels  # feature channels
+    blocks: int = Field(gt=0, le=MAX_BLOCKS)  # residual blocks
     attention: bool = False  # self-attention (denoiser stages; with `Plan.paper` those of the image encoder too)
 
 
 class LatentPlan(Record):
     """The label latent lives on the grid of `Plan.stages[level]`."""
 
-    level: int = Field(ge=1)
-    channels: int = Field(gt=0)  # k
+    level: int = Field(ge=1, le=MAX_BLOCKS)
+    channels: Channels  # k
 
 
 class NetworkPlan(Record):
     """What decides the shape or the meaning of weights, beside `stages` and `latent`. Plans without it have these."""
 
-    head_width: int = Field(32, gt=0)  # channels of one head of attention; narrower stages have one head
-    paint_width: int = Field(8, gt=0)  # channels of the painted label map, and the least of the label encoder's layers
-    label_divisor: int = Field(2, gt=0)  # the label encoder is narrower than the image encoder by this factor
-    time_factor: int = Field(4, gt=0)  # channels of the time embedding for each of the latent stage
-    unet_timesteps: int = Field(1000, gt=1)  # preset unet: T of its time embedding, and the t of its only pass
-    swin_features: int = Field(12, gt=0)  # of SwinUNETR for every 8 channels of the first stage; 48 for 32 as published
-    swin_stride: int = Field(32, gt=0)  # SwinUNETR halves the image five times
-    swin_edge: int = Field(64, gt=0)  # voxels; SwinUNETR's deepest normalisation needs two positions along an axis
+    head_width: int = Field(
+        32, gt=0, le=MAX_CHANNELS
+    )  # channels of one head of attention; narrower stages have one head
+    paint_width: int = Field(
+        8, gt=0, le=MAX_CHANNELS
+    )  # channels of the painted label map, and the least of the label encoder's layers
+    label_divisor: int = Field(
+        2, gt=0, le=MAX_CHANNELS
+    )  # the label encoder is narrower than the image encoder by this factor
+    time_factor: Channels = 4  # channels of the time embedding for each of the latent stage
+    unet_timesteps: int = Field(
+        1000, gt=1, le=MAX_TIMESTEPS
+    )  # preset unet: T of its time embedding, and the t of its only pass
+    swin_features: int = Field(
+        12, gt=0, le=MAX_CHANNELS
+    )  # of SwinUNETR for every 8 channels of the first stage; 48 for 32 as published
+    swin_stride: Channels = 32  # SwinUNETR halves the image five times
+    swin_edge: int = Field(
+        64, gt=0, le=MAX_CHANNELS
+    )  # voxels; SwinUNETR's deepest normalisation needs two positions along an axis
 
     def label_width(self, width: int) -> int:
         """Channels of a label encoder's stage, where the image encoder has `width`."""
@@ -79,13 +99,13 @@ class NetworkPlan(Record):
 class DiffusionPlan(Record):
     """The diffusion process and how it is trained."""
 
-    timesteps: int = Field(1000, gt=1)  # T
+    timesteps: Timesteps = 1000  # T
     terminal_share: float = Field(0.75, ge=0, le=1)  # share of training samples with t = T exactly
     recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
     skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
     reconstruction: float = Field(0.5, gt=0, le=1)  # share of a batch from which the label autoencoder learns
     predicts: Literal["z_0", "eps"] = "z_0"  # what the denoiser puts out; eps: t uniform, a terminal signal above zero
-    steps: int | None = Field(None, ge=1)  # of DDIM; None: validation chooses
+    steps: int | None = Field(None, ge=1, le=MAX_TIMESTEPS)  # of DDIM; None: validation chooses
 
 
 class PaperPlan(Record):
@@ -103,7 +123,7 @@ class TextPlan(Record):
     """The text encoder whose vectors the model reads."""
 
     encoder: str  # "bundled", a hub name, or a local folder
-    width: int = Field(gt=0)  # d_t
+    width: Channels  # d_t
     stands_in_for: str | None = None  # the encoder that the preset names, where it is another
     of_cases: bool = False  # some cases have a text of their own
 
@@ -146,9 +166,9 @@ class MemoryPlan(Record):
 class LowResolutionPlan(Record):
     """What a low-resolution model would look like (nnU-Net's 3d_lowres rule); not trainable yet."""
 
-    spacing: Millimetres
-    median_shape: Triple
-    patch: Triple
+    spacing: Spacing
+    median_shape: Shape
+    patch: Shape
     windows_full: int  # windows of a median case at full resolution, overlap 0.5
     windows_low: int
     note: str
@@ -173,11 +193,11 @@ class Plan(Record):
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
     regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
     known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels, each known of some case; () where all are
-    spacing: Millimetres  # target spacing
-    median_shape: Triple  # median case after cropping and resampling to `spacing`
+    spacing: Spacing  # target spacing
+    median_shape: Shape  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
-    patch: Triple
-    batch: int = Field(gt=0)
+    patch: Shape
+    batch: int = Field(gt=0, le=MAX_CHANNELS)
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
@@ -251,8 +271,6 @@ class Plan(Record):
             raise ValueError(f"latent.level {self.latent.level} is beyond the last of {len(self.stages)} stages")
         if self.stages[0].stride != (1, 1, 1):
             raise ValueError(f"stages.0.stride must be (1, 1, 1), found {self.stages[0].stride}")
-        if any(value <= 0 for value in (*self.spacing, *self.patch, *self.median_shape)):
-            raise ValueError("spacing, patch and median_shape must be positive")
         if any(stride not in (1, 2) for stage in self.stages for stride in stage.stride):
             raise ValueError("strides must be 1 or 2")
         if any(kernel not in (1, 3) for stage in self.stages for kernel in stage.kernel):

@@ -9,14 +9,17 @@ the version before, so that older files can be read::
 """
 
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from plans.errors import UserError
+from plans.errors import UserError, is_printable
 
+MAX_INTEGER = 2**53  # beyond it, programs that read JSON disagree
+MAX_NUMBER = 3.4e38  # the largest of float32
 Fields = dict[str, Any]
 Upgrades = Mapping[int, Callable[[Fields], Fields]]
 
@@ -56,20 +59,28 @@ class Record(BaseModel):
     def parse(cls, data: object, source: str) -> Self:
         """Validate a decoded JSON value; `UserError` names `source` and each field that does not fit."""
         try:
-            return cls.model_validate(_upgrade(cls, data, source))
+            record = cls.model_validate(_upgrade(cls, data, source))
         except ValidationError as error:
             raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
+        if faults := [f"{source}: {fault}" for fault in _faults_of(record)]:
+            raise UserError(*faults)
+        return record
 
 
 def read_json(path: Path) -> object:
     """The value that a JSON file holds; `UserError` where it cannot be read."""
+    return decode_json(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """A text file's content, in UTF-8, UTF-16 or UTF-32; `UserError` where it cannot be read."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
+        return content.decode(json.detect_encoding(content))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from None
-    return decode_json(text, str(path))
 
 
 def decode_json(text: str, source: str) -> object:
@@ -131,3 +142,25 @@ def _explain(fault: Mapping[str, Any], source: str) -> str:
     field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."
+
+
+def _faults_of(record: Record) -> Iterator[str]:
+    """What no field of any record may hold, wherever in it: texts that cannot be printed, numbers beyond all sense."""
+    places: list[tuple[tuple[str, ...], object]] = [((), record)]
+    while places:  # not by recursion, as lists of `Any` may be nested deeply
+        place, value = places.pop()
+        if isinstance(value, Record):
+            places += [((*place, name), held) for name, held in value.__dict__.items()]
+        elif isinstance(value, dict):
+            places += [((*place, str(name)), held) for name, held in value.items()]
+            places += [((*place, name), name) for name in value if isinstance(name, str) and not is_printable(name)]
+        elif isinstance(value, tuple) and set(map(type, value)) == {float} and max(map(abs, value)) <= MAX_NUMBER:
+            continue  # samples of intensities are long
+        elif isinstance(value, list | tuple):
+            places += [((*place, str(index)), held) for index, held in enumerate(value)]
+        elif isinstance(value, str) and not is_printable(value):
+            yield f"{'.'.join(place)}: {value[:80]!r} holds characters that cannot be printed. Remove them."
+        elif isinstance(value, int) and abs(value) > MAX_INTEGER:
+            yield f"{'.'.join(place)}: expected a whole number of at most {MAX_INTEGER}, found a larger one."
+        elif isinstance(value, float) and not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
+            yield f"{'.'.join(place)}: expected a number of at most {MAX_NUMBER:g}, found {value}."

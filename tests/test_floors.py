@@ -11,8 +11,8 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "extras", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
-    | {"temperature", "transfer"},
+    {"execution", "extras", "files", "leftovers", "precision", "progress", "queries", "randomness", "regions"}
+    | {"resources", "temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},
     {"readout", "segmenter", "data", "phantoms"},

@@ -4,6 +4,7 @@ A worker's error keeps its traceback and names the case. The `UserError`s of all
 """
 
 import atexit
+import errno
 import gc
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from textdiffseg.extras import require
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_GONE = (errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENOTCONN)  # of a file that was there before
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -48,17 +50,25 @@ def run_cases(
     """
     faults: list[tuple[str, str]] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
-        for name, get in zip(names, _submit(executor, function, items), strict=True):
+        try:
+            calls = _submit(executor, function, items)
+        except (BrokenProcessPool, EOFError, ConnectionError):  # of the process that workers are forked from
+            raise _killed("before the work began", workers) from None
+        for name, get in zip(names, calls, strict=True):
             try:
                 result = get()
             except UserError as error:
                 faults += [(name, line) for line in error.naming(name)]
                 continue
             except BrokenProcessPool:
-                raise UserError(
-                    f"A worker process was killed at case {name} or one near it, most likely because memory ran out. "
-                    f"Run again with fewer than --workers {workers}; finished cases are kept."
-                ) from None
+                raise _killed(f"at case {name} or one near it", workers) from None
+            except OSError as error:
+                if error.errno not in _GONE or not error.filename:
+                    error.add_note(f"while working on case {name}")
+                    raise
+                gone = UserError(f"{error.filename}: {error.strerror}. Put it back and run the same command again.")
+                faults += [(name, line) for line in gone.naming(name)]
+                continue
             except Exception as error:
                 error.add_note(f"while working on case {name}")
                 raise
@@ -67,14 +77,33 @@ def run_cases(
         raise UserError(*merged(faults))
 
 
-def background_executor(workers: int | None) -> Executor:
+def _killed(when: str, workers: int) -> UserError:
+    return UserError(
+        f"A worker process was killed {when}, most likely because memory ran out. Run again with fewer than "
+        f"--workers {workers}; finished cases are kept."
+    )
+
+
+@contextmanager
+def background_executor(workers: int | None) -> Iterator[Executor]:
     """An executor with a single worker for background work during `run_cases`.
 
     The worker is a process that does not wait for `warm_up`. If `workers` is 0 it is a thread of this process.
+    `UserError` if the process was killed.
     """
     if workers == 0:
-        return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_short_worker)
+        with ThreadPoolExecutor(1) as thread:
+            yield thread
+        return
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=_start_short_worker) as process:
+            yield process
+    except BrokenProcessPool:
+        raise UserError(
+            "The process that encodes the words was killed, most likely because memory ran out. Close what else uses "
+            "it and run the same command again, with fewer --workers; finished cases are kept."
+        ) from None
 
 
 def warm_up(*modules: str) -> None:

@@ -2,14 +2,52 @@
 
 import hashlib
 import os
+import platform
+import re
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from pydantic import Field
 
 from plans.records import Record
 
 _CHUNK = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
+
+
+class FileHash(Record):
+    """Size and SHA-256 of a file when it was written. They are stored beside it, and checked when it is read."""
+
+    size: int = Field(ge=0)  # bytes
+    sha256: str
+
+    @classmethod
+    def of(cls, content: bytes) -> "FileHash":
+        """Those of a content that is being written."""
+        return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+    def fault_of(self, path: Path) -> str | None:
+        """What differs in the file at `path`; None where it is as it was written.
+
+        Its content is read once per process, unless the file changes. `OSError` where it cannot be read.
+        """
+        state = Path(path).stat()
+        if state.st_size != self.size:
+            return f"it has {state.st_size} bytes, expected {self.size}"
+        known = (str(path), state.st_ino, state.st_mtime_ns, self.size, self.sha256)
+        if known not in _intact:
+            if hash_files([path]) != self.sha256:
+                return "its content is not what was written"
+            _intact.add(known)
+        return None
+
+
+_intact: set[tuple[str, int, int, int, str]] = set()  # files that this process has read and found as written
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -38,8 +76,43 @@ def write_record(path: Path, record: Record) -> None:
 
 
 def temporary_name(name: str) -> str:
-    """A random hidden name for a file that is being written."""
-    return f".{name[:100]}.{secrets.token_hex(8)}.tmp"
+    """A random hidden name for a file or folder that is being written; it holds who writes it."""
+    return f".{name[:100]}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+
+
+@dataclass(frozen=True)
+class TemporaryOwner:
+    """Who made a temporary name."""
+
+    machine: str  # its `machine_tag`
+    process: int
+
+    @classmethod
+    def of(cls, name: str) -> "TemporaryOwner | None":
+        """The owner that a name holds; None where it is not a name of `temporary_name`."""
+        found = _TEMPORARY.fullmatch(name)
+        return None if found is None else cls(found[1], int(found[2]))
+
+
+@cache
+def machine_tag() -> str:
+    """A hash of this machine's name, of its last start, and of the space that its process numbers lie in."""
+    known = [platform.node()]
+    for source in (Path("/proc/sys/kernel/random/boot_id").read_text, lambda: os.readlink("/proc/self/ns/pid")):
+        with suppress(OSError):  # not on Linux
+            known.append(source())
+    return hash_text(" ".join(known))[:8]
+
+
+@contextmanager
+def temporary_folder(beside: Path) -> Iterator[Path]:
+    """A folder in the same folder as the file `beside`, which is deleted in the end."""
+    folder = beside.with_name(temporary_name(beside.name))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def hash_files(paths: Sequence[Path]) -> str:

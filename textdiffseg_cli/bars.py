@@ -3,6 +3,8 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Never
 
+from plans.errors import printable
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -30,7 +32,7 @@ class Bars:
             self._close()
             self._stage, self._bar = event.stage, _open(event)
         if event.detail:
-            self._bar.set_postfix_str(event.detail, refresh=False)
+            self._bar.set_postfix_str(printable(event.detail), refresh=False)
         self._bar.total = event.total
         self._bar.update(event.done - self._bar.n)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, run, say, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,7 +29,10 @@ def make_parser() -> argparse.ArgumentParser:
     model.add_argument("-m", dest="model", type=Path, metavar="RESULTS_FOLDER", help="folder of a trained model")
     model.add_argument("-d", dest="dataset", metavar="DATASET", help="data set of the model: id, name or folder name")
     add_root(parser)
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)")
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are finished)")
+    parser.add_argument(
+        "--include-unfinished", action="store_true", help="use folds that are in training or were interrupted, too"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "latest"), default="best", help="weights of each fold (default: best)"
     )
@@ -66,6 +69,12 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
         help="words about single cases, CASE.txt each, for a model that was trained with such texts",
     )
     parser.add_argument("--force", action="store_true", help="run prompts that the model was not trained with")
+    parser.add_argument(
+        "--text-encoder",
+        metavar="NAME",
+        help="hub name or local folder of the model's text encoder, for --force and --texts, where it is not the "
+        "bundled one: an encoder that a model names is not loaded unasked",
+    )
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +103,7 @@ def _predict(args: argparse.Namespace) -> None:
         prompts=tuple(args.prompt or ()),
         answers=args.prompts,
         force=args.force,
+        text_encoder=args.text_encoder,
         steps=args.steps,
         samples=args.samples,
         mirroring=not args.no_mirroring,
@@ -111,10 +121,11 @@ def _predict(args: argparse.Namespace) -> None:
             folds=args.folds,
             checkpoint=args.checkpoint,
             device=args.device,
+            include_unfinished=args.include_unfinished,
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,
-            report=lambda line: print(line, flush=True),
+            report=say,
             progress=bars,
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")

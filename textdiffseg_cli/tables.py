@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from plans.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -31,7 +33,7 @@ def cases_table(summary: "Summary") -> "Table":
     names = [*(case.case for case in summary.cases), *(f"  {name}" for name in summary.labels)]
     table = _table("Cases", summary.tolerance_mm, "case, label", names, "note")
     for case in summary.cases:
-        table.add_row(case.case, style="bold")
+        table.add_row(printable(case.case), style="bold")
         for name, scores in case.labels.items():
             row = (*_scores(scores), _ml(scores.volume_ml), _ml(scores.reference_ml), scores.note)
             table.add_row(f"  {name}", *row)

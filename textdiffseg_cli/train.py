@@ -11,6 +11,7 @@ from textdiffseg_cli.common import (
     positive_float,
     positive_int,
     run,
+    say,
     whole_number,
 )
 
@@ -84,7 +85,7 @@ def _train(args: argparse.Namespace) -> None:
             preset=args.preset,
             must_exist=args.resume,
             only_validate=args.val,
-            report=print,
+            report=say,
             progress=bars,
         )
     _print(trained)

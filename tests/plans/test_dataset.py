@@ -319,11 +319,42 @@ def test_a_case_id_that_is_no_plain_file_name_is_refused(tmp_path, write_raw, ca
     files = {"images": ["imagesTr/tiny_00_0000.nii.gz"], "label": "labelsTr/tiny_00.nii.gz"}
     header = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"fine": files, case: files}}))
-    with pytest.raises(UserError, match="cannot be a case id: expected one plain file name") as error:
+    with pytest.raises(UserError, match=r"cannot be (a case id: expected one plain|printed)") as error:
         read_dataset(folder)
     assert len(error.value.lines) == 1
     (folder / "dataset.json").write_text(json.dumps(header | {"dataset": {"ä" * 100: files, "a b-c+d (2)": files}}))
     assert len(read_dataset(folder).cases) == 2
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "liver": 10**400},
+        {"background": 0, "liver": 2**31},
+        {"background": 0, "liver": "٣"},
+        {"background": 0, "liver": float("inf")},
+        {"background": 0, "liver": [1, float("nan")]},
+        {"0": "background", "²": "liver"},
+        {"0": "background", "9" * 5000: "liver"},
+        {"background": 0, "\ud800": 1},
+        {"background": 0, "liver\x1b[31m": 1},
+        {"background": 0, "liver\nerror: no": 1},
+    ],
+)
+def test_labels_that_no_program_can_hold_are_one_line(tmp_path, write_raw, labels):
+    folder = write_raw(tmp_path)
+    header = json.loads((folder / "dataset.json").read_text()) | {"labels": labels}
+    (folder / "dataset.json").write_text(json.dumps(header))
+    with pytest.raises(UserError, match=r"dataset\.json: labels\.") as error:
+        read_dataset(folder)
+    assert len(error.value.lines) == 1
+
+
+def test_what_a_data_set_s_owner_notes_beside_our_fields_is_left_alone(tmp_path, write_raw):
+    folder = write_raw(tmp_path)
+    header = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(header | {"description": "two\nlines", "mean": float("nan")}))
+    assert len(read_dataset(folder).cases) == 4
 
 
 def test_endings_may_be_mixed(tmp_path):

@@ -1,5 +1,6 @@
 """Plans for fingerprints far from the data at hand, and the laws that every plan keeps."""
 
+import json
 import re
 from math import prod
 
@@ -290,3 +291,32 @@ def test_presets_that_do_not_belong_together_are_refused(make_fingerprint):
         Plan.parse(usual | {"diffusion": published["diffusion"]}, "plan.json")
     with pytest.raises(UserError, match="a peer has neither"):
         Plan.parse(usual | {"peer": "unet"}, "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("patch", 0), 2**63),
+        (("patch", 1), 2**40),
+        (("batch",), 2**40),
+        (("spacing", 0), 0.0),
+        (("spacing", 2), 1e30),
+        (("stages", 0, "width"), 2**31),
+        (("latent", "channels"), 2**31),
+        (("text", "width"), 2**31),
+        (("diffusion", "timesteps"), 2**40),
+        (("network", "head_width"), 2**40),
+        (("labels", 0, "value"), 2**31),
+        (("training", "epochs"), 10**30),
+        (("memory", "ram_gb"), 1e300),
+    ],
+)
+def test_a_plan_with_a_number_beyond_all_sense_is_refused_by_field(make_fingerprint, place, value):
+    plan = plan_for(make_fingerprint((100, 200, 200), (2.0, 1.0, 1.0)), gpu_budget())
+    fields = json.loads(plan.model_dump_json())
+    inner = fields
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    with pytest.raises(UserError, match=r"^plan\.json: " + r"\.".join(map(str, place))):
+        Plan.parse(fields, "plan.json")

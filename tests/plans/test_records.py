@@ -4,8 +4,9 @@ import json
 from typing import ClassVar, Literal
 
 import pytest
+from pydantic import Field
 
-from plans.errors import UserError
+from plans.errors import UserError, is_printable
 from plans.geometry import resampled_shape
 from plans.prompts import Prompts
 from plans.records import Fields, Record, Upgrades
@@ -113,3 +114,54 @@ def test_text_that_no_json_can_be_is_one_line(text):
 def test_numbers_out_of_range_are_told_by_field(value):
     with pytest.raises(UserError, match=r"^grid\.json: mm\.0: "):
         Grid.parse_json('{"version": 3, "name": "a", "mm": [' + value + ", 1, 1]}", "grid.json")
+
+
+class Anything(Record):
+    """A made-up record whose fields take any JSON."""
+
+    version: Literal[1] = 1
+    held: object = None
+    names: dict[str, object] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{"held": ' + "9" * 401 + "}", "held"),
+        ('{"held": [1, {"deep": -9007199254740993}]}', "held.1.deep"),
+        ('{"held": 1e999}', "held"),
+        ('{"held": [0.5, NaN]}', "held.1"),
+        ('{"held": -Infinity}', "held"),
+        ('{"held": 1e300}', "held"),
+        ('{"held": "a\\u001b[31m"}', "held"),
+        ('{"held": "two\\nlines"}', "held"),
+        ('{"names": {"a\\u0007b": 1}}', r"names\.a\\x07b"),
+        ('{"names": {"\\ud800": 1}}', "names"),
+        ('{"held": "\\ud800"}', "held"),
+        ('{"held": "\\u202egnp.exe"}', "held"),
+    ],
+)
+def test_no_field_of_any_record_holds_what_nobody_can_print_or_compute(text, field):
+    with pytest.raises(UserError, match=rf"^any\.json: {field}.*: ") as error:
+        Anything.parse_json(text, "any.json")
+    assert len(error.value.lines) == 1
+    assert is_printable(error.value.lines[0])
+
+
+def test_what_names_and_numbers_usually_are_is_read():
+    text = '{"held": ["\u00e4 \u03b1 \u809d\u81d3 a\u00a0b", 9007199254740992, 3e38, -1], "names": {"left kidney": 1}}'
+    assert Anything.parse_json(text, "any.json").names == {"left kidney": 1}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_json_of_other_programs_encodings_is_read(tmp_path, encoding):
+    path = tmp_path / "grid.json"
+    path.write_text(json.dumps(OLD[3] | {"name": "\u00e4"}, ensure_ascii=False), encoding=encoding)
+    assert Grid.read(path).name == "\u00e4"
+
+
+def test_bytes_that_are_no_text_are_one_line(tmp_path):
+    path = tmp_path / "grid.json"
+    path.write_bytes(b'{"name": "\xff\xfe\xfd"}')
+    with pytest.raises(UserError, match=r"grid\.json cannot be read"):
+        Grid.read(path)

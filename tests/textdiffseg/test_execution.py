@@ -12,7 +12,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg import resources
-from textdiffseg.execution import run_cases
+from textdiffseg.execution import background_executor, run_cases
 from textdiffseg.resources import cores, default_workers
 
 NAMES = [f"case_{number}" for number in range(6)]
@@ -72,6 +72,40 @@ def test_an_unexpected_error_names_its_case(workers):
 def test_a_killed_worker_is_explained():
     with pytest.raises(UserError, match=r"killed .* fewer than --workers 2"):
         list(run_cases(killed, range(6), NAMES, 2))
+
+
+def gone(number: int) -> int:
+    return len(open(f"/nowhere/scan_{number}.nii.gz").read()) if number == 3 else number
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_vanished_is_a_fault_of_its_case_and_the_others_go_on(workers):
+    results = []
+    with pytest.raises(UserError, match=r"case_3: /nowhere/scan_3.nii.gz: No such file.*Put it back") as error:
+        results.extend(run_cases(gone, range(6), NAMES, workers))
+    assert results == [0, 1, 2, 4, 5]
+    assert len(error.value.lines) == 1
+
+
+def kill_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_beside_the_work_is_explained():
+    with (
+        pytest.raises(UserError, match="process that encodes the words was killed"),
+        background_executor(None) as beside,
+    ):
+        beside.submit(kill_itself).result(60)
+
+
+def test_a_killed_fork_server_is_explained(monkeypatch):
+    def refused(fds):
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr("multiprocessing.forkserver.connect_to_new_process", refused)
+    with pytest.raises(UserError, match=r"killed before the work began.*fewer than --workers 2"):
+        list(run_cases(squared, range(6), NAMES, 2))
 
 
 def test_workers_have_one_thread_and_the_parent_keeps_its_own():
@@ -150,7 +184,7 @@ def test_a_scheduler_needs_dask_or_an_address_that_answers():
 
 SLEEPER = """
 import sys, time
-from textdiffseg.execution import run_cases
+from textdiffseg.execution import background_executor, run_cases
 def nap(_):
     import os
     os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, whatever the other writes

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from plans.errors import UserError
-from textdiffseg_cli.common import add_root, command, positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_float, positive_int, run, say, whole_number
 
 
 def raiser(error: BaseException):
@@ -124,3 +124,93 @@ def test_commands_switch_off_onednn_s_faulty_kernels_unless_the_user_has_chosen(
     if before:
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", before)
     assert run(lambda: 7 if os.environ["ONEDNN_MAX_CPU_ISA"] == after else 0) == 7
+
+
+def python(code: str, shell: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of `code` in a shell, `$RUN` being the command."""
+    begin = "import sys; from textdiffseg_cli.common import run, say; "
+    command = f'{sys.executable} -c "$CODE"'
+    return subprocess.run(
+        ["bash", "-c", shell.replace("$RUN", command)],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        encoding="latin-1",
+        env={**os.environ, "CODE": begin + code, **environment},
+    )
+
+
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_pipe_ends_quietly(lines):
+    """One line fails when the interpreter ends, many while they are printed."""
+    done = python(f"sys.exit(run(lambda: [print('x' * 9) for _ in range({lines})] and None))", "$RUN | true; exit 0")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = python("sys.exit(run(lambda: say('x')))", "set -o pipefail; (sleep 1; $RUN) | true")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+def test_an_output_whose_disk_is_full_is_one_line():
+    done = python("sys.exit(run(lambda: print('x')))", "$RUN > /dev/full")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: The disk is full")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_characters_that_the_encoding_lacks_are_escaped(encoding):
+    code = (
+        "from plans.errors import UserError\n"
+        "def work():\n    print('\u2013 \u03b1')\n    raise UserError('\u2013')\nsys.exit(run(work))"
+    )
+    done = python(code, "$RUN", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "\\u2013 \\u03b1\n", "error: \\u2013\n")
+
+
+def test_a_stream_is_as_before_afterwards():
+    before = sys.stdout.errors
+    assert run(lambda: 1 if sys.stdout.errors == before else 0) == 0
+    assert sys.stdout.errors == before
+
+
+def test_names_of_others_are_printed_as_one_harmless_line(capsys):
+    assert run(lambda: say("a\x1b[31m\nerror: b\x07", "x" * 9000)) == 0
+    first, second, rest = capsys.readouterr().out.split("\n")
+    assert (first, rest) == ("a\\x1b[31m\\nerror: b\\x07", "")
+    assert len(second) < 4100
+    assert run(raiser(UserError("liver\x1b[31m\nerror: lung"))) == 2
+    assert capsys.readouterr().err == "error: liver\\x1b[31m\\nerror: lung\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
+def test_memory_that_a_limit_keeps_back_is_said(capsys, error):
+    assert run(raiser(error)) == 2
+    assert capsys.readouterr().err.startswith("error: The memory is full. Close")
+
+
+def test_too_little_address_space_is_one_line():
+    done = python("sys.exit(run(lambda: 0))", "ulimit -v 600000; $RUN")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: This shell allows 0.6 GB of address space. Raise the limit (ulimit -v")
+
+
+def test_a_table_whose_reader_is_gone_ends_quietly():
+    code = "from textdiffseg_cli.common import console; sys.exit(run(lambda: console().print('x')))"
+    done = python(code, "set -o pipefail; (sleep 1; $RUN) | true")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_file_beyond_the_shell_s_limit_is_said_with_the_file(tmp_path):
+    code = "from textdiffseg.files import write_atomically as w; sys.exit(run(w, 'x.bin', bytes(100_000)))"
+    done = python(code, f"cd {tmp_path} && ulimit -f 1 && $RUN", PYTHONPATH=os.pathsep.join(sys.path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "while writing x.bin" in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -289,7 +289,7 @@ def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, cap
         written.append(path)
         if len(written) > 6:
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, array)
+        return write(path, array)
 
     with monkeypatch.context() as patch:
         patch.setattr(store, "_write", full)
@@ -316,7 +316,7 @@ def test_real_cases(shared_data, tmp_path, name):
     for case in list_cases(folder):
         stored = open_case(folder, case)
         assert stored.image.shape[1:] == stored.labels.shape
-        assert plan.spacing == pytest.approx(stored.record.trail.geometry.spacing, rel=0.01)
+        assert plan.spacing == pytest.approx(stored.record.transform.geometry.spacing, rel=0.01)
         assert stored.record.present
 
 

@@ -7,8 +7,10 @@ Workers only change who computes a sample, never the sample: the same numbers co
 import os
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from plans.errors import UserError
 from plans.plan import Plan
 from textdiffseg.data.augment import Augmentation, read_patch
 from textdiffseg.data.sampling import (
@@ -98,21 +101,30 @@ class _Cases:
         return tuple(case for case in self.ids if read_record(self.folder, case).present)
 
 
-class TrainingSamples(Dataset[Sample]):
-    """Random-access samples: `samples[SampleKey(epoch, index)]`."""
+@dataclass(frozen=True)
+class Fault:
+    """The lines of a `UserError`: DataLoader would hand its traceback over in place of them."""
+
+    lines: tuple[str, ...]
+
+
+class TrainingSamples(Dataset[Sample | Fault]):
+    """Random-access samples: `samples[SampleKey(epoch, index)]`. A case that is damaged gives a `Fault`."""
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
         self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
         self.cases = _Cases(folder, case_ids, seed)
         self.augment = Augmentation(plan)
 
-    def __getitem__(self, key: SampleKey) -> Sample:
+    def __getitem__(self, key: SampleKey) -> Sample | Fault:
         epoch, index = key.epoch, key.index
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(epoch, index, forced)
         try:
-            sample = self._draw(open_case(self.folder, case), key, forced)
+            sample = self._draw(open_case(self.folder, case, self.plan), key, forced)
             return replace(sample, told=reads_text(self.seed, epoch, index))
+        except UserError as error:
+            return Fault(error.naming(case))
         except Exception as error:
             error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
             raise
@@ -157,9 +169,12 @@ class TrainingLoader:
         )
 
     def epoch(self, epoch: int, iterations: int, start: int = 0, subsets_from: int = 0) -> Iterator[Batch]:
-        """Batches `start` to `iterations - 1` of an epoch; from batch `subsets_from` on queries may be subsets."""
+        """Batches `start` to `iterations - 1` of an epoch; from batch `subsets_from` on queries may be subsets.
+
+        `UserError` where a case is damaged, or a process that loads is gone.
+        """
         self._order.set(epoch, start, iterations, subsets_from)
-        return iter(self._loader)
+        return map(_sound, _guarded(self._loader))
 
     def seconds_a_batch(self) -> float:
         """What a batch takes where processes load, measured over batches of which none was prepared ahead; else 0.
@@ -174,7 +189,46 @@ class TrainingLoader:
 
     def batch(self, epoch: int, iteration: int) -> Batch:
         """One batch, computed in this process."""
-        return collate([self.samples[key] for key in batch_keys(epoch, iteration, self._order.size)])
+        return _sound(collate([self.samples[key] for key in batch_keys(epoch, iteration, self._order.size)]))
+
+
+def _guarded(loader: "DataLoader[Sample | Fault]") -> Iterator[Batch | Fault]:
+    """The loader's batches; `UserError` in place of its own error for a process that is gone.
+
+    torch reports that from a signal handler, in the middle of whatever runs. It also looks while it waits for a
+    batch, which is early enough and leaves every step whole. So the old handler stays.
+    """
+    with _same_handler("SIGCHLD"):
+        batches = iter(loader)
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            "A process that loads batches was killed, most likely because memory ran out. Run the same command again "
+            f"with fewer than --workers {loader.num_workers}: it goes on where it stopped."
+        ) from None
+
+
+@contextmanager
+def _same_handler(name: str) -> Iterator[None]:
+    """The handler of a signal is the same afterwards, where there is such a signal and this is the main thread."""
+    number = getattr(signal, name, None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, before or signal.SIG_DFL)
+
+
+def _sound(batch: Batch | Fault) -> Batch:
+    if isinstance(batch, Fault):
+        raise UserError(*batch.lines)
+    return batch
 
 
 def workers_that_fit(plan: Plan, workers: int, shared_memory: Path = Path("/dev/shm")) -> int:
@@ -199,20 +253,23 @@ class ValidationPatches:
     def __iter__(self) -> Iterator[Batch]:
         for first in range(0, self.patches, self.plan.batch):
             last = min(first + self.plan.batch, self.patches)
-            yield collate([self._sample(index) for index in range(first, last)])
+            yield _sound(collate([self._sample(index) for index in range(first, last)]))
 
     def _sample(self, index: int) -> Sample:
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(0, index, forced)
-        stored = open_case(self.folder, case)
+        stored = open_case(self.folder, case, self.plan)
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
         return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples."""
+def collate(found: Sequence[Sample | Fault]) -> Batch | Fault:
+    """Stack samples, or join the faults where there are any."""
+    if faults := [one for one in found if isinstance(one, Fault)]:
+        return Fault(tuple(dict.fromkeys(line for one in faults for line in one.lines)))
+    samples = [one for one in found if isinstance(one, Sample)]
     return Batch(
         image=torch.stack([sample.image for sample in samples]),
         labels=torch.stack([sample.labels for sample in samples]),

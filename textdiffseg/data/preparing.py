@@ -29,9 +29,10 @@ def preprocess_dataset(
 ) -> int:
     """Store every training case below `folder`/cases; returns how many were made anew.
 
-    Stored cases that the data set no longer has are removed. `UserError` names all broken cases.
+    Stored cases that the data set no longer has are removed, as is what a process that was killed left of them.
+    `UserError` names all broken cases.
     """
-    for case in sorted(set(list_cases(folder)) - {case.id for case in dataset.cases}):
+    for case in sorted(set(list_cases(folder, whole=False)) - {case.id for case in dataset.cases}):
         remove_case(folder, case)
     function = partial(preprocess_case, plan=plan, folder=Path(folder))
     names = [case.id for case in dataset.cases]
@@ -57,7 +58,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,
-        trail=transform,
+        transform=transform,
     )
     save_case(folder, record, image, labels, numbers)
     return True

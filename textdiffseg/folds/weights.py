@@ -1,17 +1,17 @@
-"""Weights on disk: safetensors, read back without unpickling anything."""
+"""Weights on disk: safetensors, checked against their hashes, read back without unpickling anything."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import safetensors.torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
+from textdiffseg.files import hash_files
 from textdiffseg.networks.model import SegmentationNetwork, build_model
+from textdiffseg.tensors import DamagedError, read_tensor_file, read_tensor_metadata
 
 EMA = "ema."
 Content = TypeVar("Content")
@@ -19,26 +19,29 @@ Content = TypeVar("Content")
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a checkpoint; `UserError` if it is missing or damaged."""
-    return _read(path, safetensors.torch.load_file)
+    return _read(path, read_tensor_file).tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a checkpoint says of itself; `UserError` as for `read_tensors`."""
+    """The metadata of a checkpoint; `UserError` as for `read_tensors`."""
+    return _read(path, read_tensor_metadata)
 
-    def metadata(path: Path) -> dict[str, str]:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
 
-    return _read(path, metadata)
+def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
+    """A hash of a checkpoint's file; None where it does not exist."""
+    path = fold.checkpoint(checkpoint)
+    return hash_files([path]) if path.is_file() else None
 
 
 def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: this fold has no such checkpoint; train it with tds_train.")
+        raise UserError(f"{path} does not exist: this fold has no such checkpoint. Run tds_train for it.")
     try:
         return reader(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is damaged ({error}); copy it again or train the fold again.") from None
+    except DamagedError as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Copy it again, or train the fold anew with tds_train --restart."
+        ) from None
 
 
 def load_network(fold: FoldFolder, checkpoint: str = "best", device: str = "cpu") -> SegmentationNetwork:

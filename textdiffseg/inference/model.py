@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from plans.errors import UserError
+from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
@@ -40,6 +41,7 @@ class SegmentOptions:
     prompts: tuple[str, ...] = ()  # words of the labels to segment; empty: all labels
     answers: str | Path | None = None  # instead: a JSON file of phrases, with names and values of the user's own
     force: bool = False  # run prompts that the model was not trained with
+    text_encoder: str | None = None  # hub name or folder of the model's text encoder, where it is not the bundled one
     steps: int | None = None  # of DDIM
     samples: int | None = None  # whose probabilities are averaged
     mirroring: bool = True  # where validation chose it
@@ -113,16 +115,25 @@ class Model:
         folder: str | Path,
         *,
         folds: Sequence[str] | None = None,
-        checkpoint: str = "best",
+        checkpoint: Checkpoint = "best",
         device: str | None = None,
+        include_unfinished: bool = False,
     ) -> "Model":
-        """Load the folds in `folder` (it holds fold_0, ...), by default all that are trained.
+        """Load the folds in `folder` (it holds fold_0, ...), by default all that are finished.
 
-        device: "cpu" or "cuda"; None: cuda where there is a GPU. Raises `UserError` where nothing is trained there,
-        or where the folds do not belong together.
+        Args:
+            device: "cpu" or "cuda"; None: cuda where there is a GPU.
+            include_unfinished: load folds that are in training or were interrupted, too.
+
+        Raises `UserError` where no fold is finished there, or where the folds do not belong together.
         """
-        device = choose_device(device)
-        return cls(load_ensemble(find_model(Path(), folder=Path(folder)), folds, checkpoint, device), device)
+        device, found = choose_device(device), find_model(Path(), folder=Path(folder))
+        return cls(load_ensemble(found, folds, checkpoint, device, include_unfinished), device)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known of the folds: which are left out, which were not validated."""
+        return self.ensemble.notes
 
     @property
     def plan(self) -> Plan:
@@ -139,18 +150,19 @@ class Model:
         """The words that may be used as prompts, by label."""
         return self.ensemble.bank.phrasings
 
-    def texts(self, words: Mapping[str, str]) -> dict[str, CaseText]:
+    def texts(self, words: Mapping[str, str], text_encoder: str | None = None) -> dict[str, CaseText]:
         """What is known of single scans in words, in the model's space. `UserError` if the model never read any."""
-        return encode_texts(self.plan, self.ensemble.bank, words)
+        return encode_texts(self.plan, self.ensemble.bank, words, text_encoder)
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
         """Look up the words and choose the sampling. `UserError` for unknown prompts, and for settings that do not
         fit the model."""
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
-            selection = select_labels(plan, bank, options.prompts, options.force)
+            selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
         else:
-            selection = select_answers(plan, bank, read_answers(Path(options.answers)), options.force)
+            answers = read_answers(Path(options.answers))
+            selection = select_answers(plan, bank, answers, options.force, options.text_encoder)
         settings = settings_for(
             plan,
             self.ensemble.sampling,
@@ -174,6 +186,7 @@ class Model:
         prompts: Sequence[str] = (),
         text: str | None = None,
         force: bool = False,
+        text_encoder: str | None = None,
         steps: int | None = None,
         samples: int | None = None,
         mirroring: bool = True,
@@ -202,6 +215,7 @@ class Model:
         options = SegmentOptions(
             prompts=tuple(prompts),
             force=force,
+            text_encoder=text_encoder,
             steps=steps,
             samples=samples,
             mirroring=mirroring,
@@ -209,7 +223,7 @@ class Model:
             uncertainty=uncertainty,
             probabilities=probabilities,
         )
-        known = self.texts({"": text})[""] if text else None
+        known = self.texts({"": text}, text_encoder)[""] if text else None
         return self.prepare(options).run(volume_of(scan, spacing, affine), known, follow(progress, cancel))
 
     def _calibrated(self, settings: Settings) -> Calibrated:

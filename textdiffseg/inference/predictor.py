@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plans.errors import UserError
 from plans.geometry import Triple, triple
+from plans.layout import Checkpoint
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
@@ -111,7 +113,7 @@ class Predictor:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: str = "best", device: str = "cpu"
+        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: Checkpoint = "best", device: str = "cpu"
     ) -> "Predictor":
         """The trained folds of a model with the settings that validation chose."""
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
@@ -194,7 +196,8 @@ class Predictor:
                 dims = tuple(axis + 2 for axis in axes)
                 samples = segmenter.logits(patches.flip(dims), queries, z_T, self.settings.steps)
                 for s, logits in enumerate(samples):
-                    p = self.readout.probabilities(logits).flip(dims)
+                    finite = logits.isfinite().all()  # stays on the device, which is not waited for
+                    p = self.readout.probabilities(logits).flip(dims).where(finite, torch.nan)
                     total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
                     total[s] += p
         assert total is not None, "there is at least one view, and one sample of it"
@@ -211,7 +214,12 @@ class _Sums:
         self.volumes = torch.zeros((), dtype=torch.float64)
 
     def add(self, windows: _Windows) -> None:
-        """Add one group."""
+        """Add one group. `UserError` where the network put out numbers that are not finite."""
+        if not windows.probabilities.isfinite().all():
+            raise UserError(
+                "the network's output is not finite here, so there is no segmentation. Check the intensities of this "
+                "scan; if other scans fail too, copy the model's folds again or train them anew."
+            )
         for b, start in enumerate(windows.starts):
             window, share = self.tiling.window(start), self.volume.share(start)
             self.probabilities[:, *window] += share * windows.probabilities[b]

@@ -6,10 +6,14 @@ was known beside theirs do not compete (`Plan.rivals`): between them the network
 `Readout.rivals` knows the labels that compete.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from plans.errors import UserError, listed
+import torch
+
+from plans.errors import UserError, is_printable, listed
+from plans.layout import BUNDLED
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -17,6 +21,8 @@ from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import CaseText, encode_text
 from textdiffseg.text.encoder import TextEncoder
+
+MIN_COSINE = 0.999  # of one phrase's vectors by one encoder on two machines
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,9 @@ class Selection:
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
-def select_labels(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False) -> Selection:
+def select_labels(
+    plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False, text_encoder: str | None = None
+) -> Selection:
     """All labels, or those that `prompts` name.
 
     Known prompts keep their labels' values. Where `force` lets an unknown one run, values count 1..n in the order
@@ -45,27 +53,31 @@ def select_labels(plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force
     names, values = zip(*((label.name, label.value) for label in plan.labels), strict=True)
     if not prompts:
         return Selection(bank.all_labels(), names, values)
+    if odd := [prompt for prompt in prompts if not is_printable(prompt)]:
+        raise UserError(*(f"Prompt {prompt!r} holds characters that cannot be printed. Remove them." for prompt in odd))
     found = [bank.find(prompt) for prompt in prompts]
     forced = force and None in found
     phrases = readout_of(plan).ordered(prompts, found)
-    queries = _queries(plan, bank, phrases, force)
+    queries = _queries(plan, bank, phrases, force, text_encoder)
     if forced:
         return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
     numbers = [number - 1 for number in queries.labels[0, : len(phrases)].tolist()]
     return Selection(queries, tuple(names[n] for n in numbers), tuple(values[n] for n in numbers), phrases)
 
 
-def select_answers(plan: Plan, bank: TextBank, answers: Answers, force: bool = False) -> Selection:
+def select_answers(
+    plan: Plan, bank: TextBank, answers: Answers, force: bool = False, text_encoder: str | None = None
+) -> Selection:
     """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
     prompts = tuple(answer.phrase for answer in answers.labels.values())
-    queries = _queries(plan, bank, prompts, force)
+    queries = _queries(plan, bank, prompts, force, text_encoder)
     pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
     return Selection(queries, names, values, prompts, forced, pairs)
 
 
-def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) -> Queries:
+def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool, text_encoder: str | None) -> Queries:
     """The prompts, and their rivals unless a prompt is unknown, which might mean one of them."""
     found = [bank.find(prompt) for prompt in prompts]
     known = [match for match in found if match is not None]
@@ -77,7 +89,7 @@ def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool) ->
             f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
             f"for {', '.join(bank.labels)}."
         )
-    return bank.queries_for(prompts, force, _encoder(bank, force))
+    return bank.queries_for(prompts, force, _encoder(bank, force, text_encoder))
 
 
 def caution(plan: Plan, selection: Selection) -> str | None:
@@ -92,7 +104,9 @@ def caution(plan: Plan, selection: Selection) -> str | None:
     )
 
 
-def encode_texts(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[str, CaseText]:
+def encode_texts(
+    plan: Plan, bank: TextBank, texts: Mapping[str, str], text_encoder: str | None = None
+) -> dict[str, CaseText]:
     """The cases' own texts in the model's space; `UserError` if the model never read any, or without its encoder."""
     if not texts:
         return {}
@@ -101,16 +115,41 @@ def encode_texts(plan: Plan, bank: TextBank, texts: Mapping[str, str]) -> dict[s
             "--texts: this model does not read texts of cases; it was trained without any, or its preset "
             f"({plan.preset}) reads no words. Leave --texts out."
         )
-    encoder = TextEncoder(bank.space.encoder)
+    encoder = encoder_of(bank, text_encoder)
     encoded = {case: encode_text(text, encoder) for case, text in texts.items()}
     return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in encoded.items()}
 
 
-def _encoder(bank: TextBank, force: bool) -> TextEncoder | None:
-    """The bank's encoder for a prompt that is not known: to run it, or to say which phrases mean nearly the same."""
+def encoder_of(bank: TextBank, text_encoder: str | None) -> TextEncoder:
+    """The encoder that made a bank: the bundled one, or one that the user names (`text_encoder`).
+
+    A model comes from anywhere, and an encoder that it names may be any folder or any model of the hub. So it is loaded
+    only where the user names it, too, and then it must give the bank's own vectors. `UserError` otherwise.
+    """
+    name = bank.space.encoder
+    if name == BUNDLED:
+        return TextEncoder(BUNDLED)
+    if text_encoder is None:
+        raise UserError(
+            f"This model's words were encoded with {name!r}, which is not loaded unasked. If you trust it, give it, or "
+            f"a folder that holds it: --text-encoder {shlex.quote(name)}."
+        )
+    encoder = TextEncoder(text_encoder, name)
+    (found,), known = encoder.encode([bank.words.phrasings[0][0]]), bank.raw[0][0]
+    same = found.pooled.shape == known.pooled.shape
+    if not same or torch.cosine_similarity(found.pooled, known.pooled, dim=0) < MIN_COSINE:
+        raise UserError(
+            f"--text-encoder {text_encoder}: it gives other vectors than {name!r}, which made this model's words. Give "
+            "that one."
+        )
+    return encoder
+
+
+def _encoder(bank: TextBank, force: bool, text_encoder: str | None) -> TextEncoder | None:
+    """The bank's encoder for a prompt that is not known: to run it, or to report which phrases mean nearly the same."""
     try:
-        return TextEncoder(bank.space.encoder)
+        return encoder_of(bank, text_encoder)
     except UserError:
-        if force:
+        if force or text_encoder is not None:
             raise
         return None  # nearest by spelling will do

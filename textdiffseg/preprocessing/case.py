@@ -9,11 +9,13 @@ the parameters of the inverse.
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from types import EllipsisType
+from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
+from plans.geometry import Millimetres, Shape, Triple, millimetres, resampled_shape, triple
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
@@ -27,6 +29,7 @@ _UNKNOWN = -2  # used inside `number_labels` for values that are not labels
 MAX_INTENSITY = float(np.finfo(np.float16).max)  # cases are stored as float16; raw intensities may be larger
 MAX_VOXELS = 1 << 32  # on the plan's grid; more means that the spacing is wrong
 MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel is left; more is a wrong spacing
+Axis = Literal[0, 1, 2]
 Affine = tuple[tuple[float, float, float, float], ...]
 ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 """Function of probabilities (K, D, H, W) and a shape -> the class of each voxel of that shape."""
@@ -35,14 +38,24 @@ ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 class TransformRecord(Record):
     """The transform of a case to the plan's grid. All shapes but the first are in the canonical orientation."""
 
-    original_shape: Triple  # (D, H, W) of the file
+    original_shape: Shape  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
     forms: NiftiForms | None = None  # of a NIfTI file; masks are written with them
-    permutation: Triple
-    flips: tuple[int, ...]
-    canonical_shape: Triple
+    permutation: tuple[Axis, Axis, Axis]
+    flips: tuple[Axis, ...]
+    canonical_shape: Shape
     crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]  # start and end along each canonical axis
-    shape: Triple  # on the plan's grid
+    shape: Shape  # on the plan's grid
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformRecord":
+        turned = tuple(self.original_shape[axis] for axis in self.permutation)
+        if turned != self.canonical_shape:
+            raise ValueError(f"canonical_shape {self.canonical_shape} is not original_shape permuted, {turned}")
+        for (start, end), size in zip(self.crop, self.canonical_shape, strict=True):
+            if not 0 <= start < end <= size:
+                raise ValueError(f"crop {self.crop} does not lie in canonical_shape {self.canonical_shape}")
+        return self
 
     @property
     def geometry(self) -> Geometry:

@@ -7,6 +7,7 @@ from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary, to_csv
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
+from textdiffseg.leftovers import sweep
 
 
 def evaluate(
@@ -41,6 +42,7 @@ def evaluate(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
     )
     if output is not None:
+        sweep([Path(output).parent])
         write_record(Path(output), summary)
     if csv is not None:
         write_atomically(Path(csv), to_csv(summary))

@@ -17,6 +17,8 @@ from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
+from textdiffseg.folds.lock import planning_alone
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
@@ -87,7 +89,7 @@ def plan(
         scheduler: address of a Dask scheduler to work on instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
 
-    Raises `UserError` with all faults of the data set at once.
+    Raises `UserError` with all faults of the data set at once, and while a fold of it is in training.
     """
     root, force = Path(root), Workforce(workers, scheduler, progress, cancel)
     if workers != 0 and scheduler is None:
@@ -96,8 +98,10 @@ def plan(
     joint, words = joined(parts, root, report)
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
+    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with background_executor(workers) as beside:  # the text encoder loads while the cases are worked on
+    # the text encoder loads while the cases are worked on
+    with planning_alone(folder, root), background_executor(workers) as beside:
         gpu = beside.submit(_gpu_gb)
         names, encoders = tuple(label.name for label in joint.labels), encoders_of(text_encoder, preset)
         bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)
@@ -110,8 +114,8 @@ def plan(
         stored = _store(joint, made, fingerprint, folder, force)
         encoder, _ = bank.result()
         said = beside.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
-    write_record(folder.splits, splits)
-    write_record(folder.plan(preset), made)
+        write_record(folder.splits, splits)
+        write_record(folder.plan(preset), made)
     notes = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(made, splits, said))
     return PlannedDataset(root, folder, made, splits, stored, notes)
 

@@ -13,7 +13,7 @@ import torch
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError
-from plans.layout import split_ending, written_ending
+from plans.layout import MAPS, Checkpoint, split_ending, written_ending
 from plans.plan import Plan
 from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
@@ -21,6 +21,7 @@ from textdiffseg.folds.ensemble import find_model
 from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
 from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
@@ -60,8 +61,9 @@ def predict(
     dataset: str | None = None,
     root: str | Path = ".",
     folds: list[str] | None = None,
-    checkpoint: str = "best",
+    checkpoint: Checkpoint = "best",
     device: str | None = None,
+    include_unfinished: bool = False,
     options: SegmentOptions | None = None,
     texts: str | Path | None = None,
     overwrite: bool = False,
@@ -73,6 +75,7 @@ def predict(
 
     Args:
         model: a loaded model, or its folder; None: that of `dataset`, else the only one below `root`.
+        include_unfinished: use folds that are in training or were interrupted, too.
         texts: a folder of words about single cases, CASE.txt each.
         overwrite: redo what is complete, replace files that were not made here.
 
@@ -80,12 +83,16 @@ def predict(
     """
     if not isinstance(model, Model):
         folder = find_model(Path(root), dataset, None if model is None else Path(model))
-        model = Model.load(folder, folds=folds, checkpoint=checkpoint, device=device)
+        model = Model.load(
+            folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
+        )
     scans = find_scans(Path(source), len(model.plan.channels))
-    segmenting = model.prepare(options or SegmentOptions())
+    options = options or SegmentOptions()
+    segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
-    known = model.texts(words)
+    known = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
+    sweep([place, *(place / maps for maps in MAPS)])
     batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
     announce(model, segmenting, scans, report)
     if texts:

@@ -1,30 +1,37 @@
 """Train one fold, then predict and score its validation cases on their original grids. Run again, it goes on."""
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
-from textdiffseg.data.splits import Fold, read_splits, refuse_other_cases
+from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.extras import require
 from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.ensemble import check_words
-from textdiffseg.folds.lock import alone
+from textdiffseg.folds.lock import alone, refuse_while_planned
+from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.state import is_validated, note_validated
+from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.tasks.begun import is_started, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts, stored_words
-from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
@@ -34,6 +41,7 @@ from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.score import validate_fold
 
 ALL = "all"
+LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
 LONG_MINUTES = 10.0  # of validation, reported beforehand
 # Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
 # calibrating the uncertainty, so that short runs stay short.
@@ -76,6 +84,9 @@ def train(
         must_exist: refuse to start a run; go on with one.
         only_validate: predict and score the validation cases of a run again.
 
+    A CPU with AMX trains in float32 unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported, which
+    the commands do: with AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
+
     Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
     installed, and `Cancelled` after saving.
     """
@@ -84,18 +95,54 @@ def train(
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
     source, root, preset = _planned(dataset, Path(root), preset)
-    cases = read_splits(source.splits, list_cases(source.path)).fold(fold)
+    cases = _read_folds(source).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
-    position = read_progress(target)
-    if (must_exist or only_validate) and position is None:
-        raise UserError(f"{target.path} holds no run to go on with: leave --continue and --val out to start one.")
-    plan = _check(source, target if position and not options.restart else None, preset, cases)
-    if position is None or options.restart:
+    if target.replaced.is_dir():  # of a restart that was killed
+        with alone(target):
+            put_back(target, report)
+    started = is_started(target, options, must_exist, only_validate)
+    plan = _check(source, target if started else None, preset, cases, progress)
+    if not started:
         _report_other_device(plan, options.chosen_device, report)
+    held_out = str(fold) != ALL
     with alone(target), cuda_kernels():
-        if not only_validate:
-            fit(source.path, cases, target, options, preset, report, progress, cancel)
-        return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+        refuse_while_planned(source)
+        sweep([target.path, target.validation])
+        if only_validate:
+            complete_best(target, report)
+        elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
+            report(_finished(target))
+            return _found(target, held_out)
+        return _validate(source.path, cases, target, options.chosen_device, held_out, report, progress, cancel)
+
+
+def _train(
+    source: PreprocessedFolder,
+    cases: Fold,
+    fold: FoldFolder,
+    options: TrainingOptions,
+    preset: Preset,
+    report: Report,
+    progress: OnProgress,
+    cancel: Cancel,
+) -> bool:
+    """Train to the end; False where a finished fold is left as it is."""
+    before = None if options.restart else read_progress(fold)
+    fit(source.path, cases, fold, options, preset, report, progress, cancel)
+    trained = before is None or read_progress(fold) != before
+    if not trained and not is_validated(fold):
+        report(f"{fold.path} is trained, but not validated to the end: the validation begins anew.")
+    return trained
+
+
+def _finished(fold: FoldFolder) -> str:
+    """What is there of a fold that is trained and validated, and how it is trained longer."""
+    progress = read_progress(fold)
+    done = progress and f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
+    return (
+        f"{fold.path} is trained ({done}) and validated: nothing is left to do. To train it longer, give "
+        "more --epochs or --max-minutes; to validate it again, --val."
+    )
 
 
 def _planned(
@@ -132,22 +179,40 @@ def _report_other_device(plan: Plan, device: str, report: Report) -> None:
         )
 
 
-def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold) -> Plan:
+def _read_folds(source: PreprocessedFolder) -> Splits:
+    """The folds, whose cases must all be stored."""
+    stored = list_cases(source.path)
+    if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
+        raise UserError(f"{source.cases}: not stored: {listed(sorted(missing))}. Run tds_plan_and_preprocess again.")
+    return read_splits(source.splits, stored)
+
+
+def _check(
+    source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold, progress: OnProgress
+) -> Plan:
     """Before anything is written: plan, words and stored cases belong together.
 
     Returns the plan: of a started run its own, which must have its own cases too.
     """
     plan_path = started.plan if started else source.plan(preset)
     plan = Plan.read(plan_path)
+    if started and source.plan(preset).is_file():
+        refuse_planned_anew(started, plan, source, preset)
     words = started.words if started else stored_words(source, plan)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(stored_case_texts(source, plan), bank, ())
-    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
+    began = time.perf_counter()
+
+    def checked(done: int, total: int) -> None:
+        if time.perf_counter() - began > LONG_CHECK_SECONDS:
+            progress(ProgressEvent("Check the stored cases", done, total, "case"))
+
+    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
-        refuse_other_cases(started, cases)
+        refuse_other_cases(started, FoldCases.of(plan.dataset, cases.train, cases.validation))
     return plan
 
 
@@ -175,15 +240,22 @@ def _validate(
         if (minutes := sampling.seconds * len(names) / 60) > LONG_MINUTES:
             report(f"Predicting the {len(names)} validation cases will take about {minutes:.0f} minutes.")
     follow = _follow(progress, cancel, "Predict the validation cases", "case")
-    summary = validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
     if held_out:
         allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
         follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
         calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
+    note_validated(fold)
+    return _found(fold, held_out)
+
+
+def _found(fold: FoldFolder, held_out: bool) -> TrainedFold:
+    """A validated fold, read from its files."""
+    log = read_log(fold.log)
     return TrainedFold(
         fold=fold,
         plan=Plan.read(fold.plan),
-        summary=summary,
+        summary=Summary.read(fold.summary),
         held_out=held_out,
         sampling=read_sampling(fold),
         calibration=read_calibration(fold),

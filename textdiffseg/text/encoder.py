@@ -39,10 +39,13 @@ class PhraseVectors:
 class TextEncoder:
     """A loaded text encoder. The vectors of a phrase do not depend on the other phrases of the call."""
 
-    def __init__(self, name: str = BUNDLED):
-        """Load the model `name`: "bundled", a local folder, or a hub name. Raises `UserError` if that fails."""
-        self.name = name
-        self._tokenizer, self._model = _load(name)
+    def __init__(self, source: str = BUNDLED, name: str | None = None):
+        """Load a model. `UserError` if it cannot be had.
+
+        source: "bundled", a local folder, or a hub name. name: what banks call it; None: as `source`.
+        """
+        self.name = source if name is None else name
+        self._tokenizer, self._model = _load(source)
 
     @property
     def width(self) -> int:

@@ -1,12 +1,12 @@
 """The folder of a text encoder, and the width in its config.json. No slow library is imported here."""
 
-import json
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import BUNDLED
+from plans.records import read_json
 from textdiffseg.files import hash_files
 
 IDENTITY = ("tokenizer.json", "vocab.txt")  # files that decide on vectors, beside the weights
@@ -31,9 +31,10 @@ def encoder_folder(name: str) -> Path:
 def width_of(name: str) -> int | None:
     """d_t from the config.json in the encoder's folder; None if that cannot be read, so the model must be loaded."""
     try:
-        width = json.loads((encoder_folder(name) / "config.json").read_text(encoding="utf-8"))["hidden_size"]
-    except (OSError, ValueError, KeyError, TypeError):
+        config = read_json(encoder_folder(name) / "config.json")
+    except UserError:
         return None
+    width = config.get("hidden_size") if isinstance(config, dict) else None
     return width if isinstance(width, int) else None
 
 

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
 from torch import Tensor
 
 from plans.errors import UserError
 from plans.records import Record
-from textdiffseg.files import write_atomically
+from textdiffseg.tensors import DamagedError, read_tensor_file, read_tensor_metadata, write_tensor_file
 
 Header = TypeVar("Header", bound=Record)
 
@@ -28,9 +26,7 @@ class TensorFile(Generic[Header]):
 
     def write(self, path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
         """Write the file whole or not at all."""
-        plain = {name: value.contiguous() for name, value in tensors.items()}
-        # serialised here, as the error of safetensors' own writer does not name the file when the disk is full
-        write_atomically(path, serialise(plain, metadata={self.key: header.model_dump_json()}))
+        write_tensor_file(path, tensors, {self.key: header.model_dump_json()})
 
     def read(self, path: Path, wanted: Callable[[Header], Collection[str]]) -> tuple[Header, dict[str, Tensor]]:
         """The record, and the tensors with the names that `wanted(record)` returns.
@@ -40,11 +36,10 @@ class TensorFile(Generic[Header]):
         if not Path(path).is_file():
             raise UserError(f"{path} does not exist: {self.missing}")
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if self.key not in metadata:
-                    raise UserError(f"{path} is not a {self.noun}: its header has no {self.key!r}. {self.damaged}")
-                header = self.header.parse_json(metadata[self.key], f"{path}, header")
-                return header, {name: file.get_tensor(name) for name in wanted(header)}
-        except (OSError, SafetensorError) as error:
+            metadata = read_tensor_metadata(path)
+            if self.key not in metadata:
+                raise UserError(f"{path} is not a {self.noun}: its header has no {self.key!r}. {self.damaged}")
+            header = self.header.parse_json(metadata[self.key], f"{path}, header")
+            return header, read_tensor_file(path, wanted(header)).tensors
+        except DamagedError as error:
             raise UserError(f"{path} is not a readable {self.noun} ({error}). {self.damaged}") from None

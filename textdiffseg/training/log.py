@@ -4,7 +4,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
-from plans.records import Record
+from plans.errors import UserError
+from plans.records import Record, read_text
 from textdiffseg.files import write_atomically
 
 LEGEND_LINES = 16  # more would crowd the picture out
@@ -29,10 +30,14 @@ class EpochLog(Record):
 
 
 def read_log(path: Path) -> list[EpochLog]:
-    """All epochs logged so far."""
+    """All epochs logged so far; `UserError` where the file is damaged."""
     if not path.exists():
         return []
-    return [EpochLog.parse_json(line, str(path)) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    try:
+        return [EpochLog.parse_json(line, str(path)) for line in read_text(path).split("\n") if line.strip()]
+    except UserError as error:
+        advice = "Delete it: training goes on without the curve so far."
+        raise UserError(*(f"{line} {advice}" for line in error.lines)) from None
 
 
 def write_log(path: Path, epochs: list[EpochLog]) -> None:

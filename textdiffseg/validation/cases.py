@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.sampling import full_query
@@ -42,7 +43,8 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
     """A stored case on the plan's grid, with its text where the model reads texts and it has one.
 
     It is asked for the labels that are known of it, since what no training case tells beside them is not learned
-    there. Classes are label numbers all the same (`Prediction.by_label`).
+    there. Classes are label numbers all the same (`Prediction.by_label`). `UserError` names the case where its image
+    or the network's output is not finite.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
@@ -50,12 +52,15 @@ def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncerta
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     image = torch.from_numpy(case.image[...].astype(np.float32))
-    return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+    try:
+        return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+    except UserError as error:
+        raise UserError(*error.naming(name)) from None
 
 
 def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:
     """The label number of each voxel on the file's own grid."""
-    return readout.restore(prediction.probabilities.numpy(), case.record.trail)
+    return readout.restore(prediction.probabilities.numpy(), case.record.transform)
 
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
@@ -64,7 +69,7 @@ def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool)
         plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated
     }
     numbers = np.array([0, *plan.written_numbers])[slots]
-    spacing = case.record.trail.geometry.spacing
+    spacing = case.record.transform.geometry.spacing
     reference = case.original_labels()
     return score_case(numbers, reference, spacing, names, case=case.record.case, surfaces=surfaces)
 
@@ -74,7 +79,7 @@ def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> N
     from textdiffseg.imaging.writers.files import write_labels
 
     values = np.array([0, *(label.value for label in plan.labels)])
-    write_labels(path, values[slots], case.record.trail.geometry)
+    write_labels(path, values[slots], case.record.transform.geometry)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

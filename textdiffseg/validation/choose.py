@@ -11,6 +11,7 @@ from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, Setting, Trial, choose, settings_of
+from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, restore_slots, score_slots, spread
@@ -38,7 +39,7 @@ def choose_sampling(
     fold.calibration.unlink(missing_ok=True)  # it may be of other weights
     first, bank = load_fold(fold, device, Sampling(mirroring=False))
     axes, trials = len(first.plan.mirror_axes), trials_of(first.plan)
-    cases = [open_case(preprocessed, case_id) for case_id in spread(sorted(case_ids), MAX_CASES)]
+    cases = [open_case(preprocessed, case_id, first.plan) for case_id in spread(sorted(case_ids), MAX_CASES)]
     affordable = _affordable(first, bank, cases, trials, max_seconds)
     cases, trials = (spread(cases, affordable), trials) if affordable else ([_smallest(cases)], trials[:1])
     table = []
@@ -48,7 +49,12 @@ def choose_sampling(
             progress(done, len(trials))
     best = choose(table, axes)
     sampling = Sampling(
-        steps=best.steps, samples=best.samples, mirroring=best.mirroring, cases=len(cases), table=tuple(table)
+        weights=hash_weights(fold, "best"),
+        steps=best.steps,
+        samples=best.samples,
+        mirroring=best.mirroring,
+        cases=len(cases),
+        table=tuple(table),
     )
     write_record(fold.sampling, sampling)
     return sampling

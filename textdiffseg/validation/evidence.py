@@ -36,7 +36,7 @@ class Evidence:
         self.voxels.append(self.readout.calibration_voxels(voxels, known))
         if prediction.volumes is None:
             return
-        transform, original = case.record.trail, case.original_labels()
+        transform, original = case.record.transform, case.original_labels()
         if original.min(initial=0) < 0:  # ignored voxels: no volume is known
             return
         scale = np.prod(transform.cropped_shape) / np.prod(transform.shape)  # voxels of the plan's grid in the file's

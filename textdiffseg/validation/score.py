@@ -33,7 +33,7 @@ def validate_fold(
     )  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     for done, case_id in enumerate(case_ids, start=1):
-        case = open_case(preprocessed, case_id)
+        case = open_case(preprocessed, case_id, predictor.plan)
         prediction = predict_case(predictor, case, bank, uncertainty=volumes)
         slots = restore_slots(predictor.readout, prediction, case)
         if calibrate:

@@ -58,7 +58,7 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
     settings = preprocessing_settings(tiny_plan())
     told = {"present": present, "annotated": annotated, "absent": absent}
-    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, trail=transform, **told)
+    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, transform=transform, **told)
     save_case(folder, record, image, labels, labels)
 
 

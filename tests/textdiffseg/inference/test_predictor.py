@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from plans.errors import UserError
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
 from textdiffseg.readout import OverlappingReadout
@@ -117,7 +118,7 @@ def test_an_ensemble_from_its_folder(root, plan, bank, image):
     folder = root / "results" / plan.dataset / "default"
     predictor = Predictor.from_folder(folder)
     assert len(predictor.networks) == 2
-    assert predictor.settings == Settings(mirror_axes=plan.mirror_axes)
+    assert predictor.settings == Settings(), "nothing was chosen: one step, no mirroring"
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
 
 
@@ -150,3 +151,22 @@ def test_samples_of_labels_that_overlap_disagree_and_have_volumes(plan, make_mod
     for part in (found.between_samples, found.between_folds):
         assert part.shape == image.shape[1:]
         assert 1e-5 < part.max() < 2, "at most a bit a label"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_output_that_is_not_finite_ends_the_scan_instead_of_being_background(plan, make_model, bank, image, value):
+    """One weight is enough; softmax would make probabilities of an infinite logit."""
+    model = make_model(plan)
+    predictor = Predictor([model], Settings())
+    plain = predictor.segmenters[0].logits
+
+    def spoiled(*rest):
+        for logits in plain(*rest):
+            logits[0, 1, 3, 3, 3] = value
+            yield logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(predictor.segmenters[0]), "logits", lambda self, *rest: spoiled(*rest))
+        with pytest.raises(UserError, match="network's output is not finite") as error:
+            predictor.predict_image(image, bank.all_labels())
+    assert len(error.value.lines) == 1

@@ -1,9 +1,15 @@
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
 import pytest
 import torch
 
 from plans.errors import UserError
 from plans.prompts import Answers
+from textdiffseg.inference import prompting
 from textdiffseg.inference.prompting import caution, select_answers, select_labels
+from textdiffseg.text.encoder import PhraseVectors
 
 
 def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
@@ -52,6 +58,51 @@ def test_an_unknown_phrase_shows_the_three_nearest_and_does_not_run(plan, bank):
     assert "'front part of it'" in line
     assert line.count("(label") == 3
     assert "--force" in line
+
+
+class NamedEncoder:
+    """The vectors of the fixture `bank`. It notes what is loaded; the source "other" gives other vectors."""
+
+    loaded: ClassVar[list[str]] = []
+
+    def __init__(self, source="bundled", name=None):
+        self.source, self.name = source, name or source
+        self.loaded.append(source)
+
+    def encode(self, phrases):
+        vectors = []
+        for phrase in phrases:
+            rng = np.random.default_rng([*phrase.encode(), *([1] if self.source == "other" else [])])
+            draw = torch.from_numpy(rng.normal(size=(4, 384)).astype(np.float32))
+            vectors.append(PhraseVectors(draw[:3], draw[3]))
+        return vectors
+
+
+def test_an_encoder_that_a_model_names_is_loaded_only_where_the_user_names_it_too(plan, bank, monkeypatch):
+    """A carried model may name any folder, or any model of the hub."""
+    monkeypatch.setattr(prompting, "TextEncoder", NamedEncoder)
+    foreign = replace(bank, space=replace(bank.space, encoder="/models/evil"))
+    NamedEncoder.loaded.clear()
+    with pytest.raises(UserError, match=r"encoded with '/models/evil', .*: --text-encoder /models/evil\.$") as error:
+        select_labels(plan, foreign, ["the middle"], force=True)
+    assert len(error.value.lines) == 1
+    with pytest.raises(UserError, match="the nearest are"):
+        select_labels(plan, foreign, ["the middle"])
+    reading = plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})})
+    with pytest.raises(UserError, match="--text-encoder /models/evil"):
+        prompting.encode_texts(reading, foreign, {"a": "large"})
+    assert NamedEncoder.loaded == []
+    assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="/models/evil").forced
+    assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="elsewhere").forced
+    with pytest.raises(UserError, match="--text-encoder other: it gives other vectors than '/models/evil'"):
+        select_labels(plan, foreign, ["the middle"], force=True, text_encoder="other")
+    assert NamedEncoder.loaded == ["/models/evil", "elsewhere", "other"]
+
+
+def test_prompts_that_cannot_be_printed_are_refused(plan, bank):
+    with pytest.raises(UserError, match="holds characters that cannot be printed") as error:
+        select_labels(plan, bank, ["back", "a\x1b[31m", "b\nerror: c"], force=True)
+    assert len(error.value.lines) == 2
 
 
 def test_forced_prompts_are_numbered_in_their_order(plan, bank):

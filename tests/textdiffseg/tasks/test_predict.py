@@ -1,6 +1,7 @@
 """The command `tds_predict`, from scans to files and sentences."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.files import write_record
+from textdiffseg.files import temporary_name, write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks import announce
@@ -48,6 +49,24 @@ def test_in_and_out_are_enough(predict, root, scans):
     assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 3, 7}
     code, out, _ = predict("-i", scans)
     assert "0 predicted, 2 complete already" in out
+
+
+def test_what_a_killed_prediction_left_is_swept(predict, root, scans):
+    left = temporary_name("a.nii.gz").replace(f"-{os.getpid()}-", "-99999999-")
+    for folder in (root / "out", root / "out" / "uncertainty"):
+        (folder / left).mkdir(parents=True)
+        (folder / left / "a.nii.gz").write_text("half")
+    assert predict("-i", scans)[0] == 0
+    assert {path.name for path in (root / "out").rglob(".*")} == set()
+
+
+def test_a_scan_whose_name_cannot_be_printed_is_one_line_and_the_others_go_on(predict, root, scans, make_scan):
+    make_scan(root / "scans" / "c\x1b[31m\nerror: d_0000.nii.gz")
+    code, out, err = predict("-i", scans)
+    assert code == 2
+    assert "\nerror: d" not in err
+    assert "2 predicted" in out
+    assert "c\\x1b[31m\\nerror: d_0000.nii.gz: its name holds characters that cannot be printed. Rename it." in err
 
 
 def test_settings_reach_the_manifest(predict, root, scans):
@@ -173,6 +192,9 @@ def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, 
         bank = TextBank.load(words)
         replace(bank, space=replace(bank.space, encoder=str(reading / "gone"))).save(words)
     code, _, err = predict("-i", scans, "--texts", texts)
+    assert code == 2
+    assert "which is not loaded unasked" in err
+    code, _, err = predict("-i", scans, "--texts", texts, "--text-encoder", reading / "gone")
     assert code == 2
     assert "gone' cannot be loaded" in err
     assert not (reading / "out").exists()

@@ -1,3 +1,4 @@
+import json
 import shutil
 import time
 from importlib.util import find_spec
@@ -106,8 +107,22 @@ def test_only_safetensors_are_loaded_and_no_code_of_the_model_is_run(tmp_path, m
     tiny_encoder(tmp_path)
     TextEncoder(str(tmp_path))
     assert options[AutoModel]["use_safetensors"] is True
-    assert not any(named.get("trust_remote_code") for named in options.values())
+    assert all(named["trust_remote_code"] is False for named in options.values()), "or transformers asks the user"
     assert len(options) == 2
+
+
+def test_a_folder_s_own_code_is_neither_run_nor_offered(tmp_path, monkeypatch):
+    tiny_encoder(tmp_path)
+    marker = tmp_path / "ran"
+    (tmp_path / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Evil: pass\nclass EvilConfig: pass\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.EvilConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is asked"))
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        TextEncoder(str(tmp_path))
+    assert len(error.value.lines) == 1
+    assert not marker.exists()
 
 
 def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path):

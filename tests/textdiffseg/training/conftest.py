@@ -113,7 +113,7 @@ def store_cases(folder, plan):
         image = (labels + 0.2 * rng.standard_normal(labels.shape)).astype(np.float32)[None]
         image, transform = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
         record = CaseRecord(
-            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), trail=transform
+            case=case, hash="", settings={}, shape=labels.shape, present=(1, 2), annotated=(1, 2), transform=transform
         )
         save_case(folder, record, image, labels, labels)
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})

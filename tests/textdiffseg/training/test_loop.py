@@ -17,9 +17,9 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
+from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop, run
-from textdiffseg.training.checkpoint import TrainingProgress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
@@ -78,7 +78,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         for number, batch in enumerate(plain(self, *args)):
             if number == 2:
                 signal.raise_signal(signal.SIGTERM)
-                raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+                raise UserError("A process that loads batches was killed.")
             yield batch
 
     with monkeypatch.context() as patch:
@@ -89,14 +89,24 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
     assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
 
 
-def test_a_loading_process_that_dies_by_itself_is_an_error(preprocessed, tmp_path, monkeypatch):
-    def dead(*_):
-        raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
-        yield
+def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):
+    plain = TrainingLoader.epoch
 
-    monkeypatch.setattr(TrainingLoader, "epoch", dead)
-    with pytest.raises(RuntimeError, match="exited unexpectedly"):
-        fit(preprocessed, tmp_path)
+    def cut_off(self, *args):
+        for number, batch in enumerate(plain(self, *args)):
+            if number == 3:
+                raise UserError("A process that loads batches was killed.")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingLoader, "epoch", cut_off)
+        with pytest.raises(UserError, match=r"^A process that loads batches was killed\.$"):
+            fit(preprocessed, tmp_path / "parts")
+    assert read_progress(FoldFolder(tmp_path / "parts")).iteration == 3
+    fit(preprocessed, tmp_path / "parts")
+    fit(preprocessed, tmp_path / "whole")
+    whole, parts = (read_tensors(tmp_path / name / "checkpoint_latest.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
 def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch):
@@ -178,9 +188,11 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
     assert before.total != 12
     with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
         fit(preprocessed, tmp_path, epochs=before.epochs)
+    with pytest.raises(UserError, match=r"started with --max-minutes 1, not --max-minutes 5, and is not finished"):
+        fit(preprocessed, tmp_path, max_minutes=5)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit(preprocessed, tmp_path, max_minutes=5)
+        fit(preprocessed, tmp_path, max_minutes=1)
     after = read_progress(FoldFolder(tmp_path))
     assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
 

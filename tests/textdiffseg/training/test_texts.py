@@ -70,7 +70,7 @@ def trained(tmp_path_factory, shapes_plan):
         image, labels = draw_case(index)
         image, transform = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
         told = {"present": (1, 2), "annotated": (1, 2)}
-        record = CaseRecord(case=case, hash="", settings={}, shape=transform.shape, trail=transform, **told)
+        record = CaseRecord(case=case, hash="", settings={}, shape=transform.shape, transform=transform, **told)
         save_case(root, record, image, preprocess_labels(labels, transform, plan), labels)
     prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
     build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).words("unet"))

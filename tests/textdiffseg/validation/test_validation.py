@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,13 @@ def stored(tmp_path, plan, make_geometry):
         image, transform = preprocess_image(volume, plan)
         on_plan = preprocess_labels(labels, transform, plan)
         record = CaseRecord(
-            case=case, hash="0", settings={}, shape=transform.shape, present=(1, 2), annotated=(1, 2), trail=transform
+            case=case,
+            hash="0",
+            settings={},
+            shape=transform.shape,
+            present=(1, 2),
+            annotated=(1, 2),
+            transform=transform,
         )
         save_case(tmp_path / "preprocessed", record, image, on_plan, labels)
     return tmp_path / "preprocessed"
@@ -57,7 +64,7 @@ def fold(root, plan):
 def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
 
     case = open_case(stored, "p")
-    slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.trail)
+    slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.transform)
     truth = case.original_labels()
     expected = 2 * np.sum((slots == 1) & (truth == 1)) / (np.sum(slots == 1) + np.sum(truth == 1))
     assert expected > 0.8
@@ -126,8 +133,14 @@ def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, mon
         return plain(predictor, case, *rest, **more)
 
     monkeypatch.setattr(choose, "predict_case", listening)
-    record = open_case(stored, "p").record
-    change(stored, "p", shape=tuple(4 * edge for edge in record.shape))  # it says so, and is told by that
+
+    def large(folder, case, *rest):
+        """The size of p is read from its record."""
+        found = open_case(folder, case, *rest)
+        shape = tuple((4 if case == "p" else 1) * edge for edge in found.record.shape)
+        return replace(found, record=found.record.model_copy(update={"shape": shape}))
+
+    monkeypatch.setattr(choose, "open_case", large)
     choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert predicted[0] == "q"
     assert set(predicted[1:]) == {"p", "q", "r", "s"}
@@ -300,7 +313,7 @@ def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypat
     summary = validate_fold(FoldFolder(nested_fold), stored, CASES)
     assert all(part.dice > 0.8 for part in summary.labels.values())
     case, first = open_case(stored, "p"), summary.cases[0].labels
-    voxel = np.prod(case.record.trail.geometry.spacing) / 1000
+    voxel = np.prod(case.record.transform.geometry.spacing) / 1000
     truth = case.original_labels()
     assert first["Front_Part"].reference_ml == pytest.approx(np.count_nonzero(truth) * voxel)
     assert first["back"].reference_ml == pytest.approx(np.count_nonzero(truth == 1) * voxel)

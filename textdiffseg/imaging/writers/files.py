@@ -7,14 +7,13 @@ import errno
 import gzip
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from plans.errors import UserError
 from plans.layout import split_ending, written_ending
-from textdiffseg.files import write_atomically
+from textdiffseg.files import temporary_folder, write_atomically
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry
 
@@ -75,12 +74,12 @@ def _write_itk(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     image.SetSpacing([float(value) for value in spacing])
     image.SetOrigin([float(value) for value in affine[:3, 3]])
     image.SetDirection([float(value) for value in (affine[:3, :3] / spacing).ravel()])
-    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+    with temporary_folder(path) as folder:
         try:
-            sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
+            sitk.WriteImage(image, str(folder / path.name), useCompression=True)
         except RuntimeError as error:
             _write_failed(path, array.nbytes, error)
-        for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
+        for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
             written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
 
 

@@ -1,0 +1,111 @@
+"""Safetensors files with the hashes of what they hold in their own header: written whole, checked when read.
+
+`hashes` in a file's metadata has the SHA-256 of each tensor, and one of the other metadata. Files without it, written
+by earlier versions or by other tools, are read unchecked.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from plans.errors import UserError
+from plans.records import Record
+from textdiffseg.files import hash_parts, write_atomically
+
+KEY = "hashes"
+
+
+class DamagedError(Exception):
+    """Why a file cannot be read as what it was when it was written."""
+
+
+class TensorHashes(Record):
+    """What `hashes` holds."""
+
+    metadata: str  # of all other metadata
+    tensors: dict[str, str]  # by name
+
+
+@dataclass(frozen=True)
+class TensorContent:
+    """What was read of a file."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and metadata, with their hashes, whole or not at all."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    hashes = TensorHashes(
+        metadata=_hash_metadata(metadata), tensors={name: _hash_tensor(value) for name, value in plain.items()}
+    )
+    # serialised here, as safetensors' own writer does not say where the disk is full
+    write_atomically(path, _in_order(serialise(plain, metadata={**metadata, KEY: hashes.model_dump_json()})))
+
+
+def read_tensor_file(path: Path, names: Collection[str] | None = None) -> TensorContent:
+    """The metadata, and all tensors or those that are named. `DamagedError` where a hash or a name does not fit."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, there = file.metadata() or {}, set(file.keys())
+            wanted = there if names is None else set(names)
+            if missing := sorted(wanted - there):
+                raise DamagedError(f"it has no tensor {missing[0]!r}")
+            tensors = {name: file.get_tensor(name) for name in sorted(wanted)}
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise DamagedError(str(error)) from None
+    if KEY in metadata:
+        _check(tensors, there, metadata)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise DamagedError(f"tensor {name!r} holds numbers that are not finite")
+    return TensorContent(tensors, {name: text for name, text in metadata.items() if name != KEY})
+
+
+def read_tensor_metadata(path: Path) -> dict[str, str]:
+    """The metadata alone, checked as by `read_tensor_file`."""
+    return read_tensor_file(path, ()).metadata
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted: safetensors orders it anew in each process.
+
+    A file begins with the length of its header, eight bytes, little-endian, and the header, which is JSON.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[end:]
+
+
+def _check(tensors: Mapping[str, Tensor], there: Collection[str], metadata: Mapping[str, str]) -> None:
+    """Raise `DamagedError` where something is not what was written."""
+    try:
+        hashes = TensorHashes.parse_json(metadata[KEY], KEY)
+    except UserError as error:
+        raise DamagedError(str(error)) from None
+    if set(there) != hashes.tensors.keys():
+        raise DamagedError("its tensors have other names than when it was written")
+    if _hash_metadata({name: text for name, text in metadata.items() if name != KEY}) != hashes.metadata:
+        raise DamagedError("its metadata is not what was written")
+    for name, value in tensors.items():
+        if _hash_tensor(value) != hashes.tensors[name]:
+            raise DamagedError(f"tensor {name!r} is not what was written")
+
+
+def _hash_tensor(value: Tensor) -> str:
+    content = value.reshape(-1).view(torch.uint8).numpy()
+    return hash_parts([f"{value.dtype} {tuple(value.shape)}".encode(), content.tobytes()])
+
+
+def _hash_metadata(metadata: Mapping[str, str]) -> str:
+    return hash_parts(text.encode() for pair in sorted(metadata.items()) for text in pair)
