@@ -100,11 +100,10 @@ def plan(
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    # the text encoder loads while the cases are worked on
     with planning_alone(folder, root), background_executor(workers) as beside:
-        gpu = beside.submit(_gpu_gb)
-        names, encoders = tuple(label.name for label in joint.labels), encoders_of(text_encoder, preset)
-        bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)
+        gpu, encoders = beside.submit(_gpu_gb), encoders_of(text_encoder, preset)
+        names = tuple(label.name for label in joint.labels)
+        bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)  # while cases are read
         texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)

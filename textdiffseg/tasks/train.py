@@ -74,7 +74,7 @@ def train(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> TrainedFold:
-    """Train a fold, going on where an earlier call stopped, and validate it.
+    """Train a fold, resume where an earlier call stopped, and validate it.
 
     Args:
         dataset: what `plan` returned, or the id, name or folder of a planned data set below `root`.
@@ -97,14 +97,11 @@ def train(
     source, root, preset = _planned(dataset, Path(root), preset)
     cases = _read_folds(source).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
-    if target.replaced.is_dir():  # of a restart that was killed
-        with alone(target):
-            put_back(target, report)
+    _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
     plan = _check(source, target if started else None, preset, cases, progress)
     if not started:
         _report_other_device(plan, options.chosen_device, report)
-    held_out = str(fold) != ALL
     with alone(target), cuda_kernels():
         refuse_while_planned(source)
         sweep([target.path, target.validation])
@@ -112,8 +109,15 @@ def train(
             complete_best(target, report)
         elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
             report(_finished(target))
-            return _found(target, held_out)
-        return _validate(source.path, cases, target, options.chosen_device, held_out, report, progress, cancel)
+            return _found(target, str(fold) != ALL)
+        return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+
+
+def _recover_restart(fold: FoldFolder, report: Report) -> None:
+    """Put the old fold back where a restart was killed before its first checkpoint."""
+    if fold.replaced.is_dir():
+        with alone(fold):
+            put_back(fold, report)
 
 
 def _train(
