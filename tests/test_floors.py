@@ -11,8 +11,8 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "files", "precision", "progress", "queries", "randomness", "regions", "resources"}
-    | {"temperature", "transfer"},
+    {"execution", "files", "pace", "pictures", "precision", "progress", "queries", "randomness", "regions"}
+    | {"resources", "temperature", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},
     {"readout", "segmenter", "data", "phantoms"},

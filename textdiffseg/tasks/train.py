@@ -182,7 +182,7 @@ def _validate(
         held_out=held_out,
         sampling=read_sampling(fold),
         calibration=read_calibration(fold),
-        latent_dice=log[-1].reconstruction_dice if log else {},
+        latent_dice=log[-1].latent_dice if log else {},
     )
 
 

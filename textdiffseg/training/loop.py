@@ -129,7 +129,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
         learning_rate=learning_rate(run.plan.training, progress.iteration - 1, progress.total),
         losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
         dice=scores.dice,
-        reconstruction_dice=scores.reconstruction,
+        latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
     if entry.mean_dice >= progress.best:
