@@ -102,7 +102,7 @@ def _open(event: "ProgressEvent") -> "tqdm[Never]":
         dynamic_ncols=columns is None,
         ncols=columns,
         nrows=None if columns is None else _ROWS,
-        bar_format=_WEIGHED if event.unit in ("case", "scan") else None,
+        bar_format=_WEIGHED if event.unit in _UNITS_OF_CASES else None,
     )
 
 
