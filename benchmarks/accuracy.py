@@ -48,12 +48,12 @@ from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
+from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling, Settings, settings_for
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.checkpoint import read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions

@@ -28,7 +28,7 @@ KNOWN = (
     Known(
         "learning-rate schedule never applied",
         "textdiffseg/training/optimise.py",
-        "rate = learning_rate(training, iteration, state.progress.total)",
+        "rate = learning_rate(training, *state.progress.schedule)",
         "rate = training.learning_rate",
     ),
     Known(

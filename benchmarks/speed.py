@@ -30,11 +30,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import compile_parts
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step

@@ -46,6 +46,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_atomically
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.blocks import Attention
@@ -53,7 +54,7 @@ from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.optimise import train_step

@@ -18,6 +18,7 @@ FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 NIFTI = ".nii.gz"
 FOLD = "fold_"
 SUMMARY = "summary.json"
+_LOCK = ".lock"
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -39,6 +40,12 @@ def tree(root: Path, name: Tree) -> Path:
 def preset_folder(root: Path, dataset: str, preset: str) -> Path:
     """The trained folds of a preset."""
     return tree(root, "results") / dataset / preset
+
+
+def locked_folds(root: Path, dataset: str) -> list["FoldFolder"]:
+    """The folds of a data set that have a lock, held or not, of all presets."""
+    locks = (tree(root, "results") / dataset).glob(f"*/.{FOLD}*{_LOCK}")
+    return [FoldFolder(lock.with_name(lock.name[1:].removesuffix(_LOCK))) for lock in sorted(locks)]
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,20 @@ class PreprocessedFolder:
     def plan(self, preset: str) -> Path:
         """A preset's plan."""
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
+
+    def fitted_plan(self, preset: str) -> Path:
+        """A preset's plan after a training step was measured."""
+        return self.path / f"fitted_{self.plan(preset).name}"
+
+    @property
+    def planning_lock(self) -> Path:
+        """The lock of the process that plans."""
+        return self.path / ".planning.lock"
+
+    @property
+    def fitting_lock(self) -> Path:
+        """The lock of the process that measures a training step."""
+        return self.path / ".fitting.lock"
 
     def text_bank(self, preset: str) -> Path:
         """The phrases of a preset: the publication has a text encoder of its own."""
@@ -216,9 +237,19 @@ class FoldFolder:
         return self.validation / SUMMARY
 
     @property
+    def validated(self) -> Path:
+        """Which weights were validated to the end."""
+        return self.path / "validated.json"
+
+    @property
     def lock(self) -> Path:
-        """The lock of the process that trains it; beside the folder, so that a restart may delete that."""
-        return self.path.parent / f".{self.path.name}.lock"
+        """The lock of the process that trains it; beside the folder, so that a restart may move that."""
+        return self.path.parent / f".{self.path.name}{_LOCK}"
+
+    @property
+    def replaced(self) -> Path:
+        """Where the folder lies while a restart has not written its first checkpoint. The name is not a fold's."""
+        return self.path.parent / f".{self.path.name}.replaced"
 
     def checkpoint(self, which: str) -> Path:
         """The weights, "best" or "latest"."""

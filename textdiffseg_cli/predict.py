@@ -29,7 +29,10 @@ def make_parser() -> argparse.ArgumentParser:
     model.add_argument("-m", dest="model", type=Path, metavar="RESULTS_FOLDER", help="folder of a trained model")
     model.add_argument("-d", dest="dataset", metavar="DATASET", help="data set of the model: id, name or folder name")
     add_root(parser)
-    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are trained)")
+    parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are finished)")
+    parser.add_argument(
+        "--include-unfinished", action="store_true", help="use folds that are in training or were interrupted, too"
+    )
     parser.add_argument(
         "--checkpoint", choices=("best", "latest"), default="best", help="weights of each fold (default: best)"
     )
@@ -111,6 +114,7 @@ def _predict(args: argparse.Namespace) -> None:
             folds=args.folds,
             checkpoint=args.checkpoint,
             device=args.device,
+            include_unfinished=args.include_unfinished,
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,

@@ -11,7 +11,7 @@ from plans.errors import UserError
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
-from textdiffseg.training.checkpoint import TrainingProgress
+from textdiffseg.folds.progress import TrainingProgress
 
 
 def summary(**dice: float | None) -> Summary:

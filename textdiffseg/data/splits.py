@@ -7,9 +7,7 @@ from typing import Literal
 import numpy as np
 
 from plans.errors import UserError, listed
-from plans.layout import FoldFolder
 from plans.records import Record, read_json
-from textdiffseg.files import write_record
 
 SEED = 12345  # nnU-Net's
 FOLDS = 5
@@ -21,12 +19,6 @@ class Fold(Record):
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
-
-
-class FoldCases(Fold):
-    """The cases that a trained fold was begun with (`cases.json`)."""
-
-    version: Literal[1] = 1
 
 
 class Splits(Record):
@@ -80,27 +72,9 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
             )
 
 
-def write_cases(started: FoldFolder, fold: Fold) -> None:
-    """Note which cases a trained fold was begun with."""
-    write_record(started.cases, FoldCases(train=fold.train, validation=fold.validation))
-
-
 def _groups_of(cases: Sequence[str], groups: Mapping[str, str | None]) -> set[str]:
     found = [groups.get(case) for case in cases]
     return {group for group in found if group is not None}
-
-
-def refuse_other_cases(started: FoldFolder, fold: Fold) -> None:
-    """Raise `UserError` where a trained fold was begun with other cases than `fold` has."""
-    path = started.cases
-    if not path.is_file():
-        return
-    begun = FoldCases.read(path)
-    if {*begun.train} != {*fold.train} or {*begun.validation} != {*fold.validation}:
-        raise UserError(
-            f"{path}: this fold was begun with other cases than splits.json gives it now: going on, it would be "
-            "validated on some that it has seen, or miss some. Train it anew with --restart."
-        )
 
 
 def join_splits(parts: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:

@@ -12,14 +12,14 @@ fitted with: the mean of eight samples is less sure than one posterior mean.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from plans.layout import FoldFolder
-from plans.records import Record
-from textdiffseg.folds.sampling import Setting, Settings
+from plans.layout import Checkpoint, FoldFolder
+from plans.records import Record, Upgrades
+from textdiffseg.folds.sampling import Fitted, Setting, Settings
 
 INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
 
@@ -48,15 +48,16 @@ class Fit(Setting):
         return self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
 
 
-class Calibration(Record):
+class Calibration(Fitted):
     """`calibration.json`: at most one fit a setting."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
     fits: tuple[Fit, ...] = ()
 
     def with_fit(self, fit: Fit) -> "Calibration":
         """`fit` in the place of an earlier one of its setting."""
-        return Calibration(fits=(*(one for one in self.fits if one.key != fit.key), fit))
+        return self.model_copy(update={"fits": (*(one for one in self.fits if one.key != fit.key), fit)})
 
 
 class Applied(Record):
@@ -71,9 +72,10 @@ def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
     return np.asarray(intervals) * (1 / factor, factor)
 
 
-def read_calibration(fold: FoldFolder) -> Calibration:
-    """What was fitted for a fold; nothing where validation has not."""
-    return Calibration.read(fold.calibration) if fold.calibration.is_file() else Calibration()
+def read_calibration(fold: FoldFolder, checkpoint: Checkpoint = "best") -> Calibration:
+    """What was fitted for a checkpoint of a fold; without a fit where validation has none for these weights."""
+    calibration = Calibration.read(fold.calibration) if fold.calibration.is_file() else Calibration()
+    return calibration if calibration.belongs_to(fold, checkpoint) else Calibration(checkpoint=checkpoint)
 
 
 def applied(folds: Sequence[Calibration], settings: Settings) -> Applied:

@@ -1,35 +1,88 @@
-"""One process a fold."""
+"""One process a fold, and no planning beside training.
+
+A lock ends with its process however that ends. It holds between hosts where the file system has locks. Where it has
+none, nothing is locked.
+"""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from plans.errors import UserError
-from plans.layout import FoldFolder
+from plans.layout import FoldFolder, PreprocessedFolder, locked_folds
+
+PATIENCE_SECONDS = 1.0  # `is_held` holds a lock for an instant
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
 def alone(fold: FoldFolder) -> Iterator[None]:
-    """Hold a fold's folder for this process; `UserError` where another one holds it.
+    """Hold a fold's folder for this process; `UserError` where another one holds it."""
+    held = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it; if there is none, delete"
+    with _hold(fold.lock, f"{held} {fold.lock}."):
+        yield
 
-    The lock lies beside the folder, so that a restart may delete that, and ends with the process however it ends.
-    Where the file system has no locks there is none.
-    """
-    fold.path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(fold.lock)
+
+@contextmanager
+def planning_alone(folder: PreprocessedFolder, root: Path) -> Iterator[None]:
+    """Hold a preprocessed data set while it is planned; `UserError` where it is planned or trained on elsewhere."""
+    with _hold(folder.planning_lock, _planned(folder)):
+        if training := [str(fold.path) for fold in locked_folds(root, folder.path.name) if is_held(fold.lock)]:
+            raise UserError(
+                f"tds_train is at work on {', '.join(training)}, and planning may change the cases that it reads. "
+                "Wait for it, or stop it (it can be resumed), then plan again."
+            )
+        yield
+
+
+def refuse_while_planned(folder: PreprocessedFolder) -> None:
+    """Raise `UserError` where another process plans a preprocessed data set. Called while the fold is held."""
+    if is_held(folder.planning_lock):
+        raise UserError(_planned(folder))
+
+
+@contextmanager
+def one_at_a_time(lock: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block."""
+    with _hold(lock, "", patience=-1):
+        yield
+
+
+def is_held(lock: Path) -> bool:
+    """Whether a process holds a lock; False where this cannot be found out."""
+    if not lock.is_file():
+        return False
     try:
-        lock.acquire(blocking=False)
+        with FileLock(lock).acquire(blocking=False):
+            return False
     except Timeout:
-        raise UserError(
-            f"{fold.path}: another tds_train is at work here. Wait for it, or stop it; if there is none, delete "
-            f"{lock.lock_file}."
-        ) from None
+        return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _hold(path: Path, refusal: str, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise UserError(refusal) from None
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in _CLOSED:
             raise
     try:
         yield
     finally:
         lock.release()
+
+
+def _planned(folder: PreprocessedFolder) -> str:
+    return (
+        f"{folder.path}: tds_plan_and_preprocess is at work here. Wait for it, or stop it; if there is none, delete "
+        f"{folder.planning_lock}."
+    )

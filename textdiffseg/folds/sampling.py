@@ -1,14 +1,15 @@
 """How a prediction is made: the settings, and the choice among them that validation made (`sampling.json`)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.layout import FoldFolder
+from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
-from plans.records import Record
+from plans.records import Record, Upgrades
+from textdiffseg.folds.weights import hash_weights
 
 WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .001 to .004 on hippocampus
 # What a window takes, as shares of one plain pass on a CPU: once a view; a step; a sample.
@@ -55,13 +56,27 @@ class Trial(Setting):
     seconds: float = Field(ge=0)  # a case, on the machine that measured
 
 
-class Sampling(Setting):
-    """`sampling.json`: what prediction does unless told otherwise, and the table that led there."""
+class Fitted(Record):
+    """Which weights a choice or a fit was made with. It is used with these alone."""
 
-    version: Literal[1] = 1
+    checkpoint: Checkpoint = "best"
+    weights: str | None = None  # hash of the checkpoint's file; None: fitted before it was noted
+
+    def belongs_to(self, fold: FoldFolder, checkpoint: str) -> bool:
+        """Whether it was fitted to this checkpoint of a fold, as it is now."""
+        if self.checkpoint != checkpoint:
+            return False
+        return self.weights is None or self.weights == hash_weights(fold, checkpoint)
+
+
+class Sampling(Setting, Fitted):
+    """`sampling.json`: what prediction does by default, and the table that led there."""
+
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: lambda fields: {"mirroring": True} | fields}
     steps: int = Field(1, ge=1)
     samples: int = Field(1, ge=1)
-    mirroring: bool = True
+    mirroring: bool = False
     cases: int = Field(0, ge=0)  # validation cases behind the table
     table: tuple[Trial, ...] = ()
 
@@ -163,9 +178,17 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
     )
 
 
-def read_sampling(fold: FoldFolder) -> Sampling:
-    """What validation chose for a fold; where it has not, the steps that the plan fixes, or one and mirroring."""
-    if fold.sampling.is_file():
-        return Sampling.read(fold.sampling)
-    diffusion = Plan.read(fold.plan).diffusion
-    return Sampling(steps=diffusion.steps, mirroring=False) if diffusion and diffusion.steps else Sampling()
+def read_sampling(fold: FoldFolder, checkpoint: str = "best") -> Sampling:
+    """What validation chose for a checkpoint of a fold; where it has not, `plain_sampling`."""
+    return chosen_sampling(fold, checkpoint) or plain_sampling(Plan.read(fold.plan))
+
+
+def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:
+    """What validation chose for a checkpoint of a fold; None where it has not, or for other weights."""
+    sampling = Sampling.read(fold.sampling) if fold.sampling.is_file() else None
+    return sampling if sampling is not None and sampling.belongs_to(fold, checkpoint) else None
+
+
+def plain_sampling(plan: Plan) -> Sampling:
+    """The sampling where nothing was chosen: the steps that the plan fixes, or one; no mirroring."""
+    return Sampling(steps=plan.diffusion.steps) if plan.diffusion and plan.diffusion.steps else Sampling()

@@ -11,6 +11,7 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
+from textdiffseg.files import hash_files
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 
 EMA = "ema."
@@ -32,9 +33,15 @@ def read_metadata(path: Path) -> dict[str, str]:
     return _read(path, metadata)
 
 
+def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
+    """A hash of a checkpoint's file; None where it does not exist."""
+    path = fold.checkpoint(checkpoint)
+    return hash_files([path]) if path.is_file() else None
+
+
 def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: this fold has no such checkpoint; train it with tds_train.")
+        raise UserError(f"{path} does not exist: this fold has no such checkpoint. Run tds_train for it.")
     try:
         return reader(path)
     except (SafetensorError, OSError) as error:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from plans.errors import UserError
+from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
@@ -111,16 +112,25 @@ class Model:
         folder: str | Path,
         *,
         folds: Sequence[str] | None = None,
-        checkpoint: str = "best",
+        checkpoint: Checkpoint = "best",
         device: str | None = None,
+        include_unfinished: bool = False,
     ) -> "Model":
-        """Load the folds in `folder` (it holds fold_0, ...), by default all that are trained.
+        """Load the folds in `folder` (it holds fold_0, ...), by default all that are finished.
 
-        device: "cpu" or "cuda"; None: cuda where there is a GPU. Raises `UserError` where nothing is trained there,
-        or where the folds do not belong together.
+        Args:
+            device: "cpu" or "cuda"; None: cuda where there is a GPU.
+            include_unfinished: load folds that are in training or were interrupted, too.
+
+        Raises `UserError` where no fold is finished there, or where the folds do not belong together.
         """
-        device = choose_device(device)
-        return cls(load_ensemble(find_model(Path(), folder=Path(folder)), folds, checkpoint, device), device)
+        device, found = choose_device(device), find_model(Path(), folder=Path(folder))
+        return cls(load_ensemble(found, folds, checkpoint, device, include_unfinished), device)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known of the folds: which are left out, which were not validated."""
+        return self.ensemble.notes
 
     @property
     def plan(self) -> Plan:

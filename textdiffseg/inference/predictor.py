@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from plans.geometry import Triple, triple
+from plans.layout import Checkpoint
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
@@ -111,7 +112,7 @@ class Predictor:
 
     @classmethod
     def from_folder(
-        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: str = "best", device: str = "cpu"
+        cls, folder: Path, folds: Sequence[str] | None = None, checkpoint: Checkpoint = "best", device: str = "cpu"
     ) -> "Predictor":
         """The trained folds of a model with the settings that validation chose."""
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)

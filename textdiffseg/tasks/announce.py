@@ -16,6 +16,8 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     """Report what will be done, and the memory that it takes."""
     ensemble, selection = model.ensemble, segmenting.selection
     report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    for line in model.notes:
+        report(line)
     if model.plan.text.note:
         report(model.plan.text.note)
     report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(selection.names, selection.values, strict=True))}")

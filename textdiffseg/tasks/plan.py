@@ -20,6 +20,7 @@ from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import one_beside, warm_up
 from textdiffseg.files import write_record
+from textdiffseg.folds.lock import planning_alone
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
@@ -90,7 +91,7 @@ def plan(
         scheduler: address of a Dask scheduler to work on instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
 
-    Raises `UserError` with all faults of the data set at once.
+    Raises `UserError` with all faults of the data set at once, and while a fold of it is in training.
     """
     root, force = Path(root), Workforce(workers, scheduler, progress, cancel)
     if workers != 0 and scheduler is None:
@@ -99,7 +100,10 @@ def plan(
     joint, prompts = joined(parts, root, report)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with one_beside(workers) as beside:  # the text encoder loads while the cases are worked on
+    with (
+        planning_alone(folder, root),
+        one_beside(workers) as beside,
+    ):  # the text encoder loads while the cases are worked on
         gpu = beside.submit(_gpu_gb)
         words = _encode_words(beside, joint, prompts, encoders_of(text_encoder, preset), folder, preset)
         splits = splits_of(joint, parts, folder)
@@ -109,8 +113,8 @@ def plan(
         stored = _store(joint, made, fingerprint, folder, force)
         words.bank.result()
         said = words.texts.result()
-    write_record(folder.splits, splits)
-    write_record(folder.plan(preset), made)
+        write_record(folder.splits, splits)
+        write_record(folder.plan(preset), made)
     return PlannedDataset(root, folder, made, splits, stored, tuple(_notes(made, splits, said)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, NIFTI, split_ending
+from plans.layout import FILE_ENDINGS, NIFTI, Checkpoint, split_ending
 from plans.plan import Plan
 from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
@@ -58,8 +58,9 @@ def predict(
     dataset: str | None = None,
     root: str | Path = ".",
     folds: list[str] | None = None,
-    checkpoint: str = "best",
+    checkpoint: Checkpoint = "best",
     device: str | None = None,
+    include_unfinished: bool = False,
     options: SegmentOptions | None = None,
     texts: str | Path | None = None,
     overwrite: bool = False,
@@ -71,6 +72,7 @@ def predict(
 
     Args:
         model: a loaded model, or its folder; None: that of `dataset`, else the only one below `root`.
+        include_unfinished: use folds that are in training or were interrupted, too.
         texts: a folder of words about single cases, CASE.txt each.
         overwrite: redo what is complete, replace files that were not made here.
 
@@ -78,7 +80,9 @@ def predict(
     """
     if not isinstance(model, Model):
         folder = find_model(Path(root), dataset, None if model is None else Path(model))
-        model = Model.load(folder, folds=folds, checkpoint=checkpoint, device=device)
+        model = Model.load(
+            folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
+        )
     scans = find_scans(Path(source), len(model.plan.channels))
     segmenting = model.prepare(options or SegmentOptions())
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)

@@ -10,19 +10,24 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
-from textdiffseg.data.splits import Fold, read_splits, refuse_other_cases
+from textdiffseg.data.splits import Fold, read_splits
 from textdiffseg.data.store import check_cases, list_cases
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.ensemble import check_words
-from textdiffseg.folds.lock import alone
+from textdiffseg.folds.lock import alone, refuse_while_planned
+from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.state import is_validated, note_validated
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.tasks.begun import is_started, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
@@ -82,16 +87,51 @@ def train(
     source, root, preset = _planned(dataset, Path(root), preset)
     cases = read_splits(source.splits, list_cases(source.path)).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
-    position = read_progress(target)
-    if (must_exist or only_validate) and position is None:
-        raise UserError(f"{target.path} holds no run to go on with: leave --continue and --val out to start one.")
-    plan = _check(source, target if position and not options.restart else None, preset, cases)
-    if position is None or options.restart:
+    if target.replaced.is_dir():  # of a restart that was killed
+        with alone(target):
+            put_back(target, report)
+    started = is_started(target, options, must_exist, only_validate)
+    plan = _check(source, target if started else None, preset, cases)
+    if not started:
         _report_other_device(plan, options.chosen_device, report)
+    held_out = str(fold) != ALL
     with alone(target), cuda_kernels():
-        if not only_validate:
-            fit(source.path, cases, target, options, preset, report, progress, cancel)
-        return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+        refuse_while_planned(source)
+        if only_validate:
+            complete_best(target, report)
+        elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
+            report(_finished(target))
+            return _found(target, held_out)
+        return _validate(source.path, cases, target, options.chosen_device, held_out, report, progress, cancel)
+
+
+def _train(
+    source: PreprocessedFolder,
+    cases: Fold,
+    fold: FoldFolder,
+    options: TrainingOptions,
+    preset: Preset,
+    report: Report,
+    progress: OnProgress,
+    cancel: Cancel,
+) -> bool:
+    """Train to the end; False where a finished fold is left as it is."""
+    before = None if options.restart else read_progress(fold)
+    fit(source.path, cases, fold, options, preset, report, progress, cancel)
+    trained = before is None or read_progress(fold) != before
+    if not trained and not is_validated(fold):
+        report(f"{fold.path} is trained, but not validated to the end: the validation begins anew.")
+    return trained
+
+
+def _finished(fold: FoldFolder) -> str:
+    """What is there of a fold that is trained and validated, and how it is trained longer."""
+    progress = read_progress(fold)
+    done = progress and f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
+    return (
+        f"{fold.path} is trained ({done}) and validated: nothing is left to do. To train it longer, give "
+        "more --epochs or --max-minutes; to validate it again, --val."
+    )
 
 
 def _planned(
@@ -135,6 +175,8 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
     """
     plan_path, words = (started.plan, started.words) if started else (source.plan(preset), source.words(preset))
     plan = Plan.read(plan_path)
+    if started and source.plan(preset).is_file():
+        refuse_planned_anew(started, plan, source, preset)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
@@ -142,7 +184,7 @@ def _check(source: PreprocessedFolder, started: FoldFolder | None, preset: Prese
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
-        refuse_other_cases(started, cases)
+        refuse_other_cases(started, FoldCases.of(plan.dataset, cases.train, cases.validation))
     return plan
 
 
@@ -170,15 +212,22 @@ def _validate(
         if (minutes := sampling.seconds * len(names) / 60) > LONG_MINUTES:
             report(f"Predicting the {len(names)} validation cases will take about {minutes:.0f} minutes.")
     follow = _follow(progress, cancel, "Predict the validation cases", "case")
-    summary = validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
     if held_out:
         allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
         follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
         calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
+    note_validated(fold)
+    return _found(fold, held_out)
+
+
+def _found(fold: FoldFolder, held_out: bool) -> TrainedFold:
+    """A validated fold, read from its files."""
+    log = read_log(fold.log)
     return TrainedFold(
         fold=fold,
         plan=Plan.read(fold.plan),
-        summary=summary,
+        summary=Summary.read(fold.summary),
         held_out=held_out,
         sampling=read_sampling(fold),
         calibration=read_calibration(fold),

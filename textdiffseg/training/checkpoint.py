@@ -5,71 +5,26 @@ resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothin
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from safetensors.torch import save as serialise
 from torch import Tensor
 from torch.nn import Parameter
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from plans.records import Record
 from textdiffseg.files import write_atomically
+from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
 from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
 from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.progress import Report
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
 MODEL = "model."
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
-
-
-class TrainingProgress(Record):
-    """Where a run stands. All randomness is a function of (seed, iteration) or (seed, epoch, index), so no
-    generator's state is needed to go on exactly."""
-
-    version: Literal[1] = 1
-    seed: int
-    epochs: int = Field(gt=0)
-    iterations_per_epoch: int = Field(gt=0)
-    iteration: int = Field(0, ge=0)  # iterations done
-    sums: dict[str, float] = Field(default_factory=dict)  # losses summed over the running epoch
-    best: float = -1.0  # best mean validation Dice so far
-    seconds: float = 0.0  # spent in training so far
-    limit_seconds: float | None = None  # that the whole run may take
-
-    @property
-    def epoch(self) -> int:
-        """The running epoch, 0-based."""
-        return self.iteration // self.iterations_per_epoch
-
-    @property
-    def total(self) -> int:
-        """Iterations of the whole run."""
-        return self.epochs * self.iterations_per_epoch
-
-    @property
-    def finished(self) -> bool:
-        """Whether every iteration is done."""
-        return self.iteration >= self.total
-
-    def in_time(self) -> "TrainingProgress":
-        """At the end of an epoch: with as many epochs as fill `limit_seconds` at the pace of those done so far.
-
-        A machine that others use, too, may become slower or faster; the learning rate follows the new length. The
-        last epoch, which takes the rate down to 0, is never left out, and none is added to it.
-        """
-        if self.limit_seconds is None or self.epochs - self.epoch <= 1:
-            return self
-        epochs = round(self.limit_seconds * self.epoch / self.seconds)
-        return self.after(epochs=max(self.epoch + 1, epochs))
-
-    def after(self, **changes: object) -> "TrainingProgress":
-        """The same record with some fields changed."""
-        return self.model_copy(update=changes)
 
 
 class Pairs(NamedTuple):
@@ -131,7 +86,7 @@ class TrainingState:
         """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
-        self.progress = _progress(path)
+        self.progress = parse_progress(path, read_metadata(path))
         device = next(self.model.parameters()).device
         try:
             self.model.load_state_dict(_part(tensors, MODEL))
@@ -156,14 +111,21 @@ class TrainingState:
                     yield names[parameter], parameter, optimiser
 
 
-def read_progress(fold: FoldFolder) -> TrainingProgress | None:
-    """Where the run of a fold stands; None if it has no checkpoint."""
-    path = fold.checkpoint("latest")
-    return _progress(path) if path.exists() else None
+def complete_best(fold: FoldFolder, report: Report) -> None:
+    """Bring the `checkpoint_best` of a finished run up to date: it is there, and notes that the run has ended.
 
-
-def _progress(path: Path) -> TrainingProgress:
-    return TrainingProgress.parse_json(read_metadata(path).get("progress", "null"), f"{path}, metadata")
+    A missing one is made of the averaged weights of `checkpoint_latest`. One from before this was noted stays as it is.
+    """
+    latest, best = read_progress(fold), read_progress(fold, "best")
+    if latest is None:
+        return
+    if best is None:
+        report(f"{fold.checkpoint('best')} is missing: it is made of the weights of checkpoint_latest.")
+        tensors = read_tensors(fold.checkpoint("latest"))
+        averaged = {name: value for name, value in tensors.items() if name.startswith(EMA)}
+        _write(fold.checkpoint("best"), averaged, latest.after(ended=latest.finished))
+    elif latest.finished and not best.finished and best.cases is not None:
+        _write(fold.checkpoint("best"), read_tensors(fold.checkpoint("best")), best.after(ended=True))
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -173,4 +135,4 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _write(path: Path, tensors: dict[str, Tensor], progress: TrainingProgress) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     # serialised here, as safetensors' own writer does not say where the disk is full
-    write_atomically(path, serialise(plain, metadata={"progress": progress.model_dump_json()}))
+    write_atomically(path, serialise(plain, metadata={PROGRESS: progress.model_dump_json()}))

@@ -1,20 +1,90 @@
-"""One step on random numbers before training starts: does the plan fit, as its estimate says?"""
+"""One step on random numbers before training starts: does the plan fit, as its estimate says?
+
+What was fitted is stored once per plan, beside it, so that all folds of a plan are trained with the same patch.
+"""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
 
 import torch
 
 from plans.budget import Budget
+from plans.errors import UserError
+from plans.layout import PreprocessedFolder
 from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
 from plans.plan import Plan
 from plans.planner import refit
+from plans.presets import Preset
+from plans.records import Record
 from textdiffseg.data.loader import batch_keys
+from textdiffseg.files import hash_text, write_record
+from textdiffseg.folds.lock import one_at_a_time
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.precision import autocast
+from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
 from textdiffseg.resources import free_memory
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.draws import draw_for
 from textdiffseg.training.objectives import objective_of
+
+
+class FittedPlan(Record):
+    """`fitted_plan.json`: a plan after a training step was measured."""
+
+    version: Literal[1] = 1
+    of: str  # hash of the plan that was fitted
+    plan: Plan
+
+
+def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device, report: Report) -> Plan:
+    """The preset's plan as all its folds train it. The first fold fits it to the memory and stores it.
+
+    Folds that start at once wait for each other. `UserError` where the stored plan does not fit here.
+    """
+    path, plan = source.fitted_plan(preset), Plan.read(source.plan(preset))
+    key = hash_text(plan.model_dump_json())
+    writable = os.access(source.path, os.W_OK)
+    with one_at_a_time(source.fitting_lock) if writable else nullcontext():
+        stored = _read_fitted(path)
+        if stored is not None and stored.of == key:
+            if stored.plan != plan:
+                report(f"The patch is {stored.plan.patch}, as it was fitted for this plan before ({path}).")
+            _refuse_too_large(stored.plan, device, path, report)
+            return stored.plan
+        fitted, note = fit_to_memory(plan, device)
+        report(note)
+        if writable:
+            write_record(path, FittedPlan(of=key, plan=fitted))
+        elif fitted != plan:
+            report(f"Note: {source.path} cannot be written, so that other folds may be fitted to another patch.")
+        return fitted
+
+
+def _read_fitted(path: Path) -> FittedPlan | None:
+    if not path.is_file():
+        return None
+    try:
+        return FittedPlan.read(path)
+    except UserError as error:
+        raise UserError(
+            *(f"{line} Delete the file: the next training fits the plan anew." for line in error.lines)
+        ) from None
+
+
+def _refuse_too_large(plan: Plan, device: torch.device, path: Path, report: Report) -> None:
+    """Raise `UserError` where a training step by a plan that was fitted before needs more memory than there is."""
+    measured, free = measure(plan, device), free_memory() / GB
+    if measured is None or (device.type == "cpu" and measured > free):
+        step = "runs out of memory" if measured is None else f"takes {measured:.2f} GB, and {free:.2f} GB are free"
+        raise UserError(
+            f"{path}: a training step by this plan {step}. All folds of a plan have one patch. Close what uses the "
+            "memory, or delete this file and train all folds anew by the smaller patch that is fitted then."
+        )
+    report(f"A training step takes {measured:.2f} GB (estimate {plan.memory.training_gb:.2f}).")
 
 
 def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:

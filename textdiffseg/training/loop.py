@@ -1,7 +1,6 @@
 """The training loop: one fold, from a fresh or an interrupted start to its last iteration."""
 
 import copy
-import shutil
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -13,13 +12,16 @@ from plans.presets import Preset
 from textdiffseg.data.loader import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
+from textdiffseg.folds.progress import TrainingProgress, read_progress
+from textdiffseg.folds.replacing import discard, put_back, set_aside
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState, read_progress
+from textdiffseg.training.checkpoint import TrainingState, complete_best
+from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, check_request, compile_ahead, open_run, plan_length
+from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
@@ -43,52 +45,99 @@ def fit(
     `SystemExit` on a signal and `Cancelled` on `cancel`.
     """
     if options.restart:
-        shutil.rmtree(fold.path, ignore_errors=True)
+        set_aside(fold)
+    try:
+        return _fit(preprocessed, cases, fold, options, preset, report, progress, cancel)
+    finally:
+        if options.restart:
+            put_back(fold, report)
+
+
+def _fit(
+    preprocessed: Path,
+    cases: Fold,
+    fold: FoldFolder,
+    options: TrainingOptions,
+    preset: Preset,
+    report: Report,
+    progress: OnProgress,
+    cancel: Cancel,
+) -> Plan:
     position = read_progress(fold)
-    if position is not None:
-        check_request(position, options, fold)
+    longer = position is not None and wants_longer(position, options, fold)
+    if position is not None and position.finished and not longer:
+        complete_best(fold, report)
+        return Plan.read(fold.plan)
     run = open_run(preprocessed, cases, fold, options, preset, report, position)
     if position is None:
         state = run.fresh(plan_length(run, options, report))
     else:
-        if position.limit_seconds is not None:
+        length = prolong(run, position, options, report) if longer else position
+        if length.limit_seconds is not None:
             compile_ahead(run, position)
         state = run.fresh(position)
         state.load(fold)
-        report(
-            f"Going on at iteration {position.iteration} of {position.total}, the length that its first call gave it."
-        )
-    train(run, state, progress, cancel)
+        state.progress = length
+        if longer:
+            report(f"Trained longer: from iteration {length.iteration} to {length.total}.")
+        else:
+            report(
+                f"Going on at iteration {length.iteration} of {length.total}, the length that its first call gave it."
+            )
+    train(run, state, progress, cancel, report)
     return run.plan
 
 
-def train(run: Run, state: TrainingState, progress: OnProgress = silent, cancel: Cancel = never) -> None:
+def train(
+    run: Run,
+    state: TrainingState,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+    report: Report = silent,
+) -> None:
     """The loop itself."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch = state.progress.iterations_per_epoch
     with stop_requests() as stop:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
-            epoch, start = divmod(state.progress.iteration, per_epoch)
-            subsets_from = first_subset_iteration(state.progress.total) - epoch * per_epoch
+            epoch, start = state.progress.epoch, state.progress.in_epoch
+            subsets_from = _subsets_from(state.progress)
             batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop, cancel)
             while steps := [_step(run, state, batch, progress, log) for batch in islice(batches, READ_EVERY)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
                 state.progress = state.progress.after(sums=sums, seconds=seconds)
-            if state.progress.iteration < (epoch + 1) * per_epoch:
-                state.save(run.fold)
+            if state.progress.epoch == epoch:
+                _save(run, state, report)
                 raise stop.pop(0)
             log.append(end_epoch(run, state, epoch))
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
             write_log(run.fold.log, log)
-            state.save(run.fold)
+            _save(run, state, report)
             draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
             if stop:
                 raise stop.pop(0)
+    complete_best(run.fold, report)
+
+
+def _save(run: Run, state: TrainingState, report: Report) -> None:
+    """Write `checkpoint_latest`. The fold that a restart replaces is then no longer needed."""
+    state.save(run.fold)
+    discard(run.fold, report)
+
+
+def _subsets_from(position: TrainingProgress) -> int:
+    """The iteration of the running epoch from which samples may query subsets of the labels.
+
+    A run that is trained longer has learned with all of them before.
+    """
+    begun = position.start.iteration
+    first = first_subset_iteration(position.total) if begun == 0 else begun
+    return first - (position.iteration - position.in_epoch)
 
 
 def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
@@ -122,17 +171,17 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
     averaged.load_state_dict(state.ema)
     segmenter = Segmenter.of(averaged, run.device)
     scores = validate_patches(segmenter, run.bank, run.patches, run.device, state.progress.seed)
-    progress = state.progress
+    progress, (done, length) = state.progress, state.progress.schedule
     entry = EpochLog(
         epoch=epoch,
         iteration=progress.iteration,
-        learning_rate=learning_rate(run.plan.training, progress.iteration - 1, progress.total),
+        learning_rate=learning_rate(run.plan.training, done - 1, length),
         losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
         dice=scores.dice,
         latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
-    if entry.mean_dice >= progress.best:
+    if entry.mean_dice >= progress.best or not run.fold.checkpoint("best").is_file():
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry
@@ -147,6 +196,6 @@ def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]
 
 def _detail(position: TrainingProgress, log: list[EpochLog]) -> str:
     """The mean loss of the running epoch, as far as it was read, and the last validation's Dice."""
-    read = position.iteration % position.iterations_per_epoch // READ_EVERY * READ_EVERY
+    read = position.in_epoch // READ_EVERY * READ_EVERY
     losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []
     return ", ".join([*losses, *([f"dice={log[-1].mean_dice:.3f}"] if log else [])])

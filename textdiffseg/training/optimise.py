@@ -63,7 +63,7 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
     iteration, training = state.progress.iteration, state.model.plan.training
     draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
-    rate = learning_rate(training, iteration, state.progress.total)
+    rate = learning_rate(training, *state.progress.schedule)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate

@@ -14,17 +14,19 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
 from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
-from textdiffseg.data.splits import Fold, write_cases
+from textdiffseg.data.splits import Fold
 from textdiffseg.files import write_record
+from textdiffseg.folds.cases import FoldCases, write_cases
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.progress import Report
 from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
-from textdiffseg.training.dry_run import fit_to_memory
+from textdiffseg.training.dry_run import fitted_plan
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
 
@@ -46,7 +48,7 @@ class TrainingOptions:
     workers: int | None = None  # processes that load and augment; None: as the device needs them
     seed: int | None = None  # None: 0, or the seed of the run that goes on
     compile: bool = True  # where it pays: on a GPU
-    restart: bool = False  # delete what the fold holds and train anew
+    restart: bool = False  # train anew; what the fold holds is deleted with the first checkpoint
 
     @property
     def chosen_device(self) -> str:
@@ -66,6 +68,7 @@ class Run:
     plan: Plan
     bank: TextBank
     fold: FoldFolder
+    cases: FoldCases
     device: torch.device
     loader: TrainingLoader
     patches: ValidationPatches
@@ -94,11 +97,10 @@ def open_run(
     device = torch.device(options.chosen_device)
     source = PreprocessedFolder(preprocessed)
     if progress is None:
-        plan, note = fit_to_memory(Plan.read(source.plan(preset)), device)
-        report(note)
+        plan = fitted_plan(source, preset, device, report)
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
-        write_cases(fold, cases)
+        write_cases(fold, FoldCases.of(plan.dataset, cases.train, cases.validation))
         TextBank.load(source.words(plan.preset)).save(fold.words)
     plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
     if plan.text.note:
@@ -121,6 +123,7 @@ def open_run(
         plan=plan,
         bank=bank,
         fold=fold,
+        cases=FoldCases.of(plan.dataset, cases.train, cases.validation),
         device=device,
         loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
@@ -136,6 +139,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report) -> TrainingP
         seed=options.seed or 0,
         epochs=options.epochs or training.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
+        cases=run.cases.hash,
     )
     if options.max_minutes is None:
         return length
@@ -182,20 +186,3 @@ def _validation_seconds(run: Run, state: TrainingState) -> float:
 def compile_ahead(run: Run, progress: TrainingProgress) -> None:
     """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
     train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled).read()
-
-
-def check_request(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> None:
-    """A resumed run keeps its length and seed, or its schedule would break."""
-    limit = progress.limit_seconds
-    epochs = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
-    faults = [
-        f"{fold.path}: this run was started with {kept}, not {name} {asked}: leave {name} out to go on, or give "
-        "--restart to train anew."
-        for name, kept, asked in (
-            ("--epochs", epochs, options.epochs),
-            ("--seed", f"--seed {progress.seed}", options.seed),
-        )
-        if asked is not None and f"{name} {asked}" != kept
-    ]
-    if faults:
-        raise UserError(*faults)

@@ -9,6 +9,7 @@ from textdiffseg.data.store import open_case
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Fit, read_calibration
 from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, spread, within
@@ -72,5 +73,6 @@ def gather(
 def store_fit(fold: FoldFolder, fit: Fit | None) -> Fit | None:
     """Write a fit, if there is one, in the place of an earlier one of its setting."""
     if fit is not None:
-        write_record(fold.calibration, read_calibration(fold).with_fit(fit))
+        earlier = read_calibration(fold).model_copy(update={"weights": hash_weights(fold, "best")})
+        write_record(fold.calibration, earlier.with_fit(fit))
     return fit

@@ -11,6 +11,7 @@ from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, Setting, Trial, choose, settings_of
+from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import (
@@ -54,7 +55,12 @@ def choose_sampling(
     table = _try_all(trials, first, bank, cases, deadline, progress) if cases else []
     best = choose(table, len(first.plan.mirror_axes)) if table else trials[0]
     sampling = Sampling(
-        steps=best.steps, samples=best.samples, mirroring=best.mirroring, cases=len(cases), table=tuple(table)
+        weights=hash_weights(fold, "best"),
+        steps=best.steps,
+        samples=best.samples,
+        mirroring=best.mirroring,
+        cases=len(cases),
+        table=tuple(table),
     )
     write_record(fold.sampling, sampling)
     return sampling

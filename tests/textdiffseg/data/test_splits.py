@@ -1,19 +1,15 @@
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 
 from plans.errors import UserError
-from plans.layout import FoldFolder
 from textdiffseg.data.splits import (
     Splits,
     join_splits,
     make_splits,
     read_splits,
-    refuse_other_cases,
     refuse_parted_groups,
-    write_cases,
 )
 from textdiffseg.files import write_record
 
@@ -103,16 +99,6 @@ def test_folds_that_part_a_group_are_refused(tmp_path):
     refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p"}, tmp_path)
     with pytest.raises(UserError, match="fold 0 trains on some cases of group p"):
         refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p", other: "p"}, tmp_path)
-
-
-def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
-    refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))  # made before there was a list
-    for write in (lambda fold: write_record(tmp_path / "cases.json", fold), partial(write_cases, FoldFolder(tmp_path))):
-        write(make_splits(IDS).fold(0))  # once without a version, as files were before they had one
-        refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS).fold(0))
-    assert json.loads((tmp_path / "cases.json").read_text())["version"] == 1
-    with pytest.raises(UserError, match="begun with other cases"):
-        refuse_other_cases(FoldFolder(tmp_path), make_splits(IDS, seed=1).fold(0))
 
 
 def test_other_contents_and_other_cases_are_refused(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.data.store import list_cases
-from textdiffseg.training.checkpoint import read_progress
+from textdiffseg.folds.progress import read_progress
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ import torch
 from torch._dynamo.utils import counters
 
 from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled, compile_parts
 from textdiffseg.training.optimise import train_step
 

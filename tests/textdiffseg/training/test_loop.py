@@ -17,9 +17,9 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
+from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop, run
-from textdiffseg.training.checkpoint import TrainingProgress, read_progress
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions

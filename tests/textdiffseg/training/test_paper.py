@@ -6,10 +6,11 @@ import torch
 from plans import paper
 from textdiffseg.data.loader import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.draws import draw_for
 from textdiffseg.training.objectives import objective_of
 

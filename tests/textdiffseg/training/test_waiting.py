@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
 from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
-from textdiffseg.training.checkpoint import TrainingProgress, TrainingState
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled
 from textdiffseg.training.optimise import train_step
 

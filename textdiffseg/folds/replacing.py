@@ -1,0 +1,75 @@
+"""A restart keeps the old fold until the new run has a checkpoint of its own.
+
+The old folder is moved beside its place (`FoldFolder.replaced`), under a name that is not a fold's. It is deleted when
+the new run has written its first checkpoint. It is moved back where the run fails before, or at the next start.
+"""
+
+import os
+import shutil
+
+from plans.errors import UserError
+from plans.layout import FoldFolder
+from textdiffseg.progress import Report
+
+
+def refuse_irreplaceable(fold: FoldFolder) -> None:
+    """Raise `UserError` where a fold's folder could not be moved aside and deleted."""
+    path = fold.path
+    if path.is_symlink():
+        raise UserError(
+            f"--restart: {path} is a link to {path.resolve()}, which is left as it is. Remove the link, then train "
+            "without --restart."
+        )
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"--restart: {path} is a file, expected the folder of a fold. Move it away.")
+    if os.path.ismount(path):
+        raise UserError(f"--restart: {path} is a mount point and cannot be moved aside. Empty it yourself.")
+    folders = [path.parent, path, *(one for one in path.rglob("*") if one.is_dir() and not one.is_symlink())]
+    if closed := [str(one) for one in folders if not os.access(one, os.R_OK | os.W_OK | os.X_OK)]:
+        raise UserError(
+            f"--restart: {', '.join(closed)} cannot be written. Mend the permissions, or use another --root."
+        )
+
+
+def set_aside(fold: FoldFolder) -> None:
+    """Move a fold's folder aside; `UserError` where it cannot be moved."""
+    refuse_irreplaceable(fold)
+    if fold.path.exists():
+        try:
+            fold.path.rename(fold.replaced)
+        except OSError as error:
+            raise UserError(
+                f"--restart: {fold.path} cannot be moved aside ({error.strerror}). Nothing was changed; move it away "
+                "yourself, then train without --restart."
+            ) from None
+
+
+def put_back(fold: FoldFolder, report: Report) -> None:
+    """Move the old folder back where the new run has no checkpoint; else delete it."""
+    if not fold.replaced.is_dir():
+        return
+    if fold.checkpoint("latest").is_file():
+        discard(fold, report)
+        return
+    try:
+        if fold.path.exists():
+            shutil.rmtree(fold.path)
+        fold.replaced.rename(fold.path)
+    except OSError as error:
+        raise UserError(
+            f"{fold.replaced} cannot be moved back to {fold.path} ({error.strerror}). It holds the fold as it was "
+            "before --restart: move it back yourself."
+        ) from error
+    report(f"{fold.path} is as it was before --restart: the new run had no checkpoint yet.")
+
+
+def discard(fold: FoldFolder, report: Report) -> None:
+    """Delete the old folder, once the new run has a checkpoint."""
+    if not fold.replaced.is_dir():
+        return
+    try:
+        shutil.rmtree(fold.replaced)
+    except OSError as error:
+        report(f"Note: {fold.replaced}, the fold before --restart, cannot be deleted: {error.strerror}. Delete it.")
