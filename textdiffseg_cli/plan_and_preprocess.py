@@ -79,7 +79,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             workers=args.workers,
             scheduler=args.scheduler,
             text_encoder=args.text_encoder,
-            report=print,
+            report=bars.say,
             progress=bars,
         )
     _print(planned)
