@@ -33,6 +33,8 @@ from textdiffseg.text.case_texts import CaseText
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
 
+EMPTY = "The mask is empty: no label was found in this scan."
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
@@ -69,6 +71,12 @@ class Segmenting:
         return self.samples is not None and self.samples is not self.masks
 
     @property
+    def passes(self) -> float:
+        """Time that a window takes for mask and uncertainty together, in plain passes of one fold."""
+        ways = [self.masks, *([self.samples] if self.samples is not None and self.samples_apart else [])]
+        return sum(len(way.predictor.networks) * way.predictor.settings.passes for way in ways)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known of the model and of the labels queried."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
@@ -94,7 +102,7 @@ class Segmenting:
             names=selection.names,
             values=selection.values,
             volumes={one.label: one for one in volumes_of(found, selection, self.plan, transform)},
-            notes=self.notes,
+            notes=(*self.notes, *([EMPTY] if not found.slots.any() else [])),
             transform=transform,
             maps=maps,
         )
@@ -126,6 +134,12 @@ class Model:
         """
         device, found = choose_device(device), find_model(Path(), folder=Path(folder))
         return cls(load_ensemble(found, folds, checkpoint, device, include_unfinished), device)
+
+    @property
+    def passes(self) -> float:
+        """Time that a window takes for mask and uncertainty together, in plain passes of one fold."""
+        ways = [self.masks, *([self.samples] if self.samples is not None and self.samples_apart else [])]
+        return sum(len(way.predictor.networks) * way.predictor.settings.passes for way in ways)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -228,7 +242,7 @@ class Model:
 def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
     """A callback for groups of windows that reports each, and stops the work where that is asked for."""
 
-    def after(done: int, total: int) -> None:
+    def after(done: float, total: float) -> None:
         progress(ProgressEvent("Predict", done, total, "window", detail))
         if cancel():
             raise Cancelled("The prediction was stopped.")

@@ -55,7 +55,7 @@ def gather(
     progress: WindowProgress | None = None,
     deadline: Deadline | None = None,
 ) -> Evidence:
-    """Predict stored cases, as many as there is time for, and keep what probabilities and volume intervals they gave."""
+    """Predict stored cases, as many as there is time for, and keep their probabilities and volumes as evidence."""
     evidence, count = Evidence(predictor.plan, predictor.settings), len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id)
