@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from plans.errors import listed
 from plans.geometry import Millimetres, Triple, resampled_shape, triple
 from plans.records import Record
 
@@ -33,6 +34,7 @@ class CaseFingerprint(Record):
     intensities: tuple[tuple[float, ...], ...]  # per channel: a sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels here
     content_hash: str
+    notes: tuple[str, ...] = ()  # what the user has to know of the files' places in space
 
     @model_validator(mode="after")
     def _sensible(self) -> "CaseFingerprint":
@@ -71,6 +73,17 @@ class Fingerprint(Record):
     def cropped_share(self) -> float:
         """Median over cases of the share of voxels that cropping leaves."""
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on the files' places in space, each with the cases that it is true of."""
+        found: dict[str, list[str]] = {}
+        for case in self.cases:
+            for note in case.notes:
+                found.setdefault(note, []).append(case.case)
+        return tuple(
+            f"{note} This is so in {len(cases)} of {len(self.cases)} cases: {listed(cases)}."
+            for note, cases in found.items()
+        )
 
     def intensities(self, channel: int) -> np.ndarray:
         """Foreground samples of one channel over all cases, empty where no case has foreground."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+_NOISE = 1e-5  # of a size: spacings are kept in single precision, or with six digits
+
 Triple = tuple[int, int, int]
 """Three whole numbers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
 Millimetres = tuple[float, float, float]
@@ -25,6 +27,14 @@ def millimetres(values: Iterable[float]) -> Millimetres:
 
 
 def resampled_shape(shape: Triple, spacing_from: Millimetres, spacing_to: Millimetres) -> Triple:
-    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel)."""
+    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel).
+
+    Halves are rounded as if the spacings were exact, so that a format with less precision gives the same shape.
+    """
     axes = zip(shape, spacing_from, spacing_to, strict=True)
-    return triple(max(1, round(size * old / new)) for size, old, new in axes)
+    return triple(max(1, _rounded(size * old / new)) for size, old, new in axes)
+
+
+def _rounded(size: float) -> int:
+    half = round(2 * size) / 2
+    return round(half if abs(size - half) <= _NOISE * size else size)

@@ -14,7 +14,11 @@ from typing import Literal
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
+UNREAD_ENDINGS = (
+    *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
+    *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
+)
 NIFTI = ".nii.gz"
 FOLD = "fold_"
 SUMMARY = "summary.json"
@@ -22,9 +26,19 @@ _LOCK = ".lock"
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending), ending
+    """A file's name without its ending, and the ending in small letters; "" where it is none of `FILE_ENDINGS`."""
+    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)], ending
+
+
+def written_ending(ending: str) -> str:
+    """The ending of a mask beside a scan with this ending: one file where the scan has its voxels in another one."""
+    return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
+
+
+def is_unread_image(name: str) -> bool:
+    """Whether a file's name is that of an image in a format that is not read."""
+    return name.lower().endswith(UNREAD_ENDINGS)
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:

@@ -122,5 +122,7 @@ def _predict(args: argparse.Namespace) -> None:
             progress=bars,
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")
+    for note in outcome.notes:
+        print(f"Note: {note}")
     if outcome.failures:
         raise tds.UserError(*outcome.failures)

@@ -16,7 +16,7 @@ from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
 
-METHOD = 1  # raised when preprocessing changes what it stores
+METHOD = 2  # raised when preprocessing changes what it stores
 
 
 def preprocess_dataset(

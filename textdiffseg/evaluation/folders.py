@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.annotation import Annotation, annotations_of
+from plans.dataset import is_plain_name
 from plans.errors import UserError, listed
 from plans.header import DatasetHeader, labels_of
 from plans.layout import FILE_ENDINGS, RawFolder, split_ending
@@ -63,6 +64,8 @@ def match_files(
     """{case: (prediction, reference)} and notes about files that are left out."""
     if predictions.is_file() and references.is_file():
         return {split_ending(references.name)[0]: (predictions, references)}, []
+    from textdiffseg.imaging.sources.scans import unread_images
+
     predicted, expected = _label_files(predictions), _label_files(references)
     missing = [case for case in expected if case not in predicted]
     if missing and not partial_predictions:
@@ -79,6 +82,9 @@ def match_files(
     notes = [f"{len(missing)} references without a prediction are left out."] if missing else []
     if extra := len(set(predicted) - set(expected)):
         notes.append(f"{extra} predictions without a reference are left out.")
+    for folder in (predictions, references):
+        if unread := unread_images(folder):
+            notes.append(f"{folder}: not read: {listed([path.name for path in unread])}. Convert them to NIfTI.")
     return pairs, notes
 
 
@@ -105,8 +111,11 @@ def read_annotations(references: Path, cases: Sequence[str]) -> tuple[dict[str, 
 def _label_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give two folders of segmentations, or two files.")
-    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    files = {split_ending(path.name)[0]: path for path in paths if path.name.endswith(FILE_ENDINGS)}
+    from textdiffseg.imaging.sources.scans import files_by_stem
+
+    files = files_by_stem(folder)
+    if bad := [path for case, path in files.items() if not is_plain_name(case)]:
+        raise UserError(*(f"{path}: expected a name of printable characters in UTF-8. Rename it." for path in bad))
     if not files:
         raise UserError(f"{folder} holds no segmentation ({', '.join(FILE_ENDINGS)}).")
     return files

@@ -4,14 +4,13 @@ World coordinates are DICOM's and SimpleITK's: x grows to the patient's left, y 
 in mm. An image is canonical when its array axes (D, H, W) run towards superior, posterior and left.
 """
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, millimetres, triple
+from textdiffseg.imaging.forms import NiftiForms
 
 
 @dataclass(frozen=True)
@@ -20,6 +19,7 @@ class Geometry:
 
     shape: Triple
     affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm
+    forms: NiftiForms | None = None  # of the NIfTI file that it was read from; a mask on this grid is written with them
 
     @property
     def spacing(self) -> Millimetres:
@@ -46,6 +46,7 @@ class Volume:
 
     array: np.ndarray
     geometry: Geometry
+    notes: tuple[str, ...] = ()  # what the user has to know of its place in space
 
     def __post_init__(self) -> None:
         if self.array.shape[1:] != self.geometry.shape:
@@ -95,16 +96,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
         turn[axis, row] = -1 if row in orientation.flips else 1
         turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0
     geometry = Geometry(shape, volume.geometry.affine @ turn)
-    return Volume(orientation.apply(volume.array), geometry), orientation
-
-
-def files_of(path: Path) -> tuple[Path, ...]:
-    """A scan's file and, where that is a header alone (.mhd), the one that holds the voxels."""
-    if path.suffix != ".mhd" or not path.is_file():
-        return (path,)
-    named = re.search(r"^ElementDataFile *= *(.*\S)", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    voxels = path.parent / named[1] if named else path
-    return (path, voxels) if voxels != path and voxels.is_file() else (path,)
+    return Volume(orientation.apply(volume.array), geometry, volume.notes), orientation
 
 
 def describe(geometry: Geometry) -> str:
@@ -125,3 +117,12 @@ def refuse_unusable(array: np.ndarray, source: str) -> None:
         usable &= np.abs(array) <= np.finfo(np.float32).max
     if bad := array.size - np.count_nonzero(usable):
         raise UserError(f"{source}: {bad} voxels are NaN or infinite in float32. Replace them by finite values.")
+
+
+def refuse_flat(shape: Triple, source: str) -> None:
+    """Raise `UserError` for a single slice; `source` names the scan."""
+    if min(shape) < 2:
+        raise UserError(
+            f"{source}: a single slice ({'x'.join(str(size) for size in shape[::-1])} voxels); "
+            "expected a 3D image of at least two slices along each axis."
+        )

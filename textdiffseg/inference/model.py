@@ -84,14 +84,15 @@ class Segmenting:
     def run(self, volume: Volume, text: CaseText | None = None, progress: WindowProgress | None = None) -> Result:
         """Segment a scan. `text`: what is known of it in words, in the model's space (`Model.texts`)."""
         image, transform = preprocess_image(volume, self.plan)
+        notes = volume.notes
         del volume  # the scan is let go of before the network runs
         selection = self.selection
         if text is not None:
             selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
         found = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
-        return self._result(found, transform)
+        return self._result(found, transform, notes)
 
-    def _result(self, found: ScanResult, transform: TransformRecord) -> Result:
+    def _result(self, found: ScanResult, transform: TransformRecord, notes: tuple[str, ...]) -> Result:
         selection = self.selection
         maps = dict(probability_maps(selection.names, found.probabilities.numpy())) if self.probabilities else {}
         if found.distribution is not None:
@@ -103,6 +104,7 @@ class Segmenting:
             values=selection.values,
             volumes={one.label: one for one in volumes_of(found, selection, self.plan, transform)},
             notes=(*self.notes, *([EMPTY] if not found.slots.any() else [])),
+            scan_notes=notes,
             transform=transform,
             maps=maps,
         )

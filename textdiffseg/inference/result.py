@@ -26,6 +26,7 @@ class Result:
     values: tuple[int, ...]  # of these in `labels`
     volumes: Mapping[str, VolumeInterval]  # ml, by name; an interval where uncertainty was asked for
     notes: tuple[str, ...]  # what has to be known of the model
+    scan_notes: tuple[str, ...]  # what has to be known of the scan's place in space
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
 

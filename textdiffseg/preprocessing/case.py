@@ -16,6 +16,7 @@ from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, tr
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
+from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
@@ -24,6 +25,7 @@ IGNORED = -1  # label number of voxels that nobody labelled: losses and scores l
 _UNKNOWN = -2  # while numbering: a value that means nothing
 LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
 MAX_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
+MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel would be left; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 """Probabilities (K, D, H, W), and a shape -> the class of each voxel of that shape."""
@@ -34,6 +36,7 @@ class TransformRecord(Record):
 
     original_shape: Triple  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
+    forms: NiftiForms | None = None  # of a NIfTI file; masks are written with them
     permutation: Triple
     flips: tuple[int, ...]
     canonical_shape: Triple
@@ -43,7 +46,7 @@ class TransformRecord(Record):
     @property
     def geometry(self) -> Geometry:
         """The file's own grid."""
-        return Geometry(self.original_shape, np.array(self.affine))
+        return Geometry(self.original_shape, np.array(self.affine), self.forms)
 
     @property
     def orientation(self) -> Orientation:
@@ -71,14 +74,11 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformR
     spacing = canonical.geometry.spacing
     cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
-    if prod(shape) > MAX_VOXELS:
-        raise UserError(
-            f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {prod(shape):.1e} voxels at the "
-            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
-        )
+    _refuse_spacing(canonical.geometry, plan, shape)
     transform = TransformRecord(
         original_shape=volume.geometry.shape,
         affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
+        forms=volume.geometry.forms,
         permutation=orientation.permutation,
         flips=orientation.flips,
         canonical_shape=canonical.geometry.shape,
@@ -90,6 +90,19 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformR
     image = normalise(image, plan.channels, mask)
     resampled = resample(image, transform.shape, order=3, order_along=_order_along(spacing, plan))
     return np.clip(resampled, -LARGEST, LARGEST, out=resampled), transform
+
+
+def _refuse_spacing(geometry: Geometry, plan: Plan, shape: Triple) -> None:
+    """Raise `UserError` where a scan would become too large on the plan's grid, or would shrink to a plane."""
+    spacing = geometry.spacing
+    whole = resampled_shape(geometry.shape, spacing, plan.spacing)
+    flat = any(size == 1 and old * MAX_FINER < new for size, old, new in zip(whole, spacing, plan.spacing, strict=True))
+    if flat or prod(shape) > MAX_VOXELS:
+        found = "x".join(map(str, whole)) if flat else f"{prod(shape):.1e}"
+        raise UserError(
+            f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {found} voxels at the "
+            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
+        )
 
 
 def preprocess_labels(labels: np.ndarray, transform: TransformRecord, plan: Plan) -> np.ndarray:

@@ -21,11 +21,12 @@ from plans.regions import values_of
 from plans.rules import scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
-from textdiffseg.imaging.volume import Volume, describe, files_of, to_canonical
+from textdiffseg.imaging.sources.files import files_of
+from textdiffseg.imaging.volume import Volume, describe, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 4  # raised when a fingerprint changes its meaning
+METHOD = 5  # raised when a fingerprint changes its meaning
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels a case and channel: percentiles of a few CT need more of them
 
 Read = TypeVar("Read")
@@ -72,6 +73,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         intensities=_foreground_samples(image.array, numbers, channels, case.id),
         labels=measure_labels(numbers, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
+        notes=volume.notes,
     )
 
 

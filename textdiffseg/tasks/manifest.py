@@ -15,10 +15,10 @@ from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.volume import files_of
+from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.inference.uncertainty import VolumeInterval
 
-_PACKAGES = ("textdiffseg", "torch", "numpy", "SimpleITK")
+_PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 
 
 class Sampled(Record):
@@ -57,6 +57,7 @@ class Manifest(Record):
     means: dict[str, str] = Field(default_factory=dict)  # the model's label behind a name, where it is another
     volumes: tuple[VolumeInterval, ...] = ()
     notes: tuple[str, ...] = ()  # what has to be known of the model
+    scan_notes: tuple[str, ...] = ()  # what has to be known of the scan's place in space
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0

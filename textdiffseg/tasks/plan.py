@@ -115,7 +115,7 @@ def plan(
         said = words.texts.result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), made)
-    return PlannedDataset(root, folder, made, splits, stored, tuple(_notes(made, splits, said)))
+    return PlannedDataset(root, folder, made, splits, stored, (*fingerprint.notes(), *_notes(made, splits, said)))
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from plans.dataset import is_plain_name
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, NIFTI, Checkpoint, split_ending
+from plans.layout import Checkpoint, split_ending, written_ending
 from plans.plan import Plan
 from plans.texts import read_texts
 from textdiffseg.files import hash_files, write_record
@@ -36,6 +37,7 @@ class Outcome:
     written: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # complete already
     failures: list[str] = field(default_factory=list)  # lines
+    notes: list[str] = field(default_factory=list)  # what has to be known of single scans, lines
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,10 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     """The output folder; where one scan goes to a name like `x.nii.gz`, its folder and that name."""
     name = None
-    if scans == 1 and not out.is_dir() and out.name.endswith(FILE_ENDINGS):
+    ending = split_ending(out.name)[1]
+    if scans == 1 and not out.is_dir() and ending:
+        if written_ending(ending) != ending:
+            raise UserError(f"{out}: {ending} is not written. Choose a name with {written_ending(ending)}.")
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the segmentations.")
@@ -124,7 +129,7 @@ def predict_scans(batch: PredictionRun, scans: Scans, progress: OnProgress = sil
     for number, (case, paths) in enumerate(scans.items()):
         inner = _share(progress, number, len(scans))
         try:
-            fresh = predict_scan(batch, case, paths, inner, cancel)
+            fresh = predict_scan(batch, case, paths, inner, cancel, outcome.notes)
         except UserError as error:
             outcome.failures += error.naming(case)
             continue
@@ -136,14 +141,24 @@ def predict_scans(batch: PredictionRun, scans: Scans, progress: OnProgress = sil
 
 
 def predict_scan(
-    batch: PredictionRun, case: str, paths: tuple[Path, ...], progress: OnProgress = silent, cancel: Cancel = never
+    batch: PredictionRun,
+    case: str,
+    paths: tuple[Path, ...],
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+    notes: list[str] | None = None,
 ) -> bool:
-    """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan."""
+    """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan.
+
+    `notes` gets lines on what has to be known of the scan.
+    """
     from textdiffseg.imaging.sources.files import read_volume
 
+    if not is_plain_name(case):
+        raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
     segmenting = batch.segmenting
     ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
-    name = batch.file_name or f"{case}{ending or NIFTI}"
+    name = batch.file_name or f"{case}{written_ending(ending)}"
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
         _check_channels(len(paths), segmenting.plan, paths)
     request = _request(batch, case, paths)
@@ -163,6 +178,8 @@ def predict_scan(
         raise
     written = result.write(batch.out, name)
     write_record(manifest, _manifest(batch, request, result, written))
+    if notes is not None:
+        notes += [f"{paths[0]}: {note}" for note in result.scan_notes]
     return True
 
 
@@ -174,6 +191,7 @@ def _manifest(batch: PredictionRun, request: Request, result: Result, written: t
         means=_means(batch.segmenting.selection, batch.segmenting.plan),
         volumes=tuple(result.volumes.values()),
         notes=result.notes,
+        scan_notes=result.scan_notes,
         versions=versions(),
         device=batch.model.device,
         threads=torch.get_num_threads(),

@@ -1,9 +1,8 @@
 """One stored case at a time: predicted by a fold, put back on its original grid, scored there.
 
-Reads b2nd files alone, so it runs where SimpleITK is not installed.
+Reads b2nd files alone and writes NIfTI, so it runs where SimpleITK is not installed.
 """
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -83,9 +82,7 @@ def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool)
 
 
 def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:
-    """The mask with the user's label values, where SimpleITK is there to write it."""
-    if importlib.util.find_spec("SimpleITK") is None:
-        return
+    """The mask with the user's label values."""
     from textdiffseg.imaging.writers.files import write_labels
 
     values = np.array([0, *(label.value for label in plan.labels)])

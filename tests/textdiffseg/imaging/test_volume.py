@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from textdiffseg.imaging.volume import Geometry, Volume, files_of, to_canonical
+from textdiffseg.imaging.volume import Geometry, Volume, to_canonical
 
 CANONICAL = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 0]], dtype=float)  # D to z, H to y, W to x
 TURNS = [
@@ -70,13 +70,3 @@ def test_grids_match_where_the_nearest_voxel_is_the_same_one():
 def test_a_volume_lies_on_its_grid():
     with pytest.raises(ValueError, match="does not lie on the grid"):
         Volume(np.zeros((1, 2, 3, 4)), Geometry((2, 3, 5), np.eye(4)))
-
-
-def test_a_header_brings_the_file_of_its_voxels_along(tmp_path):
-    (tmp_path / "a.mhd").write_text("NDims = 3\nElementDataFile = a data.raw\n")
-    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd",), "which is told when it is read"
-    (tmp_path / "a data.raw").write_bytes(b"0")
-    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd", tmp_path / "a data.raw")
-    (tmp_path / "b.mhd").write_text("ElementDataFile = LOCAL\n")
-    for name in ("b.mhd", "c.nii.gz"):
-        assert files_of(tmp_path / name) == (tmp_path / name,)

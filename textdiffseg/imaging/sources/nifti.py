@@ -1,101 +1,186 @@
-"""Is a NIfTI file whole, and are its values finite?
+"""NIfTI files by nibabel: one file or a pair, both versions, compressed or not, whatever the name says.
 
-ITK fills what is missing of a NIfTI file with zeros, and replaces NaN by zero, and says nothing. Other formats it
-refuses when they are truncated, and reads as they are.
+nibabel reads the header and scales the values. The bytes come through `streams`, since nibabel checks neither the
+declared size nor, beyond the voxels, the checksum.
 """
 
-import gzip
 import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedIOBase
-from math import prod
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
 
 from plans.errors import UserError
+from plans.geometry import Triple, triple
+from textdiffseg.imaging.forms import place
+from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, read_voxels, reported_as_damage
+from textdiffseg.imaging.volume import Geometry, Volume
 
-_HEADER = 544  # bytes that hold a header of either version
-_CHUNK = 1 << 22
-_FLOATS = {16: "f4", 64: "f8"}
+_HEADERS = {348: Nifti1Header, 540: Nifti2Header}
+_MAGIC = {b"n+1": False, b"ni1": True, b"n+2": False, b"ni2": True}  # whether the voxels lie in a file of their own
+_OTHERS = {b"NRRD": "NRRD", b"Obje": "MetaImage", b"NDim": "MetaImage", b"\x89HDF": "HDF5", b"CDF\x01": "MINC"}
+_DIMENSIONS = 7
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where the voxels of a NIfTI file lie and how they are stored."""
+class _Header:
+    """What a NIfTI header says of the voxels."""
 
-    offset: int
-    bytes: int
-    floats: str | None  # numpy's name of the type, for types that can hold NaN
-
-
-def check_nifti(path: Path, unpacked: IO[bytes] | None = None) -> None:
-    """Raise `UserError` for a truncated or damaged NIfTI file, or for values that are not finite.
-
-    Files of other formats pass. The file's bytes, decompressed, are written to `unpacked` on the way.
-    """
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return
-    with _told_as_damage(path), gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-        header = file.read(_HEADER)
-        layout = _layout(header)
-        if layout is None:
-            raise EOFError("no NIfTI header")
-        size, bad = _scan(file, header, layout, unpacked)
-        if size < layout.offset + layout.bytes:
-            raise EOFError(f"{size} of {layout.offset + layout.bytes} bytes")
-    if bad:
-        raise UserError(f"{path}: {bad} voxels are NaN or infinite. Replace them by finite values.")
+    fields: Nifti1Header
+    shape: Triple  # along i, j, k
+    channels: int
+    kind: np.dtype
+    offset: int  # of the voxels
+    pair: bool  # they lie in a file of their own
 
 
-@contextmanager
-def _told_as_damage(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
-
-
-def _scan(file: BufferedIOBase, header: bytes, layout: _Layout, unpacked: IO[bytes] | None) -> tuple[int, int]:
-    """Read to the end: the file's size in bytes, and how many of its values are not finite."""
-    if layout.offset > len(header):
-        header += file.read(layout.offset - len(header))
-    size, bad, begun = len(header), 0, header[layout.offset :]
-    if unpacked:
-        unpacked.write(header[: layout.offset])
-    while chunk := begun + file.read(_CHUNK - len(begun)):
-        size += len(chunk) - len(begun)
-        if unpacked:
-            unpacked.write(chunk)
-        if layout.floats:
-            whole = len(chunk) // np.dtype(layout.floats).itemsize
-            values = np.frombuffer(chunk, dtype=layout.floats, count=whole)
-            bad += int(np.count_nonzero(~np.isfinite(values)))
-        begun = b""
-    return size, bad
-
-
-def _layout(header: bytes) -> _Layout | None:
-    """Of a NIfTI-1 or -2 file; None if it is none."""
-    if len(header) < 352:
-        return None
-    for order in "<>":
-        (size_of_header,) = struct.unpack_from(order + "i", header, 0)
-        if size_of_header == 348:
-            dimensions = struct.unpack_from(order + "8h", header, 40)
-            kind, bits = struct.unpack_from(order + "2h", header, 70)
-            (offset,) = struct.unpack_from(order + "f", header, 108)
-        elif size_of_header == 540 and len(header) >= _HEADER:
-            dimensions = struct.unpack_from(order + "8q", header, 16)
-            kind, bits = struct.unpack_from(order + "2h", header, 12)
-            (offset,) = struct.unpack_from(order + "q", header, 168)
+def read_nifti(path: Path) -> Volume:
+    """(C, D, H, W) in the file's own number type, or scaled to float32 where the header has a scale."""
+    with reported_as_damage(path), path.open("rb") as file:
+        packed = _is_packed(path)
+        stream = Stream(file, packed)
+        header, read = _read_header(stream, path)
+        if header.pair:
+            voxels = _read_pair(path, header)
         else:
-            continue
-        sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
-        floats = order + _FLOATS[kind] if kind in _FLOATS else None
-        return _Layout(int(offset), prod(max(1, size) for size in sizes) * bits // 8, floats)
-    return None
+            _skip(stream, header.offset - read)
+            held = path.stat().st_size - (0 if packed else header.offset)
+            voxels = read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
+    if not header.kind.isnative:
+        voxels = voxels.astype(header.kind.newbyteorder("="))
+    geometry, notes = _geometry(header, path)
+    return Volume(_scaled(voxels, header.fields, path), geometry, notes)
+
+
+def read_nifti_geometry(path: Path) -> Geometry:
+    """The grid, from the header alone."""
+    with reported_as_damage(path), path.open("rb") as file:
+        header, _ = _read_header(Stream(file, _is_packed(path)), path)
+    return _geometry(header, path)[0]
+
+
+def voxel_file(path: Path) -> Path:
+    """The file that holds the voxels: that of a pair, or `path` itself."""
+    with reported_as_damage(path), path.open("rb") as file:
+        header, _ = _read_header(Stream(file, _is_packed(path)), path)
+    return _beside(path) if header.pair else path
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(GZIP)) == GZIP
+
+
+def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
+    """The header, and the bytes that it took. Raises `Damaged` and `UserError`."""
+    begun = stream.read(4)
+    if len(begun) < 4:
+        raise Damaged("no NIfTI header")
+    order = next((order for order in "<>" if struct.unpack(f"{order}i", begun)[0] in _HEADERS), None)
+    if order is None:
+        if other := _OTHERS.get(begun):
+            raise UserError(f"{path} is not a NIfTI file but {other}. Give it the ending of its format.")
+        raise Damaged("no NIfTI header")
+    size = struct.unpack(f"{order}i", begun)[0]
+    block = begun + stream.read(size - 4)
+    if len(block) < size:
+        raise Damaged(f"{len(block)} of {size} bytes of its header")
+    fields = _HEADERS[size](block, endianness=order, check=False)
+    magic = bytes(fields["magic"])[:3]
+    if magic not in _MAGIC:
+        raise UserError(
+            f"{path} is an Analyze file, which does not tell left from right. Convert it to NIfTI with a tool that "
+            "knows its orientation."
+        )
+    shape, channels = _shape(fields, path)
+    return _Header(fields, shape, channels, _kind(fields, path), _offset(fields, size, magic), _MAGIC[magic]), size
+
+
+def _shape(fields: Nifti1Header, path: Path) -> tuple[Triple, int]:
+    """Sizes along i, j, k, and the number of channels, which lie along the fourth or the fifth axis."""
+    count, *sizes = (int(value) for value in fields["dim"])
+    if not 1 <= count <= _DIMENSIONS:
+        raise Damaged(f"its header declares {count} dimensions")
+    sizes = [max(size, 1) if axis >= 3 and size == 0 else size for axis, size in enumerate(sizes[:count])]
+    if min(sizes) < 1:
+        raise Damaged(f"its header declares a size of {min(sizes)}")
+    rest = [size for size in sizes[3:] if size > 1]
+    if count < 3 or len(rest) > 1:
+        raise UserError(f"{path}: expected a 3D image, found {count} dimensions ({'x'.join(map(str, sizes))} voxels).")
+    return triple(sizes[:3]), rest[0] if rest else 1
+
+
+def _kind(fields: Nifti1Header, path: Path) -> np.dtype:
+    """The voxels' number type; bits that contradict it are not believed."""
+    try:
+        kind = fields.get_data_dtype()
+    except (HeaderDataError, KeyError):
+        kind = np.dtype("V")
+    if kind.kind == "c":
+        raise UserError(f"{path}: its voxels are complex numbers, expected real ones. Save their magnitude.")
+    if kind.kind == "V" and kind.names:
+        raise UserError(f"{path}: its voxels are colours (RGB), expected one number each. Save them as grey values.")
+    if kind.kind not in "iuf" or kind.itemsize > 8:
+        code = int(fields["datatype"])
+        raise UserError(f"{path}: its voxels have the data type {code}, which is not read. Save them as float32.")
+    return kind
+
+
+def _offset(fields: Nifti1Header, size: int, magic: bytes) -> int:
+    found = float(fields["vox_offset"])
+    if not _MAGIC[magic] and found == 0:
+        return size + 4  # the four bytes that announce extensions
+    if not size * (not _MAGIC[magic]) <= found < 1 << 40:
+        raise Damaged(f"its header places the voxels at byte {found:g}")
+    return int(found)
+
+
+def _read_pair(path: Path, header: _Header) -> np.ndarray:
+    place = _beside(path)
+    with reported_as_damage(place), place.open("rb") as file:
+        packed = _is_packed(place)
+        stream = Stream(file, packed)
+        _skip(stream, header.offset)
+        held = place.stat().st_size - (0 if packed else header.offset)
+        return read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
+
+
+def _beside(path: Path) -> Path:
+    """The `.img` of a `.hdr`."""
+    names = [f"{path.stem}{ending}" for ending in (".img", ".IMG", ".img.gz")]
+    found = next((name for name in names if (path.parent / name).is_file()), names[0])
+    return beside(path, found)
+
+
+def _skip(stream: Stream, count: int) -> None:
+    """Read on to the voxels, past the extensions of a header."""
+    while count > 0:
+        step = min(count, 1 << 20)
+        if len(stream.read(step)) < step:
+            raise Damaged("it ends before its voxels begin")
+        count -= step
+
+
+def _geometry(header: _Header, path: Path) -> tuple[Geometry, tuple[str, ...]]:
+    affine, forms, notes = place(header.fields, header.shape, str(path))
+    return Geometry(triple(header.shape[::-1]), affine[:, [2, 1, 0, 3]], forms), notes
+
+
+def _scaled(voxels: np.ndarray, fields: Nifti1Header, path: Path) -> np.ndarray:
+    """Values by the header's slope and intercept: computed in double precision, a plane at a time, kept in single."""
+    try:
+        slope, intercept = fields.get_slope_inter()
+    except HeaderDataError as error:
+        raise UserError(f"{path}: {error}. Write scl_slope and scl_inter anew.") from None
+    if (slope, intercept) in ((None, None), (1.0, 0.0)):
+        return voxels
+    scaled = np.empty(voxels.shape, np.float32)
+    for channel, result in zip(voxels, scaled, strict=True):
+        for plane, target in zip(channel, result, strict=True):
+            target[...] = apply_read_scaling(plane, slope, intercept)
+    return scaled

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plans.errors import UserError
+from plans.geometry import triple
+from textdiffseg.imaging.forms import place
+from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.volume import Geometry, Volume, refuse_unusable
 
 if TYPE_CHECKING:
@@ -77,28 +80,33 @@ def _checked_affine(affine: Any) -> np.ndarray:
     found = np.asarray(affine, dtype=float)
     if found.shape != (4, 4) or not np.isfinite(found).all() or not np.array_equal(found[3], (0, 0, 0, 1)):
         raise UserError("affine: expected a finite (4, 4) matrix whose last row is 0, 0, 0, 1.")
-    axes = found[:3, :3]
-    lengths = np.linalg.norm(axes, axis=0)
-    if lengths.min() <= 0 or np.abs((axes / lengths).T @ (axes / lengths) - np.eye(3)).max() > 1e-3:
-        raise UserError("affine: its axes are not at right angles, or one has no length. Resample the scan.")
     return found
 
 
 def _of_nibabel(image: Any) -> Volume:
-    array, affine = np.asanyarray(image.dataobj), _checked_affine(image.affine)
+    """Of a NIfTI image the forms are read as those of a file; its affine alone does not tell where they disagree."""
+    array, source = np.asanyarray(image.dataobj), "the nibabel image"
     if array.ndim == 4:  # channels last
         array = np.moveaxis(array, -1, 0)
-    return _volume(array, RAS_TO_LPS @ affine, "the nibabel image")
+    if array.ndim in (3, 4) and "sform_code" in image.header and _is_of_header(image):
+        affine, _, notes = place(image.header, triple(array.shape[-3:]), source)
+        return _volume(array, affine, source, notes)
+    return _volume(array, RAS_TO_LPS @ _checked_affine(image.affine), source)
+
+
+def _is_of_header(image: Any) -> bool:
+    """Whether the affine is the header's; an image made in memory may have one that its header does not hold yet."""
+    return np.allclose(image.header.get_best_affine(), image.affine, atol=1e-4)
 
 
 def _of_simpleitk(image: Any) -> Volume:
-    from textdiffseg.imaging.sources.files import volume_of_image
+    from textdiffseg.imaging.sources.itk import volume_of_image
 
     volume = volume_of_image(image, "the SimpleITK image")
-    return _volume(volume.array, volume.geometry.affine, "the SimpleITK image")
+    return _volume(volume.array, volume.geometry.affine, "the SimpleITK image", volume.notes)
 
 
-def _volume(array: np.ndarray, affine: np.ndarray, source: str) -> Volume:
+def _volume(array: np.ndarray, affine: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
     """Checked, with channels first; `affine` leads from the array's indices to world LPS in mm."""
     if array.dtype.kind not in "biuf":
         raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}.")
@@ -110,5 +118,6 @@ def _volume(array: np.ndarray, affine: np.ndarray, source: str) -> Volume:
             f"{array.shape}."
         )
     refuse_unusable(array, source)
-    d, h, w = array.shape[1:]
-    return Volume(np.ascontiguousarray(array, dtype=np.float32), Geometry((d, h, w), affine))
+    shape = triple(array.shape[1:])
+    affine, more = straighten(affine, shape, source)
+    return Volume(np.ascontiguousarray(array, dtype=np.float32), Geometry(shape, affine), (*notes, *more))

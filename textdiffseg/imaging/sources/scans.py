@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, split_ending
-from textdiffseg.imaging.sources.files import series_in
+from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -13,33 +12,60 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
     """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
     folders. `folder` may also be one file or one DICOM series.
+
+    Images in a format that is not read are listed as well, so that each is named when it is read.
     """
+    from textdiffseg.imaging.sources.dicom import series_in
+
     folder = Path(folder)
     if folder.is_file():
-        stem, ending = split_ending(folder.name)
+        stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
         if not ending:
             raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        stem, ending = split_ending(path.name)
-        if path.is_file() and ending and not path.name.startswith("."):
-            other = files.setdefault(stem, path)
-            if other != path:
-                raise UserError(f"{other} and {path} have one name and would give one output. Move one of them away.")
-    scans = _by_case(files)
+    scans = _by_case(files_by_stem(folder))
     if not scans and series_in(folder):
         return {folder.resolve().name: (folder,)}
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith(".") and series_in(path):
-            scans.setdefault(path.name, (path,))
+            _refuse_two(*scans.setdefault(path.name, (path,)), path)
+    for path in unread_images(folder):
+        scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
         raise UserError(
             f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
         )
     return dict(sorted(scans.items()))
+
+
+def files_by_stem(folder: Path) -> dict[str, Path]:
+    """The images in a folder by their names without endings. Raises `UserError` where two would be one case."""
+    files: dict[str, Path] = {}
+    for path in _files(folder):
+        stem, ending = split_ending(path.name)
+        if ending:
+            _refuse_two(files.setdefault(stem, path), path)
+    return files
+
+
+def unread_images(folder: Path) -> list[Path]:
+    """The files in a folder that are images in a format that is not read, and voxels whose header is missing."""
+    headers = {split_ending(path.name)[0] for path in _files(folder) if split_ending(path.name)[1] == ".hdr"}
+    return [path for path in _files(folder) if is_unread_image(path.name) and path.stem not in headers]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def _refuse_two(*paths: Path) -> None:
+    """Raise `UserError` unless all are the same path."""
+    if len(set(paths)) > 1:
+        raise UserError(
+            f"{' and '.join(map(str, dict.fromkeys(paths)))} would be one case and give one output. Move one away."
+        )
 
 
 def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:

@@ -1,18 +1,26 @@
-"""Writing label maps and maps of numbers, in the format that a file's name says: the only place that writes with
-SimpleITK. A file is written whole or not at all."""
+"""Writing label maps and maps of numbers, in the format that a file's name says. A file is written whole or not at all.
+
+NIfTI is written by nibabel, with the sform and qform of the scan; NRRD and MetaImage by SimpleITK.
+"""
 
 import errno
+import gzip
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.nifti import check_nifti
+from plans.layout import split_ending, written_ending
+from textdiffseg.files import write_atomically
+from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry
+
+_LEVEL = 6  # of gzip; a mask is as small at 6 as at 9
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_MM = 2  # NIfTI's code
 
 
 def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -29,26 +37,55 @@ def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write (D, H, W) on `geometry`, whole or not at all; the format follows the name's ending."""
     path = Path(path)
+    ending = split_ending(path.name)[1]
+    if not ending or written_ending(ending) != ending:
+        raise UserError(f"{path}: {ending or 'this format'} is not written. Choose a name with .nii.gz or .nrrd.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ending in (".nii", ".nii.gz"):
+        content = _nifti(array, geometry)
+        write_atomically(path, gzip.compress(content, _LEVEL, mtime=0) if ending == ".nii.gz" else content)
+    else:
+        _write_itk(path, array, geometry)
+
+
+def _nifti(array: np.ndarray, geometry: Geometry) -> bytes:
+    """A NIfTI file with the forms of the scan; both forms say the same where it had none of its own."""
+    from nibabel.nifti1 import Nifti1Image
+    from nibabel.nifti2 import Nifti2Image
+
+    large = max(array.shape) > np.iinfo(np.int16).max
+    image = (Nifti2Image if large else Nifti1Image)(array.transpose(2, 1, 0), None)  # an affine would replace the forms
+    if geometry.forms is not None:
+        geometry.forms.write_into(image.header)
+    else:
+        affine = _LPS_TO_RAS @ geometry.affine[:, [2, 1, 0, 3]]
+        image.header.set_qform(affine, code=1)
+        image.header.set_sform(affine, code=1)
+        image.header["xyzt_units"] = _MM
+    return image.to_bytes()
+
+
+def _write_itk(path: Path, array: np.ndarray, geometry: Geometry) -> None:
+    import SimpleITK as sitk
+
+    refuse_undecodable(path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array))
     affine = geometry.affine[:, [2, 1, 0, 3]]  # ITK's index order is (x, y, z) = (w, h, d)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     image.SetSpacing([float(value) for value in spacing])
     image.SetOrigin([float(value) for value in affine[:3, 3]])
     image.SetDirection([float(value) for value in (affine[:3, :3] / spacing).ravel()])
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
         try:
             sitk.WriteImage(image, str(Path(folder) / path.name), useCompression=True)
-            check_nifti(Path(folder) / path.name)
-        except (RuntimeError, UserError) as error:
-            _write_failed(path, image, error)
+        except RuntimeError as error:
+            _write_failed(path, array.nbytes, error)
         for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
             written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
 
 
-def _write_failed(path: Path, image: sitk.Image, error: Exception) -> None:
-    """Tell a full disk from another failure; ITK reports both alike, or not at all."""
-    need = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+def _write_failed(path: Path, need: int, error: Exception) -> None:
+    """Tell a full disk from another failure; ITK reports both alike."""
     if shutil.disk_usage(path.parent).free < need:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     raise UserError(f"{path} cannot be written ({str(error).splitlines()[-1]}).") from error

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.imaging.sources.files import files_of, read_labels, read_volume
 from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels, write_volume
@@ -222,3 +222,19 @@ def test_what_is_missing_is_said(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match="a_0001"):
         list_scans(tmp_path)
+
+
+def test_a_header_brings_the_file_of_its_voxels_along(tmp_path, array, geometry):
+    header = "NDims = 3\nDimSize = 1 1 1\nElementType = MET_CHAR\nElementDataFile = "
+    (tmp_path / "a.mhd").write_text(f"{header}a data.raw\n")
+    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd",), "which is reported when it is read"
+    (tmp_path / "a data.raw").write_bytes(b"0")
+    assert files_of(tmp_path / "a.mhd") == (tmp_path / "a.mhd", tmp_path / "a data.raw")
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "d.nhdr"))
+    assert len(files_of(tmp_path / "d.nhdr")) == 2
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / "e.hdr"))
+    assert files_of(tmp_path / "e.hdr") == (tmp_path / "e.hdr", tmp_path / "e.img")
+    assert files_of(tmp_path / "e.img") == files_of(tmp_path / "e.hdr")
+    (tmp_path / "b.mhd").write_text(f"{header}LOCAL\n0")
+    for name in ("b.mhd", "c.nii.gz"):
+        assert files_of(tmp_path / name) == (tmp_path / name,)

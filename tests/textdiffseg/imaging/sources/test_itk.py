@@ -1,0 +1,266 @@
+"""NRRD and MetaImage: values as ITK reads them, and headers that are refused before ITK sees them."""
+
+import gzip
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from plans.errors import UserError
+from textdiffseg.imaging.grids import STRAIGHTENED
+from textdiffseg.imaging.sources.files import read_geometry, read_volume
+from textdiffseg.imaging.sources.itk import volume_of_image
+
+ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
+EIGHT = bytes(range(8))
+
+
+def image_of(kind=np.int16, shape=(6, 7, 8), channels=1) -> sitk.Image:
+    rng = np.random.default_rng(0)
+    size = shape if channels == 1 else (*shape, channels)
+    array = np.repeat(rng.integers(0, 90, size), 2, axis=0).astype(kind)
+    image = sitk.GetImageFromArray(array, isVector=channels > 1)
+    image.SetSpacing((0.5, 0.75, 2.5))
+    image.SetOrigin((10, -20, 30))
+    image.SetDirection((0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1))
+    return image
+
+
+def nrrd(path: Path, lines="", voxels=EIGHT, **fields) -> Path:
+    fields = {"type": "uchar", "dimension": "3", "sizes": "2 2 2", "encoding": "raw"} | fields
+    header = "".join(f"{name.replace('_', ' ')}: {value}\n" for name, value in fields.items() if value is not None)
+    path.write_bytes(f"NRRD0004\n{header}{lines}\n".encode() + voxels)
+    return path
+
+
+def meta(path: Path, voxels=EIGHT, **fields) -> Path:
+    fields = {"NDims": "3", "DimSize": "2 2 2", "ElementType": "MET_UCHAR", "BinaryData": "True"} | fields
+    fields = {name: value for name, value in fields.items() if value is not None and name != "ElementDataFile"} | {
+        "ElementDataFile": fields.get("ElementDataFile", "LOCAL")
+    }
+    path.write_bytes("".join(f"{name} = {value}\n" for name, value in fields.items()).encode() + voxels)
+    return path
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_values_and_places_are_those_that_itk_reads(tmp_path, ending, kind, channels, packed):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image_of(np.dtype(kind), channels=channels), str(path), useCompression=packed)
+    found, expected = read_volume((path,)), volume_of_image(sitk.ReadImage(str(path)), "")
+    assert np.array_equal(found.array, expected.array)
+    assert np.array_equal(found.geometry.affine, expected.geometry.affine)
+    assert np.array_equal(read_geometry(path).affine, expected.geometry.affine)
+
+
+def test_four_dimensions_are_channels(tmp_path):
+    image = sitk.JoinSeries([image_of(), image_of() + 1])
+    for ending in (".nrrd", ".mha"):
+        sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
+        assert np.array_equal(read_volume((tmp_path / f"a{ending}",)).array, sitk.GetArrayFromImage(image))
+
+
+def test_channels_may_lie_along_the_last_axis(tmp_path):
+    values = np.arange(2 * 3 * 4 * 5, dtype=np.uint8)
+    fields = {"dimension": 4, "sizes": "5 4 3 2", "kinds": "domain domain domain vector"}
+    path = nrrd(tmp_path / "a.nrrd", voxels=values.tobytes(), **fields)
+    assert np.array_equal(read_volume((path,)).array, values.reshape(2, 3, 4, 5))
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+def test_either_order_of_bytes(tmp_path, order):
+    voxels = np.arange(8, dtype=f"{'>' if order == 'big' else '<'}i2")
+    one = nrrd(tmp_path / "a.nrrd", type="short", endian=order, voxels=voxels.tobytes())
+    big = {"BinaryDataByteOrderMSB": str(order == "big")}
+    other = meta(tmp_path / "a.mha", ElementType="MET_SHORT", voxels=voxels.tobytes(), **big)
+    for path in (one, other):
+        assert np.array_equal(read_volume((path,)).array.ravel(), np.arange(8))
+
+
+def test_voxels_of_their_own_file_text_and_skipped_bytes(tmp_path):
+    (tmp_path / "v.raw").write_bytes(b"abc" + EIGHT)
+    digits = " ".join(str(number) for number in range(8)).encode()
+    paths = [
+        nrrd(tmp_path / "a.nhdr", voxels=b"", data_file="./v.raw", byte_skip="3"),
+        nrrd(tmp_path / "b.nhdr", voxels=b"", data_file="v.raw", byte_skip="-1"),
+        meta(tmp_path / "c.mhd", voxels=b"", ElementDataFile="v.raw", HeaderSize="3"),
+        meta(tmp_path / "d.mhd", voxels=b"", ElementDataFile="v.raw", HeaderSize="-1"),
+        nrrd(tmp_path / "e.nrrd", encoding="ascii", voxels=digits),
+        meta(tmp_path / "f.mha", BinaryData="False", voxels=digits + b"\n"),
+        nrrd(tmp_path / "g.NRRD", lines="# a comment\nkey:=a: value\n" + "tags:=" + "x" * 50_000 + "\n"),
+    ]
+    for path in paths:
+        assert np.array_equal(read_volume((path,)).array.ravel(), np.arange(8)), path
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_damaged_stream_is_refused(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image_of(shape=(20, 30, 40)), str(path), useCompression=True)
+    (held,) = [one for one in tmp_path.iterdir() if one != path] or [path]
+    whole = held.read_bytes()
+    for damage in ("zeroed", "cut", "cut before its checksum", "longer"):
+        content = bytearray(whole)
+        if damage == "zeroed":
+            content[len(content) // 2 : len(content) // 2 + 5] = bytes(5)
+        elif damage == "longer":
+            content += b"more"
+        else:
+            del content[len(content) // 2 if damage == "cut" else len(content) - 3 :]
+        held.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\..*is truncated or damaged .*Copy it again"):
+            read_volume((path,))
+    held.write_bytes(whole)
+    read_volume((path,))
+
+
+@pytest.mark.parametrize("pack", [zlib.compress, gzip.compress])
+def test_a_changed_value_is_seen_by_its_checksum(tmp_path, pack):
+    packed = bytearray(pack(EIGHT, 0))
+    packed[packed.index(EIGHT)] ^= 1
+    for path in (
+        meta(tmp_path / "a.mha", CompressedData="True", voxels=packed),
+        nrrd(tmp_path / "a.nrrd", encoding="gzip", voxels=packed),
+    ):
+        with pytest.raises(UserError, match="is truncated or damaged"):
+            read_volume((path,))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_memory_is_bounded_by_the_size_of_the_file(tmp_path, packed):
+    voxels = zlib.compress(bytes(1000)) if packed else bytes(1000)
+    big = {"voxels": voxels, "DimSize": "1000 1000 500", "ElementType": "MET_FLOAT", "CompressedData": str(packed)}
+    encoding = "gzip" if packed else "raw"
+    for path in (
+        meta(tmp_path / "a.mha", **big),
+        nrrd(
+            tmp_path / "a.nrrd", type="float", endian="little", sizes="1000 1000 500", encoding=encoding, voxels=voxels
+        ),
+        nrrd(tmp_path / "b.nrrd", type="float", sizes="1000 1000 500", encoding="text", voxels=voxels),
+    ):
+        with pytest.raises(UserError, match="declares 500000000 values"):
+            read_volume((path,))
+        assert read_geometry(path) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../v.raw", "sub/v.raw", "/dev/zero", "../../../../etc/passwd", "zero", "away.raw", "sub", "", "..", "v\\a"],
+)
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+def test_voxels_lie_beside_their_header_in_a_plain_file(tmp_path, name, ending):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path / "v.raw", folder / "sub" / "v.raw"):
+        place.write_bytes(EIGHT)
+    (folder / "zero").symlink_to("/dev/zero")
+    (folder / "away.raw").symlink_to(tmp_path / "v.raw")
+    path = folder / f"a{ending}"
+    if ending == ".mhd":
+        meta(path, voxels=b"", ElementDataFile=name)
+    else:
+        nrrd(path, voxels=b"", data_file=name)
+    with pytest.raises(UserError, match=rf"a\{ending}.*(same folder|missing|holds the line)"):
+        read_volume((path,))
+
+
+def test_links_to_a_header_and_its_voxels_are_read(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "v.raw").write_bytes(EIGHT)
+    meta(tmp_path / "kept" / "a.mhd", voxels=b"", ElementDataFile="v.raw")
+    for name in ("a.mhd", "v.raw"):
+        (tmp_path / name).symlink_to(tmp_path / "kept" / name)
+    assert np.array_equal(read_volume((tmp_path / "a.mhd",)).array.ravel(), np.arange(8))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"type": "block"}, "type: 'block' is not read"),
+        ({"type": "short"}, "endian: expected"),
+        ({"encoding": "bzip2"}, "encoding: 'bzip2' is not read"),
+        ({"dimension": "4"}, "dimension: 4, and sizes has 3"),
+        ({"dimension": "99999", "sizes": "2 " * 20}, "sizes: expected whole numbers"),
+        ({"sizes": "2 2 -2"}, "sizes: expected whole numbers"),
+        ({"sizes": "2 2 0"}, "at least 1"),
+        ({"kinds": "domain domain"}, "kinds: expected 3 words"),
+        ({"kinds": "RGB-color domain domain", "sizes": "3 1 1"}, "colours or complex"),
+        ({"space": "somewhere"}, "space: 'somewhere' is not read"),
+        ({"data_file": "LIST"}, "several files"),
+        ({"data_file": "a%03d.raw 1 10 1"}, "several files"),
+        ({"line_skip": "2"}, "line skip '2'"),
+        ({"nonsense": "2"}, "holds the line"),
+        ({"units": '"' + "m" * 500 + '"'}, "expected at most 400"),
+        ({"sizes": None}, "sizes: expected"),
+    ],
+)
+def test_nrrd_headers_that_are_refused(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        read_volume((nrrd(tmp_path / "a.nrrd", **fields),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ElementDataFile": "LIST"}, "several files"),
+        ({"ElementDataFile": "a%03d.raw 1 10 1"}, "several files"),
+        ({"ElementType": "MET_STRING"}, "ElementType: 'MET_STRING' is not read"),
+        ({"NDims": "200"}, "NDims: 200"),
+        ({"NDims": "2", "DimSize": "2 4"}, "found 2 dimensions"),
+        ({"ElementNumberOfChannels": "-1"}, "ElementNumberOfChannels: expected"),
+        ({"HeaderSize": "7"}, "HeaderSize: '7' is not read"),
+        ({"DimSize": "2 2 x"}, "DimSize: expected"),
+        ({"A:B": "2"}, "holds the line 'A:B'"),
+        ({"Comment": "x" * 9000}, "a line of its header has 9010 bytes"),
+    ],
+)
+def test_metaimage_headers_that_are_refused(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        read_volume((meta(tmp_path / "a.mha", **fields),))
+
+
+def test_sheared_axes_follow_the_rule_of_all_formats(tmp_path):
+    for amount, words in ((0.005, None), (0.05, "5.0% off right angles")):
+        directions = f"(1,0,0) ({amount},1,0) (0,0,1)"
+        path = nrrd(tmp_path / "a.nrrd", space="left-posterior-superior", space_directions=directions)
+        if words is None:
+            assert read_volume((path,)).notes == (STRAIGHTENED,)
+        else:
+            with pytest.raises(UserError, match=words):
+                read_volume((path,))
+
+
+def test_lines_and_names_that_end_itk_are_one_line_here(tmp_path):
+    """In a process of its own: ITK ends it with SIGSEGV or SIGABRT."""
+    long = "a" * 100_000
+    for number, line in enumerate((long, f"space: {long}", f"kinds: {long} b c", f"data file: {long}", f"# {long}")):
+        nrrd(tmp_path / f"line{number}.nrrd", lines=f"{line}\n")
+    deep = tmp_path / "/".join(["d" * 200] * 6)
+    deep.mkdir(parents=True)
+    nrrd(deep / "deep.nrrd", voxels=b"abc")
+    nrrd(tmp_path / os.fsdecode(b"\xff.nrrd"))
+    meta(tmp_path / os.fsdecode(b"\xff.mha"))
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom plans.errors import UserError\n"
+        "from textdiffseg.imaging.sources.files import read_geometry, read_volume\n"
+        "from textdiffseg.imaging.sources.scans import list_scans\n"
+        "for path in sorted(Path(sys.argv[1]).rglob('*.*')):\n"
+        "    read_geometry(path)\n"
+        "    try:\n        read_volume((path,))\n"
+        "    except UserError as error:\n        print(ascii(str(error)))\n"
+        "    else:\n        print('read')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 8
+    assert sum("not in UTF-8" in line for line in lines) == 2
+    assert sum("too long" in line for line in lines) == 1
+    assert not {"read"} & {*lines}

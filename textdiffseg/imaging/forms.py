@@ -1,0 +1,160 @@
+"""Where a NIfTI header places a scan: its sform and qform, kept field by field, and the rule that chooses.
+
+nibabel's rule: the sform where its code is not 0, then the qform, then the spacing alone. The last one does not tell
+left from right, which is noted.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from plans.errors import UserError
+from plans.records import Record
+from textdiffseg.imaging.grids import straighten
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+DISAGREE = "Its sform and qform place it differently. The sform was used."
+NO_SFORM = "Its sform cannot be used. The qform was used."
+NO_QFORM = "Its qform cannot be used. The sform was used."
+GUESSED = (
+    "Its header has neither sform nor qform. The orientation of old Analyze files was taken: left and right may be "
+    "exchanged."
+)
+_APART = 0.5  # voxels; within it the nearest voxel of one form is the same one of the other
+_EXACT = 1e-5  # of a spacing; the lengths of an sform's columns are rounded, pixdim is not
+_UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's code -> mm
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+Four = tuple[float, float, float, float]
+
+
+class NiftiForms(Record):
+    """The fields of a NIfTI header that place a scan, as they stand there. A form that cannot be used has code 0."""
+
+    sform_code: int
+    sform: tuple[Four, Four, Four]  # rows srow_x, srow_y, srow_z
+    qform_code: int
+    quaternion: tuple[float, float, float]  # b, c, d
+    offset: tuple[float, float, float]
+    pixdim: Four  # qfac and the spacing along i, j, k
+    units: int = 2  # NIfTI's code of the unit of length; 2: mm
+
+    def write_into(self, header: "Nifti1Header") -> None:
+        """Set these fields of a header."""
+        header["sform_code"], header["qform_code"] = self.sform_code, self.qform_code
+        for row, values in zip(("srow_x", "srow_y", "srow_z"), self.sform, strict=True):
+            header[row] = values
+        for letter, value in zip("bcd", self.quaternion, strict=True):
+            header[f"quatern_{letter}"] = value
+        for letter, value in zip("xyz", self.offset, strict=True):
+            header[f"qoffset_{letter}"] = value
+        header["pixdim"][:4] = self.pixdim
+        header["xyzt_units"] = self.units
+
+
+def place(
+    header: "Nifti1Header", shape: tuple[int, int, int], source: str
+) -> tuple[np.ndarray, NiftiForms, tuple[str, ...]]:
+    """Affine (4, 4) from index (i, j, k, 1) to world LPS in mm, the forms, and notes; `shape` is along i, j, k.
+
+    Raises `UserError` where the header does not place the scan.
+    """
+    sform, qform, pixdim = _sform(header), _qform(header), np.array(header["pixdim"][1:4], dtype=float)
+    codes, notes = (int(header["sform_code"]), int(header["qform_code"])), []
+    if sform is not None:
+        chosen = sform
+        if qform is not None and _apart(sform, qform, shape) > _APART:
+            notes.append(DISAGREE)
+        elif qform is None and codes[1]:
+            notes.append(NO_QFORM)
+    elif qform is not None:
+        chosen = qform
+        if codes[0]:
+            notes.append(NO_SFORM)
+    elif not any(codes):
+        if not np.isfinite(pixdim).all() or pixdim.min() <= 0:
+            raise UserError(
+                f"{source}: its header has no spacing (pixdim {'/'.join(f'{step:g}' for step in pixdim)}) and neither "
+                "sform nor qform. Write the spacing and the orientation into it."
+            )
+        chosen = np.array(header.get_base_affine(), dtype=float)
+        notes.append(GUESSED)
+    else:
+        raise UserError(
+            f"{source}: neither the sform nor the qform of its header can be used: a number is missing, or an axis "
+            "has no length. Write one of them anew."
+        )
+    affine = _exact(chosen, pixdim)
+    affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+    affine, straightened = straighten(_RAS_TO_LPS @ affine, shape, source)
+    return affine, _forms(header, sform is not None, qform is not None, chosen), (*notes, *straightened)
+
+
+def _sform(header: "Nifti1Header") -> np.ndarray | None:
+    affine = np.array(header.get_sform(), dtype=float)
+    return affine if int(header["sform_code"]) and _usable(affine) else None
+
+
+def _qform(header: "Nifti1Header") -> np.ndarray | None:
+    if not int(header["qform_code"]):
+        return None
+    header = header.copy()
+    if header["pixdim"][0] == 0:  # the standard: taken as 1
+        header["pixdim"][0] = 1
+    try:
+        affine = np.array(header.get_qform(), dtype=float)
+    except (ValueError, ArithmeticError, _header_error()):
+        return None
+    return affine if _usable(affine) else None
+
+
+def _header_error() -> type[Exception]:
+    from nibabel.spatialimages import HeaderDataError
+
+    return HeaderDataError
+
+
+def _usable(affine: np.ndarray) -> bool:
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
+
+
+def _apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> float:
+    """The largest distance between the corners of both grids, in voxels of the first."""
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
+    corners[:, :3] *= np.array(shape) - 1
+    return float(np.abs(np.linalg.solve(one, (other - one) @ corners.T)[:3]).max())
+
+
+def _exact(affine: np.ndarray, pixdim: np.ndarray) -> np.ndarray:
+    """`affine` with the spacings of `pixdim`, where they are the same but for rounding."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    same = np.abs(pixdim - lengths) <= _EXACT * lengths
+    exact = affine.copy()
+    exact[:3, :3] *= np.where(same, pixdim / lengths, 1.0)
+    return exact
+
+
+def _forms(header: "Nifti1Header", sform: bool, qform: bool, chosen: np.ndarray) -> NiftiForms:
+    """The fields as they stand; numbers that are not finite belong to no form and become 0."""
+
+    def numbers(*fields: str) -> tuple[float, ...]:
+        values = np.array([header[field] for field in fields], dtype=float).ravel()
+        return tuple(np.where(np.isfinite(values), values, 0.0).tolist())
+
+    pixdim = np.array(header["pixdim"][:4], dtype=float)
+    if not np.isfinite(pixdim).all() or pixdim[1:].min() <= 0:
+        pixdim = np.array([1.0, *np.linalg.norm(chosen[:3, :3], axis=0)])
+    return NiftiForms(
+        sform_code=int(header["sform_code"]) if sform else 0,
+        sform=tuple(numbers(row) for row in ("srow_x", "srow_y", "srow_z")),
+        qform_code=int(header["qform_code"]) if qform else 0,
+        quaternion=numbers("quatern_b", "quatern_c", "quatern_d"),
+        offset=numbers("qoffset_x", "qoffset_y", "qoffset_z"),
+        pixdim=tuple(pixdim.tolist()),
+        units=int(header["xyzt_units"]) & 7 or 2,
+    )

@@ -1,0 +1,66 @@
+"""DICOM series, read by SimpleITK."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.itk import quiet, volume_of_image
+from textdiffseg.imaging.sources.names import is_decodable, refuse_undecodable
+from textdiffseg.imaging.volume import Volume, refuse_flat
+
+UNEVEN = 0.1  # of the spacing, by which slices may lie off their places
+
+
+def read_series(folder: Path) -> Volume:
+    """The one series of a folder: (1, D, H, W) in its own number type."""
+    refuse_undecodable(folder)
+    try:
+        with quiet():
+            image = _read_series(folder)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise UserError(
+            f"{folder} cannot be read as an image ({lines[-1] if lines else error}). Copy it again or remove it."
+        ) from None
+    volume = volume_of_image(image, str(folder))
+    refuse_flat(volume.geometry.shape, str(folder))
+    return volume
+
+
+def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The series in a folder: uid -> files in their order along the patient."""
+    if not is_decodable(folder):
+        return {}
+    with quiet():
+        names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    series = series_in(folder)
+    if len(series) != 1:
+        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
+        raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
+    reader = sitk.ImageSeriesReader()
+    (files,) = series.values()
+    reader.SetFileNames(files)
+    image = reader.Execute()
+    if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation") and _uneven(files, image):
+        raise UserError(
+            f"{folder}: its slices are not evenly spaced: one is missing, or several lie at one position (phases of "
+            "one series, say). Complete the series, or put each phase in a folder of its own."
+        )
+    return image
+
+
+def _uneven(files: tuple[str, ...], image: sitk.Image) -> bool:
+    """Whether a slice lies off its place; ITK notes deviations of a rounding error, too, and not how large they are."""
+    reader, normal, places = sitk.ImageFileReader(), np.array(image.GetDirection()).reshape(3, 3)[:, 2], []
+    for file in files:
+        reader.SetFileName(file)
+        reader.ReadImageInformation()
+        places.append(np.dot(reader.GetOrigin(), normal))
+    steps = np.diff(places)
+    return bool(np.abs(steps - np.median(steps)).max() > UNEVEN * np.abs(np.median(steps)))

@@ -1,0 +1,123 @@
+"""NRRD and MetaImage files, and images of SimpleITK: ITK says where the voxels lie in space.
+
+The bytes of the voxels are read and checked here: ITK takes a damaged compressed stream as it comes.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from plans.errors import UserError
+from plans.geometry import triple
+from textdiffseg.imaging.grids import straighten
+from textdiffseg.imaging.sources.headers import VoxelBlock
+from textdiffseg.imaging.sources.names import refuse_undecodable
+from textdiffseg.imaging.volume import Geometry, Volume
+
+_READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """ITK prints no warnings; afterwards it does as before."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+def read_itk(path: Path, block: VoxelBlock) -> Volume:
+    """(C, D, H, W) of a file in its own number type; `block` is what its header was found to say."""
+    reader = _informed(path, block)
+    array = _arranged(block, reader) if block.plain and not block.text else None
+    if array is None:
+        if block.packed:
+            block.read()  # for its checksum; ITK decompresses it once more
+        return volume_of_image(_execute(reader, path), str(path))
+    geometry, notes = _geometry(reader, array.shape[1:], str(path))
+    return Volume(array, geometry, notes)
+
+
+def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:
+    """The grid from the header alone; None where it is not of a 3D image."""
+    reader = _informed(path, block)
+    if reader.GetDimension() not in (3, 4):
+        return None
+    return _geometry(reader, reader.GetSize()[2::-1], str(path))[0]
+
+
+def volume_of_image(image: sitk.Image, source: str) -> Volume:
+    """(C, D, H, W) of an image in its own number type; `source` names it in errors."""
+    array = sitk.GetArrayFromImage(image)
+    channels = image.GetNumberOfComponentsPerPixel()
+    if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):
+        raise UserError(f"{source}: expected a 3D image, found {image.GetDimension()} dimensions.")
+    if channels > 1:
+        array = np.moveaxis(array, -1, 0)
+    elif image.GetDimension() == 3:
+        array = array[None]
+    geometry, notes = _geometry(image, array.shape[1:], source)
+    return Volume(array, geometry, notes)
+
+
+def _informed(path: Path, block: VoxelBlock) -> sitk.ImageFileReader:
+    """A reader that has read the header, which has to say the same as `block`."""
+    refuse_undecodable(path)
+    block.check_size()
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_READERS.get(path.suffix.lower(), "NrrdImageIO"))
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    if prod(reader.GetSize()) * reader.GetNumberOfComponents() != block.count:
+        raise UserError(f"{path} cannot be read as an image (its sizes contradict each other). Save it anew.")
+    return reader
+
+
+def _execute(reader: sitk.ImageFileReader, path: Path) -> sitk.Image:
+    try:
+        with quiet():
+            return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: RuntimeError) -> UserError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[-1] if lines else error
+    return UserError(f"{path} cannot be read as an image ({reason}). Copy it again or remove it.")
+
+
+def _arranged(block: VoxelBlock, reader: sitk.ImageFileReader) -> np.ndarray | None:
+    """The voxels (C, D, H, W); None where it is not plain along which axis the channels lie."""
+    sizes, channels, dimension = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetDimension()
+    if dimension not in (3, 4) or (dimension == 4 and channels > 1):
+        raise UserError(f"{reader.GetFileName()}: expected a 3D image, found {dimension} dimensions.")
+    if channels == 1 and block.sizes == sizes:
+        array = block.read()
+        return array if dimension == 4 else array[None]
+    if channels > 1 and block.sizes == (channels, *sizes) and channels not in sizes:
+        return np.moveaxis(block.read(), -1, 0)
+    return None
+
+
+def _geometry(
+    image: sitk.Image | sitk.ImageFileReader, shape: tuple[int, ...], source: str
+) -> tuple[Geometry, tuple[str, ...]]:
+    """The grid of an image, and notes on it."""
+    dimension = image.GetDimension()
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = (direction * np.array(image.GetSpacing()[:3]))[:, ::-1]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    affine, notes = straighten(affine, shape, source)
+    return Geometry(triple(shape), affine), notes

@@ -1,0 +1,108 @@
+"""The header of a MetaImage file (.mha, .mhd)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.headers import VoxelBlock, first_bytes, whole_numbers
+from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
+
+_KINDS = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+_MAX_LINE_BYTES = 8192
+_VOXELS = "ElementDataFile"
+
+
+def read_block(path: Path) -> VoxelBlock:
+    """Where the voxels lie. Raises `UserError` for damage, and for what is not read."""
+    with reported_as_damage(path):
+        fields, end = _fields(first_bytes(path))
+        (axes,) = whole_numbers(fields.get("NDims", ""), "NDims", 1)
+        sizes = whole_numbers(fields.get("DimSize", ""), "DimSize")
+        if not 1 <= axes <= 4 or len(sizes) != axes:
+            raise Damaged(f"NDims: {axes}, and DimSize has {len(sizes)} numbers")
+        (channels,) = whole_numbers(fields.get("ElementNumberOfChannels", "1"), "ElementNumberOfChannels", 1)
+        sizes = sizes if channels == 1 else (channels, *sizes)
+        kind = _kind(fields, path)
+        packed, text = _is_true(fields, "CompressedData"), not _is_true(fields, "BinaryData", "True")
+        if packed and text:
+            raise Damaged("CompressedData and BinaryData contradict each other")
+        held, offset = _place(fields, path, end, int(np.prod(sizes, dtype=object)) * kind.itemsize, packed)
+    function = (fields.get("ElementToIntensityFunctionSlope", "1"), fields.get("ElementToIntensityFunctionOffset", "0"))
+    plain = _are_numbers(function, (1.0, 0.0))
+    return VoxelBlock(held, offset, sizes, kind, packed, text, plain)
+
+
+def _fields(content: bytes) -> tuple[dict[str, str], int]:
+    """The fields by name, and where the header ends. Raises `Damaged`."""
+    fields: dict[str, str] = {}
+    position = 0
+    while position < len(content):
+        end = content.find(b"\n", position)
+        end = len(content) if end < 0 else end
+        line = content[position:end]
+        position = end + 1
+        if len(line) > _MAX_LINE_BYTES:
+            raise Damaged(f"a line of its header has {len(line)} bytes, expected at most {_MAX_LINE_BYTES}")
+        name, equals, value = line.decode("utf-8", "replace").partition("=")
+        name = name.strip()
+        if (not equals and name) or ":" in name:
+            raise Damaged(f"its header holds the line {name[:40]!r}")
+        if name in fields and fields[name] != value.strip():
+            raise Damaged(f"{name} stands there twice")
+        fields[name] = value.strip()
+        if name == _VOXELS:
+            return fields, position
+    raise Damaged(f"its header has no {_VOXELS}")
+
+
+def _kind(fields: dict[str, str], path: Path) -> np.dtype:
+    name = fields.get("ElementType", "")
+    if name not in _KINDS:
+        raise UserError(f"{path}: ElementType: {name[:40]!r} is not read. Save it with one of {', '.join(_KINDS)}.")
+    big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+    return np.dtype(f"{'>' if big else '<'}{_KINDS[name]}")
+
+
+def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool) -> tuple[Path, int]:
+    """The file that holds the voxels, and the bytes before them."""
+    name, skipped = fields[_VOXELS], fields.get("HeaderSize", "0")
+    local = name.lower() == "local"
+    if not local and (name.upper().startswith("LIST") or "%" in name):
+        raise UserError(f"{path}: its voxels lie in several files, which is not read. Save it as one file.")
+    if local:
+        held, offset = path, end
+    else:
+        held, offset = beside(path, name), 0
+    if skipped == "-1" and not packed:
+        offset = max(offset, held.stat().st_size - size)
+    elif skipped.isdigit() and int(skipped) > 0 and not packed and not local:
+        offset = int(skipped[:12])
+    elif skipped not in ("0", ""):
+        raise UserError(f"{path}: HeaderSize: {skipped[:20]!r} is not read here. Save it anew.")
+    return held, offset
+
+
+def _is_true(fields: dict[str, str], name: str, missing: str = "False") -> bool:
+    return fields.get(name, missing)[:1] in ("T", "t", "1")
+
+
+def _are_numbers(found: tuple[str, ...], expected: tuple[float, ...]) -> bool:
+    try:
+        return tuple(float(text) for text in found) == expected
+    except ValueError:
+        return False

@@ -1,0 +1,132 @@
+"""The header of a NRRD file (.nrrd, and .nhdr with the voxels in a file of their own)."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.headers import VoxelBlock, first_bytes, whole_numbers
+from textdiffseg.imaging.sources.neighbours import beside
+from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
+
+_KINDS = {
+    "i1": ("signed char", "int8", "int8_t"),
+    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
+    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
+    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
+    "i4": ("int", "signed int", "int32", "int32_t"),
+    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
+    "i8": ("longlong", "long long", "long long int", "signed long long", "signed long long int", "int64", "int64_t"),
+    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
+    "f4": ("float",),
+    "f8": ("double",),
+}
+_KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_RAW, _GZIP, _TEXT = ("raw",), ("gz", "gzip"), ("txt", "text", "ascii")
+_FIELDS = {
+    *("axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file"),
+    *("datafile", "dimension", "encoding", "endian", "kinds", "labels", "line skip", "lineskip", "max", "measurement"),
+    *("measurement frame", "min", "number", "old max", "old min", "oldmax", "oldmin", "sample units", "sampleunits"),
+    *("sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings"),
+    *("thicknesses", "type", "units", "axismins", "axismaxs", "blocksize"),
+}
+_SPACES = {
+    *("right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"),
+    *("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last"),
+    *("left-posterior-superior-time", "lpst", "scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed"),
+    *("3d-right-handed-time", "3d-left-handed-time"),
+}
+_COLOURS = {"complex", "rgb-color", "hsv-color", "xyz-color", "rgba-color"}
+# ITK writes a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. A full one crashes.
+_MAX_FIELD_BYTES, _MAX_PATH_BYTES = 400, 400
+_MAX_LINE_BYTES = 1 << 16  # comments, contents and key/value pairs, which are kept as they are
+
+
+def read_block(path: Path) -> VoxelBlock:
+    """Where the voxels lie. Raises `UserError` for damage, and for what is not read."""
+    if len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise UserError(f"{path}: its path is too long for NRRD (at most {_MAX_PATH_BYTES} bytes). Move it.")
+    with reported_as_damage(path):
+        fields, end = _fields(first_bytes(path))
+        (axes,) = whole_numbers(fields.get("dimension", ""), "dimension", 1)
+        sizes = whole_numbers(fields.get("sizes", ""), "sizes")
+        if len(sizes) != axes:
+            raise Damaged(f"dimension: {axes}, and sizes has {len(sizes)} numbers")
+        kinds = _check_words(fields, axes, path)
+        encoding = fields.get("encoding", "").lower()
+        if encoding not in (*_RAW, *_GZIP, *_TEXT):
+            raise UserError(f"{path}: encoding: {encoding!r:.40} is not read. Save it with raw or gzip.")
+        kind = _kind(fields, path)
+        held, offset = _place(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * kind.itemsize)
+    if _COLOURS & set(kinds):
+        raise UserError(f"{path}: its voxels are colours or complex numbers, expected real numbers. Save them so.")
+    return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT)
+
+
+def _fields(content: bytes) -> tuple[dict[str, str], int]:
+    """The fields by name, and where the header ends. Raises `Damaged`."""
+    if not re.match(rb"NRRD000[1-5]\r?\n", content):
+        raise Damaged("no NRRD header")
+    fields: dict[str, str] = {}
+    position = content.index(b"\n") + 1
+    while position < len(content):
+        end = content.find(b"\n", position)
+        end = len(content) if end < 0 else end
+        line = content[position:end].removesuffix(b"\r")
+        position = end + 1
+        if not line:
+            break
+        name, colon, value = line.partition(b": ")
+        if len(line) > _MAX_LINE_BYTES:
+            raise Damaged(f"a line of its header has {len(line)} bytes, expected at most {_MAX_LINE_BYTES}")
+        if line.startswith(b"#") or b":=" in (name if colon else line):
+            continue
+        field = name.decode("ascii", "replace").lower()
+        if not colon or field not in _FIELDS:
+            raise Damaged(f"its header holds the line {line[:40].decode('ascii', 'replace')!r}")
+        if len(line) > _MAX_FIELD_BYTES and field != "content":
+            raise Damaged(f"{field}: {len(line)} bytes, expected at most {_MAX_FIELD_BYTES}")
+        field = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}.get(field, field)
+        if field in fields:
+            raise Damaged(f"{field} stands there twice")
+        fields[field] = value.decode("utf-8", "replace").strip()
+        if field == "data file" and fields[field].upper().startswith("LIST"):
+            break
+    return fields, position
+
+
+def _check_words(fields: dict[str, str], axes: int, path: Path) -> list[str]:
+    """The kinds of the axes. Raises `Damaged` for words that the format does not have."""
+    kinds = fields.get("kinds", "").lower().split()
+    if kinds and (len(kinds) != axes or not all(re.fullmatch(r"[a-z0-9?-]{1,30}", kind) for kind in kinds)):
+        raise Damaged(f"kinds: expected {axes} words, found {fields['kinds'][:40]!r}")
+    if (space := fields.get("space", "lps").lower()) not in _SPACES:
+        raise UserError(f"{path}: space: {space[:40]!r} is not read. Save it in left-posterior-superior.")
+    if "measurement" in fields:
+        raise Damaged("its header holds the field 'measurement'")
+    return kinds
+
+
+def _kind(fields: dict[str, str], path: Path) -> np.dtype:
+    name = fields.get("type", "").lower()
+    if name not in _KIND_OF:
+        raise UserError(f"{path}: type: {name[:40]!r} is not read. Save it as short, int or float.")
+    kind, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
+    if endian not in ("little", "big") and (endian or (kind.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
+        raise Damaged(f"endian: expected little or big, found {endian[:20]!r}")
+    return kind.newbyteorder(">" if endian == "big" else "<")
+
+
+def _place(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
+    """The file that holds the voxels, and the bytes before them."""
+    name, lines, skipped = fields.get("data file"), fields.get("line skip", "0"), fields.get("byte skip", "0")
+    if name is not None and (name.upper().startswith("LIST") or "%" in name):
+        raise UserError(f"{path}: its voxels lie in several files, which is not read. Save it as one file.")
+    held, offset = (path, end) if name is None else (beside(path, name.removeprefix("./")), 0)
+    if lines != "0" or (skipped != "0" and encoding not in _RAW) or not re.fullmatch(r"-1|\d{1,12}", skipped):
+        raise UserError(f"{path}: line skip {lines!r:.20} and byte skip {skipped!r:.20} are not read. Save it anew.")
+    if skipped == "-1":
+        return held, max(offset, held.stat().st_size - size)
+    return held, offset + int(skipped)
