@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.legend import Legend
     from matplotlib.text import Text
 
+Colour = tuple[float, float, float]
+"""Red, green and blue in 0..1."""
 MAX_NAME = 40  # characters; a longer name is cut in its middle
 UNKNOWN = "?"  # in the place of a character that no installed font has
 
 
-def label_colour(position: int) -> tuple[float, float, float]:
-    """The colour of the label at a position, red, green and blue in 0..1; the first ten are the strong ones."""
+def label_colour(position: int) -> Colour:
+    """The colour of the label at a position; the first ten are the strong ones."""
     from matplotlib import colormaps
 
     red, green, blue = colormaps["tab20"]((2 * position) % 20 + (position // 10) % 2)[:3]
@@ -90,14 +92,14 @@ def _characters(path: str) -> frozenset[int]:
 def add_legend(
     place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: object
 ) -> "Legend":
-    """A legend of names that are shown as they are written, long ones shortened.
+    """A legend of names that are shown as they are written.
 
     A name that no font has in full gets its number in front, so that two such names stay different.
     """
     legend = place.legend(handles=list(handles), labels=["x"] * len(handles), **options)
     for number, (text, name) in enumerate(zip(legend.get_texts(), names, strict=True), start=1):
-        write_plainly(text, shorten(name))
-        if text.get_text() != shorten(name):
+        write_plainly(text, name)
+        if text.get_text() != name:
             text.set_text(f"{number}: {text.get_text()}")
     return legend
 

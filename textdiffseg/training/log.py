@@ -102,4 +102,4 @@ def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
 
 def _legend_below(axes: "Axes", lines: Mapping[str, Any]) -> None:
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
-    add_legend(axes, list(lines.values()), lines, fontsize="small", ncols=2, frameon=False, **place)
+    add_legend(axes, list(lines.values()), map(shorten, lines), fontsize="small", ncols=2, frameon=False, **place)
