@@ -60,7 +60,7 @@ def draw_planes(
 
 
 def middle(masks: np.ndarray) -> tuple[int, int, int]:
-    """Along each axis the labelled position that is nearest to the masks' centre of mass; of an empty scan its middle."""
+    """Along each axis the labelled position nearest to the masks' centre of mass; the scan's middle without masks."""
     counts = [np.count_nonzero(masks, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     if not counts[0].any():
         d, h, w = (size // 2 for size in masks.shape)

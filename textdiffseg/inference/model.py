@@ -77,6 +77,11 @@ class Segmenting:
         return sum(len(way.predictor.networks) * way.predictor.settings.passes for way in ways)
 
     @property
+    def hounsfield(self) -> bool:
+        """Whether the first channel is CT."""
+        return self.plan.channels[0].scheme == "ct"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known of the model and of the labels queried."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
@@ -107,6 +112,7 @@ class Segmenting:
             scan_notes=notes,
             transform=transform,
             maps=maps,
+            hounsfield=self.hounsfield,
         )
 
 

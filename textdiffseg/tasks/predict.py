@@ -21,9 +21,13 @@ from textdiffseg.folds.ensemble import find_model
 from textdiffseg.inference.model import Model, Segmenting, SegmentOptions, follow
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
-from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.pictures import require_matplotlib
+from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
-from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, read_manifest, versions
+from textdiffseg.tasks.found import empty_cases, labels_not_found
+from textdiffseg.tasks.manifest import Manifest, Request, Sampled, hash_inputs, is_output, read_manifest, versions
+from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
+from textdiffseg.tasks.scan_progress import RunProgress
 from textdiffseg.text.case_texts import CaseText
 
 Scans = Mapping[str, tuple[Path, ...]]
@@ -37,6 +41,8 @@ class Outcome:
     written: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)  # complete already
     failures: list[str] = field(default_factory=list)  # lines
+    empty: list[str] = field(default_factory=list)  # of these cases, those whose mask is empty
+    not_found: tuple[str, ...] = ()  # labels that were queried and found in no case
     notes: list[str] = field(default_factory=list)  # what has to be known of single scans, lines
 
 
@@ -50,6 +56,7 @@ class PredictionRun:
     out: Path
     file_name: str | None  # of the segmentation, where one scan goes to one file
     overwrite: bool
+    picture: bool = False  # draw one beside each mask
 
 
 def predict(
@@ -66,6 +73,8 @@ def predict(
     options: SegmentOptions | None = None,
     texts: str | Path | None = None,
     overwrite: bool = False,
+    preset: str | None = None,
+    picture: bool = False,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -77,24 +86,28 @@ def predict(
         include_unfinished: use folds that are in training or were interrupted, too.
         texts: a folder of words about single cases, CASE.txt each.
         overwrite: redo what is complete, replace files that were not made here.
+        preset: whose model of the data set; None: the only one that is trained.
+        picture: draw a PNG beside each mask, with three planes through its middle.
 
     Returns what was written, what was complete already, and a line for each failure.
     """
     if not isinstance(model, Model):
-        folder = find_model(Path(root), dataset, None if model is None else Path(model))
+        folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
+    if picture:
+        require_matplotlib()
     scans = find_scans(Path(source), len(model.plan.channels))
     segmenting = model.prepare(options or SegmentOptions())
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     known = model.texts(words)
     place, file_name = output_place(Path(out), len(scans))
-    batch = PredictionRun(model, segmenting, known, place, file_name, overwrite)
+    batch = PredictionRun(model, segmenting, known, place, file_name, overwrite, picture)
     announce(model, segmenting, scans, report)
     if texts:
         report_texts({case: one.entry.length for case, one in known.items()}, len(scans), strays, Path(texts), report)
-    return predict_scans(batch, scans, progress, cancel)
+    return predict_scans(batch, scans, progress, cancel, report)
 
 
 def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
@@ -105,9 +118,9 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
     from textdiffseg.imaging.sources.scans import list_scans
 
     if source.is_file() and channels > 1:
-        siblings = list_scans(source.parent)
+        siblings = list_scans(source.parent, is_output)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
-    return list_scans(source)
+    return list_scans(source, is_output)
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
@@ -123,13 +136,20 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     return out, name
 
 
-def predict_scans(batch: PredictionRun, scans: Scans, progress: OnProgress = silent, cancel: Cancel = never) -> Outcome:
+def predict_scans(
+    batch: PredictionRun,
+    scans: Scans,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+    report: Report = silent,
+) -> Outcome:
     """Predict every scan; a bad one is noted and the others go on."""
-    outcome = Outcome()
-    for number, (case, paths) in enumerate(scans.items()):
-        inner = _share(progress, number, len(scans))
+    outcome, manifests = Outcome(), dict[str, Manifest]()
+    complete = {case for case, paths in scans.items() if _seems_complete(batch, case, paths)}
+    following = RunProgress(batch.segmenting, scans, complete, progress, report)
+    for case, paths in scans.items():
         try:
-            fresh = predict_scan(batch, case, paths, inner, cancel, outcome.notes)
+            fresh = predict_scan(batch, case, paths, following.of(case), cancel, outcome.notes)
         except UserError as error:
             outcome.failures += error.naming(case)
             continue
@@ -137,7 +157,30 @@ def predict_scans(batch: PredictionRun, scans: Scans, progress: OnProgress = sil
             error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
             raise
         (outcome.written if fresh else outcome.skipped).append(case)
+        if (manifest := read_manifest(_manifest_path(_mask_path(batch, case, paths)))) is not None:
+            manifests[case] = manifest
+            if empty_cases({case: manifest}):
+                report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
+    outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
     return outcome
+
+
+def _mask_path(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:
+    ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
+    return batch.out / (batch.file_name or f"{case}{written_ending(ending)}")
+
+
+def _manifest_path(mask: Path) -> Path:
+    return mask.with_name(f"{split_ending(mask.name)[0]}.json")
+
+
+def _seems_complete(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> bool:
+    """Whether the manifest says so. Neither scan nor outputs are read."""
+    mask = _mask_path(batch, case, paths)
+    before = None if batch.overwrite else read_manifest(_manifest_path(mask))
+    if before is None or not before.outputs or not mask.is_file():
+        return False
+    return before.request == _request(batch, case, before.request.inputs)
 
 
 def predict_scan(
@@ -156,17 +199,20 @@ def predict_scan(
 
     if not is_plain_name(case):
         raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
-    segmenting = batch.segmenting
-    ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
-    name = batch.file_name or f"{case}{written_ending(ending)}"
+    segmenting, mask = batch.segmenting, _mask_path(batch, case, paths)
     if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
         _check_channels(len(paths), segmenting.plan, paths)
-    request = _request(batch, case, paths)
-    manifest = batch.out / f"{split_ending(name)[0]}.json"
+    request = _request(batch, case, hash_inputs(paths))
+    manifest = _manifest_path(mask)
     before = read_manifest(manifest)
+    if batch.picture:
+        refuse_picture_of_others(mask, before, batch.overwrite)
     if not batch.overwrite and before is not None and before.is_complete(request, batch.out):
+        if batch.picture and not is_drawn(mask, before):
+            draw_from_files(mask, paths, before, segmenting.hounsfield)
         return False
-    _refuse_files_of_others(batch, batch.out / name, manifest, paths, before)
+    _refuse_files_of_others(batch, mask, manifest, paths, before)
+    drop_picture(mask, before)
     write_record(manifest, Manifest(request=request))
     try:
         volume = read_volume(paths)
@@ -176,8 +222,10 @@ def predict_scan(
         if before is None:  # nothing of this scan was there
             manifest.unlink(missing_ok=True)
         raise
-    written = result.write(batch.out, name)
-    write_record(manifest, _manifest(batch, request, result, written))
+    made = _manifest(batch, request, result, result.write(batch.out, mask.name))
+    write_record(manifest, made)
+    if batch.picture:
+        draw(mask, volume, result.labels, made, segmenting.hounsfield)
     if notes is not None:
         notes += [f"{paths[0]}: {note}" for note in result.scan_notes]
     return True
@@ -205,7 +253,7 @@ def _means(selection: Selection, plan: Plan) -> dict[str, str]:
     return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
 
 
-def _request(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> Request:
+def _request(batch: PredictionRun, case: str, inputs: dict[str, str]) -> Request:
     segmenting, ensemble = batch.segmenting, batch.model.ensemble
     selection, masks, samples = segmenting.selection, segmenting.masks, segmenting.samples
     sampled = None
@@ -213,7 +261,7 @@ def _request(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> Reques
         sampled = Sampled(settings=samples.predictor.settings, calibration=samples.calibration)
     return Request(
         case=case,
-        inputs=hash_inputs(paths),
+        inputs=inputs,
         model=ensemble.hash,
         folds=ensemble.folds,
         checkpoint=ensemble.checkpoint,
@@ -256,13 +304,3 @@ def _refuse_files_of_others(
         )
     if manifest.exists():
         raise UserError(f"{manifest} is no manifest of this tds_predict. Choose another output folder, or --overwrite.")
-
-
-def _share(progress: OnProgress, number: int, scans: int) -> OnProgress:
-    """The progress of one scan as a part of all scans."""
-
-    def within(event: ProgressEvent) -> None:
-        detail = f"{event.detail}, window {event.done:g}/{event.total:g}"
-        progress(ProgressEvent(event.stage, number + event.done / event.total, scans, "scan", detail))
-
-    return within
