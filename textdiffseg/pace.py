@@ -16,7 +16,7 @@ MINUTE, HOUR = 60.0, 3600.0
 def duration(seconds: float) -> str:
     """A time in words: `40 seconds`, `12 minutes`, `3.5 hours`."""
     if seconds < 1.5 * MINUTE:
-        count, unit = max(1, round(seconds)), "second"
+        count, unit = max(1.0, round(seconds)), "second"
     elif seconds < 1.5 * HOUR:
         count, unit = round(seconds / MINUTE), "minute"
     else:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plans.errors import UserError
 from textdiffseg.files import write_atomically
@@ -90,7 +90,7 @@ def _characters(path: str) -> frozenset[int]:
 
 
 def add_legend(
-    place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: object
+    place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any
 ) -> "Legend":
     """A legend of names that are shown as they are written.
 

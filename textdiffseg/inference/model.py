@@ -71,12 +71,6 @@ class Segmenting:
         return self.samples is not None and self.samples is not self.masks
 
     @property
-    def passes(self) -> float:
-        """Time that a window takes for mask and uncertainty together, in plain passes of one fold."""
-        ways = [self.masks, *([self.samples] if self.samples is not None and self.samples_apart else [])]
-        return sum(len(way.predictor.networks) * way.predictor.settings.passes for way in ways)
-
-    @property
     def hounsfield(self) -> bool:
         """Whether the first channel is CT."""
         return self.plan.channels[0].scheme == "ct"

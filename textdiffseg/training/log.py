@@ -85,7 +85,7 @@ def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
     names, lines = list(epochs[-1].dice), {}
     many = len(names) > MAX_LEGEND_LINES
     for position, name in enumerate(names):
-        dice, colour = [epoch.dice.get(name) for epoch in epochs], label_colour(position)
+        dice, colour = [epoch.dice.get(name, np.nan) for epoch in epochs], label_colour(position)
         (line,) = axes.plot(x, dice, ".-", lw=0.6 if many else 1.5, color=colour)
         if not many:
             lines[name] = line

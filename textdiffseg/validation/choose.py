@@ -77,7 +77,7 @@ def trials_of(plan: Plan) -> list[Setting]:
 
 def _affordable(
     first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[Setting], deadline: Deadline
-) -> Sequence[StoredCase]:
+) -> list[StoredCase]:
     """The cases on which all trials can be made in time; none where that takes too long for the smallest one.
 
     The smallest case is predicted only where its timed windows say that there is time for it.
