@@ -89,9 +89,7 @@ def _characters(path: str) -> frozenset[int]:
         return frozenset()
 
 
-def add_legend(
-    place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any
-) -> "Legend":
+def add_legend(place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any) -> "Legend":
     """A legend of names that are shown as they are written.
 
     A name that no font has in full gets its number in front, so that two such names stay different.
