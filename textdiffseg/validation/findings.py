@@ -1,6 +1,6 @@
 """Which labels a fold finds in its validation cases, and how long the training of those it misses may still take.
 
-A label is found in a case where the predicted and the true mask overlap. The time is read off the learning curve: the
+A label is found in a case where the Dice of predicted and true mask is at least `FOUND_DICE`. The time is read off the learning curve: the
 Dice of the label on the validation patches, as `log.jsonl` has it, continued as a straight line to `GOOD_DICE`.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.training.log import EpochLog
 
+FOUND_DICE = 0.1  # less overlap is chance
 GOOD_DICE = 0.5  # at which a structure is found in nearly every case
 MIN_EPOCHS = 4  # of the later half of the curve, for a line through it
 MIN_RISE = 0.02  # of the Dice over these epochs; less may be chance
@@ -24,7 +25,7 @@ class LabelFinding:
 
     label: str
     cases: int  # that hold the label
-    found: int  # of these, where the masks overlap
+    found: int  # of these, with a Dice of at least `FOUND_DICE`
     hours: float | None  # of training in all until `GOOD_DICE`, by the learning curve; None where it does not tell
 
 
@@ -34,7 +35,7 @@ def findings_of(summary: Summary, log: Sequence[EpochLog]) -> tuple[LabelFinding
     for name in summary.labels:
         scores = [case.labels[name] for case in summary.cases if name in case.labels]
         held = [score for score in scores if score.reference_ml > 0]
-        found = sum(bool(score.dice) for score in held)
+        found = sum((score.dice or 0) >= FOUND_DICE for score in held)
         seconds = None if found == len(held) else _seconds_to_good(name, log)
         findings.append(LabelFinding(name, len(held), found, None if seconds is None else seconds / 3600))
     return tuple(findings)

@@ -29,7 +29,7 @@ def summary():
     return summarise(
         [
             CaseScores(case="a", labels={"larynx": score(0.0, 3.0), "cord": score(0.7, 2.0), "neck": score(0.0, 0.0)}),
-            CaseScores(case="b", labels={"larynx": score(0.0, 3.0), "cord": score(None, 0.0)}),
+            CaseScores(case="b", labels={"larynx": score(0.05, 3.0), "cord": score(None, 0.0)}),
         ]
     )
 
