@@ -1,19 +1,24 @@
-"""Presets against each other: same data, fold, seeds and minutes of training, scored on the validation cases.
+"""Compare presets with the same data, fold, seeds and training time. Scores are those of the validation cases.
 
-Prints JSON. For each preset and seed: mean Dice and NSD at 1 mm on the original grids, iterations and their rate,
-peak memory of the training process, what the latent carries by itself (the last epoch's weights, on validation
-patches), and for a preset with diffusion the Dice at several step counts, of one sample and of the mean of eight. With
-both presets, the difference in Dice with the 95% interval of a paired bootstrap over cases, for each seed and of the
-cases' means over seeds.
+Prints JSON. For each preset and seed:
+
+- mean Dice and NSD at 1 mm on the original grids;
+- iterations and their rate, and the peak memory of the training process;
+- Dice of the latent's reconstruction (the last epoch's weights, on validation patches);
+- with diffusion, Dice at several step counts, of one sample and of the mean of eight.
+
+With both presets also the difference in Dice, for each seed and for the cases' means over seeds. Each difference has
+the 95% interval of a paired bootstrap over cases.
 
     python benchmarks/accuracy.py [--data DIR] [--minutes 20] [--seeds 0 1 2] [--device cpu] [--root DIR]
     python benchmarks/accuracy.py --fold all --test imagesTs labelsTs --device cuda --minutes 4.72
 
---test predicts and scores scans of their own as tds_predict and tds_evaluate do; with --fold all, which leaves no
-validation cases, that is all there is. With --root the trained folds stay there, and a run that was broken off goes
-on. Where the root holds the plans and stored cases already (carried to a GPU machine, say), the raw data and SimpleITK
-are not needed but for --test, which a later call elsewhere can make up for; without MONAI there is no NSD. The JSON
-says what was left out.
+--test predicts and scores other scans with tds_predict and tds_evaluate. With --fold all there are no validation
+cases, so only these scans are scored.
+
+With --root the trained folds are kept, and an interrupted run resumes. If the root already holds plans and stored
+cases (e.g. copied to a GPU machine), raw data and SimpleITK are only needed for --test. A later call on another
+machine can do that part. Without MONAI there is no NSD. The JSON lists what was left out.
 """
 
 import argparse
@@ -62,13 +67,13 @@ from textdiffseg.validation.score import validate_fold
 from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
 
 PRESETS = ("default", "unet")
-SAMPLES = 8  # whose mean is set beside one sample
+SAMPLES = 8  # diffusion samples whose mean is compared with one sample
 TEST_SUMMARY = "test_summary.json"
 BARS = {"latent_reconstruction_dice": 0.97, "most_steps_below_best": 0.003}
 
 
 def main() -> int:
-    """Train, validate, print."""
+    """Train and score the presets, and print the report."""
     parser = fold_parser(__doc__)
     parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
@@ -88,7 +93,7 @@ def compare(args: argparse.Namespace) -> None:
         root = args.root or Path(temporary)
         figures: dict[str, dict] = {preset: {} for preset in args.presets}
         folders: dict[str, list[Path]] = {preset: [] for preset in args.presets}
-        for seed in args.seeds:  # seed by seed, so that a run that is broken off can be compared
+        for seed in args.seeds:  # seed by seed, so that presets can be compared even if the run is interrupted
             for preset in args.presets:
                 preprocessed = prepare(args.data, root, preset, args.device)
                 check(preprocessed, preset, args)
@@ -103,7 +108,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
-    """Refuse before training what could not be measured after it."""
+    """Raise `UserError` before the training for figures that could not be measured after it."""
     if not args.test:
         held_out(preprocessed, args.fold)
     plan = Plan.read(PreprocessedFolder(preprocessed).plan(preset))
@@ -112,20 +117,22 @@ def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
 
 
 def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Path:
-    """The folder of a trained fold, apart from those of tds_train."""
+    """The folder of a trained fold. It differs from the folders of tds_train."""
     return root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
 
 
 def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
-    """Train one fold and note its peak memory beside it, and the time with start and compilation where one call did
-    it all; a finished one is left as it is."""
+    """Train one fold and write its peak memory to benchmark.json. A finished fold is not trained again.
+
+    The wall time with start and compilation is also written, if the whole training ran in one call.
+    """
     noted, progress = folder / "benchmark.json", read_progress(FoldFolder(folder))
     settings = {"minutes": args.minutes, "device": args.device}
     if progress is not None:
         found = json.loads(noted.read_text()) if noted.is_file() else {}
         if differing := [name for name, value in settings.items() if found.get(name, "unknown") != value]:
-            told = ", ".join(f"{name} {found.get(name, 'unknown')}, not {settings[name]}" for name in differing)
-            raise UserError(f"{folder} was trained with {told}: choose another --root, or delete it.")
+            listing = ", ".join(f"{name} {found.get(name, 'unknown')}, not {settings[name]}" for name in differing)
+            raise UserError(f"{folder} was trained with {listing}: choose another --root, or delete it.")
     if progress is not None and progress.finished:
         return
     write_atomically(noted, json.dumps(settings))
@@ -135,13 +142,13 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
     clock = time.perf_counter()
     with alone(FoldFolder(folder)):
         fit(preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
-    by_the_clock = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
-    write_atomically(noted, json.dumps(settings | by_the_clock | peak_memory(args.device)))
+    wall = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
+    write_atomically(noted, json.dumps(settings | wall | peak_memory(args.device)))
 
 
 def peak_memory(device: str) -> dict[str, float]:
-    """GB that this process has taken at most so far: of host memory and, on a GPU, of torch's allocator."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    """The peak memory of this process in GB: host memory and, on a GPU, torch's allocator."""
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS reports bytes, Linux KiB
     peak = {"peak_host_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)}
     if device == "cuda":
         peak["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
@@ -160,7 +167,7 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> dict:
 
 
 def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> dict:
-    """Scores of scans of their own, by the commands that users type."""
+    """The scores of the scans of --test, computed with the project's commands."""
     from textdiffseg_cli import evaluate, predict
 
     out = folder / "test"
@@ -175,7 +182,7 @@ def test(folder: Path, images: Path, labels: Path, args: argparse.Namespace) -> 
 
 
 def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) -> dict:
-    """Scores of one trained fold on validation cases."""
+    """The scores of one trained fold on validation cases."""
     sampling = choose_sampling(FoldFolder(folder), preprocessed, cases, device=device)
     figures = scores(validate_fold(FoldFolder(folder), preprocessed, cases, device=device))
     figures["sampling"] = sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"})
@@ -185,13 +192,13 @@ def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) ->
 
 
 def scores(summary: Summary) -> dict:
-    """Means over cases."""
-    labels = {name: of_label.dice for name, of_label in summary.labels.items()}
+    """The mean scores over cases, for the report."""
+    labels = {name: means.dice for name, means in summary.labels.items()}
     return {"dice": summary.mean.dice, "nsd": summary.mean.nsd, "labels": labels, "cases": len(summary.cases)}
 
 
 def training(folder: Path) -> dict:
-    """How long a fold was trained, and what that took."""
+    """The length, rate and memory of a fold's training."""
     last, noted = read_log(folder / "log.jsonl")[-1], json.loads((folder / "benchmark.json").read_text())
     return {
         "iterations": last.iteration,
@@ -202,7 +209,7 @@ def training(folder: Path) -> dict:
 
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
-    """Dice without mirroring at each step count, of one sample and of the mean of several; {} without diffusion."""
+    """Dice without mirroring at each step count, for one sample and the mean of several; {} without diffusion."""
     model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
     if model.plan.diffusion is None:
         return {}
@@ -221,7 +228,7 @@ def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argpar
 
 
 def compared(folders: dict[str, list[Path]], args: argparse.Namespace) -> dict[str, dict]:
-    """The difference between the presets on the validation cases and on the scans of --test, where there are any."""
+    """The differences between the presets on the validation cases and on the scans of --test, if they were scored."""
     files = {"default_minus_unet": "validation/summary.json"} if args.fold != ALL else {}
     files |= {"default_minus_unet_test": TEST_SUMMARY} if args.test else {}
     found = {}
@@ -232,16 +239,16 @@ def compared(folders: dict[str, list[Path]], args: argparse.Namespace) -> dict[s
 
 
 def differences(seeds: list[int], ours: list[Summary], theirs: list[Summary]) -> dict:
-    """Dice of ours minus theirs for each seed, and of the cases' means over seeds."""
+    """Dice of `ours` minus `theirs`, for each seed and for the cases' means over seeds."""
     gaps = [case_gaps(a, b) for a, b in zip(ours, theirs, strict=True)]
-    shared = sorted(set.intersection(*(set(one) for one in gaps)))
-    pooled = np.array([[one[case] for case in shared] for one in gaps]).mean(0)
-    per_seed = {str(seed): paired(np.array(list(one.values()))) for seed, one in zip(seeds, gaps, strict=True)}
+    shared = sorted(set.intersection(*(set(by_case) for by_case in gaps)))
+    pooled = np.array([[by_case[case] for case in shared] for by_case in gaps]).mean(0)
+    per_seed = {str(seed): paired(np.array(list(by_case.values()))) for seed, by_case in zip(seeds, gaps, strict=True)}
     return {"per_seed": per_seed, "pooled": paired(pooled)}
 
 
 def case_gaps(a: Summary, b: Summary) -> dict[str, float]:
-    """By case, mean Dice of a minus that of b, where both have one."""
+    """Mean Dice of a minus mean Dice of b, for each case with both."""
     first, second = ({case.case: case.mean_dice for case in summary.cases} for summary in (a, b))
     both = sorted(case for case in first.keys() & second.keys() if None not in (first[case], second[case]))
     return {case: first[case] - second[case] for case in both}

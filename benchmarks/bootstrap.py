@@ -1,4 +1,4 @@
-"""The paired bootstrap over cases that the benchmarks share."""
+"""The paired bootstrap over cases."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ DRAWS = 10_000
 
 
 def paired(gaps: np.ndarray) -> dict:
-    """Mean of the differences (N,) of N cases, and the 95% interval of means of N drawn anew; None without any."""
+    """The mean of the differences (N,) of N cases, with its 95% bootstrap interval; None if N is 0."""
     if not len(gaps):
         return {"mean": None, "interval_95": None, "cases": 0}
     picks = np.random.default_rng(0).integers(len(gaps), size=(DRAWS, len(gaps)))

@@ -1,10 +1,14 @@
-"""Whether probabilities and volume intervals mean what they say: trained folds of `default` and `unet` compared.
+"""Calibration of probabilities and volume intervals: trained folds of `default` and `unet` compared.
 
-Prints JSON: expected calibration error and Brier score near the foreground (textdiffseg/evaluation/calibration.py) of
-the mask's probabilities and, for `default`, of those that --uncertainty takes, before and after a temperature; the
-coverage of 90% volume intervals before and after widening; and `default` minus `unet`, with paired bootstrap
-intervals over cases. All that is "after" is cross-fitted: fitted on every second validation case, measured on the
-others, and the other way round, so that nothing is measured on what it was fitted on.
+Prints JSON:
+
+- expected calibration error and Brier score near the foreground (textdiffseg/evaluation/calibration.py), before and
+  after temperature scaling. They are of the mask's probabilities and, for `default`, also of those of --uncertainty;
+- the coverage of 90% volume intervals, before and after widening;
+- `default` minus `unet`, with paired bootstrap intervals over cases.
+
+All "after" figures are cross-fitted. One half of the validation cases is for fitting and the other for measuring, then
+the halves are exchanged.
 
     python benchmarks/calibration.py DEFAULT_FOLD UNET_FOLD [--preprocessed DIR] [--cases 42] [--device cpu]
 
@@ -35,7 +39,7 @@ HALVES = (slice(0, None, 2), slice(1, None, 2))
 
 
 def main() -> int:
-    """Predict, fit, compare, print."""
+    """Predict, fit and compare, and print the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     for preset in ("default", "unet"):
         parser.add_argument(preset, type=Path, metavar=f"{preset.upper()}_FOLD", help="folder of a trained fold")
@@ -66,7 +70,7 @@ def calibrate(args: argparse.Namespace) -> None:
 
 
 def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool = False) -> Evidence:
-    """What the cases say about a fold's predictions with its own sampling, or with that of --uncertainty."""
+    """The evidence of validation cases on a fold's predictions, with its own sampling or that of --uncertainty."""
     predictor, bank = load_fold(FoldFolder(folder), device, read_sampling(FoldFolder(folder)), uncertainty)
     evidence = gather(predictor, bank, preprocessed, cases)
     if len(evidence.voxels) < MIN_CASES:
@@ -78,18 +82,18 @@ def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, unc
 
 
 def report(evidence: dict[str, Evidence]) -> dict:
-    """Figures of every row, and each row of `default` against `unet`."""
+    """The figures of every row, and each row of `default` minus `unet`."""
     measured = {
-        row: {"before": scores(one.voxels), "after": scores(tempered_in_halves(one.voxels))}
-        for row, one in evidence.items()
+        row: {"before": scores(found.voxels), "after": scores(tempered_in_halves(found.voxels))}
+        for row, found in evidence.items()
     }
-    rows = {row: describe(one, measured[row]) for row, one in evidence.items()}
+    rows = {row: describe(found, measured[row]) for row, found in evidence.items()}
     minus = {row: compare(measured[row], measured["unet"]) for row in ("default", "default_uncertainty")}
     return {"rows": rows, "minus_unet": minus}
 
 
 def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
-    """One row: setting, what each half taught, means over cases before and after."""
+    """The figures of one row: settings, the temperature fitted on each half, and means before and after."""
     settings = evidence.settings
     after_minus_before = measured["after"] - measured["before"]
     return {
@@ -108,7 +112,7 @@ def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
 
 
 def intervals_of(evidence: Evidence) -> dict:
-    """What each half taught of volume intervals, and their coverage; {} where ignored voxels leave no volume known."""
+    """The widening fitted on each half, and the coverage; {} if ignored voxels make the volumes unknown."""
     if not evidence.intervals:
         return {}
     intervals, truths = np.stack(evidence.intervals), np.stack(evidence.truths)
@@ -122,7 +126,7 @@ def intervals_of(evidence: Evidence) -> dict:
 
 
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:
-    """a minus b, case by case, for each measure before and after; lower is better."""
+    """a minus b, paired by case, for each measure before and after. Lower is better."""
     found = {}
     for i, name in enumerate(MEASURES):
         for when in ("before", "after"):

@@ -1,8 +1,9 @@
-"""Seconds from typing `tds_predict` to its first window, as JSON; with --other in turns with another checkout.
+"""The seconds from the start of `tds_predict` to its first window, as JSON.
 
     python benchmarks/first_window.py --model FOLDER --scan FILE [--other DIR] [--repeats 7]
 
-Each run is a process of its own, with one thread. It ends when the network is about to compute its first window.
+Each run is a separate process with one thread. It ends just before the network computes its first window. With
+--other, runs alternate with those of another checkout.
 """
 
 import argparse
@@ -45,9 +46,9 @@ def main() -> int:
     sources = {"this": REPOSITORY, **({"other": args.other} if args.other else {})}
     seconds: dict[str, list[float]] = {name: [] for name in sources}
     for repeat in range(args.repeats + 1):
-        for name, source in sources.items():  # in turns, so that a busy machine slows all alike
+        for name, source in sources.items():  # alternating, so that a busy machine affects all equally
             found = until_first_window(source, args.model, args.scan)
-            if repeat:  # the first round warms the disk's cache
+            if repeat:  # the first round fills the disk's cache
                 seconds[name].append(found)
     medians = {name: round(statistics.median(times), 2) for name, times in seconds.items()}
     report = {"benchmark": "first_window", "repeats": args.repeats, "seconds": medians}
@@ -59,7 +60,7 @@ def main() -> int:
 
 
 def until_first_window(source: Path, model: Path, scan: Path) -> float:
-    """Seconds from the start of a process to its first window."""
+    """The seconds from the start of a process to its first window."""
     environment = os.environ | {"PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-c", CODE, "-i", str(scan), "-o", out, "-m", str(model), "--device", "cpu"]

@@ -1,7 +1,7 @@
-"""Runs of pytest in forked children that share this process's imports of third-party libraries.
+"""Runs of pytest in forked children. They share this process's imports of third-party libraries.
 
-The child's own imports come from a copy of the source tree, never from the installed library: a run that imports
-anything else raises `RuntimeError`, as it would find no planted bug.
+A child imports the project from a copy of the source tree. If it imports the installed project instead, the run
+raises `RuntimeError`, as it would not see the planted bug.
 """
 
 import contextlib
@@ -35,9 +35,9 @@ Job = Generator[None, None, T]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a run of tests found."""
+    """The result of a run of tests."""
 
-    failed: str | None = None  # the first test that failed; None: all passed
+    failed: str | None = None  # the first failed test; None: all passed
     reason: str | None = None  # the first line of its error
     seconds: dict[str, float] = field(default_factory=dict)  # by test file
     longest: dict[str, float] = field(default_factory=dict)  # seconds of the file's slowest test or fixture
@@ -45,9 +45,9 @@ class Answer:
 
 
 def preload(names: Sequence[str]) -> None:
-    """Import libraries once for all children, those that are installed. Raises `RuntimeError` if threads start.
+    """Import the installed libraries of `names` once for all children. Raises `RuntimeError` if this starts threads.
 
-    A fork copies only the thread that calls it, and with it the locks that other threads hold.
+    A fork only copies the calling thread, but also the locks that other threads hold.
     """
     sys.dont_write_bytecode = True
     os.environ |= {name: "1" for name in ONE_THREAD} | {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -57,7 +57,7 @@ def preload(names: Sequence[str]) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
     if hypothesis := sys.modules.get("hypothesis"):
-        # the same examples each time, and no limit on their time: a busy machine is not a caught bug
+        # the same examples each time, without a time limit: on a busy machine a limit would count as a caught bug
         hypothesis.settings.register_profile("mutations", deadline=None, derandomize=True, database=None)
         hypothesis.settings.load_profile("mutations")
     gc.collect()
@@ -68,7 +68,10 @@ def preload(names: Sequence[str]) -> None:
 
 
 def in_turns(jobs: Iterable[Callable[[Path], Job[T]]], copies: Sequence[Path], deadline: float) -> Iterator[T]:
-    """The results of jobs as they come, one job on each copy at a time. Jobs that run at the deadline are stopped."""
+    """The results of jobs, in the order in which they finish. Each copy has one job at a time.
+
+    Jobs that still run at the deadline are stopped.
+    """
     waiting, free = iter(jobs), list(copies)
     running: list[tuple[Path, Job[T]]] = []
     try:
@@ -92,9 +95,9 @@ def in_turns(jobs: Iterable[Callable[[Path], Job[T]]], copies: Sequence[Path], d
 
 
 def tested(copy: Path, tests: Sequence[str], limit: float) -> Job[Answer]:
-    """Run test files of a copy in a child; yields while it waits. A test may take at most `limit` seconds.
+    """The answer of test files that run in a child. It yields while it waits. A test may take at most `limit` seconds.
 
-    The child's process group is killed at the end, so that nothing that the tests started outlives them.
+    The child's process group is killed at the end, together with everything that the tests started.
     """
     place = copy.with_name(f"{copy.name}_temporary")
     shutil.rmtree(place, ignore_errors=True)
@@ -131,7 +134,7 @@ def _read_answer(place: Path, tests: Sequence[str]) -> Answer:
 
 
 def _run_in_child(copy: Path, tests: Sequence[str], place: Path) -> NoReturn:
-    """Run pytest, write answer.json, and end the process without any cleaning up that is the parent's."""
+    """Run pytest, write answer.json, and end the process without the parent's exit handlers."""
     try:
         os.setpgid(0, 0)
         resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY_GB << 30,) * 2)
@@ -150,22 +153,22 @@ def _run_in_child(copy: Path, tests: Sequence[str], place: Path) -> NoReturn:
 
 
 def _redirect(log: Path) -> None:
-    """All output to a file, no input."""
+    """Send all output to a file, and give no input."""
     output, nothing = os.open(log, os.O_WRONLY | os.O_CREAT), os.open(os.devnull, os.O_RDONLY)
     for number, source in ((0, nothing), (1, output), (2, output)):
         os.dup2(source, number)
 
 
 def _enter(copy: Path, place: Path) -> None:
-    """Make the copy the first place that this process and those that it starts import from."""
+    """Make this process and its children import from the copy first."""
     os.chdir(copy)
     scripts = str(Path(__file__).resolve().parent)
     sys.path[:] = [str(copy), *(path for path in sys.path if path != scripts)]
     sys.argv[:] = ["pytest"]
-    sys.modules["__main__"] = ModuleType("__main__")  # processes that tests start would import this script again
+    sys.modules["__main__"] = ModuleType("__main__")  # or processes that tests start would import this script
     os.environ |= {"PYTHONPATH": str(copy), "TMPDIR": str(place)}
-    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # to import them would take longer than most tests
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(copy.parent / "inductor"))  # compiled once for all
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # their import takes longer than most tests
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(copy.parent / "inductor"))  # shared by all runs
     tempfile.tempdir = None
     importlib.invalidate_caches()
     for package in packages(copy):
@@ -182,7 +185,7 @@ def packages(folder: Path) -> list[str]:
 
 
 def _pytest(copy: Path, tests: Sequence[str], place: Path) -> Answer:
-    """Run the tests here. Raises `RuntimeError` if one of the copy's packages came from elsewhere."""
+    """The answer of tests that run in this process. Raises `RuntimeError` if the project came from elsewhere."""
     import pytest
 
     recorder = _Recorder(tests, place / "pulse")
@@ -198,7 +201,7 @@ def _pytest(copy: Path, tests: Sequence[str], place: Path) -> Answer:
 
 
 class _Recorder:
-    """A pytest plugin: the first failure, the seconds of each file, and a sign of life after each test."""
+    """A pytest plugin: the first failure, the seconds of each file, and a touch of `pulse` after each test."""
 
     def __init__(self, tests: Sequence[str], pulse: Path):
         self.failed: str | None = None

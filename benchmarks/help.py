@@ -1,8 +1,8 @@
-"""`--help` of every command against `python -c pass`: medians and ratios as JSON.
+"""The time of `--help` of every command, relative to `python -c pass`. Prints medians and ratios as JSON.
 
     python benchmarks/help.py [--repeats 15]
 
-The bar is a ratio of at most 8; the exit code is 1 where a command misses it.
+The bar is a ratio of at most 8. The exit code is 1 if a command misses it.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def main() -> int:
     calls = {"pass": [sys.executable, "-c", "pass"], **commands()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats + 1):
-        for name, call in calls.items():  # in turns, so that a busy machine slows all alike
+        for name, call in calls.items():  # alternating, so that a busy machine affects all equally
             start = time.perf_counter()
             subprocess.run(call, check=True, stdout=subprocess.DEVNULL)
-            if repeat:  # the first round warms the disk's cache
+            if repeat:  # the first round fills the disk's cache
                 seconds[name].append(time.perf_counter() - start)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     ratios = {name: median / medians["pass"] for name, median in medians.items() if name != "pass"}
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def commands() -> dict[str, list[str]]:
-    """The installed scripts beside this interpreter, by name."""
+    """The `--help` call of each installed script, by name."""
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     names = [line.partition("=")[0].strip() for line in setup["options.entry_points"]["console_scripts"].split("\n")]

@@ -1,9 +1,9 @@
-"""One-line changes to source code: all that the usual operators allow, and a random choice of them.
+"""One-line changes to source code by the usual mutation operators, and a random choice of them.
 
 `sites` lists the possible changes of a file. `draw` chooses some of them by a seed. A change is a replacement of
-bytes, so that the rest of the file keeps its formatting.
+bytes, so the rest of the file keeps its formatting.
 
-Decorators, annotations, docstrings, imports and strings are never changed. Of a `raise` only the whole statement is.
+Decorators, annotations, docstrings, imports and strings are never changed. A `raise` is only deleted as a whole.
 """
 
 import ast
@@ -85,11 +85,12 @@ def _unindented(lines: bytes) -> str:
 
 
 def sites(source: bytes, file: str) -> list[Mutation]:
-    """All changes of a file, in the order of its lines; of those that read alike only the first."""
+    """All changes of a file, in the order of its lines. Changes with the same text are listed once."""
     finder = _Finder(source, file)
     finder.visit(ast.parse(source))
-    found = {one.key: one for one in sorted(finder.found, key=lambda one: (one.start, one.end, one.replacement))}
-    return [one for one in found.values() if one.before != one.after]
+    ordered = sorted(finder.found, key=lambda mutation: (mutation.start, mutation.end, mutation.replacement))
+    by_key = {mutation.key: mutation for mutation in ordered}
+    return [mutation for mutation in by_key.values() if mutation.before != mutation.after]
 
 
 def function_at(source: bytes, line: int) -> str:
@@ -97,22 +98,22 @@ def function_at(source: bytes, line: int) -> str:
     name, nodes, inside = [], list(ast.parse(source).body), True
     while inside:
         holders = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        inside = [one for one in nodes if isinstance(one, holders) and one.lineno <= line <= one.end_lineno]
-        name += [one.name for one in inside]
-        nodes = [child for one in inside for child in one.body]
+        inside = [node for node in nodes if isinstance(node, holders) and node.lineno <= line <= node.end_lineno]
+        name += [node.name for node in inside]
+        nodes = [child for node in inside for child in node.body]
     return ".".join(name) or MODULE
 
 
 def draw(sources: dict[str, bytes], count: int, seed: int) -> list[Mutation]:
-    """`count` different changes, or all that there are: a function, then an operator, then a place at random.
+    """`count` different changes, or all if there are fewer: a random function, then operator, then place.
 
     A function is drawn with a probability proportional to the square root of its number of possible changes.
     """
     rng = random.Random(seed)
     functions: dict[tuple[str, str], dict[str, list[Mutation]]] = {}
     for file in sorted(sources):
-        for one in sites(sources[file], file):
-            functions.setdefault((file, one.function), {}).setdefault(one.operator, []).append(one)
+        for mutation in sites(sources[file], file):
+            functions.setdefault((file, mutation.function), {}).setdefault(mutation.operator, []).append(mutation)
     drawn: list[Mutation] = []
     while functions and len(drawn) < count:
         names = list(functions)
@@ -131,7 +132,7 @@ def draw(sources: dict[str, bytes], count: int, seed: int) -> list[Mutation]:
 
 
 def changes_meaning(mutation: Mutation, source: bytes) -> bool:
-    """Whether the changed file can be parsed and gives another syntax tree."""
+    """Whether the changed file can be parsed and has a different syntax tree."""
     try:
         return ast.dump(ast.parse(mutation.apply(source))) != ast.dump(ast.parse(source))
     except SyntaxError:
@@ -156,7 +157,7 @@ class _Finder(ast.NodeVisitor):
         self.found.append(edit(self.source, self.file, function, operator, start, end, replacement))
 
     def _swap(self, operator: str, start: int, end: int, node: ast.AST) -> None:
-        """Replace an operator in the gap between its operands: beside it there are brackets, spaces and comments."""
+        """Replace an operator in the gap between its operands, which may also hold brackets, spaces and comments."""
         pattern, replacements = SWAPS.get(type(node), ("", ()))
         gap = re.sub(rb"#[^\n]*", lambda comment: b" " * len(comment[0]), self.source[start:end])
         token = re.search(pattern.encode(), gap)
@@ -193,7 +194,7 @@ class _Finder(ast.NodeVisitor):
         self._visit_all([node.value])
 
     def visit_Import(self, node: ast.AST) -> None:
-        """Left as it is; so are imported names and formatted strings, whose positions Python 3.11 does not give."""
+        """Do not change imports and formatted strings. Python 3.11 has no positions inside formatted strings."""
 
     visit_ImportFrom = visit_JoinedStr = visit_Import
 
@@ -272,7 +273,7 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def read_sources(repository: Path, rooms: Sequence[str]) -> dict[str, bytes]:
-    """The files of these files and folders, by their path relative to the repository.
+    """The source of all files in `rooms` (files and folders), by path relative to the repository.
 
     Raises `FileNotFoundError` for a missing room and for one without source files.
     """

@@ -1,12 +1,12 @@
-"""The publication, its ablations, MONAI's peers, `unet` and `default`: the same cases, fold, seed and minutes.
+"""The publication, its ablations, MONAI's networks, `unet` and `default`: the same cases, fold, seed and minutes.
 
-Prints JSON: for each preset the mean Dice and NSD on the original grids beside the publication's Table II (liver
-tumour), iterations and their rate; and draws the same validation cases side by side, method against method.
+Prints JSON: for each preset the mean Dice and NSD on the original grids, the publication's figure (Table II, liver
+tumour), iterations and their rate. With --picture, it draws the masks of all methods on the same validation cases.
 
     python benchmarks/paper.py [--data DIR] [--minutes 20] [--device cpu] [--root DIR] [--picture FILE]
 
-Presets are trained one after the other. With --root the trained folds stay there, and a run that was broken off goes
-on; --picture needs the masks that validation writes, hence SimpleITK, and the raw scans.
+Presets are trained one after the other. With --root the trained folds are kept, and an interrupted run resumes.
+--picture needs the raw scans, and SimpleITK for the masks of the validation.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg_cli.common import positive_float, run, whole_number
 
-# The publication's Table II, Dice in percent on liver tumour, for whole and ablated model; its zeta 1 is one figure.
+# The publication's Table II: Dice in percent on liver tumour, of the model and its ablations. zeta 1 has one figure.
 TABLE_II: dict[Preset, float] = {
     "paper": 84.47,
     "paper-no-text": 72.54,
@@ -35,11 +35,11 @@ TABLE_II: dict[Preset, float] = {
     "paper-no-image-encoder": 69.32,
     "paper-no-label-encoder": 75.45,
 }
-SHOWN = 3  # cases in the picture
+MAX_SHOWN_CASES = 3  # in the picture
 
 
 def main() -> int:
-    """Train, validate, draw, print."""
+    """Train and score the presets, print the report and draw the picture."""
     parser = fold_parser(__doc__)
     parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset")
     parser.add_argument("--seed", type=whole_number, default=0)
@@ -50,19 +50,19 @@ def main() -> int:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Print the figures of every preset, the publication's beside them."""
+    """Print the figures of every preset with those of the publication."""
     check(args)
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         folders, figures = {}, {}
         for preset in args.presets:
-            preprocessed = prepare(args.data, root, preset, args.device, words(args, preset))
-            check_words(preprocessed, preset, args)
+            preprocessed = prepare(args.data, root, preset, args.device, text_encoder_option(args, preset))
+            check_text_encoder(preprocessed, preset, args)
             cases = held_out(preprocessed, args.fold, args.cases)
             folder = folders[preset] = trained(root, args, preset, args.seed)
             in_own_process(train, preprocessed, folder, preset, args.seed, args)
             figures[preset] = in_own_process(describe, preprocessed, folder, cases, args.device)
-            figures[preset] |= training(folder) | beside(preset, folder)
+            figures[preset] |= training(folder) | published(preset, folder)
         note = "percent, liver tumour of LiTS; Dice here is a fraction, and comparable only after training on that data"
         settings = {name: getattr(args, name) for name in ("fold", "seed", "minutes")}
         report = {"benchmark": "paper", "dataset": args.data.name} | settings | machine(args.device)
@@ -72,9 +72,10 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse before training what could not be done after it."""
+    """Raise `UserError` before the training for options that could not be carried out after it."""
     faults = []
-    if importlib.util.find_spec("monai") is None and (peers := [one for one in args.presets if one in PEERS]):
+    peers = [preset for preset in args.presets if preset in PEERS]
+    if peers and importlib.util.find_spec("monai") is None:
         faults.append(f"{', '.join(peers)}: MONAI, whose networks these are, is not installed: name other --presets.")
     if args.picture and importlib.util.find_spec("SimpleITK") is None:
         faults.append("--picture reads masks with SimpleITK, which is not installed: leave it out.")
@@ -84,34 +85,35 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(*faults)
 
 
-def check_words(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
-    """`UserError` where the root was planned with another text encoder than the one asked for."""
+def check_text_encoder(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
+    """Raise `UserError` if the root was planned with another text encoder than --text-encoder."""
     encoder = Plan.read(PreprocessedFolder(preprocessed).plan(preset)).text.encoder
-    if words(args, preset) and encoder != args.text_encoder:
+    if text_encoder_option(args, preset) and encoder != args.text_encoder:
         raise UserError(f"{preprocessed} was planned with the text encoder {encoder}: choose another --root.")
 
 
-def beside(preset: str, folder: Path) -> dict:
-    """What has to be known of a figure, and the publication's own."""
+def published(preset: str, folder: Path) -> dict:
+    """The publication's figure, and the text encoder and notes that the comparison needs."""
     text = Plan.read(FoldFolder(folder).plan).text
     notes = [text.note] if text.note else []
     return {"text_encoder": text.encoder, "notes": notes, "table_ii_dice": TABLE_II.get(preset)}
 
 
-def words(args: argparse.Namespace, preset: str) -> list[str]:
-    """The text encoder of the paper's presets, where one is named."""
+def text_encoder_option(args: argparse.Namespace, preset: str) -> list[str]:
+    """The option --text-encoder for presets `paper*`; [] for other presets, or if it is not given."""
     return ["--text-encoder", args.text_encoder] if args.text_encoder and preset.startswith("paper") else []
 
 
 def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None:
-    """One row a case, one column a method."""
+    """Draw the masks: one row per case, one column per method."""
     from plans.dataset import read_dataset
     from textdiffseg.imaging.sources.files import read_labels, read_volume
     from textdiffseg.imaging.volume import to_canonical
 
     dataset = read_dataset(args.data)
     validated = [folder / "validation" for folder in folders.values()]
-    cases = [case for case in dataset.cases if all((one / f"{case.id}.nii.gz").is_file() for one in validated)][:SHOWN]
+    complete = [case for case in dataset.cases if all((masks / f"{case.id}.nii.gz").is_file() for masks in validated)]
+    cases = complete[:MAX_SHOWN_CASES]
     if not cases:
         print("No scan has a mask of every method: no figure.", file=sys.stderr)
         return

@@ -1,18 +1,18 @@
-"""Is every part doing work? Dice of a trained model on stored validation cases, with one part disturbed at a time.
+"""Does every module matter? Dice of a trained model on stored validation cases, with one module disturbed at a time.
 
     python benchmarks/parts.py results/Dataset004_Hippocampus/default/fold_0 [--preprocessed DIR] [--cases 8]
 
-Prints JSON. Each row is Dice by label and the mean, and the mean's loss against the undisturbed model:
+Prints JSON. Each row has Dice by label, the mean, and the mean's loss against the undisturbed model:
 
-- z_0-hat taken from another case;
-- the fusion's output zeroed, z_it = z_i, the classifier kept;
-- the classifier's vectors swapped between the labels, the fusion's tokens kept;
-- the skips zeroed;
-- each label asked for alone, its Dice as it is and with another label's tokens in the fusion, the classifier kept.
-  (With all labels asked for, attention reads their tokens as one set: swapping them changes nothing.)
+- z_0-hat from another case;
+- fusion without effect, z_it = z_i; the classifier is unchanged;
+- the classifier's vectors exchanged between the labels; the fusion's tokens are unchanged;
+- skips set to zero;
+- each label queried alone, undisturbed and with another label's tokens in the fusion; the classifier is unchanged.
+  (If all labels are queried, attention reads their tokens as one set, and an exchange has no effect.)
 
-A part whose disturbance costs less than 0.005 is listed as decorative. For models with all of these parts, those of
-preset default; the publication's preset has its own ablations (benchmarks/paper.py).
+A module whose disturbance costs less than 0.005 is listed as decorative. The benchmark is for preset `default`, which
+has all of these modules. The publication's preset has its own ablations (benchmarks/paper.py).
 """
 
 import argparse
@@ -46,11 +46,11 @@ from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg_cli.common import positive_int, run
 
-WORTH = 0.005  # mean Dice below which a part's loss counts as nothing
+MIN_LOSS = 0.005  # mean Dice; a smaller loss makes a module decorative
 
 
-class AsItIs:
-    """A trained model by the methods that `Predictor` calls; each intervention below replaces one of them."""
+class Undisturbed:
+    """A trained model with the methods that `Predictor` calls. Each intervention below replaces one method."""
 
     def __init__(self, model: TextDiffSeg):
         self.model, self.plan = model, model.plan
@@ -68,8 +68,8 @@ class AsItIs:
         return self.model.decode(z_0, skips, queries)
 
 
-class Listening(AsItIs):
-    """Keeps the latents that are decoded."""
+class LatentRecorder(Undisturbed):
+    """Records the latents that are decoded."""
 
     def __init__(self, model: TextDiffSeg):
         super().__init__(model)
@@ -80,8 +80,8 @@ class Listening(AsItIs):
         return super().decode(z_0, skips, queries)
 
 
-class OtherLatent(AsItIs):
-    """Decodes another case's latents, window by window, again from the first where that case has fewer."""
+class ExchangedLatent(Undisturbed):
+    """Decodes another case's latents, window by window. If that case has fewer windows, they are repeated."""
 
     def __init__(self, model: TextDiffSeg, latents: Sequence[Tensor]):
         super().__init__(model)
@@ -93,15 +93,15 @@ class OtherLatent(AsItIs):
         return super().decode(other, skips, queries)
 
 
-class NoFusion(AsItIs):
+class NoFusion(Undisturbed):
     """z_it = z_i."""
 
     def fuse(self, z_i, queries):
         return z_i
 
 
-class OtherTokens(AsItIs):
-    """The fusion reads the tokens of other queries (of one sample)."""
+class ExchangedTokens(Undisturbed):
+    """Fusion reads the tokens of other queries (of one sample)."""
 
     def __init__(self, model: TextDiffSeg, other: Queries):
         super().__init__(model)
@@ -111,22 +111,22 @@ class OtherTokens(AsItIs):
         return super().fuse(z_i, self.other.to(z_i.device).expand(len(z_i)))
 
 
-class SwappedVectors(AsItIs):
-    """The classifier takes every label for the one before it."""
+class SwappedVectors(Undisturbed):
+    """The classifier uses the vector of the preceding label for every label."""
 
     def decode(self, z_0, skips, queries):
         return super().decode(z_0, skips, replace(queries, vectors=queries.vectors.roll(1, dims=1)))
 
 
-class NoSkips(AsItIs):
-    """The decoder sees the latent alone."""
+class NoSkips(Undisturbed):
+    """The decoder reads the latent without skips."""
 
     def decode(self, z_0, skips, queries):
         return super().decode(z_0, None, queries)
 
 
 def main() -> int:
-    """Score the model with each part disturbed and print the table."""
+    """Score the model under each intervention and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("fold", type=Path, metavar="FOLD_FOLDER", help="a trained fold")
     add_preprocessed(parser)
@@ -136,7 +136,7 @@ def main() -> int:
 
 
 def examine(args: argparse.Namespace) -> None:
-    """Print the figures of a fold."""
+    """Print the table of a fold."""
     plan = Plan.read(FoldFolder(args.fold).plan)
     if plan.diffusion is None or not plan.classifies_words:
         raise UserError(
@@ -150,7 +150,7 @@ def examine(args: argparse.Namespace) -> None:
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
     settings = Settings(steps=read_sampling(FoldFolder(args.fold)).steps)
 
-    def predictor(disturbed: AsItIs) -> Predictor:
+    def predictor(disturbed: Undisturbed) -> Predictor:
         return Predictor([disturbed], settings, args.device)
 
     rows = disturb(model, bank, list(stored_scans(preprocessed, cases, plan, bank)), predictor)
@@ -160,15 +160,15 @@ def examine(args: argparse.Namespace) -> None:
 
 
 def disturb(
-    model: TextDiffSeg, bank: TextBank, scans: Sequence[Scan], predictor: Callable[[AsItIs], Predictor]
+    model: TextDiffSeg, bank: TextBank, scans: Sequence[Scan], predictor: Callable[[Undisturbed], Predictor]
 ) -> dict[str, dict]:
-    """The table: one row an intervention."""
+    """The table with one row per intervention."""
     queries = bank.all_labels()
 
-    def together(disturbed: AsItIs) -> dict[str, float]:
+    def together(disturbed: Undisturbed) -> dict[str, float]:
         return dice(predictor(disturbed), scans, queries)
 
-    whole = together(AsItIs(model))
+    whole = together(Undisturbed(model))
     rows = {"as it is": row(whole)}
     if len(scans) > 1:
         rows["z_0-hat of another case"] = row(exchanged(model, queries, scans, predictor), whole)
@@ -180,28 +180,28 @@ def disturb(
         single = [bank.queries([[(number, 0)]]) for number in numbers]
         alone, swapped = {}, {}
         for own, other in zip(single, [*single[1:], single[0]], strict=True):
-            alone |= dice(predictor(AsItIs(model)), scans, own)
-            swapped |= dice(predictor(OtherTokens(model, other)), scans, own)
+            alone |= dice(predictor(Undisturbed(model)), scans, own)
+            swapped |= dice(predictor(ExchangedTokens(model, other)), scans, own)
         rows["each label alone"] = row(alone)
         rows["each label alone, fusion's tokens swapped"] = row(swapped, alone)
     return rows
 
 
 def exchanged(
-    model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], predictor: Callable[[AsItIs], Predictor]
+    model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], predictor: Callable[[Undisturbed], Predictor]
 ) -> dict[str, float]:
-    """Mean Dice by label where each scan is decoded from the latents of the one before it."""
-    parts = []
+    """The mean Dice by label if each scan is decoded from the latents of the preceding scan."""
+    by_scan = []
     for scan, donor in zip(scans, [scans[-1], *scans[:-1]], strict=True):
-        listening = Listening(model)
-        predictor(listening).predict_image(donor.image, queries.with_tokens([donor.text]))
-        parts.append(dice(predictor(OtherLatent(model, listening.latents)), [scan], queries))
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: mean(part[name] for part in parts if name in part) for name in names}
+        recorder = LatentRecorder(model)
+        predictor(recorder).predict_image(donor.image, queries.with_tokens([donor.text]))
+        by_scan.append(dice(predictor(ExchangedLatent(model, recorder.latents)), [scan], queries))
+    names = dict.fromkeys(name for by_label in by_scan for name in by_label)
+    return {name: mean(by_label[name] for by_label in by_scan if name in by_label) for name in names}
 
 
 def row(found: dict[str, float], undisturbed: dict[str, float] | None = None) -> dict:
-    """Dice by label, their mean, and its loss against the undisturbed model's."""
+    """Dice by label, the mean, and the mean's loss against the undisturbed model."""
     figures = {"labels": found, "dice": mean(found.values())}
     if undisturbed is not None and found:
         figures["loss"] = mean(undisturbed.values()) - figures["dice"]
@@ -209,8 +209,8 @@ def row(found: dict[str, float], undisturbed: dict[str, float] | None = None) ->
 
 
 def decorative(rows: dict[str, dict]) -> list[str]:
-    """The interventions that cost next to nothing."""
-    return [name for name, figures in rows.items() if "loss" in figures and figures["loss"] < WORTH]
+    """The interventions whose loss is below `MIN_LOSS`."""
+    return [name for name, figures in rows.items() if "loss" in figures and figures["loss"] < MIN_LOSS]
 
 
 if __name__ == "__main__":

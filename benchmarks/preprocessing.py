@@ -1,6 +1,6 @@
-"""Planning and preprocessing the 208 hippocampus cases, against nnU-Net's command, same cases, same processes.
+"""The time to plan and preprocess the 208 hippocampus cases, compared with nnU-Net's command and equal processes.
 
-Prints JSON: seconds of each run, medians, and their ratio. The bar: at most a third of nnU-Net's wall time.
+Prints JSON: the seconds of each run, the medians and their ratio. The bar is a third of nnU-Net's wall time.
 
     python benchmarks/preprocessing.py [--data DIR] [--nnunet-env VENV] [--repeats 3]
 """
@@ -21,7 +21,7 @@ DATASET = "Dataset004_Hippocampus"
 
 
 def main() -> None:
-    """Run both commands in turn and print the figures."""
+    """Run both commands alternately and print the figures."""
     here = Path(__file__).resolve().parents[1]
     shared = Path(os.environ.get("TDS_SHARED_DATA", here.parent / "shared" / "data"))
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def link_data_set(source: Path, target: Path) -> None:
-    """A raw data set whose files are links, so that neither command writes into the original."""
+    """Make a raw data set of links to files, so that neither command writes into the original."""
     target.mkdir(parents=True)
     (target / "dataset.json").write_bytes((source / "dataset.json").read_bytes())
     for part in ("imagesTr", "labelsTr"):
@@ -75,7 +75,7 @@ def make_environment(folder: Path, torch: str) -> Path:
 
 
 def run_ours(work: Path, repeat: int, workers: int) -> float:
-    """Seconds of tds_plan_and_preprocess from nothing."""
+    """The seconds of tds_plan_and_preprocess in an empty root."""
     root = work / f"ours_{repeat}"
     root.mkdir()
     (root / "raw").symlink_to(work / "raw")
@@ -84,7 +84,7 @@ def run_ours(work: Path, repeat: int, workers: int) -> float:
 
 
 def run_nnunet(environment: Path, work: Path, repeat: int, workers: int) -> float:
-    """Seconds of nnUNetv2_plan_and_preprocess from nothing."""
+    """The seconds of nnUNetv2_plan_and_preprocess in empty folders."""
     folders = {
         "nnUNet_raw": str(work / "raw"),
         "nnUNet_preprocessed": str(work / f"theirs_{repeat}"),
@@ -95,7 +95,7 @@ def run_nnunet(environment: Path, work: Path, repeat: int, workers: int) -> floa
 
 
 def timed(command: list[str], environment: dict[str, str]) -> float:
-    """Wall seconds of a command that must succeed."""
+    """The wall seconds of a command. Raises `SystemExit` if it fails."""
     start = time.perf_counter()
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, encoding="utf-8")
     seconds = time.perf_counter() - start

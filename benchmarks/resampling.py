@@ -1,6 +1,6 @@
-"""Resampling a 512 x 512 x 200 CT from 0.8/0.8/2.5 mm to 1 mm, order 3, one thread, against scipy's zoom.
+"""Resampling of a 512 x 512 x 200 CT from 0.8/0.8/2.5 mm to 1 mm, order 3, one thread, compared with scipy's zoom.
 
-Prints JSON. The bars: mean difference at most 1e-3 HU, at most 1/6 of scipy's time, at most 700 MB above the input.
+Prints JSON. The bars: mean difference at most 1e-3 HU, at most 1/6 of scipy's time, at most 700 MB besides the input.
 
     python benchmarks/resampling.py [--repeats 3]
 """
@@ -27,7 +27,7 @@ BARS = {"mean_difference_hu": 1e-3, "time_ratio": 1 / 6, "peak_mb": 700.0}
 
 
 def main() -> None:
-    """Time both, compare the results, and print the figures."""
+    """Time both methods, compare their results, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak", metavar="NPY", help=argparse.SUPPRESS)  # one run in a process of its own
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def ct_like(seed: int) -> np.ndarray:
-    """A CT-like scan (1, D, H, W) in HU: air, a body of soft tissue, bones, organs, and noise."""
+    """An image like a CT scan (1, D, H, W) in HU: air, a body of soft tissue, bones, organs and noise."""
     rng = np.random.default_rng(seed)
     d, h, w = (np.linspace(-1, 1, size, dtype=np.float32) for size in SHAPE)
     d, h, w = d[:, None, None], h[None, :, None], w[None, None, :]
@@ -81,12 +81,12 @@ def ct_like(seed: int) -> np.ndarray:
 
 
 def target_shape() -> tuple[int, ...]:
-    """The shape that covers the same extent at the target spacing."""
+    """The shape (D, H, W) with the same extent at the target spacing."""
     return tuple(round(n * a / b) for n, a, b in zip(SHAPE, SPACING, TARGET, strict=True))
 
 
 def resample_ours(ct: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Matrices made anew, as for a first case."""
+    """The project's resampling with an empty matrix cache, as for the first case."""
     from textdiffseg.imaging.resample import resample, spline_matrix
 
     spline_matrix.cache_clear()
@@ -94,15 +94,15 @@ def resample_ours(ct: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def resample_scipy(ct: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """scipy's zoom, clipped to the input's range as ours is."""
+    """scipy's zoom, clipped to the input's range."""
     factors = [m / n for n, m in zip(ct.shape[1:], shape, strict=True)]
     zoomed = ndimage.zoom(ct[0], factors, order=3, mode="nearest", grid_mode=True)
     return np.clip(zoomed, ct.min(), ct.max(), out=zoomed)
 
 
 def peak_above_input(path: str) -> float:
-    """MB by which this process's memory rises at most while resampling, with the input in memory."""
-    import textdiffseg.imaging.resample  # noqa: F401  its own import is no part of the figure
+    """The peak memory of resampling in MB, without the input."""
+    import textdiffseg.imaging.resample  # noqa: F401  imported first, so that it does not count
 
     ct, process, sizes, done = np.load(path), psutil.Process(), [], threading.Event()
     before = process.memory_info().rss

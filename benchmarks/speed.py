@@ -1,13 +1,18 @@
-"""Iterations a second of training, and where their time goes. Prints JSON.
+"""The speed of training, and the most expensive operators. Prints JSON.
 
-Of the planned network, eager and (on a GPU) compiled, without and with CUDA graphs: iterations a second of the whole
-loop with loading and augmentation, and of one batch again and again; peak memory; operators an iteration, on a GPU also
-kernels and waits for the device; the ten most expensive operators. Once: samples a second of one loading process.
+The planned network is measured eager and (on a GPU) compiled, without and with CUDA graphs:
+
+- iterations per second of the whole loop with loading and augmentation, and with one batch repeated;
+- peak memory;
+- operators per iteration; on a GPU also kernels, and waits for the device;
+- the ten most expensive operators.
+
+The samples per second of one loading process are measured once.
 
     python benchmarks/speed.py [--root DIR] [--preset default] [--device cuda] [--batch 12] [--iterations 100]
 
-Where the root holds plan and stored cases already (carried to a GPU machine, say), neither the raw data nor SimpleITK
-or MONAI are needed.
+If the root already holds plan and stored cases (e.g. copied to a GPU machine), raw data, SimpleITK and MONAI are not
+needed.
 """
 
 import argparse
@@ -36,19 +41,19 @@ from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
-from textdiffseg.training.compiling import compile_parts
+from textdiffseg.training.compiling import compile_modules
 from textdiffseg.training.loop import READ_EVERY
 from textdiffseg.training.optimise import StepLosses, train_step
 from textdiffseg_cli.common import positive_int, run, whole_number
 
-BAR = 25.0  # iterations a second on one H100, 40 x 56 x 40, batch 12, bf16, loading and augmentation included
-WARM_UP = 5  # iterations, compilation among them
+BAR = 25.0  # iterations per second on one H100, 40 x 56 x 40, batch 12, bf16, with loading and augmentation
+WARM_UP = 5  # iterations, with compilation
 PROFILED = 3  # iterations
 WAYS = ("eager", "compiled", "graphs")
 
 
 def main() -> int:
-    """Train, time, print."""
+    """Train and time the network, and print the report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
     parser.add_argument("--root", type=Path, help="plans and stored cases (default: a temporary folder)")
@@ -62,7 +67,7 @@ def main() -> int:
 
 
 def measure(args: argparse.Namespace) -> None:
-    """Print the figures, each way of running in a process of its own."""
+    """Print the figures. Each way of running has its own process."""
     with tempfile.TemporaryDirectory() as temporary:
         preprocessed = prepare(args.data, args.root or Path(temporary), args.preset, args.device)
         plan = planned(preprocessed, args)
@@ -75,13 +80,13 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def planned(preprocessed: Path, args: argparse.Namespace) -> Plan:
-    """The plan, with the batch asked for."""
+    """The plan with the batch of --batch."""
     plan = Plan.read(PreprocessedFolder(preprocessed).plan(args.preset))
     return plan.model_copy(update={"batch": args.batch or plan.batch})
 
 
 def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> TrainingLoader:
-    """Batches of fold 0, as training has them."""
+    """The training loader of fold 0."""
     plan, bank = planned(preprocessed, args), TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     cases = read_fold(preprocessed, "0").train
@@ -89,7 +94,7 @@ def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> T
 
 
 def loader_alone(preprocessed: Path, args: argparse.Namespace) -> dict[str, float]:
-    """Samples a second of one thread that loads and augments."""
+    """The samples per second of one thread that loads and augments."""
     torch.set_num_threads(1)
     samples = open_loader(preprocessed, args, 0).samples
     seconds = []
@@ -101,7 +106,7 @@ def loader_alone(preprocessed: Path, args: argparse.Namespace) -> dict[str, floa
 
 
 class Trainer:
-    """A fresh model and its steps."""
+    """A new model, and training steps with it."""
 
     def __init__(self, preprocessed: Path, args: argparse.Namespace, way: str):
         plan, self.device = planned(preprocessed, args), torch.device(args.device)
@@ -110,14 +115,18 @@ class Trainer:
         model = build_model(plan).to(self.device)
         self.bank = TextBank.load(PreprocessedFolder(preprocessed).words(args.preset))
         self.graphs = way == "graphs"
-        self.compiled = compile_parts(
-            model.heavy_parts, self.device, way != "eager", lambda line: print(line, file=sys.stderr), self.graphs
+        self.compiled = compile_modules(
+            model.compilable_modules,
+            self.device,
+            way != "eager",
+            lambda line: print(line, file=sys.stderr),
+            self.graphs,
         )
         length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
         self.state = TrainingState.start(model, length)
 
     def step(self, batch: Batch) -> StepLosses:
-        """One iteration, after which the device may still be at work."""
+        """Start one iteration. The device may still be working afterwards."""
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
         losses = train_step(self.state, self.bank, batch, self.compiled)
@@ -125,7 +134,7 @@ class Trainer:
         return losses
 
     def seconds(self, batches: Iterable[Batch]) -> float:
-        """That steps on these batches take, losses read as often as in training."""
+        """The seconds of steps on these batches. Losses are read as often as in training."""
         clock = time.perf_counter()
         for index, batch in enumerate(batches, start=1):
             losses = self.step(batch)
@@ -145,32 +154,32 @@ def one_way(preprocessed: Path, args: argparse.Namespace, way: str) -> dict:
     figures = {"workers": workers, "warm_up_seconds": round(trainer.seconds([batch] * WARM_UP), 1)}
     rate = args.iterations / trainer.seconds([batch] * args.iterations)
     figures["same_batch_iterations_per_second"] = round(rate, 3)
-    ahead = 1 + 2 * workers * PREFETCH  # what loading processes had prepared before would flatter them
+    ahead = 1 + 2 * workers * PREFETCH  # batches prepared in advance do not count, as they would improve the rate
     batches = loader.epoch(0, ahead + args.iterations)
     trainer.seconds(islice(batches, ahead))
     rate = args.iterations / trainer.seconds(batches)
     figures["loop_iterations_per_second"] = round(rate, 3)
     figures["compiled_to_the_end"] = trainer.compiled.active
-    figures["graphs"] = counters["stats"]["unique_graphs"]  # more than a dozen: parts were compiled again
+    figures["graphs"] = counters["stats"]["unique_graphs"]  # more than a dozen: modules were compiled again
     if args.device == "cuda":
         figures["peak_cuda_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
-        figures["waits_an_iteration"] = waits(trainer, batch)
+        figures["waits_an_iteration"] = device_waits(trainer, batch)
     if way == "eager":
-        figures["operators_an_iteration"] = operators(trainer, batch)
-    return figures | expensive(trainer, batch)
+        figures["operators_an_iteration"] = count_operators(trainer, batch)
+    return figures | most_expensive(trainer, batch)
 
 
-def waits(trainer: Trainer, batch: Batch) -> float:
-    """Times a step waits for the GPU, as torch itself tells."""
+def device_waits(trainer: Trainer, batch: Batch) -> float:
+    """How often one step waits for the GPU, by torch's warnings."""
     torch.cuda.set_sync_debug_mode("warn")
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(PROFILED):
                 trainer.step(batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(one.message) for one in told) / PROFILED
+    return sum("synchroniz" in str(warning.message) for warning in caught) / PROFILED
 
 
 class Operators(TorchDispatchMode):
@@ -183,22 +192,22 @@ class Operators(TorchDispatchMode):
         return operator(*args, **(kwargs or {}))
 
 
-def operators(trainer: Trainer, batch: Batch) -> float:
-    """Operators an iteration, those on the host included."""
+def count_operators(trainer: Trainer, batch: Batch) -> float:
+    """The number of operators per iteration, including those on the host."""
     with Operators() as counted:
         for _ in range(PROFILED):
             trainer.step(batch)
     return round(counted.count / PROFILED, 1)
 
 
-def expensive(trainer: Trainer, batch: Batch) -> dict:
-    """The ten operators that cost most, in ms an iteration; on a GPU of its time, and the number of its kernels."""
+def most_expensive(trainer: Trainer, batch: Batch) -> dict:
+    """The ten most expensive operators in ms per iteration. On a GPU it is device time, and kernels are counted."""
     on_gpu = trainer.device.type == "cuda"
     activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if on_gpu else [ProfilerActivity.CPU]
     with profile(activities=activities) as profiled:
         trainer.seconds([batch] * PROFILED)
     by = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    hosts = [row for row in profiled.key_averages() if row.device_type == DeviceType.CPU]  # a kernel is its operator's
+    hosts = [row for row in profiled.key_averages() if row.device_type == DeviceType.CPU]  # kernels are part of these
     rows = sorted(hosts, key=lambda row: getattr(row, by), reverse=True)[:10]
     figures = {"most_expensive_ms": {row.key[:100]: round(getattr(row, by) / 1e3 / PROFILED, 3) for row in rows}}
     if on_gpu:

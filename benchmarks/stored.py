@@ -1,6 +1,6 @@
-"""What the benchmarks share: stored cases predicted and scored on their own grids, presets trained in one process each.
+"""Shared by the benchmarks: prediction and scoring of stored cases on their own grids, and work in a fresh process.
 
-Nothing here needs the raw data, MONAI or SimpleITK, so the benchmarks run on any machine that a root was carried to.
+Nothing here needs the raw data, MONAI or SimpleITK. A root that was copied to another machine is enough.
 """
 
 import argparse
@@ -41,12 +41,12 @@ Result = TypeVar("Result")
 
 
 def shared_data() -> Path:
-    """The folder of real data sets, as the tests find it."""
+    """The folder of real data sets, found as in the tests."""
     return Path(os.environ.get("TDS_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 def left_out() -> list[str]:
-    """What this machine cannot measure, a sentence each."""
+    """One sentence for each figure that this machine cannot measure."""
     return [
         f"{what}: {package} is not installed"
         for package, what in OPTIONAL.items()
@@ -55,14 +55,17 @@ def left_out() -> list[str]:
 
 
 def machine(device: str) -> dict:
-    """Where the figures were measured."""
+    """The machine and library versions of a measurement, for the report."""
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
     used = {"cores": cores(), "threads": torch.get_num_threads()}
     return {"device": device, "gpu": gpu} | used | {"torch": torch.__version__, "os": platform.system()}
 
 
 def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
-    """The options of a benchmark that trains a fold and scores it; `cases` is the default of --cases, None: all."""
+    """A parser with the options of a benchmark that trains and scores a fold.
+
+    `cases` is the default of --cases; None: all cases.
+    """
     parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=shared_data() / "Dataset004_Hippocampus", help="the raw data set")
     parser.add_argument("--fold", default="0")
@@ -75,34 +78,34 @@ def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """`--device`."""
+    """Add the option --device."""
     default = choose_device(None)
     parser.add_argument(
         "--device", type=_device, choices=("cpu", "cuda"), default=default, help=f"default here: {default}"
     )
 
 
-def _device(asked: str) -> str:
+def _device(name: str) -> str:
     try:
-        return choose_device(asked)
+        return choose_device(name)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_preprocessed(parser: argparse.ArgumentParser) -> None:
-    """`--preprocessed`."""
+    """Add the option --preprocessed."""
     parser.add_argument("--preprocessed", type=Path, help="folder of the stored cases (default: below the same root)")
 
 
 def preprocessed_beside(fold: Path, dataset: str) -> Path:
-    """The folder of the stored cases below the root that holds the fold, at results/DATASET/RUN/fold_N."""
+    """The folder of the stored cases under the same root as a fold at results/DATASET/RUN/fold_N."""
     return fold.resolve().parents[3] / "preprocessed" / dataset
 
 
 def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = ()) -> Path:
-    """The folder of plan and stored cases below the root, made from the raw data where the plan is missing.
+    """The folder of plan and stored cases under the root. If the plan is missing, the raw data is preprocessed first.
 
-    `planning`: more arguments of tds_plan_and_preprocess.
+    `planning` holds more arguments of tds_plan_and_preprocess.
     """
     folder = root / "preprocessed" / data.name
     if PreprocessedFolder(folder).plan(preset).is_file():
@@ -110,7 +113,7 @@ def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence
     if importlib.util.find_spec("SimpleITK") is None:
         raise UserError(
             f"{PreprocessedFolder(folder).plan(preset)} does not exist and SimpleITK, which reads raw data, is not "
-            "installed: plan and preprocess elsewhere and carry the root here."
+            "installed: plan and preprocess elsewhere and copy the root here."
         )
     from textdiffseg_cli import plan_and_preprocess
 
@@ -128,7 +131,7 @@ def read_fold(preprocessed: Path, fold: str) -> Fold:
 
 
 def held_out(preprocessed: Path, fold: str, most: int | None = None) -> list[str]:
-    """At most `most` of the fold's validation cases, evenly spread, all of them for None; `UserError` for fold all."""
+    """At most `most` of the fold's validation cases, evenly spread; None: all. Raises `UserError` for fold all."""
     if fold == ALL:
         raise UserError("Fold all trains on every case, which leaves none to score: expected a fold with a number.")
     cases = sorted(read_fold(preprocessed, fold).validation)
@@ -136,7 +139,7 @@ def held_out(preprocessed: Path, fold: str, most: int | None = None) -> list[str
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:
-    """`work(*arguments)` in a fresh process, whose peak memory is then its own; what it prints goes to stderr."""
+    """The result of `work(*arguments)` in a fresh process, which has its own peak memory. It prints to stderr."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_quietly, work, *arguments).result()
 
@@ -148,18 +151,18 @@ def _quietly(work: Callable[..., Result], *arguments: object) -> Result:
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan ready to be predicted, and its truth."""
+    """A preprocessed scan with its reference."""
 
     name: str
     image: Tensor  # (C, D, H, W) float32 on the plan's grid
-    transform: TransformRecord  # the way back to the scan's own grid
-    truth: np.ndarray  # the numbers that labels are made of (`Plan.parts`), (D, H, W) on the scan's own grid
-    text: Tensor | None = None  # (L, d_t) tokens, where the model reads texts of cases and there is one
+    transform: TransformRecord  # to restore the scan's own grid
+    truth: np.ndarray  # value numbers (`Plan.parts`), (D, H, W) on the scan's own grid
+    text: Tensor | None = None  # (L, d_t) tokens of the case's text, if the model reads it
     annotated: tuple[int, ...] | None = None  # the labels to score; None: all
 
 
 def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: TextBank) -> Iterator[Scan]:
-    """Stored cases, one after the other, with what a model of the plan is told of them."""
+    """Stored cases one by one, with their texts if the plan's model reads them."""
     cases = list(cases)
     texts = (
         read_case_texts(PreprocessedFolder(preprocessed).case_texts(plan.preset), bank, cases)
@@ -174,27 +177,27 @@ def stored_scans(preprocessed: Path, cases: Iterable[str], plan: Plan, bank: Tex
 
 
 def predict(predictor: Predictor, scan: Scan, queries: Queries, answers: int | None = None) -> np.ndarray:
-    """The numbers (D, H, W) on the scan's own grid that the labels asked for write, 0 for background.
+    """The predicted map (D, H, W) of value numbers on the scan's own grid; 0 is background.
 
-    They are the labels' own unless labels overlap (`Plan.written_numbers`). With `answers` what the slots after the
-    first so many win is 0 as well.
+    A label writes its label number unless labels overlap (`Plan.written_numbers`). With `answers`, slots after the
+    first `answers` write 0.
     """
     plan, queries = predictor.plan, queries.with_tokens([scan.text])
     probabilities = predictor.predict_image(scan.image, queries).probabilities.numpy()
-    slots = predictor.readout.restore(probabilities, scan.trail)
+    slots = predictor.readout.restore(probabilities, scan.transform)
     numbers = [0, *(plan.written_numbers[number - 1] for number in queries.labels[0].tolist())]
     return np.array([number * (answers is None or slot <= answers) for slot, number in enumerate(numbers)])[slots]
 
 
 def score(plan: Plan, scan: Scan, labels: np.ndarray) -> CaseScores:
-    """Dice of every label that the scan annotates; `labels` as `predict` gives them."""
+    """Dice of every label that is annotated in the scan. `labels` is a map from `predict`."""
     numbers = range(1, 1 + len(plan.labels)) if scan.annotated is None else scan.annotated
     names = {plan.parts[number - 1]: plan.labels[number - 1].name for number in numbers}
-    return score_case(labels, scan.truth, scan.trail.geometry.spacing, names, case=scan.name, surfaces=False)
+    return score_case(labels, scan.truth, scan.transform.geometry.spacing, names, case=scan.name, surfaces=False)
 
 
 def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers: int | None = None) -> dict[str, float]:
-    """Mean Dice over the scans of each label that is answered and some scan holds, by name."""
+    """The mean Dice over the scans of each answered label, by name. Labels without a defined Dice are left out."""
     names = [predictor.plan.labels[number - 1].name for number in queries.labels[0, :answers].tolist()]
     summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries, answers)) for scan in scans])
     found = {name: summary.labels[name].dice for name in names if name in summary.labels}
@@ -202,6 +205,6 @@ def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers:
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """None where there are none."""
+    """The mean; None without values."""
     values = list(values)
     return float(np.mean(values)) if values else None

@@ -1,10 +1,10 @@
-"""The structure of the code as figures: lines of each room, functions, branches, and a scan's way, as JSON.
+"""Figures on the structure of the code, as JSON: lines of each room, functions, branches, and the path of a scan.
 
     python benchmarks/structure.py [--source DIR] [--scan FILE --model FOLDER]
 
-With a scan and a trained model it runs `tds_predict` in this process and counts the functions of the project that
-receive the scan or something made of it: its path, an array, a tensor, or a record that holds one. `--source` is
-another checkout, to compare with.
+With a scan and a trained model it runs `tds_predict` in this process. It counts the project's functions that receive
+the scan or data derived from it: its path, an array, a tensor, or a record with one. `--source` is another checkout
+to compare with.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from types import FrameType
 
 PACKAGES = ("plans", "textdiffseg", "textdiffseg_cli")
 BRANCH = re.compile(r"\bregions is (not )?None\b|\bif (self\.)?(plan|dataset)\.regions\b|\boverlapping\b")
-LARGE = 1000  # values of an array that is taken for a scan or for something made of it
-RECORDS = {  # that hold a scan or something made of it
+MIN_VALUES = 1000  # of an array that counts as data of a scan
+RECORDS = {  # types that hold a scan or data derived from it
     "Volume", "Geometry", "TransformRecord", "Prediction", "ScanResult",
     "Distribution", "Result", "_Volume", "_Windows", "_Sums", "Tiling",
     "Manifest", "Request",
@@ -46,13 +46,13 @@ def main() -> int:
 
 
 def room(path: Path, source: Path) -> str:
-    """`textdiffseg/data` of a file in a room, else its package."""
+    """The room of a file, e.g. `textdiffseg/data`, else its package."""
     parts = path.relative_to(source).parts
     return "/".join(parts[:2]) if len(parts) > 2 else parts[0]
 
 
 def lines(files: list[Path], source: Path) -> dict[str, int]:
-    """Lines of each room."""
+    """The number of lines of each room."""
     counts: Counter[str] = Counter()
     for path in files:
         counts[room(path, source)] += len(path.read_text(encoding="utf-8").splitlines())
@@ -60,7 +60,7 @@ def lines(files: list[Path], source: Path) -> dict[str, int]:
 
 
 def functions(files: list[Path]) -> dict[str, object]:
-    """How many functions there are, and the longest."""
+    """The number of functions, and the longest one."""
     found = [
         (node.end_lineno - node.lineno + 1, f"{path.name}: {node.name}")
         for path in files
@@ -72,7 +72,7 @@ def functions(files: list[Path]) -> dict[str, object]:
 
 
 def branches(files: list[Path], source: Path) -> dict[str, int]:
-    """Lines of code of each room that ask whether labels overlap."""
+    """The number of lines in each room that branch on overlapping labels."""
     counts: Counter[str] = Counter()
     for path in files:
         code = [line.partition("#")[0] for line in path.read_text(encoding="utf-8").splitlines()]
@@ -106,16 +106,16 @@ def way(source: Path, scan: Path, model: Path) -> dict[str, object]:
 
 
 def carries(value: object, scan: Path) -> bool:
-    """Whether an argument is the scan or holds something made of it."""
+    """Whether an argument is the scan or holds data derived from it."""
     if isinstance(value, Path):
         return value == scan
     if isinstance(value, tuple | list):
-        return any(carries(one, scan) for one in value[:4])
+        return any(carries(item, scan) for item in value[:4])
     if type(value).__name__ in RECORDS:
         return True
     size = getattr(value, "size", None) if hasattr(value, "dtype") else None
     count = value.numel() if hasattr(value, "numel") else size if isinstance(size, int) else 0
-    return count >= LARGE
+    return count >= MIN_VALUES
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
-"""One change at a time against the same control, at equal time: the comparisons behind docs/method.md.
+"""One change at a time against the same control, with equal training time: the comparisons behind docs/method.md.
 
     python benchmarks/variants.py --changes "recycling 0" "skip dropout 0.3" [--preset unet] [--iterations 500]
         [--seeds 0 1] [--root DIR]
 
-First what an iteration of each variant costs is measured, in turns with the control, so that a machine that becomes
-slower is slower for both (with --root it is kept). Then the control trains for --iterations, each other one for as
-many as take the same time.
+First the time of an iteration is measured for each variant. Turns with the control alternate, as the machine's speed
+may change; with --root the times are kept. Then the control trains for --iterations, and each variant for the
+iterations that take the same time.
 
-Prints JSON: for each variant and seed the Dice of the averaged weights on the fold's validation cases, one step, no
-mirroring, in all and by label, with mirroring where --mirroring asks for it, after ten steps, and of what the latent
-carries by itself (on validation patches); and Dice minus the control's with the 95% interval of a paired bootstrap
-over the cases' means over seeds. A change that needs other code than the library's has it here.
+Prints JSON. For each variant and seed, of the averaged weights on the fold's validation cases:
+
+- Dice with one step and no mirroring, as a mean and by label;
+- Dice with mirroring (--mirroring), and with ten steps;
+- Dice of the latent's reconstruction on validation patches.
+
+For each variant also the difference in Dice from the control, of the cases' means over seeds. The difference has the
+95% interval of a paired bootstrap. variant_changes.py has the changes.
 """
 
 import argparse
@@ -19,13 +23,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from bootstrap import paired
 from stored import (
     fold_parser,
@@ -39,20 +41,15 @@ from stored import (
     score,
     stored_scans,
 )
-from torch import Tensor, nn
+from variant_changes import CHANGES, CONTROL
 
-from plans.errors import UserError
 from plans.layout import FoldFolder
-from plans.plan import Plan
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.networks.blocks import Attention
-from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
-from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
@@ -61,154 +58,12 @@ from textdiffseg.training.optimise import train_step
 from textdiffseg.training.run import Run, TrainingOptions, open_run
 from textdiffseg_cli.common import positive_int, run, whole_number
 
-CONTROL = "control"
 EPOCHS = 4
 TURNS, ITERATIONS_A_TURN = 7, 2  # of timing
 
 
-@dataclass(frozen=True)
-class Change:
-    """What makes a variant of the control."""
-
-    plan: Callable[[Plan], Plan] = lambda plan: plan
-    model: Callable[[TextDiffSeg], TextDiffSeg] = lambda model: model
-    costs: bool = True  # an iteration may take another time than the control's
-
-
-def setting(part: str, *, costs: bool = False, **values: object) -> Change:
-    """Other values of one part of the plan."""
-
-    def change(plan: Plan) -> Plan:
-        if getattr(plan, part) is None:
-            raise UserError(f"--changes: preset {plan.preset} has no {part}. Leave that change out.")
-        return plan.model_copy(update={part: getattr(plan, part).model_copy(update=values)})
-
-    return Change(change, costs=costs)
-
-
-def deeper(*blocks: int) -> Change:
-    """So many residual blocks a stage, from the finest on; the last number counts for all further stages."""
-
-    def change(plan: Plan) -> Plan:
-        depths = (blocks[min(index, len(blocks) - 1)] for index in range(len(plan.stages)))
-        stages = (stage.model_copy(update={"blocks": depth}) for stage, depth in zip(plan.stages, depths, strict=False))
-        return plan.model_copy(update={"stages": tuple(stages)})
-
-    return Change(change)
-
-
-def scaled_rate(factor: float) -> Change:
-    """Another learning rate."""
-
-    def change(plan: Plan) -> Plan:
-        rate = plan.training.learning_rate * factor
-        return plan.model_copy(update={"training": plan.training.model_copy(update={"learning_rate": rate})})
-
-    return Change(change, costs=False)
-
-
-class NumberPainted(nn.Module):
-    """The label encoder on one-hot maps: the vector of a label is its number, whatever its words."""
-
-    def __init__(self, plan: Plan):
-        super().__init__()
-        self.labels = len(plan.labels)
-        stages = plan.stages[: plan.latent.level + 1]
-        self.encoder = LabelEncoder(stages, self.labels, plan.latent.channels, plan.network)
-
-    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> z_0 (B, k, d, h, w)."""
-        numbers = F.one_hot(queries.labels, 1 + self.labels)[..., 1:]
-        return self.encoder(slots, replace(queries, vectors=numbers.float()))
-
-
-def one_hot(model: TextDiffSeg) -> TextDiffSeg:
-    """The label encoder, where there is one, reads numbers, not words."""
-    if model.label_encoder is not None:
-        model.label_encoder = NumberPainted(model.plan)
-    return model
-
-
-def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
-    """A channel a label is the classifier, with the same prior for background as the text classifier."""
-    plan = model.plan
-    stages = plan.stages[: plan.latent.level + 1]
-    model.label_decoder = LabelDecoder(stages, plan.text.width, plan.latent.channels, len(plan.labels))
-    nn.init.zeros_(model.label_decoder.classifier.bias)
-    model.label_decoder.classifier.bias.data[0] = BACKGROUND_BIAS
-    return model
-
-
-def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
-    """The classifier's vectors begin as small as the weights of a convolutional head."""
-    model.label_decoder.classifier.head.weight.data *= 0.15
-    return model
-
-
-def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
-    """z_0 of mean 0 and variance 1 over the whole patch instead of over the channels of each position."""
-    if model.label_encoder is None:
-        raise UserError(f"--changes: preset {model.plan.preset} has no latent to normalise. Leave that change out.")
-    model.label_encoder.normalise = lambda z: F.layer_norm(z.float(), z.shape[1:])
-    return model
-
-
-def with_positions(model: TextDiffSeg) -> TextDiffSeg:
-    """Self-attention that is told the positions of the grid."""
-    for module in model.denoiser.modules():
-        if isinstance(module, Attention):
-            module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
-    return model
-
-
-def positions(x: Tensor) -> Tensor:
-    """Sines and cosines of each position's coordinates, for x (B, C, d, h, w): (C, d, h, w).
-
-    C // 6 wave lengths an axis, from 50 positions down to 3; channels that are left over are 0.
-    """
-    waves = x.shape[1] // 6
-    frequencies = torch.logspace(-3, 1, waves, base=2, device=x.device)
-    told = x.new_zeros(x.shape[1:])
-    for axis, size in enumerate(x.shape[2:]):
-        along = [1, 1, 1]
-        along[axis] = size
-        angles = frequencies[:, None] * torch.arange(size, device=x.device)
-        for half, wave in enumerate((angles.sin(), angles.cos())):
-            first = (2 * axis + half) * waves
-            told[first : first + waves] = wave.view(waves, *along)
-    return told
-
-
-CHANGES = {
-    CONTROL: Change(),
-    "latent normalised over the patch": Change(model=normalised_over_patch),
-    "one-hot labels": Change(model=one_hot),
-    "convolutional head": Change(model=convolutional_head),
-    "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
-    "classifier begins small": Change(model=quiet_classifier, costs=False),
-    "positions in self-attention": Change(model=with_positions),
-    "blocks 0 1 2 4": deeper(0, 1, 2, 4),
-    "blocks 1 2": deeper(1, 2),
-    "latent stride 2": setting("latent", costs=True, level=1),
-    "16 latent channels": setting("latent", costs=True, channels=16),
-    "terminal share 0.5": setting("diffusion", costs=True, terminal_share=0.5),
-    "terminal share 0.9": setting("diffusion", costs=True, terminal_share=0.9),
-    "terminal share 1": setting("diffusion", costs=True, terminal_share=1.0),
-    "recycling 0": setting("diffusion", costs=True, recycling=0.0),
-    "recycling 1": setting("diffusion", costs=True, recycling=1.0),
-    "reconstruction of all samples": setting("diffusion", costs=True, reconstruction=1.0),
-    "skip dropout 0": setting("diffusion", skip_dropout=0.0),
-    "skip dropout 0.3": setting("diffusion", skip_dropout=0.3),
-    "AdamW alone": setting("training", costs=True, optimiser="adamw"),
-    "learning rate x 0.5": scaled_rate(0.5),
-    "learning rate x 2": scaled_rate(2.0),
-    "average 0.98": setting("training", ema=0.98),
-    "average 0.995": setting("training", ema=0.995),
-}
-
-
 def main() -> int:
-    """Time, train, score, print."""
+    """Time, train and score the variants, and print the report."""
     parser = fold_parser(__doc__)
     parser.add_argument("--changes", nargs="*", choices=tuple(CHANGES), default=[], metavar="NAME", help=listed())
     parser.add_argument("--preset", choices=("default", "unet"), default="default")
@@ -219,7 +74,7 @@ def main() -> int:
 
 
 def listed() -> str:
-    """The changes there are."""
+    """The names of all changes, for --help."""
     return "; ".join(name for name in CHANGES if name != CONTROL)
 
 
@@ -248,21 +103,21 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def describe(cost: float, runs: list[dict], control: list[dict]) -> dict:
-    """The figures of a variant's seeds, and its difference from the control's."""
+    """The figures of a variant for each seed, and its difference from the control."""
     ours, theirs = case_means(runs), case_means(control)
     gaps = np.array([ours[case] - theirs[case] for case in ours if case in theirs])
-    seeds = [{name: value for name, value in one.items() if name != "cases"} for one in runs]
+    seeds = [{name: value for name, value in figures.items() if name != "cases"} for figures in runs]
     return {"cost_an_iteration": round(cost, 3), "seeds": seeds, "minus_control": paired(gaps)}
 
 
 def case_means(runs: list[dict]) -> dict[str, float]:
-    """Dice by case that has one with every seed, the mean over seeds."""
-    cases = [case for case in runs[0]["cases"] if all(case in one["cases"] for one in runs)]
-    return {case: mean(one["cases"][case] for one in runs) for case in cases}
+    """The mean Dice over seeds of each case that has a Dice with every seed."""
+    cases = [case for case in runs[0]["cases"] if all(case in figures["cases"] for figures in runs)]
+    return {case: mean(figures["cases"][case] for figures in runs) for case in cases}
 
 
 def timed(path: Path, preprocessed: Path, names: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """Seconds an iteration of each variant against the control's, from `path` where it has them."""
+    """The time of an iteration of each variant relative to the control's. Times in the file `path` are reused."""
     known = json.loads(path.read_text()) if path.is_file() else {CONTROL: 1.0}
     if missing := [name for name in names if name not in known and CHANGES[name].costs]:
         known |= in_own_process(time_in_turns, preprocessed, missing, args)
@@ -271,7 +126,7 @@ def timed(path: Path, preprocessed: Path, names: list[str], args: argparse.Names
 
 
 def time_in_turns(preprocessed: Path, names: list[str], args: argparse.Namespace) -> dict[str, float]:
-    """The median over turns of a variant's seconds over the control's in the same turn."""
+    """The median over turns of a variant's seconds divided by the control's in the same turn."""
     both = [CONTROL, *names]
     ratios: dict[str, list[float]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:
@@ -284,11 +139,11 @@ def time_in_turns(preprocessed: Path, names: list[str], args: argparse.Namespace
 
 
 def time_turn(run_: Run, state: TrainingState, turn: int) -> float:
-    """Seconds of a few iterations, loading left out."""
+    """The seconds of a few iterations without loading."""
     total = 0.0
     for batch in run_.loader.epoch(turn, ITERATIONS_A_TURN):
         clock = time.perf_counter()
-        train_step(state, run_.bank, batch, run_.compiled).read()  # waits until it is done
+        train_step(state, run_.bank, batch, run_.compiled).read()  # reading waits for the device
         total += time.perf_counter() - clock
     return total
 
@@ -296,7 +151,7 @@ def time_turn(run_: Run, state: TrainingState, turn: int) -> float:
 def begin(
     preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace
 ) -> tuple[Run, TrainingState]:
-    """A variant before its first iteration."""
+    """The run and the initial training state of a variant."""
     options = TrainingOptions(device=args.device, seed=seed, compile=False)
     plain = open_run(
         preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
@@ -309,7 +164,7 @@ def begin(
 
 
 def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace) -> None:
-    """Train a variant and write figures.json."""
+    """Train and score a variant, and write figures.json."""
     run_, state = begin(preprocessed, folder, name, iterations, seed, args)
     train(run_, state)
     state.model.load_state_dict(state.ema)
@@ -333,8 +188,9 @@ def scores(
     predictor, queries = Predictor([model], settings, device), bank.all_labels()
     scans = stored_scans(preprocessed, cases, model.plan, bank)
     found = [score(model.plan, scan, predict(predictor, scan, queries)) for scan in scans]
-    labels = {name: one.dice for name, one in summarise(found).labels.items()}
-    return {"cases": {one.case: one.mean_dice for one in found if one.mean_dice is not None}, "labels": labels}
+    labels = {name: means.dice for name, means in summarise(found).labels.items()}
+    cases = {case.case: case.mean_dice for case in found if case.mean_dice is not None}
+    return {"cases": cases, "labels": labels}
 
 
 if __name__ == "__main__":

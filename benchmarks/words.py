@@ -1,21 +1,21 @@
-"""Do the words steer the model? Trained with eight phrasings a label, asked for labels alone, in new words, in vain.
+"""Does the text steer the model? It is trained with eight phrasings per label and queried in four ways.
 
     python benchmarks/words.py [--dataset phantoms] [--minutes 10] [--root DIR]
     python benchmarks/words.py --dataset hippocampus --data raw/Dataset004_Hippocampus
 
-Prints JSON, all of it on scans kept away from training, one step, no mirroring:
+Prints JSON. All figures are from scans that are not used in training, with one step and no mirroring:
 
-- `alone`: Dice of each label asked for alone minus its Dice when all are asked for (bar: 0.005), `prompted` as
-  tds_predict --prompt answers, beside the model's other labels, and `by_itself`, where the network is told of no other;
-- `held_out`: Dice when all labels are asked for in phrasings that training has not seen, by the vectors that --force
-  would run, and the spread between the best and the worst wording, the trained one included (bar on phantoms: 0.01);
-- `absent`, phantoms alone: the volume segmented when a label is asked for alone in scans that lack it, as a share of
-  the label's mean volume (bar: 0.01), in both ways;
-- `look_alikes`, phantoms alone: of the voxels predicted on either gland when one is asked for alone, the share on
-  the gland of that name, in both ways.
+- `alone`: Dice of each label queried alone minus its Dice if all are queried (bar: 0.005). `prompted` also queries the
+  model's other labels, as tds_predict --prompt does; `by_itself` does not;
+- `held_out`: Dice if all labels are queried with phrasings that are not in the training, as with --force. The spread
+  is the difference between the best and the worst wording, including the trained one (bar on phantoms: 0.01);
+- `absent`, only phantoms: the volume segmented if a label is queried alone in scans without it, in both ways. It is a
+  share of the label's mean volume (bar: 0.01);
+- `look_alikes`, only phantoms: the share of voxels on the named gland, among voxels predicted on either gland if one
+  is queried alone, in both ways.
 
-A quarter of the training phantoms lack an organ, so that training knows absent labels. With --root the data set and
-the trained fold stay there and are used again; give it a root of its own.
+A quarter of the training phantoms lack an organ, so that training contains absent labels. With --root the data set
+and the trained fold are kept and used again. Use a separate root.
 """
 
 import argparse
@@ -60,8 +60,8 @@ from textdiffseg.text.encoder import TextEncoder
 from textdiffseg.training.log import read_log
 from textdiffseg_cli.common import positive_float, run, whole_number
 
-TRAINING, LACKING = 40, 0.25  # phantoms to train on, and the share of them that lacks an organ
-PROMPTED, BY_ITSELF = WAYS = ("prompted", "by_itself")  # beside the model's other labels, or told of no other
+TRAINING, LACKING = 40, 0.25  # training phantoms, and the share of them that lack an organ
+PROMPTED, BY_ITSELF = WAYS = ("prompted", "by_itself")  # with the model's other labels as rivals, or without
 BARS = {"alone": 0.005, "held_out_spread": 0.01, "absent_share": 0.01}
 
 
@@ -74,11 +74,11 @@ class Wording:
 
 
 def _wording(trained: str, held_out: str) -> Wording:
-    """From phrasings with commas between them."""
+    """A wording from phrasings that are separated by commas."""
     return Wording(tuple(trained.split(", ")), tuple(held_out.split(", ")))
 
 
-def _beside(organ: str) -> Wording:
+def _gland_wording(organ: str) -> Wording:
     words = ("beside the", "next to the", "near the", "adjacent to the", "close to the", "at the", "bordering the")
     new = ("alongside the", "neighbouring the", "lying by the")
     return Wording(
@@ -87,7 +87,7 @@ def _beside(organ: str) -> Wording:
     )
 
 
-def _part(side: str, other: str, end: str) -> Wording:
+def _hippocampus_wording(side: str, other: str, end: str) -> Wording:
     of = "of the hippocampus"
     return Wording(
         trained=(
@@ -115,8 +115,8 @@ WORDINGS = {
             "vascular tube, the blood vessel",
             "large blood vessel, the vascular structure, the main blood vessel",
         ),
-        phantoms.LOOK_ALIKES[0]: _beside("liver"),
-        phantoms.LOOK_ALIKES[1]: _beside("spleen"),
+        phantoms.LOOK_ALIKES[0]: _gland_wording("liver"),
+        phantoms.LOOK_ALIKES[1]: _gland_wording("spleen"),
         "liver lesion": _wording(
             "liver lesion, hepatic lesion, lesion in the liver, liver tumour, "
             "focal liver lesion, hepatic tumour, lesion of the liver, liver mass",
@@ -124,15 +124,15 @@ WORDINGS = {
         ),
     },
     "hippocampus": {
-        "anterior": _part("anterior", "front", "head"),
-        "posterior": _part("posterior", "back", "tail"),
+        "anterior": _hippocampus_wording("anterior", "front", "head"),
+        "posterior": _hippocampus_wording("posterior", "back", "tail"),
     },
 }
 SCANS = {"phantoms": "MRI of the abdomen", "hippocampus": "MRI of the hippocampus"}
 
 
 def main() -> int:
-    """Train, ask, print."""
+    """Train and query the model, and print the report."""
     parser = fold_parser(__doc__, cases=8)
     parser.add_argument("--dataset", choices=tuple(WORDINGS), default="phantoms")
     parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training")
@@ -141,7 +141,7 @@ def main() -> int:
 
 
 def examine(args: argparse.Namespace) -> None:
-    """Print the figures of a model trained here."""
+    """Train a model and print its figures."""
     with tempfile.TemporaryDirectory() as temporary:
         root = (args.root or Path(temporary)) / f"seed_{args.seed}"
         data = args.data if args.dataset == "hippocampus" else write_phantoms(root, args.seed)
@@ -152,10 +152,10 @@ def examine(args: argparse.Namespace) -> None:
         model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
         predictor = Predictor([model], Settings(), args.device)
         if args.dataset == "phantoms":
-            found = ask_phantoms(predictor, bank, args)
+            found = measure_phantoms(predictor, bank, args)
         else:
             scans = list(stored_scans(preprocessed, cases, model.plan, bank))
-            found = ask(predictor, bank, scans, wordings_of(bank, args.dataset))
+            found = measure(predictor, bank, scans, wordings_of(bank, args.dataset))
         last = read_log(folder / "log.jsonl")[-1]
     report = {"benchmark": "words", "dataset": args.dataset, "seed": args.seed, "cases": args.cases}
     report |= {"iterations": last.iteration, "training_minutes": round(last.seconds / 60, 2)}
@@ -163,7 +163,7 @@ def examine(args: argparse.Namespace) -> None:
 
 
 def write_phantoms(root: Path, seed: int) -> Path:
-    """The raw data set below the root, made where it is missing."""
+    """The raw data set under the root. It is generated if it is missing."""
     folder = root / "raw" / phantoms.NAME
     if not (folder / "dataset.json").is_file():
         phantoms.write_phantoms(root, TRAINING, test=0, seed=seed, lacking=LACKING)
@@ -171,7 +171,7 @@ def write_phantoms(root: Path, seed: int) -> Path:
 
 
 def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
-    """Plan and preprocess with this benchmark's phrasings; `UserError` where the root holds other words."""
+    """Plan and preprocess with this benchmark's phrasings. Raises `UserError` if the root has other phrasings."""
     folder = root / "preprocessed" / data.name
     plan = PreprocessedFolder(folder).plan("default")
     labels = Plan.read(plan).labels if plan.is_file() else read_dataset(data).labels
@@ -185,7 +185,7 @@ def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
 
 
 def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
-    """The wording of each label: that of its own name, else the first whose key its name begins with."""
+    """The wording of each label: that of its name, else the first whose key is the beginning of its name."""
     known = WORDINGS[dataset]
     keys = {name: [key for key in (name, *known) if key in known and name.casefold().startswith(key)] for name in names}
     if unknown := [name for name in names if not keys[name]]:
@@ -194,17 +194,17 @@ def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
 
 
 def wordings_of(bank: TextBank, dataset: str) -> list[Wording]:
-    """In label order."""
+    """The wordings in label order."""
     return list(matched(bank.labels, dataset).values())
 
 
-def ask_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace) -> dict:
-    """All measures, on phantoms that no training set holds."""
+def measure_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace) -> dict:
+    """All measures, on phantoms that are not in any training set."""
     seeds = [(args.seed, 10_000 + index) for index in range(args.cases)]
     anatomies = [phantoms.draw_anatomy(*seed) for seed in seeds]
     scans = [phantom_scan(predictor.plan, *pair) for pair in zip(anatomies, seeds, strict=True)]
-    figures = ask(predictor, bank, scans, wordings_of(bank, "phantoms"))
-    there = {number: [volume(scan.truth, number, scan) for scan in scans] for number in numbers_of(bank)}
+    figures = measure(predictor, bank, scans, wordings_of(bank, "phantoms"))
+    there = {number: [volume(scan.truth, number, scan) for scan in scans] for number in label_numbers(bank)}
     absent: dict[str, dict[str, float]] = {way: {} for way in WAYS}
     for number, name in enumerate(bank.labels, start=1):
         lacking = [
@@ -216,7 +216,10 @@ def ask_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namespace)
             absent[way][name] = wrong / mean(size for size in there[number] if size > 0)
     pair = [bank.labels.index(name) + 1 for name in phantoms.LOOK_ALIKES]
     apart = {
-        way: {bank.labels[own - 1]: told_apart(predictor, bank, scans, own, sum(pair) - own, way) for own in pair}
+        way: {
+            bank.labels[own - 1]: share_on_named_gland(predictor, bank, scans, own, sum(pair) - own, way)
+            for own in pair
+        }
         for way in WAYS
     }
     worst = {way: max(shares.values()) for way, shares in absent.items()}
@@ -230,26 +233,26 @@ def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -
     return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), transform, truth.astype(np.int16))
 
 
-def numbers_of(bank: TextBank) -> range:
-    """Of all labels."""
+def label_numbers(bank: TextBank) -> range:
+    """The numbers of all labels."""
     return range(1, len(bank.labels) + 1)
 
 
 def alone(bank: TextBank, number: int, way: str) -> tuple[Queries, int]:
-    """One label, in its first phrasing, and the number of answers."""
-    rivals = [other for other in numbers_of(bank) if other != number] if way == PROMPTED else []
+    """A query for one label with its first phrasing, and the number of answers. PROMPTED adds the other labels."""
+    rivals = [other for other in label_numbers(bank) if other != number] if way == PROMPTED else []
     return bank.queries_for([bank.phrasings[bank.labels[number - 1]][0]], rivals=rivals), 1
 
 
 def volume(labels: np.ndarray, number: int, scan: Scan) -> float:
-    """Of a label, in ml."""
-    return float(np.count_nonzero(labels == number) * np.prod(scan.trail.geometry.spacing) / 1000)
+    """The volume of a label in ml."""
+    return float(np.count_nonzero(labels == number) * np.prod(scan.transform.geometry.spacing) / 1000)
 
 
-def told_apart(
+def share_on_named_gland(
     predictor: Predictor, bank: TextBank, scans: Sequence[Scan], own: int, other: int, way: str
 ) -> float | None:
-    """Of the voxels predicted on either look-alike when `own` is asked for alone, the share on `own`; None for none."""
+    """The share on `own` of the voxels predicted on either look-alike, if `own` is queried alone; None without any."""
     hits = np.zeros(2)
     for scan in scans:
         mask = predict(predictor, scan, *alone(bank, own, way)) == own
@@ -257,13 +260,13 @@ def told_apart(
     return float(hits[0] / hits.sum()) if hits.sum() else None
 
 
-def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: Sequence[Wording]) -> dict:
+def measure(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: Sequence[Wording]) -> dict:
     """The measures that every data set has."""
     together = dice(predictor, scans, bank.all_labels())
     gaps: dict[str, dict[str, float]] = {}
     for way in WAYS:
         single: dict[str, float] = {}
-        for number in numbers_of(bank):
+        for number in label_numbers(bank):
             single |= dice(predictor, scans, *alone(bank, number, way))
         gaps[way] = {name: single[name] - together[name] for name in together}
     encoder = TextEncoder(bank.space.encoder)
@@ -289,7 +292,7 @@ def ask(predictor: Predictor, bank: TextBank, scans: Sequence[Scan], wordings: S
 
 
 def in_words(bank: TextBank, phrases: Sequence[str], encoder: TextEncoder) -> Queries:
-    """All labels, in label order, each in a phrase that the bank need not hold."""
+    """A query for all labels, in label order, each with a phrase that may be unknown to the bank."""
     queries = bank.queries_for(phrases, force=True, encoder=encoder)
     return replace(queries, labels=torch.arange(1, len(phrases) + 1)[None])
 

@@ -1,8 +1,9 @@
-"""`Annotation`: what one case's label file may hold, and which labels its annotator looked for.
+"""`Annotation`: the values of one case's label file, and the labels that its annotator looked for.
 
-Two optional fields of `dataset.json` say it, each a list of label names for all cases or a list for each case:
-`annotated`, the labels that were looked for (a case not named: all), and `absent`, labels that were not looked for
-but are known not to be there.
+Two optional fields of `dataset.json` define it. Each is a list of label names for all cases, or a list for each case:
+
+- `annotated`: the labels that the annotator looked for; all labels for a case that is not named;
+- `absent`: labels that are known to have no voxel in the case.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,23 +14,23 @@ from plans.regions import Regions
 
 
 class Annotation(Record):
-    """How to read one case's label file."""
+    """The meaning of one case's label file."""
 
     values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values where labels overlap
-    ignore: int | None = None  # value of voxels that nobody labelled
-    annotated: tuple[str, ...]  # every other label is unknown here, wherever it may be
-    absent: tuple[str, ...] = ()  # known to have no voxel here, whether annotated or not
+    ignore: int | None = None  # value of ignored voxels
+    annotated: tuple[str, ...]  # labels that the annotator looked for; the voxels of all others are unknown
+    absent: tuple[str, ...] = ()  # labels known to have no voxel here, annotated or not
 
     @property
     def known(self) -> frozenset[str]:
-        """The labels of which it is known where they are."""
+        """The names of the labels whose voxels are known."""
         return frozenset((*self.annotated, *self.absent))
 
     @property
     def regions(self) -> Regions | None:
-        """Of each label, the values that it is made of; None where labels do not overlap."""
-        found = tuple(value for value in self.values.values() if isinstance(value, tuple))
-        return found or None
+        """For each label the values that belong to it; None if labels do not overlap."""
+        regions = tuple(value for value in self.values.values() if isinstance(value, tuple))
+        return regions or None
 
 
 def annotations_of(
@@ -40,13 +41,22 @@ def annotations_of(
     source: str,
     faults: list[str],
 ) -> dict[str, Annotation]:
-    """The annotation of each case; `others` are cases that may be named too (held-out ones)."""
+    """The annotation of each case, by case id.
+
+    Args:
+        header: the parsed `dataset.json`.
+        table: its labels.
+        cases: the training cases.
+        others: other cases that `dataset.json` may name, e.g. test cases.
+        source: path of `dataset.json`, for messages.
+        faults: gets a line for each fault.
+    """
     names = tuple(label.name for label in table.labels)
     annotated = _by_case("annotated", header.annotated, names, cases, others, source, faults)
     absent = _by_case("absent", header.absent, names, cases, others, source, faults)
     lists = header.annotated if isinstance(header.annotated, dict) else {"all cases": header.annotated}
-    if nothing := ", ".join(case for case, labels in lists.items() if labels == []):
-        faults.append(f"{source}: annotated: no label is named for {nothing}. Name one, or leave the entry out.")
+    if empty := ", ".join(case for case, labels in lists.items() if labels == []):
+        faults.append(f"{source}: annotated: no label is named for {empty}. Name one, or leave the entry out.")
     values = dict(zip(names, table.regions or [label.value for label in table.labels], strict=True))
     return {
         case: Annotation(
@@ -65,12 +75,12 @@ def _by_case(
     source: str,
     faults: list[str],
 ) -> dict[str, tuple[str, ...]]:
-    """The label names given for each case, in label order; cases that are not named are left out."""
+    """The label names of a field for each case, in label order. Cases that are not named are left out."""
     if entry is None:
         return {}
     if isinstance(entry, list):
-        wanted = _known(entry, f"{source}: {field}", names, faults)
-        return dict.fromkeys((*cases, *others), wanted)
+        labels = _known(entry, f"{source}: {field}", names, faults)
+        return dict.fromkeys((*cases, *others), labels)
     if not isinstance(entry, dict):
         faults.append(f"{source}: {field}: expected a list of label names, or one for each case, found {entry!r}.")
         return {}

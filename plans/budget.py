@@ -1,4 +1,4 @@
-"""`Budget`: what one training iteration may cost, and the choices that follow from the device alone."""
+"""`Budget`: the limits of one training iteration, and the planning choices that depend only on the device."""
 
 from typing import Literal
 
@@ -8,11 +8,11 @@ from plans.memory import Device
 from plans.plan import TrainingPlan
 from plans.records import Record
 
-GMACS_PER_CORE = 12.0  # forward billions of multiply-accumulates a core and training iteration; half a second to one
+GMACS_PER_CORE = 12.0  # billions of forward multiply-accumulates per core and iteration; takes half a second to one
 
 
 class Budget(Record):
-    """Memory, and on the CPU also work, that one training iteration may take."""
+    """The memory, and on a CPU also the work, that one training iteration may take."""
 
     device: Device
     memory_gb: float = Field(gt=0)
@@ -20,25 +20,25 @@ class Budget(Record):
 
 
 def gpu_budget(memory_gb: float = 8.0) -> Budget:
-    """A GPU with so much memory for training."""
+    """The budget of a GPU with `memory_gb` GB for training."""
     return Budget(device="gpu", memory_gb=memory_gb)
 
 
 def cpu_budget(cores: int, memory_gb: float | None = None) -> Budget:
-    """No GPU: 2 GB a core (at most 16) unless said otherwise, and an iteration of half a second to one."""
+    """The budget of a CPU: an iteration of half a second to one, and by default 2 GB per core, at most 16 GB."""
     memory_gb = min(2.0 * max(cores, 1), 16.0) if memory_gb is None else memory_gb
     return Budget(device="cpu", memory_gb=memory_gb, gmacs_per_iteration=GMACS_PER_CORE * max(cores, 1))
 
 
 class DeviceRules(Record):
-    """What differs between training on a GPU and on a CPU."""
+    """The planning rules that differ between a GPU and a CPU."""
 
-    first_patch_voxels: int  # the search for a patch starts from a cube of so many voxels
-    small_patch_voxels: int  # from here on the network becomes narrower before the patch becomes smaller
-    widths: tuple[int, ...]  # of the first stage, from wide to narrow
-    usual_width: int  # the patch becomes smaller before the network becomes narrower than this
-    widest_factor: int  # the widest stage against the first
-    blocks: tuple[int, ...]  # residual blocks a stage; the last counts for all further stages
+    first_patch_voxels: int  # of the cube with which the search for a patch starts
+    small_patch_voxels: int  # for smaller patches, the network becomes narrower first
+    widths: tuple[int, ...]  # channels of the first stage, from wide to narrow
+    usual_width: int  # below this width, the patch becomes smaller first
+    widest_factor: int  # width of the widest stage relative to the first
+    blocks: tuple[int, ...]  # residual blocks per stage; the last number holds for all further stages
     largest_batch: int | None
 
 
@@ -65,10 +65,10 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 
 
 def training_plan(device: Device) -> TrainingPlan:
-    """Optimisation settings; a CPU makes fewer iterations, hence larger steps and shorter averages.
+    """The optimisation settings. A CPU does fewer iterations, hence larger steps and a shorter moving average.
 
-    After as many iterations as a GPU makes in minutes, models of a CPU ended alike with its own learning rate and with
-    the GPU's (docs/method.md); on a GPU nothing was measured with Muon.
+    With as many iterations as a GPU does in minutes, the learning rates of CPU and GPU led to equal models
+    (docs/method.md). That was measured on a CPU; Muon was not measured on a GPU.
     """
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
     if device == "gpu":

@@ -1,7 +1,7 @@
-"""Several data sets as one: `4+101` becomes a `Dataset` like any other, from which plan and training follow unchanged.
+"""A combination of data sets: `4+101` becomes one `Dataset`, which is planned and trained like any other.
 
-Labels of the same name (normalised) are one label, each case is annotated with its own data set's labels alone, and
-groups and folds stay those of each data set.
+Labels with the same normalised name are one label. Each case is annotated only with the labels of its own data set.
+Groups and folds are those of each data set.
 """
 
 from collections import Counter
@@ -16,7 +16,10 @@ from plans.prompts import Prompts, normalise
 
 
 def combined_name(datasets: Sequence[Dataset]) -> str:
-    """`Dataset004+101_Hippocampus+SoftTissueSarcoma`; without `Dataset` where one of them has no number."""
+    """The folder name of a combination, e.g. `Dataset004+101_Hippocampus+SoftTissueSarcoma`.
+
+    It only has the names if one of the data sets has no id.
+    """
     parts = [parts_of(dataset.name) for dataset in in_order(datasets)]
     titles = "+".join(title for _, title in parts)
     if any(number is None for number, _ in parts):
@@ -25,15 +28,15 @@ def combined_name(datasets: Sequence[Dataset]) -> str:
 
 
 def in_order(datasets: Sequence[Dataset]) -> list[Dataset]:
-    """By folder name, so that 4+101 and 101+4 are the same."""
+    """The data sets sorted by folder name, so that 4+101 and 101+4 are the same."""
     return sorted(datasets, key=lambda dataset: dataset.name)
 
 
 def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
-    """One data set of all cases; `folder` is where files of its own would lie.
+    """The combination of data sets. `folder` is its raw folder, which need not exist.
 
-    Output values are the data sets' own where no two labels share one, else 1, 2, ... (`keeps_values`).
-    Raises `UserError` where the data sets do not go together.
+    Each label keeps its value if no two labels share one, else the values are 1, 2, ... (`keeps_values`). Raises
+    `UserError` if the data sets cannot be combined.
     """
     datasets = in_order(datasets)
     repeated = [name for name, count in Counter(dataset.name for dataset in datasets).items() if count > 1]
@@ -53,29 +56,29 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
         channels=_channels(datasets),
         labels=_labels(datasets),
         file_ending=max((dataset.file_ending for dataset in datasets), key=lambda ending: ending.endswith(".gz")),
-        cases=tuple(case for part in cases_of(datasets) for case in part.values()),
+        cases=tuple(case for cases in cases_of(datasets) for case in cases.values()),
     )
 
 
 def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
-    """Of each data set, in order, its cases as the combination has them, by the ids that they had.
+    """The combination's cases, for each data set in order, by their original ids.
 
-    Where two data sets share an id, all ids get their data set's number or name in front. Groups always do.
+    If two data sets share a case id, all ids get their data set's id or name as a prefix. Groups always do.
     """
     datasets = in_order(datasets)
     counts = Counter(case.id for dataset in datasets for case in dataset.cases)
     shared = any(count > 1 for count in counts.values())
     names = _names(datasets)
-    found: list[dict[str, Case]] = []
+    all_cases: list[dict[str, Case]] = []
     for dataset, prefix in zip(datasets, _prefixes(datasets), strict=True):
         cases: dict[str, Case] = {}
         for case in dataset.cases:
-            told = case.annotation
-            annotation = told.model_copy(
+            own = case.annotation
+            annotation = own.model_copy(
                 update={
-                    "values": {names[normalise(name)]: value for name, value in told.values.items()},
-                    "annotated": tuple(names[normalise(name)] for name in told.annotated),
-                    "absent": tuple(names[normalise(name)] for name in told.absent),
+                    "values": {names[normalise(name)]: value for name, value in own.values.items()},
+                    "annotated": tuple(names[normalise(name)] for name in own.annotated),
+                    "absent": tuple(names[normalise(name)] for name in own.absent),
                 }
             )
             changes = {
@@ -84,35 +87,35 @@ def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
                 "annotation": annotation,
             }
             cases[case.id] = case.model_copy(update=changes)
-        found.append(cases)
-    return found
+        all_cases.append(cases)
+    return all_cases
 
 
 def keeps_values(dataset: Dataset) -> bool:
-    """Whether the output has the values that every case's own label file has."""
+    """Whether every label has the same value in all label files and in predicted masks."""
     values = {label.name: label.value for label in dataset.labels}
     return all(values[name] == value for case in dataset.cases for name, value in case.annotation.values.items())
 
 
 def combine_prompts(datasets: Sequence[Dataset], prompts: Sequence[Prompts]) -> Prompts:
-    """The phrasings of all data sets, each label's in their order, and their scans' descriptions one after the other.
+    """The prompts of a combination: each label's phrasings from all data sets, and the joined scan descriptions.
 
-    `prompts[i]` are those of `datasets[i]`. Raises `UserError` where a phrasing names two labels.
+    `prompts[i]` belongs to `datasets[i]`. Raises `UserError` if a phrasing stands for two labels.
     """
-    by_name = {dataset.name: one for dataset, one in zip(datasets, prompts, strict=True)}
+    by_name = {dataset.name: own for dataset, own in zip(datasets, prompts, strict=True)}
     ordered = [by_name[dataset.name] for dataset in in_order(datasets)]
     names = _names(datasets)
     labels: dict[str, list[str]] = {}
-    for one in ordered:
-        for name, phrases in one.labels.items():
+    for own in ordered:
+        for name, phrasings in own.labels.items():
             known = labels.setdefault(names[normalise(name)], [])
-            known += [phrase for phrase in phrases if normalise(phrase) not in map(normalise, known)]
-    scan = "; ".join(dict.fromkeys(one.scan for one in ordered))
+            known += [phrasing for phrasing in phrasings if normalise(phrasing) not in map(normalise, known)]
+    scan = "; ".join(dict.fromkeys(own.scan for own in ordered))
     return Prompts.parse({"scan": scan, "labels": labels}, f"prompts.json of {combined_name(datasets)}")
 
 
 def _names(datasets: Sequence[Dataset]) -> dict[str, str]:
-    """Normalised name of each label -> its name in the combination: the first data set's spelling."""
+    """Normalised label name -> the label's name in the combination, which is the first data set's spelling."""
     names: dict[str, str] = {}
     for dataset in in_order(datasets):
         own: dict[str, str] = {}
@@ -136,21 +139,24 @@ def _labels(datasets: Sequence[Dataset]) -> tuple[LabelPlan, ...]:
 
 
 def _channels(datasets: Sequence[Dataset]) -> tuple[str, ...]:
-    """The channels' names, which must agree; single channels that differ are joined: `CT or MRI`, whose name has no
-    intensity scheme, so that each case is normalised by itself."""
+    """The channel names, which must be equal in all data sets.
+
+    Different names of a single channel are joined: `CT or MRI`. Such a name has no intensity scheme, so each case is
+    normalised with its own statistics.
+    """
     spelled = {tuple(name.strip().casefold() for name in dataset.channels): dataset.channels for dataset in datasets}
     if len(spelled) == 1:
         return datasets[0].channels
     if {len(channels) for channels in spelled} != {1}:
-        told = "; ".join(f"{dataset.name} has {', '.join(dataset.channels)}" for dataset in datasets)
+        found = "; ".join(f"{dataset.name} has {', '.join(dataset.channels)}" for dataset in datasets)
         raise UserError(
-            f"channel_names differ: {told}. Data sets trained together need the same channels in one order."
+            f"channel_names differ: {found}. Data sets trained together need the same channels in the same order."
         )
     return (" or ".join(channels[0] for channels in spelled.values()),)
 
 
 def _prefixes(datasets: Sequence[Dataset]) -> list[str]:
-    """What stands before ids: the data set's number, or its name where numbers are missing or repeated."""
+    """The prefix of each data set's case ids: its id, or its name if an id is missing or repeated."""
     numbers = [parts_of(dataset.name)[0] for dataset in datasets]
     if None in numbers or len(set(numbers)) < len(numbers):
         return [dataset.name for dataset in datasets]

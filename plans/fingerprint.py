@@ -1,4 +1,4 @@
-"""What is known of a data set before anything is decided: each case's geometry, intensities and structures.
+"""The fingerprint of a data set: each case's geometry, intensities and labelled structures, before planning.
 
 Shapes and spacings are in the canonical orientation, axis order (D, H, W) = (z, y, x), spacings in mm.
 """
@@ -14,9 +14,9 @@ from plans.records import Record
 
 
 class LabelFingerprint(Record):
-    """One label in one case."""
+    """Measurements of one label in one case."""
 
-    label: int = Field(gt=0)  # label number inside the project, 1..N
+    label: int = Field(gt=0)  # label number 1..N
     voxels: int = Field(gt=0)
     volume_mm3: float = Field(gt=0)
     thickness_mm: float = Field(gt=0)  # twice the 90th percentile of the distance to the structure's surface
@@ -24,15 +24,15 @@ class LabelFingerprint(Record):
 
 
 class CaseFingerprint(Record):
-    """One case, before and after cropping to the nonzero region; a file of its own."""
+    """Measurements of one case, before and after cropping to the nonzero region. Each case has its own file."""
 
     version: Literal[1] = 1
     case: str
     shape: Triple
     spacing: Millimetres
     cropped_shape: Triple
-    intensities: tuple[tuple[float, ...], ...]  # per channel: a sample of foreground voxels
-    labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels here
+    intensities: tuple[tuple[float, ...], ...]  # for each channel, a random sample of foreground voxels
+    labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels in this case
     content_hash: str
     notes: tuple[str, ...] = ()  # what the user has to know of the files' places in space
 
@@ -43,35 +43,35 @@ class CaseFingerprint(Record):
         return self
 
     def shape_at(self, spacing: Millimetres) -> Triple:
-        """The cropped case's shape when resampled to `spacing`."""
+        """The shape of the cropped case, resampled to `spacing`."""
         return resampled_shape(self.cropped_shape, self.spacing, spacing)
 
 
 class Fingerprint(Record):
-    """All training cases of a data set."""
+    """The fingerprints of all training cases of a data set."""
 
     dataset: str  # folder name
     cases: tuple[CaseFingerprint, ...] = Field(min_length=1)
 
     def spacings(self) -> np.ndarray:
-        """(cases, 3) in mm."""
+        """The spacings of all cases (cases, 3) in mm."""
         return np.array([case.spacing for case in self.cases], dtype=float)
 
     def cropped_shapes(self) -> np.ndarray:
-        """(cases, 3) in voxels of each case's own grid."""
+        """The cropped shapes of all cases (cases, 3), in voxels of their own grids."""
         return np.array([case.cropped_shape for case in self.cases], dtype=float)
 
     def median_shape_at(self, spacing: Millimetres) -> Triple:
-        """Median shape of the cropped cases after resampling to `spacing`."""
+        """The median shape of the cropped cases, resampled to `spacing`."""
         median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
         return triple(max(1, int(size)) for size in median)
 
     def largest_shape_at(self, spacing: Millimetres) -> Triple:
-        """The shape after resampling of the case that has the most voxels then."""
+        """The shape of the largest cropped case, resampled to `spacing`."""
         return max((case.shape_at(spacing) for case in self.cases), key=np.prod)
 
     def cropped_share(self) -> float:
-        """Median over cases of the share of voxels that cropping leaves."""
+        """The median share of voxels that cropping leaves."""
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
 
     def notes(self) -> tuple[str, ...]:
@@ -86,14 +86,14 @@ class Fingerprint(Record):
         )
 
     def intensities(self, channel: int) -> np.ndarray:
-        """Foreground samples of one channel over all cases, empty where no case has foreground."""
+        """The foreground intensities of one channel over all cases; empty if no case has foreground."""
         samples = [case.intensities[channel] for case in self.cases if case.intensities]
         return np.concatenate([np.asarray(sample, dtype=float) for sample in samples]) if samples else np.array([])
 
     def thickness_mm(self, percentile: float) -> dict[int, float]:
-        """For each label that has voxels anywhere, a percentile over cases of its thickness in mm."""
-        found: dict[int, list[float]] = {}
+        """A percentile over cases of each label's thickness in mm. Labels without voxels are left out."""
+        by_label: dict[int, list[float]] = {}
         for case in self.cases:
             for label in case.labels:
-                found.setdefault(label.label, []).append(label.thickness_mm)
-        return {label: float(np.percentile(values, percentile)) for label, values in sorted(found.items())}
+                by_label.setdefault(label.label, []).append(label.thickness_mm)
+        return {label: float(np.percentile(values, percentile)) for label, values in sorted(by_label.items())}

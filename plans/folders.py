@@ -1,6 +1,6 @@
-"""Where a data set lies under the root, by id (`4`), name (`Hippocampus`), folder name or path.
+"""The folder of a data set under the root, found by id (`4`), name (`Hippocampus`), folder name or path.
 
-Several joined by `+` are trained together (`plans.combined`): `4+101`.
+Data sets joined by `+` are trained together (`plans.combined`): `4+101`.
 """
 
 import os
@@ -18,36 +18,40 @@ _DO = {
 
 
 def find_dataset(name_or_path: str, root: Path) -> Path:
-    """The raw data set's folder; `UserError` lists what exists."""
+    """The folder of a raw data set. Raises `UserError` with the existing ones if it is not found."""
     return find_folder(name_or_path, root, "raw")
 
 
 def find_datasets(names_or_path: str, root: Path) -> list[Path]:
-    """The raw folders of one data set, or of several joined by `+`; `UserError` has a line for each not found."""
-    one = Path(names_or_path).expanduser().is_dir() or (tree(root, "raw") / names_or_path).is_dir()
-    parts = [names_or_path] if one else names_or_path.split("+")
-    found: list[Path] = []
+    """The raw folders of one data set, or of several joined by `+`.
+
+    Raises `UserError` with a line for each data set that is not found.
+    """
+    is_folder = Path(names_or_path).expanduser().is_dir() or (tree(root, "raw") / names_or_path).is_dir()
+    names = [names_or_path] if is_folder else names_or_path.split("+")
+    folders: list[Path] = []
     faults: list[str] = []
-    for part in parts:
+    for name in names:
         try:
-            found.append(find_dataset(part, root))
+            folders.append(find_dataset(name, root))
         except UserError as error:
             faults += error.lines
     if faults:
         raise UserError(*faults)
-    return found
+    return folders
 
 
 def parts_of(folder: str) -> tuple[int | None, str]:
-    """`Dataset004_Hippocampus` -> (4, "Hippocampus"); any other name -> (None, the name)."""
+    """The id and name in a folder name: `Dataset004_Hippocampus` -> (4, "Hippocampus"), any other -> (None, folder)."""
     match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder)
     return (int(match[1]), match[2]) if match else (None, folder)
 
 
 def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
-    """The data set's folder in one of the three trees under `root`; `UserError` lists what exists.
+    """The data set's folder in one of the three trees under `root`.
 
-    A path outside the tree is taken as it is for raw data; for the other trees its last part is the name.
+    A path outside the tree is accepted for raw data. In the other trees, its last part is taken as the name. Raises
+    `UserError` with the existing data sets if none or several fit.
     """
     trunk, name = tree(root, kind), str(name_or_path).rstrip("/" + os.sep)
     path = Path(name).expanduser()
@@ -57,33 +61,31 @@ def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
         looks_like_path = len(path.parts) > 1 or path.is_absolute() or name in (".", "..")
         if looks_like_path or RawFolder(path).header.is_file() or kind != "raw":
             return path
-    wanted = path.resolve().name if exists else "+".join(Path(part).name for part in name.split("+"))
-    found = _matches(wanted, folders)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{name_or_path!r} fits {_list(found)} in {trunk}. Give the folder's full name.")
+    name = path.resolve().name if exists else "+".join(Path(part).name for part in name.split("+"))
+    matches = _matches(name, folders)
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise UserError(f"{name_or_path!r} fits {_list(matches)} in {trunk}. Give the folder's full name.")
     raise UserError(
         f"No data set {name_or_path!r} in {trunk}, which holds {_list(folders) or 'nothing'}. {_DO[kind]}, "
         "or choose another --root."
     )
 
 
-def _matches(wanted: str, folders: list[Path]) -> list[Path]:
-    """Folders of that full name; otherwise of that id; otherwise of that name after Dataset004_."""
-    exact = [folder for folder in folders if folder.name == wanted]
+def _matches(name: str, folders: list[Path]) -> list[Path]:
+    """The folder with the full name `name`, else all folders with that id or that name after `Dataset004_`."""
+    exact = [folder for folder in folders if folder.name == name]
     if exact:
         return exact
-    parts = wanted.split("+")
+    parts = name.split("+")
     return [
-        folder
-        for folder in folders
-        if _named([wanted], [parts_of(folder.name)]) or _named(parts, _members(folder.name))
+        folder for folder in folders if _named([name], [parts_of(folder.name)]) or _named(parts, _members(folder.name))
     ]
 
 
 def _members(folder: str) -> list[tuple[int | None, str]]:
-    """`parts_of` of the data sets that a folder's name joins."""
+    """The ids and names of the data sets in a combination's folder name."""
     match = re.fullmatch(r"Dataset(\d+(?:\+\d+)+)_(.+)", folder)
     if match:
         return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
@@ -91,7 +93,7 @@ def _members(folder: str) -> list[tuple[int | None, str]]:
 
 
 def _named(parts: list[str], members: list[tuple[int | None, str]]) -> bool:
-    """Whether the parts, in whatever order, name each member."""
+    """Whether the parts name the members, in any order."""
     return len(parts) == len(members) and all(any(_names(part, member) for part in parts) for member in members)
 
 

@@ -1,33 +1,33 @@
-"""Sizes and lengths along the three axes of a scan, in the order (D, H, W) = (z, y, x), and the arithmetic of grids."""
+"""Sizes and lengths along the three axes of a scan, in the order (D, H, W) = (z, y, x)."""
 
 from collections.abc import Iterable
 
 _NOISE = 1e-5  # of a size: spacings are kept in single precision, or with six digits
 
 Triple = tuple[int, int, int]
-"""Three whole numbers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
+"""Three integers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
 Millimetres = tuple[float, float, float]
 """Three lengths in mm in the axis order (D, H, W) = (z, y, x)."""
 
 
 def triple(values: Iterable[int]) -> Triple:
-    """The values (D, H, W) as a `Triple`; raises `ValueError` unless there are three."""
-    found = tuple(values)
-    if len(found) != 3:
-        raise ValueError(f"expected three whole numbers (D, H, W), found {found}")
-    return found
+    """The values (D, H, W) as a `Triple`. Raises `ValueError` unless there are three."""
+    three = tuple(values)
+    if len(three) != 3:
+        raise ValueError(f"expected three whole numbers (D, H, W), found {three}")
+    return three
 
 
 def millimetres(values: Iterable[float]) -> Millimetres:
-    """The lengths (D, H, W) as `Millimetres`; raises `ValueError` unless there are three."""
-    found = tuple(values)
-    if len(found) != 3:
-        raise ValueError(f"expected three lengths in mm (D, H, W), found {found}")
-    return found
+    """The lengths (D, H, W) as `Millimetres`. Raises `ValueError` unless there are three."""
+    three = tuple(values)
+    if len(three) != 3:
+        raise ValueError(f"expected three lengths in mm (D, H, W), found {three}")
+    return three
 
 
 def resampled_shape(shape: Triple, spacing_from: Millimetres, spacing_to: Millimetres) -> Triple:
-    """The shape that covers the same extent at another spacing (nnU-Net rounds each axis, at least one voxel).
+    """The shape (D, H, W) with the same extent at another spacing, at least one voxel (nnU-Net's rounding).
 
     Halves are rounded as if the spacings were exact, so that a format with less precision gives the same shape.
     """

@@ -277,3 +277,9 @@ class FoldFolder:
     def mask(self, case: str) -> Path:
         """The predicted mask of a validation case."""
         return self.validation / f"{case}{NIFTI}"
+
+
+def root_of(fold: FoldFolder) -> Path | None:
+    """The root that a fold lies below; None for a fold that was carried elsewhere."""
+    above = fold.path.parents
+    return above[3] if len(above) > 3 and above[2] == tree(above[3], "results") else None

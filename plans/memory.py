@@ -1,6 +1,6 @@
-"""Bytes and multiplications by arithmetic: what a plan costs before any network is built.
+"""Memory and work of a plan, computed before any network is built.
 
-The network is written down once as a list of convolutions, each on the grid of a stage; weights, activations and
+The network is described once as a list of convolutions, each on the grid of a stage. Weights, activations and
 multiply-accumulates (MACs) are sums over that list.
 """
 
@@ -14,30 +14,30 @@ from plans.geometry import Triple, triple
 from plans.plan import DiffusionPlan, NetworkPlan, Plan, Stage
 
 GB = 1e9
-TOKENS_A_LABEL = 8  # text tokens that fusion reads for each label asked for
-# float32 weight, gradient, moving average, two moments of AdamW. Muon has one, and two more copies while it moves the
-# weights, when the activations are gone already.
+TOKENS_A_LABEL = 8  # text tokens that fusion reads for each queried label
+# float32 weight, gradient, moving average, and AdamW's two moments. Muon has one moment. It needs two more copies
+# during its update, but the activations are freed by then.
 BYTES_A_WEIGHT = 20
-# Per value that a convolution puts out: what autograd keeps of its input, its normalisation and its activation.
-# On the GPU as if normalisation worked in float32 and the next convolution kept a cast, as under plain autocast:
-# it keeps bfloat16 (`networks.blocks`), so this is an upper bound.
+# What autograd keeps for each output value of a convolution: its input, its normalisation and its activation. On the
+# GPU this is an upper bound: it assumes plain autocast, in which normalisation returns float32. Here normalisation
+# returns bfloat16 (`networks.blocks`).
 BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
 BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
-BYTES_AN_ATTENDED_VALUE = 8.0  # float32 and its gradient at most, on either device
-MARGIN = 1.15  # fragments and the workspace of convolutions
+BYTES_AN_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devices
+MARGIN = 1.15  # factor for memory fragmentation and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
-BEYOND = 8.0  # times the budget; up to there training measures one step and refits the plan
-# The share of the samples whose denoiser runs a second time, without gradients; on a GPU twice as many.
+MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
+# The share of the samples whose denoiser runs twice, the first time without gradients. On a GPU it is twice as large.
 RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
-RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that the label autoencoder learns from
+RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that train the label autoencoder
 
 Device = Literal["gpu", "cpu"]
 
 
 @dataclass(frozen=True)
 class Network:
-    """What the arithmetic needs to know of a network."""
+    """The properties of a network that determine its memory and work."""
 
     stages: tuple[Stage, ...]
     level: int  # of the latent grid
@@ -45,67 +45,67 @@ class Network:
     image_channels: int
     labels: int
     text_width: int
-    diffusion: bool  # with label encoder, second decoding and recycling
-    paper: bool = False  # the publication's: one decoding, no recycling, attention in the image encoder
+    diffusion: bool  # it has a label encoder, a second decoding and recycling
+    paper: bool = False  # the publication's network: one decoding, no recycling, attention in the image encoder
     plan: NetworkPlan = field(default_factory=NetworkPlan)
 
     @property
     def stride(self) -> Triple:
-        """Cumulative stride of the coarsest stage."""
+        """The cumulative stride of the coarsest stage, in voxels (D, H, W)."""
         return self.stride_at(len(self.stages) - 1)
 
     @property
     def decodings(self) -> float:
-        """Passes of the label decoder in one training iteration: of the estimate and, in `default`, of some truths."""
+        """Label decoder passes per sample and iteration: the estimate and, in `default`, the share of true latents."""
         return 1 + RECONSTRUCTED if self.diffusion and not self.paper else 1.0
 
     @property
     def denoisings(self) -> float:
-        """Passes of the denoiser in one training iteration."""
+        """Denoiser passes per sample and training iteration."""
         return 1 + RECYCLED if self.diffusion and not self.paper else 1.0
 
     @property
     def condition(self) -> int:
-        """Channels of z_it."""
+        """The number of channels of z_it."""
         return self.latent_channels if self.paper else self.stages[self.level].width
 
     def attentions(self, stage: int) -> int:
-        """Self-attentions on a stage's grid: in the denoiser down and up again, and in the paper's image encoder."""
+        """The number of self-attentions on a stage's grid: in both denoiser paths, and in the paper's image encoder."""
         if not self.stages[stage].attention:
             return 0
         denoiser = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
         return denoiser + (self.paper and stage <= self.level)
 
     def stride_at(self, stage: int) -> Triple:
-        """Cumulative stride of a stage."""
-        return triple(prod(one.stride[axis] for one in self.stages[: stage + 1]) for axis in range(3))
+        """The cumulative stride of a stage, in voxels (D, H, W)."""
+        return triple(prod(finer.stride[axis] for finer in self.stages[: stage + 1]) for axis in range(3))
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution, with its normalisation and activation."""
+    """One convolution with its normalisation and activation."""
 
-    stage: int  # the grid it writes to
-    kernel: int  # values of the kernel
+    stage: int  # of its output grid
+    kernel: int  # number of values in the kernel, for one pair of channels
     width_in: int
     width_out: int
-    passes: float = 1.0  # forward passes in one training iteration
-    kept: float = 1.0  # of these, passes whose activations are kept for the gradient
+    passes: float = 1.0  # forward passes per training iteration
+    kept: float = 1.0  # those of them whose activations are kept for the gradient
     plain: bool = False  # without normalisation and activation
 
     @property
     def weights(self) -> int:
-        """Kernel, bias, and the normalisation's scale and shift."""
+        """The number of weights: kernel, bias, and the normalisation's scale and shift."""
         return self.width_out * (self.kernel * self.width_in + (1 if self.plain else 3))
 
     def bytes_kept(self, device: "Device") -> float:
-        """Activations kept for the gradient, per position of the grid."""
+        """The bytes of activations kept for the gradient, per grid position."""
         table = BYTES_A_PLAIN_VALUE if self.plain else BYTES_A_VALUE
         return self.kept * self.width_out * table[device]
 
 
 def network_of(plan: Plan) -> Network:
-    """The network of a plan."""
+    """The description of a plan's network."""
     return Network(
         stages=plan.stages,
         level=plan.latent.level,
@@ -120,7 +120,7 @@ def network_of(plan: Plan) -> Network:
 
 
 def convolutions(net: Network) -> tuple[Convolution, ...]:
-    """All convolutions, in the order image encoder, label encoder, denoiser, label decoder."""
+    """All convolutions, in the order image encoder, label encoder, denoiser and label decoder."""
     encoder = _image_encoder(net)
     return (*encoder, *(_label_encoder(net) if net.diffusion else ()), *_denoiser(net), *_label_decoder(net))
 
@@ -180,9 +180,9 @@ def _label_decoder(net: Network) -> list[Convolution]:
 
 
 def parameters(net: Network) -> int:
-    """Weights of the whole model (the text encoder is not part of it)."""
+    """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
-    for fine, coarse in pairwise(net.stages):  # a transposed kernel has as many values as its stride, not one
+    for fine, coarse in pairwise(net.stages):  # a transposed kernel has prod(stride) values; 1 is counted above
         total += (prod(coarse.stride) - 1) * fine.width * coarse.width
     denoiser = net.stages[net.level :]
     time_width = net.plan.time_factor * denoiser[0].width
@@ -192,17 +192,17 @@ def parameters(net: Network) -> int:
     total += 2 * denoiser[0].width * (denoiser[0].width + net.text_width)  # fusion
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + denoiser[0].width * net.latent_channels
-    painted = net.plan.paint_width if net.diffusion else 0
-    return total + net.text_width * (net.stages[0].width + 1 + painted)
+    embedded = net.plan.paint_width if net.diffusion else 0
+    return total + net.text_width * (net.stages[0].width + 1 + embedded)
 
 
 def grid(net: Network, patch: Triple, stage: int) -> int:
-    """Positions of a stage's grid for one patch."""
+    """The number of positions of a stage's grid for one patch."""
     return prod(-(-size // stride) for size, stride in zip(patch, net.stride_at(stage), strict=True))
 
 
 def macs(net: Network, patch: Triple) -> float:
-    """Multiply-accumulates of the forward passes of one sample in one training iteration."""
+    """The multiply-accumulates of one sample's forward passes in one training iteration."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     total = sum(
         layer.passes * grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out
@@ -217,7 +217,7 @@ def macs(net: Network, patch: Triple) -> float:
 
 
 def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> float:
-    """Peak memory of one training iteration."""
+    """The peak memory of one training iteration, in bytes."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
     for index, stage in enumerate(net.stages):
@@ -226,14 +226,17 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
     gradients = 3 * 4 * grids[0] * net.stages[0].width
     logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
     inputs = grids[0] * (4 * net.image_channels + 16)
-    a_sample = MARGIN * (activations + gradients + logits + inputs)
-    return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * a_sample
+    per_sample = MARGIN * (activations + gradients + logits + inputs)
+    return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * per_sample
 
 
 def refuse_beyond_budget(plan: Plan, source: str) -> None:
-    """Raise `UserError` for a plan that was edited far beyond its budget: only trying it would bring a machine down."""
+    """Raise `UserError` if an edited plan needs more than `MAX_BUDGET_FACTOR` times its budget.
+
+    A single step of such a plan could stop the machine. `source` names the plan in the message.
+    """
     need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
-    if need > BEYOND * plan.memory.budget_gb:
+    if need > MAX_BUDGET_FACTOR * plan.memory.budget_gb:
         raise UserError(
             f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, the budget is "
             f"{plan.memory.budget_gb:g} GB. Make patch, batch or widths smaller, or plan again with --memory-gb."
@@ -241,7 +244,7 @@ def refuse_beyond_budget(plan: Plan, source: str) -> None:
 
 
 def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
-    """Peak memory of predicting one window: weights, skips, the widest stage at work, probabilities."""
+    """The peak memory of predicting one window, in bytes: weights, skips, the widest stage, probabilities."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
     values = skips + 4 * grids[0] * net.stages[0].width + 2 * grids[0] * (1 + net.labels)
@@ -249,12 +252,15 @@ def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
 
 
 def ram_bytes(channels: int, labels: int, shape: Triple, original_shape: Triple) -> float:
-    """Host memory while a case is predicted: image, summed probabilities and weights at the plan's grid; on the
-    original grid the running maximum, its label and one class at a time."""
+    """The host memory of predicting one case, in bytes.
+
+    On the plan's grid (`shape`): image, summed probabilities, summed window weights. On the original grid: the running
+    maximum, its label, and one class at a time.
+    """
     return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
 
 
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:
-    """Stored cases: float16 images that pack to about two thirds; label maps pack to a few per cent."""
+    """The disk space of stored cases, in bytes. Compression leaves two thirds of an image, a few per cent of labels."""
     images = sum(2 * channels * prod(shape) for shape in shapes) * 0.67
     return images + 0.1 * sum(prod(shape) for shape in (*shapes, *original_shapes)) + 50_000 * len(shapes)

@@ -1,6 +1,7 @@
-"""What the presets `paper` and `peer-*` fix instead of measuring: the publication's words, and its ablations.
+"""The presets `paper` and `peer-*`: the publication's settings and ablations, and the networks to compare with.
 
-docs/paper.md says which of this the publication spells out and where its parent (LDSeg) or this project decides.
+docs/paper.md lists which settings the publication states, and which come from its parent (LDSeg) or from this
+project.
 """
 
 from typing import Literal
@@ -20,12 +21,12 @@ VARIANTS: dict[Preset, PaperPlan] = {
 PEERS: dict[Preset, Literal["unet", "swinunetr"]] = {"peer-unet": "unet", "peer-swinunetr": "swinunetr"}
 DIFFUSION = DiffusionPlan(
     timesteps=1000, terminal_share=0, recycling=0, skip_dropout=1, predicts="eps", steps=10
-)  # t is uniform, and the decoder has no skips to drop
+)  # t is uniform, and the decoder reads no skips
 WARMUP_EPOCHS = 30
 
 
 def training_plan(usual: TrainingPlan) -> TrainingPlan:
-    """AdamW as published; the length and what the publication leaves open stay as usual."""
+    """The published optimisation settings. The length, and settings that the publication omits, stay as usual."""
     changes = {
         "learning_rate": 1e-4,
         "weight_decay": 1e-5,
@@ -38,7 +39,7 @@ def training_plan(usual: TrainingPlan) -> TrainingPlan:
 
 
 def reasons(plan: Plan) -> dict[str, Decision]:
-    """The rows in which the table of reasons differs from that of `default`, by name; {} for other presets."""
+    """The decisions that differ from those of preset `default`, by name; {} for presets other than `paper*`."""
     if plan.paper is None or plan.diffusion is None:
         return {}
     attending = ", ".join(f"stage {i}" for i, stage in enumerate(plan.stages) if stage.attention)
@@ -77,16 +78,16 @@ def reasons(plan: Plan) -> dict[str, Decision]:
 
 
 def parts(paper: PaperPlan) -> str:
-    """The switches in words."""
+    """A description of the model's modules, for the table of reasons."""
     text = "no text" if paper.fusion == "none" else f"fusion by {paper.fusion}"
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"
 
 
 def peer_reason(peer: Literal["unet", "swinunetr"]) -> Decision:
-    """That the network is not ours."""
+    """The decision for a peer: its network comes from MONAI."""
     name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[peer]
     reason = (
-        "a peer to compare with: the same cases, patch, batch and loop; the memory above is that of preset unet, and "
-        "training refits the plan to the peer's own"
+        "a network to compare with: the same cases, patch, batch and loop; the memory above is that of preset unet, "
+        "and training refits the plan to this network's own"
     )
     return Decision(name="network", value=f"MONAI's {name}", reason=reason)

@@ -250,8 +250,8 @@ def _grid_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str
         "strides",
         ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
         "an axis is halved while its spacing is within twice the finest and at least "
-        f"{rules.SMALLEST_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-        f"more only where no grid would be small enough for self-attention ({rules.ATTENTION_TOKENS} positions)",
+        f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
+        f"more only where no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
     )
     yield (
         "kernels",
@@ -265,7 +265,7 @@ def _grid_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str
     yield (
         "attention",
         ", ".join(attending) or "none",
-        f"stages of the denoiser with at most {rules.ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
+        f"stages of the denoiser with at most {rules.MAX_ATTENTION_TOKENS} positions (they have {', '.join(counts)})",
     )
 
 

@@ -1,7 +1,7 @@
-"""The rules. Each is a pure function over numbers that returns its decision and the reason for it, in words.
+"""The planning rules: pure functions of measurements. A decision comes with its reason as text.
 
-Where nnU-Net has the rule, this is nnU-Net's (Isensee et al., Nature Methods 2021; the planner of its version 2).
-Axis order is (D, H, W) = (z, y, x), spacings are in mm, sizes in voxels.
+Rules that nnU-Net has are nnU-Net's (Isensee et al., Nature Methods 2021; the planner of version 2). The axis order
+is (D, H, W) = (z, y, x). Spacings are in mm, sizes in voxels.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from plans.plan import ChannelPlan, Scheme
 
-ANISOTROPY = 3.0  # nnU-Net: an axis this much coarser than the others is treated apart
-SMALLEST_EDGE = 4  # nnU-Net: no axis of the coarsest grid is shorter, in positions
-MASK_SHARE = 0.75  # nnU-Net: z-scores are taken inside the mask where cropping leaves less than this
+MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has rules of its own
+MIN_GRID_EDGE = 4  # nnU-Net: the shortest axis of the coarsest grid, in positions
+MAX_MASKED_SHARE = 0.75  # nnU-Net: below this share of voxels left by cropping, z-scores use the mask only
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
-COARSER_STAGES = 2  # the denoiser goes this many stages below the latent grid
-ATTENTION_TOKENS = 4000
-DEFAULT_STRIDE, COARSEST_STRIDE = 4, 8  # of the latent grid
-# Positions of the latent grid that the thinnest structure must span, up to the default stride and beyond it. Hippocampi
-# 3.5 voxels thick were rebuilt from a stride of 4 with Dice 0.965.
-POSITIONS, POSITIONS_BEYOND = 0.75, 2
+COARSER_STAGES = 2  # the number of denoiser stages below the latent grid
+MAX_ATTENTION_TOKENS = 4000
+DEFAULT_LATENT_STRIDE, MAX_LATENT_STRIDE = 4, 8
+# The latent positions that the thinnest structure must span, up to the default stride and beyond it. Hippocampi of
+# 3.5 voxels thickness were reconstructed from a stride of 4 with Dice 0.965.
+MIN_POSITIONS, MIN_POSITIONS_BEYOND_DEFAULT = 0.75, 2
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
     "nonorm": "none",
@@ -38,11 +38,11 @@ SCHEMES: dict[str, Scheme] = {
 class Ladder:
     """Strides and kernels of the stages, from fine to coarse."""
 
-    strides: tuple[Triple, ...]  # relative to the stage before
+    strides: tuple[Triple, ...]  # relative to the next finer stage
     kernels: tuple[Triple, ...]
 
     def total(self, level: int | None = None) -> Triple:
-        """Cumulative stride of a stage, by default the coarsest."""
+        """The cumulative stride of a stage, by default the coarsest, in voxels (D, H, W)."""
         strides = self.strides if level is None else self.strides[: level + 1]
         return triple(prod(stride[axis] for stride in strides) for axis in range(3))
 
@@ -52,32 +52,35 @@ class Ladder:
 
 
 def low_resolution_axis(spacing_from: Millimetres, spacing_to: Millimetres) -> int | None:
-    """The axis that is resampled apart from the other two (nnU-Net's `determine_do_sep_z_and_axis`), if any.
+    """The axis to resample separately from the other two, or None (nnU-Net's `determine_do_sep_z_and_axis`).
 
-    An axis counts where its spacing is more than `ANISOTROPY` times the finest, first in the grid resampled
-    from, then in the grid resampled to. Where two axes are equally coarse there is no single axis, hence None.
+    It is the axis whose spacing exceeds `MAX_SPACING_RATIO` times the finest. The input grid is examined first, then
+    the output grid. If two axes are equally coarse, the result is None.
     """
     for spacing in (spacing_from, spacing_to):
         coarsest = max(spacing)
-        if coarsest > ANISOTROPY * min(spacing):
+        if coarsest > MAX_SPACING_RATIO * min(spacing):
             axes = [axis for axis in range(3) if spacing[axis] == coarsest]
             return axes[0] if len(axes) == 1 else None
     return None
 
 
 def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
-    """nnU-Net's `determine_fullres_target_spacing`: the median, but the 10th percentile of an axis that is both
-    much coarser (in mm) and much shorter (in voxels) than the other two."""
+    """The plan's spacing in mm, and the reason (nnU-Net's `determine_fullres_target_spacing`).
+
+    It is the median over cases. An axis that is much coarser (in mm) and much shorter (in voxels) than the other two
+    gets the 10th percentile.
+    """
     spacings = fingerprint.spacings()
     target, size = np.median(spacings, axis=0), np.median(fingerprint.cropped_shapes(), axis=0)
     coarse = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != coarse]
     finer = float(target[others].max())
     reason = "median spacing of the cases"
-    if target[coarse] > ANISOTROPY * finer and size[coarse] * ANISOTROPY < size[others].min():
+    if target[coarse] > MAX_SPACING_RATIO * finer and size[coarse] * MAX_SPACING_RATIO < size[others].min():
         tenth = float(np.percentile(spacings[:, coarse], 10))
         reason += (
-            f"; axis {'DHW'[coarse]} is over {ANISOTROPY:g} times coarser ({target[coarse]:.3g} against "
+            f"; axis {'DHW'[coarse]} is over {MAX_SPACING_RATIO:g} times coarser ({target[coarse]:.3g} against "
             f"{finer:.3g} mm) and shorter ({size[coarse]:.0f} voxels), so there the 10th percentile, {tenth:.3g} mm"
         )
         if tenth < finer:
@@ -87,40 +90,42 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
 
 
 def scheme_of(channel: str) -> Scheme:
-    """nnU-Net's intensity scheme by channel name."""
+    """nnU-Net's intensity scheme for a channel name."""
     return SCHEMES.get(channel.strip().casefold(), "zscore")
 
 
 def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[ChannelPlan, str]:
-    """The channel's scheme, its numbers, and nnU-Net's rule for z-scores inside the mask."""
+    """The normalisation of a channel, and the reason. z-scores follow nnU-Net's rule for the mask."""
     scheme = scheme_of(name)
     sample = fingerprint.intensities(index)
-    numbers = {}
-    if scheme == "ct" and len(sample):  # the others take their numbers from the case
+    statistics = {}
+    if scheme == "ct" and len(sample):  # the other schemes use statistics of the single case
         low, high = np.percentile(sample, (0.5, 99.5))
-        numbers = {"mean": float(sample.mean()), "std": max(float(sample.std()), 1e-8), "low": low, "high": high}
+        statistics = {"mean": float(sample.mean()), "std": max(float(sample.std()), 1e-8), "low": low, "high": high}
     share = fingerprint.cropped_share()
-    inside = scheme == "zscore" and share < MASK_SHARE
+    inside = scheme == "zscore" and share < MAX_MASKED_SHARE
     reason = {
         "ct": "the channel is called CT: clip to the 0.5 and 99.5 percentiles of foreground over the data set, "
         "subtract its mean, divide by its standard deviation",
-        "zscore": "no name of a scheme, so each case to mean 0 and standard deviation 1",
+        "zscore": "the channel's name is not a scheme, so each case to mean 0 and standard deviation 1",
         "rescale_to_0_1": "named by the channel: each case to the range 0 to 1",
         "none": "named by the channel: values as they are",
     }[scheme]
     if scheme == "zscore":
         side = "less" if inside else "not less"
-        where = "inside the nonzero mask alone" if inside else "over the whole case"
-        reason += f", {where}, as cropping leaves {share:.0%} of a median case ({side} than {MASK_SHARE:.0%})"
-    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, **numbers), reason
+        where = "only inside the nonzero mask" if inside else "over the whole case"
+        reason += f", {where}, as cropping leaves {share:.0%} of a median case ({side} than {MAX_MASKED_SHARE:.0%})"
+    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, **statistics), reason
 
 
 def ladder(spacing: Millimetres, size: Triple) -> Ladder:
-    """nnU-Net's `get_pool_and_conv_props`: every stage halves the axes that are within a factor of two of the
-    finest spacing and still long enough; a kernel spans an axis once that axis has come within that factor.
+    """The stages for a patch of `size` voxels at `spacing` (nnU-Net's `get_pool_and_conv_props`).
 
-    Stricter than nnU-Net in one point: the finest spacing is that of all axes, also of those too short to halve,
-    so that no axis is ever pooled across a spacing ratio of two.
+    Every stage halves the axes whose spacing is within a factor of two of the finest and that are long enough. Once
+    an axis is within that factor, the kernel has 3 voxels along it, before that 1.
+
+    One point is stricter than in nnU-Net: the finest spacing also includes axes that are too short to halve. So no
+    axis is pooled while its spacing is twice that of another.
     """
     spans: Triple = (1, 1, 1)
     strides: list[Triple] = [(1, 1, 1)]
@@ -129,9 +134,9 @@ def ladder(spacing: Millimetres, size: Triple) -> Ladder:
         near = [spacing[axis] / min(spacing) < 2 for axis in range(3)]
         spans = triple(3 if is_near else span for is_near, span in zip(near, spans, strict=True))
         kernels.append(spans)
-        halved = [near[axis] and size[axis] >= 2 * SMALLEST_EDGE for axis in range(3)]
-        alone = [size[axis] for axis in range(3) if halved[axis]]
-        if not alone or (len(alone) == 1 and alone[0] < 3 * SMALLEST_EDGE):
+        halved = [near[axis] and size[axis] >= 2 * MIN_GRID_EDGE for axis in range(3)]
+        edges = [size[axis] for axis in range(3) if halved[axis]]
+        if not edges or (len(edges) == 1 and edges[0] < 3 * MIN_GRID_EDGE):
             return Ladder(tuple(strides), tuple(kernels))
         strides.append(triple(2 if half else 1 for half in halved))
         size = triple(ceil(value / 2) if half else value for value, half in zip(size, halved, strict=True))
@@ -139,49 +144,52 @@ def ladder(spacing: Millimetres, size: Triple) -> Ladder:
 
 
 def least_size(spacing: Millimetres, size: Triple) -> Triple:
-    """`size`, enlarged where a ladder would otherwise have no second stage: a case may be that small."""
-    near = [one / min(spacing) < 2 for one in spacing]
-    least = (3 if sum(near) == 1 else 2) * SMALLEST_EDGE
+    """`size`, enlarged so that its ladder has a second stage. Small cases need this."""
+    near = [step / min(spacing) < 2 for step in spacing]
+    least = (3 if sum(near) == 1 else 2) * MIN_GRID_EDGE
     return triple(max(edge, least) if is_near else edge for edge, is_near in zip(size, near, strict=True))
 
 
 def first_patch(spacing: Millimetres, median_shape: Triple, voxels: int) -> Triple:
-    """A cube in mm of so many voxels, cut to the median shape (nnU-Net starts its search there)."""
+    """A cube in mm of `voxels` voxels, cut to the median shape. nnU-Net's search starts with this patch."""
     inverse = 1 / np.array(spacing)
     cube = np.round(inverse * (voxels / inverse.prod()) ** (1 / 3))
     return least_size(spacing, triple(int(max(2, edge)) for edge in np.minimum(cube, median_shape)))
 
 
 def paper_patch(spacing: Millimetres, median_shape: Triple) -> Triple:
-    """The publication's 96 x 96 x 96, cut to the median shape; the network's strides pad it."""
+    """The publication's patch, 96 x 96 x 96, cut to the median shape. It is later padded to the network's strides."""
     return least_size(spacing, triple(min(PAPER_PATCH, edge) for edge in median_shape))
 
 
 def paper_level(steps: Ladder) -> int:
-    """The stage of the publication's latent grid: stride 16, or the coarsest that the patch allows."""
+    """The stage of the publication's latent grid: stride 16, or the coarsest below 16 that the patch allows."""
     return max(level for level in range(1, len(steps.strides)) if max(steps.total(level)) <= PAPER_STRIDE)
 
 
 def pad_to(size: Triple, stride: Triple) -> Triple:
-    """The next size that is divisible by `stride`."""
+    """The next larger size that is divisible by `stride`, in voxels (D, H, W)."""
     return triple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
 
 def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
-    """The stage of the latent grid: the coarsest that still carries the smallest structure.
+    """The stage of the latent grid, and the reason: the coarsest grid that can represent the thinnest structure.
 
-    `thickness` is that of each label by name, in mm, the 10th percentile over cases: small structures count, outliers
-    do not.
-    A structure must be about one position thick, along every axis that is pooled; beyond stride 4 two positions,
-    since one then holds too much shape for its few channels. Strides stay within 2 to 8.
+    Along every pooled axis, the structure must span `MIN_POSITIONS` positions. Beyond stride 4 it must span two, as
+    one position has too few channels for the shape inside it. The stride lies between 2 and 8.
+
+    Args:
+        thickness: of each label by name, in mm: the 10th percentile over cases, which leaves out outliers.
+        spacing: of the plan, in mm.
+        steps: strides of the stages.
     """
     thinnest = min(thickness.values(), default=float("inf"))
     level = 1
     for candidate in range(2, len(steps.strides)):
         total = steps.total(candidate)
-        position = max(one * stride for one, stride in zip(spacing, total, strict=True) if stride > 1)
-        positions = POSITIONS_BEYOND if max(total) > DEFAULT_STRIDE else POSITIONS
-        if max(total) > COARSEST_STRIDE or thinnest < positions * position:
+        position = max(step * stride for step, stride in zip(spacing, total, strict=True) if stride > 1)
+        positions = MIN_POSITIONS_BEYOND_DEFAULT if max(total) > DEFAULT_LATENT_STRIDE else MIN_POSITIONS
+        if max(total) > MAX_LATENT_STRIDE or thinnest < positions * position:
             break
         level = candidate
     if not thickness:
@@ -193,14 +201,12 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     )
     if level == 1:
         return level, reason + "a coarser grid would lose it, and stride 2 is the finest"
-    return (
-        level,
-        reason + f"the coarsest grid on which it spans {POSITIONS:g} positions ({POSITIONS_BEYOND} beyond stride 4)",
-    )
+    needed = f"{MIN_POSITIONS:g} positions ({MIN_POSITIONS_BEYOND_DEFAULT} beyond stride 4)"
+    return level, f"{reason}the coarsest grid on which it spans {needed}"
 
 
 def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:
-    """k: 8, and 16 where a position stands for more than 4 x 4 x 4 voxels or must tell many labels apart."""
+    """The latent channels k, and the reason: 16 for positions of over 4 x 4 x 4 voxels or over 32 labels, else 8."""
     voxels = prod(stride)
     if voxels > 64 or labels > 32:
         return 16, f"a position stands for {voxels} voxels (over 64) or there are {labels} labels (over 32)"
@@ -208,20 +214,20 @@ def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:
 
 
 def tokens(patch: Triple, stride: Triple) -> int:
-    """Positions of a grid."""
+    """The number of grid positions of a patch at a stride."""
     return prod(ceil(edge / step) for edge, step in zip(patch, stride, strict=True))
 
 
 def attends(patch: Triple, stride: Triple) -> bool:
-    """Self-attention is affordable on this grid."""
-    return tokens(patch, stride) <= ATTENTION_TOKENS
+    """Whether self-attention is affordable on the grid of a patch at a stride."""
+    return tokens(patch, stride) <= MAX_ATTENTION_TOKENS
 
 
 def windows(shape: Triple, patch: Triple) -> int:
-    """Windows that cover a volume with overlap one half."""
+    """The number of windows of size `patch` that cover a volume with an overlap of one half."""
     return prod(ceil(max(0, size - edge) / max(1, edge // 2)) + 1 for size, edge in zip(shape, patch, strict=True))
 
 
 def numbers(values: tuple[float, ...]) -> str:
-    """For people: `40 x 56 x 40`, `1 x 0.98 x 3.27`."""
+    """Sizes or spacings as text: `40 x 56 x 40`, `1 x 0.98 x 3.27`."""
     return " x ".join(f"{value:.4g}" for value in values)

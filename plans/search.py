@@ -1,4 +1,4 @@
-"""The search for the patch, the network that goes with it, the batch, and nnU-Net's low-resolution plan."""
+"""The search for patch, network and batch within a budget, and nnU-Net's low-resolution plan."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,40 +13,40 @@ from plans.plan import LowResolutionPlan, Stage
 from plans.rules import numbers
 
 MIN_BATCH = 2  # nnU-Net
-SHARE_OF_DATA = 0.05  # nnU-Net: a batch holds no more of the data set
-LOW_RESOLUTION_SHARE = 0.25  # nnU-Net: a patch below this share of the median case calls for a low-resolution plan
-LOW_RESOLUTION_GAIN = 2.0  # nnU-Net: a low-resolution plan must save this factor of voxels to be worth it
+MAX_DATA_SHARE = 0.05  # nnU-Net: of the data set in one batch
+MIN_PATCH_SHARE = 0.25  # nnU-Net: if the patch covers less of the median case, a low-resolution plan is made
+MIN_VOXEL_FACTOR = 2.0  # nnU-Net: a low-resolution plan must reduce the voxels by this factor
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the search for a patch needs to know."""
+    """The inputs of the search: measurements of the data set, and the budget."""
 
     cases: int
-    thickness: dict[str, float]  # of each label, by name, in mm: the 10th percentile over cases
+    thickness: dict[str, float]  # of each label by name, in mm: the 10th percentile over cases
     spacing: Millimetres
     median_shape: Triple
     channels: int
     labels: int
     text_width: int
     budget: Budget
-    paper: bool = False  # the publication's patch and network instead of those that measure best
+    paper: bool = False  # whether to use the publication's patch and network
 
     @property
     def rules(self) -> DeviceRules:
-        """What follows from the device."""
+        """The rules that depend on the device."""
         return RULES[self.budget.device]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A patch and the network that goes with it."""
+    """A patch with its network."""
 
     patch: Triple
     network: Network
 
     def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
-        """One training iteration stays within the budget."""
+        """Whether one training iteration stays within the budget."""
         limit = budget.gmacs_per_iteration
         if limit is not None and batch * memory.macs(self.network, self.patch) > limit * 1e9:
             return False
@@ -55,7 +55,7 @@ class Draft:
 
 
 def search(facts: Facts) -> Draft:
-    """The first draft that fits the budget, in the order of `candidates`."""
+    """The first of `candidates` that fits the budget. Raises `UserError` if none fits."""
     for draft in candidates(facts):
         if draft.fits(facts.budget):
             return draft
@@ -70,20 +70,24 @@ def search(facts: Facts) -> Draft:
 
 
 def candidates(facts: Facts) -> Iterator[Draft]:
-    """Drafts from dear to cheap: narrower down to the usual width, smaller patches down to a small one, narrower
-    still, smaller still. nnU-Net's order of patches: always shorten the axis that is longest against the median."""
+    """Drafts in order of decreasing cost.
+
+    First the network becomes narrower down to the usual width, then the patch becomes smaller down to a small one.
+    Then the network becomes narrower again, then the patch smaller. Patches shrink in nnU-Net's order: the axis that
+    is longest relative to the median shape is shortened.
+    """
     if facts.paper:
         yield from _paper_candidates(facts)
         return
-    here = facts.rules
-    size = rules.first_patch(facts.spacing, facts.median_shape, here.first_patch_voxels)
-    for width in (width for width in here.widths if width >= here.usual_width):
+    device = facts.rules
+    size = rules.first_patch(facts.spacing, facts.median_shape, device.first_patch_voxels)
+    for width in (width for width in device.widths if width >= device.usual_width):
         current = draft(facts, size, width)
         yield current
-    while prod(current.patch) > here.small_patch_voxels and (smaller := shorten(facts, current)):
+    while prod(current.patch) > device.small_patch_voxels and (smaller := shorten(facts, current)):
         current = smaller
         yield current
-    for width in (width for width in here.widths if width < here.usual_width):
+    for width in (width for width in device.widths if width < device.usual_width):
         current = draft(facts, current.patch, width)
         yield current
     while smaller := shorten(facts, current):
@@ -92,7 +96,7 @@ def candidates(facts: Facts) -> Iterator[Draft]:
 
 
 def _paper_candidates(facts: Facts) -> Iterator[Draft]:
-    """The publication fixes the patch, so the network becomes narrower first; a smaller patch is the last resort."""
+    """Drafts of the publication's model. It fixes the patch, so the network becomes narrower first, then the patch."""
     size = rules.paper_patch(facts.spacing, facts.median_shape)
     for width in facts.rules.widths:
         current = draft(facts, size, width)
@@ -103,7 +107,7 @@ def _paper_candidates(facts: Facts) -> Iterator[Draft]:
 
 
 def draft(facts: Facts, size: Triple, width: int) -> Draft:
-    """The network for a patch of about `size` whose first stage is `width` channels wide."""
+    """The patch (`size`, padded to the strides) and its network, whose first stage has `width` channels."""
     steps = rules.ladder(facts.spacing, size)
     if facts.paper:
         level = rules.paper_level(steps)
@@ -113,13 +117,13 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         first_attending = level
     steps = steps.down_to(_coarsest(steps, level, size))
     patch = rules.pad_to(size, steps.total())
-    here = facts.rules
+    device = facts.rules
     stages = tuple(
         Stage(
             stride=stride,
             kernel=kernel,
-            width=min(width * 2**index, width * here.widest_factor),
-            blocks=here.blocks[min(index, len(here.blocks) - 1)],
+            width=min(width * 2**index, width * device.widest_factor),
+            blocks=device.blocks[min(index, len(device.blocks) - 1)],
             attention=index >= first_attending and (facts.paper or rules.attends(patch, steps.total(index))),
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
@@ -139,7 +143,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
 
 
 def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
-    """The last stage: two below the latent grid, and as many more as it takes until one can attend to all of itself."""
+    """The last stage: two below the latent grid, or the next one that is small enough for self-attention."""
     last = min(level + rules.COARSER_STAGES, len(steps.strides) - 1)
     while last + 1 < len(steps.strides) and not rules.attends(rules.pad_to(size, steps.total(last)), steps.total(last)):
         last += 1
@@ -147,12 +151,12 @@ def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
 
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:
-    """The draft whose relatively longest axis is one stride of the network shorter; None if there is none."""
+    """A draft with a smaller patch: the relatively longest axis is one network stride shorter. None if impossible."""
     least = rules.least_size(facts.spacing, (2, 2, 2))
     stride, width = current.network.stride, current.network.stages[0].width
     ratios = [edge / whole for edge, whole in zip(current.patch, facts.median_shape, strict=True)]
     for axis in sorted(range(3), key=ratios.__getitem__, reverse=True):
-        size = triple(edge - stride[axis] * (axis == one) for one, edge in enumerate(current.patch))
+        size = triple(edge - stride[axis] * (axis == other) for other, edge in enumerate(current.patch))
         if size[axis] >= least[axis]:
             shorter = draft(facts, size, width)
             if prod(shorter.patch) < prod(current.patch):
@@ -161,15 +165,15 @@ def shorten(facts: Facts, current: Draft) -> Draft | None:
 
 
 def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
-    """As many patches as fit, at most 5% of the data set, at least 2 (nnU-Net)."""
+    """The batch size, and the reason: as many patches as fit, at most 5% of the data set, at least 2 (nnU-Net)."""
     patches = max(1.0, prod(facts.median_shape) / prod(chosen.patch))
-    of_data = round(SHARE_OF_DATA * facts.cases * patches)
+    of_data = round(MAX_DATA_SHARE * facts.cases * patches)
     most = max(MIN_BATCH, min(of_data, facts.rules.largest_batch or of_data))
     batch = MIN_BATCH
     while batch < most and chosen.fits(facts.budget, batch + 1):
         batch += 1
     reason = (
-        f"at least {MIN_BATCH}, at most {SHARE_OF_DATA:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
+        f"at least {MIN_BATCH}, at most {MAX_DATA_SHARE:.0%} of the data set ({facts.cases} cases of {patches:.3g} "
         f"patches: {of_data})"
     )
     if facts.rules.largest_batch:
@@ -178,23 +182,26 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
 
 
 def plan_low_resolution(facts: Facts, chosen: Draft) -> LowResolutionPlan | None:
-    """nnU-Net's rule: where the patch covers less than a quarter of the median case, coarsen the spacing in steps
-    of 3%, the fine axes first until they meet the coarse one, until it covers a quarter."""
+    """nnU-Net's low-resolution plan; None if the patch covers enough of the median case, or if it would save little.
+
+    The spacing is coarsened in steps of 3% until the patch covers a quarter of the median case. Fine axes are
+    coarsened first, until they are within a factor of two of the coarsest.
+    """
     spacing, shape, patch = facts.spacing, facts.median_shape, chosen.patch
-    while prod(patch) < LOW_RESOLUTION_SHARE * prod(shape):
-        near = [max(spacing) / one > 2 for one in spacing]
-        grows = near if any(near) else [True] * 3
-        spacing = millimetres(one * 1.03 if grow else one for one, grow in zip(spacing, grows, strict=True))
+    while prod(patch) < MIN_PATCH_SHARE * prod(shape):
+        fine = [max(spacing) / step > 2 for step in spacing]
+        grows = fine if any(fine) else [True] * 3
+        spacing = millimetres(step * 1.03 if grow else step for step, grow in zip(spacing, grows, strict=True))
         shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
-    if prod(facts.median_shape) < LOW_RESOLUTION_GAIN * prod(shape):
+    if prod(facts.median_shape) < MIN_VOXEL_FACTOR * prod(shape):
         return None
     full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
     share = prod(chosen.patch) / prod(facts.median_shape)
     note = (
-        f"the patch covers {share:.1%} of a median case (under {LOW_RESOLUTION_SHARE:.0%}): {full} windows at full "
+        f"the patch covers {share:.1%} of a median case (under {MIN_PATCH_SHARE:.0%}): {full} windows at full "
         f"resolution, {low} at {numbers(spacing)} mm ({full / low:.0f} times less work); a low-resolution model "
-        "and its cascade are not trainable yet, so the full resolution alone is trained"
+        "and its cascade are not trainable yet, so only the full resolution is trained"
     )
     return LowResolutionPlan(
         spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note

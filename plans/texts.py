@@ -1,6 +1,6 @@
-"""Words about single cases (the publication's "pathological features"): a folder with files `CASE.txt`.
+"""Texts of single cases (the publication's "pathological features"): a folder with files `CASE.txt`.
 
-A case without a file, or with an empty one, simply has no text.
+A case without a file, or with an empty file, has no text.
 """
 
 from collections.abc import Collection
@@ -12,9 +12,13 @@ ENDING = ".txt"
 
 
 def find_texts(folder: Path, cases: Collection[str], others: Collection[str], faults: list[str]) -> dict[str, str]:
-    """The text of each of `cases` that has one, its white space made single spaces; no folder, no texts.
+    """The texts of the cases that have one, by case id. White space becomes single spaces.
 
-    `others` are cases whose texts may lie there too (held-out ones). Files that name no case are added to `faults`.
+    Args:
+        folder: may be missing; then there are no texts.
+        cases: the case ids.
+        others: other case ids whose texts may be in the folder, e.g. of test cases.
+        faults: gets a line for each file that does not belong to a case or cannot be read.
     """
     texts = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -28,20 +32,20 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
             )
             continue
         try:
-            words = " ".join(path.read_text(encoding="utf-8-sig").split())
+            text = " ".join(path.read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
             faults.append(f"{path} cannot be read as text in UTF-8: {error}.")
             continue
-        if words and case in cases:
-            texts[case] = words
+        if text and case in cases:
+            texts[case] = text
     return texts
 
 
 def read_texts(folder: Path, cases: Collection[str]) -> tuple[dict[str, str], int]:
-    """`find_texts` of a folder that the user named, and how many of its files name none of `cases`.
+    """The texts in a folder that the user named, by case id, and the number of files of other cases.
 
-    The folder may hold the texts of a whole data set. `UserError` if it is not there or holds none of a case, else
-    with a line for each fault.
+    The folder may hold the texts of a whole data set. Raises `UserError` if the folder is missing or has no text of
+    `cases`. Otherwise it has a line for each fault of the files.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder. Give the folder that holds the texts, one file CASE{ENDING} each.")

@@ -232,7 +232,9 @@ def test_cases_that_were_trained_on_choose_nothing(tiny_raw, shrink_plan, tmp_pa
     fold = tmp_path / "results" / tiny_raw.name / "default" / "fold_all"
     assert not {"sampling.json", "calibration.json"} & {path.name for path in fold.iterdir()}
     assert predict.main(["-i", str(tiny_raw / "imagesTr"), "-o", str(tmp_path / "out"), *at]) == 0
-    assert "Sampling: 1 step, 1 sample, mirrored along" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Fold all: no case was kept from training to choose the sampling: 1 step, no mirroring" in out
+    assert "Sampling: 1 step, 1 sample, no mirroring" in out
 
 
 @pytest.fixture(scope="module", params=["default", "unet"])

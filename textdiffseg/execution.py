@@ -1,6 +1,6 @@
-"""Work over cases: one `concurrent.futures.Executor`, be it inline, a pool of processes, or a Dask cluster's.
+"""Run a function over cases: inline, in a pool of processes, or on a Dask cluster (`concurrent.futures.Executor`).
 
-A child's error comes back with its traceback and the name of the case; users' mistakes of all cases come back together.
+A worker's error keeps its traceback and names the case. The `UserError`s of all cases are raised together.
 """
 
 import atexit
@@ -32,10 +32,17 @@ def run_cases(
     workers: int = 0,
     scheduler: str | None = None,
 ) -> Iterator[Result]:
-    """Yield `function(item)` for each item in order; `names` say in errors which case it was.
+    """Yield `function(item)` for each item, in order.
 
-    Items whose result is a `UserError` are left out, and all these errors are raised as one at the end.
-    Any other error ends the work at once. `workers=0` runs inline; `scheduler` is a Dask scheduler's address.
+    Args:
+        function: a function that can be pickled, unless it runs inline.
+        items: its arguments.
+        names: the case of each item, for error messages.
+        workers: processes; 0 runs inline.
+        scheduler: address of a Dask scheduler, which replaces the processes.
+
+    Raises:
+        UserError: all `UserError`s as one, after the other items are done. Any other error ends the work at once.
     """
     faults: list[str] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
@@ -47,8 +54,8 @@ def run_cases(
                 continue
             except BrokenProcessPool:
                 raise UserError(
-                    f"A worker process was killed while case {name} or one near it was worked on, most likely "
-                    f"because memory ran out. Run again with fewer than --workers {workers}; finished cases stay."
+                    f"A worker process was killed at case {name} or one near it, most likely because memory ran out. "
+                    f"Run again with fewer than --workers {workers}; finished cases are kept."
                 ) from None
             except Exception as error:
                 error.add_note(f"while working on case {name}")
@@ -58,19 +65,21 @@ def run_cases(
         raise UserError(*faults)
 
 
-def one_beside(workers: int | None) -> Executor:
-    """An executor for one thing at a time beside the work over cases, in a process of its own, which need not wait
-    for `warm_up`; a thread if `workers` is 0, so that everything stays in this process.
+def background_executor(workers: int | None) -> Executor:
+    """An executor with a single worker for background work during `run_cases`.
+
+    The worker is a process that does not wait for `warm_up`. If `workers` is 0 it is a thread of this process.
     """
     if workers == 0:
         return ThreadPoolExecutor(1)
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_beside)
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start_short_worker)
 
 
 def warm_up(*modules: str) -> None:
-    """Start the process that workers are forked from; it imports `modules` once, in the background, for all of them.
+    """Start the server process that workers are forked from. It imports `modules` once for all workers.
 
-    It serves every pool of this process, so only the first call counts. Without fork, workers import for themselves.
+    The import runs in the background. The server is shared by all pools, so only the first call has an effect.
+    Systems without fork have no server; there each worker imports the modules itself.
     """
     if _context().get_start_method() == "forkserver":
         forkserver.set_forkserver_preload(list(modules))
@@ -80,7 +89,7 @@ def warm_up(*modules: str) -> None:
 
 @contextmanager
 def _executor(function: Callable[[Item], Result], workers: int, scheduler: str | None) -> Iterator[Executor | None]:
-    """None stands for inline. Whatever ends the work, what has not begun is cancelled."""
+    """An executor, or None to run inline. On leaving the context, items that have not started are cancelled."""
     if scheduler is not None:
         with _dask(scheduler) as executor:
             yield executor
@@ -97,7 +106,7 @@ def _executor(function: Callable[[Item], Result], workers: int, scheduler: str |
 
 
 def _context() -> BaseContext:
-    """Never a plain fork, which copies a process while its threads hold locks."""
+    """The start method of workers. A plain fork is never used, as it copies locks that other threads hold."""
     methods = multiprocessing.get_all_start_methods()
     return multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
 
@@ -105,7 +114,7 @@ def _context() -> BaseContext:
 def _submit(
     executor: Executor | None, function: Callable[[Item], Result], items: Sequence[Item]
 ) -> list[Callable[[], Result]]:
-    """One callable an item that gives its result."""
+    """For each item a function that returns its result."""
     if executor is None:
         return [partial(function, item) for item in items]
     futures = [executor.submit(function, item) for item in items]
@@ -114,7 +123,7 @@ def _submit(
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """A process started inside has one thread for linear algebra; libraries read that when they are loaded."""
+    """Let processes started in the context use one thread for linear algebra. Libraries read this when loaded."""
     before = {name: os.environ.get(name) for name in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     try:
@@ -127,15 +136,16 @@ def _one_thread_each() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """One thread for linear algebra; Ctrl-C is the parent's to handle; a worker ends with its parent, come what may."""
-    os.environ.update(dict.fromkeys(_THREADS, "1"))  # in time for libraries that are not loaded yet
+    """Set up a worker: one thread for linear algebra, no reaction to Ctrl-C, and an end when its parent ends."""
+    os.environ.update(dict.fromkeys(_THREADS, "1"))  # for libraries that are not loaded yet
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _start_beside() -> None:
-    """A short life that loads big libraries: of the text encoder's 4.8 s, a second went into collecting garbage that
-    is none, and another into taking the libraries apart in the end.
+def _start_short_worker() -> None:
+    """Set up a worker that only runs for seconds: without garbage collection, and without cleanup at exit.
+
+    Each of the two takes one second of the text encoder's 4.8 s.
     """
     _start_worker()
     gc.disable()
@@ -144,7 +154,7 @@ def _start_beside() -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is None:  # not a process that another one started
+    if parent is None:  # this is the main process
         return
     parent.join()
     os._exit(1)

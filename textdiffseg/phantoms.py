@@ -1,10 +1,11 @@
-"""A generated data set: 3D phantoms of an abdomen with organs, a lesion and two look-alikes.
+"""A generated data set: 3D phantoms of an abdomen with organs, a lesion and two look-alike glands.
 
-Each phantom is drawn in millimetres in the patient's frame (z superior, y posterior, x left, origin in the middle),
-bent by a smooth random displacement, and sampled on a grid of its own size and spacing. The two glands have one
-intensity, one shape and one size; only the organ that they lie beside, hence their name, tells them apart, and that
-stays true when a scan is mirrored. The vessel has the glands' intensity too, and lesions come down to that of the
-surrounding tissue, so no label can be read off an intensity alone.
+Each phantom is defined in mm in the patient's frame (z superior, y posterior, x left, origin in the middle). A smooth
+random displacement deforms it. It is sampled on a grid of its own size and spacing.
+
+The two glands have the same intensity, shape and size. They differ only in the neighbouring organ, which is in their
+name; this also holds in a mirrored scan. The vessel has the glands' intensity, and some lesions have the intensity of
+the surrounding tissue. No label can therefore be found by intensity alone.
 """
 
 import json
@@ -30,7 +31,7 @@ FIELD = (116.0, 116.0, 136.0)  # mm covered by a scan (z, y, x)
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """A structure before it is bent: centre and half axes, mm (z, y, x)."""
+    """A structure before the deformation: centre and half axes, mm (z, y, x)."""
 
     centre: Millimetres
     radii: Millimetres
@@ -38,7 +39,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All random choices of one phantom, drawn before anything is painted."""
+    """The random parameters of one phantom, drawn before it is rendered."""
 
     shape: Triple
     spacing: Millimetres
@@ -53,10 +54,16 @@ class Anatomy:
 
 
 def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0, lacking: float = 0.0) -> Path:
-    """Write the phantoms as an nnU-Net raw data set under `root`/raw; returns its folder.
+    """Write the phantoms as an nnU-Net raw data set under `root`/raw. Returns its folder.
 
-    Phantom i is a function of (seed, i). `lacking` is the share of the training phantoms that lack one organ, drawn
-    at random. `dataset.json` comes last, so a folder that has it is complete.
+    Phantom i is a function of (seed, i). `dataset.json` is written last, so a folder with that file is complete.
+
+    Args:
+        root: folder of all data sets.
+        training: number of training phantoms.
+        test: number of test phantoms.
+        seed: of all random choices.
+        lacking: share of the training phantoms that lack one random organ.
     """
     folder = tree(root, "raw") / NAME
     for index in range(training + test):
@@ -80,7 +87,7 @@ def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0,
 
 
 def draw_anatomy(seed: int, index: int) -> Anatomy:
-    """The random choices of phantom `index`."""
+    """The random parameters of phantom `index`."""
     rng = np.random.default_rng((seed, index))
 
     def near(value: float, spread: float) -> float:
@@ -122,15 +129,15 @@ def draw_anatomy(seed: int, index: int) -> Anatomy:
 
 
 def without(anatomy: Anatomy, label: str) -> Anatomy:
-    """The same phantom lacking one of `LABELS`; a lesion goes with its liver."""
+    """The same phantom without one of `LABELS`. Without the liver it has no lesion either."""
     if label == "vessel":
         return replace(anatomy, vessel=(*anatomy.vessel[:2], 0.0))
-    gone = {label, LABELS[5]} if label == "liver" else {label}
-    return replace(anatomy, organs={name: organ for name, organ in anatomy.organs.items() if name not in gone})
+    removed = {label, LABELS[5]} if label == "liver" else {label}
+    return replace(anatomy, organs={name: organ for name, organ in anatomy.organs.items() if name not in removed})
 
 
 def _draw_grid(rng: np.random.Generator) -> tuple[Triple, Millimetres]:
-    """48 to 64 voxels an axis; one scan in four has thick slices and accordingly few of them."""
+    """A random shape and spacing: 48 to 64 voxels per axis. One scan in four has fewer, thick slices."""
     in_plane = float(rng.uniform(2.15, 2.4))
     slices = float(rng.uniform(4.0, 5.0)) if rng.uniform() < 0.25 else float(rng.uniform(2.1, 2.4))
     spacing = millimetres(round(value, 2) for value in (slices, in_plane, in_plane))
@@ -138,7 +145,7 @@ def _draw_grid(rng: np.random.Generator) -> tuple[Triple, Millimetres]:
 
 
 def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
-    """An ellipsoid of 7 to 13 mm half axis, well inside the liver."""
+    """An ellipsoid inside the liver with half axes of about 7 to 13 mm."""
     radius = rng.uniform(7, 13)
     direction = rng.normal(size=3)
     direction *= rng.uniform(0.1, 0.9) / np.linalg.norm(direction)
@@ -148,23 +155,23 @@ def _draw_lesion(rng: np.random.Generator, liver: Ellipsoid) -> Ellipsoid:
 
 
 def paint(anatomy: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The scan (D, H, W) float32 and its labels (D, H, W) uint8, values in the order of `LABELS`."""
+    """The scan (D, H, W) float32 and its label map (D, H, W) uint8. Values 1, 2, ... follow the order of `LABELS`."""
     from scipy.ndimage import gaussian_filter
 
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(anatomy.shape, anatomy.spacing, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"))  # (3, D, H, W) mm
-    bent = grid + _displacement(grid, anatomy.waves)
+    deformed = grid + _displacement(grid, anatomy.waves)
     labels = np.zeros(anatomy.shape, np.uint8)
     y, x, radius = anatomy.vessel
-    labels[(bent[1] - y) ** 2 + (bent[2] - x) ** 2 < radius**2] = 1 + LABELS.index("vessel")
-    for name, organ in anatomy.organs.items():  # the lesion comes last and lies over the liver
-        labels[_inside(bent, organ)] = 1 + LABELS.index(name)
+    labels[(deformed[1] - y) ** 2 + (deformed[2] - x) ** 2 < radius**2] = 1 + LABELS.index("vessel")
+    for name, organ in anatomy.organs.items():  # the lesion comes last and overwrites the liver
+        labels[_inside(deformed, organ)] = 1 + LABELS.index(name)
     bright, liver = INTENSITY["bright"], INTENSITY["liver"]
     values = np.array([0, liver, INTENSITY["spleen"], bright, bright, bright, liver - anatomy.lesion_contrast])
-    clean = np.where(_inside(bent, anatomy.body), INTENSITY["body"], 0.0)
+    clean = np.where(_inside(deformed, anatomy.body), INTENSITY["body"], 0.0)
     labels[clean == 0] = 0
     clean = np.where(labels > 0, values[labels], clean)
-    clean = gaussian_filter(clean, 0.5)  # partial volume, half a voxel
+    clean = gaussian_filter(clean, 0.5)  # partial volume effect, sigma half a voxel
     field = 1 + np.tensordot(anatomy.bias, grid / (np.array(FIELD) / 2)[:, None, None, None], axes=1)
     noise = rng.normal(0, anatomy.noise, (2, *anatomy.shape))
     scan = anatomy.gain * np.hypot(clean * field + noise[0], noise[1])  # Rician, as magnitude images are
@@ -172,18 +179,18 @@ def paint(anatomy: Anatomy, rng: np.random.Generator) -> tuple[np.ndarray, np.nd
 
 
 def _displacement(grid: np.ndarray, waves: np.ndarray) -> np.ndarray:
-    """u(p) = sum_k a_k sin(2 pi f_k . p + phase_k), one sum for each direction; (3, D, H, W) mm."""
+    """The displacement (3, D, H, W) in mm: u(p) = sum_k a_k sin(2 pi f_k . p + phase_k) for each direction."""
     arguments = 2 * np.pi * np.einsum("kcf,fdhw->kcdhw", waves[..., :3], grid) + waves[..., 3, None, None, None]
     return np.sum(waves[..., 4, None, None, None] * np.sin(arguments), axis=0)
 
 
 def _inside(points: np.ndarray, ellipsoid: Ellipsoid) -> np.ndarray:
-    centre, radii = (np.array(part)[:, None, None, None] for part in (ellipsoid.centre, ellipsoid.radii))
+    centre, radii = (np.array(lengths)[:, None, None, None] for lengths in (ellipsoid.centre, ellipsoid.radii))
     return np.sum(((points - centre) / radii) ** 2, axis=0) < 1
 
 
 def geometry_of(anatomy: Anatomy) -> "Geometry":
-    """The grid of a phantom, its middle at the origin."""
+    """The geometry of a phantom's grid. The grid's centre is the origin."""
     from textdiffseg.imaging.volume import Geometry
 
     affine = np.zeros((4, 4))  # index (d, h, w) -> world (x, y, z)

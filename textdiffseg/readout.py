@@ -1,11 +1,11 @@
-"""`Readout`: exclusive or overlapping labels. No other module of this floor or above it asks which.
+"""`Readout`: everything that differs between exclusive and overlapping labels. No other module branches on it.
 
 Exclusive labels are the classes of a softmax: the most probable class wins a voxel. Overlapping labels (`regions`,
-nnU-Net's region-based training) are one question each: sigmoid(logits_q - logits_background). A voxel belongs to every
-label with p_q > 0.5, and the last of them writes its value.
+nnU-Net's region-based training) are binary classifications, p_q = sigmoid(logits_q - logits_background). A voxel
+belongs to every label with p_q > 0.5, and the last of these labels writes its value.
 
-Class 0 is background and class q + 1 the label of slot q. The *targets* of exclusive labels are slots
-(`Queries.slots`). Those of overlapping labels are the numbers of the label map, as a voxel may lie in several slots.
+Class 0 is background and class q + 1 is the label of slot q. The *targets* of exclusive labels are slots
+(`Queries.slots`). The targets of overlapping labels are value numbers, as a voxel may lie in several slots.
 """
 
 import math
@@ -26,27 +26,27 @@ from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
 
-Phrase = tuple[int, int]  # label number 1..N, and which of its phrasings
+PhrasingKey = tuple[int, int]  # label number 1..N, index of the phrasing
 Pair = tuple[Tensor, Tensor]  # the predicted and the true mask of a slot, each (B, D, H, W) bool
 
 
 @dataclass(frozen=True)
 class Readout(ABC):
-    """How label maps become targets, and logits become masks."""
+    """Conversions from label maps to targets, and from logits to masks."""
 
     plan: Plan
 
     @abstractmethod
     def targets(self, label_map: Tensor, queries: Queries) -> Tensor:
-        """label_map (B, D, H, W) as stored -> what losses and label encoders read; int64, -1 ignored."""
+        """The targets (B, D, H, W) int64, -1 ignored, of a stored label_map (B, D, H, W)."""
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
-        """Cross-entropy and Dice of logits (B, 1 + Q, D, H, W) against `targets`."""
+        """Cross-entropy + 1 - Dice of logits (B, 1 + Q, D, H, W) against `targets`, a scalar."""
 
     @abstractmethod
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
-        """The predicted and the true mask of each slot. Ignored voxels are in neither."""
+        """The predicted and the true mask of each slot. Ignored voxels are False in both."""
 
     @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -54,19 +54,19 @@ class Readout(ABC):
 
     @abstractmethod
     def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
-        """Keep background and the first `answers` slots along `dim`; what the other slots hold is background."""
+        """Keep background and the first `answers` slots of p along `dim`. The other slots count as background."""
 
     @abstractmethod
     def winner(self, p: Tensor) -> Tensor:
-        """p (1 + Q, D, H, W) -> the class (D, H, W) int64 that writes its value at each voxel."""
+        """p (1 + Q, D, H, W) -> the winning class (D, H, W) int64, which writes its value."""
 
     @abstractmethod
     def entropy(self, p: Tensor, dim: int) -> Tensor:
-        """H(p) in bits along `dim`."""
+        """The entropy H(p) in bits along `dim`."""
 
     @abstractmethod
     def temper(self, p: np.ndarray, temperature: float) -> None:
-        """Probabilities (1 + Q, ...) at a temperature, in place, since memory is short."""
+        """Apply temperature scaling to p (1 + Q, ...) in place, which saves memory."""
 
     @abstractmethod
     def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
@@ -74,15 +74,18 @@ class Readout(ABC):
 
     @abstractmethod
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
-        """What a temperature is fitted to, of sampled voxels whose classes are label numbers; `known` are labels."""
+        """The voxels to fit a temperature to.
+
+        The classes of `voxels` are label numbers. `known` are the label numbers whose voxels are known in the case.
+        """
 
     @abstractmethod
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """The labels to query beside the labels `numbers`, so that they compete for voxels."""
+        """The label numbers to query as well, so that they compete for voxels with the labels `numbers`."""
 
     @abstractmethod
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
-        """The prompts in the order of their slots. `found` is what each means; None: an unknown phrase."""
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
+        """The prompts in the order of their slots. `phrasings` has the known phrasing of each prompt, or None."""
 
 
 class ExclusiveReadout(Readout):
@@ -113,7 +116,7 @@ class ExclusiveReadout(Readout):
         return p.argmax(0)
 
     def entropy(self, p: Tensor, dim: int) -> Tensor:
-        return _bits(torch.special.entr(one) for one in p.unbind(dim))
+        return _bits(torch.special.entr(p_k) for p_k in p.unbind(dim))
 
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper(p, temperature, out=p)
@@ -127,12 +130,12 @@ class ExclusiveReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
 
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
         return tuple(prompts)
 
 
 class OverlappingReadout(Readout):
-    """A voxel may lie in several labels; each is a question of its own, and nothing competes."""
+    """A voxel may have several labels. Each label is a binary classification, and labels do not compete."""
 
     def targets(self, label_map: Tensor, queries: Queries) -> Tensor:
         return label_map.long()
@@ -158,9 +161,9 @@ class OverlappingReadout(Readout):
         return written(p)
 
     def entropy(self, p: Tensor, dim: int) -> Tensor:
-        """H(p) = sum_q [-p_q log2 p_q - (1 - p_q) log2 (1 - p_q)], as for independent labels."""
-        labels = p.unbind(dim)[1:]  # background is not a question
-        return _bits(torch.special.entr(one) + torch.special.entr(1 - one) for one in labels)
+        """H(p) = sum_q [-p_q log2 p_q - (1 - p_q) log2 (1 - p_q)], as for independent labels, without background."""
+        labels = p.unbind(dim)[1:]
+        return _bits(torch.special.entr(p_q) + torch.special.entr(1 - p_q) for p_q in labels)
 
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper_overlapping(p, temperature)
@@ -174,9 +177,12 @@ class OverlappingReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()
 
-    def ordered(self, prompts: Sequence[str], found: Sequence[Phrase | None]) -> tuple[str, ...]:
-        """Later slots write over earlier ones, so known prompts follow the order of the data set."""
-        known = [phrase for phrase in found if phrase is not None]
+    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
+        """The prompts in the data set's label order, as later slots overwrite earlier ones.
+
+        If a prompt is unknown, the user's order stays.
+        """
+        known = [phrasing for phrasing in phrasings if phrasing is not None]
         if len(known) < len(prompts):
             return tuple(prompts)
         return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=True)))
@@ -188,6 +194,6 @@ def readout_of(plan: Plan) -> Readout:
 
 
 def _bits(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of entropies in nats, in bits. It is summed term by term, which spares memory."""
+    """The sum of entropies in nats, converted to bits. Summing term by term saves memory."""
     total: Tensor = reduce(torch.add, terms)
     return total / math.log(2)

@@ -1,4 +1,4 @@
-"""What this process may use: devices, cores and memory, of the machine or of its container."""
+"""The devices, cores and memory that this process may use, on its machine or in its container."""
 
 import os
 from contextlib import suppress
@@ -10,39 +10,39 @@ from plans.errors import UserError
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
-def choose_device(asked: str | None = None) -> str:
-    """The device asked for, by default cuda where there is a GPU; `UserError` where there is none to be had."""
+def choose_device(device: str | None = None) -> str:
+    """`device`, by default cuda if there is a GPU, else cpu. Raises `UserError` for cuda without a GPU."""
     import torch
 
-    if asked == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
-    return asked or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def loading_workers(device: str) -> int:
-    """Processes that load and augment: none beside a CPU that trains, whose cores they need; up to 12 for a GPU."""
+    """The number of processes that load and augment: up to 12 for a GPU, 0 for a CPU, which trains on its cores."""
     return 0 if device == "cpu" else max(1, min(12, cores() - 1))
 
 
 def default_workers(bytes_per_item: float) -> int:
-    """As many processes as there are cores and as fit into three quarters of the free memory, at least one."""
+    """The number of processes, 1 or more: at most one per core, and what fits into 75% of the free memory."""
     fit = int(0.75 * free_memory() / max(bytes_per_item, 1))
     return max(1, min(cores(), fit))
 
 
 def cores() -> int:
-    """CPU cores that this process may use: by its affinity, and by its container's quota."""
+    """The number of CPU cores that this process may use, by its affinity and its container's quota."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for quota, period in (("cpu.max",) * 2, ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
-        with suppress(OSError, ValueError):  # no such version of control groups; no limit, "max"
+        with suppress(OSError, ValueError):  # another version of control groups, or "max" (no limit)
             share = int(_control_group(quota)[0]) / int(_control_group(period)[-1])
-            if share > 0:  # -1 is no limit, too
+            if share > 0:  # -1 also stands for no limit
                 return min(allowed, ceil(share))
     return allowed
 
 
 def free_memory() -> float:
-    """Bytes that this process may still take: of the machine, or of its container where that has a limit."""
+    """The free memory in bytes, of the machine or of the container if that has a limit."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -53,10 +53,11 @@ def free_memory() -> float:
         with suppress(OSError, ValueError):
             left = int(_control_group(limit)[0]) - int(_control_group(used)[0])
             stat = _control_group(f"{used.rpartition('memory.')[0]}memory.stat")
-            return min(free, max(0, left + int(stat[stat.index(cached) + 1])))  # files read are given up when need be
+            reclaimable = int(stat[stat.index(cached) + 1])  # cached files, which the system drops when needed
+            return min(free, max(0, left + reclaimable))
     return free
 
 
 def _control_group(file: str) -> list[str]:
-    """The words of a file of this process's control group, as a container sees it."""
+    """The words in a file of this process's control group."""
     return (CONTROL_GROUP / file).read_text(encoding="ascii").split()

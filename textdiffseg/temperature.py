@@ -1,4 +1,4 @@
-"""A temperature T changes how sure probabilities are and keeps their order:
+"""Temperature scaling. A temperature T > 1 makes probabilities less confident and keeps their order:
 
 p_k -> p_k^(1/T) / sum_j p_j^(1/T)
 """
@@ -13,33 +13,36 @@ from plans.regions import Regions
 
 @dataclass(frozen=True)
 class SampledVoxels:
-    """Triple of one case near its foreground: what calibration is fitted to and measured on."""
+    """Voxels of one case near its foreground. A temperature is fitted to them, and calibration is measured on them."""
 
     p: np.ndarray  # (K, N) float32
     truth: np.ndarray  # (N,) class numbers
 
 
 def temper(p: np.ndarray, temperature: float, out: np.ndarray | None = None) -> np.ndarray:
-    """Probabilities (K, ...) at a temperature; `out` may be `p` itself, where memory is short."""
-    out = np.divide(p, p.max(0), out=out)  # the winner becomes 1, so that nothing vanishes altogether
+    """Scaled probabilities (K, ...). `out` receives them; it may be `p` itself, which saves memory."""
+    out = np.divide(p, p.max(0), out=out)  # the largest becomes 1, so that the sum cannot underflow to 0
     np.power(out, 1 / temperature, out=out)
     out /= out.sum(0)
     return out
 
 
 def temper_overlapping(p: np.ndarray, temperature: float) -> None:
-    """The same, in place, for labels that overlap, p (1 + Q, ...): each label against its absence."""
-    for one in p[1:]:
-        pair = np.stack((1 - one, one))
-        one[...] = temper(pair, temperature, out=pair)[1]
+    """Scale the probabilities p (1 + Q, ...) of overlapping labels in place, each label against its absence."""
+    for p_q in p[1:]:
+        pair = np.stack((1 - p_q, p_q))
+        p_q[...] = temper(pair, temperature, out=pair)[1]
     np.subtract(1, p[1:].max(0), out=p[0])
 
 
 def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) -> SampledVoxels:
-    """N voxels of labels that overlap as Q N voxels of two classes, without the label and with it, for Q `known` ones.
+    """Binary voxels of overlapping labels: N voxels and Q labels become Q N voxels of the classes absent and present.
 
-    `voxels.truth` holds the numbers that labels are made of, `parts` those of each label.
+    Args:
+        voxels: N voxels. Their `truth` holds value numbers.
+        parts: for label 1..N, the value numbers that belong to it (`Plan.parts`).
+        known: the Q label numbers whose voxels are known in this case.
     """
     p = voxels.p[list(known)].reshape(-1)
-    truth = np.concatenate([np.isin(voxels.truth, parts[number - 1]) for number in known])
+    truth = np.concatenate([np.isin(voxels.truth, parts[label - 1]) for label in known])
     return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))

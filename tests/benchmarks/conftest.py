@@ -1,4 +1,4 @@
-"""The benchmarks are scripts: they are imported the way `python benchmarks/NAME.py` finds its neighbours."""
+"""The benchmarks are scripts. Tests import them with benchmarks/ on the path, as `python benchmarks/NAME.py` does."""
 
 import importlib
 
@@ -21,7 +21,7 @@ def benchmark(repository, monkeypatch):
 
 
 class FakeEncoder:
-    """Random vectors, a function of the phrase; spares the tests the real encoder."""
+    """Random vectors that are a function of the phrase. They replace the slow encoder."""
 
     name = "bundled"
     width = 16
@@ -38,14 +38,14 @@ def encoder() -> FakeEncoder:
 
 @pytest.fixture(scope="session")
 def bank(encoder) -> TextBank:
-    """Two labels."""
+    """A text bank of two labels."""
     prompts = Prompts(scan="MRI of a test", labels={"front": ("front", "tip"), "back": ("back",)})
     return build_bank(prompts, ("front", "back"), encoder)
 
 
 @pytest.fixture(scope="session")
 def model() -> TextDiffSeg:
-    """Tiny, with weights far enough from their start that noise, words and image all matter."""
+    """A tiny model. Its weights are changed, so that noise, text and image all have an effect."""
     fine = {"stride": (1, 1, 1), "kernel": (3, 3, 3), "width": 8, "blocks": 1}
     coarse = fine | {"stride": (2, 2, 2)}
     training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}

@@ -1,4 +1,4 @@
-"""The benchmarks as users type them, on tiny data for a few iterations: every figure that is asked of them is there."""
+"""The benchmarks' commands on tiny data for a few iterations. Each reports all of its figures."""
 
 import argparse
 import contextlib
@@ -46,7 +46,7 @@ def call(benchmark, monkeypatch, capsys):
     return run
 
 
-def test_accuracy_and_parts_print_what_is_asked_of_them(call, root, benchmark, tmp_path, capsys):
+def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, capsys):
     capsys.readouterr()
     raw = root / "raw" / "Dataset901_Tiny"
     found = call("accuracy", "--data", raw, "--root", root, "--minutes", 1, "--seeds", 0, "--device", "cpu")
@@ -54,8 +54,8 @@ def test_accuracy_and_parts_print_what_is_asked_of_them(call, root, benchmark, t
     for seeds in found["presets"].values():
         figures = seeds["0"]
         assert (figures["iterations"], figures["cases"]) == (3, 2)
-        asked = ("dice", "nsd", "labels", "iterations_per_second", "training_minutes", "peak_host_gb", "sampling")
-        assert not [name for name in asked if figures[name] is None]
+        expected = ("dice", "nsd", "labels", "iterations_per_second", "training_minutes", "peak_host_gb", "sampling")
+        assert not [name for name in expected if figures[name] is None]
     default = found["presets"]["default"]["0"]
     table = [(row["steps"], row["samples"]) for row in default["steps"]]
     assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 10)]

@@ -1,4 +1,4 @@
-"""Planted bugs in a tiny package with a tiny test: those that its test notices, and those that it cannot."""
+"""Planted bugs in a tiny package: its test notices some of them and cannot notice others."""
 
 import ast
 import json
@@ -91,7 +91,7 @@ def call(repository, tiny):
     return run
 
 
-def test_tests_notice_what_they_can(call, tiny, tmp_path):
+def test_bugs_in_tested_lines_are_caught_and_others_survive(call, tiny, tmp_path):
     output = tmp_path / "results.jsonl"
     found = call("--rooms", "tiny", "--count", 500, "--output", output)
     by_text = {(one["before"], one["after"]): one for one in found["mutants"]}
@@ -113,7 +113,7 @@ def test_tests_notice_what_they_can(call, tiny, tmp_path):
     assert again["caught"] == 0
 
 
-def test_an_interrupted_run_goes_on(call, tmp_path):
+def test_an_interrupted_run_resumes(call, tmp_path):
     output = tmp_path / "results.jsonl"
     options = ("--rooms", "tiny/room/sums.py", "--count", 6, "--processes", 1, "--output", output)
     whole = call(*options)
@@ -220,24 +220,24 @@ def test_the_known_bugs_fit_the_source(benchmark, repository):
 
 
 def test_excused_changes_are_listed_apart_and_not_counted(benchmark, monkeypatch):
-    mutations = benchmark("mutations")
+    results = benchmark("mutation_results")
     first, second = benchmark("mutating").sites(b"a = 2\n", "a.py")
     entry = benchmark("known_mutations").Excused("a.py", first.before, first.after, "no reason")
-    monkeypatch.setattr(mutations, "EXCUSED", (entry,))
-    listed = mutations.excused([first, second])
+    monkeypatch.setattr(results, "EXCUSED", (entry,))
+    listed = results.excused([first, second])
     assert list(listed) == [first.key]
-    caught = mutations.Result(second, mutations.CAUGHT).record()
-    report = mutations.report([*listed.values(), caught], 0, 60.0)
+    caught = results.Result(second, results.CAUGHT).record()
+    report = results.report([*listed.values(), caught], 0, 60.0)
     assert (report["count"], report["caught"], report["excused"], report["share"]) == (2, 1, 1, 1.0)
     assert [one["reason"] for one in report["excused_mutants"]] == ["no reason"]
 
 
-def test_the_likeliest_tests_run_first_and_slow_ones_late(benchmark, tmp_path):
+def test_the_nearest_tests_run_first_and_slow_ones_late(benchmark, tmp_path):
     for name in ("a/test_own.py", "a/test_quick.py", "a/test_slow.py", "test_golden.py", "test_accuracy_floor.py"):
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).touch()
     seconds = {"tests/a/test_slow.py": 99.0, "tests/a/test_own.py": 99.0}
-    order = benchmark("mutations").stages(tmp_path, "a/own.py", seconds)
+    order = benchmark("mutation_runs").stages(tmp_path, "a/own.py", seconds)
     assert [file.removeprefix("tests/") for (file,) in order] == [
         "a/test_own.py",
         "a/test_quick.py",
@@ -246,4 +246,6 @@ def test_the_likeliest_tests_run_first_and_slow_ones_late(benchmark, tmp_path):
         "test_accuracy_floor.py",
     ]
     quick = [["tests/a/test_own.py", "tests/a/test_quick.py"], ["tests/test_golden.py"]]
-    assert benchmark("mutations").stages(tmp_path, "a/other.py", seconds | {"tests/a/test_own.py": 0.0})[:2] == quick
+    assert (
+        benchmark("mutation_runs").stages(tmp_path, "a/other.py", seconds | {"tests/a/test_own.py": 0.0})[:2] == quick
+    )

@@ -1,4 +1,4 @@
-"""What could not be done after hours of training is refused before."""
+"""Options that cannot be carried out are refused before the training."""
 
 import argparse
 from pathlib import Path
@@ -16,7 +16,7 @@ def arguments(**changes) -> argparse.Namespace:
     return argparse.Namespace(**usual | changes)
 
 
-def test_what_is_missing_is_told_together(benchmark, monkeypatch):
+def test_all_missing_libraries_and_files_are_reported_together(benchmark, monkeypatch):
     paper = benchmark("paper")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
@@ -28,11 +28,11 @@ def test_what_is_missing_is_told_together(benchmark, monkeypatch):
     paper.check(arguments(presets=("paper", "unet")))
 
 
-def test_a_root_of_other_words_is_refused(benchmark, model, tmp_path):
+def test_a_root_of_another_text_encoder_is_refused(benchmark, model, tmp_path):
     paper = benchmark("paper")
     for preset in ("paper", "unet"):
         write_record(PreprocessedFolder(tmp_path).plan(preset), model.plan)
-    paper.check_words(tmp_path, "paper", arguments(text_encoder="bundled"))
-    paper.check_words(tmp_path, "unet", arguments(text_encoder="other"))
+    paper.check_text_encoder(tmp_path, "paper", arguments(text_encoder="bundled"))
+    paper.check_text_encoder(tmp_path, "unet", arguments(text_encoder="other"))
     with pytest.raises(UserError, match="planned with the text encoder bundled"):
-        paper.check_words(tmp_path, "paper", arguments(text_encoder="other"))
+        paper.check_text_encoder(tmp_path, "paper", arguments(text_encoder="other"))

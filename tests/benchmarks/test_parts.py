@@ -1,4 +1,4 @@
-"""Each intervention changes what it says, and nothing else."""
+"""Each intervention changes the module in its name, and nothing else."""
 
 import argparse
 
@@ -26,15 +26,15 @@ def predict(model, image, queries):
 
 def test_without_an_intervention_the_prediction_is_the_models_own(parts, model, bank, image):
     queries = bank.all_labels()
-    assert torch.equal(predict(parts.AsItIs(model), image, queries), predict(model, image, queries))
+    assert torch.equal(predict(parts.Undisturbed(model), image, queries), predict(model, image, queries))
 
 
 def test_a_cases_own_latents_give_its_own_prediction_back(parts, model, bank, image):
-    queries, listening = bank.all_labels(), parts.Listening(model)
+    queries, listening = bank.all_labels(), parts.LatentRecorder(model)
     own = predict(listening, image, queries)
-    assert torch.equal(predict(parts.OtherLatent(model, listening.latents), image, queries), own)
+    assert torch.equal(predict(parts.ExchangedLatent(model, listening.latents), image, queries), own)
     other = [-latent for latent in listening.latents]
-    assert not torch.allclose(predict(parts.OtherLatent(model, other), image, queries), own)
+    assert not torch.allclose(predict(parts.ExchangedLatent(model, other), image, queries), own)
 
 
 def test_swapping_the_classifiers_vectors_swaps_the_labels(parts, model, bank, image):
@@ -47,9 +47,9 @@ def test_tokens_of_both_labels_are_one_set_and_of_single_ones_are_not(parts, mod
     own, other = (bank.queries([[(number, 0)]]) for number in (1, 2))
     backwards = bank.queries([[(2, 0), (1, 0)]])
     together = predict(model, image, bank.all_labels())
-    torch.testing.assert_close(predict(parts.OtherTokens(model, backwards), image, bank.all_labels()), together)
-    assert torch.equal(predict(parts.OtherTokens(model, own), image, own), predict(model, image, own))
-    assert not torch.allclose(predict(parts.OtherTokens(model, other), image, own), predict(model, image, own))
+    torch.testing.assert_close(predict(parts.ExchangedTokens(model, backwards), image, bank.all_labels()), together)
+    assert torch.equal(predict(parts.ExchangedTokens(model, own), image, own), predict(model, image, own))
+    assert not torch.allclose(predict(parts.ExchangedTokens(model, other), image, own), predict(model, image, own))
 
 
 def test_zeroed_parts_are_zero(parts, model, bank):
@@ -61,7 +61,7 @@ def test_zeroed_parts_are_zero(parts, model, bank):
     assert torch.equal(bare, model.decode(z_0, tuple(torch.zeros_like(skip) for skip in skips), queries))
 
 
-def test_decorative_is_what_costs_nothing(parts):
+def test_an_intervention_without_loss_is_decorative(parts):
     whole = {"a": 0.75, "b": 0.25}
     rows = {
         "as it is": parts.row(whole),

@@ -1,9 +1,9 @@
-"""What the benchmark of training speed counts."""
+"""The counts of the benchmark of training speed."""
 
 import torch
 
 
-def test_views_are_no_operators_that_cost(benchmark):
+def test_views_do_not_count_as_operators(benchmark):
     x = torch.randn(3, 4)
     with benchmark("speed").Operators() as counted:
         (x.T.contiguous() + 1).view(3, 4)

@@ -1,4 +1,4 @@
-"""Stored cases are scored as validation scores them, asked for all labels or for those that a benchmark names."""
+"""Stored cases are scored as in validation, with queries for all labels or for single ones."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -38,11 +38,11 @@ def test_labels_that_overlap_are_scored_as_unions(benchmark, model, bank):
     assert stored.dice(predictor, [partly], bank.all_labels()) == {"front": 1.0}
 
 
-def test_what_is_known_of_a_case_is_told(benchmark, model, bank):
-    told, image = [], torch.zeros(1, 4, 4, 4)
+def test_the_model_reads_the_text_of_a_stored_case(benchmark, model, bank):
+    token_counts, image = [], torch.zeros(1, 4, 4, 4)
 
     def predict_image(image, queries):
-        told.append(queries.tokens.shape[1])
+        token_counts.append(queries.tokens.shape[1])
         return Prediction(torch.ones(3, 4, 4, 4) / 3)
 
     _, transform = preprocess_image(
@@ -53,7 +53,7 @@ def test_what_is_known_of_a_case_is_told(benchmark, model, bank):
     for text in (None, torch.ones(5, 16)):
         scan = benchmark("stored").Scan("x", image, transform, np.zeros((4, 4, 4)), text)
         benchmark("stored").predict(predictor, scan, bank.all_labels())
-    assert told[1] == told[0] + 5
+    assert token_counts[1] == token_counts[0] + 5
 
 
 def test_fold_all_leaves_nothing_to_score(benchmark, tmp_path):
@@ -61,7 +61,7 @@ def test_fold_all_leaves_nothing_to_score(benchmark, tmp_path):
         benchmark("stored").held_out(tmp_path, "all")
 
 
-def test_a_gpu_that_is_not_there_is_refused(benchmark, monkeypatch, capsys):
+def test_a_missing_gpu_is_refused(benchmark, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit):
         benchmark("stored").fold_parser("A benchmark.").parse_args(["--device", "cuda"])

@@ -1,4 +1,4 @@
-"""Each change makes another model than the control, and one that can be trained."""
+"""Each change gives a model that differs from the control and can be trained."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from textdiffseg.training.objectives import objective_of
 
 @pytest.fixture
 def variants(benchmark):
-    return benchmark("variants")
+    return benchmark("variant_changes")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
         assert changed != plan or total != control, name
 
 
-def test_one_hot_labels_know_no_words(build, bank, slots):
+def test_one_hot_labels_do_not_depend_on_text(build, bank, slots):
     plain, queries = build("one-hot labels, convolutional head"), two(bank.all_labels())
     others = replace(queries, vectors=torch.randn_like(queries.vectors))
     z = plain.encode_labels(slots, queries)
@@ -75,7 +75,7 @@ def test_the_latent_over_the_patch_is_standardised_as_a_whole(build, bank, slots
 
 
 @pytest.mark.parametrize("width", [64, 96, 16])
-def test_positions_tell_all_places_of_a_grid_apart(variants, width):
-    told = variants.positions(torch.zeros(1, width, 10, 14, 10)).flatten(1).T
-    assert told.shape[1] == width
-    assert torch.cdist(told, told).fill_diagonal_(1).min() > 0.05
+def test_all_positions_of_a_grid_have_different_encodings(variants, width):
+    encodings = variants.positions(torch.zeros(1, width, 10, 14, 10)).flatten(1).T
+    assert encodings.shape[1] == width
+    assert torch.cdist(encodings, encodings).fill_diagonal_(1).min() > 0.05

@@ -1,4 +1,4 @@
-"""The measures of words, on a model of known behaviour."""
+"""The measures of benchmarks/words.py, on a model of known behaviour."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ def words(benchmark):
 
 
 @pytest.mark.parametrize("dataset", ["phantoms", "hippocampus"])
-def test_at_least_eight_phrasings_a_label_and_none_twice(words, dataset):
+def test_each_label_has_at_least_eight_phrasings_and_none_occurs_twice(words, dataset):
     wordings = words.WORDINGS[dataset]
     trained = Prompts(scan="MRI", labels={name: one.trained for name, one in wordings.items()})
     assert min(map(len, trained.labels.values())) >= 8
@@ -26,7 +26,7 @@ def test_at_least_eight_phrasings_a_label_and_none_twice(words, dataset):
     assert len(phrases) == len(set(phrases))
 
 
-def test_labels_find_their_words_by_name_or_its_beginning(words):
+def test_labels_find_their_wording_by_name_or_by_its_beginning(words):
     found = words.matched(phantoms.LABELS, "phantoms")
     assert [one.trained[0] for one in found.values()][::5] == ["liver", "liver lesion"]
     assert "hippocampal head" in words.matched(["Anterior", "Posterior"], "hippocampus")["Anterior"].trained
@@ -34,48 +34,50 @@ def test_labels_find_their_words_by_name_or_its_beginning(words):
         words.matched(["kidney", "Anterior", "Lung"], "hippocampus")
 
 
-def test_unseen_words_keep_the_labels_numbers(words, bank, encoder):
+def test_unseen_phrasings_keep_the_label_numbers(words, bank, encoder):
     queries = words.in_words(bank, ["the very tip", "back"], encoder)
     assert queries.labels.tolist() == [[1, 2]]
     assert torch.equal(queries.vectors[0, 1], bank.all_labels().vectors[0, 1])
     assert torch.equal(queries.vectors[0, 0], bank.encode("the very tip", encoder).pooled)
 
 
-def test_a_prompt_has_the_other_labels_beside_it_and_one_by_itself_has_none(words, bank):
+def test_a_prompt_also_queries_the_other_labels_and_a_label_by_itself_does_not(words, bank):
     assert words.alone(bank, 2, words.PROMPTED)[0].labels.tolist() == [[2, 1]]
     assert words.alone(bank, 2, words.BY_ITSELF)[0].labels.tolist() == [[2]]
 
 
-def painted(words, monkeypatch, answer):
-    """Scans of one axis with front at 0-9 and back at 10-19, and a model that says `answer(queries)`."""
+def scans_and_model(words, monkeypatch, answer):
+    """One scan along one axis with front at 0-9 and back at 10-19. The model predicts `answer(queries)`."""
     truth = np.repeat([1, 2, 0], 10).reshape(1, 1, 30)
-    scans = [SimpleNamespace(truth=truth, trail=SimpleNamespace(geometry=SimpleNamespace(spacing=(2.0, 5.0, 10.0))))]
+    scans = [
+        SimpleNamespace(truth=truth, transform=SimpleNamespace(geometry=SimpleNamespace(spacing=(2.0, 5.0, 10.0))))
+    ]
     monkeypatch.setattr(words, "predict", lambda predictor, scan, queries, answers: answer(queries))
     return scans
 
 
-def test_told_apart_is_the_share_on_the_gland_of_that_name(words, monkeypatch, bank):
+def test_the_share_on_the_named_gland(words, monkeypatch, bank):
     def answer(queries):
         number = int(queries.labels[0, 0])
         labels = np.zeros((1, 1, 30), int)
         labels[..., 4:12] = number  # 6 voxels on front, 2 on back
         return labels
 
-    scans = painted(words, monkeypatch, answer)
-    assert words.told_apart(None, bank, scans, 1, 2, words.PROMPTED) == 0.75
-    assert words.told_apart(None, bank, scans, 2, 1, words.BY_ITSELF) == 0.25
-    scans = painted(words, monkeypatch, lambda queries: np.zeros((1, 1, 30), int))
-    assert words.told_apart(None, bank, scans, 1, 2, words.PROMPTED) is None
+    scans = scans_and_model(words, monkeypatch, answer)
+    assert words.share_on_named_gland(None, bank, scans, 1, 2, words.PROMPTED) == 0.75
+    assert words.share_on_named_gland(None, bank, scans, 2, 1, words.BY_ITSELF) == 0.25
+    scans = scans_and_model(words, monkeypatch, lambda queries: np.zeros((1, 1, 30), int))
+    assert words.share_on_named_gland(None, bank, scans, 1, 2, words.PROMPTED) is None
 
 
 def test_volume_is_in_millilitres(words, monkeypatch):
-    (scan,) = painted(words, monkeypatch, None)
+    (scan,) = scans_and_model(words, monkeypatch, None)
     assert words.volume(scan.truth, 1, scan) == 1.0
 
 
 def test_a_phantom_and_its_truth_lie_on_one_grid(words, model):
     anatomy, seed = phantoms.draw_anatomy(0, 10_000), (0, 10_000)
     scan = words.phantom_scan(model.plan.model_copy(update={"spacing": (3.0, 3.0, 3.0)}), anatomy, seed)
-    assert scan.truth.shape == scan.trail.geometry.shape
-    assert scan.image.shape[1:] == scan.trail.shape
+    assert scan.truth.shape == scan.transform.geometry.shape
+    assert scan.image.shape[1:] == scan.transform.shape
     np.testing.assert_array_equal(words.phantom_scan(model.plan, anatomy, seed).truth, scan.truth)

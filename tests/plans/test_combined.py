@@ -1,4 +1,4 @@
-"""Several data sets as one: every case keeps its own files, values and annotation."""
+"""Combinations of data sets. Every case keeps its own files, values and annotation."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from plans.prompts import Prompts, default_prompts
 
 def dataset(name, labels, cases, channels=("CT",), ending=".nii.gz", **annotation) -> Dataset:
     """`cases`: id -> group; `annotation` replaces fields of every case's."""
-    told = Annotation(**({"values": labels, "annotated": tuple(labels)} | annotation))
+    own = Annotation(**({"values": labels, "annotated": tuple(labels)} | annotation))
     return Dataset(
         folder=Path("raw") / name,
         name=name,
@@ -23,7 +23,7 @@ def dataset(name, labels, cases, channels=("CT",), ending=".nii.gz", **annotatio
         labels=tuple(LabelPlan(name=label, value=value) for label, value in labels.items()),
         file_ending=ending,
         cases=tuple(
-            Case(id=case, images=(Path(name, case),), label=Path(name), group=group, annotation=told)
+            Case(id=case, images=(Path(name, case),), label=Path(name), group=group, annotation=own)
             for case, group in cases.items()
         ),
     )
@@ -33,12 +33,12 @@ LIVER = dataset("Dataset004_Liver", {"liver": 1, "Liver_Tumour": 2}, {"a": "p", 
 SPLEEN = dataset("Dataset101_Spleen", {"spleen": 7, "liver": 1}, {"c": "p"}, ending=".nrrd", annotated=("spleen",))
 
 
-def test_the_order_given_changes_nothing():
+def test_the_order_of_the_data_sets_does_not_matter():
     assert combined_name([SPLEEN, LIVER]) == "Dataset004+101_Liver+Spleen"
     assert combine([SPLEEN, LIVER], Path("x")) == combine([LIVER, SPLEEN], Path("x"))
 
 
-def test_labels_of_one_name_are_one_and_keep_values_that_do_not_collide():
+def test_labels_with_the_same_name_are_one_label_and_keep_values_that_are_unique():
     both = combine([LIVER, SPLEEN], Path("x"))
     assert [(label.name, label.value) for label in both.labels] == [("liver", 1), ("Liver_Tumour", 2), ("spleen", 7)]
     assert keeps_values(both)
@@ -49,7 +49,7 @@ def test_labels_of_one_name_are_one_and_keep_values_that_do_not_collide():
 
 
 @pytest.mark.parametrize("labels", [{"spleen": 2}, {"liver": 2, "spleen": 3}])
-def test_values_that_collide_are_counted_anew(labels):
+def test_values_that_are_not_unique_are_replaced(labels):
     both = combine([LIVER, dataset("Dataset101_Spleen", labels, {"c": None})], Path("x"))
     assert [(label.name, label.value) for label in both.labels] == [("liver", 1), ("Liver_Tumour", 2), ("spleen", 3)]
     assert not keeps_values(both)
@@ -77,7 +77,7 @@ def test_ids_get_a_prefix_only_where_one_is_shared_and_groups_always():
     assert [list(part) for part in cases_of([elsewhere, LIVER])] == [["a", "b"], ["a"]]
 
 
-def test_words_are_joined_and_a_phrase_for_two_labels_is_refused():
+def test_prompts_are_joined_and_a_phrase_for_two_labels_is_refused():
     words = [default_prompts(LIVER), Prompts(scan="CT", labels={"spleen": ("spleen",), "liver": ("Liver", "hepar")})]
     joined = combine_prompts([LIVER, SPLEEN], words)
     assert joined.labels == {
@@ -87,10 +87,10 @@ def test_words_are_joined_and_a_phrase_for_two_labels_is_refused():
     }
     assert joined.scan == "CT of liver; CT"
     assert combine_prompts([SPLEEN, LIVER], words[::-1]) == joined
-    for phrase, told in (("liver tumour", "is the name of the label 'Liver_Tumour'"), ("growth", "names both")):
+    for phrase, message in (("liver tumour", "is the name of the label 'Liver_Tumour'"), ("growth", "names both")):
         mine = Prompts(scan="CT", labels={"liver": ("liver",), "Liver_Tumour": ("growth",)})
         other = Prompts(scan="CT", labels={"spleen": (phrase,), "liver": ("hepar",)})
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UserError, match=message):
             combine_prompts([LIVER, SPLEEN], [mine, other])
 
 
@@ -105,7 +105,7 @@ def test_channels_must_agree_unless_each_has_one():
             combine([LIVER, pair], Path("x"))
 
 
-def test_what_cannot_be_told_apart_is_refused():
+def test_ambiguous_data_sets_are_refused():
     with pytest.raises(UserError, match="Dataset004_Liver is given twice"):
         combine([LIVER, LIVER], Path("x"))
     twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
@@ -115,8 +115,10 @@ def test_what_cannot_be_told_apart_is_refused():
 
 def test_texts_follow_their_cases():
     other = dataset("Dataset101_Spleen", {"spleen": 7}, {"a": None})
-    told = other.model_copy(update={"cases": tuple(c.model_copy(update={"text": "swollen"}) for c in other.cases)})
-    joined = combine([LIVER, told], Path("x"))
+    with_texts = other.model_copy(
+        update={"cases": tuple(c.model_copy(update={"text": "swollen"}) for c in other.cases)}
+    )
+    joined = combine([LIVER, with_texts], Path("x"))
     assert {case.id: case.text for case in joined.cases if case.text} == {"101_a": "swollen"}
 
 

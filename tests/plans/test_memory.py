@@ -1,4 +1,4 @@
-"""The arithmetic against the networks themselves."""
+"""The computed memory and work compared with built networks."""
 
 import pytest
 
@@ -22,7 +22,7 @@ CASES = [((32, 32, 32), (1, 1, 1)), ((6, 48, 48), (8, 1, 1)), ((20, 48, 48), (3.
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
 @pytest.mark.parametrize("budget", [gpu_budget(), cpu_budget(2)], ids=lambda budget: budget.device)
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
-def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, preset, budget):
+def test_the_number_of_parameters_equals_the_model_s(make_fingerprint, shape, spacing, preset, budget):
     from textdiffseg.networks.model import build_model
 
     plan = small_plan(make_fingerprint, shape, spacing, preset, budget)
@@ -31,7 +31,7 @@ def test_parameters_are_those_of_the_model(make_fingerprint, shape, spacing, pre
 
 
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
-def test_the_plan_holds_every_number_that_decides_a_shape(make_fingerprint, preset):
+def test_the_plan_has_every_number_that_determines_a_shape(make_fingerprint, preset):
     from textdiffseg.networks.model import build_model
 
     usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
@@ -55,7 +55,7 @@ def test_plans_without_these_numbers_mean_those_that_weights_were_trained_with(m
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
 @pytest.mark.parametrize("labels", [2, 20])
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
-def test_training_estimate_holds_what_autograd_keeps(make_fingerprint, shape, spacing, preset, labels):
+def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shape, spacing, preset, labels):
     plan = small_plan(make_fingerprint, shape, spacing, preset, cpu_budget(1), labels)
     kept = bytes_kept(plan)
     network = memory.network_of(plan)

@@ -1,4 +1,4 @@
-"""Overlapping labels: values, numbers, and what a plan may say of them."""
+"""Overlapping labels: values, value numbers, and the checks of a plan."""
 
 import pytest
 from pydantic import ValidationError
@@ -20,13 +20,13 @@ def planned(make_fingerprint, regions=TUMOUR, values=(1, 2, 4), preset="default"
     return make_plan("d", ("MRI",), labels, fingerprint, **choices)
 
 
-def test_numbers_count_the_values_of_all_regions():
+def test_value_numbers_count_the_values_of_all_regions():
     assert values_of(TUMOUR) == (1, 2, 4)
     assert numbered(TUMOUR) == ((1, 2, 3), (2, 3), (3,))
     assert numbered(((9,), (7, 9))) == ((2,), (1, 2))
 
 
-def test_a_plan_says_what_each_label_is_made_of_and_writes(make_fingerprint):
+def test_a_plan_has_the_value_numbers_of_each_label(make_fingerprint):
     plan = planned(make_fingerprint, values=(4, 1, 2))
     assert plan.parts == ((1, 2, 3), (2, 3), (3,))
     assert plan.written_numbers == (3, 1, 2)

@@ -1,4 +1,4 @@
-"""The rules against nnU-Net's, worked by hand, and their invariants."""
+"""The rules compared with nnU-Net's, computed by hand, and their invariants."""
 
 import pytest
 from hypothesis import given, settings
@@ -103,7 +103,7 @@ def test_ladder_of_hippocampus_is_nnunets():
     assert rules.pad_to((36, 50, 35), steps.total()) == (40, 56, 40)
 
 
-def test_ladder_waits_for_a_coarse_axis():
+def test_ladder_halves_a_coarse_axis_later():
     steps = rules.ladder((10, 1.5, 1.5), (20, 256, 256))
     assert steps.strides[1:5] == ((1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))  # 10 mm against 1.5, 3, then 6
     assert steps.kernels[:3] == ((1, 3, 3), (1, 3, 3), (3, 3, 3))
@@ -111,7 +111,7 @@ def test_ladder_waits_for_a_coarse_axis():
 
 @settings(derandomize=True)
 @given(spacings, sizes)
-def test_ladder_keeps_its_laws(spacing: Millimetres, size: Triple):
+def test_ladder_keeps_its_invariants(spacing: Millimetres, size: Triple):
     steps = rules.ladder(spacing, rules.least_size(spacing, size))
     assert len(steps.strides) == len(steps.kernels) >= 2
     assert steps.strides[0] == (1, 1, 1)
@@ -144,7 +144,7 @@ def test_ladder_keeps_its_laws(spacing: Millimetres, size: Triple):
         ({"liver": 500}, 8),
     ],
 )
-def test_latent_grid_still_carries_the_thinnest_structure(thickness, stride):
+def test_the_latent_grid_can_represent_the_thinnest_structure(thickness, stride):
     steps = rules.ladder((1, 1, 1), (256, 256, 256))
     level, reason = rules.latent_level(thickness, (1, 1, 1), steps)
     assert steps.total(level) == (stride,) * 3

@@ -1,4 +1,4 @@
-"""Work over cases: order, names in errors, all users' mistakes together, and workers of one thread."""
+"""Work over cases: order, names in errors, errors of all cases together, and workers with one thread."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def test_results_come_in_order(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_mistakes_of_all_cases_come_together_after_the_good_results(workers):
+def test_the_user_errors_of_all_cases_are_raised_together_after_the_results(workers):
     results = []
     with pytest.raises(UserError) as caught:
         results.extend(run_cases(picky, range(6), NAMES, workers))
@@ -63,7 +63,7 @@ def test_mistakes_of_all_cases_come_together_after_the_good_results(workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bug_carries_the_name_of_its_case(workers):
+def test_an_unexpected_error_names_its_case(workers):
     with pytest.raises(ZeroDivisionError) as caught:
         list(run_cases(partial(broken, at=3), range(6), NAMES, workers))
     assert caught.value.__notes__ == ["while working on case case_3"]
@@ -80,7 +80,7 @@ def test_workers_have_one_thread_and_the_parent_keeps_its_own():
     assert dict(os.environ) == before
 
 
-def test_no_items_no_work():
+def test_no_items_give_no_results():
     assert list(run_cases(squared, [], [], 2)) == []
 
 
@@ -121,7 +121,7 @@ def contain(tmp_path, monkeypatch):
         },
     ],
 )
-def test_a_container_s_limits_are_kept_to(contain, files):
+def test_a_container_s_limits_are_respected(contain, files):
     contain(files)
     assert resources.cores() == 2
     assert resources.free_memory() == 1.2e9
@@ -136,7 +136,7 @@ def test_a_container_s_limits_are_kept_to(contain, files):
         {},
     ],
 )
-def test_without_limits_the_machine_is_what_there_is(contain, monkeypatch, files):
+def test_without_limits_the_machine_s_cores_and_memory_count(contain, monkeypatch, files):
     contain(files)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5e9))
     assert resources.cores() == 16

@@ -1,4 +1,4 @@
-"""The phantoms: seeded, varied, and honest: no intensity tells the look-alikes apart."""
+"""The phantoms are seeded and varied, and no intensity distinguishes the look-alikes."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ BINS = 64
 
 @pytest.fixture(scope="module")
 def phantoms():
-    """Twelve (anatomy, scan, labels)."""
+    """Twelve phantoms as (anatomy, scan, labels)."""
     anatomies = [draw_anatomy(0, index) for index in range(12)]
     return [(anatomy, *paint(anatomy, np.random.default_rng((0, i, 1)))) for i, anatomy in enumerate(anatomies)]
 
@@ -49,13 +49,13 @@ def test_phantoms_vary_in_grid_noise_contrast_and_lesion(phantoms):
     assert max(lesions) > 1.4 * min(lesions)
 
 
-def test_every_organ_is_there_and_the_lesion_in_most(phantoms):
+def test_every_phantom_has_all_organs_and_most_have_the_lesion(phantoms):
     present = [{LABELS[value - 1] for value in np.unique(labels) if value} for *_, labels in phantoms]
     assert all(found >= set(LABELS[:5]) for found in present)
     assert 0.6 * len(present) < sum("liver lesion" in found for found in present) <= len(present)
 
 
-def test_look_alikes_have_one_intensity_and_one_shape(phantoms):
+def test_look_alikes_have_the_same_intensity_and_shape(phantoms):
     first, second = (1 + LABELS.index(name) for name in LOOK_ALIKES)
     for anatomy, scan, labels in phantoms:
         assert anatomy.organs[LOOK_ALIKES[0]].radii == anatomy.organs[LOOK_ALIKES[1]].radii
@@ -116,7 +116,7 @@ def test_no_label_names_a_side():
     assert not names_sides(LABELS)
 
 
-def test_the_written_data_set_is_valid_and_reads_back(tmp_path):
+def test_the_written_data_set_is_valid_and_can_be_read(tmp_path):
     folder = write_phantoms(tmp_path, training=2, test=1, seed=7)
     assert folder == tmp_path / "raw" / NAME
     dataset = read_dataset(folder)

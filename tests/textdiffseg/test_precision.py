@@ -1,4 +1,4 @@
-"""Mixed precision on CPUs, and the convolutions that oneDNN's AMX kernels compute wrongly (CASES A1)."""
+"""Mixed precision on CPUs, and the convolutions that oneDNN's AMX kernels compute wrongly."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ for width, kernel, grid in ((32, (1, 3, 3), (3, 64, 64)), (16, (1, 3, 3), (8, 96
 
 
 @pytest.mark.skipif(not CAPABILITIES.get("amx_bf16", False), reason="this CPU has no AMX")
-def test_weight_gradients_on_thin_grids_are_right_as_the_commands_set_onednn():
+def test_weight_gradients_on_thin_grids_are_right_with_the_commands_setting_of_onednn():
     """In a process of its own, as the faulty kernels crash."""
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
     done = subprocess.run([sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, check=False)
@@ -54,7 +54,7 @@ def test_bfloat16_is_used_on_a_cpu_only_where_its_kernels_are_right(monkeypatch,
     assert precision._cpu_has_bfloat16() is expected
 
 
-def test_flags_of_the_process_are_put_back_after_a_training_and_never_set_by_a_constructor(monkeypatch):
+def test_the_process_s_flags_are_restored_after_the_context(monkeypatch):
     """DESIGN 2."""
     flags = lambda: (torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled())  # noqa: E731
     before = flags()

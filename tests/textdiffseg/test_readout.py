@@ -1,4 +1,4 @@
-"""Exclusive and overlapping labels: each rule beside its counterpart, and the one place that knows which is which."""
+"""Exclusive and overlapping labels: the rules of both, and a check that no other module branches on them."""
 
 import ast
 
@@ -18,13 +18,13 @@ KNOWN = {"regions", "paper", "overlapping"}
 
 
 @pytest.fixture(scope="module")
-def apart(plan):
+def exclusive(plan):
     return readout_of(plan)
 
 
 @pytest.fixture(scope="module")
 def nested(plan):
-    """The first label holds the second; stored cases number the values 3 and 7 as 1 and 2."""
+    """The first label contains the second. The values 3 and 7 have the value numbers 1 and 2."""
     return readout_of(plan.model_copy(update={"regions": ((3, 7), (3,))}))
 
 
@@ -41,58 +41,61 @@ def queries(labels):
     )
 
 
-def test_a_plan_has_the_readout_of_its_labels(apart, nested):
-    assert type(apart) is ExclusiveReadout
+def test_a_plan_has_the_readout_of_its_labels(exclusive, nested):
+    assert type(exclusive) is ExclusiveReadout
     assert type(nested) is OverlappingReadout
 
 
-def test_targets_are_slots_or_the_numbers_of_the_label_map(apart, nested):
-    label_map, asked = torch.tensor([0, 1, 2, -1], dtype=torch.int16).view(1, 1, 1, 4), queries([[2, 1]])
-    assert apart.targets(label_map, asked).flatten().tolist() == [0, 2, 1, -1]
-    assert nested.targets(label_map, asked).flatten().tolist() == [0, 1, 2, -1]
-    assert nested.targets(label_map, asked).dtype == torch.int64
+def test_targets_are_slots_or_value_numbers(exclusive, nested):
+    label_map, label_queries = torch.tensor([0, 1, 2, -1], dtype=torch.int16).view(1, 1, 1, 4), queries([[2, 1]])
+    assert exclusive.targets(label_map, label_queries).flatten().tolist() == [0, 2, 1, -1]
+    assert nested.targets(label_map, label_queries).flatten().tolist() == [0, 1, 2, -1]
+    assert nested.targets(label_map, label_queries).dtype == torch.int64
 
 
-def test_a_perfect_prediction_costs_nothing_and_its_masks_are_the_true_ones(apart, nested):
-    label_map, asked = torch.randint(-1, 3, (1, 4, 5, 6), generator=torch.Generator().manual_seed(0)), queries([[2, 1]])
-    there = {apart: [label_map == 2, label_map == 1], nested: [label_map == 1, label_map > 0]}
+def test_a_perfect_prediction_has_no_loss_and_the_true_masks(exclusive, nested):
+    label_map, label_queries = (
+        torch.randint(-1, 3, (1, 4, 5, 6), generator=torch.Generator().manual_seed(0)),
+        queries([[2, 1]]),
+    )
+    there = {exclusive: [label_map == 2, label_map == 1], nested: [label_map == 1, label_map > 0]}
     for readout, true in there.items():
-        targets = readout.targets(label_map, asked)
+        targets = readout.targets(label_map, label_queries)
         seen = [mask | (label_map < 0) for mask in true]  # where to ignore, something is found
         logits = 60.0 * torch.stack((torch.full_like(true[0], 0.5, dtype=torch.float32), *seen), 1)
-        assert readout.loss(logits, targets, asked) < 1e-3
-        assert readout.loss(-logits, targets, asked) > 1
-        found = list(readout.masks(logits, targets, asked))
+        assert readout.loss(logits, targets, label_queries) < 1e-3
+        assert readout.loss(-logits, targets, label_queries) > 1
+        found = list(readout.masks(logits, targets, label_queries))
         assert len(found) == 2
         for (predicted, reference), expected in zip(found, true, strict=True):
             assert torch.equal(predicted, expected)
             assert torch.equal(reference, expected)
 
 
-def test_rivals_go_to_the_background_of_labels_that_exclude_each_other(apart, nested, logits):
-    p = apart.probabilities(logits)
+def test_rivals_count_as_background_for_exclusive_labels(exclusive, nested, logits):
+    p = exclusive.probabilities(logits)
     torch.testing.assert_close(p.sum(1), torch.ones(2, 4, 5, 6))
-    kept = apart.answered(p, 1, 1)
+    kept = exclusive.answered(p, 1, 1)
     assert torch.equal(kept[:, 1], p[:, 1])
     torch.testing.assert_close(kept[:, 0], p[:, 0] + p[:, 2])
     alone = nested.answered(nested.probabilities(logits), 1, 1)
     torch.testing.assert_close(alone, nested.probabilities(logits[:, :2]))
-    assert apart.answered(p, 2, 1) is p
+    assert exclusive.answered(p, 2, 1) is p
 
 
-def test_the_mask_is_what_wins_on_the_plan_s_grid(apart, nested, make_geometry, plan):
+def test_the_restored_mask_equals_the_winner_on_the_plan_s_grid(exclusive, nested, make_geometry, plan):
     _, transform = preprocess_image(Volume(np.ones((1, 9, 20, 17), np.float32), make_geometry((9, 20, 17))), plan)
     same = transform.model_copy(update={"shape": transform.cropped_shape})
     logits = 2 * torch.randn(1, 3, *same.shape, generator=torch.Generator().manual_seed(1))
-    for readout in (apart, nested):
+    for readout in (exclusive, nested):
         p = readout.probabilities(logits)[0]
         restored = same.orientation.apply(readout.restore(p.numpy(), same))
         assert np.array_equal(restored, readout.winner(p).numpy())
         assert set(np.unique(restored)) == {0, 1, 2}
 
 
-def test_a_temperature_works_in_place_and_changes_no_mask(apart, nested, logits):
-    for readout in (apart, nested):
+def test_a_temperature_works_in_place_and_changes_no_mask(exclusive, nested, logits):
+    for readout in (exclusive, nested):
         p = readout.probabilities(logits)[0]
         before, winner = readout.entropy(p, 0).mean(), readout.winner(p)
         readout.temper(p.numpy(), 3.0)
@@ -100,25 +103,25 @@ def test_a_temperature_works_in_place_and_changes_no_mask(apart, nested, logits)
         assert torch.equal(readout.winner(p), winner)
 
 
-def test_a_temperature_is_fitted_to_classes_or_to_each_label_against_its_absence(apart, nested):
+def test_a_temperature_is_fitted_to_classes_or_to_each_label_against_its_absence(exclusive, nested):
     voxels = SampledVoxels(np.full((3, 4), 1 / 3, np.float32), np.array([0, 1, 2, 2]))
-    assert apart.calibration_voxels(voxels, (1, 2)) is voxels
+    assert exclusive.calibration_voxels(voxels, (1, 2)) is voxels
     assert nested.calibration_voxels(voxels, (1, 2)).truth.tolist() == [0, 1, 1, 1, 0, 1, 0, 0]
 
 
-def test_only_labels_that_exclude_each_other_have_rivals(apart, nested):
-    assert apart.rivals([2]) == (1,)
+def test_only_exclusive_labels_have_rivals(exclusive, nested):
+    assert exclusive.rivals([2]) == (1,)
     assert nested.rivals([2]) == ()
 
 
-def test_slots_that_write_over_each_other_follow_the_data_set(apart, nested):
+def test_prompts_of_overlapping_labels_follow_the_data_set_s_order(exclusive, nested):
     prompts, found = ("back", "front part"), [(2, 0), (1, 0)]
-    assert apart.ordered(prompts, found) == prompts
+    assert exclusive.ordered(prompts, found) == prompts
     assert nested.ordered(prompts, found) == ("front part", "back")
     assert nested.ordered(prompts, [(2, 0), None]) == prompts, "an unknown phrase has no place in that order"
 
 
-def test_no_room_above_asks_whether_labels_overlap(repository):
+def test_no_other_room_branches_on_overlapping_labels(repository):
     """A plan's `regions` and `paper` are read where networks, readouts and objectives are built, and nowhere else."""
     allowed = {("objectives.py", "paper"), ("plan.py", "regions")}  # a data set's regions become a plan's
     for path in [path for room in ABOVE for path in sorted((repository / room).rglob("*.py"))]:

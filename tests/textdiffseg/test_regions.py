@@ -1,4 +1,4 @@
-"""Overlapping labels: which voxels belong to which, and what their probabilities are."""
+"""Overlapping labels: masks, probabilities and the written label."""
 
 import numpy as np
 import torch
@@ -18,14 +18,14 @@ def queries(labels):
     )
 
 
-def test_a_voxel_lies_in_every_label_that_holds_its_number():
+def test_a_voxel_belongs_to_every_label_with_its_value_number():
     numbers = torch.tensor([0, 1, 2, 3, -1]).expand(2, 1, 1, 5)
     found = masks(numbers, members(queries([[1, 2, 3], [3, 1, 0]]), PARTS))[:, :, 0, 0, :4].int().tolist()
     whole, core, rim = [0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 1]
     assert found == [[whole, core, rim], [rim, whole, [0, 0, 0, 0]]]
 
 
-def test_one_label_alone_is_read_as_by_softmax():
+def test_the_probability_of_a_single_label_equals_a_softmax():
     logits = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(probabilities(logits), logits.softmax(1))
 
@@ -39,7 +39,7 @@ def test_labels_do_not_compete():
     assert torch.equal(region_logits(logits) > 0, p[:, 1:] > 0.5)
 
 
-def test_the_last_label_above_one_half_is_written_as_masks_are():
+def test_the_last_label_above_one_half_is_written_as_in_masks():
     p = probabilities(torch.randn(1, 4, 3, 4, 5, generator=torch.Generator().manual_seed(0)))[0]
     found = written(p)
     assert found.unique().tolist() == [0, 1, 2, 3]

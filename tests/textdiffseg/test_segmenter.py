@@ -1,4 +1,4 @@
-"""Encode, fuse, sample, decode: with diffusion from noise, without it in one pass."""
+"""The logits of a segmenter, with and without diffusion."""
 
 import pytest
 import torch
@@ -41,15 +41,15 @@ def test_without_diffusion_there_is_one_pass_that_reads_no_noise(make_plan, make
     plan = make_plan(**changes)
     segmenter, queries = Segmenter.of(make_model(plan)), bank.all_labels().expand(2)
     assert segmenter.schedule is None
-    (alone,) = segmenter.logits(patch, queries)
-    (beside,) = segmenter.logits(patch, queries, noise(plan, 3), steps=4)
-    assert alone.shape == (2, 3, *plan.patch)
-    assert torch.equal(alone, beside)
-    assert torch.equal(alone, segmenter.estimate(patch, queries, noise(plan, 1)[0]))
+    (without_noise,) = segmenter.logits(patch, queries)
+    (with_noise,) = segmenter.logits(patch, queries, noise(plan, 3), steps=4)
+    assert without_noise.shape == (2, 3, *plan.patch)
+    assert torch.equal(without_noise, with_noise)
+    assert torch.equal(without_noise, segmenter.estimate(patch, queries, noise(plan, 1)[0]))
 
 
 @torch.no_grad()
-def test_preset_unet_decodes_what_its_denoiser_makes_of_a_zero_latent(make_plan, make_model, bank, patch):
+def test_preset_unet_decodes_its_denoiser_s_output_for_a_zero_latent(make_plan, make_model, bank, patch):
     queries = bank.all_labels().expand(2)
     for network, t in (({}, 1000), ({"unet_timesteps": 7}, 7)):
         model = make_model(make_plan("unet", network=network))

@@ -1,4 +1,4 @@
-"""A temperature changes how sure probabilities are, and no order."""
+"""Temperature scaling changes confidence and keeps the order of probabilities."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_a_temperature_keeps_the_winner_and_the_sum(temperature):
     assert warmed[:, :2] == pytest.approx(p[:, :2])
 
 
-def test_a_temperature_above_one_makes_less_sure_and_one_leaves_alone():
+def test_a_temperature_above_one_reduces_confidence_and_one_changes_nothing():
     p = draw(0)
     assert temper(p, 1.0) == pytest.approx(p, abs=1e-6)
     assert (temper(p, 2.0).max(0) <= p.max(0) + 1e-6).all()
@@ -33,12 +33,12 @@ def test_a_temperature_above_one_makes_less_sure_and_one_leaves_alone():
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 3.0])
-def test_labels_that_overlap_are_tempered_each_on_its_logit(temperature):
+def test_each_overlapping_label_s_logit_is_divided_by_the_temperature(temperature):
     p = np.random.default_rng(0).uniform(0.1, 0.9, (4, 50)).astype(np.float32)
     p[1, :2] = 0, 1
     warmed = p.copy()
     temper_overlapping(warmed, temperature)
-    before, after = (np.log(one[1:, 2:] / (1 - one[1:, 2:])) for one in (p, warmed))
+    before, after = (np.log(q[1:, 2:] / (1 - q[1:, 2:])) for q in (p, warmed))
     assert temperature * after == pytest.approx(before, rel=1e-2, abs=1e-3)
     assert ((warmed[1:] > 0.5) == (p[1:] > 0.5)).all()
     assert warmed[1, :2].tolist() == [0, 1]
@@ -47,4 +47,4 @@ def test_labels_that_overlap_are_tempered_each_on_its_logit(temperature):
     alone[0] = 1 - alone[1]
     expected = temper(alone, temperature)
     temper_overlapping(alone, temperature)
-    assert alone == pytest.approx(expected, abs=1e-6), "one label is what it is as a class"
+    assert alone == pytest.approx(expected, abs=1e-6), "a single label equals a class of a softmax"

@@ -1,12 +1,13 @@
 """nnU-Net's augmentation of training patches: its transforms, ranges and probabilities, from batchgeneratorsv2.
 
-Rotation, scaling and mirroring are drawn first; then exactly the region that the turned patch needs is read from the
-stored case, so that no corner is empty where the case goes on, and little is read where nothing is turned. Image and
-labels go through one interpolation: labels as one-hot channels with an argmax. Strongly anisotropic patches turn in
-the plane of their fine axes alone (nnU-Net's "dummy 2D").
+Rotation, scaling and mirroring are drawn first. Then only the box that the rotated patch covers is read from the
+stored case. Its corners therefore hold image data wherever the case has some.
 
-A sample is a function of its generator: the intensity transforms draw from the global generators of torch and numpy,
-which are seeded for each sample and put back afterwards.
+Image and labels are interpolated together: labels as one-hot channels with an argmax. Strongly anisotropic patches
+are rotated only in the plane of their fine axes (nnU-Net's "dummy 2D").
+
+A training sample is a function of its generator. The intensity transforms draw from the global generators of torch
+and numpy. These are seeded for each sample and restored afterwards.
 """
 
 from collections.abc import Iterator
@@ -35,15 +36,15 @@ from torch.nn.functional import grid_sample
 from plans.geometry import Triple
 from plans.plan import Plan
 
-ROTATION = np.deg2rad(30)  # largest angle about each axis; any angle about the coarse axis of anisotropic patches
-SCALING = (0.7, 1.4)  # larger is a smaller picture
+MAX_ROTATION_RADIANS = np.deg2rad(30)  # about each axis; any angle about the coarse axis of anisotropic patches
+MIN_SCALE, MAX_SCALE = 0.7, 1.4  # a larger factor shows the structures smaller
 P_ROTATION, P_SCALING, P_MIRROR = 0.2, 0.2, 0.5
-ANISOTROPY = 3  # a patch with edges further apart than this is turned in its plane alone
-CHANNELS_AT_ONCE = 8  # of labels interpolated together, which bounds the memory
+MAX_EDGE_RATIO = 3  # a patch with a larger ratio of edges is rotated in its plane only
+MAX_CHANNELS_AT_ONCE = 8  # label channels that are interpolated together; it bounds the memory
 
 
 class Stored(Protocol):
-    """An array in memory or on disk that gives an array for a tuple of slices, one an axis."""
+    """An array in memory or on disk. Indexing with a tuple of slices, one per axis, returns a numpy array."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -53,10 +54,10 @@ class Stored(Protocol):
 
 @dataclass(frozen=True)
 class Placement:
-    """The spatial part of a sample, as drawn."""
+    """The spatial transform of a training sample, as drawn."""
 
-    matrix: np.ndarray | None  # (3, 3): offset from the patch's centre -> offset in the case, voxels; None: unturned
-    mirrored: tuple[int, ...]  # axes
+    matrix: np.ndarray | None  # (3, 3): voxel offset from the patch's centre -> offset in the case; None: identity
+    mirrored: tuple[int, ...]  # axes 0 to 2 of (D, H, W)
 
 
 class Augmentation:
@@ -72,15 +73,14 @@ class Augmentation:
     def __call__(
         self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The patch whose first voxel is `start` before it is turned about its centre.
+        """The augmented patch: image (C, *patch) float32 and label map (*patch) int16. Both are 0 outside the case.
 
         Args:
             image: (C, D, H, W).
             labels: (D, H, W).
-            shape: (D, H, W), voxels.
-
-        Returns:
-            image (C, *patch) float32 and labels (*patch) int16; outside the case both are 0.
+            shape: of the case, in voxels (D, H, W).
+            start: the patch's first voxel before it is rotated about its centre; may be negative.
+            rng: the sample's generator.
         """
         p_scaling = 0.0 if self.published else P_SCALING
         placement = draw_placement(rng, self.mirror_axes, self.coarse_axis, p_scaling)
@@ -89,13 +89,13 @@ class Augmentation:
         with seeded(int(rng.integers(2**32))):
             picture = self.intensity(image=picture)["image"]
         for channel, where in zip(self.masked, outside, strict=True):
-            picture[channel][where] = 0  # nnU-Net's mask rule: what was cut off as empty stays empty
+            picture[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
         return picture, label_map
 
 
 def coarse_axis(patch: Triple) -> int | None:
-    """The axis that patches are turned about alone, or None if they are turned about all (nnU-Net's rule)."""
-    return int(np.argmin(patch)) if max(patch) > ANISOTROPY * min(patch) else None
+    """The only axis to rotate about, or None to rotate about all three (nnU-Net's rule)."""
+    return int(np.argmin(patch)) if max(patch) > MAX_EDGE_RATIO * min(patch) else None
 
 
 def draw_placement(
@@ -104,32 +104,35 @@ def draw_placement(
     only_about: int | None = None,
     p_scaling: float = P_SCALING,
 ) -> Placement:
-    """Draw rotation, scaling and mirroring; with `only_about`, a rotation about that axis, which is not scaled."""
-    turned, scaled = rng.random() < P_ROTATION, rng.random() < p_scaling
+    """Draw rotation, scaling and mirroring.
+
+    With `only_about`, the patch is rotated about that axis only and not scaled along it.
+    """
+    rotated, scaled = rng.random() < P_ROTATION, rng.random() < p_scaling
     angles, scales = np.zeros(3), np.ones(3)
-    if turned and only_about is None:
-        angles = rng.uniform(-ROTATION, ROTATION, 3)
-    elif turned:
+    if rotated and only_about is None:
+        angles = rng.uniform(-MAX_ROTATION_RADIANS, MAX_ROTATION_RADIANS, 3)
+    elif rotated:
         angles[only_about] = rng.uniform(-np.pi, np.pi)
     if scaled:
-        scales = np.where(np.arange(3) == only_about, 1.0, rng.uniform(*SCALING))  # one factor for all axes
+        scales = np.where(np.arange(3) == only_about, 1.0, rng.uniform(MIN_SCALE, MAX_SCALE))  # one factor for all axes
     mirrored = tuple(axis for axis in mirror_axes if rng.random() < P_MIRROR)
-    return Placement(turning(angles, scales) if turned or scaled else None, mirrored)
+    return Placement(spatial_matrix(angles, scales) if rotated or scaled else None, mirrored)
 
 
-def turning(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """The matrix (3, 3) that scales along, then rotates about axes 0, 1 and 2 (radians)."""
+def spatial_matrix(angles: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """The matrix (3, 3) that scales axes 0, 1 and 2, then rotates about them by `angles` (radians)."""
     return Rotation.from_euler("xyz", angles).as_matrix() * np.asarray(scales)
 
 
 def place(
     image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple, placement: Placement
 ) -> tuple[Tensor, Tensor]:
-    """Read a patch as `placement` says: image (C, *patch) float32, labels (*patch) int16."""
+    """The patch under a spatial transform: image (C, *patch) float32, label map (*patch) int16."""
     if placement.matrix is None:
         picture, label_map = read_patch(image, labels, shape, start, patch)
     else:
-        picture, label_map = _turned(image, labels, shape, start, patch, placement.matrix)
+        picture, label_map = _read_transformed(image, labels, shape, start, patch, placement.matrix)
     if placement.mirrored:
         picture = picture.flip([axis + 1 for axis in placement.mirrored])
         label_map = label_map.flip(placement.mirrored)
@@ -137,27 +140,27 @@ def place(
 
 
 def read_patch(image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple) -> tuple[Tensor, Tensor]:
-    """Read a patch as it is stored; outside the case image and labels are 0 (nnU-Net's padding)."""
+    """The patch without a spatial transform. Image and label map are 0 outside the case (nnU-Net's padding)."""
     ends = [first + size for first, size in zip(start, patch, strict=True)]
     inside = [slice(max(0, first), min(size, end)) for first, size, end in zip(start, shape, ends, strict=True)]
-    target = tuple(slice(one.start - first, one.stop - first) for one, first in zip(inside, start, strict=True))
+    target = tuple(slice(axis.start - first, axis.stop - first) for axis, first in zip(inside, start, strict=True))
     picture = np.zeros((image.shape[0], *patch), np.float32)
     label_map = np.zeros(patch, np.int16)
-    if all(one.stop > one.start for one in inside):
+    if all(axis.stop > axis.start for axis in inside):
         picture[(slice(None), *target)] = image[(slice(None), *inside)]
         label_map[target] = labels[tuple(inside)]
     return torch.from_numpy(picture), torch.from_numpy(label_map)
 
 
-def _turned(
+def _read_transformed(
     image: Stored, labels: Stored, shape: Triple, start: Triple, patch: Triple, matrix: np.ndarray
 ) -> tuple[Tensor, Tensor]:
-    """Interpolate the patch at centre + matrix @ offset, from the smallest box of the case that covers it."""
+    """The patch, interpolated at centre + matrix @ offset. Only the smallest box that covers these points is read."""
     half = (np.array(patch) - 1) / 2
     centre = np.array(start) + half
-    reach = np.abs(matrix) @ half + 1
-    low = np.clip(np.floor(centre - reach).astype(int), 0, np.array(shape) - 1)
-    high = np.clip(np.ceil(centre + reach).astype(int) + 1, low + 1, shape)
+    half_extent = np.abs(matrix) @ half + 1
+    low = np.clip(np.floor(centre - half_extent).astype(int), 0, np.array(shape) - 1)
+    high = np.clip(np.ceil(centre + half_extent).astype(int) + 1, low + 1, shape)
     box = tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True))
     picture = torch.from_numpy(np.asarray(image[(slice(None), *box)], dtype=np.float32))
     label_map = torch.from_numpy(np.asarray(labels[box], dtype=np.int16))
@@ -166,35 +169,34 @@ def _turned(
 
 
 def _grid(matrix: np.ndarray, patch: Triple, centre: np.ndarray, size: np.ndarray) -> Tensor:
-    """Sampling points (1, *patch, 3) for `grid_sample` on a box of `size` voxels, x (the last axis) first."""
+    """Sampling points (1, *patch, 3) for `grid_sample` on a box of `size` voxels; coordinates (x, y, z)."""
     offsets = [np.arange(edge) - (edge - 1) / 2 for edge in patch]
     grid = torch.empty(1, *patch, 3)
     for row in range(3):
-        # voxel p of n lies at (2 p + 1) / n - 1 where align_corners is False
-        parts = [matrix[row, axis] * offsets[axis] * 2 / size[row] for axis in range(3)]
-        parts[0] = parts[0] + (2 * centre[row] + 1) / size[row] - 1
-        d, h, w = (torch.from_numpy(part).float() for part in parts)
+        # with align_corners=False, voxel p of n has the coordinate (2 p + 1) / n - 1
+        terms = [matrix[row, axis] * offsets[axis] * 2 / size[row] for axis in range(3)]
+        terms[0] = terms[0] + (2 * centre[row] + 1) / size[row] - 1
+        d, h, w = (torch.from_numpy(term).float() for term in terms)
         torch.add(d[:, None, None] + h[:, None], w, out=grid[0, ..., 2 - row])
     return grid
 
 
 def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear interpolation of the image, and of each label's indicator; the largest indicator wins.
+    """Linear interpolation of the image and of each label's indicator. The label with the largest indicator wins.
 
-    Outside the box is 0, so background's own indicator is what the labels leave of 1.
+    Indicators are 0 outside the box, so background's indicator is computed as 1 minus the sum of all others.
     """
-    lowest = int(label_map.min())  # -1 where voxels are ignored
+    lowest = int(label_map.min())  # -1 if some voxels are ignored
     counts = torch.bincount((label_map - lowest).flatten())  # many times faster than torch.unique
     present = [value for value in (counts.nonzero().flatten() + lowest).tolist() if value != 0]
     channels = len(picture)
-    first = present[:CHANNELS_AT_ONCE]
-    stacked = torch.cat([picture, _indicators(label_map, first)])
+    stacked = torch.cat([picture, _indicators(label_map, present[:MAX_CHANNELS_AT_ONCE])])
     sampled = grid_sample(stacked[None], grid, align_corners=False)[0]
     best = torch.zeros(grid.shape[1:-1])
     total, winner = torch.zeros_like(best), torch.zeros_like(best, dtype=torch.int16)
     scores = sampled[channels:]
-    for begin in range(0, len(present), CHANNELS_AT_ONCE):
-        group = present[begin : begin + CHANNELS_AT_ONCE]
+    for begin in range(0, len(present), MAX_CHANNELS_AT_ONCE):
+        group = present[begin : begin + MAX_CHANNELS_AT_ONCE]
         if begin:
             scores = grid_sample(_indicators(label_map, group)[None], grid, align_corners=False)[0]
         for value, score in zip(group, scores, strict=True):
@@ -206,12 +208,12 @@ def _interpolate(picture: Tensor, label_map: Tensor, grid: Tensor) -> tuple[Tens
 
 
 def _indicators(label_map: Tensor, values: list[int]) -> Tensor:
-    wanted = torch.tensor(values, dtype=label_map.dtype).view(-1, 1, 1, 1)
-    return (label_map[None] == wanted).float()
+    channels = torch.tensor(values, dtype=label_map.dtype).view(-1, 1, 1, 1)
+    return (label_map[None] == channels).float()
 
 
 def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
-    """nnU-Net's intensity transforms in their order; `coarse_axis` is left out of the simulated low resolution."""
+    """nnU-Net's intensity transforms in their order. Low resolution is not simulated along `coarse_axis`."""
     low_resolution = SimulateLowResolutionTransform(
         scale=(0.5, 1),
         synchronize_channels=False,
@@ -232,15 +234,16 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
 
 
 def _blur_sigma(shape: tuple[int, ...], dim: int) -> float:
-    """nnU-Net's 0.5 to 1 voxels; less along an axis of two or three, too short to be reflected for a wider kernel.
+    """sigma of the blur: nnU-Net's 0.5 to 1 voxels, less along an axis of only two or three voxels.
 
-    The transform's kernel has as many voxels as the odd number nearest to 6 sigma + 0.5.
+    The transform's kernel has the odd number of voxels nearest to 6 sigma + 0.5. A short axis cannot be reflected
+    for a wider kernel.
     """
     return np.random.uniform(0.5, min(1.0, (2 * shape[dim] - 0.51) / 6))  # noqa: NPY002 (seeded, as the transforms)
 
 
 def paper_intensity_transforms() -> BasicTransform:
-    """The publication's scaling and shifts, whose size it leaves open: a tenth, each on half of the samples."""
+    """The publication's intensity scaling and shift. It gives no sizes; here each is 0.1 with probability 0.5."""
     scaling = MultiplicativeBrightnessTransform((0.9, 1.1), synchronize_channels=False)
     shift = BrightnessAdditiveTransform(0.0, 0.1, synchronize_channels=False)
     return ComposeTransforms([RandomTransform(scaling, 0.5), RandomTransform(shift, 0.5)])
@@ -258,7 +261,7 @@ def _gamma(inverted: bool) -> GammaTransform:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """The global generators of torch (CPU) and numpy, seeded, and afterwards as they were before."""
+    """Seed the global generators of torch (CPU) and numpy inside the context, and restore them afterwards."""
     before = np.random.get_state()  # noqa: NPY002 (the transforms draw from it)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -27,7 +27,7 @@ from textdiffseg.data.sampling import (
     forced_foreground,
     full_query,
     generator,
-    tells_text,
+    reads_text,
 )
 from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.queries import Query
@@ -112,7 +112,7 @@ class TrainingSamples(Dataset[Sample]):
         case = self.cases.choose(epoch, index, forced)
         try:
             sample = self._draw(open_case(self.folder, case), key, forced)
-            return replace(sample, told=tells_text(self.seed, epoch, index))
+            return replace(sample, told=reads_text(self.seed, epoch, index))
         except Exception as error:
             error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
             raise

@@ -1,6 +1,6 @@
-"""What a training sample is: which case, which patch of it, and which labels are asked for in which words.
+"""Random choices of a training sample: its case, its patch, and the queried labels with their phrasings.
 
-Everything here is drawn from a `numpy.random.Generator` that is a function of (seed, epoch, index) alone.
+All are drawn from a `numpy.random.Generator` that is a function of (seed, epoch, index).
 """
 
 from collections.abc import Sequence
@@ -11,32 +11,35 @@ import numpy as np
 from plans.geometry import Triple, triple
 from textdiffseg.queries import Query
 
-ALL_LABELS_SHARE = 0.5  # of all iterations, those at the start: every sample queries all annotated labels
-SUBSET_SHARE = 0.5  # of the later samples query a random subset of the labels instead of all
-TEXT_DROPOUT = 0.5  # share of the samples that go without their case's text, so that it may be missing
-MAX_ABSENT = 3  # labels known to be absent that a subset may ask for as well
+ALL_LABELS_SHARE = 0.5  # the first share of the iterations, in which every sample queries all annotated labels
+SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
+TEXT_DROPOUT = 0.5  # the share of samples without their case's text; prediction then also works without a text
+MAX_ABSENT_LABELS = 3  # labels known to be absent that a subset may contain
 
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The randomness of one sample."""
+    """The random generator of one training sample."""
     return np.random.default_rng((0, seed, epoch, index))
 
 
 def choose_case(cases: int, seed: int, epoch: int, index: int) -> int:
-    """The case of a sample: a new permutation of all cases each time they are through, from the epoch's start."""
-    turn, place = divmod(index, cases)
-    return int(np.random.default_rng((1, seed, epoch, turn)).permutation(cases)[place])
+    """The index of a sample's case. Within an epoch, each round over all cases has its own random order."""
+    pass_number, place = divmod(index, cases)
+    return int(np.random.default_rng((1, seed, epoch, pass_number)).permutation(cases)[place])
 
 
-def tells_text(seed: int, epoch: int, index: int) -> bool:
-    """Whether a sample is given its case's text; a draw of its own, so that all others are the same without texts."""
+def reads_text(seed: int, epoch: int, index: int) -> bool:
+    """Whether a sample gets its case's text.
+
+    It has its own random stream, so all other draws are the same with and without texts.
+    """
     return bool(np.random.default_rng((2, seed, epoch, index)).random() >= TEXT_DROPOUT)
 
 
 def forced_foreground(index: int, batch: int, share: float) -> bool:
-    """Whether this sample's patch must hold foreground (nnU-Net: the last `share` of each batch, at least one).
+    """Whether this sample's patch must hold foreground (nnU-Net's oversampling).
 
-    With a batch of one, `share` of the samples, evenly spread.
+    These are the last `share` of each batch, at least one. With batch 1 they are evenly spread over the iterations.
     """
     if batch == 1:
         return int((index + 1) * share) > int(index * share)
@@ -45,15 +48,18 @@ def forced_foreground(index: int, batch: int, share: float) -> bool:
 
 
 def draw_patch(rng: np.random.Generator, shape: Triple, patch: Triple, foreground: np.ndarray | None = None) -> Triple:
-    """The first voxel of a patch; negative where the patch is larger than the case, which is then centred.
+    """The first voxel (D, H, W) of a random patch. Along an axis shorter than the patch, the case is centred in it.
 
     Args:
+        rng: the sample's generator.
         shape: of the case, in voxels (D, H, W).
-        foreground: rows (label, d, h, w) of sampled voxels. If given and not empty, the patch is centred on a voxel
-            of a label, both drawn at random (nnU-Net's rule), as far as the case's border allows.
+        patch: in voxels (D, H, W).
+        foreground: candidate centre voxels, rows (label number, d, h, w). A label is drawn, then one of its voxels
+            (nnU-Net's rule). The patch is centred there as far as the case's border allows. Empty or None: the patch
+            lies anywhere in the case.
     """
-    low = np.array([min(0, (size - wanted) // 2) for size, wanted in zip(shape, patch, strict=True)])
-    high = np.array([max(0, size - wanted) for size, wanted in zip(shape, patch, strict=True)])
+    low = np.array([min(0, (size - edge) // 2) for size, edge in zip(shape, patch, strict=True)])
+    high = np.array([max(0, size - edge) for size, edge in zip(shape, patch, strict=True)])
     high = np.where(low < 0, low, high)
     if foreground is None or len(foreground) == 0:
         return _voxels(rng.integers(low, high, endpoint=True))
@@ -64,10 +70,10 @@ def draw_patch(rng: np.random.Generator, shape: Triple, patch: Triple, foregroun
 
 
 def first_subset_iteration(iterations: int) -> int:
-    """The iteration of a run of so many from which samples may query subsets of the labels.
+    """The first iteration in which samples may query a subset of the labels, of a run of `iterations`.
 
-    Random subsets from the first iteration on cost an order of magnitude in learning speed: on head and neck, `unet`
-    finds the parotid glands after 106 iterations with all labels and not after 174 with subsets (docs/method.md).
+    Random subsets from the start slow learning down by an order of magnitude. On head and neck, `unet` finds the
+    parotid glands after 106 iterations with all labels, but not after 174 with subsets (docs/method.md).
     """
     return ceil(ALL_LABELS_SHARE * iterations)
 
@@ -80,29 +86,31 @@ def draw_query(
     absent: Sequence[int] = (),
     subsets: bool = True,
 ) -> Query:
-    """The labels that a sample queries, in label order, each in a random phrasing.
+    """The queried labels of a sample, in label order, each with a random phrasing.
 
     With `subsets`, `SUBSET_SHARE` of the samples query a random non-empty subset of the present labels and up to
-    `MAX_ABSENT` absent ones. All others query all annotated labels.
+    `MAX_ABSENT_LABELS` absent ones. All other samples query all annotated labels.
 
     Args:
+        rng: the sample's generator.
         annotated: label numbers that the annotator looked for in this case; never empty.
         present: those of them that have voxels in this case.
         phrasings: the number of phrasings of label 1, 2, ..., N.
         absent: labels that are not annotated but declared absent.
+        subsets: whether a subset may be drawn.
     """
-    asked = sorted(annotated)
+    queried = sorted(annotated)
     if subsets and rng.random() < SUBSET_SHARE:
-        here = sorted(set(annotated) & set(present))
+        filled = sorted(set(annotated) & set(present))
         empty = sorted((set(annotated) | set(absent)) - set(present))
-        some = rng.integers(1, len(here), endpoint=True) if here else 0
-        others = rng.integers(0 if here else 1, min(MAX_ABSENT, len(empty)), endpoint=True) if empty else 0
-        asked = sorted([*rng.permutation(here)[:some], *rng.permutation(empty)[:others]])
-    return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in asked)
+        n_filled = rng.integers(1, len(filled), endpoint=True) if filled else 0
+        n_empty = rng.integers(0 if filled else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
+        queried = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]])
+    return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in queried)
 
 
 def full_query(labels: Sequence[int]) -> Query:
-    """All of these labels, in label order, each in its first phrasing."""
+    """A query for all of these label numbers, in label order, each with its first phrasing."""
     return tuple((label, 0) for label in sorted(labels))
 
 

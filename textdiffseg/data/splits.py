@@ -1,4 +1,4 @@
-"""Folds of a cross-validation: seeded, grouped where cases share a group; the same as nnU-Net's where none do."""
+"""Folds of a cross-validation. Without groups they equal nnU-Net's; cases of one group stay in one fold."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ ALL = "all"
 
 
 class Fold(Record):
-    """Case ids of one fold."""
+    """The case ids of one fold."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -28,10 +28,10 @@ class Splits(Record):
     seed: int | None  # None where the folds were read from nnU-Net's splits_final.json
     cases: tuple[str, ...]
     folds: tuple[Fold, ...]
-    note: str = ""  # a sentence, where there are fewer folds than usual
+    note: str = ""  # why there are fewer folds than `FOLDS`
 
     def fold(self, name: int | str) -> Fold:
-        """Fold 0, 1, ... or "all", which trains and validates on every case; `UserError` if there is none such."""
+        """Fold 0, 1, ... or "all", which trains and validates on every case. Raises `UserError` for any other name."""
         if str(name) == ALL:
             return Fold(train=self.cases, validation=self.cases)
         if str(name) not in map(str, range(len(self.folds))):
@@ -45,62 +45,71 @@ def make_splits(
     groups: Mapping[str, str | None] | None = None,
     seed: int = SEED,
 ) -> Splits:
-    """Cut the cases into folds; cases of one group stay together.
+    """The folds of a data set. Cases of one group are never split between training and validation.
 
-    Without groups this is nnU-Net's split (scikit-learn's shuffled KFold over the sorted ids), so that results
-    compare. With fewer cases or groups than folds there are fewer folds; with one there is none, but fold "all".
+    Without groups this is nnU-Net's split (scikit-learn's shuffled KFold over the sorted ids), so results are
+    comparable. With fewer cases or groups than `FOLDS` there are fewer folds. A single case or group has only fold
+    "all".
+
+    Args:
+        case_ids: all training cases.
+        groups: the group of each case, e.g. its patient; None: the case stands alone.
+        seed: of the shuffle.
     """
     cases = tuple(sorted(case_ids))
     units = _units(cases, groups or {})
     count = min(FOLDS, len(units))
-    parts = _kfold(units, count, seed) if len(units) == len(cases) else _balanced(units, count, seed)
-    made = tuple(
-        Fold(train=tuple(case for case in cases if case not in part), validation=tuple(sorted(part)))
-        for part in (parts if count > 1 else [])
+    validation = _kfold(units, count, seed) if len(units) == len(cases) else _balanced(units, count, seed)
+    folds = tuple(
+        Fold(train=tuple(case for case in cases if case not in held_out), validation=tuple(sorted(held_out)))
+        for held_out in (validation if count > 1 else [])
     )
-    return Splits(seed=seed, cases=cases, folds=made, note=_note(len(cases), len(units), len(made)))
+    return Splits(seed=seed, cases=cases, folds=folds, note=_note(len(cases), len(units), len(folds)))
 
 
 def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
-    """Raise `UserError` where folds read from `path` train on some cases of a group and validate others."""
+    """Raise `UserError` if a fold read from `path` trains on some cases of a group and validates on others."""
     for number, fold in enumerate(splits.folds):
         shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
         if shared:
             raise UserError(
                 f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
-                "flatter it. Remove the file to draw folds anew, or mend it or the groups of dataset.json."
+                "flatter it. Remove the file to draw folds anew, or correct it or the groups of dataset.json."
             )
 
 
 def _groups_of(cases: Sequence[str], groups: Mapping[str, str | None]) -> set[str]:
-    found = [groups.get(case) for case in cases]
-    return {group for group in found if group is not None}
+    names = [groups.get(case) for case in cases]
+    return {name for name in names if name is not None}
 
 
-def join_splits(parts: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:
-    """Folds of several data sets trained together: fold i validates on what each data set's own fold i does.
+def join_splits(data_sets: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits:
+    """The folds of several data sets trained together. Fold i validates on the validation cases of every fold i.
 
-    So a model of one of them and a model of all are compared on cases that neither was trained on. A data set with
-    fewer folds trains whole in the others. With each `Splits` comes how its cases are called now.
+    A model of one data set and a model of all can thus be compared on cases that neither was trained on. In a fold
+    that a data set does not have, all its cases are for training.
+
+    Args:
+        data_sets: for each data set its folds, and the new id of each of its cases.
     """
-    cases = tuple(sorted(names[case] for splits, names in parts for case in splits.cases))
+    cases = tuple(sorted(names[case] for splits, names in data_sets for case in splits.cases))
     folds = []
-    for number in range(max(len(splits.folds) for splits, _ in parts)):
+    for number in range(max(len(splits.folds) for splits, _ in data_sets)):
         train, validation = [], []
-        for splits, names in parts:
-            whole = Fold(train=splits.cases, validation=())
-            own = splits.folds[number] if number < len(splits.folds) else whole
-            train += [names[case] for case in own.train]
-            validation += [names[case] for case in own.validation]
+        for splits, names in data_sets:
+            only_training = Fold(train=splits.cases, validation=())
+            fold = splits.folds[number] if number < len(splits.folds) else only_training
+            train += [names[case] for case in fold.train]
+            validation += [names[case] for case in fold.validation]
         folds.append(Fold(train=tuple(sorted(train)), validation=tuple(sorted(validation))))
-    seeds = {splits.seed for splits, _ in parts}
+    seeds = {splits.seed for splits, _ in data_sets}
     return Splits(seed=seeds.pop() if len(seeds) == 1 else None, cases=cases, folds=tuple(folds))
 
 
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
-    """Read `splits.json`, or nnU-Net's `splits_final.json` (a list of {"train": [...], "val": [...]}).
+    """The folds in `splits.json`, or in nnU-Net's `splits_final.json` (a list of {"train": [...], "val": [...]}).
 
-    `UserError` lists every fold that does not fit: unknown or repeated cases, a case on both sides, an empty side.
+    Raises `UserError` with a line for each fault: unknown or repeated cases, a case in both lists, an empty list.
     """
     path = Path(path)
     if not path.is_file():
@@ -121,41 +130,41 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
 
 
 def _units(cases: Sequence[str], groups: Mapping[str, str | None]) -> list[tuple[str, ...]]:
-    """Cases that must stay together; a case without a group stands alone."""
-    together: dict[tuple[str, str], list[str]] = {}
+    """The groups of cases that must stay together. A case without a group is a unit of its own."""
+    units: dict[tuple[str, str], list[str]] = {}
     for case in cases:
         group = groups.get(case)
-        together.setdefault(("case", case) if group is None else ("group", group), []).append(case)
-    return [tuple(unit) for unit in together.values()]
+        units.setdefault(("case", case) if group is None else ("group", group), []).append(case)
+    return [tuple(unit) for unit in units.values()]
 
 
 def _kfold(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[str]]:
-    """scikit-learn's KFold(count, shuffle=True, random_state=seed), validation sides."""
+    """The validation cases of each fold, as by scikit-learn's KFold(count, shuffle=True, random_state=seed)."""
     order = np.arange(len(units))
     np.random.RandomState(seed).shuffle(order)
-    return [{case for i in part for case in units[i]} for part in np.array_split(order, count)]
+    return [{case for i in chunk for case in units[i]} for chunk in np.array_split(order, count)]
 
 
 def _balanced(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[str]]:
-    """Groups in random order, large ones first, each to the fold that has the fewest cases so far."""
+    """The validation cases of each fold. Large groups come first, each into the fold with the fewest cases so far."""
     order = np.random.default_rng(seed).permutation(len(units))
-    parts: list[set[str]] = [set() for _ in range(count)]
+    validation: list[set[str]] = [set() for _ in range(count)]
     for i in sorted(order, key=lambda i: -len(units[i])):
-        min(parts, key=len).update(units[i])
-    return parts
+        min(validation, key=len).update(units[i])
+    return validation
 
 
-def _note(cases: int, units: int, made: int) -> str:
-    if made == FOLDS:
+def _note(cases: int, units: int, folds: int) -> str:
+    if folds == FOLDS:
         return ""
     what = f"{cases} cases" if units == cases else f"{cases} cases in {units} groups"
-    if made == 0:
+    if folds == 0:
         return f"With {what} there is nothing to validate on: only fold {ALL!r} can be trained."
-    return f"With {what} there are {made} folds instead of {FOLDS}."
+    return f"With {what} there are {folds} folds instead of {FOLDS}."
 
 
 def _renamed(fold: object) -> object:
-    """nnU-Net's "val" under our name; anything else is left for the validation to refuse."""
+    """A fold with nnU-Net's key "val" renamed to "validation". Other faults are found when the record is parsed."""
     if isinstance(fold, dict) and "val" in fold:
         return {("validation" if key == "val" else key): value for key, value in fold.items()}
     return fold
@@ -168,7 +177,7 @@ def _faults(fold: Fold, number: int, case_ids: Sequence[str], path: Path) -> lis
         if not side:
             lines.append(f"{where}: {name} is empty: expected at least one case.")
         if unknown := set(side) - set(case_ids):
-            lines.append(f"{where}: {name}: {listed(sorted(unknown))} are no cases of the data set.")
+            lines.append(f"{where}: {name}: {listed(sorted(unknown))} are not cases of the data set.")
         if len(set(side)) < len(side):
             lines.append(f"{where}: {name} lists a case twice.")
     if both := set(fold.train) & set(fold.validation):

@@ -1,1 +1,1 @@
-"""The equations of the diffusion process, and nothing else."""
+"""The equations of the diffusion process: noise schedule, DDIM sampling, losses."""

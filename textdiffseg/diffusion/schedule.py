@@ -1,9 +1,14 @@
 """The noise schedule: z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps  (eq. 3 of the paper).
 
-alpha_bar is the cosine schedule (Nichol and Dhariwal 2021, eq. 17). Where z_0 is predicted it has a zero terminal
-signal (Lin et al. 2024): alpha_bar_0 = 1 and alpha_bar_T = 0 exactly, so that sampling starts from what training has
-seen. Noise prediction says nothing of z_0 where there is no signal, so it keeps the original's: beta_t at most 0.999.
-The table is float32 whatever the precision around it.
+alpha_bar is the cosine schedule (Nichol and Dhariwal 2021, eq. 17).
+
+Where z_0 is predicted, the terminal signal is zero (Lin et al. 2024): alpha_bar_0 = 1 and alpha_bar_T = 0 exactly.
+Sampling then starts at a noise level that training has covered.
+
+Where the noise is predicted, beta_t is at most 0.999 as in the original. Without any signal eps_hat would not
+determine z_0.
+
+The table is float32, also under autocast.
 """
 
 import math
@@ -15,11 +20,11 @@ from torch import Tensor
 
 from plans.plan import DiffusionPlan
 
-OFFSET, LARGEST_BETA = 0.008, 0.999  # Nichol and Dhariwal 2021, section 3.2
+OFFSET, MAX_BETA = 0.008, 0.999  # Nichol and Dhariwal 2021, section 3.2
 
 
 class Schedule:
-    """alpha_bar_t for t = 0..T, on `device`."""
+    """alpha_bar_t for t = 0..T, on `device`. Raises `ValueError` if `timesteps` (T) is below 1."""
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class Schedule:
         if predicts == "z_0":
             alpha_bar = (cosine - cosine[-1]) / (cosine[0] - cosine[-1])
         else:
-            alpha = (cosine[1:] / cosine[:-1]).clamp(min=1 - LARGEST_BETA)
+            alpha = (cosine[1:] / cosine[:-1]).clamp(min=1 - MAX_BETA)
             alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), alpha.cumprod(0)))
         self.timesteps, self.predicts = timesteps, predicts
         self.alpha_bar = alpha_bar.float().to(device)  # (T + 1,)
@@ -45,26 +50,26 @@ class Schedule:
         return cls(diffusion.timesteps, predicts=diffusion.predicts, device=device)
 
     def signal(self, t: Tensor, like: Tensor) -> Tensor:
-        """sqrt(alpha_bar_t), t (B,) int64, shaped to multiply `like` (B, ...)."""
+        """sqrt(alpha_bar_t) for t (B,) int64, with the axes of `like` (B, ...)."""
         return self._at(self.alpha_bar.sqrt(), t, like)
 
     def noise(self, t: Tensor, like: Tensor) -> Tensor:
-        """sqrt(1 - alpha_bar_t), t (B,) int64, shaped to multiply `like` (B, ...)."""
+        """sqrt(1 - alpha_bar_t) for t (B,) int64, with the axes of `like` (B, ...)."""
         return self._at((1 - self.alpha_bar).sqrt(), t, like)
 
     def diffuse(self, z_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_t from z_0 and eps (both (B, k, d, h, w)) at t (B,): eq. 3."""
+        """z_t (B, k, d, h, w) from z_0 and eps of the same shape at t (B,): eq. 3."""
         return self.signal(t, z_0) * z_0 + self.noise(t, z_0) * eps
 
     def epsilon(self, z_t: Tensor, z_0: Tensor, t: Tensor) -> Tensor:
-        """The noise that leads from z_0 to z_t at t (B,), t > 0: eq. 3 solved for eps."""
+        """The noise eps in z_t, given z_0, at t (B,) > 0: eq. 3 solved for eps."""
         return (z_t - self.signal(t, z_t) * z_0) / self.noise(t, z_t)
 
     def clean(self, z_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """z_0_hat from z_t and the noise in it at t (B,): eq. 3 solved for z_0, standardised over the patch as z_0 is.
+        """z_0_hat from z_t and the noise eps in it at t (B,): eq. 3 solved for z_0, then standardised over the patch.
 
-        Standardising takes the factor 1 / sqrt(alpha_bar_t) out, 20,000 at T, so that it blows no error up. LDSeg's
-        sampler standardises after every step, too.
+        z_0 is standardised too, so the factor 1 / sqrt(alpha_bar_t) cancels. That factor, 20,000 at T, would magnify
+        errors. LDSeg's sampler also standardises after every step.
         """
         return F.layer_norm(z_t - self.noise(t, z_t) * eps, z_t.shape[1:])
 

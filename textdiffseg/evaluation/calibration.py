@@ -1,16 +1,16 @@
-"""Whether probabilities mean what they say, near the structures: far from them every model is rightly sure.
+"""Calibration of probabilities near the structures. Far from them every model is confident and right.
 
-Over the n voxels v of a case within 5 mm of its foreground (any label; between voxel centres, in mm), with the
-probabilities p_k(v) of K classes, background among them, the true class y(v), the winner c(v) = argmax_k p_k(v):
+It is measured over the n voxels v of a case within 5 mm of its foreground (any label; between voxel centres). p_k(v)
+are the probabilities of K classes including background, y(v) is the true class, c(v) = argmax_k p_k(v):
 
     ECE   = sum_b |b| / n * |mean_b p_c - share of b where c = y|    expected calibration error over 15 bins b of
                                                                       equally many voxels, ordered by p_c
     Brier = mean_v sum_k (p_k - [y = k])^2                            0 at best, 2 at worst
     NLL   = -mean_v ln p_y
 
-Labels that overlap are a question each, there or not: K = 2 classes at each of Q n pairs of a label and a voxel.
+Labels that overlap are binary: K = 2 classes at each of the Q n pairs of a label and a voxel.
 
-Each is of one case. Over cases they are averaged, every case weighing the same, as Dice is.
+Each measure is computed for one case. Means over cases weigh every case equally, as for Dice.
 """
 
 from math import ceil
@@ -21,43 +21,49 @@ from scipy.ndimage import distance_transform_edt, find_objects
 from plans.geometry import Millimetres
 from textdiffseg.temperature import SampledVoxels
 
-NEAR_MM = 5.0
+MAX_DISTANCE_MM = 5.0  # to the foreground
 BINS = 15
-MAX_VOXELS = 20_000  # kept of a case; a temperature needs no more
-MAX_NUMBERS = 400_000  # the same, times classes: hundreds of cases of a hundred labels fit into memory
-MIN_PROBABILITY = 1e-7  # float32 softmax gives zeros, whose logarithm would decide everything
+MAX_VOXELS = 20_000  # per case; enough to fit a temperature
+MAX_PROBABILITIES = 400_000  # voxels times classes per case; hundreds of cases of a hundred labels fit into memory
+MIN_PROBABILITY = 1e-7  # a float32 softmax returns zeros, and one zero would make the NLL infinite
 
 
 def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
-    """Which voxels of `labels` (D, H, W) lie within `NEAR_MM` of a positive one; those to ignore (negative) do not.
+    """Mask (D, H, W) of the voxels within `MAX_DISTANCE_MM` of the foreground; False everywhere without foreground.
 
-    spacing: mm in the same axis order. Without foreground no voxel is near.
+    Args:
+        labels: (D, H, W); positive is foreground. Negative voxels are ignored and never near.
+        spacing: mm, (D, H, W).
     """
     near, foreground = np.zeros(labels.shape, dtype=bool), labels > 0
-    reach = [ceil(NEAR_MM / step) for step in spacing]
+    margin = [ceil(MAX_DISTANCE_MM / step) for step in spacing]
     for box in find_objects(foreground.astype(np.int8)):  # one box, or none
-        grown = tuple(slice(max(0, part.start - r), part.stop + r) for part, r in zip(box, reach, strict=True))
-        near[grown] = distance_transform_edt(~foreground[grown], sampling=spacing) <= NEAR_MM
+        grown = tuple(slice(max(0, axis.start - m), axis.stop + m) for axis, m in zip(box, margin, strict=True))
+        near[grown] = distance_transform_edt(~foreground[grown], sampling=spacing) <= MAX_DISTANCE_MM
     return near & (labels >= 0)
 
 
 def sample_voxels(
     probabilities: np.ndarray, labels: np.ndarray, spacing: Millimetres, most: int = MAX_VOXELS
 ) -> SampledVoxels:
-    """At most `most` voxels near the foreground, the same ones for the same labels.
+    """A random sample of at most `most` voxels near the foreground. It depends on `labels` only.
 
-    probabilities (K, D, H, W); labels (D, H, W) class numbers on the same grid, negative where to ignore.
+    Args:
+        probabilities: (K, D, H, W).
+        labels: (D, H, W) class numbers on the same grid; negative voxels are ignored.
+        spacing: mm, (D, H, W).
+        most: voxels.
     """
     places = np.flatnonzero(near_foreground(labels, spacing))
-    most = min(most, MAX_NUMBERS // len(probabilities))
+    most = min(most, MAX_PROBABILITIES // len(probabilities))
     if len(places) > most:
         places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
-    p = np.stack([one.reshape(-1)[places] for one in probabilities])
+    p = np.stack([p_k.reshape(-1)[places] for p_k in probabilities])
     return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
-    """ECE of p (K, N) against truth (N,), see the module; voxels of one confidence may share a bin with others."""
+    """ECE of p (K, N) against truth (N,), with bins of equally many voxels (the module has the equation)."""
     confidence, right = p.max(0), p.argmax(0) == truth
     order = np.argsort(confidence, kind="stable")
     gaps = (confidence[order].astype(np.float64) - right[order]).cumsum()
@@ -66,12 +72,12 @@ def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BIN
 
 
 def brier_score(p: np.ndarray, truth: np.ndarray) -> float:
-    """Brier score of p (K, N) against truth (N,), summed over classes: 0 to 2."""
-    hit = np.take_along_axis(p, truth[None], 0)[0].astype(np.float64)
-    return float(np.mean(np.square(p, dtype=np.float64).sum(0) - 2 * hit + 1))
+    """Brier score of p (K, N) against truth (N,), summed over classes. It lies between 0 and 2."""
+    p_true = np.take_along_axis(p, truth[None], 0)[0].astype(np.float64)
+    return float(np.mean(np.square(p, dtype=np.float64).sum(0) - 2 * p_true + 1))
 
 
 def negative_log_likelihood(p: np.ndarray, truth: np.ndarray) -> float:
     """NLL in nats of p (K, N) against truth (N,)."""
-    hit = np.take_along_axis(p, truth[None], 0)[0].astype(np.float64)
-    return float(-np.mean(np.log(np.maximum(hit, MIN_PROBABILITY))))
+    p_true = np.take_along_axis(p, truth[None], 0)[0].astype(np.float64)
+    return float(-np.mean(np.log(np.maximum(p_true, MIN_PROBABILITY))))

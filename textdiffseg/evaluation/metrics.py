@@ -1,4 +1,4 @@
-"""Metrics of one case, label by label, on the grid that the reference has.
+"""Metrics of one case for each label, on the reference's grid.
 
 With X the predicted and Y the reference mask of a label:
 
@@ -7,8 +7,8 @@ With X the predicted and Y the reference mask of a label:
            Dice, Nikolov et al. 2018; areas at sub-voxel corners, as in DeepMind's surface-distance)
     HD95 = the larger of the two directed 95th percentiles of surface distances, in mm
 
-An empty mask is no accident but an answer: a label that neither mask has is right and has no score (`None`, left
-out of every mean); a label that only one of the two has scores Dice 0 and NSD 0, and its HD95 is undefined.
+Empty masks: a label absent from both masks is correct and has no score (`None`, left out of every mean). A label in
+only one of the two masks scores Dice 0 and NSD 0, and its HD95 is undefined.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ from plans.records import Record
 from textdiffseg.imaging.boxes import joint
 from textdiffseg.resources import free_memory
 
-EMPTY = (slice(0, 0),) * 3  # the box of a label that neither mask has
+EMPTY_BOX = (slice(0, 0),) * 3  # of a label absent from both masks
 EMPTY_RULE = (
     "A label absent from both masks is correct and left out of the means; a label in only one of the two "
     "scores Dice 0 and NSD 0, its HD95 is undefined and left out."
@@ -40,12 +40,12 @@ BOTH_EMPTY = "absent from both"
 PREDICTION_EMPTY = "missed: not in the prediction"
 REFERENCE_EMPTY = "false positive: not in the reference"
 TOO_LARGE = "too large for surfaces in the free memory"
-LARGEST_COUNTED = 32767  # value up to which boxes are found by value, for which memory is taken
-SURFACE_BYTES = 140  # a voxel of the label's box, measured at 160 x 160 x 160
+MAX_DIRECT_VALUE = 32767  # up to this value boxes are found by value itself, which takes memory for every value
+SURFACE_BYTES = 140  # memory per voxel of the label's box, measured at 160 x 160 x 160
 
 
 class LabelScores(Record):
-    """The scores of one label in one case; `None` is undefined (see the module's rule for empty masks)."""
+    """The scores of one label in one case. `None` is an undefined score (the module states the rule)."""
 
     dice: float | None
     nsd: float | None
@@ -56,25 +56,25 @@ class LabelScores(Record):
 
 
 class CaseScores(Record):
-    """The scores of one case, by label name."""
+    """The scores of one case for each label name."""
 
     case: str = ""
     labels: dict[str, LabelScores]
 
     @property
     def mean_dice(self) -> float | None:
-        """Mean Dice over the labels that have one; `None` where no label has."""
+        """Mean Dice over the labels with a defined Dice; `None` if there are none."""
         values = [scores.dice for scores in self.labels.values() if scores.dice is not None]
         return float(np.mean(values)) if values else None
 
 
 def surfaces_available() -> bool:
-    """Whether MONAI, which measures surfaces, is installed."""
+    """Whether MONAI is installed, which computes NSD and HD95."""
     return importlib.util.find_spec("monai") is not None
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
-    """Dice of two masks of one shape; `None` where both are empty."""
+    """Dice of two masks (bool, any axes) of the same shape; `None` if both are empty."""
     total = np.count_nonzero(prediction) + np.count_nonzero(reference)
     return 2.0 * np.count_nonzero(prediction & reference) / total if total else None
 
@@ -89,13 +89,18 @@ def score_case(
     case: str = "",
     surfaces: bool = True,
 ) -> CaseScores:
-    """Score every label of one case.
+    """The scores of every label of one case.
 
-    prediction, reference: (D, H, W) whole numbers on one grid; spacing: mm in the same axis order;
-    labels: number in the arrays -> name, or the numbers of a label that overlaps with others; voxels with negative
-    reference are left out of both masks (ignore).
-    Without `surfaces`, without MONAI, and for labels whose surfaces take more memory than is free, NSD and HD95 are
-    `None`.
+    NSD and HD95 are `None` without `surfaces`, without MONAI, and if the surfaces need more memory than is free.
+
+    Args:
+        prediction: (D, H, W) integers.
+        reference: (D, H, W) integers on the same grid. Negative voxels are ignored: they count in neither mask.
+        spacing: mm, (D, H, W).
+        labels: value in the arrays -> label name. A label that overlaps with others has several values.
+        tolerance_mm: of NSD.
+        case: case id for the result.
+        surfaces: whether NSD and HD95 are computed.
 
     Raises:
         ValueError: the two arrays differ in shape.
@@ -104,14 +109,14 @@ def score_case(
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} must have one shape")
     surfaces = surfaces and surfaces_available()
     millilitres = float(np.prod(spacing)) / 1000.0
-    parts = {name: key if isinstance(key, tuple) else (key,) for key, name in labels.items()}
-    numbers = {number for held in parts.values() for number in held}
-    boxes_predicted, boxes_reference = _boxes(prediction, numbers), _boxes(reference, numbers)
+    values_of = {name: key if isinstance(key, tuple) else (key,) for key, name in labels.items()}
+    all_values = {value for values in values_of.values() for value in values}
+    boxes_predicted, boxes_reference = _boxes(prediction, all_values), _boxes(reference, all_values)
     scores = {}
-    for name, held in parts.items():
-        box = joint(boxes.get(number) for number in held for boxes in (boxes_predicted, boxes_reference)) or EMPTY
+    for name, values in values_of.items():
+        box = joint(boxes.get(value) for value in values for boxes in (boxes_predicted, boxes_reference)) or EMPTY_BOX
         known = reference[box] >= 0
-        predicted, expected = _mask(prediction[box], held) & known, _mask(reference[box], held)
+        predicted, expected = _mask(prediction[box], values) & known, _mask(reference[box], values)
         scores[name] = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
     return CaseScores(case=case, labels=scores)
 
@@ -150,10 +155,10 @@ def surface_scores(
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_dice import compute_surface_dice
 
-    # A rim of background, so that a mask that touches the scan's border has a surface there too.
+    # padded with background, so that a mask at the scan's border has a surface there too
     found, truth = (torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI warns of an argument that it passes to itself
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI passes itself an argument that it deprecates
         nsd = compute_surface_dice(
             found, truth, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
         )
@@ -161,24 +166,23 @@ def surface_scores(
     return float(nsd), float(hd95)
 
 
-def _mask(array: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
-    """Where `array` holds one of the numbers."""
-    return array == numbers[0] if len(numbers) == 1 else np.isin(array, numbers)
+def _mask(array: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    return array == values[0] if len(values) == 1 else np.isin(array, values)
 
 
-def _boxes(array: np.ndarray, numbers: Collection[int]) -> dict[int, tuple[slice, ...]]:
-    """The bounding box of each number that occurs in `array`, by one pass over it."""
+def _boxes(array: np.ndarray, values: Collection[int]) -> dict[int, tuple[slice, ...]]:
+    """The bounding box of each positive value that occurs in `array`. The array is read once for all values."""
     from scipy.ndimage import find_objects
 
-    positive = {number for number in numbers if number > 0}
+    positive = {value for value in values if value > 0}
     if not positive:
         return {}
-    values = np.array(sorted(positive))
-    if values[-1] > LARGEST_COUNTED:
-        places = np.searchsorted(values, array).clip(max=len(values) - 1)
-        array = np.where(values[places] == array, places + 1, 0)
+    ordered = np.array(sorted(positive))
+    if ordered[-1] > MAX_DIRECT_VALUE:
+        places = np.searchsorted(ordered, array).clip(max=len(ordered) - 1)
+        array = np.where(ordered[places] == array, places + 1, 0)
     else:
-        values, array = np.arange(1, values[-1] + 1), np.where(array > 0, array, 0)
-    boxes = find_objects(array.astype(np.int32), max_label=len(values))
-    found = dict(zip(values.tolist(), boxes, strict=True))
-    return {number: box for number, box in found.items() if box is not None and number in positive}
+        ordered, array = np.arange(1, ordered[-1] + 1), np.where(array > 0, array, 0)
+    boxes = find_objects(array.astype(np.int32), max_label=len(ordered))
+    found = dict(zip(ordered.tolist(), boxes, strict=True))
+    return {value: box for value, box in found.items() if box is not None and value in positive}

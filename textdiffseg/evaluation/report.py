@@ -1,4 +1,4 @@
-"""Scores of many cases: their means, and `summary.json`."""
+"""Mean scores over many cases, and the record of `summary.json`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -23,7 +23,7 @@ NO_SURFACES = "NSD and HD95 were not measured: MONAI is not installed (pip insta
 
 
 class MeanScores(Record):
-    """Means over the cases in which each score is defined."""
+    """Mean scores. Each mean runs over the cases in which the score is defined."""
 
     dice: float | None
     nsd: float | None
@@ -31,12 +31,12 @@ class MeanScores(Record):
     volume_ml: float | None = None
     reference_ml: float | None = None
     scored: int  # cases with a Dice
-    both_empty: int  # cases where the label is rightly absent, left out of the means
-    one_empty: int  # cases where only one of the two masks has the label: Dice 0, no HD95
+    both_empty: int  # cases where the label is absent from both masks; left out of the means
+    one_empty: int  # cases where only one of the two masks has the label: Dice 0, HD95 undefined
 
 
 class Summary(Record):
-    """What `summary.json` holds."""
+    """The record of `summary.json`."""
 
     version: Literal[1] = 1
     tolerance_mm: float
@@ -44,28 +44,34 @@ class Summary(Record):
     nsd_definition: str = NSD_DEFINITION
     hd95_definition: str = HD95_DEFINITION
     notes: tuple[str, ...] = ()
-    mean: MeanScores  # over the labels' means, every label weighing the same
+    mean: MeanScores  # over the labels' means; every label has the same weight
     labels: dict[str, MeanScores]
     cases: tuple[CaseScores, ...]
 
 
 def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Sequence[str] = ()) -> Summary:
-    """Means a label over the cases, and the mean of these over the labels."""
+    """The mean scores of each label over the cases, and the mean of these over the labels.
+
+    Args:
+        cases: in any order; the summary sorts them by case id.
+        tolerance_mm: of NSD.
+        notes: sentences for the reader, e.g. on cases that were left out.
+    """
     names = dict.fromkeys(name for case in cases for name in case.labels)
     labels = {name: _label_mean([case.labels[name] for case in cases if name in case.labels]) for name in names}
-    parts = labels.values()
+    means = labels.values()
     mean = MeanScores(
-        dice=_mean(part.dice for part in parts),
-        nsd=_mean(part.nsd for part in parts),
-        hd95=_mean(part.hd95 for part in parts),
-        scored=sum(part.scored for part in parts),
-        both_empty=sum(part.both_empty for part in parts),
-        one_empty=sum(part.one_empty for part in parts),
+        dice=_mean(label.dice for label in means),
+        nsd=_mean(label.nsd for label in means),
+        hd95=_mean(label.hd95 for label in means),
+        scored=sum(label.scored for label in means),
+        both_empty=sum(label.both_empty for label in means),
+        one_empty=sum(label.one_empty for label in means),
     )
     if not surfaces_available():
         notes = (*notes, NO_SURFACES)
     if large := sum(scores.note == TOO_LARGE for case in cases for scores in case.labels.values()):
-        notes = (*notes, f"{large} labels of cases were {TOO_LARGE}: NSD and HD95 leave them out.")
+        notes = (*notes, f"{large} label masks were {TOO_LARGE}: NSD and HD95 leave them out.")
     ordered = tuple(sorted(cases, key=lambda case: case.case))
     return Summary(tolerance_mm=tolerance_mm, notes=tuple(notes), mean=mean, labels=labels, cases=ordered)
 

@@ -43,8 +43,8 @@ def refuse_other_cases(fold: FoldFolder, cases: FoldCases) -> None:
         begun = FoldCases.read(fold.cases)
         if {*begun.train} != {*cases.train} or {*begun.validation} != {*cases.validation}:
             raise UserError(
-                f"{fold.cases}: this fold was begun with other cases than splits.json gives it now: going on, it would "
-                "be validated on some that it has seen, or miss some. Train it anew with --restart."
+                f"{fold.cases}: this fold was begun with other cases than splits.json gives it now. If resumed, it "
+                "would be validated on cases that it has seen, or miss some. Train it anew with --restart."
             )
         if begun.dataset not in (None, cases.dataset):
             raise UserError(
@@ -65,12 +65,20 @@ def refuse_strange_checkpoint(fold: FoldFolder, which: str, wanted: str | None, 
         )
 
 
+def refuse_strange_checkpoints(folds: Sequence[FoldFolder]) -> None:
+    """Raise `UserError` where a fold holds another fold's checkpoint, by its list of cases or by its other one."""
+    for fold in folds:
+        listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
+        wanted = listed or cases_of(fold, "best")
+        for which in CHECKPOINTS:
+            refuse_strange_checkpoint(fold, which, wanted, "or choose other folds with --folds")
+
+
 def refuse_copies(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
-    """Raise `UserError` where a fold of an ensemble holds another fold's checkpoint, or two are the same fold."""
+    """Raise `UserError` where two folds of an ensemble are the same fold."""
     seen: dict[str, FoldFolder] = {}
     for fold in folds:
         listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
-        refuse_strange_checkpoint(fold, checkpoint, listed, "or choose other folds with --folds")
         weights = hash_weights(fold, checkpoint) if len(folds) > 1 else None
         for mark in filter(None, (cases_of(fold, checkpoint) or listed, weights)):
             if mark in seen:

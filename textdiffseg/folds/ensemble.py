@@ -10,7 +10,7 @@ from plans.layout import CHECKPOINTS, FOLD, Checkpoint, FoldFolder, tree
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Calibration, read_calibration
-from textdiffseg.folds.cases import refuse_copies
+from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import is_trained, train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
@@ -115,6 +115,7 @@ def trained_folds(
         there = ", ".join(known) or "none"
         raise UserError(*(f"--folds {name}: {folder} has no trained fold {name}; it has {there}." for name in missing))
     chosen = [known[name] for name in sorted(set(names))] if names else trained
+    refuse_strange_checkpoints(chosen)
     if not include_unfinished:
         chosen = _finished(chosen, bool(names))
     if absent := [fold for fold in chosen if not fold.checkpoint(checkpoint).is_file()]:

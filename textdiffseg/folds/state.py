@@ -5,10 +5,11 @@ training came. A fold that is carried elsewhere may hold `checkpoint_best` alone
 checkpoint from before that was noted counts as finished.
 """
 
+from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError
-from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
+from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder, root_of
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.files import write_record
@@ -56,7 +57,9 @@ def train_command(fold: FoldFolder) -> str:
     """The command that trains a fold further."""
     plan = Plan.read(fold.plan)
     preset = "" if plan.preset == "default" else f" --preset {plan.preset}"
-    return f"tds_train {plan.dataset} {fold.name}{preset}"
+    root = root_of(fold)
+    at = "" if root is None or root.resolve() == Path.cwd() else f" --root {root}"
+    return f"tds_train {plan.dataset} {fold.name}{preset}{at}"
 
 
 def note_validated(fold: FoldFolder) -> None:

@@ -6,9 +6,9 @@ Box = tuple[slice, ...]
 
 
 def joint(boxes: Iterable[Box | None]) -> Box | None:
-    """The smallest box that holds all of those that there are; None without any."""
-    there = [box for box in boxes if box is not None]
-    if not there:
+    """The smallest box that contains all boxes that are not None; None if there are none."""
+    existing = [box for box in boxes if box is not None]
+    if not existing:
         return None
-    axes = zip(*there, strict=True)
-    return tuple(slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in axes)
+    axes = zip(*existing, strict=True)
+    return tuple(slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in axes)

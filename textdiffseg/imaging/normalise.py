@@ -1,4 +1,4 @@
-"""Intensity normalisation, nnU-Net's schemes, each channel by its `ChannelPlan`."""
+"""Intensity normalisation by nnU-Net's schemes. Each channel has a `ChannelPlan`."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ from scipy import ndimage
 
 from plans.plan import ChannelPlan
 
-_EPSILON = 1e-8  # nnU-Net's floor of a standard deviation
+_MIN_STD = 1e-8  # nnU-Net's
 
 
 def nonzero_mask(array: np.ndarray) -> np.ndarray:
-    """Triple (D, H, W) that are nonzero in some channel of (C, D, H, W), holes filled."""
+    """Mask (D, H, W) of the voxels that are nonzero in some channel of (C, D, H, W), with holes filled."""
     return ndimage.binary_fill_holes((array != 0).any(axis=0))
 
 
 def normalise(array: np.ndarray, channels: Sequence[ChannelPlan], mask: np.ndarray | None = None) -> np.ndarray:
-    """Normalise (C, D, H, W) to float32; `mask` (D, H, W) is needed where a channel is `foreground_only`."""
+    """The normalised image (C, D, H, W) float32. A channel with `foreground_only` needs `mask` (D, H, W)."""
     result = np.empty(array.shape, dtype=np.float32)
     for image, channel, out in zip(array, channels, result, strict=True):
         _normalise(image, channel, mask, out)
@@ -27,19 +27,19 @@ def _normalise(image: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None,
     if channel.scheme == "ct":
         np.clip(image, channel.low, channel.high, out=out)
         out -= np.float32(channel.mean)
-        out /= np.float32(max(channel.std, _EPSILON))
+        out /= np.float32(max(channel.std, _MIN_STD))
     elif channel.scheme == "zscore" and channel.foreground_only:
         inside = image[mask].astype(np.float64)
         out[...] = 0
         if inside.size:
-            out[mask] = (inside - inside.mean()) / max(inside.std(), _EPSILON)
+            out[mask] = (inside - inside.mean()) / max(inside.std(), _MIN_STD)
     elif channel.scheme == "zscore":
         mean, std = image.mean(dtype=np.float64), image.std(dtype=np.float64)
         np.subtract(image, np.float32(mean), out=out)
-        out /= np.float32(max(std, _EPSILON))
+        out /= np.float32(max(std, _MIN_STD))
     elif channel.scheme == "rescale_to_0_1":
         low, high = float(image.min()), float(image.max())
         np.subtract(image, np.float32(low), out=out)
-        out /= np.float32(max(high - low, _EPSILON))
+        out /= np.float32(max(high - low, _MIN_STD))
     else:
         out[...] = image

@@ -1,8 +1,12 @@
-"""Resampling as one matrix per axis.
+"""Resampling with one matrix per axis.
 
-Spline interpolation is linear and separable: y = M_D x_D M_H x_H M_W x_W x, where M (m, n) is what
-`scipy.ndimage.zoom` does to the unit vectors of n voxels. Applying the matrices axis by axis equals scipy's zoom of the
-whole volume at a fraction of its time and memory. Grids cover the same extent (scipy's `grid_mode`), as nnU-Net's do.
+Spline interpolation is linear and separable:
+
+    y = M_D x_D M_H x_H M_W x_W x
+
+Each M (m, n) is the result of `scipy.ndimage.zoom` for the unit vectors of n voxels. Applying the matrices axis by
+axis equals scipy's zoom of the whole volume, but needs a fraction of its time and memory. Both grids cover the same
+extent (scipy's `grid_mode`), as in nnU-Net.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,27 +19,31 @@ from scipy import ndimage
 from plans.geometry import Triple
 from textdiffseg.imaging.boxes import Box, joint
 
-Matrices = Sequence[np.ndarray | None]  # one an axis; None where the axis keeps its size
+Matrices = Sequence[np.ndarray | None]  # one per axis; None if the axis keeps its size
 
 NO_AXIS: Mapping[int, int] = {}
-NEGLIGIBLE = 1e-12  # entries of a matrix below it are zero: among them are denormals, which are slow to multiply with
-ROUNDING = 1e-3  # that sums of probabilities are off by at most, relative
+MIN_ENTRY = 1e-12  # smaller entries of a matrix become zero: some are denormals, which are slow to multiply
+MAX_ROUNDING = 1e-3  # relative error of the sum of probabilities
 
 
 @lru_cache(maxsize=64)
 def spline_matrix(size: int, size_to: int, order: int) -> np.ndarray:
     """The matrix (size_to, size) float32 of spline interpolation of `order` along one axis, read-only."""
     matrix = ndimage.zoom(np.eye(size), (size_to / size, 1), order=order, mode="nearest", grid_mode=True)
-    matrix[np.abs(matrix) < NEGLIGIBLE] = 0
+    matrix[np.abs(matrix) < MIN_ENTRY] = 0
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     matrix.flags.writeable = False
     return matrix
 
 
 def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapping[int, int] = NO_AXIS) -> np.ndarray:
-    """Resample an image (C, D, H, W) to (C, *shape), float32, clipped to each channel's own range.
+    """The image (C, *shape) float32, resampled from (C, D, H, W). Each channel is clipped to its own range.
 
-    `order_along` gives single axes another order, e.g. {0: 0} for nnU-Net's separate z.
+    Args:
+        array: (C, D, H, W).
+        shape: in voxels (D, H, W).
+        order: of the spline.
+        order_along: another order for single axes, e.g. {0: 0} for nnU-Net's separate z.
     """
     array = np.asarray(array, dtype=np.float32)
     if array.shape[1:] == tuple(shape):
@@ -52,11 +60,13 @@ def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapp
 def resample_labels(
     labels: np.ndarray, shape: Triple, order: int = 1, order_along: Mapping[int, int] = NO_AXIS
 ) -> np.ndarray:
-    """Resample label numbers (D, H, W), -1 where ignored, to `shape`; same dtype.
+    """The label map (*shape), resampled from label numbers (D, H, W), -1 ignored; same dtype.
 
-    Each label's mask is interpolated inside its bounding box alone and the largest value wins; background's
-    is what the labels leave of 1. Ties go to the label (nnU-Net's threshold of at least 0.5). Ignored voxels are
-    one more label, which wins its ties: what is half unknown is unknown.
+    Each label's mask is interpolated, and the label with the largest value wins. Background's value is 1 minus the
+    sum of the labels' values. A tie goes to the label (nnU-Net's threshold of at least 0.5). Ignored voxels are
+    treated as one more label, which wins every tie.
+
+    Only the footprint of a label's bounding box is computed.
     """
     if labels.shape == tuple(shape):
         return np.array(labels, order="C")
@@ -65,21 +75,21 @@ def resample_labels(
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
     if labels.min(initial=0) < 0:
         boxes += [(-1, box) for box in ndimage.find_objects((labels < 0).view(np.int8))]
-    together = joint(box for _, box in boxes)
-    if together is None:
+    foreground = joint(box for _, box in boxes)
+    if foreground is None:
         return result
-    everything = _reach(matrices, together)
-    if everything is None:
+    whole = _footprint(matrices, foreground)
+    if whole is None:
         return result
-    window, winner = everything.place, result[everything.place]
-    best = 1 - everything.interpolate(labels[everything.source] != 0)
+    window, winner = whole.target, result[whole.target]
+    best = 1 - whole.interpolate(labels[whole.source] != 0)
     for number, box in boxes:
-        reach = _reach(matrices, box)
-        if reach is None:
+        footprint = _footprint(matrices, box)
+        if footprint is None:
             continue
-        value = reach.interpolate(labels[reach.source] == number)
+        value = footprint.interpolate(labels[footprint.source] == number)
         local = tuple(
-            slice(one.start - w.start, one.stop - w.start) for one, w in zip(reach.place, window, strict=True)
+            slice(axis.start - w.start, axis.stop - w.start) for axis, w in zip(footprint.target, window, strict=True)
         )
         wins = (value >= best[local]) & (value > 0)
         best[local][wins] = value[wins]
@@ -88,37 +98,38 @@ def resample_labels(
 
 
 def probabilities_to_labels(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
-    """The most probable of K classes (int16) at each voxel of `shape`; ties go to the first class.
+    """The most probable class (*shape) int16 of K classes (D, H, W) that sum to 1. A tie goes to the first class.
 
-    Classes (D, H, W), which sum to 1, are interpolated linearly one by one, each only as far as those of its voxels
-    reach that hold 1/K or more: elsewhere another class has more.
+    Classes are interpolated linearly one by one. A class is only computed in the footprint of its voxels with
+    p >= 1/K. Elsewhere another class has a larger p.
     """
     matrices = _matrices(probabilities[0].shape, shape, 1)
     best, winner = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int16)
-    least = (1 - ROUNDING) / len(probabilities)
+    least = (1 - MAX_ROUNDING) / len(probabilities)
     for number, probability in enumerate(probabilities):
-        for reach in _reaches(matrices, probability >= least):
-            value = reach.interpolate(probability[reach.source])
-            winner[reach.place][value > best[reach.place]] = number
-            np.maximum(best[reach.place], value, out=best[reach.place])
+        for footprint in _footprints(matrices, probability >= least):
+            value = footprint.interpolate(probability[footprint.source])
+            winner[footprint.target][value > best[footprint.target]] = number
+            np.maximum(best[footprint.target], value, out=best[footprint.target])
     return winner
 
 
 def probabilities_to_regions(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
-    """The last class (int16) with p > 0.5 at each voxel of `shape`, 0 where there is none (nnU-Net's rule for regions).
+    """The last class (*shape) int16 with p > 0.5, else 0 (nnU-Net's rule for regions).
 
-    Classes 1, 2, ... (D, H, W) are interpolated linearly one by one, as far as those of their voxels reach.
+    `probabilities` are those of classes 1, 2, ... (D, H, W). They are interpolated linearly one by one, each in the
+    footprint of its voxels with p > 0.5.
     """
     matrices = _matrices(probabilities[0].shape, shape, 1)
     last = np.zeros(shape, dtype=np.int16)
     for number, probability in enumerate(probabilities, start=1):
-        for reach in _reaches(matrices, probability > 0.5):
-            last[reach.place][reach.interpolate(probability[reach.source]) > 0.5] = number
+        for footprint in _footprints(matrices, probability > 0.5):
+            last[footprint.target][footprint.interpolate(probability[footprint.source]) > 0.5] = number
     return last
 
 
 def _matrices(shape: Triple, shape_to: Triple, order: int, order_along: Mapping[int, int] = NO_AXIS) -> Matrices:
-    """One matrix an axis; None where the axis keeps its size."""
+    """One matrix per axis; None if the axis keeps its size."""
     return [
         None if n == m else spline_matrix(n, m, order_along.get(axis, order))
         for axis, (n, m) in enumerate(zip(shape, shape_to, strict=True))
@@ -126,7 +137,7 @@ def _matrices(shape: Triple, shape_to: Triple, order: int, order_along: Mapping[
 
 
 def _apply(matrices: Matrices, volume: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """Multiply (D, H, W) along each axis that has a matrix, those that shrink first."""
+    """Multiply (D, H, W) along each axis that has a matrix. Axes that shrink come first, which saves work."""
     steps = [(axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None]
     steps.sort(key=lambda step: step[1].shape[0] / step[1].shape[1])
     for number, (axis, matrix) in enumerate(steps, start=1):
@@ -150,46 +161,47 @@ def _multiply(matrix: np.ndarray, volume: np.ndarray, axis: int, out: np.ndarray
 
 @dataclass(frozen=True)
 class _Footprint:
-    """The voxels that some voxels of the grid resampled from have a share in."""
+    """The footprint of a box of input voxels: the output voxels whose interpolation reads them."""
 
-    place: Box  # their box on the grid resampled to
-    source: Box  # the box of all that has a share in it
-    matrices: Matrices  # from the one to the other
+    target: Box  # the footprint, on the output grid
+    source: Box  # all input voxels that `target` reads
+    matrices: Matrices  # from `source` to `target`
 
     def interpolate(self, values: np.ndarray) -> np.ndarray:
-        """float32 values on `place` of those on `source`."""
+        """The float32 values on `target`, interpolated from those on `source`."""
         return _apply(self.matrices, values.astype(np.float32))
 
 
-def _reaches(matrices: Matrices, mask: np.ndarray) -> list[_Footprint]:
-    """One for a mask (D, H, W) that reaches a voxel at all, else none."""
+def _footprints(matrices: Matrices, mask: np.ndarray) -> list[_Footprint]:
+    """The footprint of a mask's (D, H, W) bounding box; an empty list for an empty mask or footprint."""
     boxes = ndimage.find_objects(mask.view(np.int8))
-    return [reach for box in boxes if (reach := _reach(matrices, box)) is not None]
+    found = [_footprint(matrices, box) for box in boxes]
+    return [footprint for footprint in found if footprint is not None]
 
 
-def _reach(matrices: Matrices, box: Box) -> _Footprint | None:
-    """How far a box reaches; None where it is so small that no voxel reads it."""
-    place: list[slice] = []
+def _footprint(matrices: Matrices, box: Box) -> _Footprint | None:
+    """The footprint of a box; None if no output voxel reads it."""
+    target: list[slice] = []
     source: list[slice] = []
-    parts: list[np.ndarray | None] = []
-    for matrix, part in zip(matrices, box, strict=True):
+    cut: list[np.ndarray | None] = []
+    for matrix, axis in zip(matrices, box, strict=True):
         if matrix is None:
-            place.append(part)
-            source.append(part)
-            parts.append(None)
+            target.append(axis)
+            source.append(axis)
+            cut.append(None)
             continue
-        rows = _extent(np.any(matrix[:, part], axis=1))
+        rows = _extent(np.any(matrix[:, axis], axis=1))
         if rows is None:
             return None
         columns = _extent(np.any(matrix[rows], axis=0))
         assert columns is not None, "a row that reads the box has columns that are not zero"
-        place.append(rows)
+        target.append(rows)
         source.append(columns)
-        parts.append(np.ascontiguousarray(matrix[rows, columns]))
-    return _Footprint(tuple(place), tuple(source), parts)
+        cut.append(np.ascontiguousarray(matrix[rows, columns]))
+    return _Footprint(tuple(target), tuple(source), cut)
 
 
-def _extent(hit: np.ndarray) -> slice | None:
-    """From the first to the last that is hit."""
-    found = np.flatnonzero(hit)
-    return slice(int(found[0]), int(found[-1]) + 1) if len(found) else None
+def _extent(flags: np.ndarray) -> slice | None:
+    """The slice from the first to the last True; None if all are False."""
+    places = np.flatnonzero(flags)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else None

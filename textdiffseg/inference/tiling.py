@@ -1,11 +1,11 @@
-"""Where the windows of a volume lie, and how much each of them says about a voxel.
+"""The sliding windows of a volume, and the weight of each window at a voxel.
 
-A volume is padded to a multiple of the latent stride (and to at least one patch), and every window starts at such a
-multiple, so that all windows share one latent grid. Voxel v of the volume gets
+A volume is padded to a multiple of the latent stride and to at least one patch. Every window starts at a multiple of
+the latent stride, so all windows share one latent grid. The probability at voxel v is
 
     p(v) = sum_w share_w(v) p_w(v),    share_w(v) = g(v - start_w) / sum_u g(v - start_u),
 
-with g a Gaussian of width patch / 8 (nnU-Net's importance map).
+where g is a Gaussian with sigma = patch / 8 (nnU-Net's importance map).
 """
 
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ from torch import Tensor
 
 from plans.geometry import Triple, triple
 
-SIGMA = 1 / 8  # of the patch, as in nnU-Net
-FLOOR = 1e-3  # keeps the corners of a patch from vanishing in float32
+SIGMA = 1 / 8  # times the patch, as in nnU-Net
+MIN_IMPORTANCE = 1e-3  # in float32 the corners of a patch would otherwise be 0
 
 Window = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """The windows of one volume; starts are positions in the padded volume, in canonical (lexicographic) order."""
+    """The windows of one volume. `starts` are voxels of the padded volume in lexicographic order."""
 
     shape: Triple  # of the volume
-    before: Triple  # voxels padded in front of each axis
+    before: Triple  # padding voxels before each axis
     padded: Triple  # shape after padding
     patch: Triple
     stride: Triple  # of the latent grid
@@ -37,16 +37,16 @@ class Tiling:
 
     @property
     def latent_shape(self) -> Triple:
-        """The latent grid of the padded volume."""
+        """The shape (d, h, w) of the padded volume's latent grid."""
         return triple(size // stride for size, stride in zip(self.padded, self.stride, strict=True))
 
     @property
     def interior(self) -> Window:
-        """Where the volume lies inside the padded one."""
+        """The slices of the volume inside the padded volume."""
         return _window(slice(b, b + size) for b, size in zip(self.before, self.shape, strict=True))
 
     def pad(self, image: Tensor) -> Tensor:
-        """Pad an image (C, D, H, W) with zeros, the mean of a normalised image."""
+        """The image (C, D, H, W), padded with zeros. Zero is the mean of a normalised image."""
         pairs = [
             (before, padded - before - size)
             for before, padded, size in zip(self.before, self.padded, self.shape, strict=True)
@@ -54,16 +54,16 @@ class Tiling:
         return F.pad(image, [amount for pair in reversed(pairs) for amount in pair])
 
     def window(self, start: Triple) -> Window:
-        """The voxels of the window at `start` in the padded volume."""
+        """The slices of the window at `start` in the padded volume."""
         return _window(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
 
     def latent_window(self, start: Triple) -> Window:
-        """The positions of the window at `start` on the latent grid."""
+        """The slices of the window at `start` on the latent grid."""
         corners = zip(start, self.patch, self.stride, strict=True)
         return _window(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
 
     def total_importance(self) -> Tensor:
-        """sum_u g(v - start_u) over all windows, of the padded shape; infinite in the padding, which has no say."""
+        """sum_u g(v - start_u) over all windows, of the padded shape. It is infinite in the padding: the share is 0."""
         weight, total = importance(self.patch), torch.zeros(self.padded)
         for start in self.starts:
             total[self.window(start)] += weight
@@ -78,15 +78,21 @@ def _window(axes: Iterable[slice]) -> Window:
 
 
 def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> Tiling:
-    """Windows of `patch` voxels that overlap by at least `overlap` of their size along each axis.
+    """Windows of `patch` voxels that overlap by at least the share `overlap` of their size along each axis.
 
-    An axis shorter than the patch is padded on both sides, as training patches are; a longer one at its end.
+    An axis shorter than the patch is padded on both sides, as in training. A longer axis is padded at its end.
+
+    Args:
+        shape: of the volume, in voxels (D, H, W).
+        patch: of a window, in voxels (D, H, W); a multiple of `stride`.
+        stride: of the latent grid, in voxels (D, H, W).
+        overlap: at least 0 and below 1, else `ValueError`.
     """
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap must be at least 0 and below 1, found {overlap}")
     padded, before, axes = [], [], []
     for size, window, unit in zip(shape, patch, stride, strict=True):
-        assert window % unit == 0, f"patch {patch} is no multiple of the latent stride {stride}"
+        assert window % unit == 0, f"patch {patch} is not a multiple of the latent stride {stride}"
         target = max(-(-size // unit) * unit, window)
         padded.append(target)
         before.append((window - size) // 2 if size < window else 0)
@@ -96,17 +102,17 @@ def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> 
 
 
 def _starts(size: int, window: int, unit: int, overlap: float) -> list[int]:
-    """Evenly spaced starts along one axis, counted in latent positions and returned in voxels."""
+    """Evenly spaced starts along one axis, in voxels. `size` and `window` are in latent positions."""
     room, step = size - window, max(1, int(window * (1 - overlap)))
     gaps = -(-room // step)
     return [unit * (i * room // gaps) for i in range(gaps + 1)] if gaps else [0]
 
 
 def importance(patch: Triple) -> Tensor:
-    """g: a Gaussian over the patch (D, H, W), 1 at its centre, never below a thousandth."""
+    """g: a Gaussian over the patch (D, H, W). It is 1 at the centre and at least `MIN_IMPORTANCE` everywhere."""
     axes = []
     for size in patch:
         offset = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
         axes.append(torch.exp(-0.5 * (offset / (SIGMA * size)) ** 2))
     weight = axes[0][:, None, None] * axes[1][None, :, None] * axes[2][None, None, :]
-    return (weight / weight.max()).clamp_(min=FLOOR)
+    return (weight / weight.max()).clamp_(min=MIN_IMPORTANCE)

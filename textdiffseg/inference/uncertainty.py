@@ -1,17 +1,17 @@
-"""How far samples and folds disagree.
+"""The disagreement between diffusion samples and between folds, and volume intervals.
 
-With p_fs the probabilities of fold f and sample s, H the entropy in bits, and means over what is left out,
+p_fs are the probabilities of fold f and sample s, and H is the entropy in bits. A missing index is a mean over it:
 
     H(p) - mean_fs H(p_fs) = [mean_f H(p_f) - mean_fs H(p_fs)] + [H(p) - mean_f H(p_f)]
                                between samples                     between folds
 
-Both parts are mutual informations, hence never negative. They are taken window by window and put together like
-probabilities, so that no sample of a whole volume has to be kept. They are of probabilities as the network gives
-them; the whole, H(p), is of calibrated ones where a temperature was fitted (`calibration`).
+Both terms are mutual informations, so they are never negative. They are computed for each window and averaged over
+windows like probabilities. No sample of a whole volume is kept in memory. Both use the network's uncalibrated
+probabilities. Only H(p) uses calibrated ones, if a temperature was fitted (`calibration`).
 
-`Readout.entropy` is H. For labels that are a question each it is a sum over labels, and so are both parts.
+`Readout.entropy` is H. For overlapping labels it is a sum over labels, and so are both terms.
 
-Samples come from at least 4 steps: one step from pure noise is the posterior mean, which has no spread.
+Samples take at least 4 DDIM steps. One step from pure noise gives the posterior mean, which does not vary.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ from textdiffseg.readout import Readout
 
 
 class VolumeInterval(Record):
-    """The volume of one structure in ml: of the mask, and its 90% interval over samples and folds.
+    """The volume of one structure in ml: of its mask, and the 90% interval over samples and folds.
 
-    The interval is widened by the factor that the manifest names, where validation found it short, and then as far as
-    it takes to hold the mask's own volume.
+    If validation found the interval too short, it is widened by the factor in the manifest. Then it is extended to
+    contain the mask's volume.
     """
 
     label: str
@@ -40,54 +40,69 @@ class VolumeInterval(Record):
 
 
 def disagreement(means: Tensor, inner: Tensor, readout: Readout) -> tuple[Tensor, Tensor]:
-    """Between samples and between folds, each (B, D, H, W), in bits.
+    """The disagreement between samples and between folds, each (B, D, H, W) in bits.
 
-    `means` (F, B, K, D, H, W) is mean_s p_fs, `inner` (F, B, D, H, W) is mean_s H(p_fs).
+    Args:
+        means: mean_s p_fs (F, B, K, D, H, W).
+        inner: mean_s H(p_fs) (F, B, D, H, W).
+        readout: defines H.
     """
-    of_folds = readout.entropy(means, 2).mean(0)
-    between_samples = of_folds - inner.mean(0)
-    between_folds = readout.entropy(means.mean(0), 1) - of_folds
-    return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding alone makes them negative
+    fold_entropy = readout.entropy(means, 2).mean(0)
+    between_samples = fold_entropy - inner.mean(0)
+    between_folds = readout.entropy(means.mean(0), 1) - fold_entropy
+    return between_samples.clamp_(min=0), between_folds.clamp_(min=0)  # rounding can make them negative
 
 
 def slot_volumes(winner: Tensor, share: Tensor, answers: int) -> Tensor:
-    """Voxels that each class writes (1 + answers,) float64, of winners (D, H, W), where voxel v counts share(v).
+    """The number of voxels that each class writes (1 + answers,) float64, weighted by share.
 
-    What slots after the first `answers` win is background. Summed over windows, whose shares add up to one at every
-    voxel, this is the volume of one sample.
+    The windows' shares sum to 1 at every voxel. The sum of these volumes over all windows is thus the volume of one
+    sample.
+
+    Args:
+        winner: the winning class (D, H, W). Slots after the first `answers` count as background.
+        share: the weight (D, H, W) of this window at each voxel.
+        answers: the number of slots that are written.
     """
     winner = torch.where(winner > answers, 0, winner)
     return torch.bincount(winner.flatten(), weights=share.flatten().double(), minlength=1 + answers)
 
 
 def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:
-    """Voxels of each slot's label (..., Q), where `volumes` (..., 1 + Q) are those that each class writes.
+    """The number of voxels of each slot's label (..., Q).
 
-    numbers: of each slot its label. Where labels overlap, a label has its own voxels and those of every slot that
-    writes a value which it holds.
+    Where labels overlap, a label contains its own voxels and those of every slot that writes one of its values.
+
+    Args:
+        volumes: voxels that each class writes (..., 1 + Q).
+        plan: the labels.
+        numbers: the label number of each slot.
     """
     slots = range(1, len(numbers) + 1)
     return np.stack([volumes[..., _slots_within(plan, numbers, slot)].sum(-1) for slot in slots], axis=-1)
 
 
 def _slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
-    """The slots whose voxels belong to the label of `slot`; a forced prompt, numbered beyond the labels, is alone."""
+    """The slots whose voxels belong to the label of `slot`.
+
+    A forced prompt has a number above the label numbers. It only has its own slot.
+    """
     labels, number = len(plan.labels), numbers[slot - 1]
-    held = plan.parts[number - 1] if number <= labels else ()
+    own_values = plan.parts[number - 1] if number <= labels else ()
     return [
         other
-        for other, its in enumerate(numbers, start=1)
-        if other == slot or (its <= labels and plan.written_numbers[its - 1] in held)
+        for other, other_number in enumerate(numbers, start=1)
+        if other == slot or (other_number <= labels and plan.written_numbers[other_number - 1] in own_values)
     ]
 
 
 def interval(volumes: np.ndarray) -> tuple[float, float]:
-    """The 90% interval of the volumes of all samples of all folds (any shape)."""
+    """The 90% interval (low, high) of the volumes of all samples of all folds (any shape)."""
     low, high = np.quantile(np.asarray(volumes, dtype=np.float64), INTERVAL)
     return float(low), float(high)
 
 
 def coverage(intervals: Sequence[tuple[float, float]], truths: Sequence[float]) -> float:
-    """The share of true volumes that lie inside their interval; 0.9 would be calibrated."""
+    """The share of true volumes inside their interval. 0.9 is calibrated."""
     inside = [low <= truth <= high for (low, high), truth in zip(intervals, truths, strict=True)]
     return float(np.mean(inside))

@@ -1,1 +1,1 @@
-"""The networks, from small blocks to `model.build_model(plan)`, which assembles them in one visible place."""
+"""The networks: small blocks, the modules made of them, and `model.build_model(plan)`, which assembles the model."""

@@ -1,4 +1,4 @@
-"""The blocks that every network here is made of; features are (B, C, D, H, W)."""
+"""Building blocks of the networks. Feature maps have the axes (B, C, D, H, W)."""
 
 import math
 
@@ -12,11 +12,11 @@ from plans.geometry import Triple, triple
 class InstanceNorm(nn.GroupNorm):
     """Instance normalisation: each channel of each sample gets mean 0 and variance 1, then a learned scale and shift.
 
-    It is written as a group normalisation with one channel a group. On a CPU torch's kernel for groups takes 6 ms for
-    2 x 16 x 40 x 56 x 40 values forward and backward, that of `InstanceNorm3d` takes 11 to 39 ms (docs/method.md).
+    It is a group normalisation with one channel per group, as torch's kernel for groups is faster on a CPU. Forward
+    and backward over 2 x 16 x 40 x 56 x 40 values take 6 ms; `InstanceNorm3d` takes 11 to 39 ms (docs/method.md).
 
-    The output has the type of the input; statistics are in float32. CUDA's autocast would return float32, twice the
-    bytes up to the next convolution; a CPU's does not. CUDA's kernels need weights of the input's type.
+    The output has the input's data type. Statistics are computed in float32. Under CUDA's autocast torch would return
+    float32, which takes twice the memory. CUDA's kernels need weights of the input's data type.
     """
 
     def __init__(self, width: int):
@@ -31,12 +31,12 @@ class InstanceNorm(nn.GroupNorm):
 
 
 def convolution(width_in: int, width_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> nn.Conv3d:
-    """A convolution that keeps the grid, or divides it by `stride`."""
+    """A convolution with padding kernel // 2. The output grid is the input grid divided by `stride`."""
     return nn.Conv3d(width_in, width_out, kernel, stride, padding=triple(size // 2 for size in kernel))
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution, normalisation, activation."""
+    """Convolution, instance normalisation, leaky ReLU."""
 
     def __init__(self, width_in: int, width_out: int, kernel: Triple, stride: Triple = (1, 1, 1)):
         super().__init__(
@@ -47,7 +47,11 @@ class ConvBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """x + norm(conv(act(norm(conv(x))))), activated; a time vector, where given, scales and shifts the second norm."""
+    """y = act(x + norm(conv(act(norm(conv(x)))))).
+
+    With `time_width`, a projection of the time embedding scales and shifts the second norm's output (FiLM). The
+    projection starts at zero, so it changes nothing at first.
+    """
 
     def __init__(self, width: int, kernel: Triple, time_width: int | None = None):
         super().__init__()
@@ -60,7 +64,7 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(self.film.bias)
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        """x (B, C, D, H, W), time (B, time_width) -> (B, C, D, H, W)."""
+        """x (B, C, D, H, W), time embedding (B, time_width) -> (B, C, D, H, W)."""
         h = self.norm(self.second(self.first(x)))
         if self.film is not None:
             scale, shift = self.film(time)[..., None, None, None].chunk(2, dim=1)
@@ -69,10 +73,10 @@ class ResidualBlock(nn.Module):
 
 
 class TextProjection(nn.Linear):
-    """A linear layer on standardised text vectors, W e / sqrt(d_t) + b with W of unit variance.
+    """A linear layer for standardised text vectors: W e / sqrt(d_t) + b. W starts with unit variance.
 
-    Each of their d_t entries is about 1, so that one step on a plain linear layer would move an output by up to d_t
-    times the learning rate: labels would change their vectors faster than the features can follow.
+    Each of the d_t entries of e is about 1. In a plain linear layer one optimiser step could therefore change an
+    output by d_t times the learning rate. The label vectors would change faster than the image features can follow.
     """
 
     def __init__(self, text_width: int, width: int):
@@ -87,9 +91,9 @@ class TextProjection(nn.Linear):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose queries are the positions of a grid, added to the grid.
+    """Multi-head attention with a residual connection. Every grid position is one attention query.
 
-    Keys and values come from text tokens (B, S, text_width), or from the grid itself where that is None.
+    With `text_width`, keys and values come from text tokens (cross-attention), else from the grid (self-attention).
     """
 
     def __init__(self, width: int, head_width: int, text_width: int | None = None):
@@ -101,10 +105,11 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """x (B, C, d, h, w); mask (B, S) is True where a token may be attended to."""
+        """x (B, C, d, h, w), tokens (B, S, text_width) -> (B, C, d, h, w). mask (B, S) is False for padded tokens."""
         grid = self.norm(x).flatten(2).transpose(1, 2)
         query = self._split(self.query(grid))
-        key, value = (self._split(part) for part in self.key_value(grid if tokens is None else tokens).chunk(2, -1))
+        keys_and_values = self.key_value(grid if tokens is None else tokens)
+        key, value = (self._split(half) for half in keys_and_values.chunk(2, -1))
         attention_mask = None if mask is None else mask[:, None, None, :]
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         out = self.out(attended.transpose(1, 2).flatten(2))
@@ -115,7 +120,7 @@ class Attention(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal embedding of t / T, followed by a small perceptron."""
+    """Sinusoidal embedding of t / T, followed by a two-layer perceptron."""
 
     frequencies: Tensor  # (width // 2,), a buffer
 

@@ -1,5 +1,7 @@
-"""The denoiser f: a U-Net on the latent grid, [z_t, z_it] and t -> z_0_hat. It is the deep part of the model:
-the image encoder runs once a window, only this repeats."""
+"""The denoiser f, a U-Net on the latent grid: z_0_hat = f([z_t, z_it], t), or eps_hat where the plan predicts noise.
+
+It has most of the model's depth. The image encoder runs once per window; only the denoiser runs once per DDIM step.
+"""
 
 import itertools
 
@@ -11,7 +13,7 @@ from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, Tim
 
 
 class TimedStage(nn.Module):
-    """Residual blocks that know the time, then self-attention where the plan asks for it."""
+    """Residual blocks conditioned on t, then self-attention where the plan has it."""
 
     def __init__(self, stage: Stage, time_width: int, blocks: int, head_width: int):
         super().__init__()
@@ -19,14 +21,14 @@ class TimedStage(nn.Module):
         self.attention = Attention(stage.width, head_width) if stage.attention else None
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """x (B, C, d, h, w), time (B, time_width) -> (B, C, d, h, w)."""
+        """x (B, C, d, h, w), time embedding (B, time_width) -> (B, C, d, h, w)."""
         for block in self.blocks:
             x = block(x, time)
         return x if self.attention is None else self.attention(x)
 
 
 class Denoiser(nn.Module):
-    """U-Net over `stages`, the first of which is the latent grid."""
+    """A U-Net over `stages`. stages[0] is the latent grid; the others are coarser."""
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class Denoiser(nn.Module):
         self.out = convolution(stages[0].width, latent_channels, (1, 1, 1))
 
     def forward(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:
-        """z_t (B, k, d, h, w), t (B,), z_it (B, c, d, h, w) -> z_0_hat (B, k, d, h, w) float32."""
+        """z_t (B, k, d, h, w), t (B,) int64, z_it (B, c, d, h, w) -> z_0_hat or eps_hat (B, k, d, h, w) float32."""
         time = self.time(t)
         x = self.enter(torch.cat((z_t.to(z_it.dtype), z_it), dim=1))
         features = []

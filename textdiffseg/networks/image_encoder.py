@@ -1,4 +1,4 @@
-"""f_img: the image to the latent grid, keeping its finer features as skips for the label decoder."""
+"""The image encoder f_img: the image's latent z_i, and its finer features as skips for the label decoder."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, con
 
 
 class ImageEncoder(nn.Module):
-    """One strided block and some residual blocks a stage; the last stage is the latent grid.
+    """Each stage has one strided block and some residual blocks. The last stage is the latent grid.
 
-    With `head_width`, self-attention follows in the stages that the plan marks (the publication's last two).
+    With `head_width`, self-attention follows in the stages that the plan marks (in the publication the last two).
     """
 
     def __init__(self, channels: int, stages: tuple[Stage, ...], head_width: int | None = None):
@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """image (B, C, D, H, W) -> z_i (B, c, d, h, w) and the features of the finer stages, finest first."""
+        """image (B, C, D, H, W) -> z_i (B, c, d, h, w) and the skips: features of the finer stages, finest first."""
         features = []
         for stage in self.stages:
             image = stage(image)
@@ -36,7 +36,10 @@ class ImageEncoder(nn.Module):
 
 
 class DownSampledImage(nn.Module):
-    """The publication's zeta 2: nothing learned but the width, which the fusion needs to be what it was."""
+    """The publication's ablation zeta 2: the image is averaged over each latent position.
+
+    One learned 1 x 1 x 1 convolution gives it the width that the fusion expects.
+    """
 
     def __init__(self, channels: int, width: int, stride: Triple):
         super().__init__()
@@ -44,5 +47,5 @@ class DownSampledImage(nn.Module):
         self.widen = convolution(channels, width, (1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """image (B, C, D, H, W) -> its means over latent positions (B, c, d, h, w), and no skips."""
+        """image (B, C, D, H, W) -> z_i (B, c, d, h, w), and no skips."""
         return self.widen(F.avg_pool3d(image, self.stride)), ()

@@ -1,4 +1,4 @@
-"""The whole model, assembled in one visible function, and its parts by the paper's names."""
+"""The whole model, its modules by the paper's names, and `build_model`, which assembles them from a plan."""
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from textdiffseg.queries import Queries
 
 
 class TextDiffSeg(nn.Module):
-    """The parts that `Segmenter` and the training objectives put together; each method runs one or two."""
+    """The modules of the model. Each method runs one or two; `Segmenter` and the objectives combine the methods."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class TextDiffSeg(nn.Module):
         reads_skips: bool = True,
     ):
         super().__init__()
-        self.reads_skips = reads_skips  # the decoder sees the image's skips
+        self.reads_skips = reads_skips  # whether the decoder reads the image's skips
         self.plan = plan
         self.image_encoder = image_encoder
         self.fusion = fusion
@@ -35,36 +35,39 @@ class TextDiffSeg(nn.Module):
         self.label_decoder = label_decoder
 
     @property
-    def heavy_parts(self) -> tuple[nn.Module, ...]:
-        """The parts worth compiling: all convolutions; not what reads tokens, whose number changes."""
+    def compilable_modules(self) -> tuple[nn.Module, ...]:
+        """The modules that are worth compiling: those with convolutions.
+
+        Modules that read tokens are left out, as the number of tokens changes between batches.
+        """
         label_stages = getattr(self.label_encoder, "stages", None)
-        parts = (self.image_encoder, label_stages, self.denoiser, self.label_decoder)
-        return tuple(part for part in parts if part is not None)
+        modules = (self.image_encoder, label_stages, self.denoiser, self.label_decoder)
+        return tuple(module for module in modules if module is not None)
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """image (B, C, D, H, W) -> z_i (B, c, d, h, w) and the skips, finest first."""
         return self.image_encoder(image)
 
     def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
-        """z_i (B, c, d, h, w) and words -> z_it (B, c, d, h, w); of the publication (B, k, d, h, w)."""
+        """z_i (B, c, d, h, w) and the queries' tokens -> z_it (B, c, d, h, w); (B, k, d, h, w) in preset `paper`."""
         return self.fusion(z_i, queries)
 
     def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w); preset `unet` has none."""
+        """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w). Raises `ValueError` in preset `unet`."""
         if self.label_encoder is None:
             raise ValueError("preset unet has no label encoder")
         return self.label_encoder(slots, queries)
 
     def denoise(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:
-        """z_t (B, k, d, h, w) at t (B,) int64 -> z_0_hat (B, k, d, h, w), or eps_hat where the plan predicts that."""
+        """z_t (B, k, d, h, w) at t (B,) int64 -> z_0_hat (B, k, d, h, w), or eps_hat where the plan predicts noise."""
         return self.denoiser(z_t, t, z_it)
 
     def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w) and the skips, None for none -> logits (B, 1 + Q, D, H, W)."""
+        """z_0 (B, k, d, h, w) and the skips or None -> logits (B, 1 + Q, D, H, W)."""
         return self.label_decoder(z_0, skips if self.reads_skips else None, queries)
 
     def reconstruct(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> logits (B, 1 + Q, D, H, W) of what the latent alone carries: no skips."""
+        """slots (B, D, H, W) int64 -> logits (B, 1 + Q, D, H, W), decoded from the latent without skips."""
         return self.decode(self.encode_labels(slots, queries), None, queries)
 
 
@@ -92,7 +95,7 @@ def build_model(plan: Plan) -> SegmentationNetwork:
 
 
 def _build_paper(plan: Plan, paper: PaperPlan, timesteps: int) -> TextDiffSeg:
-    """The publication's model, with the parts that its ablations replace."""
+    """The publication's model, or one of its ablations."""
     level, channels, text_width, labels = plan.latent.level, plan.latent.channels, plan.text.width, len(plan.labels)
     fine, coarse, stride = plan.stages[: level + 1], plan.stages[level:], plan.latent_stride
     width = fine[-1].width

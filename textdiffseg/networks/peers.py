@@ -1,4 +1,4 @@
-"""Networks that results are compared with, from MONAI, through the same loop and windows."""
+"""MONAI's networks for comparison. They use the same training loop and the same windows."""
 
 from typing import Literal
 
@@ -6,12 +6,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.plan import Plan
-from textdiffseg.networks.label_autoencoder import asked_channels
+from textdiffseg.networks.label_autoencoder import queried_channels
 from textdiffseg.queries import Queries
 
 
 class Peer(nn.Module):
-    """One of MONAI's networks with a channel a label; words only choose among its channels."""
+    """One of MONAI's networks with one output channel per label. The queries only select channels."""
 
     def __init__(self, plan: Plan, kind: Literal["unet", "swinunetr"]):
         super().__init__()
@@ -20,27 +20,28 @@ class Peer(nn.Module):
         self.network = _unet(plan) if kind == "unet" else _swin(plan)
 
     @property
-    def heavy_parts(self) -> tuple[nn.Module, ...]:
-        """The parts worth compiling (as of `TextDiffSeg`)."""
+    def compilable_modules(self) -> tuple[nn.Module, ...]:
+        """The modules that are worth compiling (as in `TextDiffSeg`)."""
         return (self.network,)
 
     def segment(self, image: Tensor, queries: Queries) -> Tensor:
         """image (B, C, D, H, W) -> logits (B, 1 + Q, D, H, W) float32."""
-        return asked_channels(self._padded(image) if self.pads else self.network(image), queries)
+        logits = self._logits_of_padded(image) if self.pads else self.network(image)
+        return queried_channels(logits, queries)
 
-    def _padded(self, image: Tensor) -> Tensor:
-        """The network on the image padded at its ends to sizes that it can halve."""
+    def _logits_of_padded(self, image: Tensor) -> Tensor:
+        """The network's logits (B, 1 + N, D, H, W). The image is padded at its ends to sizes that SwinUNETR accepts."""
         sizes = image.shape[2:]
         stride, edge = self.plan.network.swin_stride, self.plan.network.swin_edge
-        wanted = [max(edge, -(-size // stride) * stride) for size in sizes]
-        extra = [n for size, full in zip(reversed(sizes), reversed(wanted), strict=True) for n in (0, full - size)]
+        padded = [max(edge, -(-size // stride) * stride) for size in sizes]
+        extra = [n for size, full in zip(reversed(sizes), reversed(padded), strict=True) for n in (0, full - size)]
         depth, height, width = sizes
         return self.network(F.pad(image, extra))[:, :, :depth, :height, :width]
 
 
 def _unet(plan: Plan) -> nn.Module:
     """A residual U-Net with the stages of the plan."""
-    from monai.networks.nets.unet import UNet  # seconds, so only where such a network is built
+    from monai.networks.nets.unet import UNet  # the import takes seconds
 
     return UNet(
         spatial_dims=3,
@@ -53,7 +54,7 @@ def _unet(plan: Plan) -> nn.Module:
 
 
 def _swin(plan: Plan) -> nn.Module:
-    """As wide as published (48) where the plan's first stage is 32 wide, narrower in proportion."""
+    """SwinUNETR. Its width is the published 48 where the plan's first stage is 32 wide, else narrower in proportion."""
     from monai.networks.nets.swin_unetr import SwinUNETR
 
     return SwinUNETR(

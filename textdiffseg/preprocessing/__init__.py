@@ -1,1 +1,1 @@
-"""From a scan to the grid of the plan, and back to the scan's own grid."""
+"""Preprocessing: a scan to the plan's grid, and predictions back to the scan's own grid."""

@@ -1,8 +1,9 @@
-"""One case to the plan's grid and back.
+"""Preprocessing of one case to the plan's grid, and the inverse transform.
 
-There: canonical orientation, crop to the nonzero region, normalise, resample (nnU-Net's order). Back: resample class
-by class with a running argmax, put into the uncropped grid, turn to the scan's own orientation. `TransformRecord` holds
-what the way back needs.
+Forward (nnU-Net's order): canonical orientation, crop to the nonzero region, normalise, resample.
+
+Inverse: resample class by class with a running argmax, undo the crop, undo the orientation. `TransformRecord` holds
+the parameters of the inverse.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,18 +22,18 @@ from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 
-IGNORED = -1  # label number of voxels that nobody labelled: losses and scores leave them out
-_UNKNOWN = -2  # while numbering: a value that means nothing
-LARGEST = float(np.finfo(np.float16).max)  # values are stored so; raw intensities (scheme "none") may lie beyond
-MAX_VOXELS = 1 << 32  # on the plan's grid; more is a wrong spacing
+IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
+_UNKNOWN = -2  # used inside `number_labels` for values that are not labels
+MAX_INTENSITY = float(np.finfo(np.float16).max)  # cases are stored as float16; raw intensities may be larger
+MAX_VOXELS = 1 << 32  # on the plan's grid; more means that the spacing is wrong
 MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel would be left; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
-"""Probabilities (K, D, H, W), and a shape -> the class of each voxel of that shape."""
+"""Function of probabilities (K, D, H, W) and a shape -> the class of each voxel of that shape."""
 
 
 class TransformRecord(Record):
-    """How a case came to the plan's grid. All shapes but the first are in the canonical orientation."""
+    """The transform of a case to the plan's grid. All shapes but the first are in the canonical orientation."""
 
     original_shape: Triple  # (D, H, W) of the file
     affine: Affine  # of the file: index (d, h, w, 1) -> world LPS in mm
@@ -50,12 +51,12 @@ class TransformRecord(Record):
 
     @property
     def orientation(self) -> Orientation:
-        """How the file's axes were turned."""
+        """The permutation and flips of the file's axes."""
         return Orientation(self.permutation, self.flips)
 
     @property
     def cropped_shape(self) -> Triple:
-        """The crop box's size."""
+        """The size of the crop box, in voxels (D, H, W)."""
         return triple(end - start for start, end in self.crop)
 
     @property
@@ -65,7 +66,10 @@ class TransformRecord(Record):
 
 
 def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformRecord]:
-    """A scan to the plan's grid: float32 (C, D, H, W), and the way back."""
+    """The image (C, D, H, W) float32 on the plan's grid, and the transform record.
+
+    Raises `UserError` if the number of channels differs from the plan's, or if the result would exceed `MAX_VOXELS`.
+    """
     if len(volume.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
         raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
@@ -89,7 +93,7 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformR
     mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None
     image = normalise(image, plan.channels, mask)
     resampled = resample(image, transform.shape, order=3, order_along=_order_along(spacing, plan))
-    return np.clip(resampled, -LARGEST, LARGEST, out=resampled), transform
+    return np.clip(resampled, -MAX_INTENSITY, MAX_INTENSITY, out=resampled), transform
 
 
 def _refuse_spacing(geometry: Geometry, plan: Plan, shape: Triple) -> None:
@@ -101,12 +105,12 @@ def _refuse_spacing(geometry: Geometry, plan: Plan, shape: Triple) -> None:
         found = "x".join(map(str, whole)) if flat else f"{prod(shape):.1e}"
         raise UserError(
             f"its spacing {'/'.join(f'{step:g}' for step in spacing)} mm (z/y/x) makes {found} voxels at the "
-            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Mend the spacing in its header."
+            f"plan's {'/'.join(f'{step:g}' for step in plan.spacing)} mm. Correct the spacing in its header."
         )
 
 
 def preprocess_labels(labels: np.ndarray, transform: TransformRecord, plan: Plan) -> np.ndarray:
-    """Label numbers (D, H, W), -1 ignored, on the file's grid to the plan's grid, same dtype."""
+    """The label map on the plan's grid, from label numbers (D, H, W), -1 ignored, on the file's grid; same dtype."""
     cropped = transform.orientation.apply(labels)[transform.box]
     spacing = millimetres(transform.geometry.spacing[axis] for axis in transform.permutation)
     return resample_labels(cropped, transform.shape, order=1, order_along=_order_along(spacing, plan))
@@ -117,23 +121,26 @@ def restore(
     transform: TransformRecord,
     to_classes: ToClasses = probabilities_to_labels,
 ) -> np.ndarray:
-    """Probabilities (K, D, H, W) on the plan's grid -> the class (D, H, W) of each voxel of the file's grid.
+    """The class (D, H, W) of each voxel of the file's grid, from probabilities (K, D, H, W) on the plan's grid.
 
-    `to_classes` resamples and decides. Outside the crop box everything is background.
+    `to_classes` resamples and chooses the class. Voxels outside the crop box are background.
     """
     return _uncrop(to_classes(probabilities, transform.cropped_shape), transform, 0)
 
 
 def restore_map(array: np.ndarray, transform: TransformRecord, outside: float = 0.0) -> np.ndarray:
-    """A map (D, H, W) on the plan's grid, e.g. of uncertainty, to the file's grid; `outside` fills beyond the crop."""
+    """A map (D, H, W) float32 on the file's grid, e.g. of uncertainty, from one on the plan's grid.
+
+    Voxels outside the crop box get the value `outside`.
+    """
     inside = resample(np.asarray(array, dtype=np.float32)[None], transform.cropped_shape, order=1)[0]
     return _uncrop(inside, transform, outside)
 
 
 def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.ndarray, tuple[int, ...]]:
-    """Values of the user's file (D, H, W) to label numbers (int16); and the values that mean nothing, sorted.
+    """The label numbers (D, H, W) int16 of a label file's values (D, H, W), and the unknown values, sorted.
 
-    numbers_of: value -> label number 1..N, or `IGNORED`; 0 is background.
+    numbers_of: value in the file -> label number 1..N, or `IGNORED`. The value 0 is background.
     """
     known = {0: 0} | dict(numbers_of)
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
@@ -143,7 +150,7 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
             if low <= value <= high:
                 table[value - low] = number
         numbers = table[array.astype(np.int32) - low if low else array]
-    else:  # far-flung values, most likely no label map at all
+    else:  # a table would be too large; this is most likely not a label map
         numbers = np.full(array.shape, _UNKNOWN, dtype=np.int16)
         for value, number in known.items():
             numbers[array == value] = number
@@ -152,9 +159,9 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
 
 
 def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """The smallest box of (C, D, H, W) that holds every voxel that is nonzero in some channel.
+    """(start, end) along each axis of the smallest box with all nonzero voxels of any channel of (C, D, H, W).
 
-    A scan of zeros alone keeps its full box.
+    If all voxels are zero, it is the full box.
     """
     nonzero = (array != 0).any(axis=0)
     box = []
@@ -167,12 +174,12 @@ def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 
 def full_box(shape: Triple) -> tuple[tuple[int, int], ...]:
-    """The box of a whole array."""
+    """(start, end) along each axis of the whole array."""
     return tuple((0, size) for size in shape)
 
 
 def _order_along(spacing: Millimetres, plan: Plan) -> dict[int, int]:
-    """nnU-Net's separate z: nearest neighbour along an axis that is much coarser than the others."""
+    """The interpolation order of single axes. A much coarser axis gets nearest neighbour (nnU-Net's separate z)."""
     axis = low_resolution_axis(spacing, plan.spacing)
     return {} if axis is None else {axis: 0}
 

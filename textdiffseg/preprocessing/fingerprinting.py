@@ -1,6 +1,6 @@
-"""Fingerprinting: every training case is opened once, checked, and measured.
+"""Fingerprints: every training case is read once, checked and measured.
 
-A case that cannot be used gives one line a fault, and all broken cases are reported together.
+All faulty cases are reported together, with one line for each fault.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -26,8 +26,8 @@ from textdiffseg.imaging.volume import Volume, describe, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 5  # raised when a fingerprint changes its meaning
-SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels a case and channel: percentiles of a few CT need more of them
+METHOD = 5  # increased when the meaning of a fingerprint changes
+SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels per case and channel; CT needs more for its percentiles
 
 Read = TypeVar("Read")
 
@@ -39,11 +39,20 @@ def fingerprint_dataset(
     scheduler: str | None = None,
     progress: Callable[[Iterable[CaseFingerprint]], Iterable[CaseFingerprint]] = iter,
 ) -> Fingerprint:
-    """Fingerprint all training cases.
+    """The fingerprint of a data set: the fingerprints of all its training cases.
 
-    With `folder`, each case's fingerprint is written there as soon as it is measured. One that is there already is
-    read again where the case's files and labels are unchanged. Those of cases that are gone are removed. Raises
-    `UserError` with the faults of all broken cases.
+    With `folder`, each fingerprint is written there as soon as it is measured. An existing one is reused if the
+    case's files and labels are unchanged. Fingerprints of removed cases are deleted.
+
+    Args:
+        dataset: the raw data set.
+        workers: processes; 0 works in this process.
+        folder: where fingerprints are kept.
+        scheduler: address of a Dask scheduler.
+        progress: wraps the iterator of fingerprints, e.g. to report them.
+
+    Raises:
+        UserError: a line for each fault of all faulty cases.
     """
     function = partial(_read_or_measure, labels=dataset.labels, channels=dataset.channels, folder=folder)
     names = [case.id for case in dataset.cases]
@@ -54,13 +63,13 @@ def fingerprint_dataset(
 
 
 def bytes_per_case(dataset: Dataset) -> float:
-    """Host memory that fingerprinting the largest case may take, guessed from the sizes of the files."""
+    """The host memory in bytes that the largest case may need, estimated from the sizes of its files."""
     packed = 24 if dataset.file_ending.endswith(".gz") else 8
     return packed * max(sum(path.stat().st_size for path in case.images) for case in dataset.cases)
 
 
 def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:
-    """Read, check and measure one case. `UserError` has one line for each fault found."""
+    """The fingerprint of one case. Raises `UserError` with a line for each fault."""
     volume, numbers = read_case(case, labels, channels)
     image, orientation = to_canonical(volume)
     numbers = orientation.apply(numbers)
@@ -78,12 +87,12 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
 
 
 def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> tuple[Volume, np.ndarray]:
-    """A checked case: the image as a `Volume`, and label numbers (D, H, W), -1 ignored, on the same grid.
+    """A checked case: the image, and label numbers (D, H, W), -1 ignored, on the same grid.
 
-    `UserError` names each fault: an unreadable file, a wrong number of channels, other voxels than finite ones,
-    grids that differ, values that mean nothing or contradict what the case is said to hold.
+    Raises `UserError` with a line for each fault: an unreadable file, a wrong number of channels, voxels that are not
+    finite, different grids, unknown label values, values that contradict the case's annotation.
     """
-    from textdiffseg.imaging.sources import files  # SimpleITK is needed where a scan is read, and there alone
+    from textdiffseg.imaging.sources import files  # SimpleITK is only needed to read a scan
 
     faults: list[str] = []
     volume = _tried(partial(files.read_volume, case.images), faults)
@@ -92,24 +101,25 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
         found = " + ".join(str(path) for path in case.images)
         faults.append(
             f"case {case.id}: {found}: {len(volume.array)} channels, but dataset.json names {len(channels)} "
-            f"({', '.join(channels)}). Mend the image or channel_names."
+            f"({', '.join(channels)}). Correct the image or channel_names."
         )
     if volume is not None and label is not None and not volume.geometry.matches(label.geometry):
         faults.append(
             f"case {case.id}: the label's grid ({describe(label.geometry)}) differs from the image's "
             f"({describe(volume.geometry)}). Resample the label {case.label} to the image."
         )
-    numbers = None if label is None else _numbered(label.array[0], case, [one.name for one in labels], faults)
+    names = [label_plan.name for label_plan in labels]
+    numbers = None if label is None else _numbered(label.array[0], case, names, faults)
     if faults or volume is None or numbers is None:
         raise UserError(*faults)
     return volume, numbers
 
 
 def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
-    """Label numbers of a file's values; `faults` gets what its annotation does not allow."""
+    """The label numbers of a label file's values. Values that the annotation does not allow are added to `faults`."""
     annotation = case.annotation
     ignored = {} if annotation.ignore is None else {annotation.ignore: IGNORED}
-    values = {name: held if isinstance(held, tuple) else (held,) for name, held in annotation.values.items()}
+    values = {name: value if isinstance(value, tuple) else (value,) for name, value in annotation.values.items()}
     if annotation.regions is None:
         numbers_of = {value: names.index(name) + 1 for name, (value,) in values.items()}
     else:
@@ -119,31 +129,32 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
         known = ", ".join(str(value) for value in (0, *numbers_of, *ignored))
         faults.append(
             f"case {case.id}: {case.label}: unknown label values {listed(unknown)}; "
-            f"dataset.json has {known}. Name them there or mend the label."
+            f"dataset.json has {known}. Name them there or correct the label."
         )
-    looked_for = {name for name in annotation.annotated if name not in annotation.absent}
-    expected = {value for name in looked_for for value in values[name]}
-    for name, held in values.items():
-        if name in looked_for:
+    allowed_names = {name for name in annotation.annotated if name not in annotation.absent}
+    allowed_values = {value for name in allowed_names for value in values[name]}
+    for name, own in values.items():
+        if name in allowed_names:
             continue
-        said = "is declared absent" if name in annotation.absent else "is not named as annotated"
-        against = held if name in annotation.absent else set(held) - expected  # it may share voxels with one looked for
-        if found := [value for value in against if (numbers == numbers_of[value]).any()]:
-            told = ", ".join(str(value) for value in sorted(found))
+        absent = name in annotation.absent
+        status = "is declared absent" if absent else "is not named as annotated"
+        forbidden = own if absent else set(own) - allowed_values  # it may share voxels with an annotated label
+        if found := [value for value in forbidden if (numbers == numbers_of[value]).any()]:
+            listing = ", ".join(str(value) for value in sorted(found))
             faults.append(
-                f"case {case.id}: {case.label}: has voxels of {name!r} (value {told}), which {said} in this "
-                "case. Mend dataset.json or the label."
+                f"case {case.id}: {case.label}: has voxels of {name!r} (value {listing}), which {status} in this "
+                "case. Correct dataset.json or the label."
             )
     return numbers
 
 
 def content_hash(paths: Sequence[Path]) -> str:
-    """A hash of what is in the files, in their order, and in those that hold a header's voxels."""
+    """A hash of the contents of the files in their order, including data files that belong to header files."""
     return hash_each(list(chain.from_iterable(files_of(Path(path)) for path in paths)))
 
 
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
-    """A hash of all that a case's fingerprint depends on: its files, the labels and the channels."""
+    """A hash of everything that a case's fingerprint depends on: its files, the labels and the channels."""
     names, files = [label.name for label in labels], content_hash((*case.images, case.label))
     text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}"
     return hash_text(text)
@@ -152,21 +163,21 @@ def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence
 def _read_or_measure(
     case: Case, labels: Sequence[LabelPlan], channels: Sequence[str], folder: PreprocessedFolder | None
 ) -> CaseFingerprint:
-    """The stored fingerprint of a case where it fits the files; else a new one, which is stored."""
+    """The stored fingerprint of a case if its files are unchanged, else a new one, which is then stored."""
     if folder is None:
         return fingerprint_case(case, labels, channels)
     path = folder.fingerprint(case.id)
-    with suppress(UserError):  # missing, damaged or of another version: it is measured again
-        known = CaseFingerprint.read(path)
-        if known.case == case.id and known.content_hash == fingerprint_hash(case, labels, channels):
-            return known
+    with suppress(UserError):  # if it is missing, damaged or of another version, it is measured again
+        stored = CaseFingerprint.read(path)
+        if stored.case == case.id and stored.content_hash == fingerprint_hash(case, labels, channels):
+            return stored
     measured = fingerprint_case(case, labels, channels)
     write_record(path, measured)
     return measured
 
 
 def _remove_others(folder: PreprocessedFolder, names: Sequence[str]) -> None:
-    """Delete the fingerprints of cases that are gone."""
+    """Delete the fingerprints of cases that are not in `names`."""
     kept = {folder.fingerprint(name) for name in names}
     for path in folder.fingerprints.glob("[!.]*.json"):
         if path not in kept:
@@ -174,7 +185,7 @@ def _remove_others(folder: PreprocessedFolder, names: Sequence[str]) -> None:
 
 
 def _tried(read: Callable[[], Read], faults: list[str]) -> Read | None:
-    """The result of `read`, or None and its faults."""
+    """The result of `read`. A `UserError` is added to `faults`, and the result is None."""
     try:
         return read()
     except UserError as error:
@@ -185,7 +196,7 @@ def _tried(read: Callable[[], Read], faults: list[str]) -> Read | None:
 def _foreground_samples(
     image: np.ndarray, numbers: np.ndarray, channels: Sequence[str], case: str
 ) -> tuple[tuple[float, ...], ...]:
-    """Per channel, intensities at `SAMPLES` random foreground voxels, `CT_SAMPLES` of CT, or all that there are."""
+    """For each channel, intensities at random foreground voxels: at most `SAMPLES`, for CT `CT_SAMPLES`."""
     places = np.flatnonzero(numbers > 0)
     most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
     if len(places) > most:

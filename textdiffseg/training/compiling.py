@@ -1,4 +1,4 @@
-"""torch.compile of the network's heavy parts, where it pays: on a GPU. What it cannot do is done without it."""
+"""torch.compile of the network's convolutional modules, on a GPU. If it fails, training continues without it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,69 +8,71 @@ import torch
 from torch import nn
 
 Result = TypeVar("Result")
-LONGEST_REASON = 200  # letters of an error that are told
+MAX_REASON_LETTERS = 200  # of an error in the message
 
-# Inductor would lay convolutions out channels last, where those in 3D ran several times slower on an H100.
+# By default inductor stores convolutions channels last. In 3D that ran several times slower on an H100.
 OPTIONS = {"layout_optimization": False}
 SETTINGS = {"dynamic": False, "options": OPTIONS}
-GRAPHS = {"dynamic": False, "options": OPTIONS | {"triton.cudagraphs": True}}  # not measured: for benchmarks/speed.py
+GRAPHS = {"dynamic": False, "options": OPTIONS | {"triton.cudagraphs": True}}  # only for benchmarks/speed.py
 
 
 @dataclass
 class Compiled:
-    """How the network of a run is run; `active` falls at the first failure and stays down."""
+    """The state of compilation in a run. `active` becomes False at the first failure and stays False."""
 
-    active: bool  # parts are compiled
+    active: bool  # modules are compiled
     on_gpu: bool
     report: Callable[[str], None]
 
     @property
     def one_size(self) -> bool:
-        """Whether inputs come in shapes that do not change: at each new one a compiler compiles anew, and a GPU looks
-        for its fastest kernels."""
+        """Whether inputs must have the same shapes in all batches.
+
+        For each new shape a compiler compiles again, and a GPU searches its fastest kernels again.
+        """
         return self.active or self.on_gpu
 
     def run(self, work: Callable[[], Result]) -> Result:
-        """`work()`, again without compiled parts if it fails with them; it must not mind being broken off.
+        """The result of `work()`. If it fails with compiled modules, it runs again without them.
 
-        What fails without them, too, raises its own error.
+        `work` must therefore allow a second call after an error. An error of the second call is raised.
         """
         if self.active:
             try:
                 return work()
-            except torch.OutOfMemoryError:  # as it is written it would take no less
+            except torch.OutOfMemoryError:  # without compilation it would not need less memory
                 raise
-            except Exception as error:  # of dynamo, of inductor, of Triton, of a C compiler, of a driver: no list ends
+            except Exception as error:  # dynamo, inductor, Triton, C compilers and drivers raise many types
                 self.give_up(error)
         return work()
 
     def give_up(self, error: Exception) -> None:
-        """From now on every part runs as it is written."""
+        """Run all modules without compilation from now on, and report the error."""
         self.active = False
         torch.compiler.set_stance("force_eager")
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        reason = " ".join(str(error).split())[:MAX_REASON_LETTERS]
         self.report(f"torch.compile failed and is left out, which is slower ({type(error).__name__}: {reason}).")
 
 
-def compile_parts(
-    parts: tuple[nn.Module, ...],
+def compile_modules(
+    modules: tuple[nn.Module, ...],
     device: torch.device,
     wanted: bool,
     report: Callable[[str], None],
     graphs: bool = False,
 ) -> Compiled:
-    """Compile the parts in place, where that is wanted: names of weights, copies and checkpoints stay as they are.
+    """Compile modules in place if `wanted`. Weight names, copies and checkpoints do not change.
 
-    Nothing is compiled before the first step. With `graphs`, CUDA graphs record what is launched, and each step has to
-    begin with `torch.compiler.cudagraph_mark_step_begin()`.
+    The compilation itself happens in the first step. With `graphs`, CUDA graphs record the kernel launches. Each step
+    must then begin with `torch.compiler.cudagraph_mark_step_begin()`.
     """
     compiled = Compiled(active=wanted, on_gpu=device.type == "cuda", report=report)
     if wanted:
-        torch.compiler.reset()  # what another run of this process has compiled counts towards dynamo's limit
+        torch.compiler.reset()  # compilations of an earlier run in this process count towards dynamo's limit
         torch.compiler.set_stance("default")
         try:
-            for part in parts:
-                part.compile(**(GRAPHS if graphs else SETTINGS))
+            for module in modules:
+                module.compile(**(GRAPHS if graphs else SETTINGS))
         except Exception as error:
             compiled.give_up(error)
     return compiled

@@ -1,13 +1,13 @@
-"""What a training step minimises: one objective for each kind of model, chosen once (`objective_of`).
+"""The training objectives: one for each kind of model, chosen once by `objective_of`.
 
-    z_0     = encoder(label map painted with words)
+    z_0     = encoder(embedded label map)
     z_t     = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps
     z_0_hat = denoiser(z_t, t, z_it)
     loss    = seg(decoder(z_0_hat, skips)) + seg(decoder(z_0, no skips)) + |z_0_hat - z_0|^2,   seg = Dice + CE
 
-The label encoder learns from the second term alone, the clean reconstruction, which takes half of the samples. The z_0
-that the diffusion reads is made without gradients, so that none can make the latent easier to predict by making it say
-less.
+The label encoder learns only from the second term, the clean reconstruction, which is computed for half of the
+samples. The diffusion reads z_0 without gradients. With gradients, the encoder could make z_0 easier to predict by
+storing less in it.
 
 The publication's model predicts the noise, and its gradients run end to end:
 
@@ -33,7 +33,7 @@ from textdiffseg.training.draws import Draws
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars; None for the terms that an objective does not have."""
+    """The terms of the loss, scalars. A term that the objective does not have is None."""
 
     estimate: Tensor
     reconstruction: Tensor | None = None
@@ -41,29 +41,32 @@ class Losses:
 
     @property
     def total(self) -> Tensor:
-        """The sum that is minimised."""
+        """The sum of the terms, which training minimises."""
         first, *others = self.named().values()
         return sum(others, first)
 
     def named(self) -> dict[str, Tensor]:
-        """The terms that there are, by name."""
+        """The terms that are not None, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Objective(ABC):
-    """A batch to losses."""
+    """Computes the losses of a batch."""
 
     readout: Readout
 
     @abstractmethod
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        """image (B, C, D, H, W); targets (B, D, H, W) int64 (`Readout.targets`), -1 ignored."""
+        """The losses of image (B, C, D, H, W) with targets (B, D, H, W) int64 (`Readout.targets`), -1 ignored.
+
+        `draws` is None only for a model without diffusion.
+        """
 
 
 @dataclass(frozen=True)
 class DirectObjective(Objective):
-    """Without diffusion: the loss of the one pass. `draws` are not read."""
+    """A model without diffusion: the segmentation loss of its single pass. `draws` are not read."""
 
     segmenter: Segmenter
 
@@ -74,7 +77,7 @@ class DirectObjective(Objective):
 
 @dataclass(frozen=True)
 class LatentObjective(Objective):
-    """Preset default: the estimate, the clean reconstruction and the latent."""
+    """Preset `default`: the losses of the estimate, of the clean reconstruction and of the latent."""
 
     network: TextDiffSeg
     schedule: Schedule
@@ -97,12 +100,12 @@ class LatentObjective(Objective):
         )
 
     def reconstruction(self, targets: Tensor, queries: Queries) -> Tensor:
-        """What the label autoencoder learns from: targets (S, D, H, W), encoded, and decoded without skips."""
+        """The loss of targets (S, D, H, W), encoded and decoded without skips. It trains the label autoencoder."""
         return self.readout.loss(self.network.reconstruct(targets, queries), targets, queries)
 
     @torch.no_grad()
     def noisy_latent(self, z_0: Tensor, z_it: Tensor, draws: Draws) -> Tensor:
-        """z_t of each sample, from the truth or, where recycled, from the model's own estimate at T."""
+        """z_t (B, k, d, h, w) of each sample, from the true z_0 or, if recycled, from the model's estimate at T."""
         rows = draws.estimated
         if len(rows):
             t = torch.full_like(rows, self.schedule.timesteps)
@@ -113,9 +116,9 @@ class LatentObjective(Objective):
 
 @dataclass(frozen=True)
 class PublicationObjective(Objective):
-    """The publication's: no z_0 is detached, and no clean reconstruction is trained on.
+    """The publication's objective: gradients flow through z_0, and there is no clean reconstruction.
 
-    Its label maps are numbers, which exclude each other.
+    Its label encoder reads label numbers, so labels must exclude each other.
     """
 
     network: TextDiffSeg

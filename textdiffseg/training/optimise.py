@@ -1,4 +1,4 @@
-"""One optimiser step, and its learning rate."""
+"""One optimiser step, and the learning-rate schedule."""
 
 import math
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from textdiffseg.training.compiling import Compiled
 from textdiffseg.training.draws import Draws, draw_for
 from textdiffseg.training.objectives import Losses
 
-CLIP_NORM = 12.0  # of the gradient, nnU-Net's
+MAX_GRADIENT_NORM = 12.0  # nnU-Net's
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The losses of one step, still on the device: to read them is to wait for it."""
+    """The losses of one step, on the device."""
 
     iteration: int
     cases: tuple[str, ...]
     names: tuple[str, ...]
-    values: Tensor  # (n,), one a name
+    values: Tensor  # (n,), in the order of `names`
 
     def read(self) -> dict[str, float]:
-        """By name. Raises `FloatingPointError` where one is not finite."""
+        """The losses by name. This waits for the device. Raises `FloatingPointError` if one is not finite."""
         values = dict(zip(self.names, self.values.tolist(), strict=True))
         if not math.isfinite(sum(values.values())):
             raise FloatingPointError(
@@ -40,7 +40,7 @@ class StepLosses:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a step reads, on the host until it is sent."""
+    """The inputs of a training step. They are on the host until `to` copies them."""
 
     batch: Batch
     queries: Queries
@@ -51,7 +51,7 @@ class Inputs:
         return Inputs(self.batch.to(device), self.queries.to(device), self.draws and self.draws.to(device))
 
     def of_one_size(self, plan: Plan) -> "Inputs":
-        """The same inputs in shapes that do not change from batch to batch, up to the length of texts."""
+        """The same inputs, padded so that their shapes are the same in all batches. The length of texts may differ."""
         draws = self.draws
         if draws is not None and plan.diffusion is not None:
             draws = draws.of_one_size(plan.diffusion)
@@ -59,7 +59,7 @@ class Inputs:
 
 
 def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
-    """One optimiser step; nothing in it waits for the device."""
+    """Do one optimiser step, without waiting for the device. Returns its losses."""
     iteration, training = state.progress.iteration, state.model.plan.training
     draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
@@ -67,30 +67,30 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
-    parts = compiled.run(lambda: gradients(state, inputs, compiled.one_size))
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
+    losses = compiled.run(lambda: gradients(state, inputs, compiled.one_size))
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
     for optimiser in state.optimisers:
         optimiser.step()
     state.average(training.ema)
-    named = parts.named()
+    named = losses.named()
     return StepLosses(iteration, batch.cases, tuple(named), torch.stack(list(named.values())).detach())
 
 
 def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:
-    """Losses, and their gradients in place of the last step's."""
+    """The losses of a batch. Their gradients replace those of the previous step in the model."""
     model, objective = state.model, state.objective
     device = next(model.parameters()).device
     inputs = (inputs.of_one_size(model.plan) if one_size else inputs).to(device)
     targets = objective.readout.targets(inputs.batch.labels, inputs.queries)
     model.zero_grad(set_to_none=True)
     with autocast(device):
-        parts = objective.losses(inputs.batch.image, targets, inputs.queries, inputs.draws)
-    parts.total.backward()
-    return parts
+        losses = objective.losses(inputs.batch.image, targets, inputs.queries, inputs.draws)
+    losses.total.backward()
+    return losses
 
 
 def learning_rate(plan: TrainingPlan, iteration: int, total: int) -> float:
-    """Linear warm-up over `plan.warmup` of all iterations, then half a cosine down to 0."""
+    """The learning rate of an iteration: linear warm-up over the share `plan.warmup`, then half a cosine to 0."""
     warm = max(1, round(plan.warmup * total))
     if iteration < warm:
         return plan.learning_rate * (iteration + 1) / warm

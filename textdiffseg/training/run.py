@@ -25,7 +25,7 @@ from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.training.checkpoint import TrainingState
-from textdiffseg.training.compiling import Compiled, compile_parts
+from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fitted_plan
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
@@ -128,7 +128,7 @@ def open_run(
         loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
-        compiled=compile_parts(model.heavy_parts, device, options.compile and on_gpu, report),
+        compiled=compile_modules(model.compilable_modules, device, options.compile and on_gpu, report),
     )
 
 

@@ -14,7 +14,7 @@ from textdiffseg.data.augment import (
     place,
     read_patch,
     seeded,
-    turning,
+    spatial_matrix,
 )
 
 SHAPE, PATCH = (24, 28, 20), (12, 16, 10)
@@ -22,7 +22,7 @@ SHAPE, PATCH = (24, 28, 20), (12, 16, 10)
 
 @pytest.fixture
 def case():
-    """A smooth picture and blocks of three labels, (1, D, H, W) float16 and (D, H, W) int8."""
+    """A smooth image (1, D, H, W) float16, and blocks of three labels (D, H, W) int8."""
     d, h, w = np.meshgrid(*(np.arange(size) for size in SHAPE), indexing="ij")
     image = np.stack([np.sin(d / 4) + np.cos(h / 5) * np.sin(w / 3)]).astype(np.float16)
     labels = np.zeros(SHAPE, np.int8)
@@ -40,23 +40,23 @@ def test_patches_are_read_as_stored_and_padded_with_zeros(case):
     assert label_map.dtype == torch.int16
 
 
-def test_turning_by_nothing_changes_nothing(case):
+def test_an_identity_transform_changes_nothing(case):
     image, labels = case
     still = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(None, ()))
-    turned = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(np.eye(3), ()))
-    assert torch.allclose(still[0], turned[0], atol=1e-4)
-    assert torch.equal(still[1], turned[1])
+    transformed = place(image, labels, SHAPE, (-2, 6, 12), PATCH, Placement(np.eye(3), ()))
+    assert torch.allclose(still[0], transformed[0], atol=1e-4)
+    assert torch.equal(still[1], transformed[1])
 
 
-def test_the_matrix_is_that_of_batchgenerators():
+def test_the_spatial_matrix_equals_batchgenerators():
     angles, scales = [0.3, -0.4, 0.2], [1.2, 0.8, 1.1]
-    assert np.allclose(turning(angles, scales), create_affine_matrix_3d(angles, scales))
+    assert np.allclose(spatial_matrix(angles, scales), create_affine_matrix_3d(angles, scales))
 
 
-def test_a_quarter_turn_is_exact(case):
+def test_a_rotation_by_90_degrees_is_exact(case):
     image, labels = case
     start, patch = (4, 6, 4), (10, 12, 12)
-    matrix = turning([np.pi / 2, 0, 0], [1, 1, 1])
+    matrix = spatial_matrix([np.pi / 2, 0, 0], [1, 1, 1])
     picture, label_map = place(image, labels, SHAPE, start, patch, Placement(matrix, ()))
     # the matrix takes offset (h, w) of the patch to (-w, h) of the case
     picture_0, labels_0 = read_patch(image, labels, SHAPE, start, patch)
@@ -65,13 +65,13 @@ def test_a_quarter_turn_is_exact(case):
 
 
 @pytest.mark.parametrize(("start", "ignored"), [((6, 6, 5), False), ((-2, 14, -1), False), ((6, 6, 5), True)])
-def test_turning_equals_batchgenerators_on_the_whole_case(case, start, ignored, monkeypatch):
-    """Reading only the box that is needed, and one interpolation for all labels, change nothing."""
-    monkeypatch.setattr(augment, "CHANNELS_AT_ONCE", 2)
+def test_a_transformed_patch_equals_batchgenerators_on_the_whole_case(case, start, ignored, monkeypatch):
+    """The result does not depend on the box that is read, or on the number of labels per interpolation."""
+    monkeypatch.setattr(augment, "MAX_CHANNELS_AT_ONCE", 2)
     image, labels = case
     if ignored:
         labels[4:8] = -1
-    matrix = turning([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
+    matrix = spatial_matrix([0.3, -0.4, 0.2], [1.2, 0.8, 1.1])
     picture, label_map = place(image, labels, SHAPE, start, PATCH, Placement(matrix, ()))
     centre = np.array(start) + (np.array(PATCH) - 1) / 2
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)
@@ -88,10 +88,10 @@ def test_turning_equals_batchgenerators_on_the_whole_case(case, start, ignored, 
     assert (label_map != theirs["segmentation"][0]).float().mean() < 2e-3  # ties of the argmax
 
 
-def test_nothing_is_read_beyond_what_the_turned_patch_needs(case):
-    """The case is larger than the patch: no corner of a turned patch may be empty."""
+def test_a_rotated_patch_has_no_empty_corner_inside_the_case(case):
+    """The case is larger than the patch."""
     ones = np.ones((1, 60, 60, 60), np.float16)
-    matrix = turning([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
+    matrix = spatial_matrix([0.5, 0.5, 0.5], [1.4, 1.4, 1.4])
     picture, label_map = place(ones, ones[0].astype(np.int8), (60,) * 3, (22,) * 3, (16,) * 3, Placement(matrix, ()))
     assert torch.allclose(picture, torch.ones_like(picture))
     assert (label_map == 1).all()
@@ -108,29 +108,29 @@ def test_mirroring_flips_image_and_labels_alike_and_only_the_allowed_axes(case):
     assert not any(draw_placement(rng, ()).mirrored for _ in range(100))
 
 
-def test_a_third_of_the_placements_turn_within_their_limits():
+def test_a_third_of_the_patches_are_rotated_or_scaled_within_the_limits():
     rng = np.random.default_rng(0)
     matrices = [draw_placement(rng, ()).matrix for _ in range(2000)]
-    turned = [matrix for matrix in matrices if matrix is not None]
-    assert 0.32 < len(turned) / len(matrices) < 0.40  # 1 - 0.8 * 0.8
-    scales = np.cbrt([np.linalg.det(matrix) for matrix in turned])
+    transformed = [matrix for matrix in matrices if matrix is not None]
+    assert 0.32 < len(transformed) / len(matrices) < 0.40  # 1 - 0.8 * 0.8
+    scales = np.cbrt([np.linalg.det(matrix) for matrix in transformed])
     assert 0.7 <= scales.min() < 0.75
     assert 1.35 < scales.max() <= 1.4
 
 
-def test_anisotropic_patches_turn_in_their_plane_alone():
+def test_anisotropic_patches_rotate_only_in_their_plane():
     assert coarse_axis((40, 56, 40)) is None
     assert coarse_axis((128, 128, 32)) == 2
     rng = np.random.default_rng(0)
     matrices = [draw_placement(rng, (), only_about=2).matrix for _ in range(500)]
-    turned = [matrix for matrix in matrices if matrix is not None]
-    for matrix in turned:
+    transformed = [matrix for matrix in matrices if matrix is not None]
+    for matrix in transformed:
         assert np.allclose(matrix[2], (0, 0, 1))
         assert np.allclose(matrix[:, 2], (0, 0, 1))
-    assert max(abs(np.arctan2(matrix[1, 0], matrix[0, 0])) for matrix in turned) > 2
+    assert max(abs(np.arctan2(matrix[1, 0], matrix[0, 0])) for matrix in transformed) > 2
 
 
-def test_a_sample_is_a_function_of_its_generator_and_leaves_the_global_ones_alone(case, make_plan):
+def test_a_sample_is_a_function_of_its_generator_and_does_not_change_the_global_ones(case, make_plan):
     image, labels = case
     chain = Augmentation(make_plan(patch=PATCH))
     torch.manual_seed(5)
@@ -150,7 +150,7 @@ def test_a_sample_is_a_function_of_its_generator_and_leaves_the_global_ones_alon
     assert any(not torch.equal(samples[0][0], other) for other, _ in samples[1:])
 
 
-def test_what_was_cut_off_as_empty_stays_empty(make_plan):
+def test_voxels_outside_the_nonzero_mask_stay_zero(make_plan):
     plan = make_plan(channels=[{"name": "MRI", "scheme": "zscore", "foreground_only": True}])
     image = np.zeros((1, 20, 20, 20), np.float16)
     image[:, 10:] = 1.5
@@ -170,14 +170,14 @@ def test_patches_of_few_slices_are_blurred(slices):
             assert torch.isfinite(transform(image=image.clone())["image"]).all()
 
 
-def test_seeds_are_put_back_even_after_an_error():
+def test_global_generators_are_restored_after_an_error():
     state = torch.get_rng_state()
     with pytest.raises(RuntimeError), seeded(3):
         torch.rand(-1)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_the_publication_s_intensities_are_scaled_and_shifted_by_little_and_nothing_else():
+def test_the_publication_only_scales_and_shifts_intensities_slightly():
     transform, image = paper_intensity_transforms(), torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
     slopes, offsets = [], []
     for seed in range(200):
@@ -192,14 +192,15 @@ def test_the_publication_s_intensities_are_scaled_and_shifted_by_little_and_noth
     assert np.std(offsets) == pytest.approx(0.1 * 0.5**0.5, rel=0.3)
 
 
-def test_probabilities_and_ranges_are_nnunets():
+def test_probabilities_and_ranges_equal_nnunets():
     chain = augment.intensity_transforms().transforms
     assert [one.apply_probability for one in chain] == [0.1, 0.2, 0.15, 0.15, 0.25, 0.1, 0.3]
-    assert np.rad2deg(augment.ROTATION) == pytest.approx(30)
-    assert (augment.SCALING, augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == ((0.7, 1.4), 0.2, 0.2, 0.5)
+    assert np.rad2deg(augment.MAX_ROTATION_RADIANS) == pytest.approx(30)
+    assert (augment.MIN_SCALE, augment.MAX_SCALE) == (0.7, 1.4)
+    assert (augment.P_ROTATION, augment.P_SCALING, augment.P_MIRROR) == (0.2, 0.2, 0.5)
 
 
-def test_each_sample_seeds_its_intensity_transforms_anew(make_plan, monkeypatch):
+def test_each_sample_seeds_its_intensity_transforms(make_plan, monkeypatch):
     seeds, plain = [], augment.seeded
     monkeypatch.setattr(augment, "seeded", lambda seed: seeds.append(seed) or plain(seed))
     change = augment.Augmentation(make_plan(patch=(8, 8, 8)))

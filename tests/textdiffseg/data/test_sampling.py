@@ -11,7 +11,7 @@ from textdiffseg.data.sampling import (
     forced_foreground,
     full_query,
     generator,
-    tells_text,
+    reads_text,
 )
 
 
@@ -21,7 +21,7 @@ def test_randomness_is_a_function_of_seed_epoch_and_index():
     assert len(set(draws.values())) == 4
 
 
-def test_all_cases_come_before_one_comes_again():
+def test_every_case_is_drawn_once_before_any_is_drawn_again():
     for turn in range(3):
         assert sorted(choose_case(7, 5, 1, 7 * turn + place) for place in range(7)) == list(range(7))
     assert [choose_case(7, 5, 1, i) for i in range(7)] != [choose_case(7, 5, 2, i) for i in range(7)]
@@ -36,11 +36,11 @@ def test_each_batch_has_its_share_of_forced_foreground(batch, share, forced):
         assert flags == [False] * (batch - forced) + [True] * forced
 
 
-def test_a_batch_of_one_is_forced_as_often_as_the_share_says():
+def test_with_batch_1_the_share_of_samples_is_forced():
     assert sum(forced_foreground(index, 1, 0.33) for index in range(100)) == 33
 
 
-def test_patches_lie_inside_the_case_and_reach_all_of_it():
+def test_patches_lie_inside_the_case_and_cover_all_of_it():
     rng = np.random.default_rng(0)
     starts = np.array([draw_patch(rng, (20, 10, 8), (8, 8, 8)) for _ in range(500)])
     assert starts.min(0).tolist() == [0, 0, 0]
@@ -52,7 +52,7 @@ def test_patches_larger_than_the_case_are_centred():
     assert start[1:] == (-4, -2)
 
 
-def test_forced_patches_hold_a_voxel_of_a_label_drawn_evenly():
+def test_forced_patches_contain_a_label_drawn_uniformly():
     rows = np.array([(1, 2, 3, 4)] * 99 + [(2, 28, 29, 1)])
     rng = np.random.default_rng(0)
     seen = Counter()
@@ -71,7 +71,7 @@ def test_without_foreground_a_forced_patch_is_a_random_one():
     assert forced == draw_patch(np.random.default_rng(3), (30, 30, 30), (8, 8, 8))
 
 
-def test_half_of_the_queries_ask_for_all_and_the_others_for_a_subset_and_absent_ones():
+def test_half_of_the_samples_query_all_labels_and_the_others_a_subset_with_absent_ones():
     annotated, present, phrasings = (1, 2, 3, 4, 5, 6), (1, 2), (1, 2, 3, 1, 1, 1, 4)
     rng = np.random.default_rng(0)
     full, others = 0, Counter()
@@ -90,14 +90,14 @@ def test_half_of_the_queries_ask_for_all_and_the_others_for_a_subset_and_absent_
     assert set(others) == {1, 2, 3, 4, 5, 6, 7}
 
 
-def test_a_case_without_any_structure_is_asked_for_absent_ones():
+def test_a_case_without_structures_queries_absent_labels():
     rng = np.random.default_rng(0)
     queries = [draw_query(rng, (1, 2), (), (1, 1)) for _ in range(200)]
     assert all(queries)
     assert {len(query) for query in queries} == {1, 2}
 
 
-def test_labels_that_are_not_annotated_are_never_asked_for():
+def test_labels_that_are_not_annotated_are_never_queried():
     rng = np.random.default_rng(0)
     assert {label for _ in range(100) for label, _ in draw_query(rng, (2,), (1, 2), (1, 1, 1))} == {2}
 
@@ -106,12 +106,12 @@ def test_the_full_query_is_in_label_order_and_first_phrasings():
     assert full_query((3, 1)) == ((1, 0), (3, 0))
 
 
-def test_half_of_the_samples_go_without_their_case_s_text():
-    told = [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
-    assert 0.45 < sum(told) / len(told) < 0.55
-    assert told == [tells_text(0, epoch, index) for epoch in range(4) for index in range(250)]
-    assert told[:250] != told[250:500]
-    assert told != [tells_text(1, epoch, index) for epoch in range(4) for index in range(250)]
+def test_half_of_the_samples_have_no_case_text():
+    with_text = [reads_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    assert 0.45 < sum(with_text) / len(with_text) < 0.55
+    assert with_text == [reads_text(0, epoch, index) for epoch in range(4) for index in range(250)]
+    assert with_text[:250] != with_text[250:500]
+    assert with_text != [reads_text(1, epoch, index) for epoch in range(4) for index in range(250)]
 
 
 def test_in_the_first_half_of_a_run_every_sample_queries_all_annotated_labels():

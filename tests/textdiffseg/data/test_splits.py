@@ -26,7 +26,7 @@ def test_every_case_is_validated_once():
     assert splits != make_splits(IDS, seed=1)
 
 
-def test_ungrouped_splits_are_those_of_nnunet():
+def test_splits_without_groups_equal_nnunets():
     model_selection = pytest.importorskip("sklearn.model_selection")
     theirs = model_selection.KFold(5, shuffle=True, random_state=12345).split(IDS)
     for fold, (train, validation) in zip(make_splits(IDS).folds, theirs, strict=True):
@@ -46,7 +46,7 @@ def test_groups_stay_together_and_folds_stay_balanced():
 
 
 @pytest.mark.parametrize(("cases", "folds"), [(5, 5), (4, 4), (2, 2), (1, 0)])
-def test_few_cases_make_fewer_folds_and_a_sentence(cases, folds):
+def test_few_cases_make_fewer_folds_and_a_note(cases, folds):
     splits = make_splits(IDS[:cases])
     assert len(splits.folds) == folds
     assert bool(splits.note) == (folds < 5)
@@ -67,7 +67,7 @@ def test_a_fold_that_does_not_exist_is_refused_with_the_choices():
     assert make_splits(IDS).fold("4") == make_splits(IDS).fold(4)
 
 
-def test_there_and_back_on_disk(tmp_path):
+def test_splits_are_read_as_written(tmp_path):
     splits = make_splits(IDS)
     write_record(tmp_path / "splits.json", splits)
     assert read_splits(tmp_path / "splits.json", IDS) == splits
@@ -93,7 +93,7 @@ def test_every_fault_is_listed_with_its_fold(tmp_path):
     assert "fold 1: validation is empty" in error.value.lines[2]
 
 
-def test_folds_that_part_a_group_are_refused(tmp_path):
+def test_folds_that_split_a_group_are_refused(tmp_path):
     splits = make_splits(IDS)
     first, other = splits.fold(0).validation[0], splits.fold(0).train[0]
     refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p"}, tmp_path)
@@ -119,7 +119,7 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
         read_splits(path, IDS)
 
 
-def test_joined_folds_are_those_of_each_data_set_under_the_new_names():
+def test_joined_folds_equal_each_data_set_s_folds_under_the_new_ids():
     first, second = make_splits(IDS), make_splits(["a", "b", "c"])
     names = {case: f"1_{case}" for case in IDS}, {case: f"2_{case}" for case in "abc"}
     joined = join_splits([(first, names[0]), (second, names[1])])

@@ -18,13 +18,13 @@ def test_pairs_lead_from_T_to_0_without_gaps(steps):
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
-def test_impossible_step_counts_are_refused(steps):
+def test_invalid_step_counts_are_refused(steps):
     with pytest.raises(ValueError, match="between 1 and 1000"):
         step_pairs(1000, steps)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
-def test_a_denoiser_that_knows_the_truth_returns_it_and_sees_the_true_noise_level(steps):
+def test_sampling_with_a_perfect_denoiser_returns_z_0_and_its_t_is_the_noise_level(steps):
     schedule = Schedule(1000)
     generator = torch.Generator().manual_seed(1)
     z_0, z_T = torch.randn(2, 3, 4, 5, 6, 7, generator=generator)
@@ -52,7 +52,7 @@ def test_sampling_transports_a_gaussian():
 
 
 @pytest.mark.parametrize("steps", [2, 10])
-def test_a_noise_predictor_that_knows_the_truth_returns_it(steps):
+def test_sampling_with_a_perfect_noise_predictor_returns_z_0(steps):
     schedule = Schedule(1000, predicts="eps")
     z_0, z_T = torch.randn(2, 3, 1, 6, 6, 6, generator=torch.Generator().manual_seed(1))
     z_0 = torch.nn.functional.layer_norm(z_0, z_0.shape[1:])

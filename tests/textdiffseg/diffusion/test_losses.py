@@ -12,7 +12,7 @@ def random_case(batch, slots, seed=0):
     return logits, torch.randint(0, slots + 1, (batch, *SHAPE), generator=generator)
 
 
-def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_much():
+def test_a_perfect_prediction_has_no_loss_and_a_wrong_one_a_large_loss():
     _, slots = random_case(2, 2)
     logits = 50.0 * torch.nn.functional.one_hot(slots, 3).movedim(-1, 1)
     labels = torch.tensor([[1, 2], [1, 2]])
@@ -20,8 +20,8 @@ def test_a_perfect_prediction_costs_nothing_and_a_wrong_one_much():
     assert segmentation_loss(-logits, slots, labels) > 10
 
 
-def test_dice_is_summed_by_label_and_never_by_slot():
-    """The order in which a sample asks for its labels changes nothing."""
+def test_dice_is_summed_by_label_and_not_by_slot():
+    """The order of a sample's queries does not change the loss."""
     logits, slots = random_case(2, 2)
     labels = torch.tensor([[1, 2], [1, 2]])
     swapped_logits, swapped_slots, swapped_labels = logits.clone(), slots.clone(), torch.tensor([[1, 2], [2, 1]])
@@ -65,39 +65,39 @@ def nested_case(seed=0):
     return logits, torch.randint(0, 4, (2, *SHAPE), generator=generator), torch.tensor([[1, 2, 3], [1, 2, 3]])
 
 
-def test_the_loss_of_one_label_is_the_same_whether_labels_may_overlap_or_not():
+def test_a_single_label_has_the_same_loss_whether_exclusive_or_overlapping():
     logits, slots = random_case(2, 1)
-    labels, belongs = torch.tensor([[1], [1]]), torch.tensor([[[False, True]], [[False, True]]])
+    labels, membership = torch.tensor([[1], [1]]), torch.tensor([[[False, True]], [[False, True]]])
     slots[0, :1] = -1
-    torch.testing.assert_close(region_loss(logits, slots, belongs, labels), segmentation_loss(logits, slots, labels))
+    torch.testing.assert_close(region_loss(logits, slots, membership, labels), segmentation_loss(logits, slots, labels))
 
 
-def test_labels_that_overlap_are_each_right_or_wrong():
-    _, numbers, labels = nested_case()
-    true = torch.stack([numbers > 0, numbers > 1, numbers > 2], 1)
+def test_overlapping_labels_have_separate_losses():
+    _, value_map, labels = nested_case()
+    true = torch.stack([value_map > 0, value_map > 1, value_map > 2], 1)
     logits = torch.cat((torch.zeros(2, 1, *SHAPE), 50.0 * true.float() - 25.0), 1)
-    perfect = region_loss(logits, numbers, overlapping(labels), labels)
+    perfect = region_loss(logits, value_map, overlapping(labels), labels)
     assert perfect < 1e-4
     logits[:, 2] *= -1
-    assert region_loss(logits, numbers, overlapping(labels), labels) > 8
+    assert region_loss(logits, value_map, overlapping(labels), labels) > 8
 
 
-def test_ignored_voxels_padded_slots_and_the_order_of_labels_that_overlap_change_nothing():
-    logits, numbers, labels = nested_case()
-    numbers[0, :2] = -1
-    expected = region_loss(logits, numbers, overlapping(labels), labels)
+def test_ignored_voxels_padded_slots_and_the_order_of_overlapping_labels_change_nothing():
+    logits, value_map, labels = nested_case()
+    value_map[0, :2] = -1
+    expected = region_loss(logits, value_map, overlapping(labels), labels)
     noisy = logits.clone()
     noisy[0, :, :2] = 7.0
-    torch.testing.assert_close(region_loss(noisy, numbers, overlapping(labels), labels), expected)
+    torch.testing.assert_close(region_loss(noisy, value_map, overlapping(labels), labels), expected)
     padded = torch.cat((labels, torch.zeros(2, 1, dtype=torch.int64)), 1)
     more = torch.cat((logits, torch.full_like(logits[:, :1], -1e4)), 1)
-    torch.testing.assert_close(region_loss(more, numbers, overlapping(padded), padded), expected)
+    torch.testing.assert_close(region_loss(more, value_map, overlapping(padded), padded), expected)
     turned, swapped = labels.clone(), logits.clone()
     turned[1], swapped[1] = torch.tensor([3, 1, 2]), logits[1, [0, 3, 1, 2]]
-    torch.testing.assert_close(region_loss(swapped, numbers, overlapping(turned), turned), expected)
+    torch.testing.assert_close(region_loss(swapped, value_map, overlapping(turned), turned), expected)
 
 
-def test_the_latent_losss_gradient_stops_at_z_0():
+def test_the_latent_loss_gives_z_0_no_gradient():
     z_0_hat, z_0 = (torch.full((2, 3, 1, 1, 1), one, requires_grad=True) for one in (0.0, 1.0))
     latent_loss(z_0_hat, z_0, torch.zeros(2, 4, 4, 4)).backward()
     assert z_0_hat.grad is not None

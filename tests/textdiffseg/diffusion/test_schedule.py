@@ -36,7 +36,7 @@ def test_noise_prediction_keeps_some_signal_at_T():
     torch.testing.assert_close(alpha_bar[:900], Schedule(1000).alpha_bar[:900], atol=1e-4, rtol=0)
 
 
-def test_the_true_noise_gives_back_a_standardised_z_0_wherever_there_is_signal():
+def test_the_true_noise_gives_the_standardised_z_0_if_there_is_signal():
     generator = torch.Generator().manual_seed(0)
     z_0, eps = torch.randn(2, 3, 1, 8, 8, 8, generator=generator)
     z_0 = torch.nn.functional.layer_norm(z_0, z_0.shape[1:])
@@ -44,4 +44,4 @@ def test_the_true_noise_gives_back_a_standardised_z_0_wherever_there_is_signal()
     found = schedule.clean(schedule.diffuse(z_0, eps, t), eps, t)
     torch.testing.assert_close(found, z_0, atol=1e-3, rtol=1e-3)
     at_T = schedule.clean(eps, 0.5 * eps, torch.full((3,), 1000))
-    assert at_T.abs().max() < 10  # an error of the noise is not blown up
+    assert at_T.abs().max() < 10  # an error of the noise is not magnified

@@ -19,20 +19,20 @@ def draw(count=60_000, classes=3, seed=0):
     return p, truth
 
 
-def test_probabilities_that_truths_are_drawn_from_are_calibrated():
+def test_the_probabilities_that_generated_the_truth_are_calibrated():
     p, truth = draw()
     assert expected_calibration_error(p, truth) < 0.01
     assert expected_calibration_error(p, (truth + 1) % 3) > 0.3
 
 
-def test_constant_overconfidence_is_the_error():
+def test_a_constant_overconfidence_equals_the_error():
     p = np.tile(np.array([[0.1], [0.9]]), 1000)
     truth = (np.arange(1000) % 10 < 6).astype(int)  # right in six of ten
     assert expected_calibration_error(p, truth, bins=10) == pytest.approx(0.3)
     assert expected_calibration_error(1 - p, truth, bins=10) == pytest.approx(0.9 - 0.4)
 
 
-def test_bins_hold_equally_many_voxels():
+def test_bins_contain_equally_many_voxels():
     """Two bins: the half with confidence 0.6 is always right, the other with 0.9 never; the errors do not cancel."""
     confidence = np.repeat([0.6, 0.9], 50)
     p, truth = np.stack([1 - confidence, confidence]), np.repeat([1, 0], 50)
@@ -41,7 +41,7 @@ def test_bins_hold_equally_many_voxels():
     assert expected_calibration_error(p[:, :3], truth[:3]) == pytest.approx(0.4)
 
 
-def test_brier_is_its_closed_form_and_best_for_the_probabilities_that_truths_come_from():
+def test_brier_has_its_closed_form_and_is_best_for_the_generating_probabilities():
     p = np.array([[0.2, 1.0], [0.3, 0.0], [0.5, 0.0]])
     assert brier_score(p, np.array([1, 0])) == pytest.approx((0.04 + 0.49 + 0.25) / 2)
     assert brier_score(p[:, 1:], np.array([2])) == pytest.approx(2.0)
@@ -52,7 +52,7 @@ def test_brier_is_its_closed_form_and_best_for_the_probabilities_that_truths_com
     assert negative_log_likelihood(p, truth) < negative_log_likelihood(sharp, truth)
 
 
-def test_near_means_millimetres_along_every_axis():
+def test_the_distance_is_in_millimetres_along_every_axis():
     labels = np.zeros((21, 21, 21), np.int8)
     labels[10, 10, 10] = 2
     near = near_foreground(labels, (2.5, 1.0, 4.0))
@@ -64,7 +64,7 @@ def test_near_means_millimetres_along_every_axis():
     assert near[10, 10, :].sum() == 3
 
 
-def test_nothing_is_near_without_foreground_and_ignored_voxels_never_are():
+def test_no_voxel_is_near_without_foreground_and_ignored_voxels_never_are():
     labels = np.zeros((4, 5, 6), np.int8)
     assert not near_foreground(labels, (1, 1, 1)).any()
     labels[2, 2, 2], labels[2, 2, 3] = 1, -1
@@ -85,14 +85,14 @@ def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
     assert sample_voxels(many, labels, (1, 1, 1)).p.shape == (4000, 100)
 
 
-def test_one_label_is_scored_alike_whether_labels_may_overlap_or_not():
+def test_a_single_label_has_the_same_score_whether_exclusive_or_overlapping():
     p, truth = draw(count=500, classes=2)
     pairs = label_by_label(SampledVoxels(p, truth), ((1,),), (1,))
     assert pairs.p == pytest.approx(p, abs=1e-6)
     assert (pairs.truth == truth).all()
 
 
-def test_labels_that_overlap_are_a_question_each_and_weigh_the_same():
+def test_overlapping_labels_are_binary_and_have_equal_weight():
     truth = np.array([0, 1, 2, 2])
     p = np.array([[0.5] * 4, [0.1, 0.9, 0.9, 0.9], [0.2, 0.2, 0.2, 0.8]])  # whole (1 and 2), core (2)
     pairs = label_by_label(SampledVoxels(p, truth), ((1, 2), (2,)), (1, 2))

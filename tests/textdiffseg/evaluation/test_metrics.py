@@ -1,4 +1,4 @@
-"""The laws that Dice, NSD and HD95 keep, and the rule for empty masks."""
+"""The invariants of Dice, NSD and HD95, and the rule for empty masks."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_a_shift_is_measured_in_millimetres_along_its_axis(axis):
     assert scores(cube(start), reference, tolerance=0.5 * SPACING[axis]).nsd < 1
 
 
-def test_lengths_scale_with_the_spacing_and_nothing_else_does():
+def test_only_lengths_scale_with_the_spacing():
     one, other = blob(1).astype(np.uint8), blob(2).astype(np.uint8)
     plain = scores(one, other)
     doubled = scores(one, other, tuple(2 * step for step in SPACING), 2.0)
@@ -59,14 +59,14 @@ def test_lengths_scale_with_the_spacing_and_nothing_else_does():
     assert doubled.volume_ml == pytest.approx(8 * plain.volume_ml)
 
 
-def test_prediction_and_reference_may_change_places():
+def test_scores_are_symmetric_in_prediction_and_reference():
     one, other = blob(3).astype(np.uint8), blob(4).astype(np.uint8)
     there, back = scores(one, other), scores(other, one)
     assert (there.dice, there.hd95) == (back.dice, back.hd95)
     assert there.nsd == pytest.approx(back.nsd, abs=1e-6)
 
 
-def test_axes_may_change_places():
+def test_scores_do_not_depend_on_the_order_of_axes():
     one, other = blob(5).astype(np.uint8), blob(6).astype(np.uint8)
     plain = scores(one, other)
     turned = scores(one.transpose(2, 0, 1), other.transpose(2, 0, 1), (SPACING[2], SPACING[0], SPACING[1]))
@@ -81,7 +81,7 @@ def test_cropping_changes_nothing_even_at_the_border_of_the_scan():
     assert small.model_dump() == pytest.approx(large.model_dump())
 
 
-def test_nsd_is_monais_with_subvoxels_on_the_whole_scan():
+def test_nsd_equals_monais_with_subvoxels_on_the_whole_scan():
     import torch
     from monai.metrics import SurfaceDiceMetric
 
@@ -102,13 +102,13 @@ def test_the_rule_for_empty_masks():
     assert (invented.reference_ml, missed.volume_ml) == (0.0, 0.0)
 
 
-def test_masks_that_do_not_meet_have_a_distance_but_no_overlap():
+def test_disjoint_masks_have_a_distance_but_no_overlap():
     apart = scores(cube((0, 0, 0)), cube((8, 0, 0)))
     assert (apart.dice, apart.nsd) == (0.0, 0.0)
     assert apart.hd95 == pytest.approx(8 * SPACING[0])
 
 
-def test_labels_are_scored_one_by_one_whatever_their_numbers():
+def test_labels_may_have_any_values():
     reference = cube((1, 1, 1)) * 7 + cube((8, 10, 12)) * np.uint8(200)
     prediction = np.where(reference == 7, 7, 0)
     both = score_case(prediction, reference, SPACING, {7: "a", 200: "b", 9: "absent"})
@@ -116,7 +116,7 @@ def test_labels_are_scored_one_by_one_whatever_their_numbers():
     assert both.mean_dice == 0.5
 
 
-def test_values_as_large_as_an_atlas_has_cost_no_more():
+def test_large_values_of_an_atlas_need_no_more_memory():
     reference = cube((1, 1, 1)) * np.int64(5) + cube((8, 10, 12)) * np.int64(2**31 - 1)
     small, large = reference * (reference == 5) // 5, reference * (reference > 5) // (2**31 - 1) * 2
     labels = {5: "a", 2**31 - 1: "b", 6: "absent"}
@@ -124,7 +124,7 @@ def test_values_as_large_as_an_atlas_has_cost_no_more():
     assert score_case(np.roll(reference, 1, 0), reference, SPACING, labels) == expected
 
 
-def test_ignored_voxels_count_for_neither():
+def test_ignored_voxels_count_in_neither_mask():
     reference = cube((4, 5, 6)).astype(np.int16)
     prediction = cube((4, 5, 6)).astype(np.int16)
     prediction[0, :5] = 1
@@ -144,12 +144,12 @@ def test_dice_of_two_masks():
     assert dice(np.zeros(3, bool), np.zeros(3, bool)) is None
 
 
-def test_arrays_of_different_shape_are_a_bug_of_the_caller():
+def test_arrays_of_different_shapes_raise_a_value_error():
     with pytest.raises(ValueError, match="one shape"):
         score_case(np.zeros((2, 2, 2)), np.zeros((2, 2, 3)), SPACING, {1: "x"})
 
 
-def test_labels_that_overlap_are_the_unions_of_their_numbers():
+def test_overlapping_labels_are_unions_of_values():
     rng = np.random.default_rng(0)
     predicted, expected = rng.integers(0, 4, (2, 8, 9, 10))
     expected[:2] = -1
@@ -158,7 +158,7 @@ def test_labels_that_overlap_are_the_unions_of_their_numbers():
         assert found.labels[name].dice == dice((predicted >= low)[2:], (expected >= low)[2:])
 
 
-def test_surfaces_that_memory_does_not_hold_are_left_out_and_said(monkeypatch):
+def test_surfaces_that_exceed_the_memory_are_left_out_with_a_note(monkeypatch):
     predicted, expected = cube((2, 3, 4)), cube((3, 3, 4))
     whole = scores(predicted, expected)
     monkeypatch.setattr(metrics, "SURFACE_BYTES", 1e15)
@@ -166,4 +166,4 @@ def test_surfaces_that_memory_does_not_hold_are_left_out_and_said(monkeypatch):
     assert (large.dice, large.nsd, large.hd95, large.note) == (whole.dice, None, None, metrics.TOO_LARGE)
     summary = summarise([CaseScores(case="a", labels={"x": large}), CaseScores(case="b", labels={"x": whole})])
     assert (summary.mean.nsd, summary.mean.one_empty) == (whole.nsd, 0)
-    assert summary.notes[-1].startswith("1 labels of cases were too large for surfaces")
+    assert summary.notes[-1].startswith("1 label masks were too large for surfaces")

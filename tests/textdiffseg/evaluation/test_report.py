@@ -27,7 +27,7 @@ def printed(table) -> str:
     return capture.get()
 
 
-def test_means_leave_out_what_is_rightly_absent_and_count_what_is_missed():
+def test_means_leave_out_correctly_absent_labels_and_count_missed_ones():
     summary = summarise(CASES)
     lesion = summary.labels["lesion"]
     assert (lesion.dice, lesion.hd95) == (0.25, 7.0)
@@ -35,13 +35,13 @@ def test_means_leave_out_what_is_rightly_absent_and_count_what_is_missed():
     assert summary.labels["liver"].hd95 == 3.0
 
 
-def test_each_label_weighs_the_same_in_the_mean():
+def test_each_label_has_the_same_weight_in_the_mean():
     summary = summarise(CASES)
     assert summary.mean.dice == pytest.approx((0.7 + 0.25) / 2)
     assert summary.mean.scored == 5
 
 
-def test_cases_come_sorted_whatever_the_order_of_work():
+def test_cases_are_sorted_by_id():
     assert summarise(CASES) == summarise(CASES[::-1])
     assert [case.case for case in summarise(CASES).cases] == ["a", "b", "c"]
 
@@ -51,7 +51,7 @@ def test_a_label_that_no_case_has_does_not_spoil_the_mean():
     assert summarise(cases).mean.dice == 0.5
 
 
-def test_the_file_says_its_rules_and_comes_back_the_same(tmp_path):
+def test_the_summary_states_its_rules_and_is_read_as_written(tmp_path):
     summary = summarise(CASES, tolerance_mm=2.0, notes=["one note"])
     write_record(tmp_path / "summary.json", summary)
     assert Summary.read(tmp_path / "summary.json") == summary
@@ -61,7 +61,7 @@ def test_the_file_says_its_rules_and_comes_back_the_same(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_missing_monai_is_said(monkeypatch):
+def test_missing_monai_is_noted(monkeypatch):
     monkeypatch.setattr("textdiffseg.evaluation.report.surfaces_available", lambda: False)
     assert NO_SURFACES in summarise(CASES).notes
 

@@ -80,9 +80,12 @@ def test_another_folds_checkpoint_is_not_trained_further(folder, which):
 def test_another_folds_checkpoint_is_not_predicted_with(folder):
     load_ensemble(folder)
     shutil.copy(folder / "fold_1" / "checkpoint_latest.safetensors", folder / "fold_0")
-    load_ensemble(folder)
-    with pytest.raises(UserError, match=r"fold_0.checkpoint_latest\S+ was trained on other cases.*--folds"):
-        load_ensemble(folder, checkpoint="latest")
+    for checkpoint in ("best", "latest"):  # the latest one notes whether the fold is finished
+        with pytest.raises(UserError, match=r"fold_0.checkpoint_latest\S+ was trained on other cases.*--folds"):
+            load_ensemble(folder, checkpoint=checkpoint)
+    (folder / "fold_0" / "cases.json").unlink()
+    with pytest.raises(UserError, match="was trained on other cases"):
+        load_ensemble(folder, ["0"])
 
 
 def test_a_fold_that_was_copied_is_refused(folder):

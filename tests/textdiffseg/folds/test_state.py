@@ -75,14 +75,14 @@ def test_unfinished_folds_are_left_out_and_named(folder, fold):
     assert load_ensemble(folder, ["0"]).folds == ("0",)
 
 
-def test_without_a_finished_fold_one_line_leads_out(folder, fold, plan):
+def test_without_a_finished_fold_one_line_leads_out(root, folder, fold, plan):
     for number in (0, 1):
         mark(FoldFolder(folder / f"fold_{number}"), "latest", 1)
     with alone(fold), pytest.raises(UserError, match="No fold is finished") as error:
         load_ensemble(folder)
     (line,) = error.value.lines
     assert "fold 0 is in training (1 of 4 iterations); fold 1 was interrupted" in line
-    assert f"(tds_train {plan.dataset} 0, tds_train {plan.dataset} 1)" in line
+    assert f"(tds_train {plan.dataset} 0 --root {root}, tds_train {plan.dataset} 1 --root {root})" in line
     assert "--include-unfinished" in line
     with pytest.raises(UserError, match="No fold is finished"):
         load_ensemble(folder / "fold_1")
@@ -124,11 +124,11 @@ def test_a_fit_of_an_older_version_is_of_the_best_checkpoint(fold):
     assert load_ensemble(fold.path, checkpoint="latest").sampling == Sampling()
 
 
-def test_a_fold_whose_validation_was_cut_off_predicts_plainly_and_says_so(folder, fold, plan):
+def test_a_fold_whose_validation_was_cut_off_predicts_plainly_and_says_so(root, folder, fold, plan):
     assert load_ensemble(fold.path).sampling == Sampling(steps=1, samples=1, mirroring=False)
     assert load_ensemble(fold.path).notes == (
         "Fold 0: its validation did not come to choose the sampling: 1 step, no mirroring, no calibration. To validate "
-        f"it: tds_train {plan.dataset} 0.",
+        f"it: tds_train {plan.dataset} 0 --root {root}.",
     )
     write_record(folder / "fold_1" / "sampling.json", Sampling(steps=4))
     both = load_ensemble(folder)

@@ -1,4 +1,4 @@
-"""Each intensity scheme does what its name says."""
+"""The intensity schemes."""
 
 import numpy as np
 import pytest

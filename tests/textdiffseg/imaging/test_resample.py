@@ -1,4 +1,4 @@
-"""Resampling: ours equals scipy's; labels and probabilities keep their laws."""
+"""Resampling equals scipy's. Labels and probabilities keep their invariants."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_equals_scipy_zoom(order, shape):
         assert np.abs(found - expected).max() < 1e-3
 
 
-def test_separate_axis_takes_its_own_order():
+def test_a_single_axis_may_have_its_own_order():
     array = np.random.default_rng(1).normal(size=(1, 6, 20, 22)).astype(np.float32)
     ours = resample(array, (11, 30, 15), 3, {0: 0})
     planes = np.stack([scipy_zoom(plane, (30, 15), 3) for plane in array[0]])
@@ -38,7 +38,7 @@ def test_separate_axis_takes_its_own_order():
     assert np.abs(ours[0] - expected).max() < 1e-4
 
 
-def test_stays_within_the_range_of_each_channel():
+def test_results_stay_within_the_range_of_each_channel():
     array = np.zeros((2, 8, 8, 8), np.float32)
     array[0, 4:], array[1, :4] = 1000, -5
     found = resample(array, (19, 8, 30), 3)
@@ -71,7 +71,7 @@ def test_labels_equal_the_largest_of_the_interpolated_masks(ignored):
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 20)] * 3))
-def test_labels_invent_no_value(seed, shape, shape_to):
+def test_resampled_labels_have_no_new_values(seed, shape, shape_to):
     labels = np.random.default_rng(seed).integers(-1, 3, shape).astype(np.int16)
     found = resample_labels(labels, shape_to)
     assert found.shape == shape_to
@@ -91,7 +91,7 @@ def test_no_hole_where_three_labels_meet():
     assert (resample_labels(labels, (17, 17, 17)) > 0).all()
 
 
-def test_what_is_half_unknown_is_unknown():
+def test_voxels_that_are_half_ignored_are_ignored():
     labels = np.array([1, -1, 0, 0], np.int16).reshape(4, 1, 1)
     assert resample_labels(labels, (2, 1, 1)).ravel().tolist() == [-1, 0]
     assert (resample_labels(np.full((3, 4, 5), -1, np.int16), (6, 7, 8)) == -1).all()
@@ -125,7 +125,7 @@ def test_the_last_region_above_one_half_writes_its_number():
 
 
 def test_matrices_of_full_size_hold_no_denormal_numbers_and_still_equal_scipy():
-    """512 to 502 voxels gave 11,024 denormals, with which a product takes ten times as long."""
+    """512 to 502 voxels would have 11,024 denormals, which make a product ten times slower."""
     matrix = spline_matrix(512, 502, 3)
     magnitudes = np.abs(matrix[matrix != 0])
     assert magnitudes.min() >= 1e-12

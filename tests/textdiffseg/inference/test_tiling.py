@@ -30,7 +30,7 @@ def test_windows_cover_the_volume_on_the_latent_grid(shape, cells, stride, overl
     assert list(tiling.starts) == sorted(set(tiling.starts))
 
 
-def test_shares_of_windows_add_up_to_one_inside_and_to_zero_in_the_padding():
+def test_window_shares_sum_to_one_inside_and_to_zero_in_the_padding():
     tiling = tile((15, 27, 5), (8, 16, 8), (2, 4, 4))
     total, weight = tiling.total_importance(), importance(tiling.patch)
     summed = torch.zeros(tiling.padded)
@@ -50,7 +50,7 @@ def test_padding_and_interior_are_inverse():
     assert padded.abs().sum() == pytest.approx(float(image.abs().sum()), rel=1e-5)
 
 
-def test_a_window_and_its_latent_window_are_the_same_place():
+def test_a_window_and_its_latent_window_cover_the_same_place():
     tiling = tile((15, 27, 21), (8, 16, 16), (2, 4, 4))
     for start in tiling.starts:
         for voxels, positions, unit in zip(

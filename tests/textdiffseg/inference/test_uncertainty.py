@@ -36,7 +36,7 @@ def split(p, readout):
     return disagreement(means, inner, readout)
 
 
-def test_the_two_parts_add_up_to_the_whole_mutual_information(apart):
+def test_the_two_terms_sum_to_the_whole_mutual_information(apart):
     p = draws(folds=3, samples=5)
     between_samples, between_folds = split(p, apart)
     whole = apart.entropy(p.mean((0, 1)), 1) - apart.entropy(p, 3).mean((0, 1))
@@ -45,14 +45,14 @@ def test_the_two_parts_add_up_to_the_whole_mutual_information(apart):
     assert (between_folds > 0).all()
 
 
-def test_equal_samples_do_not_disagree_and_one_fold_does_not_either(apart):
+def test_equal_samples_and_a_single_fold_have_no_disagreement(apart):
     between_samples, _ = split(draws(3, 1).expand(-1, 4, -1, -1, -1, -1, -1), apart)
     assert between_samples.max() < 1e-6
     _, between_folds = split(draws(1, 5), apart)
     assert between_folds.max() < 1e-6
 
 
-def test_two_sure_folds_that_differ_disagree_by_one_bit(apart):
+def test_two_confident_folds_that_differ_disagree_by_one_bit(apart):
     p = torch.zeros(2, 1, 1, 3, 1, 1, 1)
     p[0, 0, 0, 1], p[1, 0, 0, 2] = 1, 1
     between_samples, between_folds = split(p, apart)
@@ -68,7 +68,7 @@ def test_entropy_is_in_bits_and_along_its_dimension(apart):
     )
 
 
-def test_one_label_is_as_uncertain_whether_labels_may_overlap_or_not(apart, nested):
+def test_a_single_label_has_the_same_entropy_whether_exclusive_or_overlapping(apart, nested):
     logits = 2 * torch.randn(3, 5, 2, 2, 2, 2, generator=torch.Generator().manual_seed(0))
     found = []
     for readout in (apart, nested):
@@ -79,7 +79,7 @@ def test_one_label_is_as_uncertain_whether_labels_may_overlap_or_not(apart, nest
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
-def test_labels_that_overlap_add_up_and_background_is_no_question(nested):
+def test_the_entropy_of_overlapping_labels_is_a_sum_without_background(nested):
     sure, open_ = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])
     p = torch.stack((torch.rand(2), sure, open_, open_)).view(4, 1, 1, 2)
     assert nested.entropy(p, 0).flatten().tolist() == [2.0, 2.0]
@@ -87,7 +87,7 @@ def test_labels_that_overlap_add_up_and_background_is_no_question(nested):
     assert nested.entropy(sharp, 0).flatten().tolist() == [0.0, 0.0]
 
 
-def test_both_parts_are_never_negative_and_add_up_where_labels_overlap(nested):
+def test_both_terms_of_overlapping_labels_are_never_negative_and_sum_to_the_whole(nested):
     logits = 2 * torch.randn(3, 5, 1, 4, 2, 2, 2, generator=torch.Generator().manual_seed(1))
     p = torch.stack([nested.probabilities(of_fold.flatten(0, 1)).unflatten(0, (5, 1)) for of_fold in logits])
     inner = nested.entropy(p, 3).mean(1)
@@ -118,7 +118,7 @@ def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its
     )
 
 
-def test_an_interval_holds_nine_of_ten_draws():
+def test_an_interval_contains_nine_of_ten_draws():
     rng = np.random.default_rng(0)
     low, high = interval(rng.normal(size=(5, 4000)))
     assert (low, high) == pytest.approx((-1.645, 1.645), abs=0.05)

@@ -85,14 +85,14 @@ def test_shapes_follow_the_plan(model):
     assert logits.shape == (2, 3, 8, 16, 16)
 
 
-def test_a_batch_equals_its_items_one_by_one(model):
+def test_a_batch_gives_the_results_of_its_samples(model):
     image, z_t, t = torch.randn(2, 2, 8, 16, 16), torch.randn(2, 4, 2, 4, 4), torch.tensor([1000, 3])
     queries = make_queries([[1, 2], [2, 1]])
     together = run(model, image, queries, z_t, t)
     for i in range(2):
-        one = Queries(*(part[i : i + 1] for part in vars(queries).values()))
-        apart = run(model, image[i : i + 1], one, z_t[i : i + 1], t[i : i + 1])
-        torch.testing.assert_close(apart[0], together[i], atol=1e-4, rtol=1e-4)
+        chosen = Queries(*(part[i : i + 1] for part in vars(queries).values()))
+        exclusive = run(model, image[i : i + 1], chosen, z_t[i : i + 1], t[i : i + 1])
+        torch.testing.assert_close(exclusive[0], together[i], atol=1e-4, rtol=1e-4)
 
 
 def test_padded_slots_and_masked_tokens_change_nothing(model):
@@ -109,8 +109,8 @@ def test_padded_slots_and_masked_tokens_change_nothing(model):
     assert (found.softmax(1)[:, 2] == 0).all()
 
 
-def test_the_words_decide_which_slot_is_which(model):
-    """Asking in another order gives the same logits in that order: text is the classifier."""
+def test_logits_follow_the_order_of_the_queries(model):
+    """The text vectors are the classifier, so another order of queries only reorders the logits."""
     image, z_t, t = torch.randn(1, 2, 8, 16, 16), torch.randn(1, 4, 2, 4, 4), torch.tensor([1000])
     queries = make_queries([[1, 2]])
     swapped = Queries(queries.labels.flip(1), queries.vectors.flip(1), queries.tokens, queries.token_mask)
@@ -139,7 +139,7 @@ def test_every_parameter_is_used_in_training(model):
 
 
 def test_label_encoder_is_independent_of_the_number_of_labels():
-    """The same painted map gives the same latent, however many other labels there are or are asked for."""
+    """The latent of a label map does not depend on the number of other labels, in the plan or in the query."""
     torch.manual_seed(0)
     few, many = build_model(make_plan(labels=2)), build_model(make_plan(labels=120))
     assert {n: p.shape for n, p in few.named_parameters()} == {n: p.shape for n, p in many.named_parameters()}
@@ -156,8 +156,8 @@ def test_label_encoder_is_independent_of_the_number_of_labels():
 def test_attention_has_as_many_heads_as_the_plan_says():
     plan = make_plan()
     narrow = plan.model_copy(update={"network": plan.network.model_copy(update={"head_width": 4})})
-    for one, heads in ((plan, 1), (narrow, 6)):
-        model = build_model(one)
+    for chosen, heads in ((plan, 1), (narrow, 6)):
+        model = build_model(chosen)
         assert model.fusion.attention.heads == model.denoiser.down[0].attention.heads == heads
 
 
@@ -177,19 +177,19 @@ def test_slots_of_queries():
 
 
 @torch.no_grad()
-def test_a_voxel_of_several_labels_is_painted_with_the_sum_of_their_words():
+def test_a_voxel_of_several_labels_is_embedded_as_the_sum_of_their_vectors():
     torch.manual_seed(0)
-    apart = build_model(make_plan()).eval()
+    exclusive = build_model(make_plan()).eval()
     nested = build_model(make_plan().model_copy(update={"regions": ((1, 2), (2,))})).eval()
-    nested.load_state_dict(apart.state_dict())
+    nested.load_state_dict(exclusive.state_dict())
     queries = make_queries([[1, 2]])
-    paint = apart.label_encoder.paint
+    paint = exclusive.label_encoder.paint
     both = Queries(queries.labels, queries.vectors.clone(), queries.tokens, queries.token_mask)
     both.vectors[0, 1] += both.vectors[0, 0]
     bias = paint(torch.zeros(1, TEXT_WIDTH))
-    assert not bias.any()  # or a sum of words would not be painted as a sum
-    numbers = torch.randint(0, 3, (1, 8, 16, 16), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(nested.encode_labels(numbers, queries), apart.encode_labels(numbers, both))
+    assert not bias.any()  # otherwise a sum of text vectors would not be embedded as a sum
+    value_map = torch.randint(0, 3, (1, 8, 16, 16), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(nested.encode_labels(value_map, queries), exclusive.encode_labels(value_map, both))
     only = make_queries([[2]])
-    slots = (numbers == 2).long()
-    torch.testing.assert_close(nested.encode_labels(numbers, only), apart.encode_labels(slots, only))
+    slots = (value_map == 2).long()
+    torch.testing.assert_close(nested.encode_labels(value_map, only), exclusive.encode_labels(slots, only))

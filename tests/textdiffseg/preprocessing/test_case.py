@@ -1,4 +1,4 @@
-"""One case to the plan's grid and back: the way back meets the way there."""
+"""Preprocessing of one case to the plan's grid, and its inverse."""
 
 import itertools
 
@@ -76,7 +76,7 @@ TURNS = [((0, 1, 2), (1, 1, 1)), ((0, 1, 2), (-1, -1, 1)), ((2, 0, 1), (1, -1, 1
 
 
 @pytest.mark.parametrize(("permutation", "signs"), TURNS)
-def test_labels_come_back_through_another_spacing(permutation, signs):
+def test_labels_are_restored_from_another_spacing(permutation, signs):
     volume, numbers = scene(permutation, signs)
     plan = make_plan(spacing=(0.7, 0.5, 0.5))
     image, transform = preprocess_image(volume, plan)
@@ -91,7 +91,7 @@ def test_labels_come_back_through_another_spacing(permutation, signs):
 
 
 @pytest.mark.parametrize(("permutation", "signs"), TURNS)
-def test_at_the_same_spacing_the_way_back_is_exact(permutation, signs):
+def test_at_the_same_spacing_the_inverse_is_exact(permutation, signs):
     volume, numbers = scene(permutation, signs, (1.0, 1.0, 1.0))
     plan = make_plan()
     image, transform = preprocess_image(volume, plan)
@@ -102,7 +102,7 @@ def test_at_the_same_spacing_the_way_back_is_exact(permutation, signs):
     assert np.array_equal(restore_map(image[0], transform), volume.array[0])
 
 
-def test_outside_the_crop_is_background_and_the_maps_filler():
+def test_outside_the_crop_are_background_and_the_map_s_outside_value():
     volume, _ = scene()
     _, transform = preprocess_image(volume, make_plan())
     everywhere = np.stack([np.zeros(transform.shape), np.ones(transform.shape)])
@@ -128,8 +128,8 @@ def test_all_orientations_of_one_scan_are_stored_alike():
         assert np.array_equal(labels, stored[0][1])
 
 
-def test_thick_slices_are_taken_as_they_are():
-    """Separate z: along the thick axis every plane is a copy of one of the scan's own."""
+def test_thick_slices_are_not_interpolated():
+    """Separate z: along the thick axis every plane is a copy of one of the scan's planes."""
     volume, _ = scene(spacing=(6.0, 1.0, 1.0))
     image, transform = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop_to_nonzero=False))
     assert transform.shape == (52, 30, 34)
@@ -199,7 +199,7 @@ def test_labels_are_resampled_linearly_and_along_a_coarse_axis_by_the_nearest(sp
         assert (found != other)[clear & sure].any(), "else the order could not be seen"
 
 
-def test_without_cropping_the_whole_scan_stays():
+def test_without_cropping_the_whole_scan_is_kept():
     volume, _ = scene(spacing=(1.0, 1.0, 1.0))
     image, transform = preprocess_image(volume, make_plan(crop_to_nonzero=False))
     assert image.shape[1:] == volume.geometry.shape == transform.cropped_shape
@@ -211,19 +211,19 @@ def test_the_wrong_number_of_channels_is_refused():
         preprocess_image(volume, make_plan(channels=2))
 
 
-def test_a_spacing_that_makes_a_monstrous_grid_is_refused_before_it_is_made():
+def test_a_spacing_that_gives_a_huge_grid_is_refused_before_resampling():
     volume, _ = scene()
-    with pytest.raises(UserError, match="Mend the spacing"):
+    with pytest.raises(UserError, match="Correct the spacing"):
         preprocess_image(volume, make_plan(spacing=(1e-3, 1e-3, 1e-3)))
 
 
-def test_raw_intensities_stay_what_storage_can_hold():
+def test_raw_intensities_are_clipped_to_the_storage_type():
     volume, _ = scene()
     image, _ = preprocess_image(Volume(volume.array * 1e9, volume.geometry), make_plan(scheme="none"))
     assert abs(image).max() == np.finfo(np.float16).max
 
 
-def test_the_trail_survives_json():
+def test_the_transform_record_survives_json():
     volume, _ = scene(*TURNS[2])
     _, transform = preprocess_image(volume, make_plan())
     again = type(transform).model_validate_json(transform.model_dump_json())
@@ -233,7 +233,7 @@ def test_the_trail_survives_json():
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 9)] * 3))
-def test_the_box_is_the_smallest_that_holds_all(seed, shape):
+def test_the_nonzero_box_is_the_smallest_possible(seed, shape):
     array = (np.random.default_rng(seed).random((2, *shape)) > 0.9).astype(np.float32)
     box = tuple(slice(*side) for side in nonzero_box(array))
     assert array[(..., *box)].sum() == array.sum()
@@ -242,7 +242,7 @@ def test_the_box_is_the_smallest_that_holds_all(seed, shape):
         assert all(held.take(end, axis).any() for axis in range(3) for end in (0, -1))
 
 
-def test_values_become_numbers_and_strangers_are_listed():
+def test_values_become_label_numbers_and_unknown_values_are_listed():
     numbers_of = {255: 1, -7: 2, 256: IGNORED}
     numbers, unknown = number_labels(np.array([[[0, 255, -7, 256, 3, 3, 9]]]), numbers_of)
     assert numbers[0, 0, :4].tolist() == [0, 1, 2, -1]

@@ -1,4 +1,4 @@
-"""Fingerprinting measures what was put in, and names every broken case at once."""
+"""Fingerprints have the right measurements, and all faulty cases are reported together."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_thickness_of_a_plate_is_its_thickness(thickness):
     assert found.thickness_mm == pytest.approx(thickness, abs=1)
 
 
-def test_thickness_of_a_large_structure_is_that_of_its_thinned_copy():
+def test_the_thickness_of_a_large_structure_is_measured_on_a_subsampled_copy():
     d, h, w = np.ogrid[-1:1:220j, -1:1:220j, -1:1:220j]
     ball = ((d * d + h * h + w * w) < 0.9).astype(np.int16)
     (large,) = measure_labels(ball, (1.0, 1.0, 1.0))
@@ -84,7 +84,7 @@ def stored(folder: PreprocessedFolder) -> dict[str, CaseFingerprint]:
     return {path.name: CaseFingerprint.read(path) for path in folder.fingerprints.iterdir()}
 
 
-def test_what_is_known_is_not_measured_or_written_again(tiny_raw, tmp_path, monkeypatch):
+def test_stored_fingerprints_are_not_measured_or_written_again(tiny_raw, tmp_path, monkeypatch):
     dataset, folder = read_dataset(tiny_raw), PreprocessedFolder(tmp_path)
     whole = fingerprint_dataset(dataset, 0, folder)
     assert stored(folder) == {f"{case.case}.json": case for case in whole.cases}
@@ -109,7 +109,7 @@ def test_a_fingerprint_belongs_to_its_case(tiny_raw, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_was_measured_beside_a_fault_is_kept(tiny_raw, tmp_path, workers):
+def test_fingerprints_of_other_cases_are_kept_after_a_fault(tiny_raw, tmp_path, workers):
     folder = PreprocessedFolder(tmp_path)
     (tiny_raw / "imagesTr" / "tiny_01_0000.nii.gz").write_bytes(b"")
     with pytest.raises(UserError, match="tiny_01"):
@@ -159,7 +159,7 @@ def test_thin_structures_in_large_boxes_are_measured_as_thin():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_every_broken_case_is_named_at_once(write_raw, tmp_path, workers):
+def test_all_faulty_cases_are_reported_together(write_raw, tmp_path, workers):
     raw = write_raw(tmp_path, cases=8)
     image, label = (raw / part / "tiny_{:02d}{}.nii.gz" for part in ("imagesTr", "labelsTr"))
     cut = image.with_name(image.name.format(0, "_0000"))
@@ -175,7 +175,7 @@ def test_every_broken_case_is_named_at_once(write_raw, tmp_path, workers):
     )
     with pytest.raises(UserError) as caught:
         fingerprint_dataset(read_dataset(raw), workers)
-    told = "\n".join(caught.value.lines)
+    report = "\n".join(caught.value.lines)
     for words in (
         "tiny_00_0000.nii.gz is truncated",
         "tiny_01_0000.nii.gz: ",
@@ -184,8 +184,8 @@ def test_every_broken_case_is_named_at_once(write_raw, tmp_path, workers):
         "tiny_04_0000.nii.gz: a single slice",
         "3 channels, but dataset.json names 1 (MRI)",
     ):
-        assert words in told
-    assert not any(good in told for good in ("tiny_06", "tiny_07"))
+        assert words in report
+    assert not any(good in report for good in ("tiny_06", "tiny_07"))
 
 
 def test_label_values_need_not_be_consecutive(write_raw, tmp_path):
@@ -204,7 +204,7 @@ def test_ignored_voxels_belong_to_no_label(write_raw, tmp_path):
     assert np.array_equal(np.where(truth == 7, -1, truth.astype(int)), numbers)
 
 
-def test_what_contradicts_the_annotation_is_told_with_the_other_faults(write_raw, tmp_path):
+def test_contradictions_to_the_annotation_are_reported_with_the_other_faults(write_raw, tmp_path):
     annotated, absent = {"tiny_00": ["bright cube"], "tiny_01": ["dark cube"]}, {"tiny_02": ["dark cube"]}
     raw = write_raw(tmp_path, annotated=annotated, absent=absent)
     (raw / "imagesTr" / "tiny_03_0000.nii.gz").write_bytes(b"")
@@ -237,8 +237,8 @@ def write_nested(write_raw, root, **header):
     """Labels that overlap: the two cubes together, and the dark one."""
     fields = {"labels": {"background": 0, "both": [1, 2], "dark cube": 2}, "regions_class_order": [1, 2]}
     raw = write_raw(root)
-    told = json.loads((raw / "dataset.json").read_text()) | fields | header
-    (raw / "dataset.json").write_text(json.dumps(told))
+    contents = json.loads((raw / "dataset.json").read_text()) | fields | header
+    (raw / "dataset.json").write_text(json.dumps(contents))
     return read_dataset(raw)
 
 
@@ -253,7 +253,7 @@ def test_labels_that_overlap_are_measured_as_unions(write_raw, tmp_path):
     assert apart == dark
 
 
-def test_a_value_may_belong_to_a_label_that_nobody_looked_for_if_another_holds_it(write_raw, tmp_path):
+def test_a_value_may_belong_to_a_label_that_is_not_annotated_if_an_annotated_label_has_it(write_raw, tmp_path):
     dataset = write_nested(write_raw, tmp_path / "a", annotated=["both"])
     assert read_case(dataset.cases[0], dataset.labels, dataset.channels)[1].any()
     for field, words in (

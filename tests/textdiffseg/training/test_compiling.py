@@ -15,7 +15,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
 from textdiffseg.training.checkpoint import TrainingState
-from textdiffseg.training.compiling import Compiled, compile_parts
+from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.optimise import train_step
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ class Words:
     def __init__(self):
         self.batches = 0
 
-    def queries(self, asked, told):
+    def queries(self, asked, messages):
         self.batches += 1
         slots, length = 1 + self.batches % 2, 3 + self.batches % 4
         generator = torch.Generator().manual_seed(self.batches)
@@ -71,13 +71,13 @@ def train(state, compiled, iterations):
 
 
 @pytest.mark.parametrize("preset", ["default", "unet"])
-def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan, monkeypatch, preset):
+def test_compiled_modules_equal_eager_ones_and_are_compiled_once(shapes_plan, monkeypatch, preset):
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": "aot_eager"})
-    eager, ours, told = start(shapes_plan(preset)), start(shapes_plan(preset)), []
-    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
-    expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=told.append), 6)
+    eager, ours, messages = start(shapes_plan(preset)), start(shapes_plan(preset)), []
+    compiled = compile_modules(ours.model.compilable_modules, CPU, True, messages.append)
+    expected, _ = train(eager, Compiled(active=False, on_gpu=True, report=messages.append), 6)
     found, graphs = train(ours, compiled, 6)
-    assert told == []
+    assert messages == []
     assert compiled.active
     assert 0 < graphs[0] <= 8, "whole parts, with and without gradients, not block by block"
     assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch asks for"
@@ -90,30 +90,30 @@ def test_compiled_parts_agree_with_eager_ones_and_are_compiled_once(shapes_plan,
     assert graphs[-1] == counters["stats"]["unique_graphs"]
 
 
-def test_a_failing_compiler_is_left_out_and_changes_no_number(shapes_plan, monkeypatch):
+def test_without_a_working_compiler_the_losses_are_the_same(shapes_plan, monkeypatch):
     def broken(graph, inputs):
         raise OSError("no compiler found\nand much more")
 
     monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": broken})
-    eager, ours, told = start(shapes_plan("default")), start(shapes_plan("default")), []
-    compiled = compile_parts(ours.model.heavy_parts, CPU, True, told.append)
-    expected, _ = train(eager, Compiled(active=False, on_gpu=False, report=told.append), 3)
+    eager, ours, messages = start(shapes_plan("default")), start(shapes_plan("default")), []
+    compiled = compile_modules(ours.model.compilable_modules, CPU, True, messages.append)
+    expected, _ = train(eager, Compiled(active=False, on_gpu=False, report=messages.append), 3)
     found, _ = train(ours, compiled, 3)
     assert found == expected
     assert all(torch.equal(a, b) for a, b in zip(eager.ema.values(), ours.ema.values(), strict=True))
     assert not compiled.active
-    assert len(told) == 1
-    assert "torch.compile failed and is left out" in told[0]
-    assert "no compiler found" in told[0]
-    assert "\n" not in told[0]
+    assert len(messages) == 1
+    assert "torch.compile failed and is left out" in messages[0]
+    assert "no compiler found" in messages[0]
+    assert "\n" not in messages[0]
 
 
 def test_an_error_of_the_step_itself_is_raised(shapes_plan):
-    told = []
-    compiled = Compiled(active=True, on_gpu=False, report=told.append)
+    messages = []
+    compiled = Compiled(active=True, on_gpu=False, report=messages.append)
     with pytest.raises(ZeroDivisionError):
         compiled.run(lambda: 1 / 0)
-    assert len(told) == 1
+    assert len(messages) == 1
     with pytest.raises(ZeroDivisionError):
         compiled.run(lambda: 1 / 0)
-    assert len(told) == 1
+    assert len(messages) == 1

@@ -1,11 +1,11 @@
-"""What a training step draws, in the shapes that a device likes."""
+"""The random parameters of a training step in constant shapes."""
 
 from plans.plan import DiffusionPlan
 from textdiffseg.data.loader import batch_keys
 from textdiffseg.training.draws import draw, most_recycled
 
 
-def test_no_more_samples_are_recycled_than_shapes_have_room_for():
+def test_the_number_of_recycled_samples_has_a_maximum():
     plan = DiffusionPlan(terminal_share=0.5, recycling=0.5)
     drawn = [draw(plan, (2, 4, 4, 4), seed, batch_keys(0, 0, 6)) for seed in range(200)]
     counts = [int(one.recycled.sum()) for one in drawn]

@@ -178,9 +178,11 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
     assert before.total != 12
     with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
         fit(preprocessed, tmp_path, epochs=before.epochs)
+    with pytest.raises(UserError, match=r"started with --max-minutes 1, not --max-minutes 5, and is not finished"):
+        fit(preprocessed, tmp_path, max_minutes=5)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit(preprocessed, tmp_path, max_minutes=5)
+        fit(preprocessed, tmp_path, max_minutes=1)
     after = read_progress(FoldFolder(tmp_path))
     assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
 

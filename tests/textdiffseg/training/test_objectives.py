@@ -1,4 +1,4 @@
-"""What a training step minimises, and which parts learn from it."""
+"""The losses of a training step, and the modules that learn from them."""
 
 import itertools
 from dataclasses import replace
@@ -32,8 +32,8 @@ def setting(shapes_plan):
     return model, objective_of(Segmenter.of(model)).losses, image, slots, queries
 
 
-def test_shapes_that_do_not_change_change_no_loss(setting):
-    """An estimate of every sample is used where it was drawn to be, and padded slots are asked for by nobody."""
+def test_constant_input_shapes_do_not_change_the_losses(setting):
+    """Only drawn samples use an estimate of z_0, and padded slots do not count."""
     model, losses, image, slots, queries = setting
     diffusion = model.plan.diffusion.model_copy(update={"terminal_share": 0.5})
     drawn = (draw(diffusion, (4, 8, 8, 8), seed, batch_keys(0, 0, BATCH)) for seed in itertools.count())
@@ -46,7 +46,7 @@ def test_shapes_that_do_not_change_change_no_loss(setting):
     assert never.latent != plain.latent
 
 
-def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setting):
+def test_the_autoencoder_learns_only_from_the_drawn_samples(setting):
     model, losses, image, slots, queries = setting
     draws = draw_for(model.plan, 3, batch_keys(0, 0, BATCH))
     assert len(set(draws.reconstructed.tolist())) == BATCH * model.plan.diffusion.reconstruction
@@ -56,7 +56,7 @@ def test_the_autoencoder_learns_from_the_samples_drawn_and_from_them_alone(setti
     assert losses(image, slots ^ ~others, queries, draws).reconstruction != plain
 
 
-def test_what_the_diffusion_reads_of_the_latent_sends_no_gradient_to_its_encoder(setting):
+def test_the_diffusion_loss_gives_the_label_encoder_no_gradient(setting):
     model, losses, image, slots, queries = setting
     found = losses(image, slots, queries, draw_for(model.plan, 3, batch_keys(0, 0, BATCH)))
     weights = tuple(model.label_encoder.parameters())

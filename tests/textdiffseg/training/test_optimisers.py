@@ -1,14 +1,14 @@
-"""Muon: which weights it moves, how far, and in which direction."""
+"""Muon: the weights that it updates, and the size and direction of its updates."""
 
 import pytest
 import torch
 from torch import nn
 
-from textdiffseg.training.optimisers import UPDATE, Muon, optimisers_of, orthogonal
+from textdiffseg.training.optimisers import UPDATE_RMS, Muon, optimisers_of, orthogonal
 
 
 @pytest.mark.parametrize("shape", [(12, 60), (8, 200), (200, 8), (1, 30)])
-def test_singular_values_come_near_one_and_singular_vectors_stay(shape):
+def test_singular_values_become_nearly_one_and_singular_vectors_stay(shape):
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
     (found,) = orthogonal([matrix])
@@ -19,7 +19,7 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(shape):
     assert off.abs().max() < 1e-3
 
 
-def test_the_short_way_agrees_with_the_iteration_as_published():
+def test_the_factored_iteration_equals_the_published_one():
     x = torch.randn(20, 70, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     x[-1] *= 1e-3  # a direction that is hardly there
     expected = x / x.norm()
@@ -30,7 +30,7 @@ def test_the_short_way_agrees_with_the_iteration_as_published():
     assert torch.allclose(found.double(), expected, atol=2e-4)
 
 
-def test_no_gradient_moves_nothing():
+def test_weights_without_a_gradient_do_not_change():
     assert orthogonal([torch.zeros(5, 9)])[0].eq(0).all()
     weight = nn.Parameter(torch.ones(4, 6))
     optimiser = Muon([weight], lr=0.1, weight_decay=0.0)
@@ -40,7 +40,7 @@ def test_no_gradient_moves_nothing():
     assert weight.eq(1).all()
 
 
-def test_a_closure_makes_the_gradients_and_its_loss_is_returned():
+def test_a_closure_computes_the_gradients_and_its_loss_is_returned():
     generator = torch.Generator().manual_seed(4)
     weight = nn.Parameter(torch.randn(4, 6, generator=generator))
     alike = nn.Parameter(weight.detach().clone())
@@ -59,15 +59,15 @@ def test_a_closure_makes_the_gradients_and_its_loss_is_returned():
 
 
 @pytest.mark.parametrize("shape", [(32, 16, 3, 3, 3), (16, 1, 3, 3, 3), (64, 1, 1, 3, 3), (64, 64), (8, 40)])
-def test_an_update_is_as_large_whatever_the_shape(shape):
+def test_the_size_of_an_update_does_not_depend_on_the_shape(shape):
     weight = nn.Parameter(torch.zeros(shape))
     weight.grad = torch.randn(shape, generator=torch.Generator().manual_seed(2)) * 1e-3
     Muon([weight], lr=0.01, weight_decay=0.0).step()
-    assert weight.square().mean().sqrt().item() == pytest.approx(0.01 * UPDATE, rel=0.25)
+    assert weight.square().mean().sqrt().item() == pytest.approx(0.01 * UPDATE_RMS, rel=0.25)
     assert (weight * weight.grad).sum() < 0, "downhill"
 
 
-def test_weights_whose_shorter_sides_are_equal_move_as_each_would_alone():
+def test_weights_that_are_updated_together_change_as_if_alone():
     generator = torch.Generator().manual_seed(3)
     shapes = (6, 4, 3), (6, 30), (20, 6), (6, 4, 3), (5, 6)
     together = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
@@ -135,4 +135,4 @@ def test_momentum_of_nine_tenths_carries_the_first_gradient_into_the_second_upda
         muon.step()
         average = 0.9 * average + 0.1 * gradient
         (direction,) = orthogonal([0.1 * gradient + 0.9 * average])
-        torch.testing.assert_close(weight.detach() - before, -0.01 * UPDATE * 6**0.5 * direction)
+        torch.testing.assert_close(weight.detach() - before, -0.01 * UPDATE_RMS * 6**0.5 * direction)

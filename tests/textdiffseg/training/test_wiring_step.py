@@ -1,4 +1,4 @@
-"""What a training step draws has the plan's shares, and reaches the part of the model that it is meant for."""
+"""The random parameters of a training step have the plan's shares and reach the right module of the model."""
 
 from collections import Counter
 from itertools import pairwise
@@ -43,7 +43,7 @@ def test_the_share_of_samples_at_T_is_the_plan_s(drawn):
     assert share(draws.t == plan.timesteps) == near(plan.terminal_share)
 
 
-def test_all_other_times_are_as_likely(drawn):
+def test_all_times_below_T_are_equally_likely(drawn):
     """DESIGN 5, 4: the quantiles of t < T are those of a uniform draw from 1..T - 1."""
     plan, draws = drawn
     others, last = draws.t[draws.t < plan.timesteps], plan.timesteps - 1
@@ -53,7 +53,7 @@ def test_all_other_times_are_as_likely(drawn):
         assert share(others <= limit) == near(limit / last, len(others))
 
 
-def test_noise_prediction_draws_each_time_up_to_T_as_often():
+def test_noise_prediction_draws_all_times_up_to_T_equally_often():
     times = 5
     plan = paper.DIFFUSION.model_copy(update={"timesteps": times})
     counts = Counter(draw(plan, (1, 1, 1, 1), 0, batch_keys(0, 0, DRAWN)).t.tolist())
@@ -130,12 +130,12 @@ def losses(model, _, image, slots, queries, draws):
 
 
 def calls_of(part, run):
-    """[(inputs, output)] of a part of the model while `run()` runs."""
-    return calls_of_all((part,), run)[0]
+    """The calls of a module while `run()` runs, as [(inputs, output)]."""
+    return calls_of_modules((part,), run)[0]
 
 
-def calls_of_all(parts, run):
-    """The same of several parts."""
+def calls_of_modules(parts, run):
+    """The calls of several modules while `run()` runs."""
     calls = [[] for _ in parts]
     handles = [
         part.register_forward_hook(lambda _, inputs, output, seen=seen: seen.append((inputs, output)))
@@ -166,9 +166,9 @@ def test_a_recycled_estimate_is_made_at_T_and_becomes_the_z_0_of_its_samples(set
 
 
 def test_skips_reach_the_decoder_as_they_are_or_as_zeros(setting):
-    """DESIGN 5, 7; the clean reconstruction sees none."""
+    """DESIGN 5, 7; the clean reconstruction reads no skips."""
     model, draws = setting[0], setting[-1]
-    images, decoded = calls_of_all((model.image_encoder, model.label_decoder), lambda: losses(*setting))
+    images, decoded = calls_of_modules((model.image_encoder, model.label_decoder), lambda: losses(*setting))
     ((_, (_, encoded)),) = images
     (_, found, _), (_, nothing, _) = (inputs for inputs, _ in decoded)
     assert nothing is None
@@ -179,11 +179,11 @@ def test_skips_reach_the_decoder_as_they_are_or_as_zeros(setting):
         assert not skip[~draws.skips].any()
 
 
-def test_each_loss_compares_what_its_part_put_out_with_the_labels_of_its_samples(setting):
+def test_each_loss_compares_its_module_s_output_with_the_labels_of_its_samples(setting):
     """DESIGN 5, 7: seg(decoder(z_0_hat)), seg(decoder(z_0)) of the samples drawn for it, and |z_0_hat - z_0|^2."""
     model, _, _, slots, queries, draws = setting
     found, parts = [], (model.label_encoder, model.denoiser, model.label_decoder)
-    encoded, denoised, decoded = calls_of_all(parts, lambda: found.append(losses(*setting)))
+    encoded, denoised, decoded = calls_of_modules(parts, lambda: found.append(losses(*setting)))
     (_, z_0), (painted, clean) = encoded
     _, (_, z_0_hat) = denoised
     (estimated, logits), (reconstructed, logits_clean) = decoded
@@ -211,15 +211,15 @@ def test_validation_estimates_in_one_step_from_the_given_noise_at_T(setting):
     assert t.tolist() == [1000] * 4
 
 
-def timed_parts(model) -> list[ResidualBlock]:
+def timed_blocks(model) -> list[ResidualBlock]:
     return [part for part in model.denoiser.modules() if getattr(part, "film", None) is not None]
 
 
-def test_each_timed_part_of_the_denoiser_answers_differently_at_other_times(setting):
-    """DESIGN 5, 5: with one part alone reading t, the whole output follows it."""
+def test_the_output_of_each_time_conditioned_block_depends_on_t(setting):
+    """DESIGN 5, 5: if only one block reads t, the whole output depends on it."""
     model = setting[0]
     z_t, z_it = torch.randn(1, 4, 4, 4, 4), torch.randn(1, 8, 4, 4, 4)
-    parts = timed_parts(model)
+    parts = timed_blocks(model)
     assert len(parts) == 3, "two stages down, one up"
     for part in parts:
         with torch.no_grad():
@@ -230,11 +230,11 @@ def test_each_timed_part_of_the_denoiser_answers_differently_at_other_times(sett
             assert (one - later).abs().max() > 1e-3
 
 
-def test_every_timed_part_learns_to_read_t_from_its_untrained_start(setting):
+def test_every_time_conditioned_block_learns_to_read_t(setting):
     model = build_model(setting[0].plan)
     losses(model, *setting[1:]).total.backward()
-    assert len(timed_parts(model)) == 3
-    for part in timed_parts(model):
+    assert len(timed_blocks(model)) == 3
+    for part in timed_blocks(model):
         assert not part.film.weight.any()
         assert not part.film.bias.any()
         assert part.film.weight.grad.abs().max() > 0

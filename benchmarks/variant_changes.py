@@ -1,0 +1,161 @@
+"""The changes that variants.py compares: other settings of the plan, and other modules of the model.
+
+A change that the library does not offer has its code here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plans.errors import UserError
+from plans.plan import Plan
+from textdiffseg.networks.blocks import Attention
+from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
+from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.queries import Queries
+
+CONTROL = "control"
+
+
+@dataclass(frozen=True)
+class Change:
+    """The difference between a variant and the control."""
+
+    plan: Callable[[Plan], Plan] = lambda plan: plan
+    model: Callable[[TextDiffSeg], TextDiffSeg] = lambda model: model
+    costs: bool = True  # whether the time of an iteration may differ from the control's
+
+
+def setting(part: str, *, costs: bool = False, **values: object) -> Change:
+    """A change of settings in one section of the plan, e.g. `diffusion`."""
+
+    def change(plan: Plan) -> Plan:
+        if getattr(plan, part) is None:
+            raise UserError(f"--changes: preset {plan.preset} has no {part}. Leave that change out.")
+        return plan.model_copy(update={part: getattr(plan, part).model_copy(update=values)})
+
+    return Change(change, costs=costs)
+
+
+def deeper(*blocks: int) -> Change:
+    """A change of the residual blocks per stage, finest first. The last number holds for all further stages."""
+
+    def change(plan: Plan) -> Plan:
+        depths = (blocks[min(index, len(blocks) - 1)] for index in range(len(plan.stages)))
+        stages = (stage.model_copy(update={"blocks": depth}) for stage, depth in zip(plan.stages, depths, strict=False))
+        return plan.model_copy(update={"stages": tuple(stages)})
+
+    return Change(change)
+
+
+def scaled_rate(factor: float) -> Change:
+    """A change of the learning rate by a factor."""
+
+    def change(plan: Plan) -> Plan:
+        rate = plan.training.learning_rate * factor
+        return plan.model_copy(update={"training": plan.training.model_copy(update={"learning_rate": rate})})
+
+    return Change(change, costs=False)
+
+
+class OneHotEncoder(nn.Module):
+    """The label encoder on one-hot maps: a label's vector is the one-hot code of its number instead of its text."""
+
+    def __init__(self, plan: Plan):
+        super().__init__()
+        self.labels = len(plan.labels)
+        stages = plan.stages[: plan.latent.level + 1]
+        self.encoder = LabelEncoder(stages, self.labels, plan.latent.channels, plan.network)
+
+    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
+        """slots (B, D, H, W) int64 -> z_0 (B, k, d, h, w)."""
+        vectors = F.one_hot(queries.labels, 1 + self.labels)[..., 1:]
+        return self.encoder(slots, replace(queries, vectors=vectors.float()))
+
+
+def one_hot(model: TextDiffSeg) -> TextDiffSeg:
+    """Replace the label encoder, if there is one, by one that reads label numbers instead of text."""
+    if model.label_encoder is not None:
+        model.label_encoder = OneHotEncoder(model.plan)
+    return model
+
+
+def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
+    """Replace the text classifier by one channel per label. The prior for background stays the same."""
+    plan = model.plan
+    stages = plan.stages[: plan.latent.level + 1]
+    model.label_decoder = LabelDecoder(stages, plan.text.width, plan.latent.channels, len(plan.labels))
+    nn.init.zeros_(model.label_decoder.classifier.bias)
+    model.label_decoder.classifier.bias.data[0] = BACKGROUND_BIAS
+    return model
+
+
+def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
+    """Scale the classifier's initial vectors down to the size of a convolutional head's weights."""
+    model.label_decoder.classifier.head.weight.data *= 0.15
+    return model
+
+
+def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
+    """Normalise z_0 over the whole patch instead of over the channels of each position."""
+    if model.label_encoder is None:
+        raise UserError(f"--changes: preset {model.plan.preset} has no latent to normalise. Leave that change out.")
+    model.label_encoder.normalise = lambda z: F.layer_norm(z.float(), z.shape[1:])
+    return model
+
+
+def with_positions(model: TextDiffSeg) -> TextDiffSeg:
+    """Add position encodings to the input of self-attention."""
+    for module in model.denoiser.modules():
+        if isinstance(module, Attention):
+            module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
+    return model
+
+
+def positions(x: Tensor) -> Tensor:
+    """The position encodings (C, d, h, w) for x (B, C, d, h, w): sines and cosines of each position's coordinates.
+
+    Each axis has C // 6 wave lengths, from 50 positions down to 3. Remaining channels are 0.
+    """
+    waves = x.shape[1] // 6
+    frequencies = torch.logspace(-3, 1, waves, base=2, device=x.device)
+    encodings = x.new_zeros(x.shape[1:])
+    for axis, size in enumerate(x.shape[2:]):
+        along = [1, 1, 1]
+        along[axis] = size
+        angles = frequencies[:, None] * torch.arange(size, device=x.device)
+        for half, wave in enumerate((angles.sin(), angles.cos())):
+            first = (2 * axis + half) * waves
+            encodings[first : first + waves] = wave.view(waves, *along)
+    return encodings
+
+
+CHANGES = {
+    CONTROL: Change(),
+    "latent normalised over the patch": Change(model=normalised_over_patch),
+    "one-hot labels": Change(model=one_hot),
+    "convolutional head": Change(model=convolutional_head),
+    "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
+    "classifier begins small": Change(model=quiet_classifier, costs=False),
+    "positions in self-attention": Change(model=with_positions),
+    "blocks 0 1 2 4": deeper(0, 1, 2, 4),
+    "blocks 1 2": deeper(1, 2),
+    "latent stride 2": setting("latent", costs=True, level=1),
+    "16 latent channels": setting("latent", costs=True, channels=16),
+    "terminal share 0.5": setting("diffusion", costs=True, terminal_share=0.5),
+    "terminal share 0.9": setting("diffusion", costs=True, terminal_share=0.9),
+    "terminal share 1": setting("diffusion", costs=True, terminal_share=1.0),
+    "recycling 0": setting("diffusion", costs=True, recycling=0.0),
+    "recycling 1": setting("diffusion", costs=True, recycling=1.0),
+    "reconstruction of all samples": setting("diffusion", costs=True, reconstruction=1.0),
+    "skip dropout 0": setting("diffusion", skip_dropout=0.0),
+    "skip dropout 0.3": setting("diffusion", skip_dropout=0.3),
+    "AdamW alone": setting("training", costs=True, optimiser="adamw"),
+    "learning rate x 0.5": scaled_rate(0.5),
+    "learning rate x 2": scaled_rate(2.0),
+    "average 0.98": setting("training", ema=0.98),
+    "average 0.995": setting("training", ema=0.995),
+}
