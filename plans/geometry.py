@@ -29,7 +29,7 @@ def millimetres(values: Iterable[float]) -> Millimetres:
 def resampled_shape(shape: Triple, spacing_from: Millimetres, spacing_to: Millimetres) -> Triple:
     """The shape (D, H, W) with the same extent at another spacing, at least one voxel (nnU-Net's rounding).
 
-    Halves are rounded as if the spacings were exact, so that a format with less precision gives the same shape.
+    Halves are rounded as if the spacings were exact. A format with less precision then gives the same shape.
     """
     axes = zip(shape, spacing_from, spacing_to, strict=True)
     return triple(max(1, _rounded(size * old / new)) for size, old, new in axes)

@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from plans.geometry import millimetres, triple
+from plans.geometry import millimetres, resampled_shape, triple
 
 
 def test_three_values_become_a_tuple_in_their_order():
@@ -13,3 +14,17 @@ def test_three_values_become_a_tuple_in_their_order():
 def test_any_other_number_of_values_is_refused(make, values):
     with pytest.raises(ValueError, match=r"expected three .*\(D, H, W\), found \("):
         make(values)
+
+
+@pytest.mark.parametrize("size", [35, 45, 135, 1005])
+@pytest.mark.parametrize("spacing", [1.1, 0.7, 0.3])
+def test_the_grid_of_a_size_at_a_half_is_one_for_all_formats(size, spacing):
+    """DICOM and MetaImage keep decimal digits, NIfTI single precision."""
+    exact, single = (float(kind(spacing)) for kind in (np.float64, np.float32))
+    spacings = (exact, single, exact * (1 + 1e-6), exact * (1 - 1e-6))
+    assert len({resampled_shape((size,) * 3, (step,) * 3, (1.0, 1.0, 1.0)) for step in spacings}) == 1
+
+
+def test_sizes_that_are_not_at_a_half_are_rounded_to_the_nearest():
+    assert resampled_shape((35, 100, 3), (1.1, 0.996, 0.1), (1.0, 1.0, 1.0)) == (38, 100, 1)
+    assert resampled_shape((38, 39, 1001), (1.0, 1.0, 1.0), (1.013, 1.013, 2.0)) == (38, 38, 500)

@@ -1,7 +1,7 @@
-"""Where a NIfTI header places a scan: its sform and qform, kept field by field, and the rule that chooses.
+"""The sform and qform of a NIfTI header, kept field by field, and the rule that chooses one of them.
 
-nibabel's rule: the sform where its code is not 0, then the qform, then the spacing alone. The last one does not tell
-left from right, which is noted.
+The rule is nibabel's: the sform if its code is not 0, else the qform, else the spacing alone. In the last case left and
+right are a guess, and a note reports it.
 """
 
 from typing import TYPE_CHECKING

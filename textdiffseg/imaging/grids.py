@@ -5,18 +5,18 @@ import numpy as np
 from plans.errors import UserError
 
 ROUNDED_SHEAR = 1e-4  # cosine between two axes; numbers of single precision leave as much
-# Cosine between two axes (0.6 degrees). Straightened around its middle, a scan of 500 mm moves by 2 mm at most, which
-# is the thickness of a slice. Scanners and registrations leave a tenth of this; a tilted gantry has ten times as much.
+# Cosine between two axes, 0.6 degrees. A scan of 500 mm that is straightened around its middle moves by 2 mm at most.
+# That is about a slice. Rounding and registration leave a tenth of it. A tilted gantry has ten times as much.
 MAX_SHEAR = 0.01
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
 STRAIGHTENED = "Its axes are not quite at right angles. It was read with the nearest right angles."
 
 
 def straighten(affine: np.ndarray, shape: tuple[int, ...], source: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """`affine` (4, 4) with its axes at right angles, and notes.
+    """`affine` (4, 4) with its axes at right angles, and notes for the user.
 
-    A slight shear is replaced by the nearest rotation (the polar decomposition). Spacings and the middle of the grid
-    stay. `source` names the scan. Raises `UserError` for a larger shear, and for spacings that cannot be right.
+    The nearest rotation (polar decomposition) replaces a slight shear. Spacings and the middle of the grid stay.
+    `source` names the scan. Raises `UserError` for a larger shear, and for spacings that cannot be in mm.
     """
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:
@@ -44,5 +44,5 @@ def refuse_spacing(spacing: np.ndarray, source: str) -> None:
         return
     raise UserError(
         f"{source}: its spacing is {'/'.join(f'{step:.4g}' for step in spacing)} mm, expected {MIN_SPACING_MM:g} to "
-        f"{MAX_SPACING_MM:g} mm. Another unit (metres, say) has to be converted: write the spacing in mm."
+        f"{MAX_SPACING_MM:g} mm. Convert another unit, such as metres: write the spacing in mm."
     )

@@ -26,7 +26,7 @@ IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
 _UNKNOWN = -2  # used inside `number_labels` for values that are not labels
 MAX_INTENSITY = float(np.finfo(np.float16).max)  # cases are stored as float16; raw intensities may be larger
 MAX_VOXELS = 1 << 32  # on the plan's grid; more means that the spacing is wrong
-MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel would be left; more is a wrong spacing
+MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel is left; more is a wrong spacing
 Affine = tuple[tuple[float, float, float, float], ...]
 ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
 """Function of probabilities (K, D, H, W) and a shape -> the class of each voxel of that shape."""

@@ -94,7 +94,10 @@ def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
         missing = [file for file in files if not file.is_file()]
         if missing:
             raise UserError(*(f"{file} does not exist." for file in missing))
-        hashes[path.name] = hash_files(files)
+        try:
+            hashes[path.name] = hash_files(files)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again or remove it.") from None
     return hashes
 
 

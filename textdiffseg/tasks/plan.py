@@ -95,7 +95,7 @@ def plan(
     """
     root, force = Path(root), Workforce(workers, scheduler, progress, cancel)
     if workers != 0 and scheduler is None:
-        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.files")  # while this process reads the rest
+        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this process reads the rest
     parts = read_datasets(str(dataset), root)
     joint, prompts = joined(parts, root, report)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)

@@ -200,5 +200,5 @@ def predict_scan(
     if batch.picture:
         draw(mask, volume, result.labels, made, segmenting.hounsfield)
     if notes is not None:
-        notes += [f"{paths[0]}: {note}" for note in result.scan_notes]
+        notes += [f"case {case}: {note}" for note in result.scan_notes]
     return True

@@ -21,7 +21,7 @@ from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import is_validated, note_validated
-from textdiffseg.pace import Forecast
+from textdiffseg.pace import Forecast, duration
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.begun import is_started, refuse_planned_anew
@@ -210,7 +210,11 @@ def _validate(
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
         follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
-        choose_sampling(fold, preprocessed, names, device, allowed, follow)
+        if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
+            report(
+                "Steps and mirroring were not compared: one case in each setting would take longer than "
+                f"{duration(allowed)}. Predictions take the fewest steps and no mirroring."
+            )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
     validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)

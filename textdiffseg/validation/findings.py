@@ -1,7 +1,8 @@
 """Which labels a fold finds in its validation cases, and how long the training of those it misses may still take.
 
-A label is found in a case where the Dice of predicted and true mask is at least `FOUND_DICE`. The time is read off the learning curve: the
-Dice of the label on the validation patches, as `log.jsonl` has it, continued as a straight line to `GOOD_DICE`.
+A label is found in a case where the Dice of predicted and true mask is at least `FOUND_DICE`. The time is read off the
+learning curve: the Dice of the label on the validation patches, as `log.jsonl` has it, continued as a straight line to
+`GOOD_DICE`.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Scoring folders: files by name, names of labels, and every fault told."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -233,3 +234,31 @@ def test_labels_that_overlap_are_scored_as_unions_of_their_values(pair):
         rewrite(case, all_bright)
     found = evaluate_folders(*pair).labels
     assert (found["both"].dice, found["dark"].dice) == (1.0, 0.0)
+
+
+def test_two_files_of_one_case_are_both_named(pair):
+    predictions, references = pair
+    volume = read_labels(predictions / "tiny_00.nii.gz")
+    for folder in pair:
+        write_labels(folder / "tiny_00.nrrd", volume.array[0], volume.geometry)
+        with pytest.raises(UserError, match=r"tiny_00\.nii\.gz and .*tiny_00\.nrrd would be one case"):
+            evaluate_folders(predictions, references)
+        (folder / "tiny_00.nrrd").unlink()
+
+
+def test_endings_in_capitals_are_read_and_other_images_are_named(pair):
+    predictions, references = pair
+    (predictions / "tiny_00.nii.gz").rename(predictions / "tiny_00.NII.GZ")
+    (references / "tiny_01.mgz").touch()
+    summary = evaluate_folders(predictions, references)
+    assert summary.mean.dice == 1.0
+    assert len(summary.cases) == 4
+    assert any("not read: tiny_01.mgz" in note for note in summary.notes)
+
+
+def test_a_name_that_is_not_utf_8_is_one_line(pair):
+    predictions, references = pair
+    for folder in pair:
+        shutil.copy(folder / "tiny_00.nii.gz", folder / os.fsdecode(b"\xff.nii.gz"))
+    with pytest.raises(UserError, match="expected a name of printable characters in UTF-8"):
+        evaluate_folders(predictions, references)

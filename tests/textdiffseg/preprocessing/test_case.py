@@ -1,6 +1,7 @@
 """Preprocessing of one case to the plan's grid, and its inverse."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from scipy import ndimage
 
 from plans.errors import UserError
 from plans.plan import ChannelPlan, LabelPlan, LatentPlan, MemoryPlan, Plan, Stage, TextPlan, TrainingPlan
+from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (
     IGNORED,
+    TransformRecord,
     nonzero_box,
     number_labels,
     preprocess_image,
@@ -249,3 +252,29 @@ def test_values_become_label_numbers_and_unknown_values_are_listed():
     assert unknown == (3, 9)
     numbers, unknown = number_labels(np.array([[[0, 255, 256, 10**9]]]), numbers_of)
     assert (numbers[0, 0, :3].tolist(), unknown) == ([0, 1, -1], (10**9,))
+
+
+def test_a_scan_that_would_shrink_to_a_plane_is_refused_like_one_that_is_too_large():
+    for step, words in ((0.02, "makes 1x"), (99.0, r"makes .*e\+13 voxels")):
+        volume, _ = scene(spacing=(step, step, step))
+        with pytest.raises(UserError, match=rf"its spacing {step:g}/.* {words}.*Correct the spacing"):
+            preprocess_image(volume, make_plan(spacing=(1.0, 1.0, 1.0) if step < 1 else (0.05, 0.05, 0.05)))
+
+
+def test_the_way_back_keeps_the_forms_of_a_nifti_file():
+    volume, _ = scene()
+    forms = NiftiForms(
+        sform_code=2,
+        sform=((1, 0.1, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0)),
+        qform_code=1,
+        quaternion=(0, 0, 0.1),
+        offset=(1, 2, 3),
+        pixdim=(-1, 1, 1, 1),
+    )
+    placed = replace(volume, geometry=replace(volume.geometry, forms=forms))
+    _, transform = preprocess_image(placed, make_plan())
+    assert TransformRecord.parse_json(transform.model_dump_json(), "").geometry.forms == forms
+    _, without = preprocess_image(volume, make_plan())
+    fields = without.model_dump(mode="json")
+    del fields["forms"]  # as it was stored before there were any
+    assert TransformRecord.parse(fields, "").geometry.forms is None

@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,6 +12,7 @@ from plans.errors import UserError
 from plans.fingerprint import CaseFingerprint
 from plans.layout import PreprocessedFolder
 from textdiffseg.files import write_record
+from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.preprocessing import fingerprinting
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
 from textdiffseg.preprocessing.structures import measure_labels
@@ -265,3 +267,15 @@ def test_a_value_may_belong_to_a_label_that_is_not_annotated_if_an_annotated_lab
             read_case(dataset.cases[0], dataset.labels, dataset.channels)
         (line,) = caught.value.lines
         assert words in line
+
+
+def test_notes_on_a_scan_are_kept_with_its_fingerprint(write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=2)
+    for path in (raw / "imagesTr" / "tiny_01_0000.nii.gz", raw / "labelsTr" / "tiny_01.nii.gz"):
+        image = nib.load(path)
+        image.header["qoffset_x"] += 40
+        image.to_filename(path)
+    folder = PreprocessedFolder(tmp_path / "made")
+    for _ in range(2):  # measured, and read again
+        fingerprint = fingerprint_dataset(read_dataset(raw), workers=0, folder=folder)
+        assert [case.notes for case in fingerprint.cases] == [(), (DISAGREE,)]

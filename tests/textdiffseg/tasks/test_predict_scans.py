@@ -1,13 +1,17 @@
 import json
+import os
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from plans.errors import UserError
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.ensemble import Ensemble
 from textdiffseg.folds.sampling import Sampling, Settings
-from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.imaging.forms import DISAGREE
+from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
 from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
@@ -257,3 +261,50 @@ def test_labels_that_overlap_write_their_values_over_those_before(plan, make_mod
     voxel = np.prod(read_labels(job.out / "a.nii.gz").geometry.spacing) / 1000
     assert volumes["Front_Part"] == pytest.approx(np.isin(found, (3, 7)).sum() * voxel)
     assert volumes["back"] == pytest.approx((found == 3).sum() * voxel)
+
+
+def test_scans_of_bad_names_and_formats_are_one_line_each_and_the_others_go_on(job, tmp_path, make_scan):
+    folder = tmp_path / "in"
+    make_scan(folder / "good.NII.GZ")
+    content = (folder / "good.NII.GZ").read_bytes()
+    for name in (b"\xff.nii.gz", b"red\x1b[31m.nii.gz", b"two\nlines.nii.gz", b"\xfe.nrrd", b"other.mgz"):
+        (folder / os.fsdecode(name)).write_bytes(content)
+    (folder / "long.nrrd").write_bytes(b"NRRD0004\n" + b"a" * 100_000)
+    scans = find_scans(folder, 1)
+    largest = [read_geometry(paths[0]) for paths in scans.values()]
+    outcome = predict_scans(job(), scans)
+    assert outcome.written == ["good"]
+    assert len(outcome.failures) == 6
+    assert sum("expected a name of printable characters" in line for line in outcome.failures) == 4
+    assert sorted(path.name for path in job().out.iterdir()) == ["good.json", "good.nii.gz"]
+    assert largest.count(None) == 3
+
+
+def test_a_header_of_two_files_gives_a_mask_of_one(job, tmp_path, make_scan):
+    make_scan(tmp_path / "in" / "a.nii.gz")
+    volume = read_volume((tmp_path / "in" / "a.nii.gz",))
+    image = sitk.GetImageFromArray(volume.array[0])
+    for name in ("b.nhdr", "c.hdr", "d.mhd"):
+        sitk.WriteImage(image, str(tmp_path / "in" / name))
+    outcome = predict_scans(job(), find_scans(tmp_path / "in", 1))
+    assert outcome.failures == []
+    masks = {"a.nii.gz", "b.nrrd", "c.nii.gz", "d.mhd"}
+    assert masks <= {path.name for path in job().out.iterdir()}
+    for name in masks - {"a.nii.gz"}:
+        assert np.array_equal(read_labels(job().out / name).array.shape, volume.array.shape)
+    with pytest.raises(UserError, match=r"x\.hdr: \.hdr is not written. Choose a name with \.nii\.gz"):
+        output_place(tmp_path / "x.hdr", 1)
+
+
+def test_notes_on_a_scan_reach_the_outcome_and_the_manifest(job, scan):
+    image = nib.load(scan)
+    image.set_qform(np.diag([1, 1, 1, 1]), code=2, update_affine=False)
+    image.header["qoffset_x"] += 30
+    image.to_filename(scan)
+    outcome = predict_scans(job(), {"a": (scan,)})
+    assert outcome.notes == [f"case a: {DISAGREE}"]
+    assert Manifest.read(job().out / "a.json").scan_notes == (DISAGREE,)
+    given, mask = nib.load(scan), nib.load(job().out / "a.nii.gz")
+    assert np.array_equal(given.affine, mask.affine)
+    assert np.array_equal(given.get_qform(), mask.get_qform())
+    assert int(mask.header["qform_code"]) == 2

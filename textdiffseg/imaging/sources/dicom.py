@@ -30,12 +30,21 @@ def read_series(folder: Path) -> Volume:
 
 
 def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The series in a folder: uid -> files in their order along the patient."""
+    """The series in a folder: uid -> files in their order along the patient.
+
+    ITK cannot look into a folder whose name is not in UTF-8. Its slices count as one series, which is then refused.
+    """
     if not is_decodable(folder):
-        return {}
+        slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and _is_slice(path))
+        return {"": slices} if slices else {}
     with quiet():
         names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
+
+
+def _is_slice(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_series(folder: Path) -> sitk.Image:

@@ -20,7 +20,7 @@ _META = (".mha", ".mhd")
 
 def read_volume(paths: tuple[Path, ...]) -> Volume:
     """Read a scan as float32 (C, D, H, W): one file a channel, or one file or DICOM folder with all of them."""
-    volumes = [_read(Path(path)) for path in paths]
+    volumes = [_read_any(Path(path)) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
         refuse_unusable(volume.array, str(path))
         if not volume.geometry.matches(volumes[0].geometry):
@@ -36,7 +36,7 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
 
 def read_labels(path: Path) -> Volume:
     """Read a label map as whole numbers (1, D, H, W), the values as in the file."""
-    volume = _read(Path(path))
+    volume = _read_any(Path(path))
     array = volume.array
     if len(array) != 1:
         raise UserError(f"{path}: a label map has one value a voxel, this one has {len(array)}.")
@@ -49,7 +49,7 @@ def read_labels(path: Path) -> Volume:
 
 
 def read_geometry(path: Path) -> Geometry | None:
-    """The grid of a scan from its header alone; None where that does not tell it (DICOM folders, broken files)."""
+    """The grid of a scan, read from its header alone; None for DICOM folders and broken files."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -75,7 +75,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
         if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
             return (path,)
         voxels = _voxel_file(path, ending)
-    except (UserError, OSError):  # told when the scan is read
+    except (UserError, OSError):  # reported when the scan is read
         return (path,)
     return (path,) if voxels == path else (path, voxels)
 
@@ -88,8 +88,15 @@ def _voxel_file(path: Path, ending: str) -> Path:
     return _block(path, ending).path
 
 
+def _read_any(path: Path) -> Volume:
+    """Any format, own number type, (C, D, H, W). Raises `UserError` also where the system refuses to read."""
+    try:
+        return _read(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again or remove it.") from None
+
+
 def _read(path: Path) -> Volume:
-    """Any format, own number type, (C, D, H, W)."""
     if path.is_dir():
         from textdiffseg.imaging.sources.dicom import read_series
 

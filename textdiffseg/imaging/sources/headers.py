@@ -1,4 +1,4 @@
-"""What a NRRD or MetaImage header says of the voxels, checked before ITK sees the file.
+"""The voxels that a NRRD or MetaImage header declares, checked before ITK sees the file.
 
 ITK's readers crash on some long lines, read any file that a header names, and take the memory that it declares.
 """

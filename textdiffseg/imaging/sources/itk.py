@@ -1,6 +1,6 @@
-"""NRRD and MetaImage files, and images of SimpleITK: ITK says where the voxels lie in space.
+"""NRRD and MetaImage files, and images of SimpleITK: ITK places the voxels in space.
 
-The bytes of the voxels are read and checked here: ITK takes a damaged compressed stream as it comes.
+The bytes of the voxels are read and checked here. ITK does not notice a damaged compressed stream.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def quiet() -> Iterator[None]:
 
 
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
-    """(C, D, H, W) of a file in its own number type; `block` is what its header was found to say."""
+    """(C, D, H, W) of a file in its own number type; `block` is what its header declares."""
     reader = _informed(path, block)
     array = _arranged(block, reader) if block.plain and not block.text else None
     if array is None:
@@ -67,7 +67,7 @@ def volume_of_image(image: sitk.Image, source: str) -> Volume:
 
 
 def _informed(path: Path, block: VoxelBlock) -> sitk.ImageFileReader:
-    """A reader that has read the header, which has to say the same as `block`."""
+    """A reader that has read the header. Raises `UserError` if it contradicts `block`."""
     refuse_undecodable(path)
     block.check_size()
     reader = sitk.ImageFileReader()

@@ -1,4 +1,4 @@
-"""The file of voxels that a header names: a plain file in the header's own folder, and nothing else."""
+"""The file of voxels that a header names. It has to be a plain file in the header's own folder."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def beside(header: Path, name: str) -> Path:
     path = header.parent / name
     if "\0" in name or name in ("", ".", "..") or path.name != name or "\\" in name:
         raise UserError(
-            f"{header}: its voxels are said to lie in {name!r:.80}, expected the name of a file in the same folder. "
-            "Put it there and write its name into the header."
+            f"{header}: it names {name!r:.80} as the file of its voxels, expected the name of a file in the same "
+            "folder. Put it there and write its name into the header."
         )
     if not path.exists():
         raise UserError(f"{header}: {name!r:.80}, the file of its voxels, is missing. Put it beside the header.")

@@ -1,4 +1,4 @@
-"""NIfTI files by nibabel: one file or a pair, both versions, compressed or not, whatever the name says.
+"""NIfTI files by nibabel: one file or a pair, both versions, compressed or not, whatever the name.
 
 nibabel reads the header and scales the values. The bytes come through `streams`, since nibabel checks neither the
 declared size nor, beyond the voxels, the checksum.
@@ -29,7 +29,7 @@ _DIMENSIONS = 7
 
 @dataclass(frozen=True)
 class _Header:
-    """What a NIfTI header says of the voxels."""
+    """The voxels that a NIfTI header declares."""
 
     fields: Nifti1Header
     shape: Triple  # along i, j, k
@@ -94,7 +94,7 @@ def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
     magic = bytes(fields["magic"])[:3]
     if magic not in _MAGIC:
         raise UserError(
-            f"{path} is an Analyze file, which does not tell left from right. Convert it to NIfTI with a tool that "
+            f"{path} is an Analyze file, in which left and right are not defined. Convert it to NIfTI with a tool that "
             "knows its orientation."
         )
     shape, channels = _shape(fields, path)

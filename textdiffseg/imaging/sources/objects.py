@@ -5,6 +5,7 @@ left (LPS). With `affine` an array may have its axes in any order: the affine ma
 coordinates in mm, x to the right, y to anterior, z to superior (RAS+), as nibabel's affines do.
 """
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,11 +85,15 @@ def _checked_affine(affine: Any) -> np.ndarray:
 
 
 def _of_nibabel(image: Any) -> Volume:
-    """Of a NIfTI image the forms are read as those of a file; its affine alone does not tell where they disagree."""
-    array, source = np.asanyarray(image.dataobj), "the nibabel image"
+    """A NIfTI image is placed by its header, like a file, so that the notes are the same."""
+    source = "the nibabel image"
+    try:
+        array = np.asanyarray(image.dataobj)  # of a file: read now
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise UserError(f"{source}: its voxels cannot be read ({error}). Copy its file again.") from None
     if array.ndim == 4:  # channels last
         array = np.moveaxis(array, -1, 0)
-    if array.ndim in (3, 4) and "sform_code" in image.header and _is_of_header(image):
+    if array.ndim in (3, 4) and hasattr(image.header, "get_sform") and _is_of_header(image):
         affine, _, notes = place(image.header, triple(array.shape[-3:]), source)
         return _volume(array, affine, source, notes)
     return _volume(array, RAS_TO_LPS @ _checked_affine(image.affine), source)

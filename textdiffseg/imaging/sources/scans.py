@@ -59,7 +59,9 @@ def unread_images(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    """The files, and links that lead nowhere, so that these are named when they are read."""
+    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in paths if path.is_file() or (path.is_symlink() and not path.exists()))
 
 
 def _refuse_two(*paths: Path) -> None:

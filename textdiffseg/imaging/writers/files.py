@@ -49,7 +49,7 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
 
 def _nifti(array: np.ndarray, geometry: Geometry) -> bytes:
-    """A NIfTI file with the forms of the scan; both forms say the same where it had none of its own."""
+    """A NIfTI file with the forms of the scan. If it has none, both forms are made from `geometry`."""
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 

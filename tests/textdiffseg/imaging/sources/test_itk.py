@@ -264,3 +264,23 @@ def test_lines_and_names_that_end_itk_are_one_line_here(tmp_path):
     assert sum("not in UTF-8" in line for line in lines) == 2
     assert sum("too long" in line for line in lines) == 1
     assert not {"read"} & {*lines}
+
+
+def test_streams_that_itk_decompresses_are_checked_too(tmp_path):
+    """Where channels lie along the last axis, or values have a scale, the voxels are arranged by ITK."""
+    for kind, packed in (("gzip", bytearray(gzip.compress(bytes(range(16)), 0))), ("zlib", bytearray())):
+        fields = {"dimension": 4, "sizes": "2 2 2 2", "kinds": "domain domain domain vector", "encoding": "gzip"}
+        scaled = {"CompressedData": "True", "ElementToIntensityFunctionSlope": "2"}
+        packed = packed or bytearray(zlib.compress(EIGHT, 0))
+        path = tmp_path / ("a.nrrd" if kind == "gzip" else "a.mha")
+        for change in (0, 1):
+            packed[packed.index(EIGHT) + 3] ^= change
+            if kind == "gzip":
+                nrrd(path, voxels=bytes(packed), **fields)
+            else:
+                meta(path, voxels=bytes(packed), **scaled)
+            if not change:
+                assert read_volume((path,)).array.size in (8, 16)
+                continue
+            with pytest.raises(UserError, match="is truncated or damaged"):
+                read_volume((path,))

@@ -15,7 +15,9 @@ from plans.errors import UserError
 from textdiffseg.imaging.forms import DISAGREE, GUESSED, NO_QFORM, NO_SFORM
 from textdiffseg.imaging.grids import STRAIGHTENED
 from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
+from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.writers.files import write_labels
+from textdiffseg.tasks.manifest import hash_inputs
 
 TURN = np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1.0]])
 LPS = np.diag([-1.0, -1, 1, 1])
@@ -294,7 +296,7 @@ def test_other_formats_under_the_name_are_named(tmp_path, voxels):
     with pytest.raises(UserError, match=r"a\.nii is not a NIfTI file but NRRD"):
         read_volume((tmp_path / "a.nii",))
     nib.AnalyzeImage(voxels, np.eye(4)).to_filename(tmp_path / "b.img")
-    with pytest.raises(UserError, match="an Analyze file, which does not tell left from right"):
+    with pytest.raises(UserError, match="an Analyze file, in which left and right are not defined"):
         read_volume((tmp_path / "b.img",))
     (tmp_path / "c.img").touch()
     with pytest.raises(UserError, match=r"c\.img: its header c\.hdr is missing"):
@@ -302,8 +304,6 @@ def test_other_formats_under_the_name_are_named(tmp_path, voxels):
 
 
 def test_images_of_nibabel_follow_the_same_rules(tmp_path, voxels):
-    from textdiffseg.imaging.sources.objects import volume_of
-
     image = nib.load(save(tmp_path / "a.nii.gz", voxels, (affine_of(), 2), (affine_of(origin=(0, 0, 0)), 1)))
     found = volume_of(image)
     assert found.notes == (DISAGREE,)
@@ -311,3 +311,20 @@ def test_images_of_nibabel_follow_the_same_rules(tmp_path, voxels):
     shear = np.eye(4)
     shear[0, 1] = 0.005
     assert volume_of(nib.Nifti1Image(voxels, shear)).notes == (STRAIGHTENED,)
+
+
+def test_what_the_system_does_not_read_is_one_line(tmp_path, voxels, monkeypatch):
+    path = save(tmp_path / "a.nii.gz", voxels, (affine_of(), 1))
+    image = nib.load(path)
+    path.write_bytes(path.read_bytes()[:400])
+    with pytest.raises(UserError, match="the nibabel image: its voxels cannot be read"):
+        volume_of(image)
+
+    def fail(*_):
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read \(Input/output error\)"):
+        read_volume((path,))
+    with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read \(Input/output error\)"):
+        hash_inputs((path,))

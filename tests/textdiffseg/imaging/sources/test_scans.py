@@ -1,0 +1,88 @@
+"""Which scans a folder holds: nothing that may be a scan is left out without a word."""
+
+import os
+
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.files import read_volume
+from textdiffseg.imaging.sources.scans import list_scans, unread_images
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_endings_may_be_mixed_and_in_either_case(tmp_path):
+    touch(
+        tmp_path, "a.nii.gz", "b.NII.GZ", "c.nii", "d.nhdr", "d.raw", "e.hdr", "e.img", "f.MHD", "f.zraw", "notes.txt"
+    )
+    touch(tmp_path, "g_0000.nii.gz", "g_0001.nrrd")
+    found = {case: [path.name for path in paths] for case, paths in list_scans(tmp_path).items()}
+    assert found == {
+        "a": ["a.nii.gz"],
+        "b": ["b.NII.GZ"],
+        "c": ["c.nii"],
+        "d": ["d.nhdr"],
+        "e": ["e.hdr"],
+        "f": ["f.MHD"],
+        "g": ["g_0000.nii.gz", "g_0001.nrrd"],
+    }
+    assert unread_images(tmp_path) == []
+    assert list_scans(tmp_path / "e.img") == {"e": (tmp_path / "e.img",)}
+
+
+def test_images_that_are_not_read_are_named_one_by_one(tmp_path):
+    touch(tmp_path, "a.nii.gz", "b.mgz", "c.img", "d.nii.bz2", "e.img.gz")
+    scans = list_scans(tmp_path)
+    assert [*scans] == ["a", "b", "c", "d", "e"]
+    for case, words in (("b", "format is not read"), ("c", r"header c\.hdr is missing"), ("d", "format is not read")):
+        with pytest.raises(UserError, match=words):
+            read_volume(scans[case])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a.nii.gz", "a.nrrd"), ("a.nii.gz", "a.NII.GZ"), ("a.hdr", "a.nii"), ("a.MHA", "a.mhd")]
+)
+def test_two_files_of_one_case_are_both_named(tmp_path, one, other):
+    touch(tmp_path, one, other)
+    with pytest.raises(UserError, match=rf"({one} and .*{other}|{other} and .*{one}) would be one case"):
+        list_scans(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["A.nii.gz", "A_0000.nii.gz"])
+def test_a_dicom_folder_and_a_file_of_one_case_are_both_named(tmp_path, file, monkeypatch):
+    touch(tmp_path, file)
+    (tmp_path / "A").mkdir()
+    monkeypatch.setattr("textdiffseg.imaging.sources.dicom.series_in", lambda folder: {"1.2": ("slice",)})
+    with pytest.raises(UserError, match=rf"{file} and .*A would be one case"):
+        list_scans(tmp_path)
+
+
+def test_names_that_are_not_utf_8_are_listed(tmp_path):
+    name = os.fsdecode(b"\xff")
+    touch(tmp_path, f"{name}.nii.gz", "a.nii.gz")
+    (tmp_path / f"{name}_folder").mkdir()
+    assert [*list_scans(tmp_path)] == ["a", name]
+
+
+def test_links_that_lead_nowhere_are_named(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "gone.nii.gz")
+    scans = list_scans(tmp_path)
+    assert [*scans] == ["a", "b"]
+    with pytest.raises(UserError, match=r"b\.nii\.gz does not exist"):
+        read_volume(scans["b"])
+
+
+def test_a_dicom_folder_whose_name_is_not_utf_8_is_listed_and_refused(tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "slice").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / os.fsdecode(b"\xfe")).mkdir()
+    ((scan,),) = list_scans(tmp_path).values()
+    assert scan == folder
+    with pytest.raises(UserError, match="its name is not in UTF-8"):
+        read_volume((scan,))
