@@ -138,12 +138,6 @@ class Model:
         return cls(load_ensemble(found, folds, checkpoint, device, include_unfinished), device)
 
     @property
-    def passes(self) -> float:
-        """Time that a window takes for mask and uncertainty together, in plain passes of one fold."""
-        ways = [self.masks, *([self.samples] if self.samples is not None and self.samples_apart else [])]
-        return sum(len(way.predictor.networks) * way.predictor.settings.passes for way in ways)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known of the folds: which are left out, which were not validated."""
         return self.ensemble.notes
