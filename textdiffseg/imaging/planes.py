@@ -133,7 +133,7 @@ def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], mi
         (Line2D([], [], color=label_colour(position), lw=3), f"{shorten(names[value])}", counts[value] * millilitres)
         for position, value in found[:MAX_NAMES]
     ]
-    handles, texts = [line for line, *_ in entries], [f"{name}, {volume:.3g} ml" for _, name, volume in entries]
+    handles, texts = [line for line, *_ in entries], [f"{name}, {volume:.1f} ml" for _, name, volume in entries]
     missing = [names[value] for value in names if not counts[value]]
     if missing:
         handles.append(Line2D([], [], color="none"))
