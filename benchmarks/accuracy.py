@@ -186,7 +186,7 @@ def describe(preprocessed: Path, folder: Path, cases: list[str], device: str) ->
     sampling = choose_sampling(FoldFolder(folder), preprocessed, cases, device=device)
     figures = scores(validate_fold(FoldFolder(folder), preprocessed, cases, device=device))
     figures["sampling"] = sampling.model_dump(mode="json", include={"steps", "samples", "mirroring"})
-    if carried := read_log(folder / "log.jsonl")[-1].reconstruction_dice:
+    if carried := read_log(folder / "log.jsonl")[-1].latent_dice:
         figures["latent_reconstruction_dice"] = carried
     return figures
 

@@ -170,7 +170,7 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
-    figures: dict = {"iterations": last.iteration, "latent": last.reconstruction_dice}
+    figures: dict = {"iterations": last.iteration, "latent": last.latent_dice}
     plain = scores(model, run_.bank, preprocessed, cases, Settings(), args.device)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
     others = {"mirrored": Settings(mirror_axes=model.plan.mirror_axes)} if args.mirroring else {}

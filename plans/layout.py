@@ -40,6 +40,11 @@ def written_ending(ending: str) -> str:
     return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
 
 
+def picture_file(case: str) -> str:
+    """The picture beside the mask of a case."""
+    return f"{case}.png"
+
+
 def is_unread_image(name: str) -> bool:
     """Whether a file's name is that of an image in a format that is not read."""
     return name.lower().endswith(UNREAD_ENDINGS)

@@ -11,8 +11,8 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "extras", "files", "leftovers", "precision", "progress", "queries", "randomness", "regions"}
-    | {"resources", "temperature", "tensors", "transfer"},
+    {"execution", "extras", "files", "leftovers", "pace", "pictures", "precision", "progress", "queries"}
+    | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation"},
     {"readout", "segmenter", "data", "phantoms"},

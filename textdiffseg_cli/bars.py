@@ -1,16 +1,25 @@
-"""Progress bars: one for each stage of the work that the library reports."""
+"""How far the work is, on stderr: a bar for each stage on a terminal, single lines elsewhere."""
 
+import os
+import sys
+import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Never
 
 from plans.errors import printable
+from textdiffseg_cli.common import say
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from textdiffseg.progress import ProgressEvent
 
-_LAYOUT = "{percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit}s [{elapsed}<{remaining}{postfix}]"
+_WEIGHED = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit}s [{elapsed}<{remaining}{postfix}]"
+_UNITS_OF_CASES = ("case", "scan", "setting")  # counted in lines one by one
+_NAMES = {"it": "iteration"}
+_MAX_CASE_LINES, _MAX_LINES = 100, 10  # of a stage
+_COLUMNS, _ROWS = 80, 24  # where the terminal has no size
 
 
 class Bars:
@@ -18,7 +27,8 @@ class Bars:
 
     def __init__(self) -> None:
         self._stage = ""
-        self._bar: tqdm[Never] | None = None
+        self._bar: tqdm[Never] | _Lines | None = None
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def __enter__(self) -> "Bars":
         return self
@@ -30,11 +40,24 @@ class Bars:
         """Move the stage's bar, which is opened at its first event."""
         if event.stage != self._stage or self._bar is None:
             self._close()
-            self._stage, self._bar = event.stage, _open(event)
+            self._stage = event.stage
+            self._bar = _open(event) if self._terminal else _Lines(event)
+        if isinstance(self._bar, _Lines):
+            self._bar.update(event)
+            return
         if event.detail:
             self._bar.set_postfix_str(printable(event.detail), refresh=False)
         self._bar.total = event.total
         self._bar.update(event.done - self._bar.n)
+
+    def say(self, line: str) -> None:
+        """Print a line on stdout, above the bar that is shown."""
+        if self._bar is None or isinstance(self._bar, _Lines):
+            say(line)
+            return
+        self._bar.clear()
+        say(line)
+        self._bar.refresh()
 
     def _close(self) -> None:
         if self._bar is not None:
@@ -42,11 +65,54 @@ class Bars:
             self._bar = None
 
 
+class _Lines:
+    """A stage where no bar can be drawn: a line for each case, or for each tenth of other work."""
+
+    def __init__(self, event: "ProgressEvent"):
+        self._began, self._shown = time.monotonic(), 0.0
+        of_cases = event.unit in _UNITS_OF_CASES
+        self._step = max(1.0, event.total / (_MAX_CASE_LINES if of_cases else _MAX_LINES))
+
+    def update(self, event: "ProgressEvent") -> None:
+        """Print a line where a further step, or the whole stage, is done."""
+        whole = event.done >= event.total
+        if event.done <= self._shown or not (whole or event.done // self._step > self._shown // self._step):
+            return
+        self._shown = event.done
+        unit = f" {_NAMES.get(event.unit, event.unit)}s" if event.unit else ""
+        detail = f", {printable(event.detail)}" if event.detail else ""
+        seconds = time.monotonic() - self._began
+        print(
+            f"{event.stage}: {int(event.done)} of {event.total:g}{unit} after {seconds:.0f} s{detail}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Nothing is left to print."""
+
+
 def _open(event: "ProgressEvent") -> "tqdm[Never]":
     """A bar that begins where the stage begins, e.g. in the middle of a run that goes on."""
     from tqdm import tqdm
 
-    layout = _LAYOUT if event.unit == "scan" else None  # whose parts are counted, too
+    columns = _columns()
     return tqdm(
-        desc=event.stage, total=event.total, initial=event.done, unit=event.unit, dynamic_ncols=True, bar_format=layout
+        desc=event.stage,
+        total=event.total,
+        initial=event.done,
+        unit=event.unit,
+        dynamic_ncols=columns is None,
+        ncols=columns,
+        nrows=None if columns is None else _ROWS,
+        bar_format=_WEIGHED if event.unit in _UNITS_OF_CASES else None,
     )
+
+
+def _columns() -> int | None:
+    """The width of bars where the terminal reports none; None where it does."""
+    with suppress(OSError, ValueError):
+        if os.get_terminal_size(sys.stderr.fileno()).columns > 0:
+            return None
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdecimal() and int(given) > 0 else _COLUMNS

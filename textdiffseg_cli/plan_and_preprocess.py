@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, command, console, positive_float, run, say, whole_number
+from textdiffseg_cli.common import add_root, command, console, positive_float, run, whole_number
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.plan import PlannedDataset
@@ -79,7 +79,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             workers=args.workers,
             scheduler=args.scheduler,
             text_encoder=args.text_encoder,
-            report=say,
+            report=bars.say,
             progress=bars,
         )
     _print(planned)

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_root, command, positive_int, run, say, whole_number
+from plans.presets import PRESETS
+from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group()
     model.add_argument("-m", dest="model", type=Path, metavar="RESULTS_FOLDER", help="folder of a trained model")
     model.add_argument("-d", dest="dataset", metavar="DATASET", help="data set of the model: id, name or folder name")
+    parser.add_argument("--preset", choices=PRESETS, help="preset of the model (default: the only one that is trained)")
     add_root(parser)
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to average (default: all that are finished)")
     parser.add_argument(
@@ -39,6 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_words(parser)
     _add_sampling(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    parser.add_argument(
+        "--picture", action="store_true", help="draw a PNG beside each mask: three planes through its middle"
+    )
     parser.add_argument("--probabilities", action="store_true", help="write each label's probabilities too")
     parser.add_argument(
         "--uncertainty",
@@ -125,10 +130,17 @@ def _predict(args: argparse.Namespace) -> None:
             options=options,
             texts=args.texts,
             overwrite=args.overwrite,
-            report=say,
+            preset=args.preset,
+            picture=args.picture,
+            report=bars.say,
             progress=bars,
         )
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already: {args.out}")
+    cases = len(outcome.written) + len(outcome.skipped)
+    if outcome.empty:
+        print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")
+    if outcome.not_found:
+        print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that hold them.")
     for note in outcome.notes:
         print(f"Note: {note}")
     if outcome.failures:

@@ -1,6 +1,7 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
+from math import ceil
 from typing import TYPE_CHECKING
 
 from plans.presets import PRESETS
@@ -11,7 +12,6 @@ from textdiffseg_cli.common import (
     positive_float,
     positive_int,
     run,
-    say,
     whole_number,
 )
 
@@ -85,7 +85,7 @@ def _train(args: argparse.Namespace) -> None:
             preset=args.preset,
             must_exist=args.resume,
             only_validate=args.val,
-            report=say,
+            report=bars.say,
             progress=bars,
         )
     _print(trained)
@@ -95,17 +95,44 @@ def _print(trained: "TrainedFold") -> None:
     """The scores, and what was learned from the validation cases."""
     from textdiffseg_cli.tables import summary_table
 
-    if trained.latent_dice:  # low where its grid is too coarse for a label, or where training was short
-        told = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
-        print(f"True labels through the latent and back, without the image: Dice {told}.")
     console().print(summary_table(trained.summary))
+    _print_findings(trained)
     if trained.held_out:
         _print_calibration(trained)
     for note in trained.summary.notes:
         print(f"Note: {note}")
+    if trained.latent_dice:  # low where its grid is too coarse for a label, or where training was short
+        carried = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
+        print(f"True masks through the latent and back, without the image (a bound, not a result): Dice {carried}.")
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
+
+
+def _print_findings(trained: "TrainedFold") -> None:
+    """Which labels were found in the validation cases, and what helps for those that were not."""
+    from textdiffseg.pace import duration
+    from textdiffseg.validation.findings import GOOD_DICE
+
+    known = [finding for finding in trained.findings if finding.cases]
+    missed = [finding for finding in known if finding.found < finding.cases]
+    for finding in missed:
+        line = f"{finding.label} was found in {finding.found} of {finding.cases} cases"
+        if finding.hours is not None:
+            time = duration(3600 * finding.hours)
+            line += f": train longer; at this pace its Dice reaches {GOOD_DICE:g} after about {time} in all"
+        elif finding.found == 0:
+            line += ": train longer"
+        print(f"{line}.")
+    if missed:
+        hours = [finding.hours for finding in missed if finding.hours is not None]
+        more = f"--max-minutes {ceil(60 * max(hours))}" if hours else "more --epochs or --max-minutes"
+        print(f"To train longer, run the same command with {more}.")
+    if known and not missed:
+        print(f"Every label was found in every validation case that holds it ({len(known)} labels).")
+    for finding in trained.findings:
+        if not finding.cases:
+            print(f"{finding.label} is in none of the validation cases: nothing is known of how well it is found.")
 
 
 def _print_calibration(trained: "TrainedFold") -> None:

@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.geometry import Millimetres
-from textdiffseg.files import write_atomically
+from textdiffseg.pictures import Colour, add_legend, label_colour, save_figure, shorten, write_plainly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,26 +33,23 @@ def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path
     The panels fill `rows` rows of equal length, one after the other. labels: value -> name. The slice is the one that
     shows most labels and, among those, most labelled voxels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    colours = {value: f"C{position % 10}" for position, value in enumerate(labels)}
+    colours = {value: label_colour(position) for position, value in enumerate(labels)}
     columns = len(panels) // rows
     figure = Figure(figsize=(3.2 * columns, 3.2 * rows + 0.5), facecolor="black", layout="constrained")
-    canvas = FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
         _draw(axes, panel, colours)
-    handles = [Line2D([], [], color=colours[value], label=name) for value, name in labels.items()]
-    handles.append(Line2D([], [], color="white", linestyle="--", label="reference"))
-    entries = min(len(handles), 2 + 2 * columns)
-    figure.legend(handles=handles, loc="outside lower center", ncols=entries, labelcolor="white", frameon=False)
-    picture = BytesIO()
-    canvas.print_png(picture)
-    write_atomically(path, picture.getvalue())
+    handles = [Line2D([], [], color=colours[value]) for value in labels]
+    handles.append(Line2D([], [], color="white", linestyle="--"))
+    names, entries = [*map(shorten, labels.values()), "reference"], min(len(handles), 2 + 2 * columns)
+    place = {"loc": "outside lower center", "ncols": entries}
+    add_legend(figure, handles, names, labelcolor="white", frameon=False, **place)
+    save_figure(figure, path)
 
 
-def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, str]) -> None:
+def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, Colour]) -> None:
     row = _best_slice(panel.reference if panel.reference.any() else panel.prediction)
     image, prediction, reference = (array[::-1, row] for array in (panel.image, panel.prediction, panel.reference))
     low, high = np.percentile(_surroundings(panel), (1, 99.8))
@@ -62,9 +58,9 @@ def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, str]) -> None:
     for value, colour in colours.items():
         for mask, style in ((prediction == value, "-"), (reference == value, "--")):
             if mask.any() and not mask.all():
-                line, width = (colour, 1.4) if style == "-" else ("white", 0.7)
-                axes.contour(mask, [0.5], linewidths=width, colors=line, linestyles=style)
-    axes.set_title(panel.title, color="white", fontsize=9)
+                line, width = (colour, 1.4) if style == "-" else ((1.0, 1.0, 1.0), 0.7)
+                axes.contour(mask, [0.5], linewidths=width, colors=[line], linestyles=style)
+    write_plainly(axes.set_title("", color="white", fontsize=9), shorten(panel.title))
     axes.set_axis_off()
 
 

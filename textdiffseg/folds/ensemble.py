@@ -36,10 +36,11 @@ class Ensemble:
     notes: tuple[str, ...] = ()  # sentences on folds that are left out, unfinished or not validated
 
 
-def find_model(root: Path, dataset: str | None = None, folder: Path | None = None) -> Path:
+def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
     """The folder that holds fold_*: `folder` itself or the one below it, else the one trained model there is.
 
-    Raises `UserError`, with the list, where there is none or more than one.
+    `preset`: of several models, that of this preset. Raises `UserError`, with the list, where there is none or more
+    than one.
     """
     if folder is not None:
         where = folder
@@ -54,10 +55,22 @@ def find_model(root: Path, dataset: str | None = None, folder: Path | None = Non
             f"No trained model in {where}: expected folders fold_0, ... below.{begun} Run tds_train first, "
             "or give the model's folder with -m, or another --root."
         )
+    if preset is not None:
+        presets = {path: _preset_of(path) for path in found}
+        found = [path for path in found if presets[path] == preset]
+        if not found:
+            there = ", ".join(dict.fromkeys(presets.values()))
+            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {there}.")
     if len(found) > 1:
         choices = (f"    -m {path}" for path in found)
         raise UserError(f"There are {len(found)} trained models in {where}. Choose one:", *choices)
     return found[0]
+
+
+def _preset_of(model: Path) -> str:
+    """The preset of a trained model, by the plan of its first fold."""
+    folds = [FoldFolder(model)] if _is_fold(model) else _all_folds(model)
+    return Plan.read(folds[0].plan).preset
 
 
 def _models(where: Path) -> list[Path]:

@@ -43,6 +43,15 @@ def prediction_ram_gb(
     return (max(reading, predicting) + models + LIBRARIES) / GB
 
 
+def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
+    """The shape of a scan on the plan's grid, by its header; None for one that will be refused as too large."""
+    axes = orientation_of(geometry).permutation
+    shape = triple(geometry.shape[axis] for axis in axes)
+    spacing = millimetres(geometry.spacing[axis] for axis in axes)
+    on_plan = resampled_shape(shape, spacing, plan.spacing)
+    return on_plan if prod(on_plan) <= MAX_VOXELS else None
+
+
 def largest_ram_gb(
     plan: Plan,
     settings: Settings,
@@ -57,11 +66,8 @@ def largest_ram_gb(
     for geometry in geometries:
         if geometry is None:
             continue
-        axes = orientation_of(geometry).permutation
-        shape = triple(geometry.shape[axis] for axis in axes)
-        spacing = millimetres(geometry.spacing[axis] for axis in axes)
-        on_plan = resampled_shape(shape, spacing, plan.spacing)
-        if prod(on_plan) > MAX_VOXELS:  # it will be refused
+        on_plan = shape_on_plan(geometry, plan)
+        if on_plan is None:
             continue
         estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, slots, uncertainty, on_cpu))
     return max(estimates, default=plan.memory.ram_gb)

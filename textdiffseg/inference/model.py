@@ -33,6 +33,8 @@ from textdiffseg.text.case_texts import CaseText
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
 
+EMPTY = "The mask is empty: no label was found in this scan."
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
@@ -70,6 +72,11 @@ class Segmenting:
         return self.samples is not None and self.samples is not self.masks
 
     @property
+    def hounsfield(self) -> bool:
+        """Whether the first channel is CT."""
+        return self.plan.channels[0].scheme == "ct"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known of the model and of the labels queried."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
@@ -96,10 +103,11 @@ class Segmenting:
             names=selection.names,
             values=selection.values,
             volumes={one.label: one for one in volumes_of(found, selection, self.plan, transform)},
-            notes=self.notes,
+            notes=(*self.notes, *([EMPTY] if not found.slots.any() else [])),
             scan_notes=notes,
             transform=transform,
             maps=maps,
+            hounsfield=self.hounsfield,
         )
 
 
@@ -234,7 +242,7 @@ class Model:
 def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
     """A callback for groups of windows that reports each, and stops the work where that is asked for."""
 
-    def after(done: int, total: int) -> None:
+    def after(done: float, total: float) -> None:
         progress(ProgressEvent("Predict", done, total, "window", detail))
         if cancel():
             raise Cancelled("The prediction was stopped.")

@@ -119,6 +119,10 @@ class Predictor:
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
         return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
 
+    def windows(self, shape: Triple) -> int:
+        """How many windows an image of this shape (D, H, W) on the plan's grid has."""
+        return len(tile(shape, self.plan.patch, self.plan.latent_stride, self.settings.overlap).starts)
+
     @torch.inference_mode()
     def predict_image(
         self,

@@ -1,16 +1,21 @@
 """`Result`: what is known of one scan, on the scan's own grid."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from plans.errors import UserError
 from plans.layout import NIFTI, split_ending
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.uncertainty import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
+
+if TYPE_CHECKING:
+    from textdiffseg.imaging.sources.objects import Scan
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Result:
     scan_notes: tuple[str, ...]  # what has to be known of the scan's place in space
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
+    hounsfield: bool = False  # the scan is CT
 
     def mask(self, name: str) -> np.ndarray:
         """Where a label was found, bool. Where labels overlap, only the voxels that it writes itself."""
@@ -56,6 +62,30 @@ class Result:
             made.append(f"{place}{split_ending(name)[1]}")
             write_volume(folder / made[-1], restore_map(array, self.transform), self.geometry)
         return tuple(made)
+
+    def picture(
+        self,
+        path: str | Path,
+        scan: "Scan",
+        *,
+        spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
+        title: str = "",
+    ) -> None:
+        """Write a PNG of the scan that was segmented, with its masks, in three planes through their middle.
+
+        `scan`, `spacing` and `affine` are those that `Model.segment` got. Raises `UserError` where the scan has
+        another size, or where matplotlib is not installed.
+        """
+        from textdiffseg.imaging.planes import draw_planes
+        from textdiffseg.imaging.sources.objects import volume_of
+
+        volume = volume_of(scan, spacing, affine)
+        if volume.geometry.shape != self.geometry.shape:
+            found, expected = ("x".join(map(str, one.shape)) for one in (volume.geometry, self.geometry))
+            raise UserError(f"picture: found a scan of {found} voxels, expected the segmented one of {expected}.")
+        names = dict(zip(self.values, self.names, strict=True))
+        draw_planes(Path(path), volume, self.labels, names, title, self.hounsfield)
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
         """The maps and where they go: `probabilities/CASE_1_liver`."""

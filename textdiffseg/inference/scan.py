@@ -19,7 +19,7 @@ from textdiffseg.inference.uncertainty import VolumeInterval, interval, label_vo
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.readout import Readout
 
-WindowProgress = Callable[[int, int], None]  # told (windows done, of)
+WindowProgress = Callable[[float, float], None]  # called with (done, of), in groups of windows
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,13 @@ def examine(
     """
     readout, distribution, queries, answers = masks.predictor.readout, None, selection.queries, len(selection.names)
     if samples is not None and samples is not masks:
-        drawn = samples.predictor.predict_image(image, queries, True, answers, progress=_half(progress, 0))
+        costs = samples.predictor.settings.passes, masks.predictor.settings.passes
+        first = costs[0] / sum(costs)
+        follow = _part(progress, 0, first)
+        drawn = samples.predictor.predict_image(image, queries, True, answers, progress=follow)
         _temper(drawn, readout, samples.calibration)
-        distribution, progress = (
-            _distribution(drawn.of(answers, readout), readout, samples.calibration),
-            _half(progress, 1),
-        )
+        distribution = _distribution(drawn.of(answers, readout), readout, samples.calibration)
+        progress = _part(progress, first, 1 - first)
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
     slots = readout.restore(prediction.probabilities.numpy(), transform)
@@ -82,9 +83,9 @@ def examine(
     return ScanResult(slots, prediction.probabilities, distribution)
 
 
-def _half(progress: WindowProgress | None, number: int) -> WindowProgress | None:
-    """The progress of one of two passes over the same windows."""
-    return progress and (lambda done, total: progress(number * total + done, 2 * total))
+def _part(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
+    """The progress of one of two passes over the same windows, which takes `share` of the time after `before`."""
+    return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
 def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> None:

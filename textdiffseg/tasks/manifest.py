@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
+from plans.layout import split_ending
 from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
@@ -58,6 +59,7 @@ class Manifest(Record):
     volumes: tuple[VolumeInterval, ...] = ()
     notes: tuple[str, ...] = ()  # what has to be known of the model
     scan_notes: tuple[str, ...] = ()  # what has to be known of the scan's place in space
+    picture: str | None = None  # SHA-256 of the picture beside the mask; None: none was drawn
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0
@@ -76,6 +78,12 @@ def read_manifest(path: Path) -> Manifest | None:
         return Manifest.read(path)
     except UserError:
         return None
+
+
+def is_output(path: Path) -> bool:
+    """Whether a file is a mask that was made here: its manifest lies beside it and names other files as the scan."""
+    manifest = read_manifest(path.with_name(f"{split_ending(path.name)[0]}.json"))
+    return manifest is not None and path.name not in manifest.request.inputs
 
 
 def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import is_validated, note_validated
 from textdiffseg.leftovers import sweep
+from textdiffseg.pace import Forecast, duration
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.begun import is_started, refuse_planned_anew
@@ -38,11 +39,11 @@ from textdiffseg.training.run import TrainingOptions
 from textdiffseg.validation.calibrate import MAX_SAMPLED_SECONDS, calibrate_uncertainty
 from textdiffseg.validation.cases import WindowProgress
 from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
+from textdiffseg.validation.findings import LabelFinding, findings_of
 from textdiffseg.validation.score import validate_fold
 
 ALL = "all"
 LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
-LONG_MINUTES = 10.0  # of validation, reported beforehand
 # Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
 # calibrating the uncertainty, so that short runs stay short.
 CHOICE_SHARE, MIN_CHOICE_SECONDS, CALIBRATION_SHARE = 0.2, 30.0, 0.1
@@ -55,6 +56,7 @@ class TrainedFold:
     fold: FoldFolder
     plan: Plan
     summary: Summary  # scores on the original grids
+    findings: tuple[LabelFinding, ...]  # which labels are found in how many of the validation cases
     held_out: bool  # False: fold all, scored on cases that it was trained on
     sampling: Sampling
     calibration: Calibration
@@ -240,10 +242,13 @@ def _validate(
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
         follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
-        sampling = choose_sampling(fold, preprocessed, names, device, allowed, follow)
-        if (minutes := sampling.seconds * len(names) / 60) > LONG_MINUTES:
-            report(f"Predicting the {len(names)} validation cases will take about {minutes:.0f} minutes.")
-    follow = _follow(progress, cancel, "Predict the validation cases", "case")
+        if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
+            report(
+                "Steps and mirroring were not compared: one case in each setting would take longer than "
+                f"{duration(allowed)}. Predictions take the fewest steps and no mirroring."
+            )
+    forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
+    follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
     validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
     if held_out:
         allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
@@ -255,24 +260,31 @@ def _validate(
 
 def _found(fold: FoldFolder, held_out: bool) -> TrainedFold:
     """A validated fold, read from its files."""
-    log = read_log(fold.log)
+    log, summary = read_log(fold.log), Summary.read(fold.summary)
     return TrainedFold(
         fold=fold,
         plan=Plan.read(fold.plan),
-        summary=Summary.read(fold.summary),
+        summary=summary,
+        findings=findings_of(summary, log),
         held_out=held_out,
         sampling=read_sampling(fold),
         calibration=read_calibration(fold),
-        latent_dice=log[-1].reconstruction_dice if log else {},
+        latent_dice=log[-1].latent_dice if log else {},
     )
 
 
-def _follow(progress: OnProgress, cancel: Cancel, stage: str, unit: str) -> WindowProgress:
+def _follow(
+    progress: OnProgress, cancel: Cancel, stage: str, unit: str, forecast: Forecast | None = None
+) -> WindowProgress:
     """A callback that reports each step of a stage, and stops the work where that is asked for."""
 
-    def after(done: int, total: int) -> None:
+    def after(done: float, total: float) -> None:
         progress(ProgressEvent(stage, done, total, unit))
+        if forecast:
+            forecast(done, total)
         if cancel():
-            raise Cancelled(f"{stage}: stopped after {done} of {total}. Call it again: the validation begins anew.")
+            raise Cancelled(
+                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation begins anew."
+            )
 
     return after

@@ -9,7 +9,7 @@ from dataclasses import replace
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.folds.progress import TrainingProgress
-from textdiffseg.progress import Report
+from textdiffseg.progress import OnProgress, Report, silent
 from textdiffseg.training.run import Run, TrainingOptions, plan_length
 
 
@@ -28,13 +28,15 @@ def wants_longer(progress: TrainingProgress, options: TrainingOptions, fold: Fol
     return progress.finished and _more(progress, options)
 
 
-def prolong(run: Run, progress: TrainingProgress, options: TrainingOptions, report: Report) -> TrainingProgress:
+def prolong(
+    run: Run, progress: TrainingProgress, options: TrainingOptions, report: Report, follow: OnProgress = silent
+) -> TrainingProgress:
     """A finished run with the end that was asked for, where `wants_longer`."""
     progress = progress.after(cases=run.cases.hash)
     if options.epochs is not None:
         return progress.prolonged(epochs=options.epochs, limit_seconds=None)
     limit = 60 * (options.max_minutes or 0)
-    further = plan_length(run, replace(options, max_minutes=(limit - progress.seconds) / 60), report)
+    further = plan_length(run, replace(options, max_minutes=(limit - progress.seconds) / 60), report, follow)
     return progress.prolonged(
         epochs=progress.epoch + further.epochs,
         iterations_per_epoch=further.iterations_per_epoch,

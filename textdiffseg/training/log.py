@@ -1,26 +1,43 @@
 """`log.jsonl`, one line an epoch, and `progress.png`, drawn from it."""
 
-from io import BytesIO
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
 
 from plans.errors import UserError
-from plans.records import Record, read_text
+from plans.records import Fields, Record, Upgrades, read_text
 from textdiffseg.files import write_atomically
+from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten, write_plainly
 
-LEGEND_LINES = 16  # more would crowd the picture out
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MAX_LEGEND_LINES = 16  # more would crowd the picture out
+LOSS_NAMES = {  # in progress.png, by their keys in log.jsonl
+    "estimate": "predicted mask",
+    "reconstruction": "true mask through the latent and back",
+    "latent": "latent",
+}
+
+
+def _named_reconstruction(old: Fields) -> Fields:
+    """Version 1 called `latent_dice` by another name."""
+    return {"latent_dice" if name == "reconstruction_dice" else name: value for name, value in old.items()}
 
 
 class EpochLog(Record):
     """What one epoch brought; losses are means over its iterations."""
 
-    version: Literal[1] = 1
+    upgrades: ClassVar[Upgrades] = {1: _named_reconstruction}
+    version: Literal[2] = 2
     epoch: int
     iteration: int  # iterations done at its end
     learning_rate: float
     losses: dict[str, float]
     dice: dict[str, float]  # by label: one-step estimate on the fixed validation patches, averaged weights
-    reconstruction_dice: dict[str, float]  # by label: decoder(z_0) with the skips zeroed; empty for preset unet
+    latent_dice: dict[str, float]  # by label: the true mask through the latent and back; empty without a label encoder
     seconds: float  # training time so far
 
     @property
@@ -45,30 +62,49 @@ def write_log(path: Path, epochs: list[EpochLog]) -> None:
     write_atomically(path, "".join(epoch.model_dump_json() + "\n" for epoch in epochs))
 
 
-def draw_progress(path: Path, epochs: list[EpochLog], title: str) -> None:
-    """Losses, validation Dice and learning rate over the epochs, as one picture."""
+def draw_progress(path: Path, epochs: Sequence[EpochLog], title: str) -> None:
+    """Write progress.png: losses, Dice and learning rate over the epochs."""
     from matplotlib.figure import Figure
 
     x = [epoch.epoch + 1 for epoch in epochs]
-    figure = Figure(figsize=(15, 5), layout="constrained")
+    figure = Figure(figsize=(15, 5.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for name in epochs[-1].losses:
-        left.plot(x, [epoch.losses.get(name) for epoch in epochs], label=name)
-    left.set(title="training losses", xlabel="epoch", ylabel="mean over the epoch", yscale="log")
-    for name in epochs[-1].dice:
-        (line,) = middle.plot(x, [epoch.dice.get(name) for epoch in epochs], label=name)
-        if name in epochs[-1].reconstruction_dice:
-            values = [epoch.reconstruction_dice.get(name) for epoch in epochs]
-            middle.plot(x, values, "--", color=line.get_color(), label=f"{name}, latent alone")
-    middle.set(title="Dice on fixed validation patches", xlabel="epoch", ylim=(0, 1))
-    right.plot(x, [epoch.learning_rate for epoch in epochs], color="black")
-    right.set(title=f"learning rate ({epochs[-1].seconds / 60:.1f} min of training)", xlabel="epoch")
+    _draw_dice(left, x, epochs)
+    names = list(epochs[-1].losses)
+    losses = [middle.plot(x, [epoch.losses.get(name) for epoch in epochs], ".-")[0] for name in names]
+    middle.set(title="Training losses (lower is better)", ylabel="mean over the epoch", yscale="log")
+    _legend_below(middle, dict(zip((LOSS_NAMES.get(name, name) for name in names), losses, strict=True)))
+    right.plot(x, [epoch.learning_rate for epoch in epochs], ".-", color="black")
+    right.set(title="Learning rate", ylabel="step size of the optimiser")
     for axes in (left, middle, right):
+        axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        if 0 < len(axes.get_legend_handles_labels()[1]) <= LEGEND_LINES:
-            axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, frameon=False)
-    figure.suptitle(title)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=90)
-    write_atomically(path, picture.getvalue())
+    done = f"{epochs[-1].iteration:,} iterations in {epochs[-1].seconds / 60:.1f} minutes"
+    write_plainly(figure.suptitle(""), f"{shorten(title)}: {done}")
+    save_figure(figure, path, dpi=90)
+
+
+def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
+    """Dice of each label, and of the true masks through the latent, which bounds it; of many labels the means alone."""
+    names, lines = list(epochs[-1].dice), {}
+    many = len(names) > MAX_LEGEND_LINES
+    for position, name in enumerate(names):
+        dice, colour = [epoch.dice.get(name, np.nan) for epoch in epochs], label_colour(position)
+        (line,) = axes.plot(x, dice, ".-", lw=0.6 if many else 1.5, color=colour)
+        if not many:
+            lines[name] = line
+    if many:
+        means = [epoch.mean_dice for epoch in epochs]
+        lines[f"mean of {len(names)} labels (thin: each)"] = axes.plot(x, means, ".-", color="black", lw=2.5)[0]
+    if epochs[-1].latent_dice:
+        means = [float(np.mean(list(epoch.latent_dice.values() or [np.nan]))) for epoch in epochs]
+        lines["true masks through the latent (mean)"] = axes.plot(x, means, "--", color="gray")[0]
+    axes.set(title="Overlap with the reference (patches of validation cases)", ylabel="Dice (1 is perfect)")
+    axes.set_ylim(-0.02, 1.02)
+    _legend_below(axes, lines)
+
+
+def _legend_below(axes: "Axes", lines: Mapping[str, Any]) -> None:
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
+    add_legend(axes, list(lines.values()), map(shorten, lines), fontsize="small", ncols=2, frameon=False, **place)

@@ -19,6 +19,7 @@ from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState, complete_best
+from textdiffseg.training.forecast import TrainingForecast
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
@@ -71,9 +72,9 @@ def _fit(
         return Plan.read(fold.plan)
     run = open_run(preprocessed, cases, fold, options, preset, report, position)
     if position is None:
-        state = run.fresh(plan_length(run, options, report))
+        state = run.fresh(plan_length(run, options, report, progress))
     else:
-        length = prolong(run, position, options, report) if longer else position
+        length = prolong(run, position, options, report, progress) if longer else position
         if length.limit_seconds is not None:
             compile_ahead(run, position)
         state = run.fresh(position)
@@ -98,7 +99,7 @@ def train(
 ) -> None:
     """The loop itself."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
-    per_epoch = state.progress.iterations_per_epoch
+    per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
     with stop_requests() as stop:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
@@ -110,6 +111,7 @@ def train(
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
                 state.progress = state.progress.after(sums=sums, seconds=seconds)
+                forecast.update(state.progress)
             if state.progress.epoch == epoch:
                 _save(run, state, report)
                 raise stop.pop(0)
@@ -179,7 +181,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
         learning_rate=learning_rate(run.plan.training, done - 1, length),
         losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
         dice=scores.dice,
-        reconstruction_dice=scores.reconstruction,
+        latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
     if entry.mean_dice >= progress.best or not run.fold.checkpoint("best").is_file():

@@ -19,7 +19,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
-from textdiffseg.progress import Report
+from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
 from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
@@ -133,7 +133,7 @@ def open_run(
     )
 
 
-def plan_length(run: Run, options: TrainingOptions, report: Report) -> TrainingProgress:
+def plan_length(run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent) -> TrainingProgress:
     """How many iterations to train; with --max-minutes from a timed warm-up on weights that are thrown away."""
     training = run.plan.training
     length = TrainingProgress(
@@ -145,7 +145,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report) -> TrainingP
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
-    each = max(_step_seconds(run, state), run.loader.seconds_a_batch())
+    each = max(_step_seconds(run, state, progress), run.loader.seconds_a_batch())
     validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
     most = max(MAX_EPOCHS, int(seconds / LONG_EPOCH))
@@ -164,11 +164,13 @@ def plan_length(run: Run, options: TrainingOptions, report: Report) -> TrainingP
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
 
 
-def _step_seconds(run: Run, state: TrainingState) -> float:
+def _step_seconds(run: Run, state: TrainingState, progress: OnProgress) -> float:
     """What an iteration takes once all is compiled, the median over looks at the clock."""
     ticks = []
+    progress(ProgressEvent("Time the first iterations", 0, WARM_UP + TIMED, "it"))
     for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
         losses = train_step(state, run.bank, batch, run.compiled)
+        progress(ProgressEvent("Time the first iterations", done, WARM_UP + TIMED, "it"))
         if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
             losses.read()  # waits until it is done
             ticks.append(time.perf_counter())

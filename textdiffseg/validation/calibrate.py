@@ -12,8 +12,9 @@ from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_u
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, spread
+from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, spread, within
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
+from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
 MAX_SAMPLED, MAX_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
 
@@ -28,22 +29,22 @@ def calibrate_uncertainty(
 ) -> Fit | None:
     """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
 
-    None, and nothing written, where `max_seconds` are too short for `MIN_CASES` cases (after the times that
-    `choose_sampling` took), or without diffusion, whose one setting `validate_fold` calibrates.
+    None, and nothing written, where `max_seconds` are too short for `MIN_CASES` cases (after one timed window), or
+    without diffusion, whose one setting `validate_fold` calibrates. Cases that do not fit after all are left out.
     """
     sampling, plan = read_sampling(fold), Plan.read(fold.plan)
-    plainly = [row for row in sampling.table if row.samples == 1 and not row.mirroring]
-    if plan.diffusion is None or not plainly:
+    if plan.diffusion is None or len(case_ids) < MIN_CASES:
         return None
-    settings = settings_of_uncertainty(plan, settings_of(plan, sampling))
-    nearest = max(plainly, key=lambda row: row.steps)
-    seconds = settings.samples * nearest.seconds * settings.steps / nearest.steps
-    affordable = int(max_seconds / max(1e-3, seconds))
-    if min(affordable, len(case_ids)) < MIN_CASES:
+    deadline = Deadline(max_seconds)
+    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
+    predictor = Predictor(plain.networks, settings_of_uncertainty(plan, settings_of(plan, sampling)), device)
+    middle = open_case(preprocessed, sorted(case_ids)[len(case_ids) // 2])
+    seconds = seconds_of(plain, middle, bank) * predictor.settings.passes / plain.settings.passes
+    affordable = int(deadline.left / max(1e-3, seconds))
+    if affordable < MIN_CASES:
         return None
-    predictor, bank = load_fold(fold, device, sampling, uncertainty=True)
     chosen = spread(sorted(case_ids), min(MAX_SAMPLED, affordable))
-    return store_fit(fold, gather(predictor, bank, preprocessed, chosen, progress).fit())
+    return store_fit(fold, gather(predictor, bank, preprocessed, chosen, progress, deadline).fit())
 
 
 def gather(
@@ -52,14 +53,20 @@ def gather(
     preprocessed: Path,
     case_ids: Sequence[str],
     progress: WindowProgress | None = None,
+    deadline: Deadline | None = None,
 ) -> Evidence:
-    """Predict stored cases, and keep what they say about probabilities and volume intervals."""
-    evidence = Evidence(predictor.plan, predictor.settings)
-    for done, case_id in enumerate(case_ids, start=1):
+    """Predict stored cases, as many as there is time for, and keep their probabilities and volumes as evidence."""
+    evidence, count = Evidence(predictor.plan, predictor.settings), len(case_ids)
+    for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        evidence.add(predict_case(predictor, case, bank, uncertainty=True), case)
-        if progress:
-            progress(done, len(case_ids))
+        follow = within(progress, done / count, 1 / count, count)
+        try:
+            prediction = predict_case(
+                predictor, case, bank, uncertainty=True, progress=deadline.follow(follow) if deadline else follow
+            )
+        except OutOfTime:
+            break
+        evidence.add(prediction, case)
     return evidence
 
 

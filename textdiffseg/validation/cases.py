@@ -24,7 +24,7 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
 
-WindowProgress = Callable[[int, int], None]  # called with (done, of)
+WindowProgress = Callable[[float, float], None]  # called with (done, of)
 Item = TypeVar("Item")
 
 
@@ -39,23 +39,37 @@ def load_fold(
     return Predictor([network], settings, device), TextBank.load(fold.words)
 
 
-def predict_case(predictor: Predictor, case: StoredCase, bank: TextBank, uncertainty: bool = False) -> Prediction:
+def predict_case(
+    predictor: Predictor,
+    case: StoredCase,
+    bank: TextBank,
+    uncertainty: bool = False,
+    progress: WindowProgress | None = None,
+    first_window: bool = False,
+) -> Prediction:
     """A stored case on the plan's grid, with its text where the model reads texts and it has one.
 
     It is asked for the labels that are known of it, since what no training case tells beside them is not learned
-    there. Classes are label numbers all the same (`Prediction.by_label`). `UserError` names the case where its image
-    or the network's output is not finite.
+    there. Classes are label numbers all the same (`Prediction.by_label`). `first_window`: of its first window alone.
+    `UserError` names the case where its image or the network's output is not finite.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
     if plan.reads_texts:
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
-    image = torch.from_numpy(case.image[...].astype(np.float32))
+    place = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
+    image = torch.from_numpy(case.image[place].astype(np.float32))
     try:
-        return predictor.predict_image(image, queries, uncertainty).by_label(known, len(plan.labels))
+        prediction = predictor.predict_image(image, queries, uncertainty, progress=progress)
     except UserError as error:
         raise UserError(*error.naming(name)) from None
+    return prediction.by_label(known, len(plan.labels))
+
+
+def within(progress: WindowProgress | None, before: float, share: float, total: float) -> WindowProgress | None:
+    """The progress of one of several predictions, which takes `share` of the whole after `before`; all add up to 1."""
+    return progress and (lambda done, of: progress(total * (before + share * done / of), total))
 
 
 def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:

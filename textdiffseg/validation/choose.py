@@ -14,12 +14,22 @@ from textdiffseg.folds.sampling import Sampling, Setting, Trial, choose, setting
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, restore_slots, score_slots, spread
+from textdiffseg.validation.cases import (
+    WindowProgress,
+    load_fold,
+    predict_case,
+    restore_slots,
+    score_slots,
+    spread,
+    within,
+)
+from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
 TRIALS = tuple(  # that `choose_sampling` tries
     Setting(steps=steps, samples=1, mirroring=mirroring) for steps, mirroring in ((1, False), (1, True), (4, False))
 )
 MAX_CASES, MAX_SECONDS = 8, 300.0  # that `choose_sampling` may take
+CAREFUL = 0.8  # of the time that is left may be planned, since a machine may become slower
 
 
 def choose_sampling(
@@ -32,22 +42,18 @@ def choose_sampling(
 ) -> Sampling:
     """Try steps and mirroring on at most `MAX_CASES` validation cases, write sampling.json and return it.
 
-    Small gains are not worth their time: the cheapest setting near the best is taken (`folds.sampling.choose`). The
-    smallest case is timed to decide how many cases fit into `max_seconds`. Where not one does in each setting, that
-    one is tried plainly: one step, no mirroring. What was fitted before is forgotten.
+    Small gains are not worth their time: the cheapest setting near the best is taken (`folds.sampling.choose`). Single
+    windows of the smallest case are timed first. Where `max_seconds` are too short to try that case in each setting,
+    none is tried: one step, no mirroring, and an empty table. What was fitted before is forgotten.
     """
+    deadline = Deadline(max_seconds)
     fold.calibration.unlink(missing_ok=True)  # it may be of other weights
     first, bank = load_fold(fold, device, Sampling(mirroring=False))
-    axes, trials = len(first.plan.mirror_axes), trials_of(first.plan)
+    trials = trials_of(first.plan)
     cases = [open_case(preprocessed, case_id, first.plan) for case_id in spread(sorted(case_ids), MAX_CASES)]
-    affordable = _affordable(first, bank, cases, trials, max_seconds)
-    cases, trials = (spread(cases, affordable), trials) if affordable else ([_smallest(cases)], trials[:1])
-    table = []
-    for done, trial in enumerate(trials, start=1):
-        table.append(_try(trial, first, bank, cases))
-        if progress:
-            progress(done, len(trials))
-    best = choose(table, axes)
+    cases = _affordable(first, bank, cases, trials, deadline)
+    table = _try_all(trials, first, bank, cases, deadline, progress) if cases else []
+    best = choose(table, len(first.plan.mirror_axes)) if table else trials[0]
     sampling = Sampling(
         weights=hash_weights(fold, "best"),
         steps=best.steps,
@@ -70,32 +76,62 @@ def trials_of(plan: Plan) -> list[Setting]:
 
 
 def _affordable(
-    first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[Setting], max_seconds: float
-) -> int:
-    """How many cases all trials can be made on within `max_seconds`, by the time that the smallest one takes."""
-    plan, smallest = first.plan, _smallest(cases)
-    for _ in range(2 if first.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
-        began = time.perf_counter()
-        prediction = predict_case(first, smallest, bank)
-        predicted = time.perf_counter()
-    score_slots(plan, smallest, restore_slots(first.readout, prediction, smallest), surfaces=False)
-    passes = sum(trial.cost(len(plan.mirror_axes)) for trial in trials)
-    seconds = passes * (predicted - began) + len(trials) * (time.perf_counter() - predicted)
+    first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[Setting], deadline: Deadline
+) -> list[StoredCase]:
+    """The cases on which all trials can be made in time; none where that takes too long for the smallest one.
+
+    The smallest case is predicted only where its timed windows say that there is time for it.
+    """
+    smallest = min(cases, key=lambda case: prod(case.record.shape))
+    windows = seconds_of(first, smallest, bank)
+    passes = sum(settings_of(first.plan, trial).passes for trial in trials)
+    if windows * (1 + passes) > CAREFUL * deadline.left:
+        return []
+    try:
+        prediction = predict_case(first, smallest, bank, progress=deadline.follow(None))
+    except OutOfTime:
+        return []
+    began = time.perf_counter()
+    score_slots(first.plan, smallest, restore_slots(first.readout, prediction, smallest), surfaces=False)
+    seconds = passes * windows + len(trials) * (time.perf_counter() - began)
     sizes = [prod(case.record.shape) for case in cases]
-    return int(max_seconds / (seconds * sum(sizes) / len(sizes) / min(sizes)))
+    count = int(CAREFUL * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
+    return spread(cases, count) if count else [smallest] if seconds < CAREFUL * deadline.left else []
 
 
-def _smallest(cases: Sequence[StoredCase]) -> StoredCase:
-    return min(cases, key=lambda case: prod(case.record.shape))
+def _try_all(
+    trials: Sequence[Setting],
+    first: Predictor,
+    bank: TextBank,
+    cases: Sequence[StoredCase],
+    deadline: Deadline,
+    progress: WindowProgress | None,
+) -> list[Trial]:
+    """The table, a row a trial; those that would take longer than they may are left out."""
+    table: list[Trial] = []
+    costs = [settings_of(first.plan, trial).passes for trial in trials]
+    for number, trial in enumerate(trials):
+        before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
+        follow = deadline.follow(within(progress, before, share, len(trials)))
+        try:
+            table.append(_try(trial, first, bank, cases, follow))
+        except OutOfTime:
+            break
+    if progress:
+        progress(len(trials), len(trials))
+    return table
 
 
-def _try(trial: Setting, first: Predictor, bank: TextBank, cases: Sequence[StoredCase]) -> Trial:
+def _try(
+    trial: Setting, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
+) -> Trial:
     """One row of the table."""
     plan, began = first.plan, time.perf_counter()
     predictor = Predictor(first.networks, settings_of(plan, trial), first.device)
     scores = []
-    for case in cases:
-        slots = restore_slots(first.readout, predict_case(predictor, case, bank), case)
+    for number, case in enumerate(cases):
+        follow = within(progress, number / len(cases), 1 / len(cases), 1)
+        slots = restore_slots(first.readout, predict_case(predictor, case, bank, progress=follow), case)
         scores.append(score_slots(plan, case, slots, surfaces=False))
     seconds = (time.perf_counter() - began) / max(1, len(cases))
     return Trial(**trial.model_dump(), dice=summarise(scores).mean.dice, seconds=seconds)

@@ -3,13 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from plans.geometry import triple
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.validation.calibrate import store_fit
-from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, restore_slots, score_slots, write_mask
+from textdiffseg.validation.cases import (
+    WindowProgress,
+    load_fold,
+    predict_case,
+    restore_slots,
+    score_slots,
+    within,
+    write_mask,
+)
 from textdiffseg.validation.evidence import Evidence
 
 
@@ -32,16 +41,19 @@ def validate_fold(
         calibrate and predictor.plan.diffusion is None
     )  # of the mask itself: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
-    for done, case_id in enumerate(case_ids, start=1):
+    windows = [
+        predictor.windows(triple(open_case(preprocessed, case_id, predictor.plan).record.shape)) for case_id in case_ids
+    ]
+    for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
-        prediction = predict_case(predictor, case, bank, uncertainty=volumes)
+        before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
+        follow = within(progress, before, share, len(case_ids))
+        prediction = predict_case(predictor, case, bank, uncertainty=volumes, progress=follow)
         slots = restore_slots(predictor.readout, prediction, case)
         if calibrate:
             evidence.add(prediction, case)
         scores.append(score_slots(predictor.plan, case, slots, surfaces=True))
         write_mask(fold.mask(case_id), slots, predictor.plan, case)
-        if progress:
-            progress(done, len(case_ids))
     text = predictor.plan.text
     summary = summarise(scores, notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)

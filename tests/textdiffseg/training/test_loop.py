@@ -170,7 +170,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert log[-1].mean_dice > log[0].mean_dice + 0.2
     assert "A training step takes" in messages[0]
     diffusion = Plan.read(tmp_path / "plan.json").diffusion
-    assert bool(log[-1].reconstruction_dice) == (diffusion is not None)
+    assert bool(log[-1].latent_dice) == (diffusion is not None)
     words = ("text_bank.safetensors", "text_space.safetensors")
     for name in ("plan.json", *words, "checkpoint_best.safetensors", "progress.png"):
         assert (tmp_path / name).stat().st_size > 0

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from plans.layout import FoldFolder
+from plans.plan import Plan
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import read_calibration
-from textdiffseg.folds.sampling import Sampling, Trial, read_sampling
+from textdiffseg.folds.sampling import Sampling, read_sampling, settings_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Prediction, Predictor
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
@@ -69,7 +70,7 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
     expected = 2 * np.sum((slots == 1) & (truth == 1)) / (np.sum(slots == 1) + np.sum(truth == 1))
     assert expected > 0.8
 
-    def perfect(predictor, case, queries, uncertainty=False):
+    def perfect(predictor, case, queries, uncertainty=False, **_):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
 
@@ -99,7 +100,9 @@ def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, pla
 
     told = []
     summary = validate_fold(FoldFolder(fold), stored, ["p", "q"], progress=lambda *at: told.append(at))
-    assert told == [(1, 2), (2, 2)]
+    assert told[-1] == (2, 2)
+    assert told == sorted(told)
+    assert (1, 2) in told, "half of the windows are those of one of two equal cases"
     written = json.loads((fold / "validation" / "summary.json").read_text())
     assert [case["case"] for case in written["cases"]] == ["p", "q"]
     assert set(summary.labels) == {"Front_Part", "back"}
@@ -119,10 +122,45 @@ def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
     assert len(Predictor.from_folder(fold.parent, ["0"]).settings.mirror_axes) == 2 * sampling.mirroring
 
 
-def test_without_the_time_for_every_setting_one_is_tried_plainly(fold, stored):
+def test_without_the_time_for_every_setting_none_is_tried(fold, stored, monkeypatch):
+    """One step and no mirroring then, known after single windows."""
+    monkeypatch.setattr(choose, "predict_case", lambda *_, **__: pytest.fail("a whole scan is predicted"))
     sampling = choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1e-6)
+    assert sampling == read_sampling(FoldFolder(fold))
+    assert (sampling.cases, sampling.steps, sampling.mirroring, sampling.table) == (0, 1, False, ())
+
+
+def test_settings_that_take_longer_than_their_share_are_cut_off(fold, stored, monkeypatch):
+    """The machine becomes slower once the windows are timed."""
+    plain, calls = choose.predict_case, []
+
+    def slowly(*args, progress=None, **rest):
+        calls.append(args)
+        pause = 0 if len(calls) < 3 else 1.0  # from the second setting on
+
+        def after(done, total):
+            time.sleep(pause)
+            progress(done, total)
+
+        return plain(*args, progress=after, **rest)
+
+    monkeypatch.setattr(choose, "predict_case", slowly)
+    monkeypatch.setattr(choose, "seconds_of", lambda *_: 0.01)
+    began = time.perf_counter()
+    sampling = choose_sampling(FoldFolder(fold), stored, ["p"], max_seconds=3.0)
+    assert time.perf_counter() - began < 8.0
     assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False)]
-    assert (sampling.cases, sampling.steps, sampling.mirroring) == (1, 1, False)
+    assert (sampling.steps, sampling.mirroring) == (1, False)
+
+
+def test_trials_weigh_what_they_cost_on_one_bar(fold, stored):
+    told = []
+    choose_sampling(FoldFolder(fold), stored, ["p"], progress=lambda *at: told.append(at))
+    assert told == sorted(told)
+    assert told[-1] == (3, 3)
+    costs = [settings_of(Plan.read(fold / "plan.json"), trial).passes for trial in choose.TRIALS]
+    ends = [3 * sum(costs[: number + 1]) / sum(costs) for number in range(3)]
+    assert all(any(done == pytest.approx(end) for done, _ in told) for end in ends)
 
 
 def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, monkeypatch):
@@ -144,9 +182,6 @@ def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, mon
     choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert predicted[0] == "q"
     assert set(predicted[1:]) == {"p", "q", "r", "s"}
-    predicted.clear()
-    assert choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e-6).cases == 1
-    assert predicted == ["q", "q"]
 
 
 def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank):
@@ -156,14 +191,7 @@ def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank
     assert validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].case == "p"
 
 
-def measured(fold, seconds=0.01):
-    """A choice of sampling whose table says what four steps cost."""
-    row = Trial(steps=4, samples=1, mirroring=False, dice=0.5, seconds=seconds)
-    write_record(fold / "sampling.json", Sampling(cases=4, table=(row,)))
-
-
 def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
-    measured(fold)
     validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
     fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     found = read_calibration(FoldFolder(fold)).fits
@@ -186,7 +214,7 @@ def test_a_plan_that_fixes_its_steps_is_calibrated_with_them(tmp_path, stored, m
 
 
 def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
-    def exact(predictor, case, queries, uncertainty=False):
+    def exact(predictor, case, queries, uncertainty=False, **_):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
         volumes = one_hot.sum((1, 2, 3))[None, None]
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)), volumes=volumes)
@@ -201,11 +229,10 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
     assert evidence.truths[0].tolist() == [3 * 6 * 6, 3 * 6 * 6]
 
 
-def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored):
-    measured(fold)
+def test_too_few_cases_or_too_little_time_calibrate_nothing(fold, stored, monkeypatch):
     validate_fold(FoldFolder(fold), stored, CASES[:3], calibrate=True)
     assert calibrate_uncertainty(FoldFolder(fold), stored, CASES[:3]) is None
-    measured(fold, seconds=100.0)
+    monkeypatch.setattr(calibrate, "seconds_of", lambda *_: 100.0)
     assert calibrate_uncertainty(FoldFolder(fold), stored, CASES) is None
     assert not (fold / "calibration.json").exists()
 
@@ -214,16 +241,16 @@ def slow_down(monkeypatch, name, seconds):
     """Let a function that `choose` calls take so many seconds more."""
     plain = getattr(choose, name)
 
-    def slow(*args):
+    def slow(*args, **rest):
         time.sleep(seconds)
-        return plain(*args)
+        return plain(*args, **rest)
 
     monkeypatch.setattr(choose, name, slow)
 
 
 def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
-    slow_down(monkeypatch, "restore_slots", 0.3)
-    assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1.5).cases == 1
+    slow_down(monkeypatch, "restore_slots", 1.0)
+    assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=8.0).cases == 1
 
 
 def change(stored, case, **changes):
@@ -241,7 +268,7 @@ def test_cases_without_foreground_say_nothing(fold, stored):
 def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank, monkeypatch):
     asked, plain = [], Predictor.predict_image
 
-    def listening(predictor, image, queries, uncertainty=False):
+    def listening(predictor, image, queries, uncertainty=False, **_):
         asked.append(queries.labels.tolist())
         return plain(predictor, image, queries, uncertainty)
 
@@ -300,7 +327,7 @@ def nested_fold(tmp_path, bank, plan, make_fold):
     return fold
 
 
-def exact_nested(predictor, case, queries, uncertainty=False):
+def exact_nested(predictor, case, queries, uncertainty=False, **_):
     """Right everywhere, and as sure as 0.9."""
     numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
     whole, part = (np.where(mask, 0.9, 0.1).astype(np.float32) for mask in (numbers > 0, numbers == 1))
@@ -321,7 +348,6 @@ def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypat
 
 def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored, monkeypatch):
     predict_as(monkeypatch, exact_nested)
-    measured(nested_fold)
     validate_fold(FoldFolder(nested_fold), stored, CASES, calibrate=True)
     (fit,) = read_calibration(FoldFolder(nested_fold)).fits
     assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"

@@ -1,6 +1,7 @@
 """Which scans a folder holds."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from plans.errors import UserError
@@ -9,10 +10,11 @@ from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
-def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
+def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, tuple[Path, ...]]:
     """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
     folders. `folder` may also be one file or one DICOM series.
 
+    `is_output` is True for files that are not scans, but masks made of them: a folder may hold both.
     Images in a format that is not read are listed as well, so that each is named when it is read.
     """
     from textdiffseg.imaging.sources.dicom import series_in
@@ -25,7 +27,7 @@ def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
-    scans = _by_case(files_by_stem(folder))
+    scans = _by_case(files_by_stem(folder, is_output))
     if not scans and series_in(folder):
         return {folder.resolve().name: (folder,)}
     for path in sorted(folder.iterdir()):
@@ -40,12 +42,12 @@ def list_scans(folder: Path) -> dict[str, tuple[Path, ...]]:
     return dict(sorted(scans.items()))
 
 
-def files_by_stem(folder: Path) -> dict[str, Path]:
+def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
     """The images in a folder by their names without endings. Raises `UserError` where two would be one case."""
     files: dict[str, Path] = {}
     for path in _files(folder):
         stem, ending = split_ending(path.name)
-        if ending:
+        if ending and not is_output(path):
             _refuse_two(files.setdefault(stem, path), path)
     return files
 

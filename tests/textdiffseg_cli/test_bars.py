@@ -1,0 +1,82 @@
+"""Bars on terminals of any size, and lines elsewhere."""
+
+import os
+import pty
+import sys
+
+import pytest
+
+from textdiffseg.progress import ProgressEvent
+from textdiffseg_cli.bars import Bars
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A function that makes a terminal without a size stderr, and returns another one, for what was written to it."""
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+
+    def attach():
+        stream = os.fdopen(slave, "w")
+        monkeypatch.setattr(sys, "stderr", stream)  # in the test itself: before it, pytest puts its own there
+
+        def written():
+            stream.flush()
+            return os.read(master, 100_000).decode()
+
+        return written
+
+    yield attach
+    os.close(master)
+
+
+@pytest.mark.parametrize("columns", [None, "0", "words"])
+def test_a_terminal_without_a_size_has_bars(terminal, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    written = terminal()
+    with Bars() as bars:
+        for done in range(5):
+            bars(ProgressEvent("Preprocess", done, 4, "case"))
+    shown = written()
+    assert "Preprocess: 100%|██" in shown
+    assert "4.0/4 cases" in shown
+    assert max(map(len, shown.replace("\n", "\r").split("\r"))) <= 80
+
+
+def test_a_line_is_printed_above_the_bar(terminal, capsys):
+    written = terminal()
+    with Bars() as bars:
+        bars(ProgressEvent("Train", 1, 4, "it"))
+        bars.say("an iteration takes 2 s")
+    assert capsys.readouterr().out == "an iteration takes 2 s\n"
+    assert "Train" in written()
+
+
+def test_where_there_is_no_terminal_each_case_is_a_line(capsys):
+    with Bars() as bars:
+        for done in (0.5, 1, 1.7, 2.2, 3):
+            bars(ProgressEvent("Predict", done, 3, "scan", f"case_{done:.0f}"))
+        bars(ProgressEvent("Choose", 1, 3, "setting"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" after")[0] for line in lines] == [
+        "Predict: 1 of 3 scans", "Predict: 2 of 3 scans", "Predict: 3 of 3 scans", "Choose: 1 of 3 settings"
+    ]  # fmt: skip
+    assert all(line.endswith(f"case_{number}") for number, line in enumerate(lines[:3], start=1))
+
+
+def test_where_there_is_no_terminal_iterations_are_a_line_for_each_tenth(capsys):
+    with Bars() as bars:
+        for done in range(1, 1001):
+            bars(ProgressEvent("Train", done, 1000, "it"))
+    lines = capsys.readouterr().err
+    assert "\r" not in lines
+    assert [line.split()[1] for line in lines.splitlines()] == [str(100 * tenth) for tenth in range(1, 11)]
+    assert "Train: 1000 of 1000 iterations after" in lines
+
+
+def test_a_stage_of_one_step_is_a_line(capsys):
+    with Bars() as bars:
+        bars(ProgressEvent("Calibrate", 1, 1, "case"))
+    assert capsys.readouterr().err.startswith("Calibrate: 1 of 1 cases")

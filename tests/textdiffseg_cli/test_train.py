@@ -1,0 +1,57 @@
+"""What `tds_train` prints of a trained fold, and in which order."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from plans.layout import FoldFolder
+from textdiffseg.evaluation.metrics import CaseScores, LabelScores
+from textdiffseg.evaluation.report import summarise
+from textdiffseg.folds.calibration import Calibration
+from textdiffseg.validation.findings import LabelFinding
+from textdiffseg_cli.train import _print
+
+
+@pytest.fixture
+def show(capsys, tmp_path):
+    """Print a fold with these findings; returns the lines."""
+
+    def printed(*findings):
+        scores = LabelScores(dice=0.0, nsd=None, hd95=None, volume_ml=0, reference_ml=1)
+        summary = summarise([CaseScores(case="a", labels={"larynx": scores})])
+        _print(
+            SimpleNamespace(
+                summary=summary, findings=findings, held_out=True, calibration=Calibration(),
+                fold=FoldFolder(tmp_path), latent_dice={"larynx": 0.9}, plan=SimpleNamespace(diffusion=None),
+            )
+        )  # fmt: skip
+        return capsys.readouterr().out.splitlines()
+
+    return printed
+
+
+def test_scores_come_first_then_what_was_found_and_the_latent_last(show):
+    lines = show(LabelFinding("larynx", 5, 0, 2.0), LabelFinding("cord", 5, 3, None), LabelFinding("neck", 0, 0, None))
+    order = [
+        next(number for number, line in enumerate(lines) if words in line)
+        for words in ("Mean over 1 cases", "larynx was found in 0 of 5 cases", "through the latent")
+    ]
+    assert order == sorted(order)
+    assert (
+        "larynx was found in 0 of 5 cases: train longer; at this pace its Dice reaches 0.5 after about 2 hours in all."
+    ) in lines
+    assert "cord was found in 3 of 5 cases." in lines
+    assert "To train longer, run the same command with --max-minutes 120." in lines
+    assert "neck is in none of the validation cases: nothing is known of how well it is found." in lines
+
+
+def test_a_curve_that_does_not_tell_gives_no_number(show):
+    lines = show(LabelFinding("larynx", 5, 0, None))
+    assert "larynx was found in 0 of 5 cases: train longer." in lines
+    assert "To train longer, run the same command with more --epochs or --max-minutes." in lines
+
+
+def test_a_fold_that_finds_everything_is_one_line(show):
+    lines = show(LabelFinding("larynx", 5, 5, None), LabelFinding("cord", 4, 4, None))
+    assert "Every label was found in every validation case that holds it (2 labels)." in lines
+    assert not any("train longer" in line for line in lines)

@@ -1,0 +1,147 @@
+"""A picture of a segmentation: three planes through the middle of the masks, as a radiologist looks at them.
+
+Right of the patient is left in the picture, and anterior and superior are up. A millimetre is as long in each plane.
+Planes of oblique scans are those of the scan's own grid, named by the nearest axis of the body.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from textdiffseg.extras import require
+from textdiffseg.imaging.volume import Volume, to_canonical
+from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten, write_plainly
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# By the axis that is cut, canonical (superior, posterior, left): name, and letters left, right, up and down.
+PLANES = {0: ("axial", "RLAP"), 1: ("coronal", "RLSI"), 2: ("sagittal", "APSI")}
+HEIGHT, MIN_WIDTH, MAX_WIDTH = 5.0, 8.0, 18.0  # inches
+MAX_NAMES = 32  # in the legend
+# Hounsfield units shown, from and to; the second and third where the labelled tissue is below or above.
+SOFT_TISSUE, LUNG, BONE = (-160.0, 240.0), (-1350.0, 150.0), (-500.0, 1300.0)
+MAX_LUNG, MIN_BONE = -300.0, 300.0  # medians of the labelled voxels
+DARK = 0.1  # of the way from the darkest voxel to white; less is air
+PERCENTILES = (1.0, 99.5)  # shown of other scans, of voxels above the background
+
+
+def draw_planes(
+    path: Path, scan: Volume, labels: np.ndarray, names: Mapping[int, str], title: str, hounsfield: bool = False
+) -> None:
+    """Write a PNG of the scan's first channel with its masks.
+
+    labels (D, H, W) are values on the scan's grid, `names` those of all labels that were queried, by value.
+    `hounsfield`: the scan is CT. Raises `UserError` where matplotlib is not installed.
+    """
+    require("report", "A picture", "matplotlib")
+    from matplotlib.figure import Figure
+
+    canonical, orientation = to_canonical(scan)
+    image, masks = canonical.array[0], orientation.apply(labels)
+    spacing = canonical.geometry.spacing
+    shown = grey_range(image, masks > 0, hounsfield)
+    box = body_box(image, masks > 0, min(shown[0], image.min() + DARK * (shown[1] - image.min())))
+    size = np.array([edge.stop - edge.start for edge in box]) * spacing  # mm
+    widths, heights = (size[2], size[2], size[1]), (size[1], size[0], size[0])
+    width = float(np.clip(HEIGHT * sum(widths) / max(heights), MIN_WIDTH, MAX_WIDTH))
+    figure = Figure(figsize=(width, HEIGHT + 1.0), facecolor="black", layout="constrained")
+    panels = figure.subplots(1, 3, width_ratios=widths)
+    for axes, axis, place in zip(panels, PLANES, middle(masks), strict=True):
+        across = tuple(slice(place, place + 1) if one == axis else edge for one, edge in enumerate(box))
+        _draw_plane(axes, axis, image[across], masks[across], list(names), shown, spacing)
+        name = f"{PLANES[axis][0]}, slice {place + 1} of {image.shape[axis]}"
+        axes.set_title(name, color="white", fontsize=9)
+    write_plainly(figure.suptitle("", color="white"), shorten(title))
+    _add_names(figure, masks, names, float(np.prod(spacing)) / 1000)
+    save_figure(figure, path)
+
+
+def middle(masks: np.ndarray) -> tuple[int, int, int]:
+    """Along each axis the labelled position nearest to the masks' centre of mass; the scan's middle without masks."""
+    counts = [np.count_nonzero(masks, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    if not counts[0].any():
+        d, h, w = (size // 2 for size in masks.shape)
+        return d, h, w
+    places = []
+    for count in counts:
+        centre = np.average(np.arange(len(count)), weights=count)
+        labelled = np.flatnonzero(count)
+        places.append(int(labelled[np.argmin(np.abs(labelled - centre))]))
+    return places[0], places[1], places[2]
+
+
+def grey_range(image: np.ndarray, labelled: np.ndarray, hounsfield: bool) -> tuple[float, float]:
+    """The intensities that are black and white: a window of Hounsfield units by the labelled tissue, or percentiles."""
+    if hounsfield and image.min() < MAX_LUNG:  # air: these are Hounsfield units
+        tissue = float(np.median(image[labelled])) if labelled.any() else 0.0
+        return LUNG if tissue < MAX_LUNG else BONE if tissue > MIN_BONE else SOFT_TISSUE
+    values = image[image > image.min()]
+    low, high = np.percentile(values if values.size else image, PERCENTILES)
+    return float(low), float(max(high, low + 1e-6))
+
+
+def body_box(image: np.ndarray, labelled: np.ndarray, air: float) -> tuple[slice, slice, slice]:
+    """The box of what is brighter than air, and of all masks: air around a body would take the body's place."""
+    shown = labelled | (image > air)
+    edges = []
+    for axis in range(3):
+        places = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
+        edges.append(slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, image.shape[axis]))
+    return edges[0], edges[1], edges[2]
+
+
+def _draw_plane(
+    axes: "Axes",
+    axis: int,
+    image: np.ndarray,
+    masks: np.ndarray,
+    values: list[int],
+    shown: tuple[float, float],
+    spacing: tuple[float, float, float],
+) -> None:
+    rows, columns = (one for one in range(3) if one != axis)
+    slices = (array.squeeze(axis) for array in (image, masks))
+    grey, labels = (np.flip(one, 0) if rows == 0 else one for one in slices)  # superior is up
+    aspect = spacing[rows] / spacing[columns]
+    axes.imshow(grey, cmap="gray", vmin=shown[0], vmax=shown[1], aspect=aspect, interpolation="bilinear")
+    overlay = np.zeros((*labels.shape, 4))
+    for position, value in enumerate(values):
+        mask = labels == value
+        overlay[mask] = (*label_colour(position), 0.35)
+        if mask.any():
+            padded = np.pad(mask.astype(float), 1)  # a mask that touches the border has an outline there, too
+            x, y = (np.arange(-1, size + 1) for size in (mask.shape[1], mask.shape[0]))
+            axes.contour(x, y, padded, [0.5], colors=[label_colour(position)], linewidths=1.0)
+    axes.imshow(overlay, aspect=aspect, interpolation="nearest")
+    axes.set_xlim(-0.5, labels.shape[1] - 0.5)
+    axes.set_ylim(labels.shape[0] - 0.5, -0.5)
+    axes.set_axis_off()
+    for letter, (x_at, y_at) in zip(PLANES[axis][1], ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True):
+        axes.text(x_at, y_at, letter, color="yellow", ha="center", va="center", transform=axes.transAxes)
+
+
+def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], millilitres: float) -> None:
+    """The legend: the labels that were found with their volumes, and those that were not."""
+    from matplotlib.lines import Line2D
+
+    counts = np.bincount(masks.ravel().astype(np.int64), minlength=1 + max(names, default=0))
+    found = [(position, value) for position, value in enumerate(names) if counts[value]]
+    entries = [
+        (Line2D([], [], color=label_colour(position), lw=3), f"{shorten(names[value])}", counts[value] * millilitres)
+        for position, value in found[:MAX_NAMES]
+    ]
+    handles, texts = [line for line, *_ in entries], [f"{name}, {volume:.1f} ml" for _, name, volume in entries]
+    missing = [names[value] for value in names if not counts[value]]
+    if missing:
+        handles.append(Line2D([], [], color="none"))
+        texts.append(f"not found: {shorten(', '.join(missing))}")
+    if len(found) > MAX_NAMES:
+        handles.append(Line2D([], [], color="none"))
+        texts.append(f"and {len(found) - MAX_NAMES} more labels")
+    if handles:
+        place = {"loc": "outside lower center", "ncols": min(4, len(handles)), "fontsize": "small"}
+        add_legend(figure, handles, texts, labelcolor="white", frameon=False, **place)

@@ -1,0 +1,57 @@
+"""The progress of a run over scans, weighed by their windows, and the minutes to come."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from textdiffseg.inference.memory import shape_on_plan
+from textdiffseg.inference.model import Segmenting
+from textdiffseg.pace import Forecast
+from textdiffseg.progress import OnProgress, ProgressEvent, Report
+
+
+class RunProgress:
+    """Turns the progress of single scans into that of the run."""
+
+    def __init__(
+        self,
+        segmenting: Segmenting,
+        scans: Mapping[str, tuple[Path, ...]],
+        complete: Collection[str],
+        progress: OnProgress,
+        report: Report,
+    ):
+        """`complete`: scans that seem to need no work."""
+        self._progress, self._cases = progress, list(scans)
+        windows = {case: _windows(segmenting, paths) for case, paths in scans.items() if case not in complete}
+        known = [count for count in windows.values() if count]
+        usual = sum(known) / len(known) if known else 1.0  # where a header does not tell
+        self._weights = {case: (windows[case] or usual) if case in windows else 0.0 for case in scans}
+        self._total = sum(self._weights.values())
+        count = len(windows)
+        self._forecast = Forecast(f"Predicting {count} scan{'' if count == 1 else 's'}", report)
+
+    def of(self, case: str) -> OnProgress:
+        """A callback for the progress of one scan."""
+        number = self._cases.index(case)
+        before = sum(self._weights[one] for one in self._cases[:number])
+
+        def within(event: ProgressEvent) -> None:
+            count, share = len(self._cases), event.done / event.total
+            detail = f"{case}, {number + 1} of {count}"
+            if not self._weights[case]:  # it needs work after all
+                self._progress(ProgressEvent(event.stage, number + share, count, "scan", detail))
+                return
+            done = before + self._weights[case] * share
+            self._progress(ProgressEvent(event.stage, count * done / self._total, count, "scan", detail))
+            self._forecast(done, self._total)
+
+        return within
+
+
+def _windows(segmenting: Segmenting, paths: tuple[Path, ...]) -> int | None:
+    """Windows of a scan by its header; None where that does not tell."""
+    from textdiffseg.imaging.sources.files import read_geometry
+
+    geometry = read_geometry(paths[0])
+    shape = None if geometry is None else shape_on_plan(geometry, segmenting.plan)
+    return None if shape is None else segmenting.masks.predictor.windows(shape)
