@@ -137,6 +137,12 @@ def test_make_targets_exist():
             assert re.search(rf"^{''.join(target)}:", makefile, re.MULTILINE), f"{page}: make {''.join(target)}"
 
 
+def test_extras_exist():
+    named = set(re.findall(r"(?:`|\.)\[(\w+)\]", text("README.md")))
+    assert "train" in named
+    assert named <= {*setup()["options.extras_require"]}
+
+
 def test_json_examples_are_right():
     for body in (*blocks("docs/data.md", "json"), *blocks("docs/paper.md", "json")):
         data = json.loads(body)

@@ -34,6 +34,7 @@ NOT_WRITTEN = {  # records in memory, base classes, and records that read files 
     "plans.fingerprint.Fingerprint",
     "plans.header.DatasetHeader",
     "textdiffseg.evaluation.answers.PredictedLabels",
+    "textdiffseg.folds.sampling.Fitted",
     "textdiffseg.folds.sampling.Setting",
 }
 

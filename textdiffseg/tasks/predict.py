@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.dataset import is_plain_name
-from plans.errors import UserError
+from plans.errors import UserError, merged
 from plans.layout import MAPS, Checkpoint, split_ending, written_ending
 from plans.texts import read_texts
 from textdiffseg.extras import require
@@ -83,15 +83,14 @@ def predict(
 
     Returns what was written, what was complete already, and a line for each failure.
     """
+    if picture:
+        require("report", "tds_predict --picture", "matplotlib")
     if not isinstance(model, Model):
         folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    if picture:
-        require("report", "tds_predict --picture", "matplotlib")
-    scans = find_scans(Path(source), len(model.plan.channels))
-    options = options or SegmentOptions()
+    scans, options = find_scans(Path(source), len(model.plan.channels)), options or SegmentOptions()
     segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     known = model.texts(words, options.text_encoder)
@@ -138,14 +137,14 @@ def predict_scans(
     report: Report = silent,
 ) -> Outcome:
     """Predict every scan; a bad one is noted and the others go on."""
-    outcome, manifests = Outcome(), dict[str, Manifest]()
+    outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
     complete = {case for case, paths in scans.items() if seems_complete(batch, case, paths)}
     following = RunProgress(batch.segmenting, scans, complete, progress, report)
     for case, paths in scans.items():
         try:
             fresh = predict_scan(batch, case, paths, following.of(case), cancel, outcome.notes)
         except UserError as error:
-            outcome.failures += error.naming(case)
+            faults += [(case, line) for line in error.naming(case)]
             continue
         except Exception as error:
             error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
@@ -155,6 +154,7 @@ def predict_scans(
             manifests[case] = manifest
             if empty_cases({case: manifest}):
                 report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
+    outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
     return outcome
 
