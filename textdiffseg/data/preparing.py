@@ -10,7 +10,8 @@ import numpy as np
 from plans.dataset import Case, Dataset
 from plans.fingerprint import Fingerprint
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, is_complete, list_cases, preprocessing_settings, remove_case, save_case
+from textdiffseg.data.checks import is_complete, preprocessing_settings
+from textdiffseg.data.store import CaseRecord, list_cases, remove_case, save_case
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels

@@ -11,8 +11,9 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
+from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
-from textdiffseg.data.store import check_cases, list_cases
+from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.extras import require
 from textdiffseg.folds.calibration import Calibration, read_calibration

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, preprocessing_settings, save_case
+from textdiffseg.data.checks import preprocessing_settings
+from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.preprocessing.case import TransformRecord
 
 
