@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plans.plan import DiffusionPlan, Plan
-from textdiffseg.data.loader import SampleKey
+from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send
 

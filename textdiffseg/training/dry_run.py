@@ -18,7 +18,7 @@ from plans.plan import Plan
 from plans.planner import refit
 from plans.presets import Preset
 from plans.records import Record
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
 from textdiffseg.networks.model import SegmentationNetwork, build_model

@@ -10,7 +10,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.presets import Preset
-from textdiffseg.data.loader import Batch
+from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress

@@ -13,7 +13,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
-from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
+from textdiffseg.data.loader import TrainingLoader, workers_that_fit
+from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
@@ -145,7 +146,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
-    each = max(_step_seconds(run, state, progress), run.loader.seconds_a_batch())
+    each = max(_step_seconds(run, state, progress), run.loader.seconds_per_batch())
     validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
     most = max(MAX_EPOCHS, int(seconds / LONG_EPOCH))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from textdiffseg.data.loader import ValidationPatches
+from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
@@ -52,7 +52,7 @@ def validate_patches(
     generator = torch.Generator().manual_seed(seed)
     estimate, reconstruction = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
     for batch in patches:
-        batch, queries = batch.to(device), bank.queries(batch.queries, batch.told).to(device)
+        batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
         eps = torch.randn(len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
         with autocast(device):

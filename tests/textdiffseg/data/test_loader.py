@@ -8,7 +8,9 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.data.augment import read_patch
-from textdiffseg.data.loader import SampleKey, TrainingLoader, TrainingSamples, ValidationPatches, workers_that_fit
+from textdiffseg.data.batch import SampleKey
+from textdiffseg.data.loader import TrainingLoader, workers_that_fit
+from textdiffseg.data.samples import TrainingSamples, ValidationPatches
 from textdiffseg.data.sampling import draw_patch
 from textdiffseg.data.store import open_case
 
@@ -19,7 +21,7 @@ def same(first, second) -> bool:
         and torch.equal(first.labels, second.labels)
         and first.queries == second.queries
         and first.cases == second.cases
-        and first.told == second.told
+        and first.texts == second.texts
     )
 
 
@@ -87,7 +89,7 @@ def test_a_killed_process_is_one_line_and_no_signal_breaks_into_a_step(make_load
     (worker,) = loader._loader._iterator._workers
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(10)
-    with pytest.raises(UserError, match=r"process that loads batches was killed.*--workers 1: it goes on") as error:
+    with pytest.raises(UserError, match=r"process that loads batches was killed.*--workers 1: it resumes") as error:
         for _ in batches:
             pass
     assert len(error.value.lines) == 1
@@ -226,17 +228,17 @@ def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
 
 def test_texts_are_told_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
     batches = [make_loader().batch(0, i) for i in range(10)]
-    told = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.told, strict=True)]
+    told = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.texts, strict=True)]
     assert {text == case for case, text in told} == {True, False}
     assert all(text in (case, None) for case, text in told)
     folder, ids = stored
-    assert all(batch.told == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
+    assert all(batch.texts == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
 
 
 def test_loading_processes_are_timed_and_go_on_afterwards(make_loader):
     inline, two = make_loader(), make_loader(workers=2)
-    assert inline.seconds_a_batch() == 0
-    assert two.seconds_a_batch() > 0
+    assert inline.seconds_per_batch() == 0
+    assert two.seconds_per_batch() > 0
     assert same(next(inline.epoch(1, 1)), next(two.epoch(1, 1)))
 
 
@@ -251,5 +253,5 @@ def test_queries_are_subsets_from_the_given_batch_on(make_loader):
 
 
 def test_a_batch_of_loading_processes_takes_a_time_and_one_of_none_takes_none(make_loader):
-    assert make_loader().seconds_a_batch() == 0
-    assert 0 < make_loader(workers=1).seconds_a_batch() < 60
+    assert make_loader().seconds_per_batch() == 0
+    assert 0 < make_loader(workers=1).seconds_per_batch() < 60

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.data.batch import Batch, batch_keys
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries

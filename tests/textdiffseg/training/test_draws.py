@@ -1,7 +1,7 @@
 """The random parameters of a training step in constant shapes."""
 
 from plans.plan import DiffusionPlan
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.training.draws import draw, most_recycled
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plans import paper
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
-from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.data.batch import Batch, batch_keys
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
