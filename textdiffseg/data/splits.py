@@ -1,4 +1,4 @@
-"""Folds of a cross-validation. Without groups they equal nnU-Net's; cases of one group stay in one fold."""
+"""Folds of a cross-validation. Cases of one group stay in one fold. Without groups, the folds are nnU-Net's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,8 +73,8 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
         shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
         if shared:
             raise UserError(
-                f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
-                "flatter it. Remove the file to draw folds anew, or correct it or the groups of dataset.json."
+                f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which "
+                "would flatter it. Delete the file to draw new folds, or correct it or the groups of dataset.json."
             )
 
 

@@ -59,7 +59,7 @@ class Inputs:
 
 
 def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
-    """Do one optimiser step, without waiting for the device. Returns its losses."""
+    """The losses of one optimiser step. It does not wait for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
     draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.texts), draws)

@@ -94,7 +94,7 @@ def test_an_encoder_that_a_model_names_is_loaded_only_where_the_user_names_it_to
     assert NamedEncoder.loaded == []
     assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="/models/evil").forced
     assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="elsewhere").forced
-    with pytest.raises(UserError, match="--text-encoder other: it gives other vectors than '/models/evil'"):
+    with pytest.raises(UserError, match="--text-encoder other: its vectors differ from those of '/models/evil'"):
         select_labels(plan, foreign, ["the middle"], force=True, text_encoder="other")
     assert NamedEncoder.loaded == ["/models/evil", "elsewhere", "other"]
 
@@ -140,9 +140,9 @@ def test_the_words_of_a_file_are_never_replaced_either(plan, bank):
 def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
     peer = make_plan("peer-unet", diffusion=None, peer="unet")
     assert select_labels(peer, bank, ["back"]).values == (3,)
-    with pytest.raises(UserError, match="one channel a label"):
+    with pytest.raises(UserError, match="one channel per label"):
         select_labels(peer, bank, ["the middle"], force=True)
-    with pytest.raises(UserError, match="one channel a label"):
+    with pytest.raises(UserError, match="one channel per label"):
         select_answers(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
 
 

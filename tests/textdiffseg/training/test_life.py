@@ -88,7 +88,7 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
 
 def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(preprocessed, fold):
     first = read_progress(fold)
-    assert any("Trained longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
+    assert any("Training longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
     after, log = read_progress(fold), read_log(fold.log)
     assert (after.iteration, after.epoch, after.total, after.finished) == (20, 5, 20, True)
     assert [entry.epoch for entry in log] == [0, 1, 2, 3, 4]
@@ -117,7 +117,7 @@ def test_an_interrupted_prolongation_goes_on_to_the_same_numbers(preprocessed, f
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, fold.path, epochs=4)
     assert (read_progress(fold).iteration, read_progress(fold).finished) == (14, False)
-    assert "Going on at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
+    assert "Resuming at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
     left, right = (read_tensors(one.checkpoint("latest")) for one in (whole, fold))
     assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -125,7 +125,7 @@ def test_an_interrupted_prolongation_goes_on_to_the_same_numbers(preprocessed, f
 def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fold, monkeypatch):
     asked = []
 
-    def planned(run, options, report):
+    def planned(run, options, report, progress):
         asked.append(options.max_minutes)
         return TrainingProgress(seed=0, epochs=2, iterations_per_epoch=3)
 
@@ -278,7 +278,7 @@ def test_folds_of_a_plan_have_the_patch_that_was_fitted_first(preprocessed, tmp_
     first = dry_run.fitted_plan(source, "default", device, lines.append)
     assert first.batch < 8
     assert dry_run.fitted_plan(source, "default", device, lines.append) == first
-    assert "as it was fitted for this plan before" in lines[1]
+    assert "as an earlier fold fitted it" in lines[1]
     monkeypatch.setattr(dry_run, "free_memory", lambda: 2.5e9)
     with pytest.raises(UserError, match=r"fitted_plan.json: a training step .* takes 3.00 GB, and 2.50 GB are free"):
         dry_run.fitted_plan(source, "default", device, lines.append)

@@ -86,7 +86,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         with pytest.raises(SystemExit):
             fit(preprocessed, tmp_path)
     assert read_progress(FoldFolder(tmp_path)).iteration == 2
-    assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
+    assert fit(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
 
 
 def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):

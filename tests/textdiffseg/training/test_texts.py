@@ -80,7 +80,7 @@ def trained(tmp_path_factory, shapes_plan):
         update_case_texts(PreprocessedFolder(root).case_texts("unet"), texts, "hash")
     told = []
     loop.fit(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", told.append)
-    assert "Texts of 10 of 10 cases are read, each for about half of its samples." in told
+    assert "Texts: 10 of 10 cases have one. About half of their samples read it." in told
     return root
 
 

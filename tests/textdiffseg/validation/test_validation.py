@@ -15,13 +15,14 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.sampling import Sampling, read_sampling, settings_of
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
 from textdiffseg.validation import calibrate, choose, score
 from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
 from textdiffseg.validation.cases import load_fold, spread
 from textdiffseg.validation.choose import choose_sampling
-from textdiffseg.validation.fitting import RANGE
+from textdiffseg.validation.fitting import MIN_TEMPERATURE
 from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
@@ -350,7 +351,7 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     predict_as(monkeypatch, exact_nested)
     validate_fold(FoldFolder(nested_fold), stored, CASES, calibrate=True)
     (fit,) = read_calibration(FoldFolder(nested_fold)).fits
-    assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"
+    assert fit.temperature == pytest.approx(MIN_TEMPERATURE, rel=0.01), "what is always right may be as sure as can be"
     assert fit.ece_before == pytest.approx(0.1)
     assert fit.brier_before == pytest.approx(2 * 0.01)
     predictor, bank = load_fold(FoldFolder(nested_fold), "cpu", Sampling(), uncertainty=True)
