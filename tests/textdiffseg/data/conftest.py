@@ -58,8 +58,8 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     )
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
     settings = preprocessing_settings(tiny_plan())
-    told = {"present": present, "annotated": annotated, "absent": absent}
-    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, transform=transform, **told)
+    known = {"present": present, "annotated": annotated, "absent": absent}
+    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, transform=transform, **known)
     save_case(folder, record, image, labels, labels)
 
 

@@ -50,12 +50,12 @@ def test_workers_change_nothing(make_loader):
     torch.manual_seed(0)
     state = torch.get_rng_state()
     for epoch in (0, 1):
-        for mine, theirs in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
-            assert same(mine, theirs)
+        for first, second in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
+            assert same(first, second)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_goes_on_where_it_stopped(make_loader):
+def test_an_epoch_resumes_where_it_stopped(make_loader):
     loader = make_loader()
     whole = list(loader.epoch(3, 4))
     rest = list(make_loader().epoch(3, 4, start=2))
@@ -70,7 +70,7 @@ def test_an_epoch_left_early_does_not_disturb_the_next(make_loader):
     assert same(next(loader.epoch(1, 2)), make_loader().batch(1, 0))
 
 
-def test_a_process_that_is_told_to_end_does_so_without_an_error(make_loader):
+def test_a_process_that_gets_sigterm_ends_without_an_error(make_loader):
     loader = make_loader(workers=1)
     batches = loader.epoch(0, 50)
     next(batches)
@@ -108,14 +108,14 @@ def test_a_stored_case_with_values_that_none_has_is_one_line_that_names_it(
     else:
         labels[:] = 77
     make_case(tmp_path, "spoiled", image, labels, annotated=(1, 2))
-    told = {"nan": "its image holds numbers that are not finite", "label": "its labels hold number 77"}[fault]
+    fault_line = {"nan": "its image holds numbers that are not finite", "label": "its labels hold number 77"}[fault]
     loader = TrainingLoader(tmp_path, ["fine", "spoiled"], make_plan(batch=8), (2, 1), 0, workers)
     for use in (
         lambda: list(loader.epoch(0, 4)),
         lambda: loader.batch(0, 0),
         lambda: list(ValidationPatches(tmp_path, ["spoiled"], make_plan(), 0, 1)),
     ):
-        with pytest.raises(UserError, match=f"stored case spoiled is damaged .{told}.*Run tds_plan") as error:
+        with pytest.raises(UserError, match=f"stored case spoiled is damaged .{fault_line}.*Run tds_plan") as error:
             use()
         assert len(error.value.lines) == 1
 
@@ -150,14 +150,14 @@ def test_the_last_sample_of_each_batch_holds_foreground(make_loader):
     assert not all(bool(sample) for batch in held for sample in batch)
 
 
-def test_queries_ask_only_for_annotated_labels_in_known_phrasings(make_loader):
+def test_only_annotated_labels_are_queried_in_known_phrasings(make_loader):
     loader = make_loader()
     pairs = {pair for i in range(20) for query in loader.batch(0, i).queries for pair in query}
     assert pairs == {(1, 0), (1, 1), (2, 0)}
 
 
 def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_path):
-    """Absent labels are asked for, unknown ones never; every patch holds a known voxel."""
+    """Absent labels are queried, unknown labels never. Every patch holds a voxel that is not ignored."""
     labels = np.full((24, 24, 24), -1, np.int16)
     labels[:6, :6, :6] = 0
     labels[2:4, 2:4, 2:4] = 1
@@ -226,16 +226,16 @@ def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
         assert set(np.unique(sample.labels)) == expected
 
 
-def test_texts_are_told_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
+def test_texts_are_read_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
     batches = [make_loader().batch(0, i) for i in range(10)]
-    told = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.texts, strict=True)]
-    assert {text == case for case, text in told} == {True, False}
-    assert all(text in (case, None) for case, text in told)
+    texts = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.texts, strict=True)]
+    assert {text == case for case, text in texts} == {True, False}
+    assert all(text in (case, None) for case, text in texts)
     folder, ids = stored
     assert all(batch.texts == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
 
 
-def test_loading_processes_are_timed_and_go_on_afterwards(make_loader):
+def test_loading_processes_are_timed_and_load_afterwards(make_loader):
     inline, two = make_loader(), make_loader(workers=2)
     assert inline.seconds_per_batch() == 0
     assert two.seconds_per_batch() > 0

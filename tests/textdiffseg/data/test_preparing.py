@@ -72,8 +72,8 @@ def test_ignored_voxels_and_what_is_known_of_labels_are_stored(write_raw, tmp_pa
     for path in (raw / "labelsTr").iterdir():
         image = sitk.ReadImage(str(path))
         sitk.WriteImage(image * sitk.Cast(image != 9, image.GetPixelID()), str(path))
-    told = {"annotated": ["bright cube", "dark cube"], "absent": absent}
-    (raw / "dataset.json").write_text(json.dumps(header | told))
+    known_labels = {"annotated": ["bright cube", "dark cube"], "absent": absent}
+    (raw / "dataset.json").write_text(json.dumps(header | known_labels))
     dataset, plan = planned(raw, spacing=(0.7, 0.7, 0.7))
     preprocess_dataset(dataset, plan, tmp_path / "out", 0)
     first, second = (open_case(tmp_path / "out", case.id) for case in dataset.cases)
@@ -87,7 +87,7 @@ def test_ignored_voxels_and_what_is_known_of_labels_are_stored(write_raw, tmp_pa
     assert len(known)
     assert (first.labels[...][tuple(known[:, 1:].T)] == 0).all()
     assert set(first.centres(foreground=True)[:, 0]) == {1, 2}
-    (raw / "dataset.json").write_text(json.dumps(header | told | {"absent": ["ghost"]}))
+    (raw / "dataset.json").write_text(json.dumps(header | known_labels | {"absent": ["ghost"]}))
     assert preprocess_dataset(read_dataset(raw), plan, tmp_path / "out", 0) == 1  # the second case's annotation changed
 
 

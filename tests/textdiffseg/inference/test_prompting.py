@@ -12,7 +12,7 @@ from textdiffseg.inference.prompting import caution, select_answers, select_labe
 from textdiffseg.text.encoder import PhraseVectors
 
 
-def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
+def test_without_prompts_all_labels_are_queried_with_their_values(plan, bank):
     selection = select_labels(plan, bank)
     assert selection.names == ("Front_Part", "back")
     assert selection.values == (7, 3)
@@ -33,7 +33,7 @@ def test_labels_that_no_case_was_known_of_together_do_not_compete(plan, bank):
     assert select_labels(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
 
 
-def test_labels_that_were_never_learned_side_by_side_are_told(plan, bank):
+def test_labels_that_were_never_learned_together_are_reported(plan, bank):
     apart = plan.model_copy(update={"known_together": ((1,), (2,))})
     assert "learned Front_Part, back on different scans" in caution(apart, select_labels(apart, bank))
     assert caution(apart, select_labels(apart, bank, ["back"])) is None
@@ -146,7 +146,7 @@ def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
         select_answers(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
 
 
-def test_labels_that_overlap_are_asked_in_their_own_order_which_decides_what_is_written(plan, bank):
+def test_labels_that_overlap_are_queried_in_their_own_order_which_decides_what_is_written(plan, bank):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
     selection = select_labels(nested, bank, ["back", "front part"])
     assert (selection.values, selection.prompts) == ((7, 3), ("front part", "back"))
