@@ -25,7 +25,7 @@ class Splits(Record):
     """The folds of a data set (`splits.json`)."""
 
     version: Literal[1] = 1
-    seed: int | None  # None where the folds were read from nnU-Net's splits_final.json
+    seed: int | None  # None: the folds were read from nnU-Net's splits_final.json
     cases: tuple[str, ...]
     folds: tuple[Fold, ...]
     note: str = ""  # why there are fewer folds than `FOLDS`

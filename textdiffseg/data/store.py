@@ -92,8 +92,8 @@ class StoredCase:
     def centres(self, foreground: bool) -> np.ndarray:
         """Candidate centre voxels for a patch, int32 rows (label, d, h, w). Empty: sample the patch anywhere.
 
-        With `foreground`, the candidates have a label if the case has any. Without, they are background: a patch must
-        hold a voxel that is not ignored (nnU-Net's rule).
+        With `foreground`, the candidates are labelled voxels if the case has any. Otherwise they are background voxels,
+        stored only if some voxels are ignored: a patch must hold a voxel that is not ignored (nnU-Net's rule).
         """
         is_foreground = self.foreground[:, 0] > 0
         return self.foreground[is_foreground if foreground and is_foreground.any() else ~is_foreground]
@@ -174,7 +174,7 @@ def read_record(folder: Path, case: str) -> CaseRecord:
 
 
 def list_cases(folder: Path, whole: bool = True) -> tuple[str, ...]:
-    """The sorted ids of all cases in `folder`/cases that have a record. Not `whole`: that have any file."""
+    """The sorted ids of the cases in `folder`/cases that have a record. If not `whole`: that have any file."""
     cases = PreprocessedFolder(Path(folder)).cases
     ids = {path.stem for path in cases.glob("[!.]*.json")}
     if not whole:

@@ -8,7 +8,7 @@ from textdiffseg.progress import Report
 class TrainingForecast:
     """Reports the time that is left. Call `update` regularly.
 
-    On a slow machine, a run of some epochs takes longer, and a run with a time limit has fewer iterations.
+    On a slow machine a run takes longer. A run with a time limit has fewer iterations instead.
     """
 
     def __init__(self, report: Report):

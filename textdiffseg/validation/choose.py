@@ -43,8 +43,8 @@ def choose_sampling(
     """The sampling settings, tried on at most `MAX_CASES` validation cases. They are written to sampling.json.
 
     The cheapest setting whose score is near the best is chosen (`folds.sampling.choose`). A few windows of the smallest
-    case are timed first. If `max_seconds` are too short to try this case in each setting, the choice is one step, no
-    mirroring and an empty table. An earlier calibration is deleted.
+    case are timed first. If `max_seconds` are too short to try it in each setting, no setting is tried. The choice
+    is then one step without mirroring, and the table is empty. An earlier calibration is deleted.
 
     Args:
         fold: the trained fold.
