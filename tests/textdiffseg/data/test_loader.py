@@ -7,12 +7,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.data.augment import read_patch
-from textdiffseg.data.batch import SampleKey
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
-from textdiffseg.data.samples import TrainingSamples, ValidationPatches
-from textdiffseg.data.sampling import draw_patch
-from textdiffseg.data.store import open_case
+from textdiffseg.data.samples import ValidationPatches
 
 
 def same(first, second) -> bool:
@@ -120,20 +116,6 @@ def test_a_stored_case_with_values_that_none_has_is_one_line_that_names_it(
         assert len(error.value.lines) == 1
 
 
-def test_patches_with_foreground_are_of_cases_that_have_some(make_plan, make_case, tmp_path):
-    labels = np.zeros((12, 12, 12), np.int16)
-    for index in range(6):
-        make_case(tmp_path, f"empty_{index}", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
-    labels[4:8, 4:8, 4:8] = 1
-    make_case(tmp_path, "full", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
-    cases = [f"empty_{index}" for index in range(6)] + ["full"]
-    samples = TrainingSamples(tmp_path, cases, make_plan(patch=(8, 8, 8), batch=2), (2, 1), 0)
-    drawn = [samples[SampleKey(0, index)] for index in range(28)]
-    assert {sample.case for sample in drawn[1::2]} == {"full"}
-    assert all((sample.labels > 0).any() for sample in drawn[1::2])
-    assert sum(sample.case == "full" for sample in drawn[::2]) <= 4
-
-
 def test_seed_epoch_and_iteration_each_change_the_batch(make_loader):
     loader = make_loader()
     first = loader.batch(0, 0)
@@ -156,36 +138,6 @@ def test_only_annotated_labels_are_queried_in_known_phrasings(make_loader):
     assert pairs == {(1, 0), (1, 1), (2, 0)}
 
 
-def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_path):
-    """Absent labels are queried, unknown labels never. Every patch holds a voxel that is not ignored."""
-    labels = np.full((24, 24, 24), -1, np.int16)
-    labels[:6, :6, :6] = 0
-    labels[2:4, 2:4, 2:4] = 1
-    image = np.zeros((1, *labels.shape), np.float32)
-    make_case(tmp_path, "a", image, labels, annotated=(1,), absent=(2,))
-    three = [{"name": name, "value": value} for value, name in enumerate("abc", 1)]
-    plan = make_plan(patch=(8, 8, 8), labels=three, mirror_axes=())
-    samples = TrainingSamples(tmp_path, ["a"], plan, (1, 1, 1), 0)
-    drawn = [samples[SampleKey(0, index)] for index in range(30)]
-    assert {label for sample in drawn for label, _ in sample.query} == {1, 2}
-    unturned = [read_patch(image, labels, labels.shape, start, plan.patch)[1] for start in starts(tmp_path, plan)]
-    assert all((patch >= 0).any() for patch in unturned)
-    assert all(sample.labels.min() >= -1 for sample in drawn)
-    for batch in ValidationPatches(tmp_path, ["a"], plan, 0, 6):
-        assert (batch.labels.flatten(1).amax(1) >= 0).all()
-        assert all(query == ((1, 0),) for query in batch.queries)
-    make_case(tmp_path, "b", image, np.minimum(labels, 0), annotated=(1,))
-    empty = open_case(tmp_path, "b")
-    assert len(empty.centres(True))
-    assert np.array_equal(empty.centres(True), empty.centres(False))  # without foreground any known voxel will do
-
-
-def starts(folder, plan):
-    stored = open_case(folder, "a")
-    for index in range(30):
-        yield draw_patch(np.random.default_rng(index), stored.record.shape, plan.patch, stored.centres(False))
-
-
 def test_an_error_names_the_case(make_loader):
     with pytest.raises(UserError) as error:
         next(make_loader(case_ids=["nobody"]).epoch(0, 1))
@@ -201,29 +153,6 @@ def test_as_many_processes_load_as_shared_memory_holds_batches_of(make_plan, tmp
     free["free"] = batch
     assert workers_that_fit(plan, 12, tmp_path) == 0
     assert workers_that_fit(plan, 12, tmp_path / "nowhere") == 12
-
-
-def test_validation_patches_are_the_same_every_time_and_unaugmented(stored, make_plan):
-    folder, ids = stored
-    plan = make_plan(patch=(8, 8, 8), batch=2)
-    patches = ValidationPatches(folder, ids, plan, 0, 5)
-    batches = list(patches)
-    assert [len(batch.cases) for batch in batches] == [2, 2, 1]
-    assert all(same(*pair) for pair in zip(batches, patches, strict=True))
-    assert {case for batch in batches for case in batch.cases} == set(ids)
-    assert all(query == ((1, 0), (2, 0)) for batch in batches for query in batch.queries)
-    assert all((batch.labels[-1] > 0).any() for batch in batches[:2])
-
-
-def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
-    """Intensity apart, what comes out is what was stored: labels keep to the voxels that they name."""
-    folder, ids = stored
-    samples = TrainingSamples(folder, ids, make_plan(patch=(24, 24, 24), mirror_axes=()), (1, 1), 0)
-    for index in range(12):
-        sample = samples[SampleKey(0, index)]
-        assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
-        expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
-        assert set(np.unique(sample.labels)) == expected
 
 
 def test_texts_are_read_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
