@@ -132,7 +132,7 @@ ARRAY = np.zeros((4, 5, 6), np.float32)
         ({"scan": 7}, "A int cannot be segmented"),
         ({"scan": ARRAY, "spacing": (1, 1, 1), "prompts": "back"}, "expected a list of phrases"),
         ({"scan": ARRAY, "spacing": (1, 1, 1), "prompts": ["big toe"]}, "nearest"),
-        ({"scan": ARRAY, "spacing": (1, 1, 1), "text": "old"}, "does not read texts"),
+        ({"scan": ARRAY, "spacing": (1, 1, 1), "text": "old"}, "does not read case texts"),
     ],
 )
 def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
