@@ -4,11 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from plans.memory import Device
-from plans.plan import TrainingPlan
+from plans.errors import UserError
+from plans.memory import GB, Device, network_of, training_bytes
+from plans.plan import Plan, TrainingPlan
 from plans.records import Record
 
 GMACS_PER_CORE = 12.0  # billions of forward multiply-accumulates per core and iteration; takes half a second to one
+MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
 
 
 class Budget(Record):
@@ -28,6 +30,19 @@ def cpu_budget(cores: int, memory_gb: float | None = None) -> Budget:
     """The budget of a CPU: an iteration of half a second to one, and by default 2 GB per core, at most 16 GB."""
     memory_gb = min(2.0 * max(cores, 1), 16.0) if memory_gb is None else memory_gb
     return Budget(device="cpu", memory_gb=memory_gb, gmacs_per_iteration=GMACS_PER_CORE * max(cores, 1))
+
+
+def refuse_beyond_budget(plan: Plan, source: str) -> None:
+    """Raise `UserError` if an edited plan needs more than `MAX_BUDGET_FACTOR` times its budget.
+
+    A single step of such a plan could stop the machine. `source` names the plan in the message.
+    """
+    need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
+    if need > MAX_BUDGET_FACTOR * plan.memory.budget_gb:
+        raise UserError(
+            f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, the budget is "
+            f"{plan.memory.budget_gb:g} GB. Make patch, batch or widths smaller, or plan again with --memory-gb."
+        )
 
 
 class DeviceRules(Record):

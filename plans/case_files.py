@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plans.errors import listed
-from plans.layout import FILE_ENDINGS, channel_file, split_ending
+from plans.file_names import FILE_ENDINGS, channel_file, split_ending
 
 # Files that often lie beside scans: notes on them, and the voxels of a .mhd.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")

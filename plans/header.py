@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
-from plans.layout import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, split_ending
 from plans.names import SPELLING, normalise, same_names
 from plans.plan import LabelPlan
 from plans.records import Record

@@ -7,52 +7,19 @@ A root holds three trees::
     results/DATASET/PRESET/fold_0/  `FoldFolder`
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from plans.file_names import NIFTI, encoder_suffix
+
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
-UNREAD_ENDINGS = (
-    *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
-    *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
-)
-NIFTI = ".nii.gz"
-BUNDLED = "bundled"  # the text encoder that is installed with the package
-MAX_SUFFIX = 100  # characters of an encoder's name in file names
 FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
 MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
-
-
-def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending in small letters; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)], ending
-
-
-def written_ending(ending: str) -> str:
-    """The ending of a mask beside a scan with this ending: one file where the scan has its voxels in another one."""
-    return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
-
-
-def picture_file(case: str) -> str:
-    """The picture beside the mask of a case."""
-    return f"{case}.png"
-
-
-def is_unread_image(name: str) -> bool:
-    """Whether a file's name is that of an image in a format that is not read."""
-    return name.lower().endswith(UNREAD_ENDINGS)
-
-
-def channel_file(case: str, channel: int, ending: str) -> str:
-    """The file of one channel of a case: `CASE_0000.nii.gz`."""
-    return f"{case}_{channel:04d}{ending}"
 
 
 def tree(root: Path, name: Tree) -> Path:
@@ -169,20 +136,12 @@ class PreprocessedFolder:
 
     def words(self, preset: str, encoder: str | None = None) -> WordFiles:
         """Both files of a preset's words in vectors of a text encoder; None: where older versions put them."""
-        suffix = _encoder_suffix(preset, encoder)
+        suffix = encoder_suffix(preset, encoder)
         return WordFiles(self.path / f"text_bank{suffix}.safetensors", self.path / f"text_space{suffix}.safetensors")
 
     def case_texts(self, preset: str, encoder: str | None = None) -> Path:
         """The cases' texts in vectors of a text encoder; None: where older versions put them."""
-        return self.path / f"case_texts{_encoder_suffix(preset, encoder)}.safetensors"
-
-
-def _encoder_suffix(preset: str, encoder: str | None) -> str:
-    """What tells the files of encoders apart; two names that read alike here are told apart by the files' headers."""
-    if encoder is None:
-        return "_paper" if preset.startswith("paper") else ""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", encoder).strip("_.")[-MAX_SUFFIX:]
-    return "" if encoder == BUNDLED else f"_{readable}"
+        return self.path / f"case_texts{encoder_suffix(preset, encoder)}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
-from plans.errors import UserError
 from plans.geometry import Triple, triple
-from plans.plan import DiffusionPlan, NetworkPlan, Plan, Stage
+from plans.network_plan import DiffusionPlan, NetworkPlan, Stage
+from plans.plan import Plan
 
 GB = 1e9
 TOKENS_A_LABEL = 8  # text tokens that fusion reads for each queried label
@@ -27,7 +27,6 @@ BYTES_AN_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devic
 MARGIN = 1.15  # factor for memory fragmentation and the workspace of convolutions
 BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
-MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
 # The share of the samples whose denoiser runs twice, the first time without gradients. On a GPU it is twice as large.
 RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
 RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that train the label autoencoder
@@ -228,19 +227,6 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
     inputs = grids[0] * (4 * net.image_channels + 16)
     per_sample = MARGIN * (activations + gradients + logits + inputs)
     return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * per_sample
-
-
-def refuse_beyond_budget(plan: Plan, source: str) -> None:
-    """Raise `UserError` if an edited plan needs more than `MAX_BUDGET_FACTOR` times its budget.
-
-    A single step of such a plan could stop the machine. `source` names the plan in the message.
-    """
-    need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
-    if need > MAX_BUDGET_FACTOR * plan.memory.budget_gb:
-        raise UserError(
-            f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, the budget is "
-            f"{plan.memory.budget_gb:g} GB. Make patch, batch or widths smaller, or plan again with --memory-gb."
-        )
 
 
 def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:

@@ -6,7 +6,8 @@ project.
 
 from typing import Literal
 
-from plans.plan import Decision, DiffusionPlan, PaperPlan, Plan, TrainingPlan
+from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.plan import Decision, Plan, TrainingPlan
 from plans.presets import Preset
 from plans.rules import PAPER_PATCH, PAPER_STRIDE, numbers
 

@@ -10,16 +10,8 @@ from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, triple
 from plans.memory import GB, Network
-from plans.plan import (
-    Decision,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    LowResolutionPlan,
-    MemoryPlan,
-    Plan,
-    TextPlan,
-)
+from plans.network_plan import DiffusionPlan, LatentPlan
+from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset

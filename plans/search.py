@@ -9,7 +9,8 @@ from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
 from plans.memory import GB, Network
-from plans.plan import LowResolutionPlan, Stage
+from plans.network_plan import Stage
+from plans.plan import LowResolutionPlan
 from plans.rules import numbers
 
 MIN_BATCH = 2  # nnU-Net

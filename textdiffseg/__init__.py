@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from textdiffseg.tasks.evaluate import evaluate
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import Outcome, predict
-    from textdiffseg.tasks.train import TrainedFold, train
+    from textdiffseg.tasks.train import train
+    from textdiffseg.tasks.validate import TrainedFold
     from textdiffseg.training.run import TrainingOptions
 
     load = Model.load
@@ -38,7 +39,7 @@ _HOMES = {
     "ProgressEvent": "textdiffseg.progress",
     "Result": "textdiffseg.inference.result",
     "SegmentOptions": "textdiffseg.inference.model",
-    "TrainedFold": "textdiffseg.tasks.train",
+    "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
     "evaluate": "textdiffseg.tasks.evaluate",
     "plan": "textdiffseg.tasks.plan",

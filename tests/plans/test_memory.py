@@ -3,9 +3,10 @@
 import pytest
 
 from plans import memory
-from plans.budget import cpu_budget, gpu_budget
+from plans.budget import cpu_budget, gpu_budget, refuse_beyond_budget
 from plans.errors import UserError
-from plans.plan import LabelPlan, NetworkPlan, Plan, TextPlan
+from plans.network_plan import NetworkPlan
+from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_plan
 
 
@@ -122,8 +123,8 @@ def test_host_memory_grows_with_classes_and_voxels():
 
 def test_a_plan_far_beyond_its_budget_is_refused_before_it_is_tried(make_fingerprint):
     plan = small_plan(make_fingerprint, (64, 64, 64), (1, 1, 1), "default", cpu_budget(2))
-    memory.refuse_beyond_budget(plan, "plan.json")
+    refuse_beyond_budget(plan, "plan.json")
     stride = plan.total_stride
     edited = plan.model_copy(update={"patch": tuple(512 // step * step for step in stride)})
     with pytest.raises(UserError, match=r"plan\.json: batch .* of patch .* GB"):
-        memory.refuse_beyond_budget(edited, "plan.json")
+        refuse_beyond_budget(edited, "plan.json")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.folders import find_folder
-from plans.layout import CHECKPOINTS, FOLD, Checkpoint, FoldFolder, tree
+from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
+from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
-from textdiffseg.folds.state import is_trained, train_command, why_unfinished
+from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.text.bank import TextBank
@@ -36,80 +36,16 @@ class Ensemble:
     notes: tuple[str, ...] = ()  # sentences on folds that are left out, unfinished or not validated
 
 
-def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
-    """The folder that holds fold_*: `folder` itself or the one below it, else the one trained model there is.
-
-    `preset`: of several models, that of this preset. Raises `UserError`, with the list, where there is none or more
-    than one.
-    """
-    if folder is not None:
-        where = folder
-        if not where.is_dir():
-            raise UserError(f"-m: {where} is no folder. Give the folder of a trained model (it holds fold_0, ...).")
-    else:
-        where = find_folder(dataset, root, "results") if dataset else tree(root, "results")
-    found = _models(where)
-    if not found:
-        begun = "".join(f" {fold.path} {why_unfinished(fold)}." for fold in _begun(where))
-        raise UserError(
-            f"No trained model in {where}: expected folders fold_0, ... below.{begun} Run tds_train first, "
-            "or give the model's folder with -m, or another --root."
-        )
-    if preset is not None:
-        presets = {path: _preset_of(path) for path in found}
-        found = [path for path in found if presets[path] == preset]
-        if not found:
-            there = ", ".join(dict.fromkeys(presets.values()))
-            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {there}.")
-    if len(found) > 1:
-        choices = (f"    -m {path}" for path in found)
-        raise UserError(f"There are {len(found)} trained models in {where}. Choose one:", *choices)
-    return found[0]
-
-
-def _preset_of(model: Path) -> str:
-    """The preset of a trained model, by the plan of its first fold."""
-    folds = [FoldFolder(model)] if _is_fold(model) else _all_folds(model)
-    return Plan.read(folds[0].plan).preset
-
-
-def _models(where: Path) -> list[Path]:
-    """Folders with a trained fold: `where` itself, or those one or two levels below it."""
-    if _all_folds(where):
-        return [where]
-    if _is_fold(where) and is_trained(FoldFolder(where)):
-        return [where]
-    levels = (path for pattern in ("*", "*/*") for path in sorted(where.glob(pattern)) if path.is_dir())
-    return sorted(path for path in levels if _all_folds(path))
-
-
-def _begun(where: Path) -> list[FoldFolder]:
-    """Folds at or below a folder that have a plan, but no checkpoint yet."""
-    patterns = (f"{FOLD}*", f"*/{FOLD}*", f"*/*/{FOLD}*")
-    folders = [where, *(path for pattern in patterns for path in sorted(where.glob(pattern)))]
-    folds = [FoldFolder(path) for path in folders if _is_fold(path)]
-    return [fold for fold in folds if fold.plan.is_file() and not is_trained(fold)]
-
-
-def _is_fold(folder: Path) -> bool:
-    return folder.name.startswith(FOLD)
-
-
-def _all_folds(folder: Path) -> list[FoldFolder]:
-    folds = [FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")) if path.is_dir()]
-    return [fold for fold in folds if is_trained(fold)]
-
-
 def trained_folds(
     folder: Path, names: Sequence[str] | None, checkpoint: str, include_unfinished: bool = False
 ) -> tuple[FoldFolder, ...]:
     """The folds asked for, or all that are finished; `UserError` lists what exists."""
-    if _is_fold(folder):
+    if is_fold(folder):
         if names:
             raise UserError(f"--folds: {folder} is one fold already. Leave --folds out or give its parent to -m.")
         trained = [FoldFolder(folder)]
     else:
-        trained = _all_folds(folder)
+        trained = trained_folds_in(folder)
     known = {fold.name: fold for fold in trained}
     if missing := [name for name in names or () if name not in known]:
         there = ", ".join(known) or "none"
@@ -182,7 +118,7 @@ def load_ensemble(
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:
     """What to know of folds that are not finished, used or not."""
     used = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
-    others = [] if names or _is_fold(folder) else [*_all_folds(folder), *_begun(folder)]
+    others = [] if names or is_fold(folder) else [*trained_folds_in(folder), *started_folds(folder)]
     if used:
         yield f"Note: {_in_words(used)}: its masks are those of a model that is not trained to the end."
     if unused := {fold.name: why for fold in others if fold not in folds and (why := why_unfinished(fold))}:

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.layout import split_ending
+from plans.file_names import split_ending
 from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.layout import split_ending, written_ending
+from plans.file_names import split_ending, written_ending
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model, Segmenting

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import picture_file, split_ending
+from plans.file_names import picture_file, split_ending
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.tasks.manifest import Manifest

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError, merged
-from plans.layout import MAPS, Checkpoint, split_ending, written_ending
+from plans.file_names import split_ending, written_ending
+from plans.layout import MAPS, Checkpoint
 from plans.texts import read_texts
 from textdiffseg.extras import require
 from textdiffseg.files import write_record
-from textdiffseg.folds.ensemble import find_model
+from textdiffseg.folds.find import find_model
 from textdiffseg.inference.model import Model, SegmentOptions, follow
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent

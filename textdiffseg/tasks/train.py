@@ -1,66 +1,38 @@
 """Train one fold, then predict and score its validation cases on their original grids. Run again, it goes on."""
 
-import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from plans.budget import refuse_beyond_budget
 from plans.errors import UserError, listed
 from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.memory import refuse_beyond_budget
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
 from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import check_cases, list_cases
-from textdiffseg.evaluation.report import Summary
 from textdiffseg.extras import require
-from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone, refuse_while_planned
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.replacing import put_back
-from textdiffseg.folds.sampling import Sampling, read_sampling
-from textdiffseg.folds.state import is_validated, note_validated
+from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
-from textdiffseg.pace import Forecast, duration
 from textdiffseg.precision import cuda_kernels
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.begun import is_started, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
+from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
-from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
-from textdiffseg.validation.calibrate import MAX_SAMPLED_SECONDS, calibrate_uncertainty
-from textdiffseg.validation.cases import WindowProgress
-from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
-from textdiffseg.validation.findings import LabelFinding, findings_of
-from textdiffseg.validation.score import validate_fold
 
 ALL = "all"
 LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
-# Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
-# calibrating the uncertainty, so that short runs stay short.
-CHOICE_SHARE, MIN_CHOICE_SECONDS, CALIBRATION_SHARE = 0.2, 30.0, 0.1
-
-
-@dataclass(frozen=True)
-class TrainedFold:
-    """A trained fold, and how good it is on the cases kept from it."""
-
-    fold: FoldFolder
-    plan: Plan
-    summary: Summary  # scores on the original grids
-    findings: tuple[LabelFinding, ...]  # which labels are found in how many of the validation cases
-    held_out: bool  # False: fold all, scored on cases that it was trained on
-    sampling: Sampling
-    calibration: Calibration
-    latent_dice: dict[str, float]  # of each label's true mask through the latent and back, without the image
 
 
 def train(
@@ -111,8 +83,8 @@ def train(
             complete_best(target, report)
         elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
             report(_finished(target))
-            return _found(target, str(fold) != ALL)
-        return _validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+            return trained_fold(target, str(fold) != ALL)
+        return validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
 
 
 def _recover_restart(fold: FoldFolder, report: Report) -> None:
@@ -220,71 +192,3 @@ def _check(
     if started:
         refuse_other_cases(started, FoldCases.of(plan.dataset, cases.train, cases.validation))
     return plan
-
-
-def _validate(
-    preprocessed: Path,
-    cases: Fold,
-    fold: FoldFolder,
-    device: str,
-    held_out: bool,
-    report: Report,
-    progress: OnProgress,
-    cancel: Cancel,
-) -> TrainedFold:
-    """Choose how to sample, predict the validation cases on their original grids, calibrate, and score.
-
-    Cases that were trained on choose and calibrate nothing: predictions are then as `read_sampling` has them without.
-    """
-    log = read_log(fold.log)
-    trained = log[-1].seconds if log else math.inf
-    names = cases.validation
-    if held_out:
-        allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
-        follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
-        if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
-            report(
-                "Steps and mirroring were not compared: one case in each setting would take longer than "
-                f"{duration(allowed)}. Predictions take the fewest steps and no mirroring."
-            )
-    forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
-    follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
-    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
-    if held_out:
-        allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
-        follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
-        calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
-    note_validated(fold)
-    return _found(fold, held_out)
-
-
-def _found(fold: FoldFolder, held_out: bool) -> TrainedFold:
-    """A validated fold, read from its files."""
-    log, summary = read_log(fold.log), Summary.read(fold.summary)
-    return TrainedFold(
-        fold=fold,
-        plan=Plan.read(fold.plan),
-        summary=summary,
-        findings=findings_of(summary, log),
-        held_out=held_out,
-        sampling=read_sampling(fold),
-        calibration=read_calibration(fold),
-        latent_dice=log[-1].latent_dice if log else {},
-    )
-
-
-def _follow(
-    progress: OnProgress, cancel: Cancel, stage: str, unit: str, forecast: Forecast | None = None
-) -> WindowProgress:
-    """A callback that reports each step of a stage, and stops the work where that is asked for."""
-
-    def after(done: float, total: float) -> None:
-        progress(ProgressEvent(stage, done, total, unit))
-        if forecast:
-            forecast(done, total)
-        if cancel():
-            raise Cancelled(
-                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation begins anew."
-            )
-
-    return after

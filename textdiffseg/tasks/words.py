@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import BUNDLED, PreprocessedFolder
+from plans.file_names import BUNDLED
+from plans.layout import PreprocessedFolder
 from plans.paper import ENCODER, VARIANTS
 from plans.plan import TextPlan
 from plans.presets import Preset

@@ -6,7 +6,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import check_words, find_model, load_ensemble, trained_folds
+from textdiffseg.folds.ensemble import check_words, load_ensemble, trained_folds
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Sampling, read_sampling
 
 

@@ -8,7 +8,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import find_model, load_ensemble
+from textdiffseg.folds.ensemble import load_ensemble
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.sampling import Sampling

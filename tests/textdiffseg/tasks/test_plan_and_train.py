@@ -9,7 +9,7 @@ from textdiffseg.folds.lock import alone, planning_alone
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.folds.state import is_validated
-from textdiffseg.tasks import train as train_task
+from textdiffseg.tasks import validate as validate_task
 from textdiffseg.training import loop
 
 
@@ -101,7 +101,7 @@ def test_a_finished_fold_is_done_at_once_and_prolonged_on_request(planned, monke
     first = again(planned, 3, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
-        patch.setattr(train_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
+        patch.setattr(validate_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
         lines = []
         assert again(planned, 3, lines, epochs=1).summary == first.summary
         assert "is trained (1 epochs" in lines[-1]
