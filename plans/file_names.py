@@ -13,18 +13,18 @@ MAX_SUFFIX = 100  # characters of an encoder's name in file names
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending in small letters; "" where it is none of `FILE_ENDINGS`."""
+    """A file's name without its ending, and the ending in lower case: one of `FILE_ENDINGS`, or ""."""
     ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)], ending
 
 
 def written_ending(ending: str) -> str:
-    """The ending of a mask beside a scan with this ending: one file where the scan has its voxels in another one."""
+    """The ending of the mask of a scan with this ending. A mask is one file, even if the scan is a pair of files."""
     return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
 
 
 def is_unread_image(name: str) -> bool:
-    """Whether a file's name is that of an image in a format that is not read."""
+    """Whether a file name has the ending of an image format that is not read."""
     return name.lower().endswith(UNREAD_ENDINGS)
 
 
@@ -39,7 +39,10 @@ def picture_file(case: str) -> str:
 
 
 def encoder_suffix(preset: str, encoder: str | None) -> str:
-    """What tells the files of encoders apart; two names that read alike here are told apart by the files' headers."""
+    """The suffix of file names that hold vectors of a text encoder.
+
+    Two encoders may get the same suffix. The headers of the files then distinguish them.
+    """
     if encoder is None:
         return "_paper" if preset.startswith("paper") else ""
     readable = re.sub(r"[^A-Za-z0-9.-]+", "_", encoder).strip("_.")[-MAX_SUFFIX:]

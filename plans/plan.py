@@ -13,12 +13,12 @@ from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
 PLAN_VERSION: Final = 1
-MAX_VALUE = 2**31 - 1  # of a voxel in a label file
+MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
 class ChannelPlan(Record):
-    """How one input channel is normalised (nnU-Net's intensity schemes)."""
+    """The normalisation of one input channel (nnU-Net's intensity schemes)."""
 
     name: str
     scheme: Scheme
@@ -30,8 +30,8 @@ class ChannelPlan(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _numbers_of_ct_alone(cls, values: object) -> object:
-        """No other scheme reads them, and older plans hold them for all."""
+    def _drop_unused_statistics(cls, values: object) -> object:
+        """Only the scheme `ct` reads the statistics. Older plans have them for all schemes."""
         if not isinstance(values, dict) or values.get("scheme") == "ct":
             return values
         return {name: value for name, value in values.items() if name not in ("mean", "std", "low", "high")}
@@ -41,27 +41,26 @@ class LabelPlan(Record):
     """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
 
     name: str
-    value: int = Field(
-        ge=-MAX_VALUE, le=MAX_VALUE
-    )  # the value in the user's files; where labels overlap, the one that predictions write
+    # The value in the user's files. If labels overlap, the value that predictions write.
+    value: int = Field(ge=-MAX_LABEL_VALUE, le=MAX_LABEL_VALUE)
 
 
 class TextPlan(Record):
-    """The text encoder whose vectors the model reads."""
+    """The text encoder. The model reads its vectors."""
 
     encoder: str  # "bundled", a hub name, or a local folder
     width: Channels  # d_t
-    stands_in_for: str | None = None  # the encoder that the preset names, where it is another
+    stands_in_for: str | None = None  # the preset's encoder, if another one is used
     of_cases: bool = False  # some cases have a text of their own
 
     @property
     def note(self) -> str | None:
-        """What every report has to say of a stand-in."""
+        """A sentence for reports if another encoder than the preset's is used; else None."""
         if self.stands_in_for is None:
             return None
         return (
-            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}. Where the hub and its cache do not have "
-            "that one, give its folder with --text-encoder."
+            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}. If the hub and its cache do not have "
+            "that encoder, give its folder with --text-encoder."
         )
 
 
@@ -72,16 +71,16 @@ class TrainingPlan(Record):
     iterations_per_epoch: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    warmup: float = Field(ge=0, lt=1)  # share of all iterations with a linearly rising learning rate
+    warmup: float = Field(ge=0, lt=1)  # share of all iterations in which the learning rate rises linearly
     ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
     foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
     augmentation: Literal["full", "paper"] = "full"  # nnU-Net's; or flips, rotations, intensity scaling and shifts
     optimiser: Literal["muon", "adamw"] = "muon"  # Muon for matrices and AdamW for the rest, or AdamW alone
-    averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are taken as they are
+    averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are used as they are
 
 
 class MemoryPlan(Record):
-    """Estimates, in GB (1e9 bytes), and the budget that they had to meet."""
+    """The estimated memory, in GB (1e9 bytes), and the budget."""
 
     budget_gb: float = Field(gt=0)
     training_gb: float = Field(gt=0)  # weights, optimiser and activations of one training batch
@@ -91,7 +90,7 @@ class MemoryPlan(Record):
 
 
 class LowResolutionPlan(Record):
-    """What a low-resolution model would look like (nnU-Net's 3d_lowres rule); not trainable yet."""
+    """The low-resolution plan by nnU-Net's 3d_lowres rule. It is not trainable yet."""
 
     spacing: Spacing
     median_shape: Shape
@@ -110,16 +109,16 @@ class Decision(Record):
 
 
 class Plan(Record):
-    """Everything that preprocessing, training and prediction need to know. Axis order (D, H, W) = (z, y, x)."""
+    """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
 
     version: Literal[1] = PLAN_VERSION
     preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
-    device: Literal["gpu", "cpu"]  # what the budget was made for
+    device: Literal["gpu", "cpu"]  # the device of the budget
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
-    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
-    known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels, each known of some case; () where all are
+    regions: Regions | None = None  # the values of each label; None: labels do not overlap
+    known_together: tuple[tuple[int, ...], ...] = ()  # label numbers that are known in the same cases; () if all are
     spacing: Spacing  # target spacing
     median_shape: Shape  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
@@ -128,7 +127,7 @@ class Plan(Record):
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
-    diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent; and peers
+    diffusion: DiffusionPlan | None  # None: preset unet (the denoiser runs once on a zero latent) and peers
     paper: PaperPlan | None = None  # None: not the publication's model
     peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
     text: TextPlan
@@ -140,56 +139,56 @@ class Plan(Record):
 
     @property
     def reads_words(self) -> bool:
-        """Whether what is asked for reaches the network; otherwise it answers for all labels every time."""
+        """Whether the network reads the query. Otherwise it predicts all labels every time."""
         return self.peer is None and (self.paper is None or self.paper.fusion != "none")
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the texts of single cases reach the network."""
+        """Whether the network reads the texts of cases."""
         return self.text.of_cases and self.reads_words
 
     @property
     def classifies_words(self) -> bool:
-        """Whether text is the classifier, so that any words can be asked for; otherwise each label has a channel."""
+        """Whether text vectors are the classifier: any words can be queried. Otherwise each label has a channel."""
         return self.peer is None and self.paper is None
 
     @property
     def parts(self) -> Regions:
-        """Of each label, the numbers in stored cases that it is made of: its own, unless labels overlap."""
+        """The numbers in stored cases that belong to each label: its own number, unless labels overlap."""
         if self.regions is None:
             return tuple((number,) for number in range(1, len(self.labels) + 1))
         return numbered(self.regions)
 
     @property
     def written_numbers(self) -> tuple[int, ...]:
-        """The number that a prediction of each label writes, of those that stored cases hold."""
+        """The number that a prediction writes for each label, as in stored cases."""
         if self.regions is None:
             return tuple(range(1, len(self.labels) + 1))
         return tuple(values_of(self.regions).index(label.value) + 1 for label in self.labels)
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """The other labels beside which some of these labels were learned."""
+        """The numbers of the other labels that are known in the same cases as one of these labels."""
         together = self.known_together or (tuple(range(1, len(self.labels) + 1)),)
-        beside = {number for known in together if not {*known}.isdisjoint(numbers) for number in known}
-        return tuple(sorted(beside.difference(numbers)))
+        learned = {number for known in together if not {*known}.isdisjoint(numbers) for number in known}
+        return tuple(sorted(learned.difference(numbers)))
 
     @property
     def latent_stride(self) -> Triple:
-        """Triple of the image per position of the latent grid."""
+        """The voxels of the image per position of the latent grid, (D, H, W)."""
         return self.stride_at(self.latent.level)
 
     @property
     def latent_shape(self) -> Triple:
-        """Positions of a patch's latent grid."""
+        """The positions of a patch's latent grid, (D, H, W)."""
         return triple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
 
     @property
     def total_stride(self) -> Triple:
-        """Triple of the image per position of the coarsest stage."""
+        """The voxels of the image per position of the coarsest stage, (D, H, W)."""
         return self.stride_at(len(self.stages) - 1)
 
     def stride_at(self, level: int) -> Triple:
-        """Cumulative stride of stage `level` against the image."""
+        """The cumulative stride of stage `level` relative to the image, (D, H, W)."""
         return triple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
 
     @model_validator(mode="after")
@@ -223,11 +222,11 @@ class Plan(Record):
         return self
 
     def _check_regions(self, regions: Regions) -> None:
-        """Raises `ValueError`."""
+        """Raise `ValueError` if the regions do not fit the labels."""
         known = values_of(regions)
         if len(regions) != len(self.labels) or not all(regions) or min(known, default=1) < 1:
-            raise ValueError("regions needs, for each label, one or more values of 1 or more")
+            raise ValueError("regions needs one or more values of 1 or more per label")
         if not {label.value for label in self.labels} <= set(known):
-            raise ValueError("where labels overlap, each label's value must be one that regions hold")
+            raise ValueError("if labels overlap, each label's value must be a value of regions")
         if self.paper:
             raise ValueError("paper has no regions: it paints label numbers, which cannot overlap")

@@ -106,7 +106,7 @@ def test_channels_must_agree_unless_each_has_one():
 
 
 def test_ambiguous_data_sets_are_refused():
-    with pytest.raises(UserError, match="Dataset004_Liver is given twice"):
+    with pytest.raises(UserError, match="Dataset004_Liver is named twice"):
         combine([LIVER, LIVER], Path("x"))
     twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
     with pytest.raises(UserError, match="'left kidney' and 'LeftKidney' would be one label"):
@@ -124,7 +124,7 @@ def test_texts_follow_their_cases():
 
 def test_labels_that_overlap_are_not_combined():
     nested = SPLEEN.model_copy(update={"regions": ((7,), (1, 7))})
-    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* trained alone"):
+    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* Train this data set alone"):
         combine([LIVER, nested], Path("x"))
 
 

@@ -89,7 +89,7 @@ def test_decathlon_with_all_channels_in_one_file(tmp_path):
 
 def test_a_plain_name_beside_channels_is_a_fault(tmp_path):
     folder = write(tmp_path / "d", HEADER, *pairs("a"), "imagesTr/a.nii.gz")
-    with pytest.raises(UserError, match=r"a\.nii\.gz stands beside a_0000\.nii\.gz"):
+    with pytest.raises(UserError, match=r"a\.nii\.gz and a_0000\.nii\.gz are files of one case"):
         read_dataset(folder)
 
 
@@ -168,10 +168,10 @@ def test_all_missing_files_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2]}}, ("regions_class_order: missing", "for each of whole")),
+        ({"labels": {"background": 0, "whole": [1, 2]}}, ("regions_class_order: missing", "writes for whole")),
         (TUMOUR | {"regions_class_order": [1, 2]}, ("regions_class_order: expected 3 values", "whole, core, rim")),
-        (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is no value", "they hold 1, 2, 3")),
-        (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is there twice",)),
+        (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is not the value", "one of 1, 2, 3")),
+        (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is listed twice",)),
         (
             {"labels": {"background": 0, "core": [2, 3], "whole": [1, 2, 3]}, "regions_class_order": [2, 1]},
             ("regions_class_order: core would never be written: later labels (whole)", "Put it after whole"),
@@ -187,11 +187,11 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         ({"labels": {"ignore": 0, "a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0, "a": 1, "ignore": 2, "Ignore": 3}}, ("ignore, Ignore all mean",)),
         ({"annotated": ["posterior", "liver"]}, ("annotated: 'liver'", "it has anterior, posterior")),
-        ({"absent": {"a": ["liver"]}}, ("absent.a: 'liver' is no label",)),
+        ({"absent": {"a": ["liver"]}}, ("absent.a: 'liver' is not a label",)),
         ({"annotated": {"b": ["anterior"]}}, ("annotated.b: no such case",)),
         ({"annotated": {"a": "anterior"}}, ("annotated.a: expected a list", "'anterior'")),
         ({"annotated": {"a": []}}, ("annotated: no label is named for a",)),
-        ({"absent": 3}, ("absent: expected a list of label names, or one for each case, found 3",)),
+        ({"absent": 3}, ("absent: expected a list of label names, or one per case, found 3",)),
         ({"labels": {"a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0}}, ("Name at least one",)),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
@@ -222,7 +222,7 @@ def test_several_faults_of_dataset_json_at_once(tmp_path):
 
 
 def test_faults_of_the_folder(tmp_path):
-    assert "is no folder" in faults(tmp_path / "missing")[0]
+    assert "is not a folder" in faults(tmp_path / "missing")[0]
     (tmp_path / "empty").mkdir()
     assert "dataset.json does not exist; the folder holds nothing" in faults(tmp_path / "empty")[0]
     assert "imagesTr does not exist" in faults(write(tmp_path / "bare", HEADER))[0]
@@ -283,7 +283,7 @@ def test_texts_belong_to_cases(tmp_path):
     (folder / "labelsTr/b.nii.gz").unlink()
     told = faults(folder)
     assert len(told) == 3, "with all other faults"
-    assert sum("names no case" in line for line in told) == 2
+    assert sum("belongs to no case" in line for line in told) == 2
 
 
 def test_an_ambiguous_name_is_refused(tmp_path):
@@ -378,7 +378,7 @@ def test_endings_may_be_mixed(tmp_path):
 @pytest.mark.parametrize("other", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "labelsTr/a.nrrd"])
 def test_two_files_of_one_name_are_refused(tmp_path, other):
     (line,) = faults(write(tmp_path / "d", HEADER, *pairs("a"), other))
-    assert "would be one file of one case" in line
+    assert "differ only in the ending" in line
     assert Path(other).name in line
 
 
@@ -403,7 +403,7 @@ def test_the_voxels_of_a_header_are_part_of_its_pair(tmp_path):
 
 def test_a_count_that_differs_is_noted(tmp_path):
     (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
-    assert "numTraining is 6, and 2 training cases were found" in note
+    assert "numTraining is 6, but 2 training cases were found" in note
     assert read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes == ()
 
 
@@ -417,4 +417,4 @@ def test_equal_faults_of_many_cases_are_one_line(tmp_path):
     assert "30 cases are alike: pt_0, pt_1" in line
     header = HEADER | {"annotated": {f"no_{number}": ["anterior"] for number in range(9)}}
     (line,) = faults(write(tmp_path / "e", header, *pairs("a")))
-    assert "annotated.no_0: no such case. 9 cases are alike" in line
+    assert "annotated.no_0: no such case. Correct the id, or remove the entry. 9 cases are alike" in line

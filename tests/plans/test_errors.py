@@ -2,7 +2,7 @@
 
 import pytest
 
-from plans.errors import MAX_ALIKE, UserError, listed, merged
+from plans.errors import MAX_EQUAL_LINES, UserError, listed, merged
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_equal_faults_of_many_cases_are_one_line_with_a_count():
     (line,) = merged(faults)
     assert line.startswith("case pt_0: /d/pt_0.nii.gz has 10 slices, grid 0x0x3. 12 cases are alike: pt_0, pt_1, pt_2")
     assert line.endswith("pt_9 and 2 more.")
-    assert merged(faults[:MAX_ALIKE]) == tuple(line for _, line in faults[:MAX_ALIKE])
+    assert merged(faults[:MAX_EQUAL_LINES]) == tuple(line for _, line in faults[:MAX_EQUAL_LINES])
 
 
 def test_faults_that_differ_in_more_than_the_case_stay_apart_and_in_order():

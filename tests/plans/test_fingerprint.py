@@ -45,4 +45,4 @@ def test_notes_name_the_cases_that_they_are_true_of(make_fingerprint):
     assert fingerprint.notes() == ()
     cases = [case.model_copy(update={"notes": ("It is askew.",)}) for case in fingerprint.cases[:2]]
     (note,) = fingerprint.model_copy(update={"cases": (*cases, fingerprint.cases[2])}).notes()
-    assert note == f"It is askew. This is so in 2 of 3 cases: {cases[0].case}, {cases[1].case}."
+    assert note == f"It is askew. This applies to 2 of 3 cases: {cases[0].case}, {cases[1].case}."

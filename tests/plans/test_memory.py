@@ -61,7 +61,7 @@ def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shap
     kept = bytes_kept(plan)
     network = memory.network_of(plan)
     estimate = memory.training_bytes(network, plan.patch, plan.batch, "cpu")
-    estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_A_WEIGHT * memory.parameters(network)
+    estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_PER_WEIGHT * memory.parameters(network)
     assert kept < estimate < 2.5 * kept
 
 
@@ -78,7 +78,7 @@ def bytes_kept(plan: Plan) -> int:
 
     model, generator = build_model(plan), torch.Generator().manual_seed(0)
     batch, labels, width = plan.batch, len(plan.labels), plan.text.width
-    tokens = memory.TOKENS_A_LABEL * (labels + 1)
+    tokens = memory.TOKENS_PER_LABEL * (labels + 1)
     queries = Queries(
         labels=torch.arange(1, labels + 1).expand(batch, labels),
         vectors=torch.randn(batch, labels, width, generator=generator),

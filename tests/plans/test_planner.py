@@ -62,7 +62,7 @@ def check_reasons(plan: Plan, covers: bool) -> None:
     why = {row.name: row.reason for row in plan.reasons}
     whole = all(edge >= voxels for edge, voxels in zip(plan.patch, plan.median_shape, strict=True))
     if not plan.paper:
-        assert whole or "a median case whole" not in why["patch"]
+        assert whole or "a whole median case" not in why["patch"]
         begun = re.search(r"shortened from ([\d x]+) until", why["patch"])
         assert begun is None or prod(map(int, begun[1].split(" x "))) > prod(plan.patch)
     assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)

@@ -13,7 +13,7 @@ from plans.records import Fields, Record, Upgrades
 
 
 def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
-    with pytest.raises(UserError, match=r"prompts\.json: 'liver' stands there twice"):
+    with pytest.raises(UserError, match=r"prompts\.json: 'liver' is given twice"):
         Prompts.parse_json('{"scan": "CT", "labels": {"liver": ["a"], "liver": ["b"]}}', "prompts.json")
 
 
@@ -92,7 +92,7 @@ def test_a_version_without_a_reader_is_one_line_that_leads_out():
 
 @pytest.mark.parametrize("fields", [{"version": 1, "id": "a"}, {"version": 1, "id": "a", "cm": None}])
 def test_an_old_file_that_does_not_hold_what_its_version_has_is_one_line(fields):
-    with pytest.raises(UserError, match=r"grid\.json: it does not hold what version 1 has") as error:
+    with pytest.raises(UserError, match=r"grid\.json: it does not have the fields of version 1") as error:
         Grid.parse(fields, "grid.json")
     assert len(error.value.lines) == 1
 

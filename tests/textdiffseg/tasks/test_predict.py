@@ -175,13 +175,13 @@ def test_a_case_s_text_reaches_its_mask_and_manifest(predict, reading, scans):
 def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, scans):
     texts = reading / "texts"
     code, _, err = predict("-i", scans, "--texts", texts)
-    assert (code, "texts is no folder" in err) == (2, True)
+    assert (code, "texts is not a folder" in err) == (2, True)
     texts.mkdir()
     for case in "cd":
         (texts / f"{case}.txt").write_text("words")
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
-    assert "holds no text of a scan that is to be predicted: expected a.txt" in err
+    assert "holds no text of a scan: expected for example a.txt" in err
     (texts / "a.txt").write_text("words")
     code, out, _ = predict("-i", scans, "--texts", texts, out=reading / "whole")
     assert code == 0
