@@ -239,8 +239,7 @@ def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
 def ram_bytes(channels: int, labels: int, shape: Triple, original_shape: Triple) -> float:
     """The host memory of predicting one case, in bytes.
 
-    On the plan's grid (`shape`): image, summed probabilities, summed window weights. On the original grid: the running
-    maximum, its label, and one class at a time.
+    On the plan's grid: image, sums of probabilities and of weights. On the file's grid: maximum, label, one class.
     """
     return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
 

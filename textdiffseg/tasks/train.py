@@ -1,4 +1,4 @@
-"""Train one fold, then predict and score its validation cases on their original grids. Run again, it goes on."""
+"""Train one fold, then validate it. A second call resumes an interrupted run."""
 
 import time
 from pathlib import Path
@@ -21,8 +21,8 @@ from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.tasks.begun import is_started, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
+from textdiffseg.tasks.started import is_started, refuse_changed_plan
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -32,7 +32,7 @@ from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
 
 ALL = "all"
-LONG_CHECK_SECONDS = 5.0  # of reading the stored cases, after which it is shown
+LONG_CHECK_SECONDS = 5.0  # progress is reported if reading the stored cases takes longer
 
 
 def train(
@@ -48,26 +48,26 @@ def train(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> TrainedFold:
-    """Train a fold, resume where an earlier call stopped, and validate it.
+    """The trained and validated fold. An interrupted run is resumed.
 
     Args:
-        dataset: what `plan` returned, or the id, name or folder of a planned data set below `root`.
+        dataset: the result of `plan`, or the id, name or folder of a planned data set below `root`.
         fold: 0 to 4, or "all" to train on every case.
-        options: length, device, seed, ...; None: the plan's own.
-        preset: whose plan; None: that of `dataset`, else the first that is planned.
-        must_exist: refuse to start a run; go on with one.
-        only_validate: predict and score the validation cases of a run again.
+        options: length, device, seed, ...; None: those of the plan.
+        preset: of the plan; None: that of `dataset`, else the first planned one.
+        must_exist: only resume a run, do not start one.
+        only_validate: do not train; validate the fold again.
 
-    A CPU with AMX trains in float32 unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported, which
-    the commands do: with AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
+    A CPU with AMX trains in float32, unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported. The
+    commands set it. With AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
 
-    Raises `UserError` where plan, words and cases do not fit each other or the run, or where the extra `train` is not
-    installed, and `Cancelled` after saving.
+    Raises `UserError` if plan, phrasings and cases do not fit each other or the run, or if the extra `train` is not
+    installed. Raises `Cancelled` after saving.
     """
     require("train", "tds_train")
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
-        raise UserError("--restart deletes the run that --continue and --val need: give one of them.")
+        raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
     source, root, preset = _planned(dataset, Path(root), preset)
     cases = _read_folds(source).fold(fold)
     target = FoldFolder.of(root, source.path.name, preset, fold)
@@ -88,7 +88,7 @@ def train(
 
 
 def _recover_restart(fold: FoldFolder, report: Report) -> None:
-    """Put the old fold back where a restart was killed before its first checkpoint."""
+    """Move the old fold back if a restart was killed before its first checkpoint."""
     if fold.replaced.is_dir():
         with alone(fold):
             put_back(fold, report)
@@ -104,21 +104,21 @@ def _train(
     progress: OnProgress,
     cancel: Cancel,
 ) -> bool:
-    """Train to the end; False where a finished fold is left as it is."""
+    """Train to the end. False if the fold was finished already."""
     before = None if options.restart else read_progress(fold)
     fit(source.path, cases, fold, options, preset, report, progress, cancel)
     trained = before is None or read_progress(fold) != before
     if not trained and not is_validated(fold):
-        report(f"{fold.path} is trained, but not validated to the end: the validation begins anew.")
+        report(f"{fold.path} is trained, but its validation was interrupted. The validation starts again.")
     return trained
 
 
 def _finished(fold: FoldFolder) -> str:
-    """What is there of a fold that is trained and validated, and how it is trained longer."""
+    """The report on a finished fold: its training, and how to train it longer."""
     progress = read_progress(fold)
     done = progress and f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
     return (
-        f"{fold.path} is trained ({done}) and validated: nothing is left to do. To train it longer, give "
+        f"{fold.path} is trained ({done}) and validated. Nothing is left to do. To train it longer, give "
         "more --epochs or --max-minutes; to validate it again, --val."
     )
 
@@ -130,35 +130,35 @@ def _planned(
     if isinstance(dataset, PlannedDataset):
         return dataset.folder, dataset.root, preset or dataset.plan.preset
     source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
-    there = [one for one in PRESETS if source.plan(one).is_file()]
-    if preset is None and there:
-        return source, root, there[0]
-    if preset is None or preset not in there:
-        again = f" --preset {preset}" if preset else ""
+    existing = [one for one in PRESETS if source.plan(one).is_file()]
+    if preset is None and existing:
+        return source, root, existing[0]
+    if preset is None or preset not in existing:
+        option = f" --preset {preset}" if preset else ""
         raise UserError(
-            f"{source.path} has no plan {source.plan(preset or 'default').name} (found {', '.join(there) or 'none'}): "
-            f"run tds_plan_and_preprocess{again} first."
+            f"{source.path} has no plan {source.plan(preset or 'default').name} (found {', '.join(existing) or 'none'}). "
+            f"Run tds_plan_and_preprocess{option} first."
         )
     return source, root, preset
 
 
 def _report_other_device(plan: Plan, device: str, report: Report) -> None:
-    """A plan for one device trains on the other, too, but is small there or takes long."""
-    again = f"tds_plan_and_preprocess --preset {plan.preset}"
+    """Report a plan that was made for another device: its network is too small, or its training takes long."""
+    command = f"tds_plan_and_preprocess --preset {plan.preset}"
     if plan.device == "cpu" and device == "cuda":
         report(
             "Note: this plan was made for a CPU, so its network is small and its training short. For one that uses "
-            f"this GPU, run {again} here, or elsewhere with --memory-gb 8."
+            f"this GPU, run {command} here, or on another machine with --memory-gb 8."
         )
     if plan.device == "gpu" and device == "cpu":
         report(
-            "Note: this plan was made for a GPU; on a CPU its training takes very long. For a network that fits, run "
-            f"{again} without --memory-gb on a machine without a GPU."
+            "Note: this plan was made for a GPU; on a CPU its training takes very long. For a smaller network, run "
+            f"{command} without --memory-gb on a machine without a GPU."
         )
 
 
 def _read_folds(source: PreprocessedFolder) -> Splits:
-    """The folds, whose cases must all be stored."""
+    """The folds. Raises `UserError` if one of their cases is not stored."""
     stored = list_cases(source.path)
     if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
         raise UserError(f"{source.cases}: not stored: {listed(sorted(missing))}. Run tds_plan_and_preprocess again.")
@@ -168,23 +168,23 @@ def _read_folds(source: PreprocessedFolder) -> Splits:
 def _check(
     source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold, progress: OnProgress
 ) -> Plan:
-    """Before anything is written: plan, words and stored cases belong together.
+    """The plan to train with: that of a started run, else that of the data set.
 
-    Returns the plan: of a started run its own, which must have its own cases too.
+    Nothing is written. Raises `UserError` if plan, phrasings and stored cases do not belong together.
     """
     plan_path = started.plan if started else source.plan(preset)
     plan = Plan.read(plan_path)
     if started and source.plan(preset).is_file():
-        refuse_planned_anew(started, plan, source, preset)
+        refuse_changed_plan(started, plan, source, preset)
     words = started.words if started else stored_words(source, plan)
     bank = TextBank.load(words)
     check_words([words.bank], [plan], [bank])
     if plan.reads_texts:
         read_case_texts(stored_case_texts(source, plan), bank, ())
-    began = time.perf_counter()
+    start = time.perf_counter()
 
     def checked(done: int, total: int) -> None:
-        if time.perf_counter() - began > LONG_CHECK_SECONDS:
+        if time.perf_counter() - start > LONG_CHECK_SECONDS:
             progress(ProgressEvent("Check the stored cases", done, total, "case"))
 
     check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)

@@ -20,23 +20,23 @@ from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.findings import LabelFinding, findings_of
 from textdiffseg.validation.score import validate_fold
 
-# Shares of the training's time that may go into choosing steps and mirroring, at least so many seconds, and into
-# calibrating the uncertainty, so that short runs stay short.
+# Shares of the training time for choosing steps and mirroring (with a minimum in seconds), and for calibrating the
+# uncertainty. So the validation of a short run is short.
 CHOICE_SHARE, MIN_CHOICE_SECONDS, CALIBRATION_SHARE = 0.2, 30.0, 0.1
 
 
 @dataclass(frozen=True)
 class TrainedFold:
-    """A trained fold, and how good it is on the cases kept from it."""
+    """A trained fold, and its scores on its validation cases."""
 
     fold: FoldFolder
     plan: Plan
     summary: Summary  # scores on the original grids
-    findings: tuple[LabelFinding, ...]  # which labels are found in how many of the validation cases
-    held_out: bool  # False: fold all, scored on cases that it was trained on
+    findings: tuple[LabelFinding, ...]  # in how many validation cases each label is found
+    held_out: bool  # False: fold all, whose validation cases were trained on
     sampling: Sampling
     calibration: Calibration
-    latent_dice: dict[str, float]  # of each label's true mask through the latent and back, without the image
+    latent_dice: dict[str, float]  # per label: Dice of the reconstruction, without the image
 
 
 def validate(
@@ -49,9 +49,9 @@ def validate(
     progress: OnProgress,
     cancel: Cancel,
 ) -> TrainedFold:
-    """Choose how to sample, predict the validation cases on their original grids, calibrate, and score.
+    """The fold after validation: sampling chosen, validation cases predicted on their files' grids, calibrated, scored.
 
-    Cases that were trained on choose and calibrate nothing: predictions are then as `read_sampling` has them without.
+    If the fold was trained on its validation cases (`held_out` is False), nothing is chosen or calibrated.
     """
     log = read_log(fold.log)
     trained = log[-1].seconds if log else math.inf
@@ -61,8 +61,8 @@ def validate(
         follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
         if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
             report(
-                "Steps and mirroring were not compared: one case in each setting would take longer than "
-                f"{duration(allowed)}. Predictions take the fewest steps and no mirroring."
+                "Steps and mirroring were not compared: one case per setting would take longer than "
+                f"{duration(allowed)}. Predictions use the fewest steps and no mirroring."
             )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
@@ -76,7 +76,7 @@ def validate(
 
 
 def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
-    """A validated fold, read from its files."""
+    """The result of a validated fold, read from its files."""
     log, summary = read_log(fold.log), Summary.read(fold.summary)
     return TrainedFold(
         fold=fold,
@@ -93,7 +93,7 @@ def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
 def _follow(
     progress: OnProgress, cancel: Cancel, stage: str, unit: str, forecast: Forecast | None = None
 ) -> WindowProgress:
-    """A callback that reports each step of a stage, and stops the work where that is asked for."""
+    """A callback that reports each step of a stage, and stops the work if `cancel` returns True."""
 
     def after(done: float, total: float) -> None:
         progress(ProgressEvent(stage, done, total, unit))
@@ -101,7 +101,7 @@ def _follow(
             forecast(done, total)
         if cancel():
             raise Cancelled(
-                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation begins anew."
+                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation starts again."
             )
 
     return after

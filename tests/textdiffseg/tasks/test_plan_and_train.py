@@ -74,7 +74,7 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
         ({"dataset": "Dataset999_None"}, "No data set"),
         ({"fold": 9}, "Fold 9 does not exist"),
         ({"preset": "unet"}, "has no plan plan_unet.json"),
-        ({"fold": 3, "must_exist": True}, "holds no run to go on with"),
+        ({"fold": 3, "must_exist": True}, "holds no run to resume"),
         ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "give one of them"),
     ],
 )
@@ -105,7 +105,7 @@ def test_a_finished_fold_is_done_at_once_and_prolonged_on_request(planned, monke
         lines = []
         assert again(planned, 3, lines, epochs=1).summary == first.summary
         assert "is trained (1 epochs" in lines[-1]
-        assert "nothing is left to do" in lines[-1]
+        assert "Nothing is left to do" in lines[-1]
     weights = Sampling.read(first.fold.sampling).weights
     again(planned, 3, epochs=2)
     assert read_progress(first.fold).epochs == 2
@@ -120,7 +120,7 @@ def test_a_validation_that_was_cut_off_is_all_that_is_done(planned, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
         again(planned, 3, lines)
-    assert "not validated to the end" in lines[0]
+    assert "its validation was interrupted" in lines[0]
     assert is_validated(fold)
 
 
@@ -144,7 +144,7 @@ def test_a_run_whose_labels_were_renamed_since_is_refused_with_advice_that_leads
     path = planned.folder.plan("default")
     before = path.read_text()
     path.write_text(before.replace("dark cube", "black cube"))
-    with pytest.raises(tds.UserError, match=r"fold_3 was begun by a plan with other labels.*--restart") as error:
+    with pytest.raises(tds.UserError, match=r"fold_3 was started with a plan with other labels.*--restart") as error:
         again(planned, 3)
     assert len(error.value.lines) == 1
     path.write_text(before)

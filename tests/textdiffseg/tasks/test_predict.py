@@ -283,7 +283,7 @@ def test_a_file_of_the_manifest_s_name_that_is_none_stays(predict, root, scans):
     other.write_text("{}")
     code, _, err = predict("-i", scans)
     assert code == 2
-    assert "a.json is no manifest of this tds_predict" in err
+    assert "a.json is not a manifest of tds_predict" in err
     assert other.read_text() == "{}"
     assert predict("-i", scans, "--overwrite")[0] == 0
 

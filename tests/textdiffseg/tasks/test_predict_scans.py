@@ -292,7 +292,7 @@ def test_a_header_of_two_files_gives_a_mask_of_one(job, tmp_path, make_scan):
     assert masks <= {path.name for path in job().out.iterdir()}
     for name in masks - {"a.nii.gz"}:
         assert np.array_equal(read_labels(job().out / name).array.shape, volume.array.shape)
-    with pytest.raises(UserError, match=r"x\.hdr: \.hdr is not written. Choose a name with \.nii\.gz"):
+    with pytest.raises(UserError, match=r"x\.hdr: masks are not written as \.hdr. Choose a name with \.nii\.gz"):
         output_place(tmp_path / "x.hdr", 1)
 
 
