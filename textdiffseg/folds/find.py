@@ -10,34 +10,33 @@ from textdiffseg.folds.state import is_trained, why_unfinished
 
 
 def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
-    """The folder that holds fold_*: `folder` itself or the one below it, else the one trained model there is.
+    """The folder of a model: in `folder` if it is given, else the only trained model of `dataset` or below `root`.
 
-    `preset`: of several models, that of this preset. Raises `UserError`, with the list, where there is none or more
-    than one.
+    If there are several models, `preset` selects one. Raises `UserError` with a list if there is not exactly one.
     """
     if folder is not None:
         where = folder
         if not where.is_dir():
-            raise UserError(f"-m: {where} is no folder. Give the folder of a trained model (it holds fold_0, ...).")
+            raise UserError(f"-m: {where} is not a folder. Give the folder of a trained model (it holds fold_0, ...).")
     else:
         where = find_folder(dataset, root, "results") if dataset else tree(root, "results")
-    found = _models(where)
-    if not found:
-        begun = "".join(f" {fold.path} {why_unfinished(fold)}." for fold in started_folds(where))
+    models = _models(where)
+    if not models:
+        unfinished = "".join(f" {fold.path} {why_unfinished(fold)}." for fold in started_folds(where))
         raise UserError(
-            f"No trained model in {where}: expected folders fold_0, ... below.{begun} Run tds_train first, "
+            f"No trained model in {where}: expected folders fold_0, ... below.{unfinished} Run tds_train first, "
             "or give the model's folder with -m, or another --root."
         )
     if preset is not None:
-        presets = {path: _preset_of(path) for path in found}
-        found = [path for path in found if presets[path] == preset]
-        if not found:
-            there = ", ".join(dict.fromkeys(presets.values()))
-            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {there}.")
-    if len(found) > 1:
-        choices = (f"    -m {path}" for path in found)
-        raise UserError(f"There are {len(found)} trained models in {where}. Choose one:", *choices)
-    return found[0]
+        presets = {path: _preset_of(path) for path in models}
+        models = [path for path in models if presets[path] == preset]
+        if not models:
+            trained = ", ".join(dict.fromkeys(presets.values()))
+            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {trained}.")
+    if len(models) > 1:
+        choices = (f"    -m {path}" for path in models)
+        raise UserError(f"There are {len(models)} trained models in {where}. Choose one:", *choices)
+    return models[0]
 
 
 def _preset_of(model: Path) -> str:
@@ -47,7 +46,7 @@ def _preset_of(model: Path) -> str:
 
 
 def _models(where: Path) -> list[Path]:
-    """Folders with a trained fold: `where` itself, or those one or two levels below it."""
+    """The folders with a trained fold: `where` itself, or those one or two levels below it."""
     if trained_folds_in(where):
         return [where]
     if is_fold(where) and is_trained(FoldFolder(where)):
@@ -57,7 +56,7 @@ def _models(where: Path) -> list[Path]:
 
 
 def started_folds(where: Path) -> list[FoldFolder]:
-    """Folds at or below a folder that have a plan, but no checkpoint yet."""
+    """The folds at or below a folder that have a plan, but no checkpoint yet."""
     patterns = (f"{FOLD}*", f"*/{FOLD}*", f"*/*/{FOLD}*")
     folders = [where, *(path for pattern in patterns for path in sorted(where.glob(pattern)))]
     folds = [FoldFolder(path) for path in folders if is_fold(path)]

@@ -39,6 +39,6 @@ def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFol
     if fields := [name for name in sorted(before | after) if before.get(name) != after.get(name)]:
         raise UserError(
             f"{started.path} was started with a plan with other {', '.join(fields)} than {source.plan(preset)}. To "
-            "resume it, undo the change of the data set and run tds_plan_and_preprocess. To train with the new plan, give "
+            "resume it, undo the change of the data set and run tds_plan_and_preprocess. To use the new plan, give "
             "--restart."
         )

@@ -134,10 +134,10 @@ def _planned(
     if preset is None and existing:
         return source, root, existing[0]
     if preset is None or preset not in existing:
-        option = f" --preset {preset}" if preset else ""
+        option, missing = f" --preset {preset}" if preset else "", source.plan(preset or "default").name
         raise UserError(
-            f"{source.path} has no plan {source.plan(preset or 'default').name} (found {', '.join(existing) or 'none'}). "
-            f"Run tds_plan_and_preprocess{option} first."
+            f"{source.path} has no plan {missing} (it has {', '.join(existing) or 'none'}). Run "
+            f"tds_plan_and_preprocess{option} first."
         )
     return source, root, preset
 

@@ -43,7 +43,7 @@ def folder(root, plan):
     return folder
 
 
-def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
+def test_a_fold_started_with_other_cases_is_refused(tmp_path):
     fold = FoldFolder(tmp_path)
     refuse_other_cases(fold, cases())  # made before there was a list
     write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))  # without a version, as the first ones were
@@ -51,7 +51,7 @@ def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
     write_cases(fold, cases())
     refuse_other_cases(fold, cases())
     assert json.loads((tmp_path / "cases.json").read_text())["hash"] == cases().hash
-    with pytest.raises(UserError, match="begun with other cases"):
+    with pytest.raises(UserError, match="started with other cases"):
         refuse_other_cases(fold, cases(seed=1))
     with pytest.raises(UserError, match="is a fold of Dataset001_A, not of Dataset002_B"):
         refuse_other_cases(fold, cases(dataset="Dataset002_B"))

@@ -37,7 +37,7 @@ def test_several_models_are_listed(root, folder, make_plan, bank, make_fold):
 def test_nothing_trained_is_a_sentence(tmp_path, root, folder):
     with pytest.raises(UserError, match=r"No trained model.*tds_train"):
         find_model(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         find_model(root, folder=tmp_path / "elsewhere")
     for path in folder.glob("*/*.safetensors"):
         path.unlink()

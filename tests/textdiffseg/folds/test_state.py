@@ -64,9 +64,7 @@ def test_unfinished_folds_are_left_out_and_named(folder, fold):
     mark(FoldFolder(folder / "fold_1"), "latest", 1)
     found = load_ensemble(folder)
     assert found.folds == ("0",)
-    assert found.notes[0] == (
-        "Left out: fold 1 was interrupted (1 of 4 iterations). To use it all the same: --include-unfinished."
-    )
+    assert found.notes[0] == ("Left out: fold 1 was interrupted (1 of 4 iterations). To use it: --include-unfinished.")
     both = load_ensemble(folder, include_unfinished=True)
     assert both.folds == ("0", "1")
     assert "fold 1 was interrupted" in both.notes[0]
@@ -128,7 +126,7 @@ def test_a_fit_of_an_older_version_is_of_the_best_checkpoint(fold):
 def test_a_fold_whose_validation_was_cut_off_predicts_plainly_and_says_so(root, folder, fold, plan):
     assert load_ensemble(fold.path).sampling == Sampling(steps=1, samples=1, mirroring=False)
     assert load_ensemble(fold.path).notes == (
-        "Fold 0: its validation did not come to choose the sampling: 1 step, no mirroring, no calibration. To validate "
+        "Fold 0: its validation has not chosen the sampling: 1 step, no mirroring, no calibration. To validate "
         f"it: tds_train {plan.dataset} 0 --root {root}.",
     )
     write_record(folder / "fold_1" / "sampling.json", Sampling(steps=4))

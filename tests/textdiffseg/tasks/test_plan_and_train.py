@@ -75,7 +75,7 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
         ({"fold": 9}, "Fold 9 does not exist"),
         ({"preset": "unet"}, "has no plan plan_unet.json"),
         ({"fold": 3, "must_exist": True}, "holds no run to resume"),
-        ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "give one of them"),
+        ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "Give one of them"),
     ],
 )
 def test_a_request_that_does_not_fit_is_one_sentence(planned, arguments, words):

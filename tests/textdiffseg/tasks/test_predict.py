@@ -214,7 +214,7 @@ def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
     code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted beside the mask" in out
+    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted in addition to the mask" in out
     assert manifest.request.settings == plain.request.settings
     assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is what it is without"
     assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
@@ -265,7 +265,7 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
     [
         (("-i", "nowhere"), "does not exist"),
         (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
-        (("-i", "SCANS", "-m", "nowhere"), "is no folder"),
+        (("-i", "SCANS", "-m", "nowhere"), "is not a folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
         (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
     ],
