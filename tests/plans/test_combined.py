@@ -65,7 +65,7 @@ def test_cases_are_annotated_with_their_own_labels_under_their_own_values():
     assert combine([LIVER, SPLEEN], Path("x")).cases[2].annotation.annotated == ("spleen",)
 
 
-def test_ids_get_a_prefix_only_where_one_is_shared_and_groups_always():
+def test_ids_get_a_prefix_only_if_one_is_shared_and_groups_always():
     both = combine([LIVER, SPLEEN], Path("x"))
     assert [(case.id, case.group) for case in both.cases] == [("a", "004_p"), ("b", None), ("c", "101_p")]
     again = dataset("Dataset101_Spleen", {"spleen": 7}, {"a": None, "c": None})
@@ -129,7 +129,7 @@ def test_labels_that_overlap_are_not_combined():
 
 
 def test_ids_that_become_too_long_are_refused():
-    """Cases are stored, and deleted, under their ids."""
+    """Cases are stored and deleted under their ids."""
     first, second = (dataset(name, {"liver": 1}, {"x" * 195: None}) for name in ("Dataset004_A", "Dataset101_B"))
     assert combine([first, dataset("Dataset101_B", {"liver": 1}, {"b": None})], Path("x")).cases[0].id == "x" * 195
     with pytest.raises(UserError, match="expected at most 200 bytes"):

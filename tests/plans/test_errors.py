@@ -1,4 +1,4 @@
-"""Lines of a mistake name the case; long lists are cut."""
+"""Lines of an error name the case, long lists are cut, and equal lines are merged."""
 
 import pytest
 
@@ -20,7 +20,7 @@ def test_a_line_that_names_the_case_or_its_file_stays(line):
 
 
 @pytest.mark.parametrize("line", ["its spacing 1/1/1 mm", "case 10: x", "/data/11_0000.nii.gz: x", "is 1.5/1 mm."])
-def test_a_line_that_does_not_is_given_the_case(line):
+def test_other_lines_get_the_case_in_front(line):
     assert UserError("case 1: x", line).naming("1") == ("case 1: x", f"case 1: {line}")
 
 

@@ -40,7 +40,7 @@ def test_intensities_are_pooled_over_cases(make_fingerprint):
     assert empty.intensities(0).size == 0
 
 
-def test_notes_name_the_cases_that_they_are_true_of(make_fingerprint):
+def test_notes_list_the_cases_that_they_apply_to(make_fingerprint):
     fingerprint = make_fingerprint((10, 10, 10), (1, 1, 1), cases=3)
     assert fingerprint.notes() == ()
     cases = [case.model_copy(update={"notes": ("It is askew.",)}) for case in fingerprint.cases[:2]]

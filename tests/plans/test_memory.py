@@ -27,12 +27,12 @@ def test_the_number_of_parameters_equals_the_model_s(make_fingerprint, shape, sp
     from textdiffseg.networks.model import build_model
 
     plan = small_plan(make_fingerprint, shape, spacing, preset, budget)
-    found = sum(weight.numel() for weight in build_model(plan).parameters())
-    assert memory.parameters(memory.network_of(plan)) == pytest.approx(found, rel=0.005)
+    built = sum(weight.numel() for weight in build_model(plan).parameters())
+    assert memory.parameters(memory.network_of(plan)) == pytest.approx(built, rel=0.005)
 
 
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
-def test_the_plan_has_every_number_that_determines_a_shape(make_fingerprint, preset):
+def test_the_plan_has_all_settings_that_determine_a_shape(make_fingerprint, preset):
     from textdiffseg.networks.model import build_model
 
     usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
@@ -44,7 +44,7 @@ def test_the_plan_has_every_number_that_determines_a_shape(make_fingerprint, pre
     assert found[other] < 0.97 * found[usual.network]
 
 
-def test_plans_without_these_numbers_mean_those_that_weights_were_trained_with(make_fingerprint):
+def test_plans_without_network_settings_have_those_of_older_weights(make_fingerprint):
     usual = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
     older = Plan.model_validate(usual.model_dump(exclude={"network"}))
     assert older == usual
@@ -66,7 +66,7 @@ def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shap
 
 
 def bytes_kept(plan: Plan) -> int:
-    """Bytes of activations that one training step keeps for its gradient."""
+    """The bytes of activations that one training step keeps for its gradient."""
     import torch
 
     from textdiffseg.data.loader import batch_keys
