@@ -66,7 +66,7 @@ def test_a_scan_whose_name_cannot_be_printed_is_one_line_and_the_others_are_pred
     assert code == 2
     assert "\nerror: d" not in err
     assert "2 predicted" in out
-    assert "c\\x1b[31m\\nerror: d_0000.nii.gz: its name holds characters that cannot be printed. Rename it." in err
+    assert "c\\x1b[31m\\nerror: d_0000.nii.gz: expected a name of printable characters in UTF-8" in err
 
 
 def test_settings_reach_the_manifest(predict, root, scans):
@@ -191,6 +191,9 @@ def test_texts_of_no_scan_and_missing_encoders_are_errors(predict, reading, scan
         words = FoldFolder(path).words
         bank = TextBank.load(words)
         replace(bank, space=replace(bank.space, encoder=str(reading / "gone"))).save(words)
+        plan = Plan.read(path / "plan.json")
+        text = plan.text.model_copy(update={"encoder": str(reading / "gone")})
+        write_record(path / "plan.json", plan.model_copy(update={"text": text}))
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
     assert "which is not loaded unasked" in err
