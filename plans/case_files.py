@@ -43,7 +43,7 @@ def by_stem(folder: Path, names: Iterable[str], faults: list[str]) -> dict[str, 
     for name in dict.fromkeys(names):
         stem, ending = split_ending(name)
         if ending and (other := files.setdefault(stem, name)) != name:
-            faults.append(f"{folder}: {other} and {name} differ only in the ending. Remove one of them.")
+            faults.append(f"{folder}: {other} and {name} would be one case. Remove one of them.")
     return files
 
 

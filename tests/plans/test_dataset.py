@@ -378,7 +378,7 @@ def test_endings_may_be_mixed(tmp_path):
 @pytest.mark.parametrize("other", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "labelsTr/a.nrrd"])
 def test_files_that_differ_only_in_the_ending_are_refused(tmp_path, other):
     (line,) = faults(write(tmp_path / "d", HEADER, *pairs("a"), other))
-    assert "differ only in the ending" in line
+    assert "would be one case" in line
     assert Path(other).name in line
 
 
