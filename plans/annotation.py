@@ -17,7 +17,7 @@ from plans.regions import Regions
 class Annotation(Record):
     """The meaning of the values in one case's label file."""
 
-    values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values where labels overlap
+    values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values if labels overlap
     ignore: int | None = None  # value of ignored voxels
     annotated: tuple[str, ...]  # labels that the annotator looked for; the voxels of all others are unknown
     absent: tuple[str, ...] = ()  # labels known to have no voxel here, annotated or not

@@ -203,9 +203,9 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     raw = RawFolder(folder)
     images = raw.images("Ts")
     ignored: list[str] = []  # training does not need test cases
-    found = by_stem(images, names_in(images), ignored)
+    stems = by_stem(images, names_in(images), ignored)
     labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), ignored)
-    files = group_images(images, found, labels, channels, ending, ignored)
+    files = group_images(images, stems, labels, channels, ending, ignored)
     return {
         case
         for case, paths in files.items()
