@@ -115,13 +115,8 @@ def plan(
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
-    notes = (
-        *joint.notes,
-        *presence_notes(joint, fingerprint),
-        *fingerprint.notes(),
-        *_notes(new_plan, splits, text_notes),
-    )
-    return PlannedDataset(root, folder, new_plan, splits, stored, notes)
+    notes = (*presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(new_plan, splits, text_notes))
+    return PlannedDataset(root, folder, new_plan, splits, stored, (*joint.notes, *notes))
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
