@@ -38,12 +38,9 @@ def make_plan(
     Preset `unet` and the peers get the patch, batch and widths of `default`, for a fair comparison. The ablations of
     `paper` get those of `paper`.
 
-    Args:
-        regions: the values of each label, if labels overlap.
-        known_together: as `Plan.known_together`.
-
-    Raises `UserError` for single-slice images, for a budget that is too small for any network, and for labels that
-    overlap with a preset of the publication.
+    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. Raises
+    `UserError` for single-slice images, for a budget that is too small for any network, and for labels that overlap
+    with a preset of the publication.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
