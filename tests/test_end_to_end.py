@@ -112,7 +112,7 @@ def test_a_fold_whose_cases_have_changed_is_not_scored(chain, capsys):
         assert train.main([name, "0", "--val", "--root", str(root)]) == 2
     finally:
         path.write_text(before)
-    assert "begun with other cases" in capsys.readouterr().err
+    assert "started with other cases" in capsys.readouterr().err
 
 
 def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):

@@ -17,7 +17,8 @@ from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
-from textdiffseg.folds.ensemble import Ensemble, find_model, load_ensemble
+from textdiffseg.folds.ensemble import Ensemble, load_ensemble
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from plans.errors import UserError, is_printable, listed
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import NIFTI, split_ending
+from plans.file_names import NIFTI, split_ending
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.uncertainty import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map

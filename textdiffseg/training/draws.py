@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from plans.plan import DiffusionPlan, Plan
+from plans.network_plan import DiffusionPlan
+from plans.plan import Plan
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send

@@ -13,7 +13,7 @@ import torch
 from plans.budget import Budget
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
-from plans.memory import BYTES_A_WEIGHT, GB, TOKENS_A_LABEL
+from plans.memory import BYTES_PER_WEIGHT, GB, TOKENS_PER_LABEL
 from plans.plan import Plan
 from plans.planner import refit
 from plans.presets import Preset
@@ -119,7 +119,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
         torch.manual_seed(0)
         model = build_model(plan)
-    weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_A_WEIGHT
+    weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_PER_WEIGHT
     saved: dict[int, int] = {}  # bytes by address
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
@@ -148,7 +148,7 @@ def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
     batch, count, width = plan.batch, len(plan.labels), plan.text.width
     labels = torch.arange(1, count + 1).expand(batch, count)
-    length = TOKENS_A_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
+    length = TOKENS_PER_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
     tokens = torch.randn(batch, length, width, generator=generator)
     vectors = torch.randn(batch, count, width, generator=generator)
     queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool)).to(device)

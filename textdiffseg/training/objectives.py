@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plans.plan import PaperPlan
+from plans.network_plan import PaperPlan
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg

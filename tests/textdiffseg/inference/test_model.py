@@ -141,7 +141,7 @@ def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(tds.UserError, match="no folder"):
+    with pytest.raises(tds.UserError, match="is not a folder"):
         tds.load(tmp_path / "nowhere")
 
 

@@ -1,17 +1,8 @@
 import pytest
 import torch
 
-from plans.plan import (
-    ChannelPlan,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    MemoryPlan,
-    Plan,
-    Stage,
-    TextPlan,
-    TrainingPlan,
-)
+from plans.network_plan import DiffusionPlan, LatentPlan, Stage
+from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from textdiffseg.networks.label_autoencoder import normalise_channels
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries

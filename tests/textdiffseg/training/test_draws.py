@@ -1,6 +1,6 @@
 """The random parameters of a training step in constant shapes."""
 
-from plans.plan import DiffusionPlan
+from plans.network_plan import DiffusionPlan
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.training.draws import draw, max_recycled
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plans import paper
-from plans.plan import DiffusionPlan
+from plans.network_plan import DiffusionPlan
 from textdiffseg.data.batch import SampleKey, batch_keys
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
