@@ -47,7 +47,7 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
     table.add_column(kind, overflow="fold", width=min(MAX_NAME_COLUMNS, max(map(len, (kind, *names)))))
-    for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "ml", "ref.\nml"):
+    for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "volume\nml", "ref.\nml"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:
         table.add_column(name, justify="left" if name == "note" else "right")

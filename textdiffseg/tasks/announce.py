@@ -9,7 +9,7 @@ from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.prompting import caution
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
-from textdiffseg.text.case_texts import tell_cuts
+from textdiffseg.text.case_texts import cut_notes
 
 
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
@@ -34,7 +34,7 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
 def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Path, report: Report) -> None:
     """How many scans have a text; `lengths` in tokens, by case."""
     others = (f"{strays} texts in {folder} name no scan that is predicted.",) if strays else ()
-    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *tell_cuts(lengths))))
+    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *cut_notes(lengths))))
 
 
 def in_words(settings: Settings) -> str:
