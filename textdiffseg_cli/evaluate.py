@@ -73,6 +73,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     out = console()
     if args.cases:
         out.print(cases_table(summary))
+        out.print()
     out.print(summary_table(summary))
     for line in (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}"):
         out.print(line, style="dim", highlight=False)

@@ -17,7 +17,8 @@ _MEAN = "mean of labels"
 
 def summary_table(summary: "Summary") -> "Table":
     """The mean scores: one row per label, then their mean."""
-    title, names = f"Mean over {len(summary.cases)} cases", (*summary.labels, _MEAN)
+    count, names = len(summary.cases), (*summary.labels, _MEAN)
+    title = f"Mean over {count} case{'' if count == 1 else 's'}"
     table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty")
     for name, part in summary.labels.items():
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))

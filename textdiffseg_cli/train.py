@@ -1,6 +1,7 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
+import shlex
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -138,6 +139,8 @@ def _print(trained: "TrainedFold") -> None:
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
+    model = shlex.quote(str(trained.fold.path.parent))
+    print(f"Next: tds_predict -i SCANS -o SEGMENTATIONS -m {model}")
 
 
 def _print_findings(trained: "TrainedFold") -> None:

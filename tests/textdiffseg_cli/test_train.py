@@ -32,9 +32,10 @@ def show(capsys, tmp_path):
 
 def test_scores_come_first_then_what_was_found_and_the_latent_last(show):
     lines = show(LabelFinding("larynx", 5, 0, 2.0), LabelFinding("cord", 5, 3, None), LabelFinding("neck", 0, 0, None))
+    assert lines[-1].startswith("Next: tds_predict -i SCANS -o SEGMENTATIONS -m ")
     order = [
         next(number for number, line in enumerate(lines) if words in line)
-        for words in ("Mean over 1 cases", "larynx was found in 0 of 5 cases", "encoded and decoded")
+        for words in ("Mean over 1 case", "larynx was found in 0 of 5 cases", "encoded and decoded")
     ]
     assert order == sorted(order)
     forecast = "at this pace its Dice reaches 0.5 after about 2 hours in total."

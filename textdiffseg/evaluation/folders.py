@@ -94,10 +94,10 @@ def match_files(
             f"No file in {predictions} ({_examples(predicted)}) has the name of a file in {references} "
             f"({_examples(expected)}). Rename the files."
         )
-    notes = [f"{len(missing)} references without a prediction are left out."] if missing else []
+    notes = [f"{len(missing)} references without a prediction were left out."] if missing else []
     notes += unread(references, (name for name in names_in(references) if (references / name).is_file()))
     if extra := len(set(predicted) - set(expected)):
-        notes.append(f"{extra} predictions without a reference are left out.")
+        notes.append(f"{extra} predictions without a reference were left out.")
     return pairs, notes
 
 

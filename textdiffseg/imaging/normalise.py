@@ -1,8 +1,10 @@
 """Intensity normalisation by nnU-Net's schemes. Each channel has a `ChannelPlan`.
 
-ct            (clip(x, low, high) - mean) / std, statistics of all foreground voxels, HU
-zscore        (x - mean) / std, statistics of the case
-rescale_to_0_1    (x - min) / (max - min)
+    ct              (clip(x, low, high) - mean) / std    in HU, statistics of the training cases' foreground
+    zscore          (x - mean) / std                     statistics of the case
+    rescale_to_0_1  (x - min) / (max - min)
+
+With `foreground_only` the statistics of zscore are those of the nonzero voxels, and the other voxels become 0.
 """
 
 from collections.abc import Sequence

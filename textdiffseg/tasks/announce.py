@@ -49,14 +49,14 @@ def _report_calibration(segmenting: Segmenting, report: Report) -> None:
     """What probabilities and volume intervals are worth; the mask needs neither."""
 
     def fitted(temperature: float | None) -> str:
-        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"
+        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling"
 
     if segmenting.probabilities:
         report(f"Calibration of probabilities: {fitted(segmenting.masks.calibration.temperature)}")
     if segmenting.samples is not None:
         applied = segmenting.samples.calibration
         widening = applied.widening
-        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come"
+        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals not widened"
         report(f"Calibration of uncertainty: {fitted(applied.temperature)}, {intervals}")
 
 
