@@ -32,7 +32,7 @@ class FileHash(Record):
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def fault_of(self, path: Path) -> str | None:
-        """The difference between the file at `path` and what was written; None if there is no difference.
+        """The difference between the file at `path` and the written content; None if there is no difference.
 
         Each file is read once per process, unless it changes. Raises `OSError` if it cannot be read.
         """

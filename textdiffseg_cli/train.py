@@ -144,7 +144,7 @@ def _print(trained: "TrainedFold") -> None:
 
 
 def _print_findings(trained: "TrainedFold") -> None:
-    """Print which labels were found in the validation cases, and what helps for the others."""
+    """Print which labels were found in the validation cases, and advice for the others."""
     from textdiffseg.pace import duration
     from textdiffseg.validation.findings import GOOD_DICE
 

@@ -25,7 +25,7 @@ def test_a_name_that_a_user_gave_is_the_label_behind_it():
     assert not answers.notes
 
 
-def test_words_that_ran_by_force_are_scored_by_their_value_and_said():
+def test_words_that_ran_by_force_are_scored_by_their_value_and_noted():
     answers = found(labels={"adrenal mass": 1, "spleen": 2})
     assert answers.labels == ("liver", "spleen")
     assert answers.notes == (

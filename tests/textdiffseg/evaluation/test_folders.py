@@ -62,7 +62,7 @@ def test_formats_may_differ(pair):
     assert evaluate_folders(predictions, references).mean.dice == 1.0
 
 
-def test_missing_predictions_are_all_named_or_left_out_when_asked(pair):
+def test_missing_predictions_are_all_named_or_left_out_on_request(pair):
     predictions, references = pair
     (predictions / "tiny_00.nii.gz").unlink()
     (predictions / "tiny_02.nii.gz").unlink()
@@ -222,7 +222,7 @@ def test_voxels_whose_reference_is_ignored_count_for_neither(pair):
         evaluate_folders(references, references)  # nothing predicts "ignore"
 
 
-def test_labels_are_matched_by_name_where_a_manifest_tells_them(pair):
+def test_labels_are_matched_by_name_where_a_manifest_has_them(pair):
     predictions, references = pair
     given = {"Bright_Cube": 3, "dark cube": 1, "orb": 2}
     for path in sorted(predictions.iterdir()):
@@ -237,7 +237,7 @@ def test_labels_are_matched_by_name_where_a_manifest_tells_them(pair):
     assert evaluate_folders(predictions, references).mean.dice == 1.0
 
 
-def test_labels_that_a_prediction_was_not_asked_for_are_not_scored(pair):
+def test_labels_that_were_not_queried_are_not_scored(pair):
     predictions, _ = pair
     for path in sorted(predictions.iterdir()):
         rewrite(path, lambda array: np.copyto(array, 0, where=array == 2))

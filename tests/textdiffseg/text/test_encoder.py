@@ -118,7 +118,7 @@ def test_a_folder_s_own_code_is_neither_run_nor_offered(tmp_path, monkeypatch):
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.EvilConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is asked"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is prompted"))
     with pytest.raises(UserError, match="cannot be loaded") as error:
         TextEncoder(str(tmp_path))
     assert len(error.value.lines) == 1

@@ -165,7 +165,7 @@ def test_second_version_and_pairs_are_read(tmp_path, voxels, kind):
         assert np.allclose(found.geometry.affine, expected(affine_of()), atol=1e-5)
 
 
-def test_compression_is_told_by_the_content(tmp_path, voxels):
+def test_compression_is_recognised_by_the_content(tmp_path, voxels):
     plain = save(tmp_path / "a.nii", voxels, (affine_of(), 1)).read_bytes()
     (tmp_path / "b.nii.gz").write_bytes(plain)
     (tmp_path / "c.nii").write_bytes(gzip.compress(plain))
