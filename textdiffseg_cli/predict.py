@@ -140,6 +140,7 @@ def _predict(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg.precision import cuda_kernels
     from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
 
     options = tds.SegmentOptions(
         prompts=tuple(args.prompt or ()),
@@ -153,7 +154,7 @@ def _predict(args: argparse.Namespace) -> None:
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
     )
-    with Bars() as bars, cuda_kernels():
+    with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
             args.source,
             args.out,

@@ -96,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
 
     options = tds.TrainingOptions(
         epochs=args.epochs,
@@ -106,7 +107,7 @@ def _train(args: argparse.Namespace) -> None:
         restart=args.restart,
         compile=not args.no_compile,
     )
-    with Bars() as bars:
+    with idle_cores_only(), Bars() as bars:
         trained = tds.train(
             args.dataset,
             args.fold,
