@@ -213,7 +213,7 @@ def test_texts_of_cases_go_all_the_way(tiny_raw, shrink_plan, tmp_path, capsys):
     assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
     shrink_plan(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
     assert train.main(["901", "0", *at, "--epochs", "1"]) == 0
-    assert "Texts of 3 of 4 cases are read" in capsys.readouterr().out
+    assert "Texts: 3 of 4 cases have one" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "preprocessed")  # a fold stands alone
     command = ["-i", str(tiny_raw / "imagesTr"), "-o", str(tmp_path / "out"), *at]
     assert predict.main([*command, "--texts", str(texts)]) == 0

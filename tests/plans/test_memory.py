@@ -69,7 +69,7 @@ def bytes_kept(plan: Plan) -> int:
     """The bytes of activations that one training step keeps for its gradient."""
     import torch
 
-    from textdiffseg.data.loader import batch_keys
+    from textdiffseg.data.batch import batch_keys
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
     from textdiffseg.segmenter import Segmenter

@@ -283,7 +283,7 @@ def test_an_unknown_text_encoder_is_told(tiny_raw, tmp_path, capsys):
 
 
 def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, capsys, monkeypatch):
-    write, written = store._write, []
+    write, written = store.write_array, []
 
     def full(path, array):
         written.append(path)
@@ -292,7 +292,7 @@ def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, cap
         return write(path, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(store, "write_array", full)
         assert run(tmp_path, "901") == 2
     assert "The disk is full" in capsys.readouterr().err
     folder = tmp_path / "preprocessed" / "Dataset901_Tiny"

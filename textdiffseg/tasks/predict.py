@@ -16,7 +16,8 @@ from plans.texts import read_texts
 from textdiffseg.extras import require
 from textdiffseg.files import write_record
 from textdiffseg.folds.find import find_model
-from textdiffseg.inference.model import Model, SegmentOptions, follow
+from textdiffseg.inference.model import Model, SegmentOptions
+from textdiffseg.inference.scan import follow
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts

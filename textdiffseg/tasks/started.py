@@ -4,7 +4,7 @@ from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
-from textdiffseg.data.store import preprocessing_settings
+from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.folds.replacing import refuse_irreplaceable
 from textdiffseg.training.run import TrainingOptions
 

@@ -9,8 +9,9 @@ from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
+from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
-from textdiffseg.data.store import check_cases, list_cases
+from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.ensemble import check_words

@@ -14,7 +14,7 @@ from textdiffseg.folds.state import note_validated
 from textdiffseg.pace import Forecast, duration
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report
 from textdiffseg.training.log import read_log
-from textdiffseg.validation.calibrate import MAX_SAMPLED_SECONDS, calibrate_uncertainty
+from textdiffseg.validation.calibrate import MAX_CALIBRATION_SECONDS, calibrate_uncertainty
 from textdiffseg.validation.cases import WindowProgress
 from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.findings import LabelFinding, findings_of
@@ -68,7 +68,7 @@ def validate(
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
     validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
     if held_out:
-        allowed = min(MAX_SAMPLED_SECONDS, CALIBRATION_SHARE * trained)
+        allowed = min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * trained)
         follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
         calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
     note_validated(fold)

@@ -111,7 +111,7 @@ def test_logits_follow_the_order_of_the_queries(model):
 
 
 def test_every_parameter_is_used_in_training(model):
-    from textdiffseg.data.loader import batch_keys
+    from textdiffseg.data.batch import batch_keys
     from textdiffseg.segmenter import Segmenter
     from textdiffseg.training.draws import draw_for
     from textdiffseg.training.objectives import objective_of

@@ -196,7 +196,7 @@ def test_texts_of_no_scan_and_missing_encoders_are_errors(predict, reading, scan
         write_record(path / "plan.json", plan.model_copy(update={"text": text}))
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
-    assert "which is not loaded unasked" in err
+    assert "which is not loaded by itself" in err
     code, _, err = predict("-i", scans, "--texts", texts, "--text-encoder", reading / "gone")
     assert code == 2
     assert "gone' cannot be loaded" in err
@@ -209,7 +209,7 @@ def test_a_model_trained_without_texts_refuses_them(predict, root, scans):
     (root / "texts" / "a.txt").write_text("words")
     code, _, err = predict("-i", scans, "--texts", root / "texts")
     assert code == 2
-    assert "this model does not read texts of cases" in err
+    assert "this model does not read case texts" in err
 
 
 def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
