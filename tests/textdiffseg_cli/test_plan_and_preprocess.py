@@ -94,10 +94,10 @@ def test_what_may_be_a_mistake_is_noted(tmp_path, write_raw):
     path = raw / "labelsTr" / "tiny_01.nii.gz"
     volume = read_labels(path)
     write_labels(path, np.where(volume.array[0] == 2, 0, volume.array[0]), volume.geometry)
-    (raw / "imagesTr" / "x_0000.nhdr").touch()
+    (raw / "imagesTr" / "x_0000.mgz").touch()
     notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
     assert "numTraining is 6, and 4 training cases were found" in notes
-    assert "1 entry is not read: x_0000.nhdr" in notes
+    assert "1 entry is not read: x_0000.mgz" in notes
     assert "No training case holds cyst" in notes
     assert "dark cube is in 3 of 4 cases. If it was not drawn in the others" in notes
     header |= {"annotated": {"tiny_01": ["bright cube"]}, "numTraining": 4}
