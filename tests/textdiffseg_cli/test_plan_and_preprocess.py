@@ -96,7 +96,7 @@ def test_what_may_be_a_mistake_is_noted(tmp_path, write_raw):
     write_labels(path, np.where(volume.array[0] == 2, 0, volume.array[0]), volume.geometry)
     (raw / "imagesTr" / "x_0000.mgz").touch()
     notes = "\n".join(tds.plan("901", root=tmp_path, workers=0).notes)
-    assert "numTraining is 6, and 4 training cases were found" in notes
+    assert "numTraining is 6, but 4 training cases were found" in notes
     assert "1 entry is not read: x_0000.mgz" in notes
     assert "No training case holds cyst" in notes
     assert "dark cube is in 3 of 4 cases. If it was not drawn in the others" in notes
