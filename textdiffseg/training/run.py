@@ -34,6 +34,7 @@ from textdiffseg.training.validate import validate_patches
 VALIDATION_PATCHES = 16
 WARM_UP = 3  # iterations before the clock of --max-minutes starts
 TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks at it, for which a GPU has to wait
+TIMED_SHARE = 0.1  # of --max-minutes, after which fewer iterations are timed: a slow or busy machine
 MAX_EPOCHS, MIN_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
 LONG_EPOCH = 300.0  # seconds, the most that a run which is killed without a signal is to lose
 VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves MIN_EPOCHS
@@ -145,9 +146,9 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
-    each = max(_step_seconds(run, state, progress), run.loader.seconds_a_batch())
-    validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
+    each = max(_step_seconds(run, state, progress, TIMED_SHARE * seconds), run.loader.seconds_a_batch())
+    validation = _validation_seconds(run, state)
     most = max(MAX_EPOCHS, int(seconds / LONG_EPOCH))
     epochs = max(MIN_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / each)
@@ -164,17 +165,23 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
 
 
-def _step_seconds(run: Run, state: TrainingState, progress: OnProgress) -> float:
-    """What an iteration takes once all is compiled, the median over looks at the clock."""
-    ticks = []
+def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed: float) -> float:
+    """What an iteration takes once all is compiled, the median over looks at the clock.
+
+    The clock is stopped early where the timed iterations take more than `allowed` seconds.
+    """
+    ticks: list[tuple[int, float]] = []  # iterations done, and when
     progress(ProgressEvent("Time the first iterations", 0, WARM_UP + TIMED, "it"))
     for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
         losses = train_step(state, run.bank, batch, run.compiled)
         progress(ProgressEvent("Time the first iterations", done, WARM_UP + TIMED, "it"))
-        if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
+        late = bool(ticks) and time.perf_counter() - ticks[0][1] > allowed
+        if late or (done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0):
             losses.read()  # waits until it is done
-            ticks.append(time.perf_counter())
-    return statistics.median(later - earlier for earlier, later in pairwise(ticks)) / TIMED_TOGETHER
+            ticks.append((done, time.perf_counter()))
+        if late:
+            break
+    return statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(ticks))
 
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:

@@ -153,14 +153,43 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 4), (1, 20), (60, 20), (600, 120)])
 def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path, monkeypatch, minutes, epochs):
-    ticks = iter(0.1 * number for number in range(1000))
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    timed(monkeypatch, step=0.03, validation=0.1)
     monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.04)
     options = TrainingOptions(max_minutes=minutes)
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)
     assert length.epochs == epochs
     assert length.total * 0.04 + epochs * 0.1 == pytest.approx(60 * minutes, rel=0.01)
+
+
+@pytest.mark.parametrize(("step", "count"), [(0.03, 23), (26.0, 6)])
+def test_a_slow_machine_times_fewer_iterations(preprocessed, tmp_path, monkeypatch, step, count):
+    steps = timed(monkeypatch, step=step, validation=1.0)
+    monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.0)
+    options, messages = TrainingOptions(max_minutes=10), []
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", lambda _: None, None)
+    run.plan_length(opened, options, messages.append)
+    assert len(steps) == count
+    assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
+
+
+def timed(monkeypatch, step, validation):
+    """A clock that only iterations and validations move, by so many seconds; returns a list of the iterations."""
+    clock, steps, plain, validate = [0.0], [], run.train_step, run.validate_patches
+
+    def slow_step(*args):
+        clock[0] += step
+        steps.append(args)
+        return plain(*args)
+
+    def slow_validation(*args):
+        clock[0] += validation
+        return validate(*args)
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(run, "train_step", slow_step)
+    monkeypatch.setattr(run, "validate_patches", slow_validation)
+    return steps
 
 
 def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_path):
