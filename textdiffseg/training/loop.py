@@ -23,7 +23,7 @@ from textdiffseg.training.forecast import TrainingForecast
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length
+from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
@@ -72,7 +72,9 @@ def _fit(
         return Plan.read(fold.plan)
     run = open_run(preprocessed, cases, fold, options, preset, report, position)
     if position is None:
-        state = run.fresh(plan_length(run, options, report, progress))
+        length = plan_length(run, options, report, progress)
+        report_few_iterations(length, report)
+        state = run.fresh(length)
     else:
         length = prolong(run, position, options, report, progress) if longer else position
         if length.limit_seconds is not None:
@@ -82,6 +84,7 @@ def _fit(
         state.progress = length
         if longer:
             report(f"Trained longer: from iteration {length.iteration} to {length.total}.")
+            report_few_iterations(length, report)
         else:
             report(
                 f"Going on at iteration {length.iteration} of {length.total}, the length that its first call gave it."
@@ -100,6 +103,7 @@ def train(
     """The loop itself."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
+    progress(_event(state.progress, log))
     with stop_requests() as stop:
         clock = time.perf_counter()  # it runs on while an epoch is written down
         while not state.progress.finished:
@@ -164,8 +168,13 @@ def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, lo
     """One iteration, counted and reported."""
     losses = train_step(state, run.bank, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
-    progress(ProgressEvent("Train", state.progress.iteration, state.progress.total, "it", _detail(state.progress, log)))
+    progress(_event(state.progress, log))
     return losses
+
+
+def _event(position: TrainingProgress, log: list[EpochLog]) -> ProgressEvent:
+    """Where the training stands."""
+    return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log))
 
 
 def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:

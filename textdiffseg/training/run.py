@@ -19,6 +19,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
+from textdiffseg.pace import duration
 from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
 from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
@@ -37,6 +38,8 @@ TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks
 TIMED_SHARE = 0.1  # of --max-minutes, after which fewer iterations are timed: a slow or busy machine
 MAX_EPOCHS, MIN_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
 LONG_EPOCH = 300.0  # seconds, the most that a run which is killed without a signal is to lose
+FEW_ITERATIONS = 100  # with fewer, few structures are found; 300 find most (docs/figures.md)
+USUAL_ITERATIONS = 300
 VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves MIN_EPOCHS
 
 
@@ -163,6 +166,17 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         "counted anew after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
+
+
+def report_few_iterations(length: TrainingProgress, report: Report) -> None:
+    """Report a run limited by minutes that is too short to learn much, and how long one that learns would be."""
+    if length.limit_seconds is None or length.total >= FEW_ITERATIONS:
+        return
+    enough = duration(USUAL_ITERATIONS * length.limit_seconds / length.total)
+    report(
+        f"Note: {length.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
+        f"take about {enough}. After this run, the same command with more --max-minutes trains longer."
+    )
 
 
 def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed: float) -> float:

@@ -173,6 +173,30 @@ def test_a_slow_machine_times_fewer_iterations(preprocessed, tmp_path, monkeypat
     assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
 
 
+@pytest.mark.parametrize(
+    ("total", "limit", "times"),
+    [
+        (5, 180.0, ["300 take about 3 hours"]),
+        (99, 180.0, ["300 take about 9 minutes"]),
+        (100, 180.0, []),
+        (5, None, []),  # the user chose the number of epochs
+    ],
+)
+def test_a_run_with_too_few_iterations_is_announced_as_such(total, limit, times):
+    messages = []
+    length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=total, limit_seconds=limit)
+    run.report_few_iterations(length, messages.append)
+    assert len(messages) == len(times)
+    assert all(f"Note: {total} iterations" in line and time in line for line, time in zip(messages, times, strict=True))
+
+
+def test_the_first_event_of_a_training_comes_before_its_first_iteration(preprocessed, tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail(str(events[0].done)))
+    with pytest.raises(pytest.fail.Exception, match=r"^0$"):
+        loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
+
+
 def timed(monkeypatch, step, validation):
     """A clock that only iterations and validations move, by so many seconds; returns a list of the iterations."""
     clock, steps, plain, validate = [0.0], [], run.train_step, run.validate_patches
