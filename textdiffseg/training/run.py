@@ -162,7 +162,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         )
     report(
         f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
-        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}; "
+        f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "counted anew after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
