@@ -16,7 +16,7 @@ from textdiffseg_cli.common import (
 )
 
 if TYPE_CHECKING:
-    from textdiffseg.tasks.train import TrainedFold
+    from textdiffseg.tasks.validate import TrainedFold
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -210,10 +210,10 @@ def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, ca
     assert file.stat().st_mtime_ns != stored
     assert run(tmp_path, "901", "--preset", "peer-unet") == 0
     said = capsys.readouterr().out
-    assert "Preset peer-unet reads no words: the texts of cases stay unread." in said
+    assert "Preset peer-unet reads no words: the texts of cases are not used." in said
     (texts / "tiny_09.txt").write_text("whose?")
     assert run(tmp_path, "901") == 2
-    assert "tiny_09.txt names no case" in capsys.readouterr().err
+    assert "tiny_09.txt belongs to no case" in capsys.readouterr().err
     for path in texts.iterdir():
         path.unlink()
     assert run(tmp_path, "901") == 0
@@ -283,7 +283,7 @@ def test_an_unknown_text_encoder_is_told(tiny_raw, tmp_path, capsys):
 
 
 def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, capsys, monkeypatch):
-    write, written = store._write, []
+    write, written = store.write_array, []
 
     def full(path, array):
         written.append(path)
@@ -292,7 +292,7 @@ def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, cap
         return write(path, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(store, "write_array", full)
         assert run(tmp_path, "901") == 2
     assert "The disk is full" in capsys.readouterr().err
     folder = tmp_path / "preprocessed" / "Dataset901_Tiny"

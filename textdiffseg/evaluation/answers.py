@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from plans.errors import UserError
-from plans.layout import split_ending
+from plans.file_names import split_ending
 from plans.names import normalise
 from plans.records import Record
 

@@ -10,8 +10,9 @@ from plans.annotation import Annotation, annotations_of
 from plans.case_files import by_stem, names_in, unread
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
+from plans.file_names import FILE_ENDINGS, split_ending
 from plans.header import DatasetHeader, labels_of
-from plans.layout import FILE_ENDINGS, RawFolder, split_ending
+from plans.layout import RawFolder
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
 from textdiffseg.evaluation.metrics import CaseScores, score_case

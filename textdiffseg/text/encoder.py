@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from textdiffseg.text.folder import encoder_folder
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from plans.records import read_json
 from textdiffseg.files import hash_files
 

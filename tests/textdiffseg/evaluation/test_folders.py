@@ -188,7 +188,7 @@ def test_scores_are_written_as_csv(pair, tmp_path, capsys):
     again = tmp_path / "again.csv"
     tds.evaluate(*pair, csv=again)
     assert again.read_bytes() == path.read_bytes()
-    with pytest.raises(UserError, match="need a file each"):
+    with pytest.raises(UserError, match="have the same name"):
         tds.evaluate(*pair, csv=again, output=again)
 
 

@@ -47,10 +47,10 @@ def legends(figure):
 
 def test_a_line_of_version_1_is_read(tmp_path):
     """Runs that were started before the key was renamed can be resumed."""
-    line = json.loads(epochs()[0].model_dump_json()) | {"version": 1}
+    line = json.loads(epochs(["one"])[0].model_dump_json()) | {"version": 1}
     line["reconstruction_dice"] = line.pop("latent_dice")
     (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
-    assert read_log(tmp_path / "log.jsonl") == epochs()[:1]
+    assert read_log(tmp_path / "log.jsonl") == epochs(["one"])[:1]
 
 
 def test_names_of_labels_are_plain_text(tmp_path, figures):

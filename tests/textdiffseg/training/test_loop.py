@@ -86,7 +86,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         with pytest.raises(SystemExit):
             fit(preprocessed, tmp_path)
     assert read_progress(FoldFolder(tmp_path)).iteration == 2
-    assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
+    assert fit(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
 
 
 def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):
@@ -154,7 +154,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 4), (1, 20), (60, 20), (600, 120)])
 def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path, monkeypatch, minutes, epochs):
     timed(monkeypatch, step=0.03, validation=0.1)
-    monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.04)
+    monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
     options = TrainingOptions(max_minutes=minutes)
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)
@@ -165,12 +165,21 @@ def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path,
 @pytest.mark.parametrize(("step", "count"), [(0.03, 23), (26.0, 6)])
 def test_a_slow_machine_times_fewer_iterations(preprocessed, tmp_path, monkeypatch, step, count):
     steps = timed(monkeypatch, step=step, validation=1.0)
-    monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.0)
+    monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.0)
     options, messages = TrainingOptions(max_minutes=10), []
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", lambda _: None, None)
     run.plan_length(opened, options, messages.append)
     assert len(steps) == count
     assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
+
+
+def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(preprocessed, tmp_path, monkeypatch):
+    timed(monkeypatch, step=26.0, validation=30.0)
+    options = TrainingOptions(max_minutes=1.51079)
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", lambda _: None, None)
+    line = r"^--max-minutes leaves 2 minutes to train: 4 iterations of 26 s .* do not fit\. Give 4 more minutes"
+    with pytest.raises(UserError, match=line):
+        run.plan_length(opened, options, print)
 
 
 @pytest.mark.parametrize(

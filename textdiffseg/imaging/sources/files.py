@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 

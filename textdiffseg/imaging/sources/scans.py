@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
+from plans.file_names import FILE_ENDINGS, is_unread_image, split_ending
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 

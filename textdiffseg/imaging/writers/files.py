@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import split_ending, written_ending
+from plans.file_names import split_ending, written_ending
 from textdiffseg.files import temporary_folder, write_atomically
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry
