@@ -6,7 +6,7 @@
     result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
     result.write("out")
 
-Nothing heavy is imported before a name is used.
+Heavy libraries are imported when a name is first used.
 """
 
 from importlib import import_module

@@ -9,7 +9,7 @@ from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.prompting import caution
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
-from textdiffseg.text.case_texts import tell_cuts
+from textdiffseg.text.case_texts import cut_notes
 
 
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
@@ -41,7 +41,7 @@ def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Pa
         folder: the folder of the texts.
     """
     others = (f"{strays} texts in {folder} belong to no scan of this run.",) if strays else ()
-    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *tell_cuts(lengths))))
+    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *cut_notes(lengths))))
 
 
 def in_words(settings: Settings) -> str:

@@ -86,7 +86,7 @@ def test_an_encoder_that_a_model_names_is_loaded_only_where_the_user_names_it_to
     with pytest.raises(UserError, match=r"encoded with '/models/evil', .*: --text-encoder /models/evil\.$") as error:
         select_labels(plan, foreign, ["the middle"], force=True)
     assert len(error.value.lines) == 1
-    with pytest.raises(UserError, match="the nearest are"):
+    with pytest.raises(UserError, match="The nearest phrases are"):
         select_labels(plan, foreign, ["the middle"])
     reading = plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})})
     with pytest.raises(UserError, match="--text-encoder /models/evil"):

@@ -155,8 +155,8 @@ def test_scans_weigh_as_many_windows_as_they_have(monkeypatch):
 def test_the_duration_is_forecast_from_the_first_windows(predict, root, scans, monkeypatch, tmp_path):
     from textdiffseg import pace
 
-    monkeypatch.setattr(pace, "MIN_SECONDS", 0.0)
-    monkeypatch.setattr(pace, "MIN_REPORTED", 0.0)
+    monkeypatch.setattr(pace, "MIN_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "MIN_REPORTED_SECONDS", 0.0)
     out = predict("--uncertainty")[1]
     assert "Predicting 2 scans will take about" in out
     assert out.count("will take about") == 1

@@ -60,7 +60,7 @@ def test_names_of_labels_are_plain_text(tmp_path, figures):
     names = legends(figures[0])[0]
     assert names[:3] == ["grade $\\frac{$", "a $x_{$ b", "_hidden"]
     assert names[3] == "肝臓" or names[3] == "4: ??", "as the machine's fonts have it"
-    assert len(names[4]) == pictures.MAX_NAME
+    assert len(names[4]) == pictures.MAX_NAME_CHARACTERS
     assert names[5] == "two lines"
     assert figures[0]._suptitle.get_text().startswith("Dataset001_a$b_{c, default: 30 iterations in 3.0 minutes")
 
