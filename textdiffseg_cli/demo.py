@@ -3,11 +3,13 @@
 import argparse
 import shlex
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 
 from textdiffseg_cli.common import add_root, command, positive_float, run
 
 STEPS = 5
+GOOD_DICE = 0.85  # the goal of the demo (docs/figures.md)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,6 +71,8 @@ def _demo(args: argparse.Namespace) -> int:
             return code
     _picture(raw, predictions, picture)
     _closing(summary, picture, root, time.monotonic() - start)
+    if line := _advice(args.root, summary, args.minutes, root):
+        print(f"\n{line}")
     return 0
 
 
@@ -111,6 +115,26 @@ def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float)
         f"  tds_plan_and_preprocess 1 {where}\n"
         f"  tds_train 1 0 {where}\n"
         f"  tds_predict -i new_scans -o segmentations -d 1 {where}"
+    )
+
+
+def _advice(folder: Path, summary_path: Path, minutes: float, root: list[str]) -> str | None:
+    """What to do if the training was too short for a good result; None if it was not."""
+    from plans.layout import FoldFolder
+    from textdiffseg import phantoms
+    from textdiffseg.evaluation.report import Summary
+    from textdiffseg.training.log import read_log
+    from textdiffseg.training.run import USUAL_ITERATIONS
+
+    log = read_log(FoldFolder.of(folder, phantoms.NAME, "default", 0).log)
+    dice = Summary.read(summary_path).mean.dice
+    if not log or log[-1].iteration >= USUAL_ITERATIONS or (dice or 0) >= GOOD_DICE:
+        return None
+    longer = ceil(minutes * USUAL_ITERATIONS / log[-1].iteration)
+    return (
+        f"This training made only {log[-1].iteration} iterations: the machine is slow or busy. After "
+        f"{USUAL_ITERATIONS} iterations the mean Dice is about 0.97. To train longer, type\n"
+        f"  {shlex.join(['tds_demo', '--minutes', str(longer), *root])}"
     )
 
 

@@ -3,9 +3,13 @@
 import shlex
 import shutil
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
+from plans.layout import FoldFolder
 from textdiffseg import phantoms
+from textdiffseg.training.log import EpochLog, write_log
 from textdiffseg_cli import demo, plan_and_preprocess, predict, train
 
 
@@ -48,6 +52,35 @@ def test_the_demo_prints_each_command_as_it_is_run(typed, tmp_path, capsys):
     for name in phantoms.LOOK_ALIKES:
         assert name in shown
     assert "tds_train 1 0" in shown.partition("your own data")[2]
+
+
+def epoch(iteration):
+    return EpochLog(epoch=0, iteration=iteration, learning_rate=1e-3, losses={}, dice={}, latent_dice={}, seconds=180.0)
+
+
+@pytest.mark.parametrize(("iterations", "shift", "advised"), [(5, 9, True), (5, 0, False), (300, 9, False)])
+def test_a_short_training_with_a_poor_result_is_advised_to_be_longer(
+    typed, tmp_path, monkeypatch, capsys, iterations, shift, advised
+):
+    def moved(argv):
+        args = predict.make_parser().parse_args(argv)
+        args.out.mkdir(parents=True)
+        for path in (args.source.parent / "labelsTs").glob("*.nii.gz"):
+            image = sitk.ReadImage(path)
+            array = np.roll(sitk.GetArrayFromImage(image), shift, axis=2)
+            other = sitk.GetImageFromArray(array)
+            other.CopyInformation(image)
+            sitk.WriteImage(other, args.out / path.name)
+        return 0
+
+    monkeypatch.setattr(predict, "main", moved)
+    log = FoldFolder.of(tmp_path, phantoms.NAME, "default", 0).log
+    log.parent.mkdir(parents=True)
+    write_log(log, [epoch(iterations)])
+    assert demo.main(["--root", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert ("only 5 iterations" in shown) == advised
+    assert (f"tds_demo --minutes 180 --root {tmp_path}" in shown) == advised
 
 
 def test_the_demo_stops_at_the_first_step_that_fails(typed, tmp_path, monkeypatch, capsys):

@@ -182,7 +182,9 @@ def predict_scan(
     try:
         volume = read_volume(paths)
         check_channels(len(volume.array), segmenting.plan, paths)
-        result = segmenting.run(volume, run.texts.get(case), follow(progress, cancel, case))
+        following = follow(progress, cancel, case)
+        following(0, 1)  # the bar is there before the first window is done
+        result = segmenting.run(volume, run.texts.get(case), following)
     except BaseException:
         if before is None:  # the scan had no outputs
             manifest.unlink(missing_ok=True)

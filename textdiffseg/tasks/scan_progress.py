@@ -43,7 +43,8 @@ class RunProgress:
                 return
             done = before + self._weights[case] * share
             self._progress(ProgressEvent(event.stage, count * done / self._total, count, "scan", detail))
-            self._forecast(done, self._total)
+            if event.done:
+                self._forecast(done, self._total)
 
         return within
 

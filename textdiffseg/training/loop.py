@@ -23,7 +23,7 @@ from textdiffseg.training.forecast import TrainingForecast
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length
+from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
@@ -82,7 +82,9 @@ def _fit(
         return Plan.read(fold.plan)
     run = open_run(preprocessed, cases, fold, options, preset, report, position)
     if position is None:
-        state = run.fresh(plan_length(run, options, report, progress))
+        length = plan_length(run, options, report, progress)
+        report_few_iterations(length, report)
+        state = run.fresh(length)
     else:
         length = prolong(run, position, options, report, progress) if longer else position
         if length.limit_seconds is not None:
@@ -92,6 +94,7 @@ def _fit(
         state.progress = length
         if longer:
             report(f"Training longer: from iteration {length.iteration} to {length.total}.")
+            report_few_iterations(length, report)
         else:
             report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")
     train(run, state, progress, cancel, report)
@@ -108,6 +111,7 @@ def train(
     """Train until the last iteration of `state.progress`, or until a request to stop."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
+    progress(_event(state.progress, log))
     with stop_requests() as stop:
         clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.progress.finished:
@@ -175,8 +179,13 @@ def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, lo
     """The losses of one iteration, which is counted and reported."""
     losses = train_step(state, run.bank, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
-    progress(ProgressEvent("Train", state.progress.iteration, state.progress.total, "it", _detail(state.progress, log)))
+    progress(_event(state.progress, log))
     return losses
+
+
+def _event(position: TrainingProgress, log: list[EpochLog]) -> ProgressEvent:
+    """Where the training stands."""
+    return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log))
 
 
 def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:

@@ -5,6 +5,7 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
+from textdiffseg.pace import duration
 from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
 from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
@@ -39,6 +41,9 @@ MIN_EPOCHS = 4  # of a run with a time limit
 MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
+TIMED_SHARE = 0.1  # of --max-minutes: a slow or busy machine times fewer iterations
+FEW_ITERATIONS = 100  # with fewer, few structures are found
+USUAL_ITERATIONS = 300  # find most structures (docs/figures.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,36 +157,51 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
-    step = max(_step_seconds(run, state, progress), run.loader.seconds_per_batch())
-    validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
+    step = max(_step_seconds(run, state, progress, TIMED_SHARE * seconds), run.loader.seconds_per_batch())
+    validation = _validation_seconds(run, state)
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / step)
     if per_epoch < 1:
+        missing = ceil((MIN_EPOCHS * (step + validation) - seconds) / 60) + 1  # one to spare
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: {MIN_EPOCHS} iterations of {step:.3g} s and as many validations "
-            f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
+            f"--max-minutes leaves {duration(seconds)} to train: {MIN_EPOCHS} iterations of {step:.3g} s and as many "
+            f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network."
         )
     report(
         f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
-        f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}; "
+        f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "the number of epochs is updated after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
 
 
-def _step_seconds(run: Run, state: TrainingState, progress: OnProgress) -> float:
-    """The median seconds of an iteration after compilation."""
-    times = []
+def report_few_iterations(length: TrainingProgress, report: Report) -> None:
+    """Report a run limited by minutes that is too short to learn much, and how long one that learns would be."""
+    if length.limit_seconds is None or length.total >= FEW_ITERATIONS:
+        return
+    enough = duration(USUAL_ITERATIONS * length.limit_seconds / length.total)
+    report(
+        f"Note: {length.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
+        f"take about {enough}. After this run, the same command with more --max-minutes trains longer."
+    )
+
+
+def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed: float) -> float:
+    """The median seconds of an iteration after compilation. The timing ends early after `allowed` seconds."""
+    ticks: list[tuple[int, float]] = []  # iterations done, and when
     progress(ProgressEvent("Time the first iterations", 0, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
     for done, batch in enumerate(run.loader.epoch(0, WARM_UP_ITERATIONS + TIMED_ITERATIONS), start=1):
         losses = train_step(state, run.bank, batch, run.compiled)
         progress(ProgressEvent("Time the first iterations", done, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
-        if done >= WARM_UP_ITERATIONS and (done - WARM_UP_ITERATIONS) % ITERATIONS_PER_READING == 0:
+        late = bool(ticks) and time.perf_counter() - ticks[0][1] > allowed
+        if late or (done >= WARM_UP_ITERATIONS and (done - WARM_UP_ITERATIONS) % ITERATIONS_PER_READING == 0):
             losses.read()  # waits for the device
-            times.append(time.perf_counter())
-    return statistics.median(later - earlier for earlier, later in pairwise(times)) / ITERATIONS_PER_READING
+            ticks.append((done, time.perf_counter()))
+        if late:
+            break
+    return statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(ticks))
 
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:

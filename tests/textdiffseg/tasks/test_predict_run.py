@@ -144,11 +144,12 @@ def test_scans_weigh_as_many_windows_as_they_have(monkeypatch):
     monkeypatch.setattr("textdiffseg.tasks.scan_progress._windows", lambda _, paths: windows[paths])
     events, lines = [], []
     run = RunProgress(Segmenting(), {case: case for case in windows}, {"done"}, events.append, lines.append)
+    run.of("small")(ProgressEvent("Predict", 0, 1, "window", "small"))
     run.of("small")(ProgressEvent("Predict", 2, 2, "window", "small"))
     run.of("large")(ProgressEvent("Predict", 4, 8, "window", "large"))
     run.of("unknown")(ProgressEvent("Predict", 1, 1, "window", "unknown"))
-    assert [event.done / event.total for event in events] == pytest.approx([2 / 15, 6 / 15, 1.0])
-    assert [event.detail for event in events] == ["small, 1 of 4", "large, 2 of 4", "unknown, 3 of 4"]
+    assert [event.done / event.total for event in events] == pytest.approx([0.0, 2 / 15, 6 / 15, 1.0])
+    assert [event.detail for event in events] == ["small, 1 of 4", "small, 1 of 4", "large, 2 of 4", "unknown, 3 of 4"]
 
 
 def test_the_duration_is_forecast_from_the_first_windows(predict, root, scans, monkeypatch, tmp_path):

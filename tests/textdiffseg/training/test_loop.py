@@ -153,14 +153,76 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 4), (1, 20), (60, 20), (600, 120)])
 def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path, monkeypatch, minutes, epochs):
-    ticks = iter(0.1 * number for number in range(1000))
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    timed(monkeypatch, step=0.03, validation=0.1)
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
     options = TrainingOptions(max_minutes=minutes)
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)
     assert length.epochs == epochs
     assert length.total * 0.04 + epochs * 0.1 == pytest.approx(60 * minutes, rel=0.01)
+
+
+@pytest.mark.parametrize(("step", "count"), [(0.03, 23), (26.0, 6)])
+def test_a_slow_machine_times_fewer_iterations(preprocessed, tmp_path, monkeypatch, step, count):
+    steps = timed(monkeypatch, step=step, validation=1.0)
+    monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.0)
+    options, messages = TrainingOptions(max_minutes=10), []
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", lambda _: None, None)
+    run.plan_length(opened, options, messages.append)
+    assert len(steps) == count
+    assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
+
+
+def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(preprocessed, tmp_path, monkeypatch):
+    timed(monkeypatch, step=26.0, validation=30.0)
+    options = TrainingOptions(max_minutes=1.51079)
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", lambda _: None, None)
+    line = r"^--max-minutes leaves 2 minutes to train: 4 iterations of 26 s .* do not fit\. Give 4 more minutes"
+    with pytest.raises(UserError, match=line):
+        run.plan_length(opened, options, print)
+
+
+@pytest.mark.parametrize(
+    ("total", "limit", "times"),
+    [
+        (5, 180.0, ["300 take about 3 hours"]),
+        (99, 180.0, ["300 take about 9 minutes"]),
+        (100, 180.0, []),
+        (5, None, []),  # the user chose the number of epochs
+    ],
+)
+def test_a_run_with_too_few_iterations_is_announced_as_such(total, limit, times):
+    messages = []
+    length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=total, limit_seconds=limit)
+    run.report_few_iterations(length, messages.append)
+    assert len(messages) == len(times)
+    assert all(f"Note: {total} iterations" in line and time in line for line, time in zip(messages, times, strict=True))
+
+
+def test_the_first_event_of_a_training_comes_before_its_first_iteration(preprocessed, tmp_path, monkeypatch):
+    events = []
+    monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail(str(events[0].done)))
+    with pytest.raises(pytest.fail.Exception, match=r"^0$"):
+        loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
+
+
+def timed(monkeypatch, step, validation):
+    """A clock that only iterations and validations move, by so many seconds; returns a list of the iterations."""
+    clock, steps, plain, validate = [0.0], [], run.train_step, run.validate_patches
+
+    def slow_step(*args):
+        clock[0] += step
+        steps.append(args)
+        return plain(*args)
+
+    def slow_validation(*args):
+        clock[0] += validation
+        return validate(*args)
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(run, "train_step", slow_step)
+    monkeypatch.setattr(run, "validate_patches", slow_validation)
+    return steps
 
 
 def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_path):
