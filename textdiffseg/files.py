@@ -16,6 +16,7 @@ from pydantic import Field
 
 from plans.records import Record
 
+MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -77,7 +78,8 @@ def write_record(path: Path, record: Record) -> None:
 
 def temporary_name(name: str) -> str:
     """A random hidden name for a file or folder that is being written; it holds who writes it."""
-    return f".{name[:100]}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    short = os.fsencode(name)[:MAX_TEMPORARY_BYTES].decode(errors="ignore")
+    return f".{short}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,8 @@ def _line_of(error: OSError) -> str | None:
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in _CLOSED and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions."
+    if error.errno == errno.ENAMETOOLONG and error.filename:
+        return f"{error.filename}: the name is too long for this file system. Choose a shorter one."
     if error.errno in _FULL:
         return f"The disk is full{where}. Make room and run the same command again: it goes on."
     if error.errno == errno.EFBIG:

@@ -35,7 +35,7 @@ def test_every_file_that_is_not_a_text_of_a_case_is_reported(folder):
     find_texts(folder, ("a", "b", "c"), (), faults)
     assert len(faults) == 3
     assert "a.md names no case: expected CASE.txt with a case's id, e.g. a.txt" in faults[0]
-    assert "c.txt cannot be read as text in UTF-8" in faults[1]
+    assert "c.txt is not text in UTF-8. Save it in UTF-8." in faults[1]
     assert "d.txt names no case" in faults[2]
     with pytest.raises(UserError) as error:
         read_texts(folder, ("a", "b", "c"))

@@ -14,6 +14,7 @@ import torch
 
 from plans.errors import UserError, is_printable, listed
 from plans.layout import BUNDLED
+from plans.names import normalise
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -55,6 +56,8 @@ def select_labels(
         return Selection(bank.all_labels(), names, values)
     if odd := [prompt for prompt in prompts if not is_printable(prompt)]:
         raise UserError(*(f"Prompt {prompt!r} holds characters that cannot be printed. Remove them." for prompt in odd))
+    if any(not normalise(prompt) for prompt in prompts):
+        raise UserError(f"A prompt has no words. Give the words of a label: {listed(names)}.")
     found = [bank.find(prompt) for prompt in prompts]
     forced = force and None in found
     phrases = readout_of(plan).ordered(prompts, found)

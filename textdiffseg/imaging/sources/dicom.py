@@ -49,8 +49,10 @@ def _is_slice(path: Path) -> bool:
 
 def _read_series(folder: Path) -> sitk.Image:
     series = series_in(folder)
+    if not series:
+        raise UserError(f"{folder} is a folder without DICOM slices. Give the file in it, or a folder of slices.")
     if len(series) != 1:
-        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
+        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items())
         raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
     reader = sitk.ImageSeriesReader()
     (files,) = series.values()

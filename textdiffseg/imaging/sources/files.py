@@ -80,6 +80,16 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path,) if voxels == path else (path, voxels)
 
 
+def refuse_no_file(path: Path) -> None:
+    """Raise `UserError` where there is no plain file. A pipe is not one: reading it could wait for ever."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} does not exist: it is a link that leads nowhere. Copy its file there.")
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
+    if not path.is_file():
+        raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
+
+
 def _voxel_file(path: Path, ending: str) -> Path:
     if ending in _NIFTI:
         from textdiffseg.imaging.sources.nifti import voxel_file
@@ -102,10 +112,7 @@ def _read(path: Path) -> Volume:
 
         return read_series(path)
     path, ending = _header_of(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist.")
-    if not path.is_file():
-        raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
+    refuse_no_file(path)
     if not ending:
         raise UserError(f"{path}: its format is not read. Convert it to one of {', '.join(FILE_ENDINGS)}.")
     if ending in _NIFTI:

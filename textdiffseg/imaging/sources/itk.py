@@ -5,6 +5,7 @@ The bytes of the voxels are read and checked here. ITK does not notice a damaged
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -35,13 +36,14 @@ def quiet() -> Iterator[None]:
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
     """(C, D, H, W) of a file in its own number type; `block` is what its header declares."""
     reader = _informed(path, block)
-    array = _arranged(block, reader) if block.plain and not block.text else None
+    array = _arranged(block, reader) if block.plain else None
     if array is None:
-        if block.packed:
-            block.read()  # for its checksum; ITK decompresses it once more
-        return volume_of_image(_execute(reader, path), str(path))
+        if block.packed or block.text:
+            block.read()  # to check it; ITK reads it once more
+        volume = volume_of_image(_execute(reader, path), str(path))
+        return replace(volume, notes=(*block.notes, *volume.notes))
     geometry, notes = _geometry(reader, array.shape[1:], str(path))
-    return Volume(array, geometry, notes)
+    return Volume(array, geometry, (*block.notes, *notes))
 
 
 def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:

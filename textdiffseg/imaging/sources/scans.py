@@ -1,7 +1,7 @@
 """Which scans a folder holds."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from plans.errors import UserError
@@ -15,24 +15,29 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     folders. `folder` may also be one file or one DICOM series.
 
     `is_output` is True for files that are not scans, but masks made of them: a folder may hold both.
-    Images in a format that is not read are listed as well, so that each is named when it is read.
+    Images in a format that is not read, and what has a scan's name but is not a file, are listed as well, so that each
+    is named when it is read.
     """
     from textdiffseg.imaging.sources.dicom import series_in
 
     folder = Path(folder)
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
         if not ending:
             raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
+        what = "is a link that leads nowhere" if folder.is_symlink() else "does not exist"
+        raise UserError(f"{folder} {what}. Give a scan, or a folder of scans.")
     scans = _by_case(files_by_stem(folder, is_output))
     if not scans and series_in(folder):
         return {folder.resolve().name: (folder,)}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and series_in(path):
+    for path in _folders(folder):
+        stem, ending = split_ending(path.name)
+        if series_in(path):
             _refuse_two(*scans.setdefault(path.name, (path,)), path)
+        elif ending:  # reported when it is read
+            _refuse_two(*scans.setdefault(stem, (path,)), path)
     for path in unread_images(folder):
         scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
@@ -40,6 +45,21 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
             f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
         )
     return dict(sorted(scans.items()))
+
+
+def unsearched_folders(
+    folder: Path, others: Collection[Path], is_output: Callable[[Path], bool] = lambda _: False
+) -> list[Path]:
+    """The folders in `folder` that hold scans of their own, directly or one folder below; without those in `others`."""
+    from textdiffseg.imaging.sources.dicom import series_in
+
+    def holds_scans(inner: Path) -> bool:
+        files = any(split_ending(path.name)[1] and not is_output(path) for path in _files(inner))
+        return files or any(series_in(path) for path in _folders(inner))
+
+    if not folder.is_dir() or folder in others:
+        return []
+    return [path for path in _folders(folder) if not {path, path.resolve()} & {*others} and holds_scans(path)]
 
 
 def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
@@ -59,9 +79,12 @@ def unread_images(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files, and links that lead nowhere, so that these are named when they are read."""
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in paths if path.is_file() or (path.is_symlink() and not path.exists()))
+    """What is not a folder; links that lead nowhere, pipes and the like are named when they are read."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _refuse_two(*paths: Path) -> None:
