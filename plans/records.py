@@ -82,7 +82,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path} is not text in UTF-8. Save it in UTF-8, or copy it again if it is damaged.") from None
+        raise UserError(f"{path} cannot be read: it is not text in UTF-8. Save it so, or copy it again.") from None
 
 
 def decode_json(text: str, source: str) -> object:

@@ -1,5 +1,6 @@
 """Files: written whole or not at all, and hashed. No other module hashes, or makes a temporary name."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -54,9 +55,12 @@ _intact: set[tuple[str, int, int, int, str]] = set()  # files that this process 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write text or bytes to `path` through a temporary name in the same folder and a rename.
 
-    The temporary name is random and must not exist yet, so that nobody can plant a link there.
+    The temporary name is random and must not exist yet, so that nobody can plant a link there. `OSError` for devices,
+    pipes, and all below /dev and /proc: a rename would replace them for the whole machine.
     """
     path = Path(path)
+    if _is_special(path):
+        raise FileExistsError(errno.EEXIST, "not the place of a plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -140,6 +144,12 @@ def hash_parts(parts: Iterable[bytes]) -> str:
 def hash_text(text: str) -> str:
     """SHA-256 of a text, e.g. of the JSON that names all that a result depends on."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, or may lead to one."""
+    system = path.absolute().parts[1:2] in (("dev",), ("proc",)) and path.absolute().parts[2:3] != ("shm",)
+    return system or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def _open_new(path: str, flags: int) -> int:

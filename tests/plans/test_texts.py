@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from plans.errors import UserError
@@ -45,3 +47,9 @@ def test_every_file_that_is_not_a_text_of_a_case_is_reported(folder):
 def test_a_named_folder_must_exist(tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         read_texts(tmp_path / "nowhere", ("a",))
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"a\.txt is not a plain file"):
+        read_texts(tmp_path, ("a",))

@@ -136,12 +136,14 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
 
 def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> None:
     """Report the folders in `source` that hold scans of their own, which are not predicted."""
-    from textdiffseg.imaging.sources.scans import unsearched_folders
+    from textdiffseg.imaging.sources.scans import has_loose_slices, unsearched_folders
 
     searched = {path for paths in scans.values() for path in paths}
     made = {place.resolve() for place in (out, *(out / maps for maps in MAPS))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
+    if source.is_dir() and source not in searched and has_loose_slices(source):
+        report(f"Note: the DICOM slices beside the scans in {source} are not predicted. Put each series in a folder.")
 
 
 def predict_scans(

@@ -35,14 +35,15 @@ def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
     ITK cannot look into a folder whose name is not in UTF-8. Its slices count as one series, which is then refused.
     """
     if not is_decodable(folder):
-        slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and _is_slice(path))
+        slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and is_slice(path))
         return {"": slices} if slices else {}
     with quiet():
         names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
 
 
-def _is_slice(path: Path) -> bool:
+def is_slice(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 

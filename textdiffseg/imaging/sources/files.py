@@ -13,6 +13,7 @@ from plans.layout import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
+MAX_LABEL = 2**31 - 1
 ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
 _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
@@ -44,7 +45,12 @@ def read_labels(path: Path) -> Volume:
         whole = np.rint(array)
         if not np.allclose(whole, array, rtol=0, atol=ROUNDED):
             raise UserError(f"{path}: label values must be whole numbers, found others (or NaN). Round them.")
-        array = whole.astype(np.int64)
+        array = whole
+    low, high = array.min(), array.max()
+    if low < -MAX_LABEL or high > MAX_LABEL:
+        raise UserError(f"{path}: expected label values of at most {MAX_LABEL}, found {low:g} to {high:g}. Mend them.")
+    if array.dtype.kind == "f":
+        array = array.astype(np.int64)
     return Volume(array, volume.geometry, volume.notes)
 
 

@@ -1,12 +1,15 @@
 """Which scans a folder holds."""
 
+import os
 import re
 from collections.abc import Callable, Collection
+from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
 
+MAX_SEARCHED = 200  # folders below one without scans
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -41,8 +44,10 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     for path in unread_images(folder):
         scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
+        near = _nearest_with_scans(folder)
         raise UserError(
             f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
+            + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
         )
     return dict(sorted(scans.items()))
 
@@ -55,11 +60,28 @@ def unsearched_folders(
 
     def holds_scans(inner: Path) -> bool:
         files = any(split_ending(path.name)[1] and not is_output(path) for path in _files(inner))
-        return files or any(series_in(path) for path in _folders(inner))
+        return files or any(series_in(path) for path in (inner, *_folders(inner)))
 
-    if not folder.is_dir() or folder in others:
+    if not folder.is_dir():
         return []
     return [path for path in _folders(folder) if not {path, path.resolve()} & {*others} and holds_scans(path)]
+
+
+def has_loose_slices(folder: Path) -> bool:
+    """Whether DICOM slices lie beside the scans of a folder. They are not predicted."""
+    from textdiffseg.imaging.sources.dicom import is_slice
+
+    return any(path.is_file() and is_slice(path) for path in _files(folder) if not split_ending(path.name)[1])
+
+
+def _nearest_with_scans(folder: Path) -> Path | None:
+    """The first folder below that holds scans, of the first ones that are searched."""
+    from textdiffseg.imaging.sources.dicom import series_in
+
+    for inner, _, names in islice(os.walk(folder), 1, MAX_SEARCHED):
+        if any(split_ending(name)[1] for name in names) or (names and series_in(Path(inner))):
+            return Path(inner)
+    return None
 
 
 def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
