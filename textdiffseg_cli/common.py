@@ -113,6 +113,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     # is that of GNU's OpenMP, the first that of others. Both are read once, when torch is imported.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+    _open_closed_streams()
     previous = _terminate_by_exception()
     try:
         with _degrading(sys.stdout), _degrading(sys.stderr):
@@ -254,6 +255,14 @@ def _missing(error: ModuleNotFoundError) -> str:
     if (extra := missing_extra(error)) is None:
         raise error
     return f"The module {error.name} is not installed: {advice(extra)}"
+
+
+def _open_closed_streams() -> None:
+    """What is written to streams that the shell closed (`>&-`) goes nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:

@@ -214,3 +214,14 @@ def test_a_file_beyond_the_shell_s_limit_is_said_with_the_file(tmp_path):
     assert "while writing x.bin" in done.stderr
     assert "ulimit -f" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_no_exit_code(closed):
+    code = "import sys; from textdiffseg_cli.common import run, say; sys.exit(run(lambda: say('x')))"
+    assert subprocess.run(f'{sys.executable} -c "{code}" {closed}', shell=True, check=False, timeout=60).returncode == 0
+
+
+def test_a_name_that_is_too_long_is_one_line(capsys):
+    assert run(os.stat, "x" * 300) == 2
+    assert "the name is too long for this file system. Choose a shorter one." in capsys.readouterr().err

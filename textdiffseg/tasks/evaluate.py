@@ -38,8 +38,9 @@ def evaluate(
     """
     if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
         raise UserError(f"{output}: scores as JSON and as CSV need a file each. Give another name for one of them.")
-    for path in filter(None, (output, csv)):
-        _refuse_inputs(Path(path))
+    for path in (output, csv):
+        if path is not None:
+            _refuse_inputs(Path(path))
     require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
