@@ -1,4 +1,4 @@
-"""Which scans a folder holds."""
+"""The scans in a folder."""
 
 import os
 import re
@@ -7,19 +7,24 @@ from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
+from plans.file_names import FILE_ENDINGS, is_unread_image, split_ending
 
 MAX_SEARCHED = 200  # folders below one without scans
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, tuple[Path, ...]]:
-    """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
-    folders. `folder` may also be one file or one DICOM series.
+    """The scans in a folder: id -> files.
 
-    `is_output` is True for files that are not scans, but masks made of them: a folder may hold both.
-    Images in a format that is not read, and what has a scan's name but is not a file, are listed as well, so that each
-    is named when it is read.
+    A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, or a DICOM folder. Images in an
+    unsupported format are listed too. So are folders and pipes that have a scan's name. Reading reports each of them.
+
+    Args:
+        folder: of scans. It may also be one file or one DICOM series.
+        is_output: whether a file is a mask of an earlier prediction, as masks may be in the same folder.
+
+    Raises:
+        UserError: no scans, two scans of one id, or a missing channel.
     """
     from textdiffseg.imaging.sources.dicom import series_in
 
@@ -27,7 +32,7 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     if folder.exists() and not folder.is_dir():
         stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
         if not ending:
-            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
+            raise UserError(f"{folder} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}.")
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         what = "is a link that leads nowhere" if folder.is_symlink() else "does not exist"
@@ -46,8 +51,8 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     if not scans:
         near = _nearest_with_scans(folder)
         raise UserError(
-            f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
-            + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
+            f"{folder} holds no scan. Expected files that end with {', '.join(FILE_ENDINGS)}, or folders of DICOM "
+            "slices." + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
         )
     return dict(sorted(scans.items()))
 
@@ -85,7 +90,7 @@ def _nearest_with_scans(folder: Path) -> Path | None:
 
 
 def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
-    """The images in a folder by their names without endings. Raises `UserError` where two would be one case."""
+    """The images in a folder: name without ending -> file. Raises `UserError` if two would be one case."""
     files: dict[str, Path] = {}
     for path in _files(folder):
         stem, ending = split_ending(path.name)
@@ -95,13 +100,13 @@ def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: Fa
 
 
 def unread_images(folder: Path) -> list[Path]:
-    """The files in a folder that are images in a format that is not read, and voxels whose header is missing."""
+    """The images in a folder whose format is not supported, and files of voxels without a header."""
     headers = {split_ending(path.name)[0] for path in _files(folder) if split_ending(path.name)[1] == ".hdr"}
     return [path for path in _files(folder) if is_unread_image(path.name) and path.stem not in headers]
 
 
 def _files(folder: Path) -> list[Path]:
-    """What is not a folder; links that lead nowhere, pipes and the like are named when they are read."""
+    """All but folders. Reading reports broken links, pipes and devices."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
 
 
@@ -118,7 +123,7 @@ def _refuse_two(*paths: Path) -> None:
 
 
 def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
-    """Group file names by case: `ID_0000`, `ID_0001`, ... where an `ID_0000` exists, else plain names."""
+    """Case -> files: `ID_0000`, `ID_0001`, ... are one case if `ID_0000` exists. Other names are one case each."""
     grouped: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         match = _CHANNEL.fullmatch(stem)
