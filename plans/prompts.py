@@ -79,6 +79,8 @@ def read_answers(path: Path) -> Answers:
     for name, other in same_names(answers.labels):
         faults.append(f"{path}: labels: {name!r} and {other!r} read the same; {SPELLING}. Rename one.")
     for name, answer in answers.labels.items():
+        if not normalise(name):
+            faults.append(f"{path}: labels: the name {name!r} holds no letter or digit. Give the label a name.")
         words = normalise(answer.phrase)
         if not words:
             faults.append(f"{path}: labels.{name}.phrase is empty: give the words of the structure.")

@@ -79,8 +79,10 @@ def read_text(path: Path) -> str:
         return content.decode(json.detect_encoding(content))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} cannot be read: it is not text in UTF-8. Save it so, or copy it again.") from None
 
 
 def decode_json(text: str, source: str) -> object:

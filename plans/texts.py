@@ -30,10 +30,16 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
             line = f"{path} belongs to no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
             file_faults.append((case, line))
             continue
+        if path.exists() and not path.is_file():
+            file_faults.append((case, f"{path} is not a plain file. Write the case's words into a text file."))
+            continue
         try:
             text = " ".join(path.read_text(encoding="utf-8-sig").split())
-        except (OSError, UnicodeDecodeError) as error:
-            file_faults.append((case, f"{path} cannot be read as text in UTF-8: {error}."))
+        except OSError as error:
+            file_faults.append((case, f"{path} cannot be read ({error.strerror}). Copy it again or remove it."))
+            continue
+        except UnicodeDecodeError:
+            file_faults.append((case, f"{path} is not text in UTF-8. Save it in UTF-8."))
             continue
         if text and case in cases:
             texts[case] = text

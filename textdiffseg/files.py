@@ -1,5 +1,6 @@
 """Atomic writing, hashes, and temporary names. No other module makes a hash or a temporary name."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -16,6 +17,7 @@ from pydantic import Field
 
 from plans.records import Record
 
+MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
@@ -55,8 +57,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     The content is written to a temporary file in the same folder, which is then renamed. Its name is random and must
     be new, so nobody can place a link there.
+
+    Raises:
+        OSError: `path` is a device, a pipe, or below /dev or /proc. A rename would replace it for all programs.
     """
     path = Path(path)
+    if _is_special(path):
+        raise FileExistsError(errno.EEXIST, "not the place of a plain file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
@@ -78,7 +85,8 @@ def write_record(path: Path, record: Record) -> None:
 
 def temporary_name(name: str) -> str:
     """A random hidden name for a file or folder that is being written. It contains its `TemporaryOwner`."""
-    return f".{name[:100]}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
+    short = os.fsencode(name)[:MAX_TEMPORARY_BYTES].decode(errors="ignore")
+    return f".{short}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,12 @@ def hash_parts(parts: Iterable[bytes]) -> str:
 def hash_text(text: str) -> str:
     """SHA-256 of a text, e.g. of the JSON with everything that a result depends on."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, or may lead to one."""
+    system = path.absolute().parts[1:2] in (("dev",), ("proc",)) and path.absolute().parts[2:3] != ("shm",)
+    return system or (path.exists() and not path.is_file() and not path.is_dir())
 
 
 def _open_new(path: str, flags: int) -> int:

@@ -44,6 +44,8 @@ def system_error(error: OSError) -> str | None:
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno in _NOT_WRITABLE and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another place, or correct its permissions."
+    if error.errno == errno.ENAMETOOLONG and error.filename:
+        return f"{error.filename}: the name is too long for this file system. Choose a shorter one."
     if error.errno in _DISK_FULL:
         return f"The disk is full{where}. Make room and run the same command again: it resumes."
     if error.errno == errno.EFBIG:

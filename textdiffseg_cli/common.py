@@ -104,6 +104,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     # reads the second setting, others the first. Both are read once, when torch is imported.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+    _open_closed_streams()
     previous = _terminate_by_exception()
     try:
         with _degrading(sys.stdout), _degrading(sys.stderr):
@@ -199,6 +200,14 @@ def _degrading(stream: TextIO | None) -> Iterator[None]:
     finally:
         with suppress(OSError, ValueError):
             stream.reconfigure(errors=before)
+
+
+def _open_closed_streams() -> None:
+    """What is written to streams that the shell closed (`>&-`) goes nowhere."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - to the end of the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _terminate_by_exception() -> signal.Handlers | Callable[[int, FrameType | None], object] | int | None:

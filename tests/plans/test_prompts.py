@@ -200,3 +200,10 @@ def test_labels_that_name_sides_are_recognised(labels):
 )
 def test_other_labels_are_not_taken_for_sides(labels):
     assert not names_sides(labels)
+
+
+@pytest.mark.parametrize("name", ["", " ", ".."])
+def test_an_answer_needs_a_name(tmp_path, name):
+    path = write_answers(tmp_path / "answers.json", {name: {"phrase": "liver", "value": 1}})
+    with pytest.raises(UserError, match="holds no letter or digit"):
+        read_answers(path)

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from plans.errors import UserError
@@ -35,7 +37,7 @@ def test_every_file_that_is_not_a_text_of_a_case_is_reported(folder):
     find_texts(folder, ("a", "b", "c"), (), faults)
     assert len(faults) == 3
     assert "a.md belongs to no case: expected CASE.txt with a case's id, e.g. a.txt" in faults[0]
-    assert "c.txt cannot be read as text in UTF-8" in faults[1]
+    assert "c.txt is not text in UTF-8. Save it in UTF-8." in faults[1]
     assert "d.txt belongs to no case" in faults[2]
     with pytest.raises(UserError) as error:
         read_texts(folder, ("a", "b", "c"))
@@ -45,3 +47,9 @@ def test_every_file_that_is_not_a_text_of_a_case_is_reported(folder):
 def test_a_named_folder_must_exist(tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         read_texts(tmp_path / "nowhere", ("a",))
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "a.txt")
+    with pytest.raises(UserError, match=r"a\.txt is not a plain file"):
+        read_texts(tmp_path, ("a",))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +74,18 @@ def test_a_hash_of_parts_knows_where_each_ends():
     assert hash_parts([b"xy", b"z"]) != hash_parts([b"x", b"yz"])
     assert hash_parts([b"xy", b"z"]) != hash_parts([b"z", b"xy"])
     assert hash_parts([b"xy", b"z"]) == hash_parts(iter([b"xy", b"z"]))
+
+
+def test_devices_and_pipes_are_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/textdiffseg-test"), Path("/proc/textdiffseg-test")):
+        with pytest.raises(FileExistsError, match="not the place of a plain file"):
+            write_atomically(path, "{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_temporary_name_fits_beside_the_longest_name(tmp_path):
+    name = "\u8111" * 80 + ".nii.gz"  # 247 bytes
+    assert len(os.fsencode(temporary_name(name))) <= 255
+    write_atomically(tmp_path / name, "")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

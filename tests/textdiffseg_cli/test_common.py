@@ -123,3 +123,14 @@ def test_a_table_whose_reader_is_gone_ends_quietly(python):
     code = "from textdiffseg_cli.common import console; sys.exit(run(lambda: console().print('x')))"
     done = python(code, "set -o pipefail; (sleep 1; $RUN) | true")
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_change_no_exit_code(closed):
+    code = "import sys; from textdiffseg_cli.common import run; sys.exit(run(print, 'x'))"
+    assert subprocess.run(f'{sys.executable} -c "{code}" {closed}', shell=True, check=False, timeout=60).returncode == 0
+
+
+def test_a_name_that_is_too_long_is_one_line(capsys):
+    assert run(os.stat, "x" * 300) == 2
+    assert "the name is too long for this file system. Choose a shorter one." in capsys.readouterr().err

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 DISAGREE = "Its sform and qform place it differently. The sform was used."
 NO_SFORM = "Its sform cannot be used. The qform was used."
 NO_QFORM = "Its qform cannot be used. The sform was used."
+OTHER_SPACING = "Its pixdim and its sform give different spacings. The sform was used."
 GUESSED = (
     "Its header has neither sform nor qform. The orientation of old Analyze files was assumed, so left and right may "
     "be exchanged."
 )
 _MAX_DISTANCE_VOXELS = 0.5  # between sform and qform; below it both have the same nearest voxels
 _MAX_ROUNDING = 1e-5  # relative, of the lengths of an sform's columns; pixdim is exact
+_CODES = range(1, 6)  # NIfTI defines these; nibabel does not use a form with another code
+_MAX_SPACING_ERROR = 0.01  # relative, between pixdim and the sform's columns; both may be rounded
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's code -> mm
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -77,11 +80,13 @@ def place(
             notes.append(DISAGREE)
         elif qform is None and codes[1]:
             notes.append(NO_QFORM)
+        if qform is None and _is_other_spacing(sform, pixdim):
+            notes.append(OTHER_SPACING)
     elif qform is not None:
         chosen = qform
         if codes[0]:
             notes.append(NO_SFORM)
-    elif not any(codes):
+    elif not any(code in _CODES for code in codes):
         if not np.isfinite(pixdim).all() or pixdim.min() <= 0:
             raise UserError(
                 f"{source}: its header has no spacing (pixdim {'/'.join(f'{step:g}' for step in pixdim)}) and neither "
@@ -91,8 +96,8 @@ def place(
         notes.append(GUESSED)
     else:
         raise UserError(
-            f"{source}: neither the sform nor the qform of its header can be used, because a number is missing or an "
-            "axis has no length. Write a correct one into it."
+            f"{source}: neither the sform nor the qform of its header can be used: their numbers do not give three "
+            "axes. Write one of them anew."
         )
     affine = _exact(chosen, pixdim)
     affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -102,11 +107,11 @@ def place(
 
 def _sform(header: "Nifti1Header") -> np.ndarray | None:
     affine = np.array(header.get_sform(), dtype=float)
-    return affine if int(header["sform_code"]) and _usable(affine) else None
+    return affine if int(header["sform_code"]) in _CODES and _usable(affine) else None
 
 
 def _qform(header: "Nifti1Header") -> np.ndarray | None:
-    if not int(header["qform_code"]):
+    if int(header["qform_code"]) not in _CODES:
         return None
     header = header.copy()
     if header["pixdim"][0] == 0:  # the standard: taken as 1
@@ -129,6 +134,16 @@ def _usable(affine: np.ndarray) -> bool:
         return False
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     return bool(lengths.min() > 0 and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-3)
+
+
+def _is_other_spacing(affine: np.ndarray, pixdim: np.ndarray) -> bool:
+    """Whether pixdim holds spacings that are not those of the affine's columns."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(
+        np.isfinite(pixdim).all()
+        and pixdim.min() > 0
+        and (np.abs(pixdim - lengths) > _MAX_SPACING_ERROR * lengths).any()
+    )
 
 
 def _apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> float:

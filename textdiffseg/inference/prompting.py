@@ -13,6 +13,7 @@ import torch
 
 from plans.errors import UserError, is_printable, listed
 from plans.file_names import BUNDLED
+from plans.names import normalise
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -54,6 +55,8 @@ def select_labels(
         return Selection(bank.all_labels(), names, values)
     if bad := [prompt for prompt in prompts if not is_printable(prompt)]:
         raise UserError(*(f"Prompt {prompt!r} holds characters that cannot be printed. Remove them." for prompt in bad))
+    if any(not normalise(prompt) for prompt in prompts):
+        raise UserError(f"A prompt has no words. Give the words of a label: {listed(names)}.")
     matches = [bank.find(prompt) for prompt in prompts]
     forced = force and None in matches
     phrases = readout_of(plan).ordered(prompts, matches)

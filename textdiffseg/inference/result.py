@@ -17,6 +17,8 @@ from textdiffseg.preprocessing.case import TransformRecord, restore_map
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
 
+MAX_NAME_BYTES = 40  # of a label in file names; a case takes up to 200, and file systems allow 255
+
 
 @dataclass(frozen=True)
 class Result:
@@ -101,5 +103,5 @@ def probability_maps(names: tuple[str, ...], probabilities: np.ndarray) -> Itera
 
 
 def _probability(names: tuple[str, ...], name: str) -> str:
-    words = re.sub(r"[^\w-]+", "_", name).strip("_")
+    words = re.sub(r"[^\w-]+", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip("_")
     return f"probabilities/{names.index(name) + 1}_{words}"

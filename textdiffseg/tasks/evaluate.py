@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.file_names import FILE_ENDINGS, split_ending
+from plans.layout import RawFolder
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.report import Summary, to_csv
 from textdiffseg.extras import require
@@ -37,6 +39,9 @@ def evaluate(
     """
     if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
         raise UserError(f"{output}: the JSON file and the CSV file have the same name. Rename one of them.")
+    for path in (output, csv):
+        if path is not None:
+            _refuse_inputs(Path(path))
     require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
@@ -47,3 +52,10 @@ def evaluate(
     if csv is not None:
         write_atomically(Path(csv), to_csv(summary))
     return summary
+
+
+def _refuse_inputs(path: Path) -> None:
+    """Raise `UserError` where scores would replace an image, the JSON file beside one, or a dataset.json."""
+    beside = (path.with_name(f"{path.stem}{ending}") for ending in FILE_ENDINGS)
+    if split_ending(path.name)[1] or path == RawFolder(path.parent).header or any(image.exists() for image in beside):
+        raise UserError(f"{path}: this name belongs to the data that is scored. Choose another one for the scores.")

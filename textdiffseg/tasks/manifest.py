@@ -17,7 +17,7 @@ from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.imaging.sources.files import files_of
+from textdiffseg.imaging.sources.files import files_of, refuse_no_file
 from textdiffseg.inference.uncertainty import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
@@ -75,6 +75,8 @@ class Manifest(Record):
 
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest at `path`; None if it is missing or cannot be read."""
+    if not path.is_file():
+        return None
     try:
         return Manifest.read(path)
     except UserError:
@@ -92,9 +94,8 @@ def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
     hashes = {}
     for path in paths:
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else files_of(path)
-        missing = [file for file in files if not file.is_file()]
-        if missing:
-            raise UserError(*(f"{file} does not exist. Copy it to the scan's other files." for file in missing))
+        for file in files:
+            refuse_no_file(file)
         try:
             hashes[path.name] = hash_files(files)
         except OSError as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plans.dataset import is_plain_name
-from plans.errors import UserError, merged
+from plans.errors import UserError, listed, merged
 from plans.file_names import split_ending, written_ending
 from plans.layout import MAPS, Checkpoint
 from plans.texts import read_texts
@@ -84,9 +84,9 @@ def predict(
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     encoded = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
-    sweep([place, *(place / maps for maps in MAPS)])
     run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture)
     announce(model, segmenting, scans, report)
+    report_unsearched(Path(source), scans, place, report)
     if texts:
         report_texts({case: one.entry.length for case, one in encoded.items()}, len(scans), strays, Path(texts), report)
     return predict_scans(run, scans, progress, cancel, report)
@@ -106,7 +106,7 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
-    """The output folder, and the file name if one scan goes to a file like `x.nii.gz`."""
+    """The output folder, which is created, and the file name if one scan goes to a file like `x.nii.gz`."""
     name = None
     ending = split_ending(out.name)[1]
     if scans == 1 and not out.is_dir() and ending:
@@ -115,7 +115,24 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the masks.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be made ({error.strerror}). Choose another folder.") from None
+    sweep([out, *(out / maps for maps in MAPS)])
     return out, name
+
+
+def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> None:
+    """Report the folders in `source` that hold scans of their own, which are not predicted."""
+    from textdiffseg.imaging.sources.scans import has_loose_slices, unsearched_folders
+
+    searched = {path for paths in scans.values() for path in paths}
+    made = {place.resolve() for place in (out, *(out / maps for maps in MAPS))}
+    if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
+        report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
+    if source.is_dir() and source not in searched and has_loose_slices(source):
+        report(f"Note: the DICOM slices beside the scans in {source} are not predicted. Put each series in a folder.")
 
 
 def predict_scans(

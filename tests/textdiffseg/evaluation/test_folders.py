@@ -344,3 +344,13 @@ def test_a_name_that_is_not_utf_8_is_one_line(pair):
         shutil.copy(folder / "tiny_00.nii.gz", folder / os.fsdecode(b"\xff.nii.gz"))
     with pytest.raises(UserError, match="expected a name of printable characters in UTF-8"):
         evaluate_folders(predictions, references)
+
+
+@pytest.mark.parametrize("place", ["output", "csv"])
+@pytest.mark.parametrize("name", ["tiny_00.nii.gz", "tiny_00.json", "dataset.json", "new.nii"])
+def test_scores_never_replace_what_is_scored(pair, place, name):
+    predictions, references = pair
+    before = {path: path.read_bytes() for path in predictions.iterdir()}
+    with pytest.raises(UserError, match="belongs to the data that is scored"):
+        tds.evaluate(predictions, references, **{place: predictions / name})
+    assert {path: path.read_bytes() for path in predictions.iterdir()} == before

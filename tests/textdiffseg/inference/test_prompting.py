@@ -151,3 +151,10 @@ def test_labels_that_overlap_are_queried_in_their_own_order_which_decides_what_i
     selection = select_labels(nested, bank, ["back", "front part"])
     assert (selection.values, selection.prompts) == ((7, 3), ("front part", "back"))
     assert selection.queries.labels.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("prompts", [[""], ["  "], ["back", "-"]])
+def test_a_prompt_needs_words(plan, bank, prompts, force):
+    with pytest.raises(UserError, match=r"A prompt has no words\. Give the words of a label: Front_Part, back"):
+        select_labels(plan, bank, prompts, force)

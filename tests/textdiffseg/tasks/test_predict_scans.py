@@ -15,9 +15,17 @@ from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_v
 from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
+from textdiffseg.inference.result import _probability
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.tasks.manifest import Manifest
-from textdiffseg.tasks.predict import PredictionRun, find_scans, output_place, predict_scan, predict_scans
+from textdiffseg.tasks.predict import (
+    PredictionRun,
+    find_scans,
+    output_place,
+    predict_scan,
+    predict_scans,
+    report_unsearched,
+)
 
 SAMPLES = Settings(steps=4, samples=8)
 
@@ -308,3 +316,24 @@ def test_notes_on_a_scan_reach_the_outcome_and_the_manifest(job, scan):
     assert np.array_equal(given.affine, mask.affine)
     assert np.array_equal(given.get_qform(), mask.get_qform())
     assert int(mask.header["qform_code"]) == 2
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        output_place(tmp_path / "file" / "out", 1)
+
+
+def test_scans_that_are_left_out_are_reported(tmp_path, make_scan):
+    make_scan(tmp_path / "a.nii.gz")
+    make_scan(tmp_path / "patient" / "b.nii.gz")
+    make_scan(tmp_path / "out" / "c.nii.gz")
+    lines = []
+    report_unsearched(tmp_path, find_scans(tmp_path, 1), tmp_path / "out", lines.append)
+    assert lines == [f"Note: the scans in these folders of {tmp_path} are not predicted: patient. Give each with -i."]
+
+
+def test_long_names_of_labels_are_cut_in_the_names_of_maps():
+    names = ("x" * 3000, "\u8111" * 300)
+    for name in names:
+        assert len(os.fsencode(_probability(names, name))) < 60

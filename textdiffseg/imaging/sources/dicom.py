@@ -35,22 +35,25 @@ def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
     ITK cannot read a folder whose name is not in UTF-8. Its slices count as one series, which is refused later.
     """
     if not is_decodable(folder):
-        slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and _is_slice(path))
+        slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and is_slice(path))
         return {"": slices} if slices else {}
     with quiet():
         names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
 
 
-def _is_slice(path: Path) -> bool:
+def is_slice(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
 def _read_series(folder: Path) -> sitk.Image:
     series = series_in(folder)
+    if not series:
+        raise UserError(f"{folder} is a folder without DICOM slices. Give the file in it, or a folder of slices.")
     if len(series) != 1:
-        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
+        counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items())
         raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each series into its own folder.")
     reader = sitk.ImageSeriesReader()
     (files,) = series.values()

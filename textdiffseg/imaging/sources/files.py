@@ -13,6 +13,7 @@ from plans.file_names import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
+MAX_LABEL = 2**31 - 1
 MAX_ROUNDING = 0.01  # of label values; files with a scale factor cannot store all whole numbers exactly
 _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
@@ -46,7 +47,12 @@ def read_labels(path: Path) -> Volume:
         whole = np.rint(array)
         if not np.allclose(whole, array, rtol=0, atol=MAX_ROUNDING):
             raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
-        array = whole.astype(np.int64)
+        array = whole
+    low, high = array.min(), array.max()
+    if low < -MAX_LABEL or high > MAX_LABEL:
+        raise UserError(f"{path}: expected label values of at most {MAX_LABEL}, found {low:g} to {high:g}. Mend them.")
+    if array.dtype.kind == "f":
+        array = array.astype(np.int64)
     return Volume(array, volume.geometry, volume.notes)
 
 
@@ -82,6 +88,16 @@ def files_of(path: Path) -> tuple[Path, ...]:
     return (path,) if voxels == path else (path, voxels)
 
 
+def refuse_no_file(path: Path) -> None:
+    """Raise `UserError` where there is no plain file. A pipe is not one: reading it could wait for ever."""
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} does not exist: it is a link that leads nowhere. Copy its file there.")
+    if not path.exists():
+        raise UserError(f"{path} does not exist.")
+    if not path.is_file():
+        raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
+
+
 def _voxel_file(path: Path, ending: str) -> Path:
     if ending in _NIFTI:
         from textdiffseg.imaging.sources.nifti import voxel_file
@@ -104,10 +120,7 @@ def _read(path: Path) -> Volume:
 
         return read_series(path)
     path, ending = _header_of(path)
-    if not path.exists():
-        raise UserError(f"{path} does not exist.")
-    if not path.is_file():
-        raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
+    refuse_no_file(path)
     if not ending:
         raise UserError(f"{path}: its format is not read. Convert it to one of {', '.join(FILE_ENDINGS)}.")
     if ending in _NIFTI:

@@ -3,16 +3,29 @@
 ITK's readers crash on some long lines, read any file that a header names, and allocate the memory that it declares.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from plans.errors import UserError
 from textdiffseg.imaging.sources.streams import MAX_RATIO, Damaged, Stream, read_voxels, reported_as_damage
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_AXES = 16
+NO_SPACING = "Its header does not hold a spacing. 1 mm along each axis was taken."
+NO_ORIENTATION = (
+    "Its header does not hold the orientation. Axes to the patient's left, back and head were taken: left and right "
+    "may be exchanged."
+)
+_NOT_MM = {
+    *("m", "metre", "metres", "meter", "meters", "dm", "cm", "centimetre", "centimetres", "centimeter", "centimeters"),
+    *("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers"),
+    *("nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class VoxelBlock:
     packed: bool  # compressed, by gzip or zlib
     text: bool = False  # stored as digits
     plain: bool = True  # the stored values are the voxels' values, without a scaling function
+    notes: tuple[str, ...] = ()  # what the header leaves open about the place in space
 
     @property
     def count(self) -> int:
@@ -36,8 +50,9 @@ class VoxelBlock:
         """The values, with the slowest axis first. Raises `UserError` for a damaged file."""
         with reported_as_damage(self.path), self.path.open("rb") as file:
             file.seek(self.offset)
-            held = self._held()
-            values = read_voxels(Stream(file, self.packed), self.sizes[::-1], self.kind, held, self.packed)
+            if self.text:
+                return _numbers(file.read(), self.kind.newbyteorder("="), self.count).reshape(self.sizes[::-1])
+            values = read_voxels(Stream(file, self.packed), self.sizes[::-1], self.kind, self._held(), self.packed)
         return values if self.kind.isnative else values.astype(self.kind.newbyteorder("="))
 
     def check_size(self) -> None:
@@ -52,6 +67,42 @@ class VoxelBlock:
 
     def _held(self) -> int:
         return self.path.stat().st_size - self.offset
+
+
+def _numbers(text: bytes, kind: np.dtype, count: int) -> np.ndarray:
+    """The `count` numbers of a text, between white space or commas. Raises `Damaged`."""
+    words = text.replace(b",", b" ").split()
+    if len(words) != count:
+        raise Damaged(f"{len(words)} of {count} values")
+    try:
+        return np.array(words).astype(kind)
+    except (ValueError, OverflowError):
+        raise Damaged(f"its values are not all numbers of type {kind}") from None
+
+
+def real_numbers(text: str) -> tuple[float, ...]:
+    """The numbers of a field; a word that is not a number becomes NaN."""
+
+    def number(word: str) -> float:
+        try:
+            return float(word)
+        except ValueError:
+            return math.nan
+
+    return tuple(number(word) for word in text.split())
+
+
+def refuse_units(units: Iterable[str], path: Path) -> None:
+    """Raise `UserError` for a unit of length that is not mm."""
+    if odd := [unit for unit in units if unit.strip().lower() in _NOT_MM]:
+        raise UserError(f"{path}: its unit of length is {odd[0]!r:.40}, expected mm. Convert its spacing and origin.")
+
+
+def wrong_spacing(path: Path, field: str, text: str) -> UserError:
+    """The error for a field that does not hold a spacing along each axis."""
+    return UserError(
+        f"{path}: {field}: expected a spacing above 0 along each axis, found {text[:40]!r}. Write it in mm."
+    )
 
 
 def first_bytes(path: Path) -> bytes:

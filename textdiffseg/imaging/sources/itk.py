@@ -5,6 +5,7 @@ The voxels' bytes are read and checked here, as ITK does not detect a damaged co
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -35,13 +36,14 @@ def quiet() -> Iterator[None]:
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
     """The image in a file as (C, D, H, W), in its own number type. `block` has the voxels that its header declares."""
     reader = _informed(path, block)
-    array = _arranged(block, reader) if block.plain and not block.text else None
+    array = _arranged(block, reader) if block.plain else None
     if array is None:
-        if block.packed:
-            block.read()  # checks the checksum; ITK then decompresses the file again
-        return volume_of_image(_execute(reader, path), str(path))
+        if block.packed or block.text:
+            block.read()  # checks the values; ITK then reads the file again
+        volume = volume_of_image(_execute(reader, path), str(path))
+        return replace(volume, notes=(*block.notes, *volume.notes))
     geometry, notes = _geometry(reader, array.shape[1:], str(path))
-    return Volume(array, geometry, notes)
+    return Volume(array, geometry, (*block.notes, *notes))
 
 
 def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:

@@ -5,7 +5,16 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.headers import VoxelBlock, first_bytes, whole_numbers
+from textdiffseg.imaging.sources.headers import (
+    NO_ORIENTATION,
+    NO_SPACING,
+    VoxelBlock,
+    first_bytes,
+    real_numbers,
+    refuse_units,
+    whole_numbers,
+    wrong_spacing,
+)
 from textdiffseg.imaging.sources.neighbours import beside
 from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
 
@@ -23,6 +32,7 @@ _KINDS = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+_ORIGINS, _MATRICES = ("Offset", "Position", "Origin"), ("TransformMatrix", "Rotation", "Orientation")
 _MAX_LINE_BYTES = 8192
 _VOXELS = "ElementDataFile"
 
@@ -44,7 +54,26 @@ def read_block(path: Path) -> VoxelBlock:
         held, offset = _place(fields, path, end, int(np.prod(sizes, dtype=object)) * kind.itemsize, packed)
     function = (fields.get("ElementToIntensityFunctionSlope", "1"), fields.get("ElementToIntensityFunctionOffset", "0"))
     plain = _are_numbers(function, (1.0, 0.0))
-    return VoxelBlock(held, offset, sizes, kind, packed, text, plain)
+    return VoxelBlock(held, offset, sizes, kind, packed, text, plain, _check_place(fields, axes, path))
+
+
+def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
+    """Notes on what the header leaves open. Raises `UserError` for numbers that do not place the voxels.
+
+    ITK takes 0 for an offset that is not a number, and 1 for a spacing of -1.
+    """
+    refuse_units([fields.get("DistanceUnits", "")], path)
+    spacing = fields.get("ElementSpacing", fields.get("ElementSize"))
+    steps = (1.0,) * axes if spacing is None else real_numbers(spacing)
+    if len(steps) != axes or not all(step > 0 and np.isfinite(step) for step in steps[:3]):
+        raise wrong_spacing(path, "ElementSpacing", spacing or "")
+    for names, count in ((_ORIGINS, axes), (_MATRICES, axes * axes)):
+        for name in names:
+            found = real_numbers(fields[name]) if name in fields else (0.0,) * count
+            if len(found) != count or not np.isfinite(found).all():
+                raise UserError(f"{path}: {name}: expected {count} numbers, found {fields[name][:40]!r}. Mend it.")
+    spaced, oriented = spacing is not None, any(name in fields for name in _MATRICES)
+    return (NO_SPACING,) * (not spaced) + (NO_ORIENTATION,) * (not oriented)
 
 
 def _fields(content: bytes) -> tuple[dict[str, str], int]:

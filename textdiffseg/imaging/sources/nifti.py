@@ -6,6 +6,7 @@ size nor the checksum after the voxels.
 
 import struct
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from plans.errors import UserError
 from plans.geometry import Triple, triple
 from textdiffseg.imaging.forms import place
 from textdiffseg.imaging.sources.neighbours import beside
-from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, read_voxels, reported_as_damage
+from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, check_declared, read_voxels, reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume
 
 _HEADERS = {348: Nifti1Header, 540: Nifti2Header}
@@ -38,6 +39,10 @@ class _Header:
     offset: int  # of the voxels
     pair: bool  # the voxels are in another file
 
+    def held_in(self, path: Path, packed: bool) -> int:
+        """The bytes of a file that may hold the voxels."""
+        return path.stat().st_size - (0 if packed else self.offset)
+
 
 def read_nifti(path: Path) -> Volume:
     """The image as (C, D, H, W) in its own number type; float32 if the header has a scale."""
@@ -49,7 +54,7 @@ def read_nifti(path: Path) -> Volume:
             voxels = _read_pair(path, header)
         else:
             _skip(stream, header.offset - read)
-            held = path.stat().st_size - (0 if packed else header.offset)
+            held = header.held_in(path, packed)
             voxels = read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
     if not header.kind.isnative:
         voxels = voxels.astype(header.kind.newbyteorder("="))
@@ -58,9 +63,13 @@ def read_nifti(path: Path) -> Volume:
 
 
 def read_nifti_geometry(path: Path) -> Geometry:
-    """The grid from the header alone."""
+    """The grid, from the header alone. Raises `UserError` where the file is too small for it."""
     with reported_as_damage(path), path.open("rb") as file:
         header, _ = _read_header(Stream(file, _is_packed(path)), path)
+        voxels = _beside(path) if header.pair else path
+        packed = _is_packed(voxels)
+        size = header.channels * prod(header.shape) * header.kind.itemsize
+        check_declared(size, header.held_in(voxels, packed), packed)
     return _geometry(header, path)[0]
 
 
@@ -146,7 +155,7 @@ def _read_pair(path: Path, header: _Header) -> np.ndarray:
         packed = _is_packed(place)
         stream = Stream(file, packed)
         _skip(stream, header.offset)
-        held = place.stat().st_size - (0 if packed else header.offset)
+        held = header.held_in(place, packed)
         return read_voxels(stream, (header.channels, *header.shape[::-1]), header.kind, held, packed)
 
 
@@ -182,5 +191,6 @@ def _scaled(voxels: np.ndarray, fields: Nifti1Header, path: Path) -> np.ndarray:
     scaled = np.empty(voxels.shape, np.float32)
     for channel, result in zip(voxels, scaled, strict=True):
         for plane, target in zip(channel, result, strict=True):
-            target[...] = apply_read_scaling(plane, slope, intercept)
+            with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused later
+                target[...] = apply_read_scaling(plane, slope, intercept)
     return scaled

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.headers import VoxelBlock, first_bytes, whole_numbers
+from textdiffseg.imaging.sources.headers import (
+    NO_ORIENTATION,
+    NO_SPACING,
+    VoxelBlock,
+    first_bytes,
+    real_numbers,
+    refuse_units,
+    whole_numbers,
+    wrong_spacing,
+)
 from textdiffseg.imaging.sources.neighbours import beside
 from textdiffseg.imaging.sources.streams import Damaged, reported_as_damage
 
@@ -32,11 +41,14 @@ _FIELDS = {
     *("sizes", "space", "space dimension", "space directions", "space origin", "space units", "spacings"),
     *("thicknesses", "type", "units", "axismins", "axismaxs", "blocksize"),
 }
-_SPACES = {
+_ORIENTED = {
     *("right-anterior-superior", "ras", "left-anterior-superior", "las", "left-posterior-superior", "lps"),
     *("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last"),
-    *("left-posterior-superior-time", "lpst", "scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed"),
-    *("3d-right-handed-time", "3d-left-handed-time"),
+    *("left-posterior-superior-time", "lpst"),
+}
+_SPACES = _ORIENTED | {  # the others leave the patient's sides open
+    *("scanner-xyz", "scanner-xyz-time", "3d-right-handed", "3d-left-handed", "3d-right-handed-time"),
+    "3d-left-handed-time",
 }
 _COLOURS = {"complex", "rgb-color", "hsv-color", "xyz-color", "rgba-color"}
 # ITK copies a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. Longer ones crash it.
@@ -62,7 +74,24 @@ def read_block(path: Path) -> VoxelBlock:
         held, offset = _place(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * kind.itemsize)
     if _COLOURS & set(kinds):
         raise UserError(f"{path}: its voxels are colours or complex numbers. Save them as real numbers.")
-    return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT)
+    notes = _check_place(fields, axes, path)
+    return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT, notes=notes)
+
+
+def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
+    """Notes on what the header leaves open. Raises `UserError` for an axis without a spacing, and for other units."""
+    refuse_units(re.findall('"([^"]*)"', f"{fields.get('space units', '')} {fields.get('units', '')}"), path)
+    vectors, spacings = fields.get("space directions"), fields.get("spacings")
+    if vectors is None and spacings is None:
+        return NO_SPACING, NO_ORIENTATION
+    if vectors is not None:
+        placed = vectors.count("(")
+    else:
+        placed = sum(step > 0 and np.isfinite(step) for step in real_numbers(spacings or ""))
+    if axes >= 3 and placed < 3:  # fewer axes are refused as such
+        raise wrong_spacing(path, "spacings" if vectors is None else "space directions", vectors or spacings or "")
+    oriented = vectors is not None and fields.get("space", "").lower() in _ORIENTED
+    return () if oriented else (NO_ORIENTATION,)
 
 
 def _fields(content: bytes) -> tuple[dict[str, str], int]:

@@ -49,7 +49,7 @@ def volume_of(
     if isinstance(scan, (list, tuple)):
         return _of_files(scan)
     library = type(scan).__module__.partition(".")[0]
-    if library == "nibabel":
+    if library == "nibabel" and hasattr(scan, "dataobj"):
         return _of_nibabel(scan)
     if library == "SimpleITK":
         return _of_simpleitk(scan)
@@ -70,7 +70,7 @@ def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -
         raise UserError("An array needs its place in space: give either spacing=(z, y, x) in mm, or affine=.")
     if affine is not None:
         return _volume(array, RAS_TO_LPS @ _checked_affine(affine), "the array")
-    steps = np.asarray(spacing, dtype=float)
+    steps = _reals(spacing)
     if steps.shape != (3,) or not np.isfinite(steps).all() or steps.min() <= 0:
         raise UserError(f"spacing: expected three numbers above 0, in mm along (z, y, x), found {spacing}.")
     lps = np.zeros((4, 4))
@@ -78,8 +78,17 @@ def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -
     return _volume(array, lps, "the array")
 
 
+def _reals(values: Any) -> np.ndarray:
+    """The numbers as an array of floats; NaN where they are not real numbers."""
+    try:
+        found = np.asarray(values)
+        return found.astype(float) if found.dtype.kind in "biufUO" else np.array(np.nan)
+    except (TypeError, ValueError):
+        return np.array(np.nan)
+
+
 def _checked_affine(affine: Any) -> np.ndarray:
-    found = np.asarray(affine, dtype=float)
+    found = _reals(affine)
     if found.shape != (4, 4) or not np.isfinite(found).all() or not np.array_equal(found[3], (0, 0, 0, 1)):
         raise UserError("affine: expected a finite (4, 4) matrix whose last row is 0, 0, 0, 1.")
     return found
@@ -92,6 +101,8 @@ def _of_nibabel(image: Any) -> Volume:
         array = np.asanyarray(image.dataobj)  # reads the file, if the image has one
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{source}: its voxels cannot be read ({error}). Copy its file again.") from None
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
     if array.ndim == 4:  # channels last
         array = np.moveaxis(array, -1, 0)
     if array.ndim in (3, 4) and hasattr(image.header, "get_sform") and _is_of_header(image):
@@ -102,7 +113,7 @@ def _of_nibabel(image: Any) -> Volume:
 
 def _is_of_header(image: Any) -> bool:
     """Whether the affine equals the header's. An image made in memory may have another one."""
-    return np.allclose(image.header.get_best_affine(), image.affine, atol=1e-4)
+    return image.affine is not None and np.allclose(image.header.get_best_affine(), image.affine, atol=1e-4)
 
 
 def _of_simpleitk(image: Any) -> Volume:

@@ -1,12 +1,15 @@
 """The scans in a folder."""
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.file_names import FILE_ENDINGS, is_unread_image, split_ending
 
+MAX_SEARCHED = 200  # folders below one without scans
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -14,7 +17,7 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     """The scans in a folder: id -> files.
 
     A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, or a DICOM folder. Images in an
-    unsupported format are listed too, so reading reports each of them.
+    unsupported format are listed too. So are folders and pipes that have a scan's name. Reading reports each of them.
 
     Args:
         folder: of scans. It may also be one file or one DICOM series.
@@ -26,27 +29,64 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     from textdiffseg.imaging.sources.dicom import series_in
 
     folder = Path(folder)
-    if folder.is_file():
+    if folder.exists() and not folder.is_dir():
         stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
         if not ending:
             raise UserError(f"{folder} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}.")
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
+        what = "is a link that leads nowhere" if folder.is_symlink() else "does not exist"
+        raise UserError(f"{folder} {what}. Give a scan, or a folder of scans.")
     scans = _by_case(files_by_stem(folder, is_output))
     if not scans and series_in(folder):
         return {folder.resolve().name: (folder,)}
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and series_in(path):
+    for path in _folders(folder):
+        stem, ending = split_ending(path.name)
+        if series_in(path):
             _refuse_two(*scans.setdefault(path.name, (path,)), path)
+        elif ending:  # reported when it is read
+            _refuse_two(*scans.setdefault(stem, (path,)), path)
     for path in unread_images(folder):
         scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
+        near = _nearest_with_scans(folder)
         raise UserError(
             f"{folder} holds no scan. Expected files that end with {', '.join(FILE_ENDINGS)}, or folders of DICOM "
-            "slices."
+            "slices." + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
         )
     return dict(sorted(scans.items()))
+
+
+def unsearched_folders(
+    folder: Path, others: Collection[Path], is_output: Callable[[Path], bool] = lambda _: False
+) -> list[Path]:
+    """The folders in `folder` that hold scans of their own, directly or one folder below; without those in `others`."""
+    from textdiffseg.imaging.sources.dicom import series_in
+
+    def holds_scans(inner: Path) -> bool:
+        files = any(split_ending(path.name)[1] and not is_output(path) for path in _files(inner))
+        return files or any(series_in(path) for path in (inner, *_folders(inner)))
+
+    if not folder.is_dir():
+        return []
+    return [path for path in _folders(folder) if not {path, path.resolve()} & {*others} and holds_scans(path)]
+
+
+def has_loose_slices(folder: Path) -> bool:
+    """Whether DICOM slices lie beside the scans of a folder. They are not predicted."""
+    from textdiffseg.imaging.sources.dicom import is_slice
+
+    return any(path.is_file() and is_slice(path) for path in _files(folder) if not split_ending(path.name)[1])
+
+
+def _nearest_with_scans(folder: Path) -> Path | None:
+    """The first folder below that holds scans, of the first ones that are searched."""
+    from textdiffseg.imaging.sources.dicom import series_in
+
+    for inner, _, names in islice(os.walk(folder), 1, MAX_SEARCHED):
+        if any(split_ending(name)[1] for name in names) or (names and series_in(Path(inner))):
+            return Path(inner)
+    return None
 
 
 def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
@@ -66,9 +106,12 @@ def unread_images(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files and the broken links in a folder. Reading reports the broken links."""
-    paths = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in paths if path.is_file() or (path.is_symlink() and not path.exists()))
+    """All but folders. Reading reports broken links, pipes and devices."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _refuse_two(*paths: Path) -> None:

@@ -100,11 +100,16 @@ def reported_as_damage(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
 
 
+def check_declared(size: int, held: int, packed: bool) -> None:
+    """Raise `Damaged` where `held` bytes of a file cannot hold the `size` bytes that its header declares."""
+    if size > held * (MAX_RATIO if packed else 1):
+        raise Damaged(f"its header declares {size} bytes of voxels, and {held} bytes of the file cannot hold them")
+
+
 def read_voxels(stream: Stream, shape: tuple[int, ...], kind: np.dtype, held: int, packed: bool) -> np.ndarray:
     """The next voxels of a stream, in C order. `held`: bytes that are left in the file. Raises `Damaged`."""
     size = prod(shape) * kind.itemsize
-    if size > held * (MAX_RATIO if packed else 1):
-        raise Damaged(f"its header declares {size} bytes of voxels, but {held} bytes of the file cannot store them")
+    check_declared(size, held, packed)
     voxels = np.empty(size, np.uint8)
     found = stream.fill(voxels.data)
     if found < size:

@@ -238,3 +238,10 @@ def test_a_header_brings_the_file_of_its_voxels_along(tmp_path, array, geometry)
     (tmp_path / "b.mhd").write_text(f"{header}LOCAL\n0")
     for name in ("b.mhd", "c.nii.gz"):
         assert files_of(tmp_path / name) == (tmp_path / name,)
+
+
+@pytest.mark.parametrize("value", [1e30, 2**40])
+def test_label_values_beyond_32_bits_are_refused(tmp_path, geometry, value):
+    write_volume(tmp_path / "a.nii.gz", np.full(geometry.shape, value, np.float64), geometry)
+    with pytest.raises(UserError, match="expected label values of at most 2147483647"):
+        read_labels(tmp_path / "a.nii.gz")

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 from plans.errors import UserError
 from textdiffseg.imaging.grids import STRAIGHTENED
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
+from textdiffseg.imaging.sources.headers import NO_ORIENTATION, NO_SPACING
 from textdiffseg.imaging.sources.itk import volume_of_image
 
 ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
@@ -284,3 +285,84 @@ def test_streams_that_itk_decompresses_are_checked_too(tmp_path):
                 continue
             with pytest.raises(UserError, match="is truncated or damaged"):
                 read_volume((path,))
+
+
+VECTORS = "(1,0,0) (0,1,0) (0,0,1)"
+LPS = {"space": "left-posterior-superior", "space_directions": VECTORS}
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        (LPS, ()),
+        ({}, (NO_SPACING, NO_ORIENTATION)),
+        ({"spacings": "1 1 1"}, (NO_ORIENTATION,)),
+        (LPS | {"space": "scanner-xyz"}, (NO_ORIENTATION,)),
+        (LPS | {"space_units": '"mm" "mm" "mm"'}, ()),
+    ],
+)
+def test_a_note_reports_what_a_nrrd_header_leaves_open(tmp_path, fields, notes):
+    assert read_volume((nrrd(tmp_path / "a.nrrd", **fields),)).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (LPS | {"space_directions": "none (0,1,0) (0,0,1)"}, "space directions: expected a spacing above 0"),
+        ({"spacings": "1 -1 1"}, "spacings: expected a spacing above 0"),
+        ({"spacings": "1 nan 1"}, "spacings: expected a spacing above 0"),
+        (LPS | {"space_units": '"cm" "cm" "cm"'}, "unit of length is 'cm', expected mm"),
+    ],
+)
+def test_nrrd_headers_that_do_not_place_the_voxels_are_refused(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        read_volume((nrrd(tmp_path / "a.nrrd", **fields),))
+
+
+PLACED = {"ElementSpacing": "1 2 3", "TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "0 0 0"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        (PLACED, ()),
+        (PLACED | {"ElementSpacing": None, "ElementSize": "1 2 3"}, ()),
+        (PLACED | {"TransformMatrix": None, "Rotation": "1 0 0 0 1 0 0 0 1"}, ()),
+        (PLACED | {"ElementSpacing": None}, (NO_SPACING,)),
+        (PLACED | {"TransformMatrix": None}, (NO_ORIENTATION,)),
+    ],
+)
+def test_a_note_reports_what_a_metaimage_header_leaves_open(tmp_path, fields, notes):
+    assert read_volume((meta(tmp_path / "a.mha", **fields),)).notes == notes
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"ElementSpacing": "-1 2 3"}, "ElementSpacing: expected a spacing above 0"),
+        ({"ElementSpacing": "1 2"}, "ElementSpacing: expected a spacing above 0"),
+        ({"ElementSpacing": "nan 2 3"}, "ElementSpacing: expected a spacing above 0"),
+        ({"Offset": "nan 0 0"}, "Offset: expected 3 numbers"),
+        ({"TransformMatrix": "1 0 0 0 1"}, "TransformMatrix: expected 9 numbers"),
+        ({"DistanceUnits": "um"}, "unit of length is 'um', expected mm"),
+    ],
+)
+def test_metaimage_headers_that_do_not_place_the_voxels_are_refused(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        read_volume((meta(tmp_path / "a.mha", **PLACED | fields),))
+
+
+@pytest.mark.parametrize("text", [b"0 1 2 3 4 5 6 7", b"0,1,2,3\n4,5,6,7\n"])
+def test_numbers_written_as_text_are_read(tmp_path, text):
+    files = meta(tmp_path / "a.mha", text, BinaryData="False"), nrrd(tmp_path / "b.nrrd", "", text, encoding="ascii")
+    for file in files:
+        assert read_volume((file,)).array.ravel().tolist() == [*range(8)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [(b"0 1 2 3 4 5   66", "7 of 8 values"), (b"0 1 2 3 4 5 6 x", "not all num")]
+)
+def test_text_that_does_not_hold_the_numbers_is_refused(tmp_path, text, words, capfd):
+    with pytest.raises(UserError, match=words):
+        read_volume((meta(tmp_path / "a.mha", text, BinaryData="False"),))
+    assert capfd.readouterr().err == "", "ITK's own lines would stand among the command's"

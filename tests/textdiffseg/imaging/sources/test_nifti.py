@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.imaging.forms import DISAGREE, GUESSED, NO_QFORM, NO_SFORM
+from textdiffseg.imaging.forms import DISAGREE, GUESSED, NO_QFORM, NO_SFORM, OTHER_SPACING
 from textdiffseg.imaging.grids import STRAIGHTENED
 from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
 from textdiffseg.imaging.sources.objects import volume_of
@@ -328,3 +328,36 @@ def test_what_the_system_does_not_read_is_one_line(tmp_path, voxels, monkeypatch
         read_volume((path,))
     with pytest.raises(UserError, match=r"a\.nii\.gz cannot be read \(Input/output error\)"):
         hash_inputs((path,))
+
+
+@pytest.mark.parametrize(("sform", "qform", "notes"), [(99, 1, (NO_SFORM,)), (1, -7, (NO_QFORM,)), (6, 9, (GUESSED,))])
+def test_a_form_with_a_code_that_the_format_lacks_is_not_used(tmp_path, voxels, sform, qform, notes):
+    path = save(tmp_path / "a.nii", voxels, (affine_of(), 1), (affine_of(), 1), sform_code=sform, qform_code=qform)
+    volume = read_volume((path,))
+    assert volume.notes == notes
+    assert np.allclose(volume.geometry.affine, LPS @ nib.load(path).affine[:, [2, 1, 0, 3]], atol=1e-5), "as nibabel"
+
+
+def test_a_note_reports_spacings_that_contradict_the_only_form(tmp_path, voxels):
+    path = save(tmp_path / "a.nii", voxels, (affine_of(), 1), pixdim=[1, 9, 9, 9, 1, 1, 1, 1])
+    assert read_volume((path,)).notes == (OTHER_SPACING,)
+    assert read_volume((save(tmp_path / "b.nii", voxels, (affine_of(), 1)),)).notes == ()
+
+
+def test_the_grid_of_a_file_that_cannot_hold_it_is_not_known(tmp_path, voxels):
+    path = save(tmp_path / "a.nii", voxels, (affine_of(), 1))
+    assert read_geometry(path) is not None
+    content = bytearray(path.read_bytes())
+    content[40:48] = struct.pack("<4h", 3, 30000, 30000, 2)
+    path.write_bytes(content)
+    assert read_geometry(path) is None, "the memory that it would take is not reported"
+
+
+def test_a_scale_beyond_float32_is_refused_without_a_warning(tmp_path, voxels, recwarn):
+    path = save(tmp_path / "a.nii", voxels, (affine_of(), 1))
+    content = bytearray(path.read_bytes())
+    content[112:116] = struct.pack("<f", 1e38)
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="infinite in float32"):
+        read_volume((path,))
+    assert not recwarn.list

@@ -6,7 +6,8 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.files import read_volume
-from textdiffseg.imaging.sources.scans import list_scans, unread_images
+from textdiffseg.imaging.sources.scans import has_loose_slices, list_scans, unread_images, unsearched_folders
+from textdiffseg.tasks.manifest import hash_inputs
 
 
 def touch(folder, *names):
@@ -86,3 +87,41 @@ def test_a_dicom_folder_whose_name_is_not_utf_8_is_listed_and_refused(tmp_path):
     assert scan == folder
     with pytest.raises(UserError, match="its name is not in UTF-8"):
         read_volume((scan,))
+
+
+def test_what_has_a_scan_s_name_but_is_not_a_file_is_named(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "folder.nii").mkdir()
+    scans = list_scans(tmp_path)
+    assert [*scans] == ["a", "folder", "pipe"]
+    for read in (read_volume, hash_inputs):
+        with pytest.raises(UserError, match=r"pipe\.nii\.gz is not a plain file"):
+            read(scans["pipe"])
+    with pytest.raises(UserError, match=r"folder\.nii is a folder without DICOM slices"):
+        read_volume(scans["folder"])
+    assert list_scans(tmp_path / "pipe.nii.gz") == {"pipe": (tmp_path / "pipe.nii.gz",)}
+
+
+def test_folders_with_scans_of_their_own_are_found(tmp_path):
+    touch(tmp_path, "a.nii.gz")
+    touch(tmp_path / "patient", "ct.nii.gz")
+    touch(tmp_path / "notes", "a.txt")
+    touch(tmp_path / "out", "a.nii.gz")
+    assert unsearched_folders(tmp_path, {tmp_path / "out"}) == [tmp_path / "patient"]
+    assert unsearched_folders(tmp_path, set(), lambda path: path.parent.name == "out") == [tmp_path / "patient"]
+
+
+def test_slices_beside_scans_are_seen(tmp_path):
+    touch(tmp_path, "a.nii.gz", "short")
+    assert not has_loose_slices(tmp_path)
+    (tmp_path / "0001").write_bytes(bytes(128) + b"DICM")
+    assert has_loose_slices(tmp_path)
+
+
+def test_a_folder_without_scans_leads_to_those_below(tmp_path):
+    touch(tmp_path, "notes.txt")
+    (tmp_path / "patient" / "study").mkdir(parents=True)
+    touch(tmp_path / "patient" / "study", "ct.nii.gz")
+    with pytest.raises(UserError, match=r"Scans lie in .*patient/study: give that folder"):
+        list_scans(tmp_path)

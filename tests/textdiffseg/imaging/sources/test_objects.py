@@ -1,0 +1,33 @@
+"""Arrays and images in memory: what does not place them is one line."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.objects import volume_of
+
+ARRAY = np.zeros((4, 5, 6), np.float32)
+
+
+@pytest.mark.parametrize("spacing", ["abc", [1, [2], 3], (1j, 1, 1), (None, 1, 1), 1.0, (-1, 1, 1)])
+def test_a_spacing_that_is_not_three_numbers_is_refused(spacing):
+    with pytest.raises(UserError, match="spacing: expected three numbers above 0"):
+        volume_of(ARRAY, spacing)
+
+
+@pytest.mark.parametrize("affine", ["x", [[1], [1, 2]], np.eye(4) * 1j, np.eye(3), None])
+def test_an_affine_that_is_not_a_matrix_is_refused(affine):
+    with pytest.raises(UserError, match=r"affine: expected a finite \(4, 4\) matrix|give either spacing"):
+        volume_of(ARRAY, affine=affine)
+
+
+def test_images_of_nibabel_without_affine_or_voxels_are_refused():
+    with pytest.raises(UserError, match="affine: expected a finite"):
+        volume_of(nib.Nifti1Image(ARRAY, None))
+    with pytest.raises(UserError, match="A Nifti1Header cannot be segmented"):
+        volume_of(nib.Nifti1Header())
+
+
+def test_axes_of_one_voxel_behind_the_third_do_not_count():
+    assert volume_of(nib.Nifti1Image(ARRAY[..., None, None], np.eye(4))).array.shape == (1, 4, 5, 6)
