@@ -20,6 +20,21 @@ from plans.errors import UserError, is_printable
 
 MAX_INTEGER = 2**53  # beyond it, programs that read JSON disagree
 MAX_NUMBER = 3.4e38  # the largest of float32
+_OBJECT, _LIST = "expected names and values in braces", "expected a list in square brackets"
+_EXPECTED = {  # in plain words, by pydantic's name of a fault
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "string_type": "expected a text in quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "extra_forbidden": "unknown field; correct its name or remove it",
+}
 Fields = dict[str, Any]
 Upgrades = Mapping[int, Callable[[Fields], Fields]]
 
@@ -79,8 +94,10 @@ def read_text(path: Path) -> str:
         return content.decode(json.detect_encoding(content))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text in UTF-8 (byte {error.start}). Save it in UTF-8.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
 
 
 def decode_json(text: str, source: str) -> object:
@@ -140,7 +157,9 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
 
 def _explain(fault: Mapping[str, Any], source: str) -> str:
     field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing":  # the input is then all that stands around the field
+        return f"{source}: {field}: missing."
+    message = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
     return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."
 
 

@@ -163,5 +163,33 @@ def test_json_of_other_programs_encodings_is_read(tmp_path, encoding):
 def test_bytes_that_are_no_text_are_one_line(tmp_path):
     path = tmp_path / "grid.json"
     path.write_bytes(b'{"name": "\xff\xfe\xfd"}')
-    with pytest.raises(UserError, match=r"grid\.json cannot be read"):
+    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8"):
+        Grid.read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"version": 3, "mm": [1, 1, 1]}, "grid.json: name: missing."),
+        ([], "grid.json: the whole file: expected names and values in braces (found '[]')."),
+        (OLD[3] | {"name": 3}, "grid.json: name: expected a text in quotes (found '3')."),
+        (OLD[3] | {"mm": 1}, "grid.json: mm: expected a list in square brackets (found '1')."),
+        (OLD[3] | {"mm": [1, 1, "x"]}, "grid.json: mm.2: expected a number (found 'x')."),
+        (OLD[3] | {"size": 1}, "grid.json: size: unknown field; correct its name or remove it (found '1')."),
+    ],
+)
+def test_a_field_that_does_not_fit_is_one_line_in_plain_words(fields, line):
+    with pytest.raises(UserError) as error:
+        Grid.parse(fields, "grid.json")
+    assert error.value.lines == (line,)
+
+
+def test_a_file_that_is_not_text_in_utf8_says_how_to_save_it(tmp_path):
+    path = tmp_path / "grid.json"
+    path.write_bytes('{"name": "Höhle"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8 \(byte 11\)\. Save it in UTF-8\.$"):
+        Grid.read(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"grid\.json cannot be read: Is a directory\.$"):
         Grid.read(path)

@@ -157,7 +157,9 @@ def _balanced(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[s
 def _note(cases: int, units: int, folds: int) -> str:
     if folds == FOLDS:
         return ""
-    what = f"{cases} cases" if units == cases else f"{cases} cases in {units} groups"
+    what = f"{cases} case{'s' * (cases > 1)}"
+    if units != cases:
+        what += f" in {units} group{'s' * (units > 1)}"
     if folds == 0:
         return f"With {what} there is nothing to validate on: only fold {ALL!r} can be trained."
     return f"With {what} there are {folds} folds instead of {FOLDS}."
