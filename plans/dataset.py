@@ -174,10 +174,10 @@ def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
 
 def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
     """Sentences on what does not stop planning but may be a mistake."""
-    notes = _unread(raw, header)
-    if isinstance(header.numTraining, int | float) and header.numTraining != cases:
+    notes, declared = _unread(raw, header), header.numTraining
+    if declared is not None and declared != cases and str(declared) != str(cases):
         notes.append(
-            f"{raw.header}: numTraining is {header.numTraining:g}, and {cases} training cases were found. Check that "
+            f"{raw.header}: numTraining is {str(declared)[:40]}, and {cases} training cases were found. Check that "
             "no file is missing."
         )
     return notes

@@ -88,7 +88,7 @@ def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTab
     ]
     regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
     faults += [
-        f"{source}: labels.{name}: expected 0, found {named[name]!r}. Give background the value 0, or rename this label."
+        f"{source}: labels.{name}: expected 0, found {named[name]!r}. Give background the value 0, or rename it."
         for name, region in regions.items()
         if normalise(name) == BACKGROUND and region and region != (0,)
     ]

@@ -156,11 +156,13 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
 
 
 def _explain(fault: Mapping[str, Any], source: str) -> str:
-    field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    if fault["type"] == "missing":  # the input is then all that stands around the field
+    field, kind, found = ".".join(str(part) for part in fault["loc"]), fault["type"], fault["input"]
+    if kind == "missing":  # the input is then all that stands around the field
         return f"{source}: {field}: missing."
-    message = _EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
-    return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."
+    message = _EXPECTED.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if kind == "value_error" and isinstance(found, dict):  # the message names what does not fit
+        return f"{source}: {field and f'{field}: '}{message}."
+    return f"{source}: {field or 'the whole file'}: {message} (found {str(found)[:80]!r})."
 
 
 def _faults_of(record: Record) -> Iterator[str]:

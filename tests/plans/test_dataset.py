@@ -408,7 +408,11 @@ def test_the_voxels_of_a_header_are_part_of_its_pair(tmp_path):
 def test_a_count_that_differs_is_noted(tmp_path):
     (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
     assert "numTraining is 6, and 2 training cases were found" in note
-    assert read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes == ()
+    (note,) = read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes
+    assert "numTraining is many, and 2 training cases were found" in note
+    for number, same in enumerate(("2", 2.0, None)):
+        raw = write(tmp_path / f"f{number}", HEADER | {"numTraining": same}, *pairs("a", "b"))
+        assert read_dataset(raw).notes == ()
 
 
 def test_equal_faults_of_many_cases_are_one_line(tmp_path):

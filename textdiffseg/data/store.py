@@ -23,7 +23,7 @@ import blosc2
 import numpy as np
 from pydantic import Field
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
 from plans.geometry import Shape
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
@@ -191,20 +191,20 @@ def check_cases(
 
     All files are read once, several at a time, so that a damaged one is found before the work starts.
     """
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with ThreadPoolExecutor(min(MAX_READERS, cores())) as readers:
         read = readers.map(partial(_read_through, folder), cases)
         for done, (case, _) in enumerate(zip(cases, read, strict=True), start=1):
             try:
                 stored = open_case(folder, case)
                 _open_part(stored.folder, stored.record, "original")
-                faults += _misfits(stored, plan)
+                faults += [(case, line) for line in _misfits(stored, plan)]
             except UserError as error:
-                faults += error.lines
+                faults += [(case, line) for line in error.lines]
             if progress:
                 progress(done, len(cases))
     if faults:
-        raise UserError(*faults)
+        raise UserError(*merged(faults))
 
 
 def _read_through(folder: Path, case: str) -> None:

@@ -1,5 +1,7 @@
 """Whether a request to train fits the run that a fold holds. Each check comes before anything is changed."""
 
+from pathlib import Path
+
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
@@ -25,6 +27,17 @@ def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, onl
             "training cannot go on. Give --val to validate it, or --restart to train anew."
         )
     return False
+
+
+def read_plan(path: Path, preset: Preset) -> Plan:
+    """The plan of a preset; `UserError` where the file holds another preset's."""
+    plan = Plan.read(path)
+    if plan.preset != preset:
+        raise UserError(
+            f"{path}: preset: expected {preset}, found {plan.preset}. Put the right plan back, or run "
+            f"tds_plan_and_preprocess --preset {preset} again."
+        )
+    return plan
 
 
 def refuse_planned_anew(started: FoldFolder, plan: Plan, source: PreprocessedFolder, preset: Preset) -> None:

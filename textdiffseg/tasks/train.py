@@ -27,7 +27,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast, duration
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.tasks.begun import is_started, refuse_planned_anew
+from textdiffseg.tasks.begun import is_started, read_plan, refuse_planned_anew
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -201,7 +201,7 @@ def _check(
     Returns the plan: of a started run its own, which must have its own cases too.
     """
     plan_path = started.plan if started else source.plan(preset)
-    plan = Plan.read(plan_path)
+    plan = read_plan(plan_path, preset)
     if started and source.plan(preset).is_file():
         refuse_planned_anew(started, plan, source, preset)
     words = started.words if started else stored_words(source, plan)
