@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text in UTF-8 (byte {error.start}). Save it in UTF-8.") from None
+        raise UserError(f"{path} is not valid text (byte {error.start}): expected UTF-8.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
 
@@ -105,7 +105,8 @@ def decode_json(text: str, source: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise UserError(f"{source} is not valid JSON (line {error.lineno}): {error.msg}.") from None
+        place = f" (line {error.lineno})" if "\n" in text.strip() else ""
+        raise UserError(f"{source} is not valid JSON{place}: {error.msg}.") from None
     except _Twice as error:
         raise UserError(f"{source}: {error.args[0]!r} stands there twice in one place: leave one.") from None
     except RecursionError:

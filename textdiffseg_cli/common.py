@@ -49,7 +49,8 @@ _NO_MEMORY_SIGNS = (
     "failed to map segment",  # of a library that is loaded
     "std::bad_alloc",
 )
-_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+MAX_WHOLE = 2**53  # beyond it, a checkpoint that notes the number could not be read again
+_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -78,15 +79,19 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return number
+    return _whole(text, 1)
 
 
 def whole_number(text: str) -> int:
     """An argparse type: a whole number of at least 0."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if (number := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text}")
+    if number > MAX_WHOLE:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most {MAX_WHOLE}, found {text[:40]}")
     return number
 
 
@@ -167,6 +172,8 @@ def _address_space() -> float:
 def _line_of(error: OSError) -> str | None:
     """What to do about an error of the system; None where that is unknown."""
     where = f" while writing {error.filename}" if error.filename else ""
+    if error.errno == errno.EISDIR and error.filename:
+        return f"{error.filename} is a folder, expected a file. Move it away, and run the same command again."
     if error.errno in _CLOSED and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another place, or mend its permissions."
     if error.errno in _FULL:

@@ -163,7 +163,7 @@ def test_json_of_other_programs_encodings_is_read(tmp_path, encoding):
 def test_bytes_that_are_no_text_are_one_line(tmp_path):
     path = tmp_path / "grid.json"
     path.write_bytes(b'{"name": "\xff\xfe\xfd"}')
-    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8"):
+    with pytest.raises(UserError, match=r"grid\.json is not valid text"):
         Grid.read(path)
 
 
@@ -191,10 +191,10 @@ def test_fields_that_do_not_fit_each_other_are_one_line_without_the_whole_file()
     assert error.value.lines == ("prompts.json: labels.liver has no phrasing; give at least one.",)
 
 
-def test_a_file_that_is_not_text_in_utf8_says_how_to_save_it(tmp_path):
+def test_a_file_that_is_not_text_in_utf8_names_the_byte(tmp_path):
     path = tmp_path / "grid.json"
     path.write_bytes('{"name": "Höhle"}'.encode("latin-1"))
-    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8 \(byte 11\)\. Save it in UTF-8\.$"):
+    with pytest.raises(UserError, match=r"grid\.json is not valid text \(byte 11\): expected UTF-8\.$"):
         Grid.read(path)
     path.unlink()
     path.mkdir()

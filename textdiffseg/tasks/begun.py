@@ -30,7 +30,9 @@ def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, onl
 
 
 def read_plan(path: Path, preset: Preset) -> Plan:
-    """The plan of a preset; `UserError` where the file holds another preset's."""
+    """The plan of a preset; `UserError` where the file is missing or holds another preset's."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Copy the fold again, or train it anew with --restart.")
     plan = Plan.read(path)
     if plan.preset != preset:
         raise UserError(

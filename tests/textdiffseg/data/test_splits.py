@@ -109,7 +109,7 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"folds.0.validation"):
         read_splits(path, IDS)
     path.write_text("[")
-    with pytest.raises(UserError, match=r"JSON .*, or delete it and run tds_plan_and_preprocess"):
+    with pytest.raises(UserError, match=r"JSON: .*, or delete it and run tds_plan_and_preprocess"):
         read_splits(path, IDS)
     for nothing in ("[]", Splits(seed=1, cases=tuple(IDS), folds=()).model_dump_json()):
         path.write_text(nothing)
