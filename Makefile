@@ -1,5 +1,5 @@
-# Everything here needs Python 3.11 or newer and make, and installs the rest into the folder .venv.
-# TORCH chooses the torch requirement: `make demo TORCH=torch` takes the newest one.
+# These targets need Python 3.11 or newer and make. Everything else is installed into the folder .venv.
+# TORCH is the torch requirement: `make demo TORCH=torch` installs the newest one.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
@@ -10,7 +10,7 @@ DEMO_MINUTES ?= 3
 PIP = python -m pip install --quiet --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(1)/bin/python -m pytest
 
-# $(call step,TEXT,COMMAND): print TEXT, run COMMAND with a dot every ten seconds, then print the seconds that it took.
+# $(call step,TEXT,COMMAND): print TEXT, run COMMAND with a dot every ten seconds, then print its seconds.
 define step
 @printf '%s ' "$(1) ..."; start=$$(date +%s); \
 (while sleep 10 >/dev/null 2>&1 && kill -0 $$$$; do printf .; done 2>/dev/null) & dots=$$!; \
@@ -32,7 +32,7 @@ demo: $(VENV)/installed ## plan, train, predict and score on generated phantoms,
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
 	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed ## run the tests that install: a wheel in a fresh environment, a Dask cluster
+test-slow: $(VENV)/installed ## run the tests with installations: a wheel in a fresh environment, a Dask cluster
 	$(call step,Installing Dask,$(VENV)/bin/$(PIP) --editable ".[cluster]")
 	$(call PYTEST,$(VENV)) -m slow
 
@@ -47,18 +47,18 @@ lint: $(VENV)/installed types ## check style and types
 types: $(VENV)/installed ## check types (a minute at first)
 	$(VENV)/bin/mypy
 
-golden: $(VENV)/installed ## record the golden runs anew, after a change that is meant to move their numbers
+golden: $(VENV)/installed ## record the golden runs again, after a change that is meant to move their numbers
 	$(VENV)/bin/python tests/golden.py
 
 $(VENV)/installed: setup.cfg pyproject.toml
-	$(call step,Making an environment in $(VENV),$(PYTHON) -m venv $(VENV))
+	$(call step,Creating an environment in $(VENV),$(PYTHON) -m venv $(VENV))
 	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV)/bin/$(PIP) "$(TORCH)")
-	$(call step,Installing TextDiffSeg and what it and its tests need (300 MB),$(VENV)/bin/$(PIP) --editable ".[dev]")
+	$(call step,Installing TextDiffSeg and the requirements of its tests (300 MB),$(VENV)/bin/$(PIP) --editable ".[dev]")
 	@touch $@
 
 $(VENV_MIN)/installed: setup.cfg pyproject.toml tests/minimum.py
-	$(call step,Making an environment in $(VENV_MIN),$(PYTHON) -m venv $(VENV_MIN))
+	$(call step,Creating an environment in $(VENV_MIN),$(PYTHON) -m venv $(VENV_MIN))
 	@$(PYTHON) tests/minimum.py > $(VENV_MIN)/constraints.txt
 	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt)
-	$(call step,Installing the lowest versions of all else (300 MB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt --editable ".[dev$(,)cluster]")
+	$(call step,Installing the lowest versions of all other requirements (300 MB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt --editable ".[dev$(,)cluster]")
 	@touch $@

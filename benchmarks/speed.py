@@ -34,7 +34,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.loader import PREFETCH, Batch, SampleKey, TrainingLoader
+from textdiffseg.data.batch import Batch, SampleKey
+from textdiffseg.data.loader import PREFETCH, TrainingLoader
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels

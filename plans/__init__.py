@@ -1,1 +1,1 @@
-"""The deciding floor: pure functions over numbers. No torch, and no image is read here."""
+"""Decisions about a data set: pure functions of its measurements. They need no torch and read no image."""

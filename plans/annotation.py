@@ -1,9 +1,9 @@
 """`Annotation`: the values of one case's label file, and the labels that its annotator looked for.
 
-Two optional fields of `dataset.json` define it. Each is a list of label names for all cases, or a list for each case:
+Two optional fields of `dataset.json` define it. Each is one list of label names for all cases, or a list per case:
 
-- `annotated`: the labels that the annotator looked for; all labels for a case that is not named;
-- `absent`: labels that are known to have no voxel in the case.
+- `annotated`: the labels that the annotator looked for. A case that is not named is annotated with all labels.
+- `absent`: the labels that are known to have no voxel in the case.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,9 +15,9 @@ from plans.regions import Regions
 
 
 class Annotation(Record):
-    """The meaning of one case's label file."""
+    """The meaning of the values in one case's label file."""
 
-    values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values where labels overlap
+    values: dict[str, int | tuple[int, ...]]  # label name -> value in this file, or its values if labels overlap
     ignore: int | None = None  # value of ignored voxels
     annotated: tuple[str, ...]  # labels that the annotator looked for; the voxels of all others are unknown
     absent: tuple[str, ...] = ()  # labels known to have no voxel here, annotated or not
@@ -29,7 +29,7 @@ class Annotation(Record):
 
     @property
     def regions(self) -> Regions | None:
-        """For each label the values that belong to it; None if labels do not overlap."""
+        """The values of each label, or None if labels do not overlap."""
         regions = tuple(value for value in self.values.values() if isinstance(value, tuple))
         return regions or None
 
@@ -50,7 +50,7 @@ def annotations_of(
         cases: the training cases.
         others: other cases that `dataset.json` may name, e.g. test cases.
         source: path of `dataset.json`, for messages.
-        faults: gets a line for each fault.
+        faults: receives one line per fault.
     """
     names = tuple(label.name for label in table.labels)
     annotated = _by_case("annotated", header.annotated, names, cases, others, source, faults)
@@ -76,32 +76,34 @@ def _by_case(
     source: str,
     faults: list[str],
 ) -> dict[str, tuple[str, ...]]:
-    """The label names of a field for each case, in label order. Cases that are not named are left out."""
+    """The label names of a field per case, in label order. Cases that are not named are left out."""
     if entry is None:
         return {}
     if isinstance(entry, list):
         labels = _known(entry, f"{source}: {field}", names, faults)
         return dict.fromkeys((*cases, *others), labels)
     if not isinstance(entry, dict):
-        faults.append(f"{source}: {field}: expected a list of label names, or one for each case, found {entry!r}.")
+        faults.append(f"{source}: {field}: expected a list of label names, or one per case, found {entry!r}.")
         return {}
-    found, faulty = {}, []
+    labels_of, case_faults = {}, []
     for case, labels in entry.items():
         where, lines = f"{source}: {field}.{case}", list[str]()
         if case not in cases and case not in others:
-            lines.append(f"{where}: no such case.")
+            lines.append(f"{where}: no such case. Correct the id, or remove the entry.")
         elif not isinstance(labels, list):
             lines.append(f"{where}: expected a list of label names, found {labels!r}.")
         else:
-            found[case] = _known(labels, where, names, lines)
-        faulty += [(case, line) for line in lines]
-    faults += merged(faulty)
-    return found
+            labels_of[case] = _known(labels, where, names, lines)
+        case_faults += [(case, line) for line in lines]
+    faults += merged(case_faults)
+    return labels_of
 
 
 def _known(labels: list[object], where: str, names: tuple[str, ...], faults: list[str]) -> tuple[str, ...]:
     known = ", ".join(names)
     faults += [
-        f"{where}: {label!r} is no label of this data set; it has {known}." for label in labels if label not in names
+        f"{where}: {label!r} is not a label of this data set; it has {known}. Correct the name."
+        for label in labels
+        if label not in names
     ]
     return tuple(name for name in names if name in labels)

@@ -4,11 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from plans.memory import Device
-from plans.plan import TrainingPlan
+from plans.errors import UserError
+from plans.memory import GB, Device, network_of, training_bytes
+from plans.plan import Plan, TrainingPlan
 from plans.records import Record
 
-GMACS_PER_CORE = 12.0  # billions of forward multiply-accumulates per core and iteration; takes half a second to one
+GMACS_PER_CORE = 12.0  # billions of forward multiply-accumulates per core and iteration: half a second to a second
+MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
 
 
 class Budget(Record):
@@ -25,20 +27,33 @@ def gpu_budget(memory_gb: float = 8.0) -> Budget:
 
 
 def cpu_budget(cores: int, memory_gb: float | None = None) -> Budget:
-    """The budget of a CPU: an iteration of half a second to one, and by default 2 GB per core, at most 16 GB."""
+    """The budget of a CPU: by default 2 GB per core, at most 16 GB. An iteration takes half a second to a second."""
     memory_gb = min(2.0 * max(cores, 1), 16.0) if memory_gb is None else memory_gb
     return Budget(device="cpu", memory_gb=memory_gb, gmacs_per_iteration=GMACS_PER_CORE * max(cores, 1))
+
+
+def refuse_beyond_budget(plan: Plan, source: str) -> None:
+    """Raise `UserError` if an edited plan needs more than `MAX_BUDGET_FACTOR` times its budget.
+
+    A single step of such a plan could stop the machine. `source` names the plan in the message.
+    """
+    need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
+    if need > MAX_BUDGET_FACTOR * plan.memory.budget_gb:
+        raise UserError(
+            f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, but the budget is "
+            f"{plan.memory.budget_gb:g} GB. Reduce patch, batch or widths, or plan again with --memory-gb."
+        )
 
 
 class DeviceRules(Record):
     """The planning rules that differ between a GPU and a CPU."""
 
-    first_patch_voxels: int  # of the cube with which the search for a patch starts
-    small_patch_voxels: int  # for smaller patches, the network becomes narrower first
+    first_patch_voxels: int  # size of the cube that the search for a patch starts with
+    small_patch_voxels: int  # below this size, the network becomes narrower first
     widths: tuple[int, ...]  # channels of the first stage, from wide to narrow
     usual_width: int  # below this width, the patch becomes smaller first
     widest_factor: int  # width of the widest stage relative to the first
-    blocks: tuple[int, ...]  # residual blocks per stage; the last number holds for all further stages
+    blocks: tuple[int, ...]  # residual blocks per stage; the last number is for all further stages
     largest_batch: int | None
 
 
@@ -65,10 +80,11 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
 
 
 def training_plan(device: Device) -> TrainingPlan:
-    """The optimisation settings. A CPU does fewer iterations, hence larger steps and a shorter moving average.
+    """The optimisation settings for a device.
 
-    With as many iterations as a GPU does in minutes, the learning rates of CPU and GPU led to equal models
-    (docs/method.md). That was measured on a CPU; Muon was not measured on a GPU.
+    A CPU does fewer iterations. So its learning rate is higher, and its moving average is shorter. With the number of
+    iterations that a GPU does in minutes, both learning rates gave equal models (docs/method.md). This was measured on
+    a CPU. Muon was not measured on a GPU.
     """
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}
     if device == "gpu":

@@ -1,47 +1,50 @@
-"""Which files of a raw data set belong to which case, by their names alone. No file is opened."""
+"""The files of each case of a raw data set, found by their names. No file is opened."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from plans.errors import listed
-from plans.layout import FILE_ENDINGS, channel_file, split_ending
+from plans.file_names import FILE_ENDINGS, channel_file, split_ending
 
-# Files that often lie beside scans: notes on them, and the voxels of a .mhd.
+# Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, without hidden files; none where there is no folder."""
+    """The names in a folder, without hidden files. Empty if the folder does not exist."""
     return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
 
 
 def unread(folder: Path, names: Iterable[str]) -> list[str]:
-    """A sentence on the files and folders that are not read, as their endings are not known; [] if there are none."""
+    """A note on the files and folders whose endings are not known; [] if there are none."""
     names = list(names)
     pairs = {f"{split_ending(name)[0]}.img" for name in names if split_ending(name)[1] == ".hdr"}
-    found = [
+    unknown = [
         name
         for name in names
         if not split_ending(name)[1] and not name.lower().endswith(COMPANIONS) and name not in pairs
     ]
-    if not found:
+    if not unknown:
         return []
-    what = f"{len(found)} entries are" if len(found) > 1 else "1 entry is"
+    count = f"{len(unknown)} entries are" if len(unknown) > 1 else "1 entry is"
     return [
-        f"{folder}: {what} not read: {listed(found)}. Read are files that end with {', '.join(FILE_ENDINGS)}: "
-        "convert what belongs to the data set."
+        f"{folder}: {count} not read: {listed(unknown)}. Convert the files that belong to the data set: expected "
+        f"one of the endings {', '.join(FILE_ENDINGS)}."
     ]
 
 
 def by_stem(folder: Path, names: Iterable[str], faults: list[str]) -> dict[str, str]:
-    """Name without ending -> name, of the files that are read; `faults` gets those that differ in the ending alone."""
-    found: dict[str, str] = {}
+    """The files that are read: name without ending -> name.
+
+    `faults` receives a line for two names that differ only in the ending.
+    """
+    files: dict[str, str] = {}
     for name in dict.fromkeys(names):
         stem, ending = split_ending(name)
-        if ending and (other := found.setdefault(stem, name)) != name:
-            faults.append(f"{folder}: {other} and {name} would be one file of one case. Remove one of them.")
-    return found
+        if ending and (other := files.setdefault(stem, name)) != name:
+            faults.append(f"{folder}: {other} and {name} would be one case. Remove one of them.")
+    return files
 
 
 def group_images(
@@ -52,10 +55,15 @@ def group_images(
     ending: str,
     faults: list[str],
 ) -> dict[str, tuple[Path, ...]]:
-    """Case -> its images. CASE_0000 is one channel; a plain name is one channel, or all of them in one file.
+    """The images of each case: CASE_0000 is one channel; a plain name is one channel, or all channels in one file.
 
-    files: name without ending -> name; labels: the names of labels without endings, which may end with digits too;
-    ending: that of files that are missing. `faults` gets the cases that have files of both kinds.
+    Args:
+        images: the folder.
+        files: name without ending -> name.
+        labels: the names of label files, without endings. They may end with four digits too.
+        channels: the names of the channels.
+        ending: the ending of missing files, for messages.
+        faults: receives a line for each case with files of both kinds.
     """
     suffixed: dict[str, dict[int, str]] = {}
     cases: dict[str, tuple[Path, ...]] = {}
@@ -68,14 +76,14 @@ def group_images(
     for case, numbers in suffixed.items():
         if case in cases and cases[case][0].is_file():  # dataset.json may list plain names of suffixed files
             first = numbers[min(numbers)]
-            faults.append(f"{images}: {cases[case][0].name} stands beside {first}. Remove one.")
+            faults.append(f"{images}: {cases[case][0].name} and {first} are files of one case. Remove one of them.")
         wanted = sorted({*numbers, *range(len(channels))})
         cases[case] = tuple(images / numbers.get(number, channel_file(case, number, ending)) for number in wanted)
     return dict(sorted(cases.items()))
 
 
 def faults_of_files(case: str, paths: tuple[Path, ...], label: Path, channels: Sequence[str]) -> list[str]:
-    """Sentences on a case's files that are missing or too many."""
+    """One line for each file of a case that is missing or superfluous."""
     faults = [
         f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
         for path in paths
@@ -83,9 +91,11 @@ def faults_of_files(case: str, paths: tuple[Path, ...], label: Path, channels: S
     ]
     if len(paths) > len(channels):
         extra = ", ".join(path.name for path in paths[len(channels) :])
-        faults.append(f"case {case}: {extra}: dataset.json names only {len(channels)} channels. Name it or remove it.")
+        faults.append(
+            f"case {case}: {extra}: dataset.json names only {len(channels)} channels. Name it, or remove the file."
+        )
     elif 1 < len(paths) < len(channels):
-        faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one a channel.")
+        faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one image per channel.")
     if not label.is_file():
         faults.append(f"case {case}: {label} is missing. Add the label, or move the images to imagesTs.")
     return faults

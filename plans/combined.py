@@ -1,7 +1,7 @@
 """A combination of data sets: `4+101` becomes one `Dataset`, which is planned and trained like any other.
 
 Labels with the same normalised name are one label. Each case is annotated only with the labels of its own data set.
-Groups and folds are those of each data set.
+Each data set keeps its groups and folds.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ from plans.prompts import Prompts
 def combined_name(datasets: Sequence[Dataset]) -> str:
     """The folder name of a combination, e.g. `Dataset004+101_Hippocampus+SoftTissueSarcoma`.
 
-    It only has the names if one of the data sets has no id.
+    The ids are left out if one of the data sets has none.
     """
     parts = [parts_of(dataset.name) for dataset in in_order(datasets)]
     titles = "+".join(title for _, title in parts)
@@ -42,9 +42,9 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
     datasets = in_order(datasets)
     repeated = [name for name, count in Counter(dataset.name for dataset in datasets).items() if count > 1]
     if repeated:
-        raise UserError(f"{', '.join(repeated)} is given twice. Name each data set once.")
+        raise UserError(f"{', '.join(repeated)} is named twice. Name each data set once.")
     faults = [
-        f"{dataset.name}: its labels overlap (regions_class_order). Such a data set is trained alone."
+        f"{dataset.name}: its labels overlap (regions_class_order). Train this data set alone."
         for dataset in datasets
         if dataset.regions
     ]
@@ -63,9 +63,9 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
 
 
 def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
-    """The combination's cases, for each data set in order, by their original ids.
+    """The cases of the combination: one dict per data set, in order, by their original ids.
 
-    If two data sets share a case id, all ids get their data set's id or name as a prefix. Groups always do.
+    If two data sets share a case id, all ids get their data set's id or name as a prefix. Groups always get it.
     """
     datasets = in_order(datasets)
     counts = Counter(case.id for dataset in datasets for case in dataset.cases)
@@ -86,7 +86,7 @@ def cases_of(datasets: Sequence[Dataset]) -> list[dict[str, Case]]:
             name = f"{prefix}_{case.id}" if shared else case.id
             if not is_plain_name(name):  # too long with the data set's name in front
                 raise UserError(
-                    f"{dataset.name}: case {case.id} would be called {name}: expected at most {MAX_ID_BYTES} bytes. "
+                    f"{dataset.name}: case {case.id} would get the id {name}: expected at most {MAX_ID_BYTES} bytes. "
                     "Rename it."
                 )
             changes = {
@@ -106,7 +106,7 @@ def keeps_values(dataset: Dataset) -> bool:
 
 
 def combine_prompts(datasets: Sequence[Dataset], prompts: Sequence[Prompts]) -> Prompts:
-    """The prompts of a combination: each label's phrasings from all data sets, and the joined scan descriptions.
+    """The prompts of a combination: the phrasings of each label in all data sets, and all scan descriptions.
 
     `prompts[i]` belongs to `datasets[i]`. Raises `UserError` if a phrasing stands for two labels.
     """
@@ -123,7 +123,7 @@ def combine_prompts(datasets: Sequence[Dataset], prompts: Sequence[Prompts]) -> 
 
 
 def _names(datasets: Sequence[Dataset]) -> dict[str, str]:
-    """Normalised label name -> the label's name in the combination, which is the first data set's spelling."""
+    """The label names of the combination, by normalised name. The first data set's spelling is kept."""
     names: dict[str, str] = {}
     for dataset in in_order(datasets):
         own: dict[str, str] = {}

@@ -17,24 +17,24 @@ from plans.regions import Regions
 from plans.texts import find_texts
 
 Files = dict[str, tuple[tuple[Path, ...], Path]]
-"""Of each case its images, one a channel or all in one, and its label."""
+"""The images and the label of each case. There is one image per channel, or one image with all channels."""
 
-MAX_ID_BYTES = 200  # file names may have 255, and endings are added to an id
+MAX_ID_BYTES = 200  # a file name may have 255, and an ending is added to the id
 
 
 class Case(Record):
-    """One training scan's files and what is known of them.
+    """The files of one training case, and the annotation of its label file.
 
     Several channels in one file (the Decathlon's 4D images) are one path.
     """
 
     id: str
-    images: tuple[Path, ...] = Field(min_length=1)  # one a channel
+    images: tuple[Path, ...] = Field(min_length=1)  # one per channel
     label: Path
     group: str | None = None  # cases of one group are never split between training and validation
     annotation: Annotation  # how to read the label file
-    declared: bool = False  # `annotated` of dataset.json names this case, and so which labels were looked for
-    text: str | None = None  # what is known of this case in words, of texts/CASE.txt
+    declared: bool = False  # dataset.json states the annotated labels of this case
+    text: str | None = None  # the case's own text, from texts/CASE.txt
 
 
 class Dataset(Record):
@@ -45,14 +45,14 @@ class Dataset(Record):
     title: str  # e.g. Hippocampus
     channels: tuple[str, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
-    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
+    regions: Regions | None = None  # the values of each label; None: labels do not overlap
     file_ending: str
     cases: tuple[Case, ...]  # training
-    notes: tuple[str, ...] = ()  # sentences on what may be a mistake
+    notes: tuple[str, ...] = ()  # sentences on possible mistakes
 
     @property
     def known_together(self) -> tuple[tuple[int, ...], ...]:
-        """The largest sets of label numbers that are known of one case; () where some case tells of all labels."""
+        """The largest sets of labels that are known in one case, by number; () if one case has all labels known."""
         known = {case.annotation.known for case in self.cases}
         sets = sorted(
             tuple(number for number, label in enumerate(self.labels, start=1) if label.name in one)
@@ -63,16 +63,19 @@ class Dataset(Record):
 
 
 def read_dataset(folder: Path) -> Dataset:
-    """Read and check a raw data set; `UserError` lists every fault with its file, field and what to do."""
+    """The raw data set in a folder, checked.
+
+    Raises `UserError` with a line per fault: the file, the field, and what to do.
+    """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the folder that holds dataset.json, imagesTr and labelsTr.")
+        raise UserError(f"{folder} is not a folder. Give the folder that holds dataset.json, imagesTr and labelsTr.")
     raw = RawFolder(folder)
     path = raw.header
     if not path.is_file():
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
-        raise UserError(f"{path} does not exist; the folder holds {inside}. Write one as nnU-Net's ({fields}).")
+        raise UserError(f"{path} does not exist; the folder holds {inside}. Write it with nnU-Net's fields ({fields}).")
     header, source = DatasetHeader.read(path), str(path)
     faults: list[str] = []
     channels = channels_of(header, source, faults)
@@ -107,11 +110,14 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        files = _found_files(raw, header.listed_images, channels, ending, faults)
+        files = _files_in_folders(raw, header.listed_images, channels, ending, faults)
     if not files and not faults:
         faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
-    faults += _refused_cases(files, header, channels, raw)
-    faults += merged((case, f"{raw.header}: group.{case}: no such case.") for case in sorted({*groups} - {*files}))
+    faults += _faults_of_cases(files, header, channels, raw)
+    faults += merged(
+        (case, f"{raw.header}: group.{case}: no such case. Correct the id, or remove the entry.")
+        for case in sorted({*groups} - {*files})
+    )
     if faults:
         faults += _unread(raw, header)
     held_out = _test_cases(folder, channels, ending) - set(files)
@@ -132,24 +138,24 @@ def _training_cases(
     )
 
 
-def _found_files(
+def _files_in_folders(
     raw: RawFolder, listed_images: list[str], channels: Sequence[str], ending: str, faults: list[str]
 ) -> Files:
-    """The files of each case, by the names in imagesTr and labelsTr; the endings of a data set may be mixed."""
+    """The files of each case, found by their names in imagesTr and labelsTr. Endings may be mixed."""
     images, labels = raw.images("Tr"), raw.labels("Tr")
-    there = by_stem(labels, names_in(labels), faults)
-    found = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
-    cases = group_images(images, found, there, channels, ending, faults)
+    label_names = by_stem(labels, names_in(labels), faults)
+    image_names = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
+    cases = group_images(images, image_names, label_names, channels, ending, faults)
     faults += merged(
         (stem, f"{labels / name} has no image in {images}. Add the image or remove the label.")
-        for stem, name in there.items()
+        for stem, name in label_names.items()
         if stem not in cases
     )
-    return {case: (paths, labels / there.get(case, f"{case}{ending}")) for case, paths in cases.items()}
+    return {case: (paths, labels / label_names.get(case, f"{case}{ending}")) for case, paths in cases.items()}
 
 
-def _refused_cases(files: Files, header: DatasetHeader, channels: Sequence[str], raw: RawFolder) -> tuple[str, ...]:
-    """The faults of the cases' names and files."""
+def _faults_of_cases(files: Files, header: DatasetHeader, channels: Sequence[str], raw: RawFolder) -> tuple[str, ...]:
+    """One line per fault of the cases' ids and files."""
     where = f"{raw.header}: dataset" if header.dataset is not None else str(raw.images("Tr"))
     faults: list[tuple[str, str]] = []
     for case, (paths, label) in files.items():
@@ -165,7 +171,7 @@ def _refused_cases(files: Files, header: DatasetHeader, channels: Sequence[str],
 
 
 def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
-    """Sentences on files that are not read; where `dataset.json` lists the files, others may lie there."""
+    """Notes on files that are not read. If `dataset.json` lists the files, other files are allowed: no notes."""
     if header.dataset is not None:
         return []
     folders = (raw.images("Tr"), raw.labels("Tr"))
@@ -173,33 +179,33 @@ def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
 
 
 def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
-    """Sentences on what does not stop planning but may be a mistake."""
+    """Notes on possible mistakes that do not stop planning."""
     notes, declared = _unread(raw, header), header.numTraining
     if declared is not None and declared != cases and str(declared) != str(cases):
         notes.append(
-            f"{raw.header}: numTraining is {str(declared)[:40]}, and {cases} training cases were found. Check that "
+            f"{raw.header}: numTraining is {str(declared)[:40]}, but {cases} training cases were found. Check that "
             "no file is missing."
         )
     return notes
 
 
 def is_plain_name(case: str) -> bool:
-    """Whether an id names one file in any folder and nothing outside it: files are written and deleted by it."""
+    """Whether an id is one plain file name, without a path. Files are written and deleted under the id."""
     try:
         size = len(case.encode())
-    except UnicodeEncodeError:  # bytes of a file name that are not UTF-8
+    except UnicodeEncodeError:  # a file name with bytes that are not UTF-8
         return False
     return 0 < size <= MAX_ID_BYTES and case.isprintable() and not case.startswith(".") and not {*"/\\"} & {*case}
 
 
 def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
-    """The test cases whose files are complete; what is missing there concerns no training."""
+    """The ids of the test cases whose files are complete. Training does not need the others."""
     raw = RawFolder(folder)
     images = raw.images("Ts")
-    others: list[str] = []  # faults there concern no training
-    found = by_stem(images, names_in(images), others)
-    labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), others)
-    files = group_images(images, found, labels, channels, ending, others)
+    ignored: list[str] = []  # training does not need test cases
+    stems = by_stem(images, names_in(images), ignored)
+    labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), ignored)
+    files = group_images(images, stems, labels, channels, ending, ignored)
     return {
         case
         for case, paths in files.items()

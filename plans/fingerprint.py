@@ -31,10 +31,10 @@ class CaseFingerprint(Record):
     shape: Shape
     spacing: Spacing
     cropped_shape: Shape
-    intensities: tuple[tuple[float, ...], ...]  # for each channel, a random sample of foreground voxels
+    intensities: tuple[tuple[float, ...], ...]  # per channel, a random sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels in this case
     content_hash: str
-    notes: tuple[str, ...] = ()  # what the user has to know of the files' places in space
+    notes: tuple[str, ...] = ()  # sentences on the position and orientation of the files
 
     def shape_at(self, spacing: Millimetres) -> Triple:
         """The shape of the cropped case, resampled to `spacing`."""
@@ -69,14 +69,14 @@ class Fingerprint(Record):
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
 
     def notes(self) -> tuple[str, ...]:
-        """Sentences on the files' places in space, each with the cases that it is true of."""
-        found: dict[str, list[str]] = {}
+        """The notes of all cases. Each lists the cases that it applies to."""
+        cases_by_note: dict[str, list[str]] = {}
         for case in self.cases:
             for note in case.notes:
-                found.setdefault(note, []).append(case.case)
+                cases_by_note.setdefault(note, []).append(case.case)
         return tuple(
-            f"{note} This is so in {len(cases)} of {len(self.cases)} cases: {listed(cases)}."
-            for note, cases in found.items()
+            f"{note} This applies to {len(cases)} of {len(self.cases)} cases: {listed(cases)}."
+            for note, cases in cases_by_note.items()
         )
 
     def intensities(self, channel: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 from plans.errors import UserError
 from plans.layout import RawFolder, Tree, tree
 
-_DO = {
+_ADVICE = {
     "raw": "Put the data set there, or give its path",
     "preprocessed": "Run tds_plan_and_preprocess first",
     "results": "Run tds_train first",
@@ -18,7 +18,7 @@ _DO = {
 
 
 def find_dataset(name_or_path: str, root: Path) -> Path:
-    """The folder of a raw data set. Raises `UserError` with the existing ones if it is not found."""
+    """The folder of a raw data set. Raises `UserError` with a list of all folders if it is not found."""
     return find_folder(name_or_path, root, "raw")
 
 
@@ -51,7 +51,7 @@ def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
     """The data set's folder in one of the three trees under `root`.
 
     A path outside the tree is accepted for raw data. In the other trees, its last part is taken as the name. Raises
-    `UserError` with the existing data sets if none or several fit.
+    `UserError` with a list of the data sets if no folder or several folders fit.
     """
     trunk, name = tree(root, kind), str(name_or_path).rstrip("/" + os.sep)
     path = Path(name).expanduser()
@@ -68,7 +68,7 @@ def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
     if matches:
         raise UserError(f"{name_or_path!r} fits {_list(matches)} in {trunk}. Give the folder's full name.")
     raise UserError(
-        f"No data set {name_or_path!r} in {trunk}, which holds {_list(folders) or 'nothing'}. {_DO[kind]}, "
+        f"No data set {name_or_path!r} in {trunk}, which holds {_list(folders) or 'nothing'}. {_ADVICE[kind]}, "
         "or choose another --root."
     )
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 MAX_EDGE = 1 << 20  # voxels along an axis, far beyond any scan; a record with more is damaged
 MAX_STEP_MM = 1e6
-_NOISE = 1e-5  # of a size: spacings are kept in single precision, or with six digits
+_NOISE = 1e-5  # relative error of a size: files keep spacings in single precision, or with six digits
 Triple = tuple[int, int, int]
 """Three integers in the axis order (D, H, W) = (z, y, x), e.g. a shape in voxels."""
 Millimetres = tuple[float, float, float]

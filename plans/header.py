@@ -1,6 +1,6 @@
-"""`DatasetHeader`: the fields of a raw data set's `dataset.json`, and the rules that they must keep.
+"""`DatasetHeader`: the fields of a raw data set's `dataset.json`, and their checks.
 
-Read are nnU-Net's format (versions 2 and 1) and the Medical Segmentation Decathlon's own.
+The format is that of nnU-Net (versions 2 and 1) or of the Medical Segmentation Decathlon.
 """
 
 import re
@@ -10,19 +10,19 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from plans.layout import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, split_ending
 from plans.names import SPELLING, normalise, same_names
 from plans.plan import LabelPlan
 from plans.records import Record
 from plans.regions import Regions, faults_of_order, values_of
 
-LARGEST = 2**31 - 1  # label value that a file of any format holds
+MAX_LABEL_VALUE = 2**31 - 1  # files of all formats can hold it
 BACKGROUND = "background"
-IGNORE = "ignore"  # nnU-Net's name of the label that says: not labelled here
+IGNORE = "ignore"  # nnU-Net's name of the label for voxels that nobody labelled
 
 
 class DatasetHeader(Record):
-    """The fields of `dataset.json` that matter here; whatever else its owner notes there is left alone."""
+    """The fields of `dataset.json` that are read. Other fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -31,17 +31,17 @@ class DatasetHeader(Record):
     labels: dict[str, Any] = Field(default_factory=dict)
     file_ending: str | None = None
     name: str | None = None
-    numTraining: Any = None  # compared with the cases that are found
+    numTraining: Any = None  # compared with the number of cases in the folder
     training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
-    annotated: Any = None  # labels that were looked for, of all cases or by case (`plans.annotation`)
-    absent: Any = None  # labels that were not looked for but are known to be absent, likewise
+    annotated: Any = None  # labels that were looked for: one list, or one per case (`plans.annotation`)
+    absent: Any = None  # labels that are known to have no voxel: one list, or one per case
     regions_class_order: Any = None  # nnU-Net: the value that a prediction writes for each overlapping label
 
     @property
     def listed_images(self) -> list[str]:
-        """The file names of the images that `training` lists; its paths may have slashes of either kind."""
+        """The file names of the images in `training`. Its paths may have slashes or backslashes."""
         names = (PureWindowsPath(str(entry.get("image", ""))).name for entry in self.training or [])
         return [name for name in names if name]
 
@@ -66,15 +66,15 @@ def channels_of(header: DatasetHeader, source: str, faults: list[str]) -> tuple[
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What the values of a data set's label files mean."""
+    """The meaning of the values in a data set's label files."""
 
-    labels: tuple[LabelPlan, ...] = ()  # foreground, in the order of their values; overlapping ones as written
+    labels: tuple[LabelPlan, ...] = ()  # foreground, by value; overlapping labels in the order of the file
     ignore: int | None = None  # nnU-Net's ignore label: voxels that nobody labelled
-    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
+    regions: Regions | None = None  # the values of each label; None: labels do not overlap
 
 
 def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTable:
-    """The foreground labels, and the value of the label called `ignore` if there is one."""
+    """The foreground labels, and the value of the ignore label if there is one."""
     before = len(faults)
     if not header.labels:
         faults.append(f'{source}: labels: missing. Name the value of each label, e.g. {{"background": 0, "liver": 1}}.')
@@ -109,15 +109,15 @@ def _region(entry: Any, field: str, faults: list[str]) -> tuple[int, ...]:
     for value in entry if isinstance(entry, list) else [entry]:
         if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(\.0*)?", str(value)):
             faults.append(f"{field}: expected a whole number of 0 or more, found {value!r}.")
-        elif float(value) > LARGEST:
-            faults.append(f"{field}: expected at most {LARGEST}, found {value}.")
+        elif float(value) > MAX_LABEL_VALUE:
+            faults.append(f"{field}: expected at most {MAX_LABEL_VALUE}, found {value}.")
         else:
             region.append(int(float(value)))
     return tuple(sorted(set(region)))
 
 
 def _overlapping(regions: dict[str, tuple[int, ...]], order: Any, source: str, faults: list[str]) -> LabelTable:
-    """nnU-Net's regions, in the order of `dataset.json`, in which predictions write them."""
+    """The table of overlapping labels (nnU-Net's regions). Predictions write them in the order of `dataset.json`."""
     before, ignored = len(faults), [name for name in regions if name.casefold() == IGNORE]
     unlabelled = {value for name in ignored for value in regions[name]}
     if not any(region == (0,) and name not in ignored for name, region in regions.items()):
@@ -133,8 +133,8 @@ def _overlapping(regions: dict[str, tuple[int, ...]], order: Any, source: str, f
             faults.append(f"{source}: labels.{name}: holds the value of {ignored[0]}. Leave it out.")
     for region, names in owners.items():
         if len(names) > 1:
-            told = ", ".join(map(str, region))
-            faults.append(f"{source}: labels: {', '.join(names)} have the same values, {told}. Keep one of them.")
+            shared = ", ".join(map(str, region))
+            faults.append(f"{source}: labels: {', '.join(names)} have the same values, {shared}. Keep one of them.")
     foreground = {name: region for name, region in regions.items() if name not in ignored and region != (0,)}
     _check_order(order, foreground, f"{source}: regions_class_order", faults)
     if len(faults) == before:
@@ -146,22 +146,22 @@ def _overlapping(regions: dict[str, tuple[int, ...]], order: Any, source: str, f
 
 
 def _check_order(order: Any, foreground: dict[str, tuple[int, ...]], field: str, faults: list[str]) -> None:
-    """The values that predictions write: one for each region, each its own, and such as label files hold."""
+    """Check the values that predictions write: one per region, all different, all found in label files."""
     names, known = ", ".join(foreground), values_of(foreground.values())
     if order is None:
-        faults.append(f"{field}: missing. Labels overlap: give the value that a prediction writes for each of {names}.")
+        faults.append(f"{field}: missing. Labels overlap: give the values that a prediction writes for {names}.")
     elif not isinstance(order, list) or len(order) != len(foreground):
-        faults.append(f"{field}: expected {len(foreground)} values, one for each of {names}, found {order!r}.")
+        faults.append(f"{field}: expected {len(foreground)} values, one per label ({names}), found {order!r}.")
     else:
-        told = ", ".join(map(str, known))
+        choices = ", ".join(map(str, known))
         faults += [
-            f"{field}: {value!r} is no value of a label; they hold {told}."
+            f"{field}: {value!r} is not the value of a label; expected one of {choices}."
             for value in order
             if isinstance(value, bool) or value not in known
         ]
         if repeated := [value for value in known if order.count(value) > 1]:
-            told = ", ".join(map(str, repeated))
-            faults.append(f"{field}: {told} is there twice, so that labels could not be told apart. Use each once.")
+            listed = ", ".join(map(str, repeated))
+            faults.append(f"{field}: {listed} is listed twice: two labels would have one value. Use each value once.")
 
 
 def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _by_name(labels: dict[str, Any], source: str, faults: list[str]) -> dict[str
     labels = {value: name for value, name in labels.items() if value not in odd}
     named = {name: int(value) for value, name in labels.items()}
     if len(named) < len(labels):
-        faults.append(f"{source}: labels: two values have one name. Give each value a name of its own.")
+        faults.append(f"{source}: labels: two values have the same name. Give each value its own name.")
     return named
 
 
@@ -191,13 +191,13 @@ def _distinct(values: dict[str, int], source: str, faults: list[str]) -> LabelTa
         faults.append(f"{source}: labels: {', '.join(ignored)} all mean voxels to ignore. Keep one of them.")
     ignore = values[ignored[0]] if ignored else None
     if set(owners) <= {0, ignore}:
-        faults.append(f"{source}: labels: no structure is named beside background. Name at least one.")
+        faults.append(f"{source}: labels: no structure is named besides background. Name at least one.")
     foreground = sorted(set(owners) - {0, ignore})
     return LabelTable(tuple(LabelPlan(name=owners[value][0], value=value) for value in foreground), ignore)
 
 
 def file_ending_of(header: DatasetHeader, names: list[str], source: str, faults: list[str]) -> str:
-    """The usual ending of the files; where it is not given, the first known one among `names`."""
+    """The usual ending of the files. If it is not given, the first known ending among `names`."""
     ending = header.file_ending
     if ending is None:
         ending = next((known for name in header.listed_images + names if (known := split_ending(name)[1])), None)

@@ -1,4 +1,4 @@
-"""Every file name and folder on disk, once. Nothing here reads or writes.
+"""The paths of all files and folders on disk. This module reads and writes nothing.
 
 A root holds three trees::
 
@@ -7,52 +7,19 @@ A root holds three trees::
     results/DATASET/PRESET/fold_0/  `FoldFolder`
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from plans.file_names import NIFTI, encoder_suffix
+
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
-FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
-UNREAD_ENDINGS = (
-    *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
-    *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
-)
-NIFTI = ".nii.gz"
-BUNDLED = "bundled"  # the text encoder that is installed with the package
-MAX_SUFFIX = 100  # characters of an encoder's name in file names
 FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
 MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
-
-
-def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending in small letters; "" where it is none of `FILE_ENDINGS`."""
-    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
-    return name[: len(name) - len(ending)], ending
-
-
-def written_ending(ending: str) -> str:
-    """The ending of a mask beside a scan with this ending: one file where the scan has its voxels in another one."""
-    return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
-
-
-def picture_file(case: str) -> str:
-    """The picture beside the mask of a case."""
-    return f"{case}.png"
-
-
-def is_unread_image(name: str) -> bool:
-    """Whether a file's name is that of an image in a format that is not read."""
-    return name.lower().endswith(UNREAD_ENDINGS)
-
-
-def channel_file(case: str, channel: int, ending: str) -> str:
-    """The file of one channel of a case: `CASE_0000.nii.gz`."""
-    return f"{case}_{channel:04d}{ending}"
 
 
 def tree(root: Path, name: Tree) -> Path:
@@ -61,27 +28,27 @@ def tree(root: Path, name: Tree) -> Path:
 
 
 def preset_folder(root: Path, dataset: str, preset: str) -> Path:
-    """The trained folds of a preset."""
+    """The folder with the trained folds of a preset."""
     return tree(root, "results") / dataset / preset
 
 
 def locked_folds(root: Path, dataset: str) -> list["FoldFolder"]:
-    """The folds of a data set that have a lock, held or not, of all presets."""
+    """The folds of a data set, of all presets, that have a lock file. It may be held or not."""
     locks = (tree(root, "results") / dataset).glob(f"*/.{FOLD}*{_LOCK}")
     return [FoldFolder(lock.with_name(lock.name[1:].removesuffix(_LOCK))) for lock in sorted(locks)]
 
 
 @dataclass(frozen=True)
 class WordFiles:
-    """The two files of a model's words. The space is frozen with the weights; the bank may get more phrases."""
+    """The two files of a model's phrasings. The space is frozen with the weights; the bank may get more phrasings."""
 
-    bank: Path  # the phrases and their vectors
+    bank: Path  # the phrasings and their vectors
     space: Path  # how vectors are standardised and projected
 
 
 @dataclass(frozen=True)
 class RawFolder:
-    """A data set as the user gives it."""
+    """The folder of a data set as the user provides it."""
 
     path: Path
 
@@ -92,7 +59,7 @@ class RawFolder:
 
     @property
     def prompts(self) -> Path:
-        """The words of each label."""
+        """The phrasings of each label."""
         return self.path / "prompts.json"
 
     @property
@@ -102,7 +69,7 @@ class RawFolder:
 
     @property
     def texts(self) -> Path:
-        """Words about single cases, one file `CASE.txt` each."""
+        """The texts of cases, one file `CASE.txt` per case."""
         return self.path / "texts"
 
     def images(self, part: Literal["Tr", "Ts"]) -> Path:
@@ -116,13 +83,13 @@ class RawFolder:
 
 @dataclass(frozen=True)
 class PreprocessedFolder:
-    """What planning and preprocessing make of a data set. Presets share the stored cases."""
+    """The folder of a planned and preprocessed data set. Presets share the stored cases."""
 
     path: Path
 
     @property
     def prompts(self) -> Path:
-        """The words of each label, where the raw folder cannot be written."""
+        """The phrasings of each label, if the raw folder cannot be written."""
         return self.path / "prompts.json"
 
     @property
@@ -131,7 +98,7 @@ class PreprocessedFolder:
         return self.path / "fingerprints"
 
     def fingerprint(self, case: str) -> Path:
-        """What was measured of a case."""
+        """The fingerprint of a case."""
         return self.fingerprints / f"{case}.json"
 
     @property
@@ -141,7 +108,7 @@ class PreprocessedFolder:
 
     @property
     def nnunet_splits(self) -> Path:
-        """Folds in nnU-Net's format, put there by the user."""
+        """Folds in nnU-Net's format, provided by the user."""
         return self.path / "splits_final.json"
 
     @property
@@ -154,7 +121,7 @@ class PreprocessedFolder:
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
 
     def fitted_plan(self, preset: str) -> Path:
-        """A preset's plan after a training step was measured."""
+        """A preset's plan, changed after a training step was measured."""
         return self.path / f"fitted_{self.plan(preset).name}"
 
     @property
@@ -168,26 +135,18 @@ class PreprocessedFolder:
         return self.path / ".fitting.lock"
 
     def words(self, preset: str, encoder: str | None = None) -> WordFiles:
-        """Both files of a preset's words in vectors of a text encoder; None: where older versions put them."""
-        suffix = _encoder_suffix(preset, encoder)
+        """The files of a preset's phrasings, as vectors of a text encoder. None: the names of older versions."""
+        suffix = encoder_suffix(preset, encoder)
         return WordFiles(self.path / f"text_bank{suffix}.safetensors", self.path / f"text_space{suffix}.safetensors")
 
     def case_texts(self, preset: str, encoder: str | None = None) -> Path:
-        """The cases' texts in vectors of a text encoder; None: where older versions put them."""
-        return self.path / f"case_texts{_encoder_suffix(preset, encoder)}.safetensors"
-
-
-def _encoder_suffix(preset: str, encoder: str | None) -> str:
-    """What tells the files of encoders apart; two names that read alike here are told apart by the files' headers."""
-    if encoder is None:
-        return "_paper" if preset.startswith("paper") else ""
-    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", encoder).strip("_.")[-MAX_SUFFIX:]
-    return "" if encoder == BUNDLED else f"_{readable}"
+        """The texts of cases, as vectors of a text encoder. None: the name of older versions."""
+        return self.path / f"case_texts{encoder_suffix(preset, encoder)}.safetensors"
 
 
 @dataclass(frozen=True)
 class FoldFolder:
-    """A trained fold: all that prediction needs, and what training left."""
+    """The folder of a trained fold. It holds everything that prediction needs."""
 
     path: Path
 
@@ -208,22 +167,22 @@ class FoldFolder:
 
     @property
     def text_bank(self) -> Path:
-        """The fold's own phrases."""
+        """The fold's own phrasings."""
         return self.path / "text_bank.safetensors"
 
     @property
     def text_space(self) -> Path:
-        """The space that its weights read phrases in."""
+        """The text space that its weights were trained with."""
         return self.path / "text_space.safetensors"
 
     @property
     def words(self) -> WordFiles:
-        """Both files of its words."""
+        """Both files of its phrasings."""
         return WordFiles(self.text_bank, self.text_space)
 
     @property
     def cases(self) -> Path:
-        """The cases that it was trained and is validated on."""
+        """The training and validation cases."""
         return self.path / "cases.json"
 
     @property
@@ -233,12 +192,12 @@ class FoldFolder:
 
     @property
     def calibration(self) -> Path:
-        """What validation fitted."""
+        """The calibration that validation fitted."""
         return self.path / "calibration.json"
 
     @property
     def log(self) -> Path:
-        """One line an epoch."""
+        """The training log, one line per epoch."""
         return self.path / "log.jsonl"
 
     @property
@@ -248,27 +207,27 @@ class FoldFolder:
 
     @property
     def validation(self) -> Path:
-        """Masks and scores of the validation cases."""
+        """The folder of masks and scores of the validation cases."""
         return self.path / "validation"
 
     @property
     def summary(self) -> Path:
-        """Scores of the validation cases."""
+        """The scores of the validation cases."""
         return self.validation / SUMMARY
 
     @property
     def validated(self) -> Path:
-        """Which weights were validated to the end."""
+        """The record of the weights whose validation is finished."""
         return self.path / "validated.json"
 
     @property
     def lock(self) -> Path:
-        """The lock of the process that trains it; beside the folder, so that a restart may move that."""
+        """The lock of the process that trains it. It lies beside the folder, so that a restart can move the folder."""
         return self.path.parent / f".{self.path.name}{_LOCK}"
 
     @property
     def replaced(self) -> Path:
-        """Where the folder lies while a restart has not written its first checkpoint. The name is not a fold's."""
+        """The place of the old folder until a restart has written its first checkpoint. No fold has this name."""
         return self.path.parent / f".{self.path.name}.replaced"
 
     def checkpoint(self, which: str) -> Path:
@@ -281,6 +240,6 @@ class FoldFolder:
 
 
 def root_of(fold: FoldFolder) -> Path | None:
-    """The root that a fold lies below; None for a fold that was carried elsewhere."""
+    """The root that a fold lies below; None for a fold that was copied elsewhere."""
     above = fold.path.parents
     return above[3] if len(above) > 3 and above[2] == tree(above[3], "results") else None

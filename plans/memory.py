@@ -9,26 +9,24 @@ from itertools import pairwise
 from math import prod
 from typing import Literal
 
-from plans.errors import UserError
 from plans.geometry import Triple, triple
-from plans.plan import DiffusionPlan, NetworkPlan, Plan, Stage
+from plans.network_plan import DiffusionPlan, NetworkPlan, Stage
+from plans.plan import Plan
 
 GB = 1e9
-TOKENS_A_LABEL = 8  # text tokens that fusion reads for each queried label
-# float32 weight, gradient, moving average, and AdamW's two moments. Muon has one moment. It needs two more copies
-# during its update, but the activations are freed by then.
-BYTES_A_WEIGHT = 20
-# What autograd keeps for each output value of a convolution: its input, its normalisation and its activation. On the
-# GPU this is an upper bound: it assumes plain autocast, in which normalisation returns float32. Here normalisation
-# returns bfloat16 (`networks.blocks`).
-BYTES_A_VALUE = {"gpu": 12.5, "cpu": 10.0}
-BYTES_A_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
-BYTES_AN_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devices
+TOKENS_PER_LABEL = 8  # text tokens that fusion reads per queried label
+# float32 weight, gradient, moving average, and AdamW's two moments. Muon has one moment. Its update needs two more
+# copies, but the activations are freed by then.
+BYTES_PER_WEIGHT = 20
+# Autograd keeps these bytes per output value of a convolution: its input, its normalisation and its activation. On the
+# GPU this is an upper bound: normalisation returns bfloat16 (`networks.blocks`), not autocast's float32.
+BYTES_PER_VALUE = {"gpu": 12.5, "cpu": 10.0}
+BYTES_PER_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
+BYTES_PER_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devices
 MARGIN = 1.15  # factor for memory fragmentation and the workspace of convolutions
-BYTES_A_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
+BYTES_PER_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
-MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
-# The share of the samples whose denoiser runs twice, the first time without gradients. On a GPU it is twice as large.
+# The share of samples whose denoiser runs twice, the first time without gradients. On a GPU it is twice as large.
 RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
 RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that train the label autoencoder
 
@@ -56,7 +54,7 @@ class Network:
 
     @property
     def decodings(self) -> float:
-        """Label decoder passes per sample and iteration: the estimate and, in `default`, the share of true latents."""
+        """Label decoder passes per sample and training iteration: the estimate, and in `default` the reconstruction."""
         return 1 + RECONSTRUCTED if self.diffusion and not self.paper else 1.0
 
     @property
@@ -86,7 +84,7 @@ class Convolution:
     """One convolution with its normalisation and activation."""
 
     stage: int  # of its output grid
-    kernel: int  # number of values in the kernel, for one pair of channels
+    kernel: int  # number of values in the kernel, per pair of channels
     width_in: int
     width_out: int
     passes: float = 1.0  # forward passes per training iteration
@@ -100,7 +98,7 @@ class Convolution:
 
     def bytes_kept(self, device: "Device") -> float:
         """The bytes of activations kept for the gradient, per grid position."""
-        table = BYTES_A_PLAIN_VALUE if self.plain else BYTES_A_VALUE
+        table = BYTES_PER_PLAIN_VALUE if self.plain else BYTES_PER_VALUE
         return self.kept * self.width_out * table[device]
 
 
@@ -212,7 +210,7 @@ def macs(net: Network, patch: Triple) -> float:
     for index, stage in enumerate(net.stages):
         if net.attentions(index):
             total += 2 * grids[index] * stage.width * (4 * stage.width + 2 * grids[index])
-    width, tokens = net.stages[net.level].width, TOKENS_A_LABEL * (net.labels + 1)
+    width, tokens = net.stages[net.level].width, TOKENS_PER_LABEL * (net.labels + 1)
     return total + grids[net.level] * width * (2 * width + 2 * tokens)
 
 
@@ -222,25 +220,12 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
     activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
     for index, stage in enumerate(net.stages):
         attentions = net.attentions(index) + (index == net.level)  # fusion is one more
-        activations += attentions * 6 * grids[index] * stage.width * BYTES_AN_ATTENDED_VALUE
+        activations += attentions * 6 * grids[index] * stage.width * BYTES_PER_ATTENDED_VALUE
     gradients = 3 * 4 * grids[0] * net.stages[0].width
-    logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_A_LOGIT
+    logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_PER_LOGIT
     inputs = grids[0] * (4 * net.image_channels + 16)
     per_sample = MARGIN * (activations + gradients + logits + inputs)
-    return FIXED_BYTES[device] + BYTES_A_WEIGHT * parameters(net) + batch * per_sample
-
-
-def refuse_beyond_budget(plan: Plan, source: str) -> None:
-    """Raise `UserError` if an edited plan needs more than `MAX_BUDGET_FACTOR` times its budget.
-
-    A single step of such a plan could stop the machine. `source` names the plan in the message.
-    """
-    need = training_bytes(network_of(plan), plan.patch, plan.batch, plan.device) / GB
-    if need > MAX_BUDGET_FACTOR * plan.memory.budget_gb:
-        raise UserError(
-            f"{source}: batch {plan.batch} of patch {plan.patch} needs about {need:.0f} GB, the budget is "
-            f"{plan.memory.budget_gb:g} GB. Make patch, batch or widths smaller, or plan again with --memory-gb."
-        )
+    return FIXED_BYTES[device] + BYTES_PER_WEIGHT * parameters(net) + batch * per_sample
 
 
 def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
@@ -254,8 +239,7 @@ def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
 def ram_bytes(channels: int, labels: int, shape: Triple, original_shape: Triple) -> float:
     """The host memory of predicting one case, in bytes.
 
-    On the plan's grid (`shape`): image, summed probabilities, summed window weights. On the original grid: the running
-    maximum, its label, and one class at a time.
+    On the plan's grid: image, sums of probabilities and of weights. On the file's grid: maximum, label, one class.
     """
     return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
 

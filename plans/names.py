@@ -1,4 +1,4 @@
-"""Names and phrases as they are compared: their spelling without what means nothing."""
+"""Names and phrases in the form in which they are compared."""
 
 import re
 import unicodedata
@@ -12,16 +12,17 @@ SPELLING = "case, CamelCase, quotes, hyphens, underscores, brackets and stops ma
 
 
 def normalise(phrase: str) -> str:
-    """The phrase as it is compared: `LeftKidney`, `left-kidney` and `"Left kidney."` are `left kidney`.
+    """The phrase in the form in which it is compared: `LeftKidney` and `"Left kidney."` become `left kidney`.
 
-    Lower case, CamelCase opened, single spaces. Quotes go; hyphens, underscores, brackets and stops become spaces.
+    Lower case, CamelCase split, single spaces. Quotes are removed. Hyphens, underscores, brackets and stops become
+    spaces.
     """
-    plain = _QUOTES.sub("", _CAMEL.sub(" ", phrase))  # before compatible letters are joined: ´ would become a space
+    plain = _QUOTES.sub("", _CAMEL.sub(" ", phrase))  # before NFKC, which turns ´ into a space
     return " ".join(_BREAKS.sub(" ", unicodedata.normalize("NFKC", plain)).casefold().split())
 
 
 def same_names(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Each name that reads like an earlier one, after that one: `("LeftKidney", "left kidney")`."""
+    """The pairs of names that are equal when compared, the earlier one first: `("LeftKidney", "left kidney")`."""
     first: dict[str, str] = {}
     pairs = [(first.setdefault(normalise(name), name), name) for name in names]
     return [(earlier, later) for earlier, later in pairs if earlier != later]

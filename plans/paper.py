@@ -1,4 +1,4 @@
-"""The presets `paper` and `peer-*`: the publication's settings and ablations, and the networks to compare with.
+"""The presets `paper` and `peer-*`: the publication's settings and ablations, and the networks for comparison.
 
 docs/paper.md lists which settings the publication states, and which come from its parent (LDSeg) or from this
 project.
@@ -6,7 +6,8 @@ project.
 
 from typing import Literal
 
-from plans.plan import Decision, DiffusionPlan, PaperPlan, Plan, TrainingPlan
+from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.plan import Decision, Plan, TrainingPlan
 from plans.presets import Preset
 from plans.rules import PAPER_PATCH, PAPER_STRIDE, numbers
 
@@ -26,7 +27,7 @@ WARMUP_EPOCHS = 30
 
 
 def training_plan(usual: TrainingPlan) -> TrainingPlan:
-    """The published optimisation settings. The length, and settings that the publication omits, stay as usual."""
+    """The published optimisation settings. The length, and settings that the publication omits, are the usual ones."""
     changes = {
         "learning_rate": 1e-4,
         "weight_decay": 1e-5,
@@ -48,14 +49,14 @@ def reasons(plan: Plan) -> dict[str, Decision]:
             "patch",
             numbers(plan.patch),
             f"published: {PAPER_PATCH} along each axis, cut to the padded median case ({numbers(plan.median_shape)}); "
-            "smaller only where the narrowest network does not fit the budget",
+            "smaller only if the narrowest network does not fit the budget",
         ),
         (
             "latent stride",
             numbers(plan.latent_stride),
-            f"published: {PAPER_STRIDE}, as far as the patch leaves 4 positions along an axis",
+            f"published: {PAPER_STRIDE}, or less if the patch would leave under 4 positions along an axis",
         ),
-        ("latent channels", "1", "published: k = 1, and z_it is projected to as many"),
+        ("latent channels", "1", "published: k = 1; z_it is projected to k channels"),
         ("attention", attending, "published: multi-head, in the image encoder's last two down-sampling stages"),
         (
             "diffusion",
@@ -87,7 +88,7 @@ def peer_reason(peer: Literal["unet", "swinunetr"]) -> Decision:
     """The decision for a peer: its network comes from MONAI."""
     name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[peer]
     reason = (
-        "a network to compare with: the same cases, patch, batch and loop; the memory above is that of preset unet, "
-        "and training refits the plan to this network's own"
+        "a network for comparison: the same cases, patch, batch and loop; the memory above is that of preset unet, "
+        "and training refits the plan to the memory of this network"
     )
     return Decision(name="network", value=f"MONAI's {name}", reason=reason)

@@ -2,27 +2,23 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
 from plans.geometry import Shape, Spacing, Triple, triple
+from plans.network_plan import MAX_CHANNELS, Channels, DiffusionPlan, LatentPlan, NetworkPlan, PaperPlan, Stage
 from plans.presets import Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
 PLAN_VERSION: Final = 1
-MAX_CHANNELS, MAX_BLOCKS = 1 << 16, 1 << 10  # far beyond any network; a plan with more is damaged
-MAX_TIMESTEPS = 1 << 20
-MAX_VALUE = 2**31 - 1  # of a voxel in a label file
-Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
-Timesteps = Annotated[int, Field(gt=1, le=MAX_TIMESTEPS)]
-LabelValue = Annotated[int, Field(ge=-MAX_VALUE, le=MAX_VALUE)]
+MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 
 
 class ChannelPlan(Record):
-    """How one input channel is normalised (nnU-Net's intensity schemes)."""
+    """The normalisation of one input channel (nnU-Net's intensity schemes)."""
 
     name: str
     scheme: Scheme
@@ -34,8 +30,8 @@ class ChannelPlan(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _numbers_of_ct_alone(cls, values: object) -> object:
-        """No other scheme reads them, and older plans hold them for all."""
+    def _drop_unused_statistics(cls, values: object) -> object:
+        """Only the scheme `ct` reads the statistics. Older plans have them for all schemes."""
         if not isinstance(values, dict) or values.get("scheme") == "ct":
             return values
         return {name: value for name, value in values.items() if name not in ("mean", "std", "low", "high")}
@@ -45,96 +41,26 @@ class LabelPlan(Record):
     """One foreground label. Inside the project labels are numbered 1..N in the order of `Plan.labels`."""
 
     name: str
-    value: int = Field(
-        ge=-MAX_VALUE, le=MAX_VALUE
-    )  # the value in the user's files; where labels overlap, the one that predictions write
-
-
-class Stage(Record):
-    """One resolution level of the network, from fine to coarse."""
-
-    stride: Triple  # relative to the stage before; (1, 1, 1) for the first
-    kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
-    width: Channels  # feature channels
-    blocks: int = Field(gt=0, le=MAX_BLOCKS)  # residual blocks
-    attention: bool = False  # self-attention (denoiser stages; with `Plan.paper` those of the image encoder too)
-
-
-class LatentPlan(Record):
-    """The label latent lives on the grid of `Plan.stages[level]`."""
-
-    level: int = Field(ge=1, le=MAX_BLOCKS)
-    channels: Channels  # k
-
-
-class NetworkPlan(Record):
-    """What decides the shape or the meaning of weights, beside `stages` and `latent`. Plans without it have these."""
-
-    head_width: int = Field(
-        32, gt=0, le=MAX_CHANNELS
-    )  # channels of one head of attention; narrower stages have one head
-    paint_width: int = Field(
-        8, gt=0, le=MAX_CHANNELS
-    )  # channels of the painted label map, and the least of the label encoder's layers
-    label_divisor: int = Field(
-        2, gt=0, le=MAX_CHANNELS
-    )  # the label encoder is narrower than the image encoder by this factor
-    time_factor: Channels = 4  # channels of the time embedding for each of the latent stage
-    unet_timesteps: int = Field(
-        1000, gt=1, le=MAX_TIMESTEPS
-    )  # preset unet: T of its time embedding, and the t of its only pass
-    swin_features: int = Field(
-        12, gt=0, le=MAX_CHANNELS
-    )  # of SwinUNETR for every 8 channels of the first stage; 48 for 32 as published
-    swin_stride: Channels = 32  # SwinUNETR halves the image five times
-    swin_edge: int = Field(
-        64, gt=0, le=MAX_CHANNELS
-    )  # voxels; SwinUNETR's deepest normalisation needs two positions along an axis
-
-    def label_width(self, width: int) -> int:
-        """Channels of a label encoder's stage, where the image encoder has `width`."""
-        return max(self.paint_width, width // self.label_divisor)
-
-
-class DiffusionPlan(Record):
-    """The diffusion process and how it is trained."""
-
-    timesteps: Timesteps = 1000  # T
-    terminal_share: float = Field(0.75, ge=0, le=1)  # share of training samples with t = T exactly
-    recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
-    skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
-    reconstruction: float = Field(0.5, gt=0, le=1)  # share of a batch from which the label autoencoder learns
-    predicts: Literal["z_0", "eps"] = "z_0"  # what the denoiser puts out; eps: t uniform, a terminal signal above zero
-    steps: int | None = Field(None, ge=1, le=MAX_TIMESTEPS)  # of DDIM; None: validation chooses
-
-
-class PaperPlan(Record):
-    """The publication's model where it differs from `default`, and the switches of its ablations (docs/paper.md)."""
-
-    fusion: Literal["attention", "concatenation", "none"] = "attention"  # zeta 1: concatenation, or no text at all
-    image_encoder: Literal["learned", "down-sampling"] = "learned"  # zeta 2
-    label_encoder: Literal["learned", "fixed"] = "learned"  # zeta 3
-    decoder_input: Literal["z_0", "z_t - eps"] = "z_0"  # while training: the estimate of eq. 3, or the parent's
-    dice_weight: float = Field(2.0, ge=0)  # gamma
-    latent_weight: float = Field(1.0, ge=0)  # lambda
+    # The value in the user's files. If labels overlap, the value that predictions write.
+    value: int = Field(ge=-MAX_LABEL_VALUE, le=MAX_LABEL_VALUE)
 
 
 class TextPlan(Record):
-    """The text encoder whose vectors the model reads."""
+    """The text encoder. The model reads its vectors."""
 
     encoder: str  # "bundled", a hub name, or a local folder
     width: Channels  # d_t
-    stands_in_for: str | None = None  # the encoder that the preset names, where it is another
+    stands_in_for: str | None = None  # the preset's encoder, if another one is used
     of_cases: bool = False  # some cases have a text of their own
 
     @property
     def note(self) -> str | None:
-        """What every report has to say of a stand-in."""
+        """A sentence for reports if another encoder than the preset's is used; else None."""
         if self.stands_in_for is None:
             return None
         return (
-            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}. Where the hub and its cache do not have "
-            "that one, give its folder with --text-encoder."
+            f"Text encoder: {self.encoder} stands in for {self.stands_in_for}. If the hub and its cache do not have "
+            "that encoder, give its folder with --text-encoder."
         )
 
 
@@ -145,16 +71,16 @@ class TrainingPlan(Record):
     iterations_per_epoch: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    warmup: float = Field(ge=0, lt=1)  # share of all iterations with a linearly rising learning rate
+    warmup: float = Field(ge=0, lt=1)  # share of all iterations in which the learning rate rises linearly
     ema: float = Field(ge=0, lt=1)  # decay of the exponential moving average of the weights, per iteration
     foreground_share: float = Field(ge=0, le=1)  # share of patches centred on a foreground voxel
     augmentation: Literal["full", "paper"] = "full"  # nnU-Net's; or flips, rotations, intensity scaling and shifts
     optimiser: Literal["muon", "adamw"] = "muon"  # Muon for matrices and AdamW for the rest, or AdamW alone
-    averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are taken as they are
+    averaged: Literal["all", "denoiser"] = "all"  # the weights that `ema` averages; the others are used as they are
 
 
 class MemoryPlan(Record):
-    """Estimates, in GB (1e9 bytes), and the budget that they had to meet."""
+    """The estimated memory, in GB (1e9 bytes), and the budget."""
 
     budget_gb: float = Field(gt=0)
     training_gb: float = Field(gt=0)  # weights, optimiser and activations of one training batch
@@ -164,7 +90,7 @@ class MemoryPlan(Record):
 
 
 class LowResolutionPlan(Record):
-    """What a low-resolution model would look like (nnU-Net's 3d_lowres rule); not trainable yet."""
+    """The low-resolution plan by nnU-Net's 3d_lowres rule. It is not trainable yet."""
 
     spacing: Spacing
     median_shape: Shape
@@ -183,16 +109,16 @@ class Decision(Record):
 
 
 class Plan(Record):
-    """Everything that preprocessing, training and prediction need to know. Axis order (D, H, W) = (z, y, x)."""
+    """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
 
     version: Literal[1] = PLAN_VERSION
     preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
-    device: Literal["gpu", "cpu"]  # what the budget was made for
+    device: Literal["gpu", "cpu"]  # the device of the budget
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
-    regions: Regions | None = None  # of each label, the values that it is made of; None: labels do not overlap
-    known_together: tuple[tuple[int, ...], ...] = ()  # sets of labels, each known of some case; () where all are
+    regions: Regions | None = None  # the values of each label; None: labels do not overlap
+    known_together: tuple[tuple[int, ...], ...] = ()  # label numbers that are known in the same cases; () if all are
     spacing: Spacing  # target spacing
     median_shape: Shape  # median case after cropping and resampling to `spacing`
     crop_to_nonzero: bool = True
@@ -201,7 +127,7 @@ class Plan(Record):
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
-    diffusion: DiffusionPlan | None  # None: preset unet, the denoiser run once on a zero latent; and peers
+    diffusion: DiffusionPlan | None  # None: preset unet (the denoiser runs once on a zero latent) and peers
     paper: PaperPlan | None = None  # None: not the publication's model
     peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
     text: TextPlan
@@ -213,56 +139,56 @@ class Plan(Record):
 
     @property
     def reads_words(self) -> bool:
-        """Whether what is asked for reaches the network; otherwise it answers for all labels every time."""
+        """Whether the network reads the query. Otherwise it predicts all labels every time."""
         return self.peer is None and (self.paper is None or self.paper.fusion != "none")
 
     @property
     def reads_texts(self) -> bool:
-        """Whether the texts of single cases reach the network."""
+        """Whether the network reads the texts of cases."""
         return self.text.of_cases and self.reads_words
 
     @property
     def classifies_words(self) -> bool:
-        """Whether text is the classifier, so that any words can be asked for; otherwise each label has a channel."""
+        """Whether text vectors are the classifier: any words can be queried. Otherwise each label has a channel."""
         return self.peer is None and self.paper is None
 
     @property
     def parts(self) -> Regions:
-        """Of each label, the numbers in stored cases that it is made of: its own, unless labels overlap."""
+        """The numbers in stored cases that belong to each label: its own number, unless labels overlap."""
         if self.regions is None:
             return tuple((number,) for number in range(1, len(self.labels) + 1))
         return numbered(self.regions)
 
     @property
     def written_numbers(self) -> tuple[int, ...]:
-        """The number that a prediction of each label writes, of those that stored cases hold."""
+        """The number that a prediction writes for each label, as in stored cases."""
         if self.regions is None:
             return tuple(range(1, len(self.labels) + 1))
         return tuple(values_of(self.regions).index(label.value) + 1 for label in self.labels)
 
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
-        """The other labels beside which some of these labels were learned."""
+        """The numbers of the other labels that are known in the same cases as one of these labels."""
         together = self.known_together or (tuple(range(1, len(self.labels) + 1)),)
-        beside = {number for known in together if not {*known}.isdisjoint(numbers) for number in known}
-        return tuple(sorted(beside.difference(numbers)))
+        learned = {number for known in together if not {*known}.isdisjoint(numbers) for number in known}
+        return tuple(sorted(learned.difference(numbers)))
 
     @property
     def latent_stride(self) -> Triple:
-        """Triple of the image per position of the latent grid."""
+        """The voxels of the image per position of the latent grid, (D, H, W)."""
         return self.stride_at(self.latent.level)
 
     @property
     def latent_shape(self) -> Triple:
-        """Positions of a patch's latent grid."""
+        """The positions of a patch's latent grid, (D, H, W)."""
         return triple(edge // stride for edge, stride in zip(self.patch, self.latent_stride, strict=True))
 
     @property
     def total_stride(self) -> Triple:
-        """Triple of the image per position of the coarsest stage."""
+        """The voxels of the image per position of the coarsest stage, (D, H, W)."""
         return self.stride_at(len(self.stages) - 1)
 
     def stride_at(self, level: int) -> Triple:
-        """Cumulative stride of stage `level` against the image."""
+        """The cumulative stride of stage `level` relative to the image, (D, H, W)."""
         return triple(prod(stage.stride[axis] for stage in self.stages[: level + 1]) for axis in range(3))
 
     @model_validator(mode="after")
@@ -296,11 +222,11 @@ class Plan(Record):
         return self
 
     def _check_regions(self, regions: Regions) -> None:
-        """Raises `ValueError`."""
+        """Raise `ValueError` if the regions do not fit the labels."""
         known = values_of(regions)
         if len(regions) != len(self.labels) or not all(regions) or min(known, default=1) < 1:
-            raise ValueError("regions needs, for each label, one or more values of 1 or more")
+            raise ValueError("regions needs one or more values of 1 or more per label")
         if not {label.value for label in self.labels} <= set(known):
-            raise ValueError("where labels overlap, each label's value must be one that regions hold")
+            raise ValueError("if labels overlap, each label's value must be a value of regions")
         if self.paper:
             raise ValueError("paper has no regions: it paints label numbers, which cannot overlap")

@@ -1,4 +1,4 @@
-"""`make_plan`: from a fingerprint and a budget to a `Plan`, each decision with its reason; `refit`: a smaller one."""
+"""`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision. `refit`: a smaller plan."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,16 +10,8 @@ from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, triple
 from plans.memory import GB, Network
-from plans.plan import (
-    Decision,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    LowResolutionPlan,
-    MemoryPlan,
-    Plan,
-    TextPlan,
-)
+from plans.network_plan import DiffusionPlan, LatentPlan
+from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset
@@ -41,12 +33,14 @@ def make_plan(
     regions: Regions | None = None,
     known_together: tuple[tuple[int, ...], ...] = (),
 ) -> Plan:
-    """Decide everything. Preset `unet` gets the same patch, batch and widths, so that it is an honest control;
-    peers get them too, and the ablations of `paper` those of `paper`.
+    """The plan of a data set for a preset.
 
-    `regions` are the values of each label where labels overlap, `known_together` as the plan has it.
-    Raises `UserError` for single-slice images, for budgets that hold no network at all, and for labels that overlap
-    where the publication is asked for.
+    Preset `unet` and the peers get the patch, batch and widths of `default`, for a fair comparison. The ablations of
+    `paper` get those of `paper`.
+
+    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. Raises
+    `UserError` for single-slice images, for a budget that is too small for any network, and for labels that overlap
+    with a preset of the publication.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
@@ -79,7 +73,7 @@ def make_plan(
 
 
 def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
-    """The draft with the reasons of all that is searched, the batch, and the low-resolution plan."""
+    """The draft with all reasons of the search, the batch size, and the low-resolution plan."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
     low_resolution, why_low = plan_low_resolution(facts, draft)
@@ -110,7 +104,7 @@ def _facts(
 
 
 def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
-    """`UserError` where labels overlap and the publication is asked for."""
+    """Raise `UserError` if labels overlap and the preset is one of the publication's."""
     if regions and preset in paper.VARIANTS:
         raise UserError(
             f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
@@ -119,7 +113,7 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
 
 
 def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
-    """The fields of a plan that follow from the patch and the network chosen."""
+    """The fields of a plan that follow from the chosen patch and network."""
     diffusion = paper.DIFFUSION if facts.paper else DiffusionPlan() if preset == "default" else None
     network = replace(draft.network, diffusion=diffusion is not None)
     training = training_plan(facts.budget.device)
@@ -140,7 +134,7 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 
 def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
-    """The axes that may be mirrored: not the left-right axis W where labels or their phrasings name sides."""
+    """The axes that may be mirrored, and the reason. Axis W is left out if labels or phrasings name sides."""
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     if names_sides([label.name for label in labels]) or names_sides(phrases):
         reason = "two labels differ by left and right, so the left-right axis W is left out"
@@ -150,7 +144,7 @@ def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tu
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:
-    """`UserError` where a case is a single slice: every part of the model is three-dimensional."""
+    """Raise `UserError` if a case is a single slice. The model is three-dimensional."""
     flat = [case.case for case in fingerprint.cases if min(case.shape) == 1]
     if flat:
         raise UserError(
@@ -160,7 +154,7 @@ def refuse_single_slices(fingerprint: Fingerprint) -> None:
 
 
 def refuse_empty_labels(fingerprint: Fingerprint) -> None:
-    """`UserError` where no case holds any label: there is nothing to learn."""
+    """Raise `UserError` if no case holds a label: there is nothing to learn."""
     if not any(label.voxels for case in fingerprint.cases for label in case.labels):
         raise UserError(
             f"{fingerprint.dataset}: every label file is empty: expected voxels of at least one label. Check that the "
@@ -169,7 +163,7 @@ def refuse_empty_labels(fingerprint: Fingerprint) -> None:
 
 
 def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Triple, batch: int) -> MemoryPlan:
-    """All estimates of a plan, in GB."""
+    """The memory estimates of a plan, in GB."""
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
@@ -186,9 +180,9 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
 
 
 def refit(plan: Plan, budget: Budget) -> Plan:
-    """A plan that costs less than `plan` and fits `budget`: smaller batches first, then smaller patches.
+    """A smaller plan that fits `budget`: the batch is reduced first, then the patch.
 
-    The network stays as it is. Raises `UserError` where nothing smaller is left.
+    The network does not change. Raises `UserError` if no smaller plan is possible.
     """
     network = memory.network_of(plan)
     stride, batch, patch = plan.total_stride, plan.batch, plan.patch

@@ -1,4 +1,4 @@
-"""In how many training cases each label is, and what the user should know of it."""
+"""Notes on how many training cases contain each label."""
 
 from collections import Counter
 
@@ -8,29 +8,32 @@ from plans.fingerprint import Fingerprint
 
 
 def presence_notes(dataset: Dataset, fingerprint: Fingerprint) -> list[str]:
-    """Sentences on labels that no case holds, and on labels that some cases lack without a word in `dataset.json`."""
-    found = {case.case: {label.label for label in case.labels} for case in fingerprint.cases}
-    anywhere = set().union(*found.values())
+    """Notes on labels that no case contains, and on labels that some cases lack.
+
+    A case counts only if `dataset.json` does not state its annotated labels.
+    """
+    present = {case.case: {label.label for label in case.labels} for case in fingerprint.cases}
+    anywhere = set().union(*present.values())
     notes = []
     if never := [label.name for number, label in enumerate(dataset.labels, 1) if number not in anywhere]:
         notes.append(
-            f"No training case holds {listed(never)}, which will not be learned and not be found. Check the values in "
+            f"No training case holds {listed(never)}: the model will not learn it. Check the values in "
             "dataset.json, or remove the label there."
         )
-    there: Counter[str] = Counter()
-    silent: Counter[str] = Counter()  # cases of which dataset.json does not tell what was drawn
+    holding: Counter[str] = Counter()
+    undeclared: Counter[str] = Counter()  # cases whose annotated labels dataset.json does not state
     for case in dataset.cases:
         if case.declared:
             continue
         for number, label in enumerate(dataset.labels, 1):
             if label.name in case.annotation.annotated and label.name not in case.annotation.absent:
-                silent[label.name] += 1
-                there[label.name] += number in found[case.id]
-    missing = [name for name in silent if name not in never and there[name] < silent[name]]
+                undeclared[label.name] += 1
+                holding[label.name] += number in present[case.id]
+    missing = [name for name in undeclared if name not in never and holding[name] < undeclared[name]]
     if missing:
-        counts = [f"{name} is in {there[name]} of {silent[name]} cases" for name in missing]
+        counts = [f"{name} is in {holding[name]} of {undeclared[name]} cases" for name in missing]
         notes.append(
             f"{listed(counts)}. If it was not drawn in the others, name the drawn labels of each case under "
-            '"annotated" in dataset.json: otherwise its absence is learned.'
+            '"annotated" in dataset.json. Otherwise the model learns that it is absent.'
         )
     return notes

@@ -1,4 +1,4 @@
-"""The presets: names of the models that can be planned. No slow import is here, as command lines list them."""
+"""The presets: names of the models that can be planned. Command lines list them, so nothing slow is imported."""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""The words of each label: a default made from its name, and synonyms from `prompts.json`."""
+"""The phrasings of each label: a default made from its name, and synonyms from `prompts.json`."""
 
 import re
 from collections.abc import Iterable
@@ -21,10 +21,10 @@ _SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
 
 
 class Prompts(Record):
-    """One description of the scan and, for each label, the phrasings that name it; the first is the default."""
+    """The description of the scan, and the phrasings of each label. The first phrasing is the default."""
 
     version: Literal[1] = 1
-    scan: str = Field(min_length=1)  # what the picture shows, e.g. "MRI of the hippocampus"
+    scan: str = Field(min_length=1)  # what the scan shows, e.g. "MRI of the hippocampus"
     labels: dict[str, tuple[str, ...]]  # label name -> phrasings
 
     @model_validator(mode="after")
@@ -54,21 +54,24 @@ class Prompts(Record):
 
 
 class Answer(Record):
-    """How one answer of a prediction is asked for, and how it is written."""
+    """One queried label of a file for `tds_predict --prompts`: its phrase, and the value that is written."""
 
     phrase: str = Field(min_length=1)
     value: int = Field(ge=1, le=32767)  # in the segmentation; 0 is background
 
 
 class Answers(Record):
-    """A file for `tds_predict --prompts`: by the name that the answer gets, its phrase and its value."""
+    """A file for `tds_predict --prompts`: a phrase and a value for each name in the output."""
 
     version: Literal[1] = 1
     labels: dict[str, Answer] = Field(min_length=1)
 
 
 def read_answers(path: Path) -> Answers:
-    """Read a file of answers; `UserError` lists every field that does not fit, else all that is given twice."""
+    """The content of a file of answers.
+
+    Raises `UserError` with a line per field that does not fit, else per phrase or value that is used twice.
+    """
     answers = Answers.read(path)
     faults: list[str] = []
     phrases: dict[str, str] = {}
@@ -78,15 +81,15 @@ def read_answers(path: Path) -> Answers:
     for name, answer in answers.labels.items():
         words = normalise(answer.phrase)
         if not words:
-            faults.append(f"{path}: labels.{name}.phrase is empty: give the words to ask for.")
+            faults.append(f"{path}: labels.{name}.phrase is empty: give the words of the structure.")
         elif (other := phrases.setdefault(words, name)) != name:
             faults.append(
-                f"{path}: labels.{name}.phrase: {answer.phrase!r} is asked for by {other!r} already: ask for it once."
+                f"{path}: labels.{name}.phrase: {answer.phrase!r} is the phrase of {other!r} already: query it once."
             )
         if (other := values.setdefault(answer.value, name)) != name:
             faults.append(
                 f"{path}: labels.{name}.value: {answer.value} is the value of {other!r} already: "
-                "give each label a value of its own."
+                "give each label its own value."
             )
     if faults:
         raise UserError(*faults)
@@ -94,7 +97,7 @@ def read_answers(path: Path) -> Answers:
 
 
 def default_prompts(dataset: Dataset) -> Prompts:
-    """Words made from the data set's own names alone: one phrasing a label, modality and title for the scan."""
+    """The default phrasings: one per label, made from its name. Modality and title describe the scan."""
     modalities = " and ".join(dict.fromkeys(channel.strip() for channel in dataset.channels))
     title = normalise(dataset.title)
     scan = f"{modalities} of {title}" if title else modalities
@@ -103,15 +106,15 @@ def default_prompts(dataset: Dataset) -> Prompts:
 
 
 def is_default(prompts: Prompts, dataset: Dataset) -> bool:
-    """Whether the words are exactly as `default_prompts` makes them, of these labels or of older ones."""
-    made = {name: (normalise(name) or name,) for name in prompts.labels}
-    return prompts.labels == made and prompts.scan == default_prompts(dataset).scan
+    """Whether the prompts are as `default_prompts` makes them, from these labels or from older ones."""
+    defaults = {name: (normalise(name) or name,) for name in prompts.labels}
+    return prompts.labels == defaults and prompts.scan == default_prompts(dataset).scan
 
 
 def read_prompts(path: Path, dataset: Dataset) -> Prompts:
-    """Read `prompts.json`; `UserError` where it does not fit its format or the labels of the data set.
+    """The content of `prompts.json`. A file that nobody has edited follows the present labels of the data set.
 
-    One that nobody has edited since it was made is brought up to date with the data set's labels.
+    Raises `UserError` if the file does not fit its format or the labels of the data set.
     """
     prompts = Prompts.read(path)
     if is_default(prompts, dataset):
@@ -133,10 +136,10 @@ def read_prompts(path: Path, dataset: Dataset) -> Prompts:
 
 
 def names_sides(labels: Iterable[str]) -> bool:
-    """True if two labels differ only by left and right, in words (`Left-Kidney`, `kidneyleft`) or letters (`kidney_L`).
+    """Whether two labels differ only by left and right, in words (`Left-Kidney`, `kidneyleft`) or letters (`kidney_L`).
 
-    Abbreviations in capitals count too (`LV` and `RV`): leaving one mirroring axis out costs little,
-    teaching a network that left is right costs the label.
+    Abbreviations in capitals count too (`LV` and `RV`). To leave out one mirroring axis costs little. To mirror such
+    labels would teach the network that left is right.
     """
     names = tuple(dict.fromkeys(labels))
     for spelling in (_side_words, _side_tokens, _side_capitals):

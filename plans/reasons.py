@@ -1,4 +1,4 @@
-"""The table of reasons: a row for each decision. The reasons come from where the decisions are made."""
+"""The table of reasons: a row per decision. Each reason is written by the function that decides."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from plans.search import Draft, Facts
 
 
 def reasons_of(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
-    """The rows that follow from the patch and the budget. `chosen` holds the reasons of what was searched."""
+    """The rows that follow from the patch and the budget. `chosen` holds the reasons of the search."""
     rows = (*_grid_reasons(chosen, plan), *_cost_reasons(facts, chosen, plan))
     return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
 
@@ -23,7 +23,7 @@ def crop_reason(fingerprint: Fingerprint) -> Decision:
 
 
 def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
-    """The table with the rows in which a preset differs from the usual rules."""
+    """The table, with the rows of a preset in place of the usual ones."""
     own = paper.reasons(plan)
     rows = [own.pop(row.name, row) for row in usual] + list(own.values())
     if plan.peer:
@@ -34,7 +34,7 @@ def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
 
 
 def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Patch, strides, kernels, and the grids of latent and attention: name, value, reason."""
+    """The rows of patch, strides, kernels, latent and attention: name, value, reason."""
     level, shared = chosen.network.level, _shared(plan)
     yield (
         "patch",
@@ -46,7 +46,7 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
         "an axis is halved while its spacing is within twice the finest and at least "
         f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-        f"more only where no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
+        f"more only if no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
     )
     yield (
         "kernels",
@@ -66,7 +66,7 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """Widths, memory and low resolution: name, value, reason."""
+    """The rows of widths, memory, low resolution and batch: name, value, reason."""
     network, low, budget = memory.network_of(plan), plan.low_resolution, facts.budget
     work = plan.batch * memory.macs(network, plan.patch) / 1e9
     limit, usual = budget.gmacs_per_iteration, facts.rules.usual_width
@@ -89,5 +89,5 @@ def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str
 
 
 def _shared(plan: Plan) -> str:
-    """What is added where a preset takes over what was decided for another, so that both can be compared."""
-    return "; chosen for preset default, and taken over to compare with it" if plan.diffusion is None else ""
+    """The addition to a reason if a preset uses the decision of preset `default`, for comparison; else ""."""
+    return "; chosen for preset default, and the same here to compare with it" if plan.diffusion is None else ""

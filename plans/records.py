@@ -1,7 +1,7 @@
-"""Every JSON file of the project is a `Record`: typed, frozen, refused by field name when it does not fit.
+"""`Record`: the typed, frozen content of a JSON file of the project. Errors name the field that does not fit.
 
-A record that is a file has a `version`. Where a format changes, the record raises its version and names a reader of
-the version before, so that older files can be read::
+A record that is a file has a `version`. If a format changes, the record raises its version and names a reader of
+the version before. So older files can be read::
 
     class Plan(Record):
         version: Literal[2] = 2
@@ -40,15 +40,15 @@ Upgrades = Mapping[int, Callable[[Fields], Fields]]
 
 
 class Record(BaseModel):
-    """A frozen record; unknown fields are refused, so that a typing mistake in a hand-edited file is seen."""
+    """A frozen record. Unknown fields are refused, so that a typing mistake in an edited file is reported."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    # By version, a pure function from the fields of that version to those of the next one.
+    # Per version: a pure function from the fields of that version to those of the next.
     upgrades: ClassVar[Upgrades] = {}
 
     @classmethod
     def current_version(cls) -> int | None:
-        """The version that is written; None where the record is not a file of its own."""
+        """The version that is written; None if the record is not a file of its own."""
         field = cls.model_fields.get("version")
         return None if field is None else get_args(field.annotation)[0]
 
@@ -62,17 +62,17 @@ class Record(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a JSON file; `UserError` names the file and each field that does not fit."""
+        """The record in a JSON file; `UserError` names the file and each field that does not fit."""
         return cls.parse(read_json(path), str(path))
 
     @classmethod
     def parse_json(cls, text: str, source: str) -> Self:
-        """Validate JSON text; `UserError` names `source` and the line or each field that does not fit."""
+        """The record in a JSON text; `UserError` names `source` and the line or each field that does not fit."""
         return cls.parse(decode_json(text, source), source)
 
     @classmethod
     def parse(cls, data: object, source: str) -> Self:
-        """Validate a decoded JSON value; `UserError` names `source` and each field that does not fit."""
+        """The record of a decoded JSON value; `UserError` names `source` and each field that does not fit."""
         try:
             record = cls.model_validate(_upgrade(cls, data, source))
         except ValidationError as error:
@@ -83,12 +83,12 @@ class Record(BaseModel):
 
 
 def read_json(path: Path) -> object:
-    """The value that a JSON file holds; `UserError` where it cannot be read."""
+    """The value in a JSON file; `UserError` if it cannot be read."""
     return decode_json(read_text(path), str(path))
 
 
 def read_text(path: Path) -> str:
-    """A text file's content, in UTF-8, UTF-16 or UTF-32; `UserError` where it cannot be read."""
+    """A text file's content, in UTF-8, UTF-16 or UTF-32; `UserError` if it cannot be read."""
     try:
         content = Path(path).read_bytes()
         return content.decode(json.detect_encoding(content))
@@ -101,40 +101,40 @@ def read_text(path: Path) -> str:
 
 
 def decode_json(text: str, source: str) -> object:
-    """The value of a JSON text; `UserError` names `source`, and the line where there is one to blame."""
+    """The value of a JSON text; `UserError` names `source` and, if it is known, the line."""
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         place = f" (line {error.lineno})" if "\n" in text.strip() else ""
         raise UserError(f"{source} is not valid JSON{place}: {error.msg}.") from None
-    except _Twice as error:
-        raise UserError(f"{source}: {error.args[0]!r} stands there twice in one place: leave one.") from None
+    except _RepeatedNameError as error:
+        raise UserError(f"{source}: {error.args[0]!r} is given twice in one object. Keep one of them.") from None
     except RecursionError:
         raise UserError(f"{source} is not valid JSON: its brackets are nested too deeply.") from None
     except ValueError:
         raise UserError(f"{source} is not valid JSON: a number has thousands of digits.") from None
 
 
-class _Twice(ValueError):
-    """A name that one JSON object gives twice; json would keep the last."""
+class _RepeatedNameError(ValueError):
+    """A name that one JSON object gives twice. The module json would keep the last value."""
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, value in pairs:
-        if name in found:
-            raise _Twice(name)
-        found[name] = value
-    return found
+        if name in values:
+            raise _RepeatedNameError(name)
+        values[name] = value
+    return values
 
 
 def _upgrade(record: type[Record], data: object, source: str) -> object:
-    """The fields as the record's current version has them. A file without a version is of version 1."""
+    """The fields in the record's current version. A file without a version has version 1."""
     newest, oldest = record.current_version(), record.oldest_version()
     if newest is None or oldest is None or not isinstance(data, dict):
         return data
     version = data.get("version", 1)
-    if type(version) is not int:  # refused by the field's own check
+    if type(version) is not int:  # the field's own check refuses it
         return data
     if version > newest:
         raise UserError(
@@ -144,13 +144,15 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
     if version < oldest:
         raise UserError(
             f"{source}: version: {version} is too old: this TextDiffSeg reads from {oldest} on. Make it again with the "
-            "command that made it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
+            "command that wrote it (plans: tds_plan_and_preprocess; folds: tds_train --restart)."
         )
     while version < newest:
         try:
             data = record.upgrades[version](dict(data))
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{source}: it does not hold what version {version} has ({error!r}).") from error
+            raise UserError(
+                f"{source}: it does not have the fields of version {version} ({error!r}). Copy it or make it again."
+            ) from error
         version += 1
         data["version"] = version
     return data
@@ -167,9 +169,9 @@ def _explain(fault: Mapping[str, Any], source: str) -> str:
 
 
 def _faults_of(record: Record) -> Iterator[str]:
-    """What no field of any record may hold, wherever in it: texts that cannot be printed, numbers beyond all sense."""
+    """A line per value that no record may hold: a text that cannot be printed, or a number beyond the limits."""
     places: list[tuple[tuple[str, ...], object]] = [((), record)]
-    while places:  # not by recursion, as lists of `Any` may be nested deeply
+    while places:  # a loop, as lists of `Any` may be too deep for recursion
         place, value = places.pop()
         if isinstance(value, Record):
             places += [((*place, name), held) for name, held in value.__dict__.items()]

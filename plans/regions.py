@@ -7,7 +7,7 @@ is also a set of value numbers.
 from collections.abc import Iterable, Mapping, Sequence
 
 Regions = tuple[tuple[int, ...], ...]
-"""For each label, in label order, the values in label files that belong to it, or their value numbers."""
+"""Per label, in label order, its values in label files, or their value numbers."""
 
 
 def values_of(regions: Iterable[Iterable[int]]) -> tuple[int, ...]:
@@ -16,15 +16,20 @@ def values_of(regions: Iterable[Iterable[int]]) -> tuple[int, ...]:
 
 
 def numbered(regions: Sequence[Sequence[int]]) -> Regions:
-    """Convert regions of values to regions of value numbers."""
+    """The regions as value numbers instead of values."""
     number = {value: place for place, value in enumerate(values_of(regions), start=1)}
     return tuple(tuple(sorted(number[value] for value in region)) for region in regions)
 
 
 def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) -> list[str]:
-    """Sentences on regions that a prediction could not write so that reading gives them back; [] if there are none.
+    """One line per region that a written prediction could not represent; [] if there are none.
 
-    regions: the values of each label, by name. Label i writes the value order[i]; later labels write over earlier ones.
+    A mask must give the same regions when it is read again. Label i writes the value order[i]; later labels overwrite
+    earlier ones.
+
+    Args:
+        regions: the values of each label, by name.
+        order: the value that each label writes.
     """
     names = list(regions)
     holders = {value: [name for name in names if value in regions[name]] for value in values_of(regions.values())}
@@ -36,26 +41,26 @@ def faults_of_order(regions: Mapping[str, Sequence[int]], order: Sequence[int]) 
         inside = [{*holders[value]} for value in own[name]]
         others = sorted(inside[0].union(*inside) - inside[0].intersection(*inside))
         if others:
-            both = _told(value for value in own[name] if {*holders[value]} & {*others})
+            both = _in_words(value for value in own[name] if {*holders[value]} & {*others})
             faults.append(
                 f"{name} shares {both} with {', '.join(others)}, and neither holds the other: one value a voxel cannot "
                 f"write both. Add a label of {both} alone after them, which writes that value."
             )
         elif written not in own[name]:
-            told = _told(own[name], "or")
-            faults.append(f"{name} writes {written}, which is not a value of its own. Give it {told}.")
+            choices = _in_words(own[name], "or")
+            faults.append(f"{name} writes {written}, which is not a value of its own. Give it {choices}.")
     return faults
 
 
 def _never_written(name: str, regions: Mapping[str, Sequence[int]]) -> str:
-    """The fault of a label whose every value belongs to a later label."""
+    """The line for a label that later labels overwrite completely."""
     names = list(regions)
     later = [other for other in names[names.index(name) + 1 :] if {*regions[other]} & {*regions[name]}]
     larger = [other for other in later if {*regions[name]} < {*regions[other]}]
-    way_out = f"Put it after {larger[-1]}, here and in labels." if larger else "Leave it out."
-    return f"{name} would never be written: later labels ({', '.join(larger or later)}) cover it. {way_out}"
+    advice = f"Put it after {larger[-1]}, here and in labels." if larger else "Leave it out."
+    return f"{name} would never be written: later labels ({', '.join(larger or later)}) cover it. {advice}"
 
 
-def _told(values: Iterable[int], joined: str = "and") -> str:
+def _in_words(values: Iterable[int], joined: str = "and") -> str:
     *first, last = map(str, values)
     return f"{', '.join(first)} {joined} {last}" if first else last

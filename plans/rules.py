@@ -1,6 +1,6 @@
-"""The planning rules: pure functions of measurements. A decision comes with its reason as text.
+"""The planning rules: pure functions of measurements. They return a decision and its reason as text.
 
-Rules that nnU-Net has are nnU-Net's (Isensee et al., Nature Methods 2021; the planner of version 2). The axis order
+A rule that nnU-Net has is nnU-Net's (Isensee et al., Nature Methods 2021; the planner of version 2). The axis order
 is (D, H, W) = (z, y, x). Spacings are in mm, sizes in voxels.
 """
 
@@ -13,7 +13,7 @@ from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from plans.plan import ChannelPlan, Scheme
 
-MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has rules of its own
+MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has its own rules
 MIN_GRID_EDGE = 4  # nnU-Net: the shortest axis of the coarsest grid, in positions
 MAX_MASKED_SHARE = 0.75  # nnU-Net: below this share of voxels left by cropping, z-scores use the mask only
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
@@ -123,8 +123,8 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
 def ladder(spacing: Millimetres, size: Triple) -> Ladder:
     """The stages for a patch of `size` voxels at `spacing` (nnU-Net's `get_pool_and_conv_props`).
 
-    Every stage halves the axes whose spacing is within a factor of two of the finest and that are long enough. Once
-    an axis is within that factor, the kernel has 3 voxels along it, before that 1.
+    Every stage halves the axes whose spacing is within a factor of two of the finest and that are long enough. The
+    kernel has 1 voxel along an axis until the axis is within that factor, then 3.
 
     One point is stricter than in nnU-Net: the finest spacing also includes axes that are too short to halve. So no
     axis is pooled while its spacing is twice that of another.
@@ -181,7 +181,7 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     one position has too few channels for the shape inside it. The stride lies between 2 and 8.
 
     Args:
-        thickness: of each label by name, in mm: the 10th percentile over cases, which leaves out outliers.
+        thickness: of each label by name, in mm: the 10th percentile over cases, which ignores outliers.
         spacing: of the plan, in mm.
         steps: strides of the stages.
     """
@@ -197,7 +197,7 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
             break
         level = candidate
     if not thickness:
-        return level, f"no structure was measured, so the coarsest grid that there is: {stop}"
+        return level, f"no structure was measured, so the coarsest grid: {stop}"
     thinnest, total = min(thickness, key=lambda name: thickness[name]), steps.total(level)
     spanned = _spanned(thickness, spacing, total)
     reason = f"the thinnest structure, {thinnest}, measures {thickness[thinnest]:.3g} mm (10th percentile over cases)"
@@ -208,12 +208,12 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
 
 
 def _positions(stride: Triple) -> float:
-    """How many positions of the latent grid the thinnest structure must span."""
+    """The number of positions of the latent grid that the thinnest structure must span."""
     return MIN_POSITIONS_BEYOND_DEFAULT if max(stride) > DEFAULT_LATENT_STRIDE else MIN_POSITIONS
 
 
 def _spanned(thickness: dict[str, float], spacing: Millimetres, stride: Triple) -> float:
-    """How many positions the thinnest structure spans, along the pooled axis whose positions are largest."""
+    """The number of positions that the thinnest structure spans, along the pooled axis with the largest positions."""
     position = max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
     return min(thickness.values(), default=float("inf")) / position
 

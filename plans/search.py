@@ -9,11 +9,12 @@ from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
 from plans.memory import GB, Network
-from plans.plan import LowResolutionPlan, Stage
+from plans.network_plan import Stage
+from plans.plan import LowResolutionPlan
 from plans.rules import numbers
 
 MIN_BATCH = 2  # nnU-Net
-MAX_DATA_SHARE = 0.05  # nnU-Net: of the data set in one batch
+MAX_DATA_SHARE = 0.05  # nnU-Net: of the data set's voxels in one batch
 MIN_PATCH_SHARE = 0.25  # nnU-Net: if the patch covers less of the median case, a low-resolution plan is made
 MIN_VOXEL_FACTOR = 2.0  # nnU-Net: a low-resolution plan must reduce the voxels by this factor
 
@@ -23,7 +24,7 @@ class Facts:
     """The inputs of the search: measurements of the data set, and the budget."""
 
     cases: int
-    thickness: dict[str, float]  # of each label by name, in mm: the 10th percentile over cases
+    thickness: dict[str, float]  # per label name, in mm: the 10th percentile over cases
     spacing: Millimetres
     median_shape: Triple
     channels: int
@@ -44,7 +45,7 @@ class Draft:
 
     patch: Triple
     network: Network
-    reasons: Mapping[str, str] = field(default_factory=dict)  # by the row of the table that they belong to
+    reasons: Mapping[str, str] = field(default_factory=dict)  # by row of the table of reasons
 
     def fits(self, budget: Budget, batch: int = MIN_BATCH) -> bool:
         """Whether one training iteration stays within the budget."""
@@ -56,7 +57,7 @@ class Draft:
 
 
 def search(facts: Facts) -> Draft:
-    """The first of `candidates` that fits the budget, with its reasons. Raises `UserError` if none fits."""
+    """The first of `candidates` that fits the budget, with its reasons. Raises `UserError` if no candidate fits."""
     largest = None
     for draft in candidates(facts):
         largest = largest or draft.patch
@@ -67,21 +68,21 @@ def search(facts: Facts) -> Draft:
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
         f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {MIN_BATCH}) needs {used:.2g} GB "
-        f"and {work:.2g} billion multiplications an iteration. "
+        f"and {work:.2g} billion multiplications per iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
 
 
 def _why_patch(facts: Facts, largest: Triple, chosen: Draft) -> str:
-    """Why the patch is as large as it is; `largest` is where the search began."""
+    """The reason for the size of the patch. `largest` is the first candidate."""
     case, cube = numbers(facts.median_shape), facts.rules.first_patch_voxels
     padded = f"; edges are divisible by the strides {numbers(chosen.network.stride)}"
     if chosen.patch != largest:
-        begun = f"shortened from {numbers(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
-        return f"{begun}, always along the axis that is longest against the median case ({case} voxels){padded}"
+        shortened = f"shortened from {numbers(largest)} until one iteration at batch {MIN_BATCH} fits the budget"
+        return f"{shortened}, always along the axis that is longest against the median case ({case} voxels){padded}"
     if all(edge >= whole for edge, whole in zip(chosen.patch, facts.median_shape, strict=True)):
-        return f"a median case whole ({case} voxels at that spacing){padded}"
-    return f"a cube in mm of {cube} voxels, the most on this device, cut to a median case ({case} voxels){padded}"
+        return f"a whole median case ({case} voxels at that spacing){padded}"
+    return f"a cube in mm of {cube} voxels, the maximum on this device, cut to a median case ({case} voxels){padded}"
 
 
 def candidates(facts: Facts) -> Iterator[Draft]:
@@ -197,8 +198,9 @@ def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:
 
 
 def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan | None, str]:
-    """nnU-Net's low-resolution plan, and the reason; None if the patch covers enough of the median case, or if it would
-    save little.
+    """nnU-Net's low-resolution plan, and the reason.
+
+    None if the patch covers enough of the median case, or if a lower resolution would save little.
 
     The spacing is coarsened in steps of 3% until the patch covers a quarter of the median case. Fine axes are
     coarsened first, until they are within a factor of two of the coarsest.

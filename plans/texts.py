@@ -12,32 +12,32 @@ ENDING = ".txt"
 
 
 def find_texts(folder: Path, cases: Collection[str], others: Collection[str], faults: list[str]) -> dict[str, str]:
-    """The texts of the cases that have one, by case id. White space becomes single spaces.
+    """The texts of the cases that have one, by case id. White space is reduced to single spaces.
 
     Args:
-        folder: may be missing; then there are no texts.
+        folder: may be missing. Then there are no texts.
         cases: the case ids.
         others: other case ids whose texts may be in the folder, e.g. of test cases.
-        faults: gets a line for each file that does not belong to a case or cannot be read.
+        faults: receives a line for each file that does not belong to a case or cannot be read.
     """
-    texts, faulty = {}, []
+    texts, file_faults = {}, []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         case = path.name.removesuffix(ENDING)
         if path.name.startswith("."):
             continue
         if case == path.name or case not in {*cases, *others}:
             example = f", e.g. {min(cases)}{ENDING}" if cases else ""
-            line = f"{path} names no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
-            faulty.append((case, line))
+            line = f"{path} belongs to no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
+            file_faults.append((case, line))
             continue
         try:
             text = " ".join(path.read_text(encoding="utf-8-sig").split())
         except (OSError, UnicodeDecodeError) as error:
-            faulty.append((case, f"{path} cannot be read as text in UTF-8: {error}."))
+            file_faults.append((case, f"{path} cannot be read as text in UTF-8: {error}."))
             continue
         if text and case in cases:
             texts[case] = text
-    faults += merged(faulty)
+    faults += merged(file_faults)
     return texts
 
 
@@ -45,15 +45,17 @@ def read_texts(folder: Path, cases: Collection[str]) -> tuple[dict[str, str], in
     """The texts in a folder that the user named, by case id, and the number of files of other cases.
 
     The folder may hold the texts of a whole data set. Raises `UserError` if the folder is missing or has no text of
-    `cases`. Otherwise it has a line for each fault of the files.
+    `cases`. It has a line for each fault of the files.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder. Give the folder that holds the texts, one file CASE{ENDING} each.")
+        raise UserError(f"{folder} is not a folder. Give the folder with the texts, one file CASE{ENDING} per case.")
     named = {path.name.removesuffix(ENDING) for path in folder.glob(f"[!.]*{ENDING}")}
     faults: list[str] = []
     texts = find_texts(folder, cases, named, faults)
     if not faults and named.isdisjoint(cases):
-        faults.append(f"{folder} holds no text of a scan that is to be predicted: expected {min(cases)}{ENDING}, say.")
+        faults.append(
+            f"{folder} holds no text of a scan: expected for example {min(cases)}{ENDING}. Name texts like scans."
+        )
     if faults:
         raise UserError(*faults)
     return texts, len(named.difference(cases))

@@ -112,7 +112,7 @@ def test_a_fold_whose_cases_have_changed_is_not_scored(chain, capsys):
         assert train.main([name, "0", "--val", "--root", str(root)]) == 2
     finally:
         path.write_text(before)
-    assert "begun with other cases" in capsys.readouterr().err
+    assert "started with other cases" in capsys.readouterr().err
 
 
 def test_a_fold_that_another_process_trains_is_left_alone(chain, capsys):
@@ -213,7 +213,7 @@ def test_texts_of_cases_go_all_the_way(tiny_raw, shrink_plan, tmp_path, capsys):
     assert plan_and_preprocess.main(["901", *at, "--workers", "0"]) == 0
     shrink_plan(tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json")
     assert train.main(["901", "0", *at, "--epochs", "1"]) == 0
-    assert "Texts of 3 of 4 cases are read" in capsys.readouterr().out
+    assert "Texts: 3 of 4 cases have one" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "preprocessed")  # a fold stands alone
     command = ["-i", str(tiny_raw / "imagesTr"), "-o", str(tmp_path / "out"), *at]
     assert predict.main([*command, "--texts", str(texts)]) == 0

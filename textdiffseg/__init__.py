@@ -6,7 +6,7 @@
     result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
     result.write("out")
 
-Nothing heavy is imported before a name is used.
+Heavy libraries are imported when a name is first used.
 """
 
 from importlib import import_module
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from textdiffseg.inference.result import Result
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
+    from textdiffseg.tasks.outcome import Outcome
     from textdiffseg.tasks.plan import PlannedDataset, plan
-    from textdiffseg.tasks.predict import Outcome, predict
-    from textdiffseg.tasks.train import TrainedFold, train
+    from textdiffseg.tasks.predict import predict
+    from textdiffseg.tasks.train import train
+    from textdiffseg.tasks.validate import TrainedFold
     from textdiffseg.training.run import TrainingOptions
 
     load = Model.load
@@ -33,12 +35,12 @@ _HOMES = {
     "Cancelled": "textdiffseg.progress",
     "Geometry": "textdiffseg.imaging.volume",
     "Model": "textdiffseg.inference.model",
-    "Outcome": "textdiffseg.tasks.predict",
+    "Outcome": "textdiffseg.tasks.outcome",
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
     "Result": "textdiffseg.inference.result",
     "SegmentOptions": "textdiffseg.inference.model",
-    "TrainedFold": "textdiffseg.tasks.train",
+    "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
     "evaluate": "textdiffseg.tasks.evaluate",
     "plan": "textdiffseg.tasks.plan",

@@ -24,7 +24,7 @@ from textdiffseg.extras import require
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_GONE = (errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENOTCONN)  # of a file that was there before
+_GONE = (errno.ENOENT, errno.ESTALE, errno.EIO, errno.ENOTCONN)  # errors of a file that existed before
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -41,18 +41,18 @@ def run_cases(
         function: a function that can be pickled, unless it runs inline.
         items: its arguments.
         names: the case of each item, for error messages.
-        workers: processes; 0 runs inline.
+        workers: processes; 0 runs in this process.
         scheduler: address of a Dask scheduler, which replaces the processes.
 
     Raises:
-        UserError: all `UserError`s as one, after the other items are done; equal ones of many cases are one line.
+        UserError: the `UserError`s of all items, after the other items are done. Equal lines of many cases are one.
             Any other error ends the work at once.
     """
     faults: list[tuple[str, str]] = []
     with _executor(function, min(workers, len(items)), scheduler) as executor:
         try:
             calls = _submit(executor, function, items)
-        except (BrokenProcessPool, EOFError, ConnectionError):  # of the process that workers are forked from
+        except (BrokenProcessPool, EOFError, ConnectionError):  # of the server that workers are forked from
             raise _killed("before the work began", workers) from None
         for name, get in zip(names, calls, strict=True):
             try:
@@ -66,7 +66,7 @@ def run_cases(
                 if error.errno not in _GONE or not error.filename:
                     error.add_note(f"while working on case {name}")
                     raise
-                gone = UserError(f"{error.filename}: {error.strerror}. Put it back and run the same command again.")
+                gone = UserError(f"{error.filename}: {error.strerror}. Restore it and run the same command again.")
                 faults += [(name, line) for line in gone.naming(name)]
                 continue
             except Exception as error:
@@ -79,8 +79,8 @@ def run_cases(
 
 def _killed(when: str, workers: int) -> UserError:
     return UserError(
-        f"A worker process was killed {when}, most likely because memory ran out. Run again with fewer than "
-        f"--workers {workers}; finished cases are kept."
+        f"A worker process was killed {when}, most likely because the memory was full. Run again with fewer than "
+        f"--workers {workers}. Finished cases are kept."
     )
 
 
@@ -88,7 +88,7 @@ def _killed(when: str, workers: int) -> UserError:
 def background_executor(workers: int | None) -> Iterator[Executor]:
     """An executor with a single worker for background work during `run_cases`.
 
-    The worker is a process that does not wait for `warm_up`. If `workers` is 0 it is a thread of this process.
+    The worker is a process that does not wait for `warm_up`. If `workers` is 0, it is a thread of this process. Raises
     `UserError` if the process was killed.
     """
     if workers == 0:
@@ -101,8 +101,8 @@ def background_executor(workers: int | None) -> Iterator[Executor]:
             yield process
     except BrokenProcessPool:
         raise UserError(
-            "The process that encodes the words was killed, most likely because memory ran out. Close what else uses "
-            "it and run the same command again, with fewer --workers; finished cases are kept."
+            "The process that encodes the words was killed, most likely because the memory was full. Close other "
+            "programs and run the same command again, with fewer --workers. Finished cases are kept."
         ) from None
 
 
@@ -199,6 +199,8 @@ def _dask(address: str) -> Iterator[Executor]:
     try:
         client = Client(address, timeout=10)
     except (OSError, ValueError) as error:
-        raise UserError(f"--scheduler {address}: no Dask scheduler answers there ({error}).") from None
+        raise UserError(
+            f"--scheduler {address}: no Dask scheduler answers there ({error}). Start one, or correct the address."
+        ) from None
     with client, client.get_executor() as executor:
         yield executor

@@ -1,10 +1,10 @@
-"""Libraries that only some commands need. Prediction and planning need none of them."""
+"""Optional libraries. Prediction and planning need none of them."""
 
 from importlib.util import find_spec
 
 from plans.errors import UserError
 
-# Extra of setup.cfg -> modules that it installs and that the library imports.
+# Extra of setup.cfg -> the modules that it installs and the library imports.
 REPORT = ("monai", "matplotlib")
 EXTRAS = {
     "report": REPORT,
@@ -14,12 +14,12 @@ EXTRAS = {
 
 
 def require(extra: str, user: str, *modules: str) -> None:
-    """Raise `UserError` in one line if a library of an extra is not installed. Nothing is imported.
+    """Raise `UserError` if a library of an extra is not installed. Nothing is imported.
 
     Args:
-        extra: which extra of setup.cfg installs them.
+        extra: the extra of setup.cfg that installs them.
         user: the command or option that needs them.
-        modules: top-level modules; none given: all of the extra.
+        modules: top-level modules. Without any: all modules of the extra.
     """
     missing = [name for name in modules or EXTRAS[extra] if not _installed(name)]
     if missing:

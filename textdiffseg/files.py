@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and hashed. No other module hashes, or makes a temporary name."""
+"""Atomic writing, hashes, and temporary names. No other module makes a hash or a temporary name."""
 
 import hashlib
 import os
@@ -16,44 +16,45 @@ from pydantic import Field
 
 from plans.records import Record
 
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-([0-9]{1,10})-[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 class FileHash(Record):
-    """Size and SHA-256 of a file when it was written. They are stored beside it, and checked when it is read."""
+    """The size and the SHA-256 of a file. They are stored when it is written, and checked when it is read."""
 
     size: int = Field(ge=0)  # bytes
     sha256: str
 
     @classmethod
     def of(cls, content: bytes) -> "FileHash":
-        """Those of a content that is being written."""
+        """The size and the hash of a file's content."""
         return cls(size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
     def fault_of(self, path: Path) -> str | None:
-        """What differs in the file at `path`; None where it is as it was written.
+        """The difference between the file at `path` and the written content; None if there is no difference.
 
-        Its content is read once per process, unless the file changes. `OSError` where it cannot be read.
+        Each file is read once per process, unless it changes. Raises `OSError` if it cannot be read.
         """
         state = Path(path).stat()
         if state.st_size != self.size:
             return f"it has {state.st_size} bytes, expected {self.size}"
-        known = (str(path), state.st_ino, state.st_mtime_ns, self.size, self.sha256)
-        if known not in _intact:
+        version = (str(path), state.st_ino, state.st_mtime_ns, self.size, self.sha256)
+        if version not in _intact:
             if hash_files([path]) != self.sha256:
                 return "its content is not what was written"
-            _intact.add(known)
+            _intact.add(version)
         return None
 
 
-_intact: set[tuple[str, int, int, int, str]] = set()  # files that this process has read and found as written
+_intact: set[tuple[str, int, int, int, str]] = set()  # versions of files that this process has checked
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text or bytes to `path` through a temporary name in the same folder and a rename.
+    """Write text or bytes to `path`. The file is complete or unchanged.
 
-    The temporary name is random and must not exist yet, so that nobody can plant a link there.
+    The content is written to a temporary file in the same folder, which is then renamed. Its name is random and must
+    be new, so nobody can place a link there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.write(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the temporary name; a full disk gives none at all
+        error.filename, error.filename2 = str(path), None  # the temporary name would confuse; a full disk has no name
         raise
     finally:
         with suppress(OSError):  # a folder that cannot be written
@@ -71,32 +72,32 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON, whole or not at all."""
+    """Write a record as JSON. The file is complete or unchanged."""
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
 
 
 def temporary_name(name: str) -> str:
-    """A random hidden name for a file or folder that is being written; it holds who writes it."""
+    """A random hidden name for a file or folder that is being written. It contains its `TemporaryOwner`."""
     return f".{name[:100]}.{machine_tag()}-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 @dataclass(frozen=True)
 class TemporaryOwner:
-    """Who made a temporary name."""
+    """The machine and the process that made a temporary name."""
 
     machine: str  # its `machine_tag`
     process: int
 
     @classmethod
     def of(cls, name: str) -> "TemporaryOwner | None":
-        """The owner that a name holds; None where it is not a name of `temporary_name`."""
+        """The owner in a name; None if `temporary_name` did not make it."""
         found = _TEMPORARY.fullmatch(name)
         return None if found is None else cls(found[1], int(found[2]))
 
 
 @cache
 def machine_tag() -> str:
-    """A hash of this machine's name, of its last start, and of the space that its process numbers lie in."""
+    """A hash of the machine's name, its last start, and the namespace of its process numbers."""
     known = [platform.node()]
     for source in (Path("/proc/sys/kernel/random/boot_id").read_text, lambda: os.readlink("/proc/self/ns/pid")):
         with suppress(OSError):  # not on Linux
@@ -106,7 +107,7 @@ def machine_tag() -> str:
 
 @contextmanager
 def temporary_folder(beside: Path) -> Iterator[Path]:
-    """A folder in the same folder as the file `beside`, which is deleted in the end."""
+    """A temporary folder beside the file `beside`. It is deleted when the context ends."""
     folder = beside.with_name(temporary_name(beside.name))
     folder.mkdir()
     try:
@@ -116,27 +117,27 @@ def temporary_folder(beside: Path) -> Iterator[Path]:
 
 
 def hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the contents of files, in the order given."""
+    """SHA-256 over the contents of files, in the given order."""
     digest = hashlib.sha256()
     for path in paths:
         with Path(path).open("rb") as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
 
 
 def hash_each(paths: Sequence[Path]) -> str:
-    """A short hash of the files' own hashes, so that moving bytes from one file to the next changes it."""
+    """SHA-256 of the files' own hashes. Moving bytes from one file to the next changes it."""
     return hash_text(" ".join(hash_files([path]) for path in paths))
 
 
 def hash_parts(parts: Iterable[bytes]) -> str:
-    """SHA-256 of the hashes of byte strings, so that moving bytes from one to the next changes it."""
+    """SHA-256 of the hashes of byte strings. Moving bytes from one string to the next changes it."""
     return hash_text(" ".join(hashlib.sha256(part).hexdigest() for part in parts))
 
 
 def hash_text(text: str) -> str:
-    """SHA-256 of a text, e.g. of the JSON that names all that a result depends on."""
+    """SHA-256 of a text, e.g. of the JSON with everything that a result depends on."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

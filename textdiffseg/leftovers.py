@@ -1,9 +1,11 @@
-"""What processes that were killed left behind: files and folders under temporary names (`files.temporary_name`).
+"""Deletion of the temporary files and folders of killed processes (`files.temporary_name`).
 
-The names hold a tag of the machine and the number of the process that made them. What a dead process of this machine
-left is deleted at once. Of other machines that share the disk nothing is known, so only what is older than a day is
-deleted: no write takes that long. A tag stands for one start of the machine and one space of process numbers, so that
-numbers of another container, or of before a restart, are not mistaken for this one's.
+A temporary name contains a tag of the machine and the number of the process. Leftovers of a dead process on this
+machine are deleted at once. The state of processes on other machines is unknown, so their leftovers are deleted after a
+day; no write takes that long.
+
+A tag identifies one start of the machine and one namespace of process numbers. So process numbers of another container,
+or from before a restart, are not confused with current ones.
 """
 
 import shutil
@@ -16,14 +18,14 @@ import psutil
 
 from textdiffseg.files import TemporaryOwner, machine_tag
 
-MAX_AGE_SECONDS = 24 * 3600.0  # of what another machine writes
+MAX_AGE_SECONDS = 24 * 3600.0  # of another machine's temporary files
 
 
 def sweep(folders: Iterable[Path]) -> int:
-    """Delete what dead processes left directly in the folders, where they exist; returns how much that was."""
+    """The number of leftovers of dead processes that were deleted directly in the folders. A folder may be missing."""
     swept = 0
     for folder in folders:
-        with suppress(OSError):  # no such folder, or one that may not be read: its user sweeps it
+        with suppress(OSError):  # the folder is missing, or another user's
             for path in sorted(folder.iterdir()):
                 owner = TemporaryOwner.of(path.name)
                 if owner is not None and _is_dead(owner, path):
@@ -36,12 +38,12 @@ def _is_dead(owner: TemporaryOwner, path: Path) -> bool:
         return not psutil.pid_exists(owner.process)
     try:
         return time.time() - path.lstat().st_mtime > MAX_AGE_SECONDS
-    except OSError:  # another start swept it
+    except OSError:  # another process deleted it
         return False
 
 
 def _delete(path: Path) -> bool:
-    with suppress(OSError):  # not ours to delete
+    with suppress(OSError):  # another user's
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

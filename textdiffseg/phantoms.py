@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from plans.file_names import NIFTI, channel_file
 from plans.geometry import Millimetres, Triple, millimetres, triple
-from plans.layout import NIFTI, RawFolder, channel_file, tree
+from plans.layout import RawFolder, tree
 from textdiffseg.files import write_atomically
 
 if TYPE_CHECKING:

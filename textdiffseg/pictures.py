@@ -1,4 +1,4 @@
-"""Text in pictures: names of labels and cases are drawn as they are written, and never read as mathematics."""
+"""Text in pictures. Names of labels and cases are drawn literally, never as mathematics."""
 
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 Colour = tuple[float, float, float]
 """Red, green and blue in 0..1."""
-MAX_NAME = 40  # characters; a longer name is cut in its middle
-UNKNOWN = "?"  # in the place of a character that no installed font has
+MAX_NAME_CHARACTERS = 40  # a longer name is cut in its middle
+UNKNOWN = "?"  # replaces a character that no installed font has
 
 
 def label_colour(position: int) -> Colour:
-    """The colour of the label at a position; the first ten are the strong ones."""
+    """The colour of the label at a position. The first ten colours are strong ones."""
     from matplotlib import colormaps
 
     red, green, blue = colormaps["tab20"]((2 * position) % 20 + (position // 10) % 2)[:3]
@@ -30,16 +30,16 @@ def label_colour(position: int) -> Colour:
 
 
 def shorten(name: str) -> str:
-    """The name on one line, cut in its middle where it is longer than `MAX_NAME` characters."""
+    """The name on one line. A name of more than `MAX_NAME_CHARACTERS` is cut in its middle."""
     name = " ".join(name.split())
-    if len(name) <= MAX_NAME:
+    if len(name) <= MAX_NAME_CHARACTERS:
         return name
-    kept = MAX_NAME - 1
+    kept = MAX_NAME_CHARACTERS - 1
     return f"{name[: kept - kept // 2]}…{name[-(kept // 2) :]}"
 
 
 def write_plainly(text: "Text", content: str) -> None:
-    """Show `content` as it is written: `$`, `_` and `\\` stay, and characters that no font has become `?`."""
+    """Show `content` literally, with `$`, `_` and `\\`. A character that no font has becomes `?`."""
     text.set_parse_math(False)
     text.set_usetex(False)
     families = ["DejaVu Sans"]
@@ -55,12 +55,12 @@ def write_plainly(text: "Text", content: str) -> None:
 
 @cache
 def _family_with(character: str) -> str | None:
-    """A font that has the character: matplotlib's own first, then those of the machine; None where none has it."""
+    """A font with the character: matplotlib's own, else one of the machine; None if no font has it."""
     from matplotlib import font_manager, get_data_path
 
     if _has(font_manager.findfont("DejaVu Sans"), character):
         return "DejaVu Sans"
-    own = get_data_path()  # its other fonts are for mathematics, and one has a box for every character
+    own = get_data_path()  # matplotlib's other fonts are for mathematics; one has a box for every character
     fonts = (font for font in font_manager.fontManager.ttflist if not font.fname.startswith(own))
     return next((font.name for font in fonts if font.style == "normal" and _has(font.fname, character)), None)
 
@@ -81,9 +81,9 @@ def _characters(path: str) -> frozenset[int]:
 
 
 def add_legend(place: "Axes | Figure", handles: Sequence["Artist"], names: Iterable[str], **options: Any) -> "Legend":
-    """A legend of names that are shown as they are written.
+    """A legend with literal names.
 
-    A name that no font has in full gets its number in front, so that two such names stay different.
+    A name with characters that no font has gets a number, so two such names stay different.
     """
     legend = place.legend(handles=list(handles), labels=["x"] * len(handles), **options)
     for number, (text, name) in enumerate(zip(legend.get_texts(), names, strict=True), start=1):
@@ -94,7 +94,7 @@ def add_legend(place: "Axes | Figure", handles: Sequence["Artist"], names: Itera
 
 
 def save_figure(figure: "Figure", path: Path, dpi: float = 100) -> None:
-    """Write the figure as a PNG, whole or not at all."""
+    """Write the figure as a PNG. The file is complete or unchanged."""
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=dpi, facecolor=figure.get_facecolor())
     write_atomically(path, picture.getvalue())

@@ -1,4 +1,4 @@
-"""How long work reports what it has done, and how it is asked to stop."""
+"""Progress events, reports and cancelling of long work."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,30 +6,30 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """How far one stage of the work is."""
+    """The progress of one stage of the work."""
 
     stage: str  # e.g. "Fingerprint", "Train", "Predict"
     done: float
     total: float
     unit: str = ""  # of `done` and `total`, e.g. "case"
-    detail: str = ""  # what is worked on, or the losses
+    detail: str = ""  # the current case, or the losses
 
 
 OnProgress = Callable[[ProgressEvent], None]
 Report = Callable[[str], None]
-"""Called with a sentence for the user."""
+"""A function that receives a sentence for the user."""
 Cancel = Callable[[], bool]
-"""Asked between steps; where it returns True, the work stops with `Cancelled`."""
+"""A function that is called between steps. If it returns True, the work raises `Cancelled`."""
 
 
 class Cancelled(Exception):
-    """The work was asked to stop. What was finished before stays."""
+    """Raised if `Cancel` returned True. Finished results are kept."""
 
 
 def silent(_: object) -> None:
-    """Take a report or an event, and do nothing."""
+    """Ignore a report or an event."""
 
 
 def never() -> bool:
-    """Nobody asks the work to stop."""
+    """A `Cancel` that never stops the work."""
     return False

@@ -1,7 +1,9 @@
 """The devices, cores and memory that this process may use, on its machine or in its container."""
 
 import os
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -39,6 +41,35 @@ def cores() -> int:
             if share > 0:  # -1 also stands for no limit
                 return min(allowed, ceil(share))
     return allowed
+
+
+@dataclass(frozen=True)
+class CpuUse:
+    """The CPU seconds that were used up to a moment."""
+
+    all: float  # of all programs, on the cores that this process may use
+    own: float  # of this process
+    clock: float  # the moment, in seconds of a monotonic clock
+
+
+def cpu_use() -> CpuUse:
+    """The CPU seconds up to now."""
+    import psutil
+
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    used = [
+        sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        for core, times in enumerate(psutil.cpu_times(percpu=True))
+        if core in allowed
+    ]
+    return CpuUse(sum(used), time.process_time(), time.monotonic())
+
+
+def idle_cores(before: CpuUse, now: CpuUse | None = None) -> int:
+    """The number of cores, 1 or more, that other programs left idle between `before` and now."""
+    now = now or cpu_use()
+    busy = (now.all - before.all) - (now.own - before.own)
+    return max(1, round(cores() - max(0.0, busy) / max(now.clock - before.clock, 1e-3)))
 
 
 def free_memory() -> float:

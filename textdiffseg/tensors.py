@@ -1,7 +1,7 @@
-"""Safetensors files with the hashes of what they hold in their own header: written whole, checked when read.
+"""Safetensors files with hashes of their content, which are checked when a file is read.
 
-`hashes` in a file's metadata has the SHA-256 of each tensor, and one of the other metadata. Files without it, written
-by earlier versions or by other tools, are read unchecked.
+The metadata field `hashes` has the SHA-256 of each tensor and of the other metadata. Files without this field are read
+unchecked; earlier versions and other programs wrote them.
 """
 
 import json
@@ -22,11 +22,11 @@ KEY = "hashes"
 
 
 class DamagedError(Exception):
-    """Why a file cannot be read as what it was when it was written."""
+    """A file is damaged or was changed. The message states the fault."""
 
 
 class TensorHashes(Record):
-    """What `hashes` holds."""
+    """The record in `hashes`."""
 
     metadata: str  # of all other metadata
     tensors: dict[str, str]  # by name
@@ -34,24 +34,24 @@ class TensorHashes(Record):
 
 @dataclass(frozen=True)
 class TensorContent:
-    """What was read of a file."""
+    """The tensors and the metadata that were read from a file."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
 
 
 def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and metadata, with their hashes, whole or not at all."""
+    """Write tensors and metadata with their hashes. The file is complete or unchanged."""
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     hashes = TensorHashes(
         metadata=_hash_metadata(metadata), tensors={name: _hash_tensor(value) for name, value in plain.items()}
     )
-    # serialised here, as safetensors' own writer does not say where the disk is full
+    # serialised here, as safetensors' own writer does not report a full disk
     write_atomically(path, _in_order(serialise(plain, metadata={**metadata, KEY: hashes.model_dump_json()})))
 
 
 def read_tensor_file(path: Path, names: Collection[str] | None = None) -> TensorContent:
-    """The metadata, and all tensors or those that are named. `DamagedError` where a hash or a name does not fit."""
+    """The metadata, and all tensors or the named ones. Raises `DamagedError` if a hash or a name does not fit."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata, there = file.metadata() or {}, set(file.keys())
@@ -70,14 +70,14 @@ def read_tensor_file(path: Path, names: Collection[str] | None = None) -> Tensor
 
 
 def read_tensor_metadata(path: Path) -> dict[str, str]:
-    """The metadata alone, checked as by `read_tensor_file`."""
+    """The metadata alone, with the checks of `read_tensor_file`."""
     return read_tensor_file(path, ()).metadata
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same file with its metadata sorted: safetensors orders it anew in each process.
+    """The file's bytes with sorted metadata. The order in safetensors differs between processes.
 
-    A file begins with the length of its header, eight bytes, little-endian, and the header, which is JSON.
+    A file begins with the length of its header (eight bytes, little-endian) and the header, which is JSON.
     """
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
@@ -88,7 +88,7 @@ def _in_order(content: bytes) -> bytes:
 
 
 def _check(tensors: Mapping[str, Tensor], there: Collection[str], metadata: Mapping[str, str]) -> None:
-    """Raise `DamagedError` where something is not what was written."""
+    """Raise `DamagedError` if a tensor or the metadata changed since the file was written."""
     try:
         hashes = TensorHashes.parse_json(metadata[KEY], KEY)
     except UserError as error:

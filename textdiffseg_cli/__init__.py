@@ -1,1 +1,1 @@
-"""The speaking floor: one small file a command, which parses, calls the library and prints."""
+"""The commands. Each has one small file: it parses the command line, calls the library and prints."""

@@ -1,4 +1,4 @@
-"""How far the work is, on stderr: a bar for each stage on a terminal, single lines elsewhere."""
+"""Progress on stderr: a bar for each stage on a terminal, single lines elsewhere."""
 
 import os
 import sys
@@ -8,22 +8,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Never
 
 from plans.errors import printable
-from textdiffseg_cli.common import say
+from textdiffseg_cli.common import print_lines
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from textdiffseg.progress import ProgressEvent
 
-_WEIGHED = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit}s [{elapsed}<{remaining}{postfix}]"
-_UNITS_OF_CASES = ("case", "scan", "setting")  # counted in lines one by one
+_FRACTIONAL = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit}s [{elapsed}<{remaining}{postfix}]"
+_UNITS_OF_CASES = ("case", "scan", "setting")  # may be done in part; elsewhere each one gets a line
 _NAMES = {"it": "iteration"}
-_MAX_CASE_LINES, _MAX_LINES = 100, 10  # of a stage
-_COLUMNS, _ROWS = 80, 24  # where the terminal has no size
+_MAX_CASE_LINES, _MAX_LINES = 100, 10  # per stage
+_COLUMNS, _ROWS = 80, 24  # if the terminal reports no size
 
 
 class Bars:
-    """Call it with each `ProgressEvent`; leave the context to close the last bar."""
+    """The bars of a command. Call the object with each `ProgressEvent`. Leaving the context closes the last bar."""
 
     def __init__(self) -> None:
         self._stage = ""
@@ -37,7 +37,7 @@ class Bars:
         self._close()
 
     def __call__(self, event: "ProgressEvent") -> None:
-        """Move the stage's bar, which is opened at its first event."""
+        """Move the bar of the event's stage. The first event of a stage opens its bar."""
         if event.stage != self._stage or self._bar is None:
             self._close()
             self._stage = event.stage
@@ -50,13 +50,13 @@ class Bars:
         self._bar.total = event.total
         self._bar.update(event.done - self._bar.n)
 
-    def say(self, line: str) -> None:
-        """Print a line on stdout, above the bar that is shown."""
+    def print_line(self, line: str) -> None:
+        """Print a line on stdout, above the current bar."""
         if self._bar is None or isinstance(self._bar, _Lines):
-            say(line)
+            print_lines(line)
             return
         self._bar.clear()
-        say(line)
+        print_lines(line)
         self._bar.refresh()
 
     def _close(self) -> None:
@@ -66,7 +66,7 @@ class Bars:
 
 
 class _Lines:
-    """A stage where no bar can be drawn: a line for each case, or for each tenth of other work."""
+    """A stage without a bar: one line per case, or one per tenth of other work."""
 
     def __init__(self, event: "ProgressEvent"):
         self._began, self._shown = time.monotonic(), 0.0
@@ -74,7 +74,7 @@ class _Lines:
         self._step = max(1.0, event.total / (_MAX_CASE_LINES if of_cases else _MAX_LINES))
 
     def update(self, event: "ProgressEvent") -> None:
-        """Print a line where a further step, or the whole stage, is done."""
+        """Print a line if another step or the whole stage is done."""
         whole = event.done >= event.total
         if event.done <= self._shown or not (whole or event.done // self._step > self._shown // self._step):
             return
@@ -89,11 +89,11 @@ class _Lines:
         )
 
     def close(self) -> None:
-        """Nothing is left to print."""
+        """Do nothing: every line is printed already."""
 
 
 def _open(event: "ProgressEvent") -> "tqdm[Never]":
-    """A bar that begins where the stage begins, e.g. in the middle of a run that goes on."""
+    """A bar at the first event's position. A resumed run begins in the middle."""
     from tqdm import tqdm
 
     columns = _columns()
@@ -105,12 +105,12 @@ def _open(event: "ProgressEvent") -> "tqdm[Never]":
         dynamic_ncols=columns is None,
         ncols=columns,
         nrows=None if columns is None else _ROWS,
-        bar_format=_WEIGHED if event.unit in _UNITS_OF_CASES else None,
+        bar_format=_FRACTIONAL if event.unit in _UNITS_OF_CASES else None,
     )
 
 
 def _columns() -> int | None:
-    """The width of bars where the terminal reports none; None where it does."""
+    """The width of bars if the terminal reports none; None if it reports one."""
     with suppress(OSError, ValueError):
         if os.get_terminal_size(sys.stderr.fileno()).columns > 0:
             return None

@@ -1,4 +1,4 @@
-"""`tds_demo`: the whole chain on generated phantoms, each step as a user would type it."""
+"""`tds_demo`: all commands on generated phantoms. Each command is printed as a user would type it."""
 
 import argparse
 import shlex
@@ -14,8 +14,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_demo`."""
     parser = command(
         "tds_demo",
-        "Make a small data set of 3D phantoms, then plan, train, predict and evaluate on it, "
-        "printing each command as you would type it. Run it again and it goes on where it stopped.",
+        "Make a small data set of 3D phantoms, then plan, train, predict and evaluate. Each command is printed as you "
+        "would type it. If you interrupt it, run it again: it resumes.",
         """
         tds_demo
         tds_demo --minutes 10 --root /tmp/demo
@@ -55,7 +55,7 @@ def _demo(args: argparse.Namespace) -> int:
         ("Plan and preprocess", "tds_plan_and_preprocess", plan_and_preprocess.main, ["900", *root]),
         ("Train fold 0", "tds_train", train.main, ["900", "0", *minutes, *root]),
         (
-            "Predict scans never seen",
+            "Predict scans that training never saw",
             "tds_predict",
             predict.main,
             ["-i", f"{raw}/imagesTs", "-o", str(predictions), "-d", "900", *root],
@@ -77,7 +77,7 @@ def _title(number: int, text: str) -> None:
 
 
 def _picture(raw: Path, predictions: Path, path: Path) -> None:
-    """Overlays of the first four held-out phantoms."""
+    """Draw the first four held-out phantoms with their masks."""
     from textdiffseg import phantoms
     from textdiffseg.evaluation.picture import Panel, draw_overlays
     from textdiffseg.imaging.sources.files import read_labels, read_volume
@@ -101,13 +101,13 @@ def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float)
     summary = Summary.read(summary_path)
     print(f"\nHeld-out phantoms, mean Dice: {_score(summary.mean.dice)}")
     for name in LOOK_ALIKES:
-        print(f"  {name} (told apart by place alone): {_score(summary.labels[name].dice)}")
-    print(f"Picture: {picture}\nScores:  {summary_path}\nTime:    {seconds / 60:.1f} minutes in all")
+        print(f"  {name} (the two glands differ only in place): {_score(summary.labels[name].dice)}")
+    print(f"Picture: {picture}\nScores:  {summary_path}\nTime:    {seconds / 60:.1f} minutes in total")
     where = shlex.join(root)
     folder = Path(root[1] if root else "") / "raw" / "Dataset001_Mine"
     print(
-        "\nYour own data: put it into nnU-Net's layout,\n"
-        f"  {folder}/dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz\nthen type\n"
+        "\nTo use your own data, put it into nnU-Net's layout:\n"
+        f"  {folder}/dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz\nThen type\n"
         f"  tds_plan_and_preprocess 1 {where}\n"
         f"  tds_train 1 0 {where}\n"
         f"  tds_predict -i new_scans -o segmentations -d 1 {where}"
@@ -115,4 +115,4 @@ def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float)
 
 
 def _score(dice: float | None) -> str:
-    return "none scored" if dice is None else f"{dice:.3f}"
+    return "no score" if dice is None else f"{dice:.3f}"

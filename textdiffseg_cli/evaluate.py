@@ -10,7 +10,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_evaluate`."""
     parser = command(
         "tds_evaluate",
-        "Score segmentations against references: Dice, NSD, HD95 and volumes, per case, per label and mean.",
+        "Score segmentations against references. The scores are Dice, NSD, HD95 and volumes: for each case, for each "
+        "label, and as means.",
         """
         tds_evaluate predictions raw/Dataset004_Hippocampus/labelsTs
         tds_evaluate predictions references -o summary.json --csv scores.csv --cases
@@ -19,27 +20,34 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of segmentations, or one file")
     parser.add_argument(
-        "references", type=Path, metavar="REFERENCES", help="folder of references with the same names, or one file"
+        "references",
+        type=Path,
+        metavar="REFERENCES",
+        help="folder of references (files of the same names), or one file",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write all scores as JSON (e.g. summary.json)"
     )
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE", help="write the scores as CSV, one row a case and label (e.g. scores.csv)"
+        "--csv", type=Path, metavar="FILE", help="write all scores as CSV, one row per case and label (e.g. scores.csv)"
     )
     parser.add_argument(
         "--tolerance-mm",
         type=positive_float,
         default=1.0,
         metavar="MM",
-        help="NSD: surfaces this close count as equal (default: 1)",
+        help="tolerance of NSD: surfaces this close count as equal (default: 1)",
     )
-    parser.add_argument("--cases", action="store_true", help="print the scores of each case too")
+    parser.add_argument("--cases", action="store_true", help="also print the scores of each case")
     parser.add_argument(
-        "--partial", action="store_true", help="leave references without a prediction out instead of stopping"
+        "--partial", action="store_true", help="leave out references without a prediction, instead of stopping"
     )
     parser.add_argument(
-        "--workers", type=whole_number, default=0, metavar="N", help="processes; 0 runs inline (default: 0)"
+        "--workers",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="number of processes; 0 means no extra process (default: 0)",
     )
     return parser
 
@@ -65,6 +73,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     out = console()
     if args.cases:
         out.print(cases_table(summary))
+        out.print()
     out.print(summary_table(summary))
     for line in (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}"):
         out.print(line, style="dim", highlight=False)

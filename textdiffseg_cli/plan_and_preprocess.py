@@ -1,4 +1,4 @@
-"""`tds_plan_and_preprocess`: from a raw data set to a plan, a text bank, folds, and stored cases."""
+"""`tds_plan_and_preprocess`: make the plan, the text bank, the folds and the stored cases of a data set."""
 
 import argparse
 import shlex
@@ -16,8 +16,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_plan_and_preprocess`."""
     parser = command(
         "tds_plan_and_preprocess",
-        "Check a data set, fingerprint it, plan the network, and preprocess every case. Run again, it goes on "
-        "where it stopped and redoes only what changed.",
+        "Check a data set, measure it, plan the network, and store every case. If it was interrupted, run it again: it "
+        "resumes. After a change of the data it repeats only what changed.",
         """
         tds_plan_and_preprocess 4
         tds_plan_and_preprocess 4+101
@@ -29,34 +29,37 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "dataset",
         metavar="DATASET",
-        help="id (4), name (Hippocampus), folder name below raw/, or a path; several joined by + are trained together",
+        help="id (4), name (Hippocampus), folder name below raw/, or path; 4+101 treats two data sets as one",
     )
     add_root(parser)
     parser.add_argument(
         "--preset",
         choices=PRESETS,
         default="default",
-        help="default: latent diffusion; unet: the same blocks without diffusion; paper: the publication, and its "
-        "ablations; peer-*: MONAI's networks (docs/paper.md)",
+        metavar="NAME",
+        help="model to plan. default: latent diffusion; unet: the same blocks without diffusion; paper: the "
+        f"publication; paper-...: its ablations; peer-...: MONAI's networks. One of {', '.join(PRESETS)}",
     )
     parser.add_argument(
         "--memory-gb",
         type=positive_float,
         metavar="G",
-        help="plan for a GPU with this much memory (default: 8 where there is a GPU, else a plan for the CPU)",
+        help="plan for a GPU with this much memory (default: at most 8 if there is a GPU, else a plan for the CPU)",
     )
     parser.add_argument(
         "--workers",
         type=whole_number,
         metavar="N",
-        help="processes; 0 runs inline (default: from the cores and the free memory)",
+        help="number of processes; 0 means no extra process (default: from the cores and the free memory)",
     )
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="work on a Dask cluster instead, e.g. tcp://host:8786")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="use a Dask cluster instead of processes, e.g. tcp://host:8786"
+    )
     parser.add_argument(
         "--text-encoder",
         metavar="NAME",
-        help="hub name or local folder of a BERT-like model (default: bundled, which needs no network; for paper "
-        "presets Bio_ClinicalBERT, in whose place the bundled one stands in where it cannot be had)",
+        help="BERT-like model: a name on the Hugging Face hub, or a local folder (default: the bundled one, which "
+        "needs no network). The paper presets use Bio_ClinicalBERT, or the bundled one if that is not available",
     )
     return parser
 
@@ -79,14 +82,14 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             workers=args.workers,
             scheduler=args.scheduler,
             text_encoder=args.text_encoder,
-            report=bars.say,
+            report=bars.print_line,
             progress=bars,
         )
     _print(planned)
 
 
 def _print(planned: "PlannedDataset") -> None:
-    """The table of decisions, the notes, and the command that comes next."""
+    """Print the table of decisions, the notes, and the next command."""
     from rich.table import Table
 
     plan, folder, cases = planned.plan, planned.folder, len(planned.splits.cases)
@@ -94,10 +97,11 @@ def _print(planned: "PlannedDataset") -> None:
     for decision in plan.reasons:
         table.add_row(decision.name, decision.value, decision.reason)
     console().print(table)
-    print(f"Stored cases: {planned.stored} made, {cases - planned.stored} unchanged, in {folder.cases}.")
+    print(f"Stored {cases} cases in {folder.cases}: {planned.stored} new, {cases - planned.stored} unchanged.")
     for note in planned.notes:
         print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]
     more += [] if planned.root == Path() else ["--root", str(planned.root)]
     fold = "0" if planned.splits.folds else "all"
-    print(f"Plan: {folder.plan(plan.preset)}. Next: {shlex.join(['tds_train', plan.dataset, fold, *more])}")
+    print(f"Plan: {folder.plan(plan.preset)}")
+    print(f"Next: {shlex.join(['tds_train', plan.dataset, fold, *more])}")

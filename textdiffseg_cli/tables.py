@@ -1,4 +1,4 @@
-"""Scores as tables for the screen. Names are printed whole, on several lines where one is too short."""
+"""Tables of scores for the screen. A name that is too long for one line continues on the next."""
 
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from textdiffseg.evaluation.metrics import LabelScores
     from textdiffseg.evaluation.report import MeanScores, Summary
 
-MAX_NAME = 28  # columns that names always get, of 80
+MAX_NAME_COLUMNS = 28  # of 80
 _MEAN = "mean of labels"
 
 
 def summary_table(summary: "Summary") -> "Table":
-    """A rich table: one row a label and the mean."""
-    title, names = f"Mean over {len(summary.cases)} cases", (*summary.labels, _MEAN)
+    """The mean scores: one row per label, then their mean."""
+    count, names = len(summary.cases), (*summary.labels, _MEAN)
+    title = f"Mean over {count} case{'' if count == 1 else 's'}"
     table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty")
     for name, part in summary.labels.items():
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
@@ -29,7 +30,7 @@ def summary_table(summary: "Summary") -> "Table":
 
 
 def cases_table(summary: "Summary") -> "Table":
-    """A rich table: for each case a row with its name, then one row a label."""
+    """The scores of each case: a row with its name, then one row per label."""
     names = [*(case.case for case in summary.cases), *(f"  {name}" for name in summary.labels)]
     table = _table("Cases", summary.tolerance_mm, "case, label", names, "note")
     for case in summary.cases:
@@ -46,8 +47,8 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column(kind, overflow="fold", width=min(MAX_NAME, max(map(len, (kind, *names)))))
-    for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "ml", "ref.\nml"):
+    table.add_column(kind, overflow="fold", width=min(MAX_NAME_COLUMNS, max(map(len, (kind, *names)))))
+    for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "volume\nml", "ref.\nml"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:
         table.add_column(name, justify="left" if name == "note" else "right")

@@ -1,6 +1,7 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
+import shlex
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,15 @@ from textdiffseg_cli.common import (
 )
 
 if TYPE_CHECKING:
-    from textdiffseg.tasks.train import TrainedFold
+    from textdiffseg.tasks.validate import TrainedFold
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_train`."""
     parser = command(
         "tds_train",
-        "Train one fold of a planned data set. Run the same command again to go on where it stopped.",
+        "Train one fold of a planned data set, then predict and score its validation cases. If it was interrupted, run "
+        "the same command again: it resumes.",
         """
         tds_train 4 0
         tds_train Hippocampus 0 --max-minutes 20 --device cpu
@@ -33,29 +35,57 @@ def make_parser() -> argparse.ArgumentParser:
         """,
     )
     parser.add_argument(
-        "dataset", metavar="DATASET", help="id, name or folder of the data set; 4+101: planned together"
+        "dataset",
+        metavar="DATASET",
+        help="planned data set: id, name or folder name; 4+101: two data sets planned as one",
     )
-    parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all: train on every case")
+    parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all to train on every case")
     add_root(parser)
     parser.add_argument(
-        "--preset", choices=PRESETS, help="whose plan (default: default if planned, else the first that is)"
+        "--preset",
+        choices=PRESETS,
+        metavar="NAME",
+        help="whose plan to train (default: default if it is planned, else the first planned preset)",
     )
+    _add_length(parser)
+    _add_resources(parser)
+    parser.add_argument(
+        "--continue", dest="resume", action="store_true", help="only continue a started run; never start a new one"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="train this fold from the start; its old files are deleted"
+    )
+    parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
+    return parser
+
+
+def _add_length(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the length of the training."""
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=positive_int, metavar="N", help="epochs (default: the plan's)")
+    length.add_argument(
+        "--epochs", type=positive_int, metavar="N", help="length of the training in epochs (default: from the plan)"
+    )
     length.add_argument(
         "--max-minutes",
         type=positive_float,
         metavar="M",
-        help="train for about M minutes: iterations are timed first, and their number corrected after each epoch",
+        help="train for about M minutes; the command times some iterations first",
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
-    parser.add_argument("--workers", type=whole_number, metavar="N", help="processes that load and augment; 0: none")
-    parser.add_argument("--seed", type=whole_number, metavar="N", help="of all randomness (default: 0)")
-    parser.add_argument("--no-compile", action="store_true", help="train without torch.compile, which a GPU gets")
-    parser.add_argument("--continue", dest="resume", action="store_true", help="insist on going on with a started run")
-    parser.add_argument("--restart", action="store_true", help="delete what this fold holds and train anew")
-    parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
-    return parser
+
+
+def _add_resources(parser: argparse.ArgumentParser) -> None:
+    """Add the options for the device, the processes and the random numbers."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    parser.add_argument(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="number of processes that load and augment (default: 0 on a CPU, up to 12 with a GPU)",
+    )
+    parser.add_argument("--seed", type=whole_number, metavar="N", help="seed of all random numbers (default: 0)")
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do not use torch.compile (default: compile on a GPU)"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,6 +96,7 @@ def main(argv: list[str] | None = None) -> int:
 def _train(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
 
     options = tds.TrainingOptions(
         epochs=args.epochs,
@@ -76,7 +107,7 @@ def _train(args: argparse.Namespace) -> None:
         restart=args.restart,
         compile=not args.no_compile,
     )
-    with Bars() as bars:
+    with idle_cores_only(), Bars() as bars:
         trained = tds.train(
             args.dataset,
             args.fold,
@@ -85,14 +116,14 @@ def _train(args: argparse.Namespace) -> None:
             preset=args.preset,
             must_exist=args.resume,
             only_validate=args.val,
-            report=bars.say,
+            report=bars.print_line,
             progress=bars,
         )
     _print(trained)
 
 
 def _print(trained: "TrainedFold") -> None:
-    """The scores, and what was learned from the validation cases."""
+    """Print the scores, and the findings of the validation."""
     from textdiffseg_cli.tables import summary_table
 
     console().print(summary_table(trained.summary))
@@ -101,16 +132,20 @@ def _print(trained: "TrainedFold") -> None:
         _print_calibration(trained)
     for note in trained.summary.notes:
         print(f"Note: {note}")
-    if trained.latent_dice:  # low where its grid is too coarse for a label, or where training was short
+    if trained.latent_dice:  # low if the latent grid is too coarse for a label, or if training was short
         carried = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
-        print(f"True masks through the latent and back, without the image (a bound, not a result): Dice {carried}.")
+        print(
+            f"True masks, encoded and decoded without the image (a check of the latent, not a result): Dice {carried}."
+        )
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
+    model = shlex.quote(str(trained.fold.path.parent))
+    print(f"Next: tds_predict -i SCANS -o SEGMENTATIONS -m {model}")
 
 
 def _print_findings(trained: "TrainedFold") -> None:
-    """Which labels were found in the validation cases, and what helps for those that were not."""
+    """Print which labels were found in the validation cases, and advice for the others."""
     from textdiffseg.pace import duration
     from textdiffseg.validation.findings import GOOD_DICE
 
@@ -120,7 +155,7 @@ def _print_findings(trained: "TrainedFold") -> None:
         line = f"{finding.label} was found in {finding.found} of {finding.cases} cases"
         if finding.hours is not None:
             time = duration(3600 * finding.hours)
-            line += f": train longer; at this pace its Dice reaches {GOOD_DICE:g} after about {time} in all"
+            line += f": train longer; at this pace its Dice reaches {GOOD_DICE:g} after about {time} in total"
         elif finding.found == 0:
             line += ": train longer"
         print(f"{line}.")
@@ -129,14 +164,14 @@ def _print_findings(trained: "TrainedFold") -> None:
         more = f"--max-minutes {ceil(60 * max(hours))}" if hours else "more --epochs or --max-minutes"
         print(f"To train longer, run the same command with {more}.")
     if known and not missed:
-        print(f"Every label was found in every validation case that holds it ({len(known)} labels).")
+        print(f"Every label was found in every validation case that contains it ({len(known)} labels).")
     for finding in trained.findings:
         if not finding.cases:
-            print(f"{finding.label} is in none of the validation cases: nothing is known of how well it is found.")
+            print(f"{finding.label} is in none of the validation cases, so it was not scored.")
 
 
 def _print_calibration(trained: "TrainedFold") -> None:
-    """What was fitted to the validation cases, setting by setting."""
+    """Print the calibration of each setting."""
     from textdiffseg.folds.sampling import MIN_SAMPLES
     from textdiffseg.validation.evidence import MIN_CASES
 

@@ -9,7 +9,7 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.imaging.volume import Geometry, Volume
-from textdiffseg.inference.predictor import Prediction
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 

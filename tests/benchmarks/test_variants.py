@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.networks.model import build_model
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.draws import draw_for

@@ -1,4 +1,4 @@
-"""Fingerprints made of numbers alone."""
+"""Fingerprints from given numbers."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
 def build_fingerprint(
     shape, spacing, cases=20, thickness=(10.0,), channels=1, cropped=None, samples=((1.0, 2.0, 3.0, 4.0),)
 ) -> Fingerprint:
-    """`shape` and `spacing` are those of all cases, or lists with one entry a case."""
+    """`shape` and `spacing` are those of all cases, or lists with one entry per case."""
     shapes = shape if isinstance(shape, list) else [shape] * cases
     spacings = spacing if isinstance(spacing, list) else [spacing] * len(shapes)
     labels = tuple(

@@ -65,7 +65,7 @@ def test_cases_are_annotated_with_their_own_labels_under_their_own_values():
     assert combine([LIVER, SPLEEN], Path("x")).cases[2].annotation.annotated == ("spleen",)
 
 
-def test_ids_get_a_prefix_only_where_one_is_shared_and_groups_always():
+def test_ids_get_a_prefix_only_if_one_is_shared_and_groups_always():
     both = combine([LIVER, SPLEEN], Path("x"))
     assert [(case.id, case.group) for case in both.cases] == [("a", "004_p"), ("b", None), ("c", "101_p")]
     again = dataset("Dataset101_Spleen", {"spleen": 7}, {"a": None, "c": None})
@@ -106,7 +106,7 @@ def test_channels_must_agree_unless_each_has_one():
 
 
 def test_ambiguous_data_sets_are_refused():
-    with pytest.raises(UserError, match="Dataset004_Liver is given twice"):
+    with pytest.raises(UserError, match="Dataset004_Liver is named twice"):
         combine([LIVER, LIVER], Path("x"))
     twice = dataset("Dataset101_Two", {"left kidney": 1, "LeftKidney": 2}, {"c": None})
     with pytest.raises(UserError, match="'left kidney' and 'LeftKidney' would be one label"):
@@ -124,12 +124,12 @@ def test_texts_follow_their_cases():
 
 def test_labels_that_overlap_are_not_combined():
     nested = SPLEEN.model_copy(update={"regions": ((7,), (1, 7))})
-    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* trained alone"):
+    with pytest.raises(UserError, match=r"Dataset101_Spleen: its labels overlap .* Train this data set alone"):
         combine([LIVER, nested], Path("x"))
 
 
 def test_ids_that_become_too_long_are_refused():
-    """Cases are stored, and deleted, under their ids."""
+    """Cases are stored and deleted under their ids."""
     first, second = (dataset(name, {"liver": 1}, {"x" * 195: None}) for name in ("Dataset004_A", "Dataset101_B"))
     assert combine([first, dataset("Dataset101_B", {"liver": 1}, {"b": None})], Path("x")).cases[0].id == "x" * 195
     with pytest.raises(UserError, match="expected at most 200 bytes"):

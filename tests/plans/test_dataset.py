@@ -1,4 +1,4 @@
-"""Raw data sets in every format that is read; every fault in a sentence of its own. The files are empty."""
+"""Raw data sets in every format, and one line per fault. The files are empty."""
 
 import json
 from pathlib import Path
@@ -89,11 +89,11 @@ def test_decathlon_with_all_channels_in_one_file(tmp_path):
 
 def test_a_plain_name_beside_channels_is_a_fault(tmp_path):
     folder = write(tmp_path / "d", HEADER, *pairs("a"), "imagesTr/a.nii.gz")
-    with pytest.raises(UserError, match=r"a\.nii\.gz stands beside a_0000\.nii\.gz"):
+    with pytest.raises(UserError, match=r"a\.nii\.gz and a_0000\.nii\.gz are files of one case"):
         read_dataset(folder)
 
 
-def test_nnunets_list_of_files_and_groups(tmp_path):
+def test_nnunet_s_list_of_files_and_groups(tmp_path):
     entry = {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}
     windows = {"images": [".\\imagesTr\\b_0000.nii.gz"], "label": "labelsTr\\b.nii.gz"}
     header = HEADER | {"dataset": {"case a": entry, "case b": windows}, "group": {"case a": 7}}
@@ -107,27 +107,27 @@ def test_label_values_may_have_gaps(tmp_path):
     assert [(label.name, label.value) for label in labels] == [("organ", 7), ("tumour", 255)]
 
 
-def test_without_a_word_every_label_is_annotated(tmp_path):
+def test_by_default_every_label_is_annotated(tmp_path):
     (case,) = read_dataset(write(tmp_path / "d", HEADER, *pairs("a"))).cases
     assert case.annotation == Annotation(values={"anterior": 1, "posterior": 2}, annotated=("anterior", "posterior"))
 
 
-def test_the_ignore_label_is_no_label(tmp_path):
+def test_the_ignore_label_is_not_a_label(tmp_path):
     header = HEADER | {"labels": {"background": 0, "ignore": 1, "organ": 2}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a")))
     assert [(label.name, label.value) for label in dataset.labels] == [("organ", 2)]
     assert dataset.cases[0].annotation == Annotation(values={"organ": 2}, ignore=1, annotated=("organ",))
 
 
-def test_labels_that_overlap_keep_their_order_and_the_values_that_they_write(tmp_path):
+def test_labels_that_overlap_keep_their_order_and_written_values(tmp_path):
     labels = {"background": 0, "whole": [1, 2, 3], "core": [3, 2], "ignore": 9}
     header = HEADER | {"labels": labels, "regions_class_order": [1, 3], "annotated": {"b": ["whole"]}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
     assert [(label.name, label.value) for label in dataset.labels] == [("whole", 1), ("core", 3)]
     assert dataset.regions == ((1, 2, 3), (2, 3))
-    told = dataset.cases[1].annotation
-    assert told == Annotation(values={"whole": (1, 2, 3), "core": (2, 3)}, ignore=9, annotated=("whole",))
-    assert told.regions == dataset.regions
+    annotation = dataset.cases[1].annotation
+    assert annotation == Annotation(values={"whole": (1, 2, 3), "core": (2, 3)}, ignore=9, annotated=("whole",))
+    assert annotation.regions == dataset.regions
     assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
 
 
@@ -139,18 +139,18 @@ def test_a_list_of_one_value_is_that_value(tmp_path):
     assert dataset.cases[0].annotation.regions is None
 
 
-def test_annotated_and_absent_labels_of_all_cases_or_of_each(tmp_path):
+def test_annotated_and_absent_labels_for_all_cases_or_per_case(tmp_path):
     header = HEADER | {"annotated": ["anterior"], "absent": {"b": ["posterior"], "t": ["posterior"]}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b"), "imagesTs/t_0000.nii.gz"))
-    told = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
-    assert told == [(("anterior",), ()), (("anterior",), ("posterior",))]
+    labels = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
+    assert labels == [(("anterior",), ()), (("anterior",), ("posterior",))]
     header = HEADER | {"annotated": {"a": ["posterior"]}, "absent": ["anterior"]}
     dataset = read_dataset(write(tmp_path / "e", header, *pairs("a", "b")))
-    told = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
-    assert told == [(("posterior",), ("anterior",)), (("anterior", "posterior"), ("anterior",))]
+    labels = [(case.annotation.annotated, case.annotation.absent) for case in dataset.cases]
+    assert labels == [(("posterior",), ("anterior",)), (("anterior", "posterior"), ("anterior",))]
 
 
-def test_all_missing_files_are_named_at_once(tmp_path):
+def test_all_missing_files_are_reported_together(tmp_path):
     header = HEADER | {"channel_names": {"0": "T1", "1": "T2"}}
     folder = write(tmp_path / "d", header, *pairs("a", "b"), "imagesTr/b_0001.nii.gz", "imagesTr/b_0002.nii.gz")
     (folder / "labelsTr/b.nii.gz").unlink()
@@ -168,10 +168,10 @@ def test_all_missing_files_are_named_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": {"background": 0, "whole": [1, 2]}}, ("regions_class_order: missing", "for each of whole")),
+        ({"labels": {"background": 0, "whole": [1, 2]}}, ("regions_class_order: missing", "writes for whole")),
         (TUMOUR | {"regions_class_order": [1, 2]}, ("regions_class_order: expected 3 values", "whole, core, rim")),
-        (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is no value", "they hold 1, 2, 3")),
-        (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is there twice",)),
+        (TUMOUR | {"regions_class_order": [1, 2, 5]}, ("regions_class_order: 5 is not the value", "one of 1, 2, 3")),
+        (TUMOUR | {"regions_class_order": [1, 2, 2]}, ("regions_class_order: 2 is listed twice",)),
         (
             {"labels": {"background": 0, "core": [2, 3], "whole": [1, 2, 3]}, "regions_class_order": [2, 1]},
             ("regions_class_order: core would never be written: later labels (whole)", "Put it after whole"),
@@ -187,11 +187,11 @@ def test_all_missing_files_are_named_at_once(tmp_path):
         ({"labels": {"ignore": 0, "a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0, "a": 1, "ignore": 2, "Ignore": 3}}, ("ignore, Ignore all mean",)),
         ({"annotated": ["posterior", "liver"]}, ("annotated: 'liver'", "it has anterior, posterior")),
-        ({"absent": {"a": ["liver"]}}, ("absent.a: 'liver' is no label",)),
+        ({"absent": {"a": ["liver"]}}, ("absent.a: 'liver' is not a label",)),
         ({"annotated": {"b": ["anterior"]}}, ("annotated.b: no such case",)),
         ({"annotated": {"a": "anterior"}}, ("annotated.a: expected a list", "'anterior'")),
         ({"annotated": {"a": []}}, ("annotated: no label is named for a",)),
-        ({"absent": 3}, ("absent: expected a list of label names, or one for each case, found 3",)),
+        ({"absent": 3}, ("absent: expected a list of label names, or one per case, found 3",)),
         ({"labels": {"a": 1}}, ('Add "background": 0',)),
         ({"labels": {"background": 0}}, ("Name at least one",)),
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
@@ -214,7 +214,7 @@ def test_faults_of_dataset_json_name_the_field(tmp_path, change, words):
     assert all(word in line for word in words)
 
 
-def test_several_faults_of_dataset_json_at_once(tmp_path):
+def test_several_faults_of_dataset_json_are_reported_together(tmp_path):
     header = HEADER | {"labels": {"background": 0, "a": [1, "x"], "b": -1}, "file_ending": ".png"}
     assert len(faults(write(tmp_path / "d", header, *pairs("a")))) == 3
     header = HEADER | {"annotated": {"a": ["liver", "spleen"], "z": []}, "absent": ["heart"]}
@@ -225,8 +225,8 @@ def test_several_faults_of_dataset_json_at_once(tmp_path):
         assert words in line
 
 
-def test_faults_of_the_folder(tmp_path):
-    assert "is no folder" in faults(tmp_path / "missing")[0]
+def test_faults_of_the_folder_are_reported(tmp_path):
+    assert "is not a folder" in faults(tmp_path / "missing")[0]
     (tmp_path / "empty").mkdir()
     assert "dataset.json does not exist; the folder holds nothing" in faults(tmp_path / "empty")[0]
     assert "imagesTr does not exist" in faults(write(tmp_path / "bare", HEADER))[0]
@@ -285,9 +285,9 @@ def test_texts_belong_to_cases(tmp_path):
     for name in ("a_0000.txt", "e.txt"):
         (folder / "texts" / name).write_text("whose?")
     (folder / "labelsTr/b.nii.gz").unlink()
-    told = faults(folder)
-    assert len(told) == 3, "with all other faults"
-    assert sum("names no case" in line for line in told) == 2
+    lines = faults(folder)
+    assert len(lines) == 3, "with all other faults"
+    assert sum("belongs to no case" in line for line in lines) == 2
 
 
 def test_an_ambiguous_name_is_refused(tmp_path):
@@ -303,7 +303,7 @@ def test_real_data(shared_data, name, cases):
     assert len(dataset.cases) == cases
 
 
-def test_what_other_tools_leave_in_dataset_json_does_no_harm(tmp_path):
+def test_fields_and_encodings_of_other_tools_are_accepted(tmp_path):
     odd = {"name": None, "description": ["a list"], "regions_class_order": [1, 2]}
     listed = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz", "fold": 0} for case in "ab"]
     folder = write(tmp_path / "Dataset001_X", HEADER | odd | {"training": listed}, *pairs("a", "b"))
@@ -317,8 +317,8 @@ def test_what_other_tools_leave_in_dataset_json_does_no_harm(tmp_path):
 @pytest.mark.parametrize(
     "case", ["../../../precious/notes", "/precious/notes", "", ".x", "a\0b", "a\nb", "c:\\x", "x" * 201, "ä" * 101]
 )
-def test_a_case_id_that_is_no_plain_file_name_is_refused(tmp_path, write_raw, case):
-    """CASES B2: cases are stored, and deleted, under their ids."""
+def test_a_case_id_that_is_not_a_plain_file_name_is_refused(tmp_path, write_raw, case):
+    """Cases are stored and deleted under their ids."""
     folder = write_raw(tmp_path)
     files = {"images": ["imagesTr/tiny_00_0000.nii.gz"], "label": "labelsTr/tiny_00.nii.gz"}
     header = json.loads((folder / "dataset.json").read_text())
@@ -345,7 +345,7 @@ def test_a_case_id_that_is_no_plain_file_name_is_refused(tmp_path, write_raw, ca
         {"background": 0, "liver\nerror: no": 1},
     ],
 )
-def test_labels_that_no_program_can_hold_are_one_line(tmp_path, write_raw, labels):
+def test_a_label_that_cannot_be_stored_is_one_line(tmp_path, write_raw, labels):
     folder = write_raw(tmp_path)
     header = json.loads((folder / "dataset.json").read_text()) | {"labels": labels}
     (folder / "dataset.json").write_text(json.dumps(header))
@@ -354,7 +354,7 @@ def test_labels_that_no_program_can_hold_are_one_line(tmp_path, write_raw, label
     assert len(error.value.lines) == 1
 
 
-def test_what_a_data_set_s_owner_notes_beside_our_fields_is_left_alone(tmp_path, write_raw):
+def test_unknown_fields_of_dataset_json_are_ignored(tmp_path, write_raw):
     folder = write_raw(tmp_path)
     header = json.loads((folder / "dataset.json").read_text())
     (folder / "dataset.json").write_text(json.dumps(header | {"description": "two\nlines", "mean": float("nan")}))
@@ -380,13 +380,13 @@ def test_endings_may_be_mixed(tmp_path):
 
 
 @pytest.mark.parametrize("other", ["imagesTr/a_0000.nii", "labelsTr/a.NII.GZ", "labelsTr/a.nrrd"])
-def test_two_files_of_one_name_are_refused(tmp_path, other):
+def test_files_that_differ_only_in_the_ending_are_refused(tmp_path, other):
     (line,) = faults(write(tmp_path / "d", HEADER, *pairs("a"), other))
-    assert "would be one file of one case" in line
+    assert "would be one case" in line
     assert Path(other).name in line
 
 
-def test_files_that_are_not_read_are_named_with_their_count(tmp_path):
+def test_files_that_are_not_read_are_listed_and_counted(tmp_path):
     strange = ["imagesTr/b_0000.mgz", "imagesTr/c.img", "imagesTr/c.mnc", "labelsTr/b.mgz"]
     folder = write(tmp_path / "d", HEADER | {"numTraining": 1}, *pairs("a"), *strange, "imagesTr/a_0000.json")
     (folder / "imagesTr/dicom").mkdir()
@@ -394,22 +394,22 @@ def test_files_that_are_not_read_are_named_with_their_count(tmp_path):
     assert "imagesTr: 4 entries are not read: b_0000.mgz, c.img, c.mnc, dicom." in first
     assert "labelsTr: 1 entry is not read: b.mgz." in second
     (folder / "labelsTr/c.nii.gz").touch()
-    assert any("c.mnc" in line for line in faults(folder)), "a fault may come from them"
+    assert any("c.mnc" in line for line in faults(folder)), "they may explain a fault"
 
 
-def test_the_voxels_of_a_header_are_part_of_its_pair(tmp_path):
+def test_an_img_file_belongs_to_its_hdr_file(tmp_path):
     folder = write(tmp_path / "d", HEADER | {"numTraining": 2}, *pairs("a"), "imagesTr/b.hdr", "imagesTr/b.img")
     (folder / "labelsTr/b.nii.gz").touch()
-    found = read_dataset(folder)
-    assert [case.images[-1].name for case in found.cases][-1] == "b.hdr"
-    assert found.notes == ()
+    dataset = read_dataset(folder)
+    assert dataset.cases[-1].images[-1].name == "b.hdr"
+    assert dataset.notes == ()
 
 
-def test_a_count_that_differs_is_noted(tmp_path):
+def test_a_different_number_of_cases_is_noted(tmp_path):
     (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
-    assert "numTraining is 6, and 2 training cases were found" in note
+    assert "numTraining is 6, but 2 training cases were found" in note
     (note,) = read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes
-    assert "numTraining is many, and 2 training cases were found" in note
+    assert "numTraining is many, but 2 training cases were found" in note
     for number, same in enumerate(("2", 2.0, None)):
         raw = write(tmp_path / f"f{number}", HEADER | {"numTraining": same}, *pairs("a", "b"))
         assert read_dataset(raw).notes == ()
@@ -425,4 +425,4 @@ def test_equal_faults_of_many_cases_are_one_line(tmp_path):
     assert "30 cases are alike: pt_0, pt_1" in line
     header = HEADER | {"annotated": {f"no_{number}": ["anterior"] for number in range(9)}}
     (line,) = faults(write(tmp_path / "e", header, *pairs("a")))
-    assert "annotated.no_0: no such case. 9 cases are alike" in line
+    assert "annotated.no_0: no such case. Correct the id, or remove the entry. 9 cases are alike" in line

@@ -1,8 +1,8 @@
-"""Lines of a mistake name the case; long lists are cut."""
+"""Lines of an error name the case, long lists are cut, and equal lines are merged."""
 
 import pytest
 
-from plans.errors import MAX_ALIKE, UserError, listed, merged
+from plans.errors import MAX_EQUAL_LINES, UserError, listed, merged
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_a_line_that_names_the_case_or_its_file_stays(line):
 
 
 @pytest.mark.parametrize("line", ["its spacing 1/1/1 mm", "case 10: x", "/data/11_0000.nii.gz: x", "is 1.5/1 mm."])
-def test_a_line_that_does_not_is_given_the_case(line):
+def test_other_lines_get_the_case_in_front(line):
     assert UserError("case 1: x", line).naming("1") == ("case 1: x", f"case 1: {line}")
 
 
@@ -34,7 +34,7 @@ def test_equal_faults_of_many_cases_are_one_line_with_a_count():
     (line,) = merged(faults)
     assert line.startswith("case pt_0: /d/pt_0.nii.gz has 10 slices, grid 0x0x3. 12 cases are alike: pt_0, pt_1, pt_2")
     assert line.endswith("pt_9 and 2 more.")
-    assert merged(faults[:MAX_ALIKE]) == tuple(line for _, line in faults[:MAX_ALIKE])
+    assert merged(faults[:MAX_EQUAL_LINES]) == tuple(line for _, line in faults[:MAX_EQUAL_LINES])
 
 
 def test_faults_that_differ_in_more_than_the_case_stay_apart_and_in_order():

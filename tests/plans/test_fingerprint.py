@@ -40,9 +40,9 @@ def test_intensities_are_pooled_over_cases(make_fingerprint):
     assert empty.intensities(0).size == 0
 
 
-def test_notes_name_the_cases_that_they_are_true_of(make_fingerprint):
+def test_notes_list_the_cases_that_they_apply_to(make_fingerprint):
     fingerprint = make_fingerprint((10, 10, 10), (1, 1, 1), cases=3)
     assert fingerprint.notes() == ()
     cases = [case.model_copy(update={"notes": ("It is askew.",)}) for case in fingerprint.cases[:2]]
     (note,) = fingerprint.model_copy(update={"cases": (*cases, fingerprint.cases[2])}).notes()
-    assert note == f"It is askew. This is so in 2 of 3 cases: {cases[0].case}, {cases[1].case}."
+    assert note == f"It is askew. This applies to 2 of 3 cases: {cases[0].case}, {cases[1].case}."

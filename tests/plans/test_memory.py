@@ -3,9 +3,10 @@
 import pytest
 
 from plans import memory
-from plans.budget import cpu_budget, gpu_budget
+from plans.budget import cpu_budget, gpu_budget, refuse_beyond_budget
 from plans.errors import UserError
-from plans.plan import LabelPlan, NetworkPlan, Plan, TextPlan
+from plans.network_plan import NetworkPlan
+from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_plan
 
 
@@ -26,12 +27,12 @@ def test_the_number_of_parameters_equals_the_model_s(make_fingerprint, shape, sp
     from textdiffseg.networks.model import build_model
 
     plan = small_plan(make_fingerprint, shape, spacing, preset, budget)
-    found = sum(weight.numel() for weight in build_model(plan).parameters())
-    assert memory.parameters(memory.network_of(plan)) == pytest.approx(found, rel=0.005)
+    built = sum(weight.numel() for weight in build_model(plan).parameters())
+    assert memory.parameters(memory.network_of(plan)) == pytest.approx(built, rel=0.005)
 
 
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
-def test_the_plan_has_every_number_that_determines_a_shape(make_fingerprint, preset):
+def test_the_plan_has_all_settings_that_determine_a_shape(make_fingerprint, preset):
     from textdiffseg.networks.model import build_model
 
     usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
@@ -43,7 +44,7 @@ def test_the_plan_has_every_number_that_determines_a_shape(make_fingerprint, pre
     assert found[other] < 0.97 * found[usual.network]
 
 
-def test_plans_without_these_numbers_mean_those_that_weights_were_trained_with(make_fingerprint):
+def test_plans_without_network_settings_have_those_of_older_weights(make_fingerprint):
     usual = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
     older = Plan.model_validate(usual.model_dump(exclude={"network"}))
     assert older == usual
@@ -60,15 +61,15 @@ def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shap
     kept = bytes_kept(plan)
     network = memory.network_of(plan)
     estimate = memory.training_bytes(network, plan.patch, plan.batch, "cpu")
-    estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_A_WEIGHT * memory.parameters(network)
+    estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_PER_WEIGHT * memory.parameters(network)
     assert kept < estimate < 2.5 * kept
 
 
 def bytes_kept(plan: Plan) -> int:
-    """Bytes of activations that one training step keeps for its gradient."""
+    """The bytes of activations that one training step keeps for its gradient."""
     import torch
 
-    from textdiffseg.data.loader import batch_keys
+    from textdiffseg.data.batch import batch_keys
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
     from textdiffseg.segmenter import Segmenter
@@ -77,7 +78,7 @@ def bytes_kept(plan: Plan) -> int:
 
     model, generator = build_model(plan), torch.Generator().manual_seed(0)
     batch, labels, width = plan.batch, len(plan.labels), plan.text.width
-    tokens = memory.TOKENS_A_LABEL * (labels + 1)
+    tokens = memory.TOKENS_PER_LABEL * (labels + 1)
     queries = Queries(
         labels=torch.arange(1, labels + 1).expand(batch, labels),
         vectors=torch.randn(batch, labels, width, generator=generator),
@@ -122,8 +123,8 @@ def test_host_memory_grows_with_classes_and_voxels():
 
 def test_a_plan_far_beyond_its_budget_is_refused_before_it_is_tried(make_fingerprint):
     plan = small_plan(make_fingerprint, (64, 64, 64), (1, 1, 1), "default", cpu_budget(2))
-    memory.refuse_beyond_budget(plan, "plan.json")
+    refuse_beyond_budget(plan, "plan.json")
     stride = plan.total_stride
     edited = plan.model_copy(update={"patch": tuple(512 // step * step for step in stride)})
     with pytest.raises(UserError, match=r"plan\.json: batch .* of patch .* GB"):
-        memory.refuse_beyond_budget(edited, "plan.json")
+        refuse_beyond_budget(edited, "plan.json")

@@ -1,4 +1,4 @@
-"""Plans for fingerprints far from the data at hand, and the laws that every plan keeps."""
+"""Plans for many kinds of fingerprints, and the laws that hold for every plan."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def plan_for(fingerprint, budget, channels=("MRI",), labels=1, preset="default",
 
 
 def check_laws(plan: Plan, budget) -> None:
-    """What holds for every plan."""
+    """The laws that hold for every plan."""
     network = memory.network_of(plan)
     assert memory.training_bytes(network, plan.patch, plan.batch, budget.device) <= budget.memory_gb * 1e9
     assert plan.memory.training_gb <= plan.memory.budget_gb == budget.memory_gb
@@ -62,9 +62,9 @@ def check_reasons(plan: Plan, covers: bool) -> None:
     why = {row.name: row.reason for row in plan.reasons}
     whole = all(edge >= voxels for edge, voxels in zip(plan.patch, plan.median_shape, strict=True))
     if not plan.paper:
-        assert whole or "a median case whole" not in why["patch"]
-        begun = re.search(r"shortened from ([\d x]+) until", why["patch"])
-        assert begun is None or prod(map(int, begun[1].split(" x "))) > prod(plan.patch)
+        assert whole or "a whole median case" not in why["patch"]
+        shortened = re.search(r"shortened from ([\d x]+) until", why["patch"])
+        assert shortened is None or prod(map(int, shortened[1].split(" x "))) > prod(plan.patch)
     assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)
     network = memory.network_of(plan)
     assert f"{memory.parameters(network) / 1e6:.1f} M weights" in why["widths"]
@@ -103,7 +103,7 @@ def test_any_volume(make_fingerprint, shape, spacing, cases, thickness, channels
     check_laws(plan_for(fingerprint, budget, names, max(1, len(thickness)), preset), budget)
 
 
-def test_kits_gets_a_low_resolution_plan_that_says_it_is_not_trainable(make_fingerprint):
+def test_kits_gets_a_low_resolution_plan_with_a_note_that_it_is_not_trainable(make_fingerprint):
     fingerprint = make_fingerprint((200, 512, 512), (1.0, 0.78, 0.78), cases=300, thickness=(60, 20, 15))
     plan = plan_for(fingerprint, gpu_budget(), ("CT",), 3)
     check_laws(plan, gpu_budget())
@@ -164,7 +164,7 @@ def test_three_cases(make_fingerprint, budget):
     assert plan.batch == 2
 
 
-def test_single_slices_are_refused_in_a_sentence(make_fingerprint):
+def test_single_slices_are_refused(make_fingerprint):
     fingerprint = make_fingerprint([(20, 256, 256), (1, 256, 256)], (1, 1, 1))
     with pytest.raises(UserError, match=r"1 of 2 cases are single slices \(case_1\).*remove these cases"):
         plan_for(fingerprint, gpu_budget())
@@ -176,7 +176,7 @@ def test_more_memory_never_means_a_smaller_patch(make_fingerprint):
     assert patches == sorted(patches)
 
 
-def test_a_budget_that_holds_nothing_says_so(make_fingerprint):
+def test_a_budget_that_is_too_small_is_refused(make_fingerprint):
     with pytest.raises(UserError, match="--memory-gb"):
         plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(0.1))
 
@@ -201,7 +201,7 @@ def test_sides_leave_out_the_left_right_axis(make_fingerprint):
     assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
 
 
-def test_refit_shrinks_the_batch_first_then_the_patch_and_says_so(make_fingerprint):
+def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fingerprint):
     plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=200), gpu_budget(24))
     smaller = refit(plan, gpu_budget(16))
     assert smaller.patch == plan.patch
@@ -215,7 +215,7 @@ def test_refit_shrinks_the_batch_first_then_the_patch_and_says_so(make_fingerpri
         assert one.stages == plan.stages
 
 
-def test_refit_always_gives_something_smaller_until_nothing_is_left(make_fingerprint):
+def test_refit_always_returns_a_smaller_plan_until_none_is_possible(make_fingerprint):
     plan = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1), cases=208, thickness=(8, 7)), gpu_budget(), labels=2)
     sizes = [plan.batch * prod(plan.patch)]
     with pytest.raises(UserError, match="does not fit"):  # noqa: PT012
@@ -281,7 +281,7 @@ def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):
     assert not any(row.name == "text encoder" for row in plan_for(fingerprint, gpu_budget(), preset="paper").reasons)
 
 
-def test_presets_that_do_not_belong_together_are_refused(make_fingerprint):
+def test_settings_of_different_presets_are_not_mixed(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
     published = plan_for(fingerprint, gpu_budget(), preset="paper").model_dump()
     usual = plan_for(fingerprint, gpu_budget()).model_dump()
@@ -311,7 +311,7 @@ def test_presets_that_do_not_belong_together_are_refused(make_fingerprint):
         (("memory", "ram_gb"), 1e300),
     ],
 )
-def test_a_plan_with_a_number_beyond_all_sense_is_refused_by_field(make_fingerprint, place, value):
+def test_a_plan_with_a_number_beyond_its_limit_is_refused_by_field(make_fingerprint, place, value):
     plan = plan_for(make_fingerprint((100, 200, 200), (2.0, 1.0, 1.0)), gpu_budget())
     fields = json.loads(plan.model_dump_json())
     inner = fields

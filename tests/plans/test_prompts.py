@@ -1,4 +1,4 @@
-"""The words of the labels."""
+"""The phrasings of the labels."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_default_is_made_from_names():
     assert prompts.scan == "CT of abdomen"
 
 
-def test_labels_that_read_the_same_are_refused():
+def test_labels_with_equal_spelling_are_refused():
     with pytest.raises(UserError, match="the labels 'LeftKidney' and 'left_kidney' read the same"):
         default_prompts(dataset_of("LeftKidney", "left_kidney"))
 
@@ -67,7 +67,7 @@ def test_write_and_read(tmp_path):
     assert read_prompts(tmp_path / "prompts.json", dataset_of("spleen")) == prompts
 
 
-def test_words_that_nobody_edited_follow_the_labels(tmp_path):
+def test_prompts_that_nobody_edited_follow_the_labels(tmp_path):
     path, before, now = tmp_path / "prompts.json", dataset_of("spleen", "LeftKidney"), dataset_of("spleen", "liver")
     made = default_prompts(before)
     write_record(path, made)
@@ -120,20 +120,20 @@ def write_answers(path: Path, labels: dict, **other) -> Path:
 
 def test_answers_keep_their_order(tmp_path):
     labels = {"b": {"phrase": "Spleen", "value": 9}, "a": {"phrase": "liver", "value": 2}}
-    answers = read_answers(write_answers(tmp_path / "asked.json", labels))
+    answers = read_answers(write_answers(tmp_path / "answers.json", labels))
     assert [(name, one.phrase, one.value) for name, one in answers.labels.items()] == [
         ("b", "Spleen", 9),
         ("a", "liver", 2),
     ]
 
 
-def test_answers_given_twice_are_listed_together(tmp_path):
+def test_answers_with_equal_phrases_or_values_are_listed_together(tmp_path):
     labels = {
         "a": {"phrase": "liver", "value": 1},
         "b": {"phrase": "LIVER", "value": 2},
         "c": {"phrase": "_", "value": 2},
     }
-    path = write_answers(tmp_path / "asked.json", labels)
+    path = write_answers(tmp_path / "answers.json", labels)
     with pytest.raises(UserError) as caught:
         read_answers(path)
     assert [line.partition(f"{path}: ")[2].partition(":")[0] for line in caught.value.lines] == [
@@ -156,8 +156,8 @@ def test_answers_given_twice_are_listed_together(tmp_path):
         ({"a": {"phrase": "liver", "value": 1, "colour": "red"}}, {}, ["labels.a.colour"]),
     ],
 )
-def test_answers_that_do_not_fit_are_told_by_field(tmp_path, labels, other, fields):
-    path = write_answers(tmp_path / "asked.json", labels, **other)
+def test_answers_that_do_not_fit_are_reported_by_field(tmp_path, labels, other, fields):
+    path = write_answers(tmp_path / "answers.json", labels, **other)
     with pytest.raises(UserError) as caught:
         read_answers(path)
     assert [line.split(": ")[1] for line in caught.value.lines] == fields
@@ -181,7 +181,7 @@ def test_answers_that_do_not_fit_are_told_by_field(tmp_path, labels, other, fiel
         ("riñón izquierdo", "riñón derecho"),
     ],
 )
-def test_sides_are_seen(labels):
+def test_labels_that_name_sides_are_recognised(labels):
     assert names_sides(labels)
 
 
@@ -198,5 +198,5 @@ def test_sides_are_seen(labels):
         ("links", "recto"),
     ],
 )
-def test_no_sides(labels):
+def test_other_labels_are_not_taken_for_sides(labels):
     assert not names_sides(labels)

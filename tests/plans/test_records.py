@@ -1,4 +1,4 @@
-"""Records: read in older versions, refused in one line."""
+"""Records: older versions are read, and faults are reported in one line."""
 
 import json
 from typing import ClassVar, Literal
@@ -12,12 +12,12 @@ from plans.prompts import Prompts
 from plans.records import Fields, Record, Upgrades
 
 
-def test_a_name_given_twice_is_refused_where_json_would_keep_the_last():
-    with pytest.raises(UserError, match=r"prompts\.json: 'liver' stands there twice"):
+def test_a_name_given_twice_is_refused():
+    with pytest.raises(UserError, match=r"prompts\.json: 'liver' is given twice"):
         Prompts.parse_json('{"scan": "CT", "labels": {"liver": ["a"], "liver": ["b"]}}', "prompts.json")
 
 
-def test_shapes_are_rounded_as_nnunet_does():
+def test_shapes_are_rounded_as_in_nnunet():
     assert resampled_shape((200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)) == (500, 410, 410)
     assert resampled_shape((2, 3, 3), (0.1, 1.0, 1.0), (5.0, 1.0, 1.0)) == (1, 3, 3)
 
@@ -35,7 +35,7 @@ def name_in_full(fields: Fields) -> Fields:
 
 
 class Grid(Record):
-    """A made-up record of three versions."""
+    """An example record with three versions."""
 
     version: Literal[3] = 3
     name: str
@@ -44,7 +44,7 @@ class Grid(Record):
 
 
 class Late(Grid):
-    """The same without a reader of version 1."""
+    """The same record without a reader of version 1."""
 
     upgrades: ClassVar[Upgrades] = {2: name_in_full}
 
@@ -64,10 +64,10 @@ def test_older_versions_are_read_as_the_current_one(tmp_path, version):
     assert Grid.read(path) == Grid(name="a", mm=(1, 1, 1))
     before = json.dumps(OLD[version])
     assert Grid.parse(OLD[version], "grid.json").version == 3
-    assert json.dumps(OLD[version]) == before, "what was given stays as it is"
+    assert json.dumps(OLD[version]) == before, "the argument is not changed"
 
 
-def test_a_file_without_a_version_is_of_the_first():
+def test_a_file_without_a_version_has_version_1():
     assert Grid.parse({"id": "a", "cm": 0.1}, "grid.json") == Grid(name="a", mm=(1, 1, 1))
 
 
@@ -80,7 +80,7 @@ def test_a_newer_version_is_one_line():
     )
 
 
-def test_a_version_without_a_reader_is_one_line_that_leads_out():
+def test_a_version_without_a_reader_is_one_line_with_advice():
     assert (Grid.oldest_version(), Late.oldest_version(), Late.current_version()) == (1, 2, 3)
     assert Late.parse(OLD[2], "grid.json").name == "a"
     for version in (1, 0, -1):
@@ -91,33 +91,33 @@ def test_a_version_without_a_reader_is_one_line_that_leads_out():
 
 
 @pytest.mark.parametrize("fields", [{"version": 1, "id": "a"}, {"version": 1, "id": "a", "cm": None}])
-def test_an_old_file_that_does_not_hold_what_its_version_has_is_one_line(fields):
-    with pytest.raises(UserError, match=r"grid\.json: it does not hold what version 1 has") as error:
+def test_an_old_file_without_the_fields_of_its_version_is_one_line(fields):
+    with pytest.raises(UserError, match=r"grid\.json: it does not have the fields of version 1") as error:
         Grid.parse(fields, "grid.json")
     assert len(error.value.lines) == 1
 
 
 @pytest.mark.parametrize("version", ["3", 3.5, None, [3], True])
-def test_a_version_that_is_no_whole_number_is_refused_by_field(version):
+def test_a_version_that_is_not_a_whole_number_is_refused_by_field(version):
     with pytest.raises(UserError, match=r"grid\.json: version: "):
         Grid.parse(OLD[3] | {"version": version}, "grid.json")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"name": ' * 100_000, '{"mm": ' + "1" * 5000 + "}", "", "{"])
-def test_text_that_no_json_can_be_is_one_line(text):
+def test_text_that_is_not_json_is_one_line(text):
     with pytest.raises(UserError, match=r"^grid\.json is not valid JSON") as error:
         Grid.parse_json(text, "grid.json")
     assert len(error.value.lines) == 1
 
 
 @pytest.mark.parametrize("value", ["1" * 4000, "1e999", "NaN", "[" * 900 + "]" * 900])
-def test_numbers_out_of_range_are_told_by_field(value):
+def test_numbers_out_of_range_are_reported_by_field(value):
     with pytest.raises(UserError, match=r"^grid\.json: mm\.0: "):
         Grid.parse_json('{"version": 3, "name": "a", "mm": [' + value + ", 1, 1]}", "grid.json")
 
 
 class Anything(Record):
-    """A made-up record whose fields take any JSON."""
+    """An example record whose fields accept any JSON."""
 
     version: Literal[1] = 1
     held: object = None
@@ -141,26 +141,26 @@ class Anything(Record):
         ('{"held": "\\u202egnp.exe"}', "held"),
     ],
 )
-def test_no_field_of_any_record_holds_what_nobody_can_print_or_compute(text, field):
+def test_no_record_holds_unprintable_texts_or_numbers_out_of_range(text, field):
     with pytest.raises(UserError, match=rf"^any\.json: {field}.*: ") as error:
         Anything.parse_json(text, "any.json")
     assert len(error.value.lines) == 1
     assert is_printable(error.value.lines[0])
 
 
-def test_what_names_and_numbers_usually_are_is_read():
+def test_usual_names_and_numbers_are_read():
     text = '{"held": ["\u00e4 \u03b1 \u809d\u81d3 a\u00a0b", 9007199254740992, 3e38, -1], "names": {"left kidney": 1}}'
     assert Anything.parse_json(text, "any.json").names == {"left kidney": 1}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
-def test_json_of_other_programs_encodings_is_read(tmp_path, encoding):
+def test_json_in_other_encodings_is_read(tmp_path, encoding):
     path = tmp_path / "grid.json"
     path.write_text(json.dumps(OLD[3] | {"name": "\u00e4"}, ensure_ascii=False), encoding=encoding)
     assert Grid.read(path).name == "\u00e4"
 
 
-def test_bytes_that_are_no_text_are_one_line(tmp_path):
+def test_bytes_that_are_not_text_are_one_line(tmp_path):
     path = tmp_path / "grid.json"
     path.write_bytes(b'{"name": "\xff\xfe\xfd"}')
     with pytest.raises(UserError, match=r"grid\.json is not valid text"):

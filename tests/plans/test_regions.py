@@ -28,8 +28,8 @@ def test_value_numbers_count_the_values_of_all_regions():
     assert numbered(((9,), (7, 9))) == ((2,), (1, 2))
 
 
-def back_and_forth(regions: dict, order: tuple, value: int) -> int:
-    """nnU-Net's way: a voxel of the reference as a set of regions, and the value that these write, later ones last."""
+def written_value(regions: dict, order: tuple, value: int) -> int:
+    """The value that nnU-Net writes for a voxel of the reference: that of the last region with this value."""
     written = 0
     for region, writes in zip(regions.values(), order, strict=True):
         written = writes if value in region else written
@@ -44,7 +44,7 @@ def members(regions: dict, value: int) -> set:
     ("regions", "order", "words"),
     [
         ({"whole": (1, 2, 4), "core": (2, 4), "rim": (4,)}, (1, 2, 4), ()),
-        ({"whole": (1, 2, 3), "core": (2, 3)}, (1, 3), ()),  # 2 and 3 are one to these labels
+        ({"whole": (1, 2, 3), "core": (2, 3)}, (1, 3), ()),  # these labels do not distinguish 2 and 3
         ({"a": (1, 3), "b": (2, 3), "both": (3,)}, (1, 2, 3), ()),
         ({"core": (2, 3), "whole": (1, 2, 3)}, (2, 1), ("core would never be written", "Put it after whole")),
         ({"whole": (1, 2), "a": (1,), "b": (2, 3)}, (1, 3, 2), ("whole would never be written", "Leave it out")),
@@ -53,10 +53,10 @@ def members(regions: dict, value: int) -> set:
         ({"a": (1, 3), "b": (2, 3)}, (1, 2), ("b shares 3 with a", "Add a label of 3 alone")),
     ],
 )
-def test_an_order_is_refused_where_reading_would_not_give_the_written_regions_back(regions, order, words):
+def test_an_order_is_refused_if_it_does_not_keep_the_regions(regions, order, words):
     faults = faults_of_order(regions, order)
     kept = all(
-        members(regions, back_and_forth(regions, order, value)) == members(regions, value)
+        members(regions, written_value(regions, order, value)) == members(regions, value)
         for value in values_of(regions.values())
     )
     assert kept is not bool(faults)
@@ -65,15 +65,15 @@ def test_an_order_is_refused_where_reading_would_not_give_the_written_regions_ba
 
 @settings(derandomize=True)
 @given(st.lists(st.sets(st.integers(1, 4), min_size=1), min_size=1, max_size=4, unique_by=frozenset), st.data())
-def test_the_faults_of_an_order_are_those_that_a_round_trip_shows(found, data):
+def test_an_order_has_faults_exactly_if_a_round_trip_changes_regions(found, data):
     regions = {f"label {place}": tuple(sorted(region)) for place, region in enumerate(found)}
     known = values_of(regions.values())
     order = data.draw(st.lists(st.sampled_from(known), min_size=len(regions), max_size=len(regions)))
-    kept = all(members(regions, back_and_forth(regions, order, value)) == members(regions, value) for value in known)
+    kept = all(members(regions, written_value(regions, order, value)) == members(regions, value) for value in known)
     assert bool(faults_of_order(regions, order)) is not kept
 
 
-def test_a_plan_says_what_each_label_is_made_of_and_writes(make_fingerprint):
+def test_a_plan_has_the_parts_and_the_written_number_of_each_label(make_fingerprint):
     plan = planned(make_fingerprint, values=(4, 1, 2))
     assert plan.parts == ((1, 2, 3), (2, 3), (3,))
     assert plan.written_numbers == (3, 1, 2)

@@ -1,4 +1,4 @@
-"""The rules compared with nnU-Net's, computed by hand, and their invariants."""
+"""The rules against values of nnU-Net and values computed by hand, and their invariants."""
 
 import pytest
 from hypothesis import given, settings
@@ -86,13 +86,11 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     assert plan.std == pytest.approx(((201**2 - 1) / 12) ** 0.5)
     assert "named by the channel" in rules.channel_plan("zscore", 0, make_fingerprint((9, 9, 9), (1, 1, 1)))[1]
     same, _ = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
-    assert same == ChannelPlan(name="MRI", scheme="zscore"), "what is stored does not change with the data set"
+    assert same == ChannelPlan(name="MRI", scheme="zscore"), "stored cases do not depend on the data set"
 
 
 @pytest.mark.parametrize(("cropped", "inside"), [((50, 50, 37), True), ((50, 50, 38), False)])
-def test_zscores_are_taken_inside_the_mask_where_cropping_leaves_under_three_quarters(
-    make_fingerprint, cropped, inside
-):
+def test_zscores_are_taken_inside_the_mask_if_cropping_leaves_under_three_quarters(make_fingerprint, cropped, inside):
     fingerprint = make_fingerprint((50, 50, 50), (1, 1, 1), cropped=cropped)
     assert rules.channel_plan("T1", 0, fingerprint)[0].foreground_only is inside
     assert rules.channel_plan("CT", 0, fingerprint)[0].foreground_only is False
@@ -157,7 +155,7 @@ def spanned(thickness: float, spacing: Millimetres, stride: Triple) -> float:
 
 
 def check_stride_reason(reason: str, thickness: float, spacing: Millimetres, steps: rules.Ladder, level: int) -> None:
-    """What the reason says of the next coarser grid is so."""
+    """The statement about the next coarser grid is true."""
     coarser = steps.total(level + 1) if level + 1 < len(steps.strides) else None
     lost = coarser is not None and spanned(thickness, spacing, coarser) < (0.75 if max(coarser) <= 4 else 2)
     assert ("the patch has no coarser one" in reason) == (coarser is None)
@@ -177,7 +175,7 @@ def test_the_reason_for_the_latent_stride_is_true(spacing, size, thickness):
     check_stride_reason(reason, thickness, spacing, steps, level)
 
 
-def test_a_thick_structure_is_not_called_lost_where_the_patch_is_short():
+def test_a_thick_structure_is_not_called_lost_if_the_patch_is_short():
     steps = rules.ladder((5.0, 1.0, 1.0), rules.least_size((5.0, 1.0, 1.0), (4, 9, 9)))
     level, reason = rules.latent_level({"liver": 50.0}, (5.0, 1.0, 1.0), steps)
     assert level == 1

@@ -81,7 +81,7 @@ def gone(number: int) -> int:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_file_that_vanished_is_a_fault_of_its_case_and_the_others_go_on(workers):
     results = []
-    with pytest.raises(UserError, match=r"case_3: /nowhere/scan_3.nii.gz: No such file.*Put it back") as error:
+    with pytest.raises(UserError, match=r"case_3: /nowhere/scan_3.nii.gz: No such file.*Restore it") as error:
         results.extend(run_cases(gone, range(6), NAMES, workers))
     assert results == [0, 1, 2, 4, 5]
     assert len(error.value.lines) == 1

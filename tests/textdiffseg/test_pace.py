@@ -42,7 +42,7 @@ def test_a_machine_that_becomes_slower_is_reported_once_for_each_third():
     work.go_on(100, 1.2)
     assert work.lines == ["Predicting 3 scans will take about 17 minutes."]
     work.go_on(100, 2.0)
-    slower = "The machine has become slower. Predicting 3 scans will take 24 minutes more, not 15 minutes."
+    slower = "The machine has become slower. Predicting 3 scans needs another 24 minutes, not 15 minutes."
     assert work.lines[1:] == [slower]
     work.go_on(100, 2.0)
     assert len(work.lines) == 2

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import sys
 
 import pytest
@@ -12,7 +13,7 @@ from textdiffseg_cli.bars import Bars
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A function that makes a terminal without a size stderr, and returns another one, for what was written to it."""
+    """A function that attaches stderr to a terminal without a size. It returns a function that reads the terminal."""
     master, slave = pty.openpty()
     os.set_blocking(master, False)
 
@@ -22,7 +23,10 @@ def terminal(monkeypatch):
 
         def written():
             stream.flush()
-            return os.read(master, 100_000).decode()
+            content = b""
+            while select.select([master], [], [], 0.5)[0]:  # a busy system passes the bytes on in parts
+                content += os.read(master, 100_000)
+            return content.decode()
 
         return written
 
@@ -49,7 +53,7 @@ def test_a_line_is_printed_above_the_bar(terminal, capsys):
     written = terminal()
     with Bars() as bars:
         bars(ProgressEvent("Train", 1, 4, "it"))
-        bars.say("an iteration takes 2 s")
+        bars.print_line("an iteration takes 2 s")
     assert capsys.readouterr().out == "an iteration takes 2 s\n"
     assert "Train" in written()
 

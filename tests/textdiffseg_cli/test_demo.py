@@ -1,4 +1,4 @@
-"""The demo types the user's commands, in order, and stops where one fails; the chain itself has its own test."""
+"""The demo runs the user's commands in order and stops if one fails. Another test runs the commands themselves."""
 
 import shlex
 import shutil
@@ -11,7 +11,7 @@ from textdiffseg_cli import demo, plan_and_preprocess, predict, train
 
 @pytest.fixture
 def typed(monkeypatch):
-    """Record what the steps before evaluation are asked; predicting copies the references."""
+    """Record what the steps before evaluation receive. Predicting copies the references."""
     calls = []
 
     def step(module, name):
@@ -47,7 +47,7 @@ def test_the_demo_prints_each_command_as_it_is_run(typed, tmp_path, capsys):
     assert "mean Dice: 1.000" in shown
     for name in phantoms.LOOK_ALIKES:
         assert name in shown
-    assert "tds_train 1 0" in shown.partition("Your own data")[2]
+    assert "tds_train 1 0" in shown.partition("your own data")[2]
 
 
 def test_the_demo_stops_at_the_first_step_that_fails(typed, tmp_path, monkeypatch, capsys):

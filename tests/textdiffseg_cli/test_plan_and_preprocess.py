@@ -37,7 +37,7 @@ def run(root, *arguments: str, workers: str = "0") -> int:
     return plan_and_preprocess.main([*arguments, "--root", str(root), "--workers", workers])
 
 
-def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
+def test_everything_is_written_and_reported(tiny_raw, tmp_path, capsys):
     assert run(tmp_path, "901", workers="2") == 0
     folder = tmp_path / "preprocessed" / "Dataset901_Tiny"
     plan = Plan.read(folder / "plan.json")
@@ -45,13 +45,13 @@ def test_everything_is_written_and_said(tiny_raw, tmp_path, capsys):
     assert len(read_splits(folder / "splits.json", list_cases(folder)).folds) == 4
     assert all((folder / name).is_file() for name in WORDS)
     assert list(Prompts.read(tiny_raw / "prompts.json").labels) == ["bright cube", "dark cube"]
-    said = " ".join(capsys.readouterr().out.split())
-    assert all(decision.name in said for decision in plan.reasons)
-    assert "4 made, 0 unchanged" in said
-    assert "there are 4 folds instead of 5" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert all(decision.name in output for decision in plan.reasons)
+    assert "4 new, 0 unchanged" in output
+    assert "there are 4 folds instead of 5" in output
     words = [(folder / name).stat().st_mtime_ns for name in WORDS]
     assert run(tmp_path, "Tiny", "--preset", "unet") == 0
-    assert "0 made, 4 unchanged" in capsys.readouterr().out
+    assert "0 new, 4 unchanged" in capsys.readouterr().out
     assert Plan.read(folder / "plan_unet.json").diffusion is None
     assert Plan.read(folder / "plan.json") == plan
     assert [(folder / name).stat().st_mtime_ns for name in WORDS] == words
@@ -180,7 +180,7 @@ def test_changed_words_leave_cases_and_plan_as_they_are(tiny_raw, tmp_path, caps
     path.write_text(json.dumps(prompts | {"scan": "a tiny scan"}))
     capsys.readouterr()
     assert run(tmp_path, "901") == 0
-    assert "0 made, 4 unchanged" in capsys.readouterr().out
+    assert "0 new, 4 unchanged" in capsys.readouterr().out
     after = times(folder, *written)
     assert {name for name in after if after[name] != before.get(name)} == set(WORDS)
     assert [(folder / name).read_bytes() for name in written] == content
@@ -198,22 +198,22 @@ def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, ca
     assert run(tmp_path, "901") == 0
     assert "Texts of 2 cases: 2 encoded, 0 unchanged." in capsys.readouterr().out
     assert times(folder, file.name, "plan.json", "splits.json") == before
-    told = Plan.read(folder / "plan.json")
-    assert told.reads_texts
-    assert told.model_copy(update={"text": plain.text}) == plain
+    read = Plan.read(folder / "plan.json")
+    assert read.reads_texts
+    assert read.model_copy(update={"text": plain.text}) == plain
     stored = file.stat().st_mtime_ns
     (texts / "tiny_00.txt").write_text("its cube is small")
     assert run(tmp_path, "901") == 0
-    said = capsys.readouterr().out
-    assert "Texts of 2 cases: 1 encoded, 1 unchanged." in said
-    assert "0 made, 4 unchanged" in said
+    output = capsys.readouterr().out
+    assert "Texts of 2 cases: 1 encoded, 1 unchanged." in output
+    assert "0 new, 4 unchanged" in output
     assert file.stat().st_mtime_ns != stored
     assert run(tmp_path, "901", "--preset", "peer-unet") == 0
-    said = capsys.readouterr().out
-    assert "Preset peer-unet reads no words: the texts of cases stay unread." in said
+    output = capsys.readouterr().out
+    assert "Preset peer-unet reads no words: the texts of cases are not used." in output
     (texts / "tiny_09.txt").write_text("whose?")
     assert run(tmp_path, "901") == 2
-    assert "tiny_09.txt names no case" in capsys.readouterr().err
+    assert "tiny_09.txt belongs to no case" in capsys.readouterr().err
     for path in texts.iterdir():
         path.unlink()
     assert run(tmp_path, "901") == 0
@@ -259,15 +259,15 @@ def test_folds_made_before_a_group_was_named_are_refused(tiny_raw, tmp_path, cap
     assert "trains on some cases of group one patient and validates others" in capsys.readouterr().err
 
 
-def test_broken_cases_are_told_in_lines_and_nothing_is_planned(tiny_raw, tmp_path, capsys):
+def test_broken_cases_are_reported_in_lines_and_nothing_is_planned(tiny_raw, tmp_path, capsys):
     for case in ("tiny_00", "tiny_03"):
         (tiny_raw / "imagesTr" / f"{case}_0000.nii.gz").write_bytes(b"broken")
     assert run(tmp_path, "901") == 2
     lines = capsys.readouterr().err.splitlines()
-    told = [line for line in lines if line.startswith("error: ")]
-    assert len(told) == 2
-    assert "tiny_00" in told[0]
-    assert "tiny_03" in told[1]
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "tiny_00" in errors[0]
+    assert "tiny_03" in errors[1]
     assert not (tmp_path / "preprocessed" / "Dataset901_Tiny" / "plan.json").exists()
 
 
@@ -277,13 +277,13 @@ def test_an_unknown_data_set_lists_what_there_is(tiny_raw, tmp_path, capsys, nam
     assert "Dataset901_Tiny" in capsys.readouterr().err
 
 
-def test_an_unknown_text_encoder_is_told(tiny_raw, tmp_path, capsys):
+def test_an_unknown_text_encoder_is_reported(tiny_raw, tmp_path, capsys):
     assert run(tmp_path, "901", "--text-encoder", str(tmp_path)) == 2
     assert "--text-encoder" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, capsys, monkeypatch):
-    write, written = store._write, []
+def test_a_full_disk_is_reported_and_leaves_whole_cases_only(tiny_raw, tmp_path, capsys, monkeypatch):
+    write, written = store.write_array, []
 
     def full(path, array):
         written.append(path)
@@ -292,14 +292,14 @@ def test_a_full_disk_is_told_and_leaves_whole_cases_only(tiny_raw, tmp_path, cap
         return write(path, array)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write", full)
+        patch.setattr(store, "write_array", full)
         assert run(tmp_path, "901") == 2
     assert "The disk is full" in capsys.readouterr().err
     folder = tmp_path / "preprocessed" / "Dataset901_Tiny"
     assert list_cases(folder) == ("tiny_00",)
     assert len(list((folder / "cases").iterdir())) == 5
     assert run(tmp_path, "901") == 0
-    assert "3 made, 1 unchanged" in capsys.readouterr().out
+    assert "3 new, 1 unchanged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset101_SoftTissueSarcoma"])
@@ -331,7 +331,7 @@ def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):
     assert not (tmp_path / "preprocessed" / raw.name / "plan.json").exists()
 
 
-def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_path, monkeypatch):
+def test_the_bundled_encoder_stands_in_for_the_publication_s_and_reports_it(tmp_path, monkeypatch):
     """Only where the user has not named another; and the other presets' words stay as they are."""
     from concurrent.futures import Future
 
@@ -359,7 +359,7 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_says_so(tmp_pat
     text = tasks_words.text_plan(encoders, bank, "paper")
     assert (text.encoder, text.width) == ("bundled", 8)
     assert "bundled stands in for emilyalsentzer/Bio_ClinicalBERT" in text.note
-    assert tasks_words.text_plan(("bundled",), bank, "paper").note == text.note, "also where it was asked for"
+    assert tasks_words.text_plan(("bundled",), bank, "paper").note == text.note, "also if it was named"
     assert tasks_words.text_plan(("bundled",), bank, "default").note is None
     other = PreprocessedFolder(tmp_path / "other")
     with pytest.raises(UserError, match="not to be had"):

@@ -28,7 +28,7 @@ def test_names_and_figures_are_whole_at_80_columns(summary, table):
     figures = next(line for line in lines if "right parotid gland" in line).split()
     assert figures[3:8] == ["0.9000", "0.8000", "112.25", "12346", "33.40"]
     first = "".join(line.split(" 0.9000")[0].strip() for line in lines)
-    assert LONG in first, "a longer name goes on in the next line"
+    assert LONG in first, "a longer name continues on the next line"
     shown = capture.get()
     assert "one" in shown.split("posterior")[0] or table is cases_table
     if table is cases_table:

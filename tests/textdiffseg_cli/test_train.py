@@ -32,20 +32,20 @@ def show(capsys, tmp_path):
 
 def test_scores_come_first_then_what_was_found_and_the_latent_last(show):
     lines = show(LabelFinding("larynx", 5, 0, 2.0), LabelFinding("cord", 5, 3, None), LabelFinding("neck", 0, 0, None))
+    assert lines[-1].startswith("Next: tds_predict -i SCANS -o SEGMENTATIONS -m ")
     order = [
         next(number for number, line in enumerate(lines) if words in line)
-        for words in ("Mean over 1 cases", "larynx was found in 0 of 5 cases", "through the latent")
+        for words in ("Mean over 1 case", "larynx was found in 0 of 5 cases", "encoded and decoded")
     ]
     assert order == sorted(order)
-    assert (
-        "larynx was found in 0 of 5 cases: train longer; at this pace its Dice reaches 0.5 after about 2 hours in all."
-    ) in lines
+    forecast = "at this pace its Dice reaches 0.5 after about 2 hours in total."
+    assert f"larynx was found in 0 of 5 cases: train longer; {forecast}" in lines
     assert "cord was found in 3 of 5 cases." in lines
     assert "To train longer, run the same command with --max-minutes 120." in lines
-    assert "neck is in none of the validation cases: nothing is known of how well it is found." in lines
+    assert "neck is in none of the validation cases, so it was not scored." in lines
 
 
-def test_a_curve_that_does_not_tell_gives_no_number(show):
+def test_a_curve_without_a_forecast_gives_no_number(show):
     lines = show(LabelFinding("larynx", 5, 0, None))
     assert "larynx was found in 0 of 5 cases: train longer." in lines
     assert "To train longer, run the same command with more --epochs or --max-minutes." in lines
@@ -53,5 +53,5 @@ def test_a_curve_that_does_not_tell_gives_no_number(show):
 
 def test_a_fold_that_finds_everything_is_one_line(show):
     lines = show(LabelFinding("larynx", 5, 5, None), LabelFinding("cord", 4, 4, None))
-    assert "Every label was found in every validation case that holds it (2 labels)." in lines
+    assert "Every label was found in every validation case that contains it (2 labels)." in lines
     assert not any("train longer" in line for line in lines)

@@ -1,6 +1,6 @@
-"""Intensity transforms of training patches: nnU-Net's, and the publication's, made of those of batchgeneratorsv2.
+"""Intensity transforms of training patches, from batchgeneratorsv2: nnU-Net's and the publication's.
 
-They draw from the global generators of torch and numpy, which `augment.seeded` seeds for each sample.
+They draw from the global generators of torch and numpy. `augment.seeded` seeds these for each sample.
 """
 
 import numpy as np
@@ -40,16 +40,16 @@ def intensity_transforms(coarse_axis: int | None = None) -> BasicTransform:
 
 
 def _blur_sigma(shape: tuple[int, ...], dim: int) -> float:
-    """sigma of the blur: nnU-Net's 0.5 to 1 voxels, less along an axis of only two or three voxels.
+    """The sigma of the blur in voxels: nnU-Net's 0.5 to 1, less along an axis of two or three voxels.
 
-    The transform's kernel has the odd number of voxels nearest to 6 sigma + 0.5. A short axis cannot be reflected
-    for a wider kernel.
+    The kernel has the odd number of voxels nearest to 6 sigma + 0.5. A short axis cannot be padded by reflection for
+    a wider kernel.
     """
     return np.random.uniform(0.5, min(1.0, (2 * shape[dim] - 0.51) / 6))  # noqa: NPY002 (seeded, as the transforms)
 
 
 def paper_intensity_transforms() -> BasicTransform:
-    """The publication's intensity scaling and shift. It gives no sizes; here each is 0.1 with probability 0.5."""
+    """The publication's intensity scaling and shift. It does not give their sizes: here 0.1, with probability 0.5."""
     scaling = MultiplicativeBrightnessTransform((0.9, 1.1), synchronize_channels=False)
     shift = BrightnessAdditiveTransform(0.0, 0.1, synchronize_channels=False)
     return ComposeTransforms([RandomTransform(scaling, 0.5), RandomTransform(shift, 0.5)])

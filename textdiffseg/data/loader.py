@@ -1,7 +1,6 @@
-"""Batches for training and validation. Sample `index` of `epoch` is a function of (seed, epoch, index) alone, and of
-whether it may query subsets of the labels.
+"""Batches of training samples, loaded in this process or in worker processes.
 
-Workers only change who computes a sample, never the sample: the same numbers come with 0, 1 or 8 of them.
+The number of workers changes the speed only. The batches are the same with 0, 1 or 8 workers.
 """
 
 import os
@@ -11,137 +10,23 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
 from math import prod
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from plans.errors import UserError
 from plans.plan import Plan
-from textdiffseg.data.augment import Augmentation, read_patch
-from textdiffseg.data.sampling import (
-    choose_case,
-    draw_patch,
-    draw_query,
-    forced_foreground,
-    full_query,
-    generator,
-    reads_text,
-)
-from textdiffseg.data.store import StoredCase, open_case, read_record
-from textdiffseg.queries import Query
-from textdiffseg.transfer import send
+from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, batch_keys, collate, raise_fault
+from textdiffseg.data.samples import TrainingSamples
 
 PREFETCH = 3  # batches that each worker prepares ahead
-BATCHES_A_WORKER = 4  # to measure how fast they are
-
-
-@dataclass(frozen=True)
-class SampleKey:
-    """Which sample of a run."""
-
-    epoch: int
-    index: int
-    subsets: bool = True  # it may query a subset of the annotated labels (`draw_query`)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One patch and what is asked of it."""
-
-    image: Tensor  # (C, *patch) float32, normalised; 0 outside the case
-    labels: Tensor  # (*patch) int16: label numbers, 0 background and outside the case, -1 ignore
-    query: Query
-    case: str
-    key: SampleKey
-    told: bool = True  # the case's text, if it has one
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples stacked; `queries` are for `TextBank.queries`."""
-
-    image: Tensor  # (B, C, *patch) float32
-    labels: Tensor  # (B, *patch) int16, small on its way between processes; `Queries.slots` makes them int64
-    queries: tuple[Query, ...]
-    cases: tuple[str, ...]
-    told: tuple[str | None, ...]  # the case again where its text is told, if it has one
-    keys: tuple[SampleKey, ...]  # from which all else that is random in a step is drawn
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return replace(self, image=send(self.image, device), labels=send(self.labels, device))
-
-    def pin_memory(self) -> "Batch":
-        """Page-locked, for copies to a GPU that do not wait; called by torch's DataLoader."""
-        return replace(self, image=self.image.pin_memory(), labels=self.labels.pin_memory())
-
-
-class _Cases:
-    """The case of each sample.
-
-    A patch that must hold foreground is of a case that has some. nnU-Net draws it from all of them, so that where most
-    cases have no lesion most such patches have none either.
-    """
-
-    def __init__(self, folder: Path, case_ids: Sequence[str], seed: int):
-        self.folder, self.ids, self.seed = Path(folder), tuple(sorted(case_ids)), seed
-
-    def choose(self, epoch: int, index: int, forced: bool) -> str:
-        """The id of a sample's case."""
-        ids = (forced and self._holding) or self.ids
-        return ids[choose_case(len(ids), self.seed, epoch, index)]
-
-    @cached_property
-    def _holding(self) -> tuple[str, ...]:
-        return tuple(case for case in self.ids if read_record(self.folder, case).present)
-
-
-@dataclass(frozen=True)
-class Fault:
-    """The lines of a `UserError`: DataLoader would hand its traceback over in place of them."""
-
-    lines: tuple[str, ...]
-
-
-class TrainingSamples(Dataset[Sample | Fault]):
-    """Random-access samples: `samples[SampleKey(epoch, index)]`. A case that is damaged gives a `Fault`."""
-
-    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
-        self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
-        self.cases = _Cases(folder, case_ids, seed)
-        self.augment = Augmentation(plan)
-
-    def __getitem__(self, key: SampleKey) -> Sample | Fault:
-        epoch, index = key.epoch, key.index
-        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
-        case = self.cases.choose(epoch, index, forced)
-        try:
-            sample = self._draw(open_case(self.folder, case, self.plan), key, forced)
-            return replace(sample, told=reads_text(self.seed, epoch, index))
-        except UserError as error:
-            return Fault(error.naming(case))
-        except Exception as error:
-            error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
-            raise
-
-    def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
-        record, rng = stored.record, generator(self.seed, key.epoch, key.index)
-        start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
-        if self.plan.reads_words:
-            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent, key.subsets)
-        else:
-            query = full_query(record.known)
-        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
-        return Sample(image, labels, query, record.case, key)
+TIMED_BATCHES_PER_WORKER = 4
 
 
 class TrainingLoader:
-    """Batches of an epoch, in order, from `workers` processes or, with 0, from this one."""
+    """The training batches of a run, in order."""
 
     def __init__(
         self,
@@ -153,7 +38,16 @@ class TrainingLoader:
         workers: int = 0,
         pin_memory: bool = False,
     ):
-        """`folder`: of the preprocessed data set; `phrasings`: number of phrasings of label 1..N, in label order."""
+        """
+        Args:
+            folder: the folder of the preprocessed data set.
+            case_ids: the training cases.
+            plan: the plan of the model.
+            phrasings: the number of phrasings of label 1, 2, ..., N.
+            seed: of the training run.
+            workers: processes that load and augment; 0: this process does.
+            pin_memory: put batches into page-locked memory.
+        """
         self.samples = TrainingSamples(folder, case_ids, plan, phrasings, seed)
         self._order = _Order(plan.batch)
         self._loader = DataLoader(
@@ -165,123 +59,36 @@ class TrainingLoader:
             prefetch_factor=PREFETCH if workers else None,
             worker_init_fn=_start_worker,
             pin_memory=pin_memory,
-            generator=torch.Generator(),  # or it would draw from the global one, which a resume must find unmoved
+            generator=torch.Generator(),  # the default would draw from the global generator, which must not change
         )
 
     def epoch(self, epoch: int, iterations: int, start: int = 0, subsets_from: int = 0) -> Iterator[Batch]:
-        """Batches `start` to `iterations - 1` of an epoch; from batch `subsets_from` on queries may be subsets.
+        """Batches `start` to `iterations - 1` of an epoch. `UserError` if a case is damaged or a worker has died.
 
-        `UserError` where a case is damaged, or a process that loads is gone.
+        From batch `subsets_from` on, subsets of the labels may be queried.
         """
         self._order.set(epoch, start, iterations, subsets_from)
-        return map(_sound, _guarded(self._loader))
+        return map(raise_fault, _guarded(self._loader))
 
-    def seconds_a_batch(self) -> float:
-        """What a batch takes where processes load, measured over batches of which none was prepared ahead; else 0.
+    def seconds_per_batch(self) -> float:
+        """The seconds that workers take per batch; 0 without workers.
 
-        What they prepare while training starts hides for a while that they are slower than the training.
+        No timed batch was prepared ahead. Prepared batches would hide, for a while, that loading is slower than
+        training.
         """
         workers = self._loader.num_workers
-        clock = time.perf_counter()
-        for _ in self.epoch(0, BATCHES_A_WORKER * workers):
+        began = time.perf_counter()
+        for _ in self.epoch(0, TIMED_BATCHES_PER_WORKER * workers):
             pass
-        return (time.perf_counter() - clock) / (BATCHES_A_WORKER * workers) if workers else 0.0
+        return (time.perf_counter() - began) / (TIMED_BATCHES_PER_WORKER * workers) if workers else 0.0
 
     def batch(self, epoch: int, iteration: int) -> Batch:
         """One batch, computed in this process."""
-        return _sound(collate([self.samples[key] for key in batch_keys(epoch, iteration, self._order.size)]))
-
-
-def _guarded(loader: "DataLoader[Sample | Fault]") -> Iterator[Batch | Fault]:
-    """The loader's batches; `UserError` in place of its own error for a process that is gone.
-
-    torch reports that from a signal handler, in the middle of whatever runs. It also looks while it waits for a
-    batch, which is early enough and leaves every step whole. So the old handler stays.
-    """
-    with _same_handler("SIGCHLD"):
-        batches = iter(loader)
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
-            raise
-        raise UserError(
-            "A process that loads batches was killed, most likely because memory ran out. Run the same command again "
-            f"with fewer than --workers {loader.num_workers}: it goes on where it stopped."
-        ) from None
-
-
-@contextmanager
-def _same_handler(name: str) -> Iterator[None]:
-    """The handler of a signal is the same afterwards, where there is such a signal and this is the main thread."""
-    number = getattr(signal, name, None)
-    if number is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(number)
-    try:
-        yield
-    finally:
-        signal.signal(number, before or signal.SIG_DFL)
-
-
-def _sound(batch: Batch | Fault) -> Batch:
-    if isinstance(batch, Fault):
-        raise UserError(*batch.lines)
-    return batch
-
-
-def workers_that_fit(plan: Plan, workers: int, shared_memory: Path = Path("/dev/shm")) -> int:
-    """At most `workers`, and no more than half of what is free of the shared memory can hold batches of.
-
-    Containers often have 64 MB of it, and a process that finds it full dies. Where there is no such place, as on
-    Windows and macOS, batches lie elsewhere.
-    """
-    if not shared_memory.is_dir():
-        return workers
-    batch = plan.batch * prod(plan.patch) * (4 * len(plan.channels) + 2)  # bytes: float32 images, int16 labels
-    return min(workers, shutil.disk_usage(shared_memory).free // (2 * PREFETCH * batch))
-
-
-class ValidationPatches:
-    """The same unaugmented patches of validation cases every time; all annotated labels are asked for."""
-
-    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
-        self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
-        self.cases = _Cases(folder, case_ids, seed)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for first in range(0, self.patches, self.plan.batch):
-            last = min(first + self.plan.batch, self.patches)
-            yield _sound(collate([self._sample(index) for index in range(first, last)]))
-
-    def _sample(self, index: int) -> Sample:
-        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
-        case = self.cases.choose(0, index, forced)
-        stored = open_case(self.folder, case, self.plan)
-        rng = generator(self.seed, 0, index)
-        start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
-        image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
-        return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))
-
-
-def collate(found: Sequence[Sample | Fault]) -> Batch | Fault:
-    """Stack samples, or join the faults where there are any."""
-    if faults := [one for one in found if isinstance(one, Fault)]:
-        return Fault(tuple(dict.fromkeys(line for one in faults for line in one.lines)))
-    samples = [one for one in found if isinstance(one, Sample)]
-    return Batch(
-        image=torch.stack([sample.image for sample in samples]),
-        labels=torch.stack([sample.labels for sample in samples]),
-        queries=tuple(sample.query for sample in samples),
-        cases=tuple(sample.case for sample in samples),
-        told=tuple(sample.case if sample.told else None for sample in samples),
-        keys=tuple(sample.key for sample in samples),
-    )
+        return raise_fault(collate([self.samples[key] for key in batch_keys(epoch, iteration, self._order.size)]))
 
 
 class _Order:
-    """The keys of each batch of one epoch; DataLoader reads them in this process."""
+    """The sample keys of each batch of an epoch. DataLoader reads them in this process."""
 
     def __init__(self, size: int):
         self.size = size
@@ -294,19 +101,60 @@ class _Order:
         return len(self.iterations)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return (batch_keys(self.epoch, one, self.size, one >= self.subsets_from) for one in self.iterations)
+        for iteration in self.iterations:
+            yield batch_keys(self.epoch, iteration, self.size, iteration >= self.subsets_from)
 
 
-def batch_keys(epoch: int, iteration: int, size: int, subsets: bool = True) -> list[SampleKey]:
-    """The keys of the `size` samples of one iteration of an epoch."""
-    return [SampleKey(epoch, iteration * size + place, subsets) for place in range(size)]
+def workers_that_fit(plan: Plan, workers: int, shared_memory: Path = Path("/dev/shm")) -> int:
+    """The number of workers, at most `workers`, whose prepared batches fill at most half of the free shared memory.
+
+    Containers often have 64 MB of shared memory. A process dies when it is full. Without that folder, as on Windows
+    and macOS, batches are stored elsewhere.
+    """
+    if not shared_memory.is_dir():
+        return workers
+    batch_bytes = plan.batch * prod(plan.patch) * (4 * len(plan.channels) + 2)  # float32 images, int16 labels
+    return min(workers, shutil.disk_usage(shared_memory).free // (2 * PREFETCH * batch_bytes))
+
+
+def _guarded(loader: "DataLoader[Sample | Fault]") -> Iterator[Batch | Fault]:
+    """The loader's batches. `UserError` if a worker has died.
+
+    torch's handler of SIGCHLD would raise in the middle of a step. torch also checks its workers while it waits for a
+    batch. That is early enough, so its handler is not installed.
+    """
+    with _same_handler("SIGCHLD"):
+        batches = iter(loader)
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
+            raise
+        raise UserError(
+            "A process that loads batches was killed, most likely because memory ran out. Run the same command again "
+            f"with fewer than --workers {loader.num_workers}: it resumes where it stopped."
+        ) from None
+
+
+@contextmanager
+def _same_handler(name: str) -> Iterator[None]:
+    """Restore the handler of a signal at the end, if the signal exists and this is the main thread."""
+    number = getattr(signal, name, None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        signal.signal(number, before or signal.SIG_DFL)
 
 
 def _start_worker(_: int) -> None:
-    """One thread; and a process group of its own, so that Ctrl-C reaches the training alone, which ends it well.
+    """Set a worker up: one thread, a process group of its own, and a quiet end on SIGTERM.
 
-    A SIGTERM that schedulers send to every process of a job ends this one quietly: DataLoader would raise at once, in
-    the middle of a step, for a process that a signal killed.
+    In its own process group a worker does not receive Ctrl-C, so the training can save its state. Schedulers send
+    SIGTERM to all processes of a job. If it killed a worker, DataLoader would raise in the middle of a step.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))

@@ -1,4 +1,7 @@
-"""A whole data set to stored cases, each written whole or not at all; finished cases are skipped by their hash."""
+"""Preprocessing of a data set to stored cases. Each case is written whole or not at all.
+
+A case is skipped if it is stored with the hash of its files and settings.
+"""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -10,7 +13,8 @@ import numpy as np
 from plans.dataset import Case, Dataset
 from plans.fingerprint import Fingerprint
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, is_complete, list_cases, preprocessing_settings, remove_case, save_case
+from textdiffseg.data.checks import is_complete, preprocessing_settings
+from textdiffseg.data.store import CaseRecord, list_cases, remove_case, save_case
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
@@ -27,10 +31,9 @@ def preprocess_dataset(
     scheduler: str | None = None,
     progress: Callable[[Iterable[bool]], Iterable[bool]] = iter,
 ) -> int:
-    """Store every training case below `folder`/cases; returns how many were made anew.
+    """The number of cases that were stored now, in `folder`/cases. `UserError` names all broken cases.
 
-    Stored cases that the data set no longer has are removed, as is what a process that was killed left of them.
-    `UserError` names all broken cases.
+    Stored cases that the data set no longer has are removed. So are incomplete files of a process that was killed.
     """
     for case in sorted(set(list_cases(folder, whole=False)) - {case.id for case in dataset.cases}):
         remove_case(folder, case)
@@ -40,7 +43,7 @@ def preprocess_dataset(
 
 
 def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
-    """Store one case; False where it was stored already."""
+    """Whether the case was stored now. False: it was stored before."""
     expected = case_hash(case, plan)
     if is_complete(folder, case.id, expected):
         return False
@@ -48,13 +51,13 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     image, transform = preprocess_image(volume, plan)
     labels = preprocess_labels(numbers, transform, plan)
     names = [label.name for label in plan.labels]
-    found = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())
+    in_map = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())
     record = CaseRecord(
         case=case.id,
         hash=expected,
         settings=preprocessing_settings(plan),
         shape=transform.shape,
-        present=tuple(label for label, numbers in enumerate(plan.parts, 1) if found & set(numbers)),
+        present=tuple(label for label, numbers in enumerate(plan.parts, 1) if in_map & set(numbers)),
         annotated=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.annotated),
         absent=tuple(number for number, name in enumerate(names, 1) if name in case.annotation.absent),
         group=case.group,
@@ -65,7 +68,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
 
 
 def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
-    """Host memory that storing the largest case takes: about three float32 copies before and after resampling."""
+    """Host memory in bytes to preprocess the largest case: three float32 copies before and after resampling."""
     channels = len(plan.channels)
     before = max(prod(case.shape) for case in fingerprint.cases)
     after = prod(fingerprint.largest_shape_at(plan.spacing))
@@ -73,7 +76,7 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
 
 
 def case_hash(case: Case, plan: Plan) -> str:
-    """A hash of the case's files, group and annotation, and of the fields of the plan that preprocessing reads."""
-    known = f"{case.group} {case.annotation.model_dump_json()}"
-    text = f"{METHOD} {preprocessing_settings(plan)} {known} {content_hash((*case.images, case.label))}"
+    """A hash of the case's files, group and annotation, and of the settings of preprocessing."""
+    annotation = f"{case.group} {case.annotation.model_dump_json()}"
+    text = f"{METHOD} {preprocessing_settings(plan)} {annotation} {content_hash((*case.images, case.label))}"
     return hash_text(text)

@@ -11,7 +11,7 @@ import numpy as np
 from plans.geometry import Triple, triple
 from textdiffseg.queries import Query
 
-ALL_LABELS_SHARE = 0.5  # the first share of the iterations, in which every sample queries all annotated labels
+ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
 TEXT_DROPOUT = 0.5  # the share of samples without their case's text; prediction then also works without a text
 MAX_ABSENT_LABELS = 3  # labels known to be absent that a subset may contain

@@ -1,4 +1,4 @@
-"""Folds of a cross-validation. Without groups they equal nnU-Net's; cases of one group stay in one fold."""
+"""Folds of a cross-validation. Cases of one group stay in one fold. Without groups, the folds are nnU-Net's."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ class Splits(Record):
     """The folds of a data set (`splits.json`)."""
 
     version: Literal[1] = 1
-    seed: int | None  # None where the folds were read from nnU-Net's splits_final.json
+    seed: int | None  # None: the folds were read from nnU-Net's splits_final.json
     cases: tuple[str, ...]
     folds: tuple[Fold, ...]
     note: str = ""  # why there are fewer folds than `FOLDS`
@@ -74,8 +74,8 @@ def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path:
         shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
         if shared:
             raise UserError(
-                f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which would "
-                "flatter it. Remove the file to draw folds anew, or correct it or the groups of dataset.json."
+                f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which "
+                "would flatter it. Delete the file to draw new folds, or correct it or the groups of dataset.json."
             )
 
 

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plans.plan import DiffusionPlan
+from plans.network_plan import DiffusionPlan
 
 OFFSET, MAX_BETA = 0.008, 0.999  # Nichol and Dhariwal 2021, section 3.2
 

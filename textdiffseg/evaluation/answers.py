@@ -1,4 +1,4 @@
-"""Which labels of the references a prediction answers, by the manifest that tds_predict writes beside it."""
+"""Match the labels of a prediction with those of its reference, by the manifest that tds_predict wrote."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,21 +9,21 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from plans.errors import UserError
-from plans.layout import split_ending
+from plans.file_names import split_ending
 from plans.names import normalise
 from plans.records import Record
 
 
 @dataclass(frozen=True)
 class ScoredLabels:
-    """What a prediction was asked for, in the references' labels."""
+    """The labels of a reference that a prediction is scored on."""
 
-    labels: tuple[str, ...]  # to score
-    values: Mapping[int, int] | None = None  # of the prediction to those of the references; None: they are the same
+    labels: tuple[str, ...]  # names
+    values: Mapping[int, int] | None = None  # value in the prediction -> value in the reference; None: equal
     notes: tuple[str, ...] = ()
 
     def translated(self, prediction: np.ndarray) -> np.ndarray:
-        """A prediction (D, H, W) in the references' values; answers that are none of their labels are background."""
+        """The prediction (D, H, W) in the reference's values. Labels that the reference lacks become background."""
         if self.values is None:
             return prediction
         result = prediction.astype(np.int32)
@@ -33,17 +33,17 @@ class ScoredLabels:
 
 
 class PredictedLabels(Record):
-    """The part of a prediction's manifest that scoring reads."""
+    """The fields of a prediction's manifest that scoring reads."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation
-    means: dict[str, str] = Field(default_factory=dict)  # the model's label behind a name, where it is another
-    notes: tuple[str, ...] = ()  # what has to be known of the model
+    means: dict[str, str] = Field(default_factory=dict)  # name -> the model's label, if it has another name
+    notes: tuple[str, ...] = ()  # about the model
 
     @classmethod
     def beside(cls, segmentation: Path) -> "PredictedLabels | None":
-        """That of a segmentation; an empty one without a file; None where the JSON file is not of this project."""
+        """The manifest of a segmentation; empty if there is no file; None if another program wrote the JSON file."""
         path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
         if not path.is_file():
             return cls()
@@ -54,12 +54,12 @@ class PredictedLabels(Record):
 
     @property
     def named(self) -> dict[str, int]:
-        """The labels by the names of `dataset.json`, as far as they are known."""
+        """Label name -> value, with the names of `dataset.json` if they are known."""
         return {self.means.get(name, name): value for name, value in self.labels.items()}
 
 
 def shared_names(manifests: Iterable[PredictedLabels]) -> dict[int, str]:
-    """The name of each value on which all manifests that have it agree. No name has two values."""
+    """Value -> label name, for the values on which all manifests agree. A name with two values is left out."""
     names: dict[int, set[str]] = {}
     for manifest in manifests:
         for name, value in manifest.named.items():
@@ -70,11 +70,17 @@ def shared_names(manifests: Iterable[PredictedLabels]) -> dict[int, str]:
 
 
 def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:
-    """Match a prediction with the references by the names of labels; all `annotated` ones without a manifest.
+    """The labels of one prediction that are scored, matched by their names.
 
-    own: of every label of the references the value that a prediction of it writes. A model of several data sets, or a
-    user's file of prompts, may have given a label another one. A name that the references do not know may be an older
-    one, or words that ran by force: it is taken for the label that has its value, which is noted, if no name is.
+    A prediction without a manifest is scored on all `annotated` labels. A name that the references do not have may be
+    an older name, or words that ran with --force. If no other name matches the label with its value, it is scored as
+    that label, and a note states this.
+
+    Args:
+        manifest: of the prediction.
+        own: name -> value of every label of the references. A prediction may have other values, if its model learned
+            several data sets or if the user gave a file of prompts.
+        annotated: the names of the labels that are annotated in this case.
     """
     if not manifest.labels:
         return ScoredLabels(tuple(annotated), notes=manifest.notes)
@@ -85,8 +91,10 @@ def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Seq
     for name, value in manifest.labels.items():
         if found[value] is None and value in free:
             found[value] = free[value]
-            if free[value] != str(value):  # the name of a label that no dataset.json names
-                notes.append(f"{name} is no label of the references: scored as {free[value]}, which has its value.")
+            if free[value] != str(value):  # without a dataset.json the label's name is its value
+                notes.append(
+                    f"{name} is not a label of the references. It is scored as {free[value]}, which has its value."
+                )
     return ScoredLabels(
         labels=tuple(name for name in annotated if name in found.values()),
         values={value: 0 if name is None else own[name] for value, name in found.items()},

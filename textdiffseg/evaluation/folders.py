@@ -10,8 +10,9 @@ from plans.annotation import Annotation, annotations_of
 from plans.case_files import by_stem, names_in, unread
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
+from plans.file_names import FILE_ENDINGS, split_ending
 from plans.header import DatasetHeader, labels_of
-from plans.layout import FILE_ENDINGS, RawFolder, split_ending
+from plans.layout import RawFolder
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
 from textdiffseg.evaluation.metrics import CaseScores, score_case
@@ -26,13 +27,18 @@ def evaluate_folders(
     partial_predictions: bool = False,
     workers: int = 0,
 ) -> Summary:
-    """Score every reference against the prediction of the same name; two files are scored as one case.
+    """The scores of every reference and the prediction of the same name.
 
-    With `partial_predictions`, references without a prediction are left out instead of being an error.
+    Args:
+        predictions: a folder of segmentations, or one file.
+        references: a folder, or one file. Two files are one case, whatever their names.
+        tolerance_mm: of NSD.
+        partial_predictions: leave out references without a prediction. Otherwise they are an error.
+        workers: processes; 0 means no extra process.
 
     Raises:
-        UserError: nothing to score, missing predictions, unreadable files, grids that differ, unknown labels;
-            all at once.
+        UserError: nothing to score, missing predictions, unreadable files, different grids, or unknown labels. All
+            files are checked before it is raised.
     """
     from textdiffseg.execution import run_cases
 
@@ -40,69 +46,68 @@ def evaluate_folders(
     found = {case: PredictedLabels.beside(prediction) for case, (prediction, _) in pairs.items()}
     manifests = {case: one or PredictedLabels() for case, one in found.items()}
     if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
-        notes.append(f"JSON files beside predictions that tds_predict did not write are not read: {listed(foreign)}.")
+        notes.append(
+            f"tds_predict did not write these JSON files beside predictions, so they were not read: {listed(foreign)}."
+        )
     annotations, own = read_annotations(Path(references), tuple(pairs), Path(predictions)) or (None, {})
     if annotations is None:
         names = shared_names(manifests.values())
-        notes.append(_whose_names(names))
+        notes.append(_names_note(names))
         values = _label_values(list(pairs.values()), list(pairs), workers)
         own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
         annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
     notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
     if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
-        notes.append(f"Not asked for in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
+        notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
     if own and not any(one.labels for one in answers.values()):
-        raise UserError(f"No prediction was asked for a label of the references ({', '.join(own)}).")
+        raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
     tasks = [(case, *paths, annotations[case], answers[case]) for case, paths in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
 
 
-def _whose_names(names: Mapping[int, str]) -> str:
-    """A sentence on the labels' names where no `dataset.json` gives them."""
+def _names_note(names: Mapping[int, str]) -> str:
+    """A note on the origin of the labels' names, if there is no `dataset.json`."""
     if names:
         return (
-            "No dataset.json beside or above the references: names are those of the predictions' JSON files, and the "
-            "references must have the same values."
+            "There is no dataset.json beside or above the references. The labels' names are from the predictions' JSON "
+            "files, so the references must have the same values."
         )
-    return "No dataset.json beside or above the references: labels are shown by their values."
+    return "There is no dataset.json beside or above the references. So labels are named by their values."
 
 
 def match_files(
     predictions: Path, references: Path, partial_predictions: bool = False
 ) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """{case: (prediction, reference)} and notes about files that are left out."""
+    """Case -> (prediction, reference), and notes about files that are left out."""
     if predictions.is_file() and references.is_file():
         return {split_ending(references.name)[0]: (predictions, references)}, []
     predicted, expected = _label_files(predictions), _label_files(references)
     missing = [case for case in expected if case not in predicted]
     if missing and not partial_predictions:
         faults = merged((case, f"{predictions} has no prediction for {expected[case]}.") for case in missing)
-        raise UserError(*faults, "Predict these cases, or score only what there is with --partial.")
+        raise UserError(*faults, "Predict these cases, or leave them out with --partial.")
     pairs = {case: (predicted[case], expected[case]) for case in expected if case in predicted}
     if not pairs:
         raise UserError(
-            f"No file of {predictions} has the name of a file of {references}: "
-            f"{_examples(predicted)} against {_examples(expected)}."
+            f"No file in {predictions} ({_examples(predicted)}) has the name of a file in {references} "
+            f"({_examples(expected)}). Rename the files."
         )
-    notes = [f"{len(missing)} references without a prediction are left out."] if missing else []
+    notes = [f"{len(missing)} references without a prediction were left out."] if missing else []
     notes += unread(references, (name for name in names_in(references) if (references / name).is_file()))
     if extra := len(set(predicted) - set(expected)):
-        notes.append(f"{extra} predictions without a reference are left out.")
+        notes.append(f"{extra} predictions without a reference were left out.")
     return pairs, notes
 
 
 def read_annotations(
     references: Path, cases: Sequence[str], predictions: Path | None = None
 ) -> tuple[dict[str, Annotation], dict[str, int]] | None:
-    """The annotation of each case by `dataset.json`, and the value that predictions write for each label.
+    """The annotation of each case, and name -> value of each label, from `dataset.json`; None without such a file.
 
-    The file lies in or above the references' folder; else in that of the predictions, where nnU-Net puts it. `None`
-    where there is none.
-
-    Ignored voxels and labels that a case does not annotate are not scored.
+    The file is in the references' folder, in the folder above it, or in the predictions' folder (as nnU-Net writes it).
     """
     folder = (references.parent if references.is_file() else references).resolve()
     places = [folder, folder.parent, *([] if predictions is None else [predictions])]
@@ -120,14 +125,14 @@ def read_annotations(
 
 
 def _label_files(folder: Path) -> dict[str, Path]:
-    """The segmentations of a folder, by case."""
+    """The segmentations in a folder: case -> file."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give two folders of segmentations, or two files.")
     faults: list[str] = []
     files = {case: folder / name for case, name in by_stem(folder, names_in(folder), faults).items()}
     files = {case: path for case, path in files.items() if path.is_file()}
     faults += [
-        f"{folder}: the folder {case} and {path.name} would be one case. Move one of them away."
+        f"{folder}: the folder {case} and the file {path.name} would be one case. Move one of them away."
         for case, path in files.items()
         if (folder / case).is_dir()
     ]
@@ -139,7 +144,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
     if faults:
         raise UserError(*faults)
     if not files:
-        raise UserError(f"{folder} holds no segmentation ({', '.join(FILE_ENDINGS)}).")
+        raise UserError(f"{folder} contains no segmentation. Expected files that end with {', '.join(FILE_ENDINGS)}.")
     return files
 
 
@@ -170,8 +175,8 @@ def _score_files(task: tuple[str, Path, Path, Annotation, ScoredLabels], toleran
     predicted, expected = read_labels(predicted_path), read_labels(expected_path)
     if not predicted.geometry.matches(expected.geometry):
         raise UserError(
-            f"{predicted_path} lies on another grid ({describe(predicted.geometry)}) than {expected_path} "
-            f"({describe(expected.geometry)}). Predict the very scan that the reference was drawn on."
+            f"{predicted_path} has another grid ({describe(predicted.geometry)}) than {expected_path} "
+            f"({describe(expected.geometry)}). Predict the same scan that the reference was drawn on."
         )
     prediction, reference = answers.translated(predicted.array[0]), expected.array[0]
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
@@ -183,8 +188,8 @@ def _score_files(task: tuple[str, Path, Path, Annotation, ScoredLabels], toleran
     ):
         if unknown := sorted(set(np.unique(array).tolist()) - allowed):
             faults.append(
-                f"{path} has the label values {listed(unknown)}; dataset.json names {listed(sorted(allowed))}: "
-                "is it of the same data set?"
+                f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
+                "files of one data set, or correct dataset.json."
             )
     if faults:
         raise UserError(*faults)

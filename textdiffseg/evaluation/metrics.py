@@ -155,7 +155,7 @@ def surface_scores(
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_dice import compute_surface_dice
 
-    # padded with background, so that a mask at the scan's border has a surface there too
+    # padded with background, so a mask at the border of the scan has a surface there
     found, truth = (torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI passes itself an argument that it deprecates

@@ -1,4 +1,4 @@
-"""A picture of overlays: one slice a case, the reference's contours against the prediction's."""
+"""A picture of predictions: one slice per case, with the contours of the prediction and of the reference."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from textdiffseg.pictures import Colour, add_legend, label_colour, save_figure, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MIN_MARGIN = 10  # voxels around the structures that say which grey values are shown
+MIN_MARGIN_VOXELS = 10  # around the structures; these voxels decide the range of grey values
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,15 @@ class Panel:
 
 
 def draw_overlays(panels: Sequence[Panel], labels: Mapping[int, str], path: Path, rows: int = 1) -> None:
-    """Write a PNG with one coronal slice a case: reference dashed and pale, prediction solid.
+    """Write a PNG with one coronal slice per case. The prediction is solid, the reference dashed and white.
 
-    The panels fill `rows` rows of equal length, one after the other. labels: value -> name. The slice is the one that
-    shows most labels and, among those, most labelled voxels.
+    The slice is the one with the most labels and, among those, with the most labelled voxels.
+
+    Args:
+        panels: one per case.
+        labels: value -> name.
+        path: of the PNG.
+        rows: rows of equal length, filled one after the other.
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -65,17 +70,17 @@ def _draw(axes: "Axes", panel: Panel, colours: Mapping[int, Colour]) -> None:
 
 
 def _surroundings(panel: Panel) -> np.ndarray:
-    """The image around the structures, half their extent on each side: air and bone would hide a lesion in CT."""
+    """The image around the structures, with half their extent on each side. In CT, air and bone would hide a lesion."""
     held = np.argwhere(panel.reference if panel.reference.any() else panel.prediction)
     if not len(held):
         return panel.image
     first, last = held.min(0), held.max(0) + 1
-    margin = np.maximum((last - first) // 2, MIN_MARGIN)
+    margin = np.maximum((last - first) // 2, MIN_MARGIN_VOXELS)
     return panel.image[tuple(slice(max(0, a - m), b + m) for a, b, m in zip(first, last, margin, strict=True))]
 
 
 def _best_slice(labels: np.ndarray) -> int:
-    """The row (axis 1) with most different labels, and among those most labelled voxels."""
+    """The row (axis 1) with the most labels and, among those, with the most labelled voxels."""
     kinds = sum((labels == value).any(axis=(0, 2)).astype(int) for value in np.unique(labels[labels > 0]))
     counts = (labels > 0).sum(axis=(0, 2))
     return int(np.argmax(kinds * (counts.max() + 1) + counts))

@@ -21,7 +21,7 @@ from textdiffseg.evaluation.metrics import (
     surfaces_available,
 )
 
-COLUMNS = {  # of a CSV file -> field of `LabelScores`
+COLUMNS = {  # column of the CSV file -> field of `LabelScores`
     "dice": "dice",
     "nsd": "nsd",
     "hd95_mm": "hd95",
@@ -29,11 +29,11 @@ COLUMNS = {  # of a CSV file -> field of `LabelScores`
     "reference_ml": "reference_ml",
     "note": "note",
 }
-NO_SURFACES = "NSD and HD95 were not measured: MONAI is not installed (pip install monai)."
+NO_SURFACES = "NSD and HD95 were not measured, because MONAI is not installed (pip install monai)."
 
 
 class MeanScores(Record):
-    """Mean scores. Each mean runs over the cases in which the score is defined."""
+    """Mean scores, each over the cases in which the score is defined."""
 
     dice: float | None
     nsd: float | None
@@ -65,7 +65,7 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
     Args:
         cases: in any order; the summary sorts them by case id.
         tolerance_mm: of NSD.
-        notes: sentences for the reader, e.g. on cases that were left out.
+        notes: sentences for the user, e.g. about cases that were left out.
     """
     names = dict.fromkeys(name for case in cases for name in case.labels)
     labels = {name: _label_mean([case.labels[name] for case in cases if name in case.labels]) for name in names}
@@ -105,7 +105,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def to_csv(summary: Summary) -> str:
-    """The scores of all cases as CSV, one row a case and label; a score that is undefined is empty."""
+    """The scores of all cases as CSV, one row per case and label. An undefined score is an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("case", "label", *COLUMNS))

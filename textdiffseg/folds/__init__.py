@@ -1,1 +1,1 @@
-"""What lies in a trained fold: weights, words, sampling, calibration; and folds that make up one model."""
+"""Trained folds: their weights, phrasings, sampling and calibration, and the ensemble of a model's folds."""

@@ -1,6 +1,6 @@
-"""Which cases a trained fold was begun with (`cases.json`), and whether its checkpoints were trained on them.
+"""The cases that a fold was started with (`cases.json`), and checks that its checkpoints were trained on them.
 
-The hash of the cases stands in `cases.json` and in each checkpoint, so that another fold's file is seen.
+The hash of the cases is in `cases.json` and in each checkpoint. So a file of another fold is detected.
 """
 
 import json
@@ -16,11 +16,11 @@ from textdiffseg.folds.weights import hash_weights, read_metadata
 
 
 class FoldCases(Record):
-    """The cases that a trained fold was begun with (`cases.json`)."""
+    """The cases that a fold was started with (`cases.json`)."""
 
     version: Literal[2] = 2
     upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
-    dataset: str | None = None  # None: written before it was noted
+    dataset: str | None = None  # None: written by an older version
     train: tuple[str, ...]
     validation: tuple[str, ...]
     hash: str | None = None  # of the data set's name and both lists; None as above
@@ -33,40 +33,43 @@ class FoldCases(Record):
 
 
 def write_cases(fold: FoldFolder, cases: FoldCases) -> None:
-    """Note which cases a trained fold is begun with."""
+    """Write the cases that a fold is started with."""
     write_record(fold.cases, cases)
 
 
 def refuse_other_cases(fold: FoldFolder, cases: FoldCases) -> None:
-    """Raise `UserError` where a trained fold, or a checkpoint in it, was begun with other cases than `cases`."""
+    """Raise `UserError` if a fold was started with other cases than `cases`, or one of its checkpoints was."""
     if fold.cases.is_file():
-        begun = FoldCases.read(fold.cases)
-        if {*begun.train} != {*cases.train} or {*begun.validation} != {*cases.validation}:
+        started = FoldCases.read(fold.cases)
+        if {*started.train} != {*cases.train} or {*started.validation} != {*cases.validation}:
             raise UserError(
-                f"{fold.cases}: this fold was begun with other cases than splits.json gives it now. If resumed, it "
-                "would be validated on cases that it has seen, or miss some. Train it anew with --restart."
+                f"{fold.cases}: this fold was started with other cases than splits.json lists now. If resumed, it "
+                "would be validated on training cases, or miss cases. Train it again with --restart."
             )
-        if begun.dataset not in (None, cases.dataset):
+        if started.dataset not in (None, cases.dataset):
             raise UserError(
-                f"{fold.path} is a fold of {begun.dataset}, not of {cases.dataset}. Move it away, or train it anew "
+                f"{fold.path} is a fold of {started.dataset}, not of {cases.dataset}. Move it away, or train it again "
                 "with --restart."
             )
     for which in CHECKPOINTS:
-        refuse_strange_checkpoint(fold, which, cases.hash, "or train this one anew with --restart")
+        refuse_strange_checkpoint(fold, which, cases.hash, "or train this fold again with --restart")
 
 
 def refuse_strange_checkpoint(fold: FoldFolder, which: str, wanted: str | None, otherwise: str) -> None:
-    """Raise `UserError` where a checkpoint was trained on cases with another hash than `wanted`."""
-    found = cases_of(fold, which)
-    if None not in (found, wanted) and found != wanted:
+    """Raise `UserError` if a checkpoint was trained on cases with another hash than `wanted`."""
+    trained_on = cases_of(fold, which)
+    if None not in (trained_on, wanted) and trained_on != wanted:
         raise UserError(
-            f"{fold.checkpoint(which)} was trained on other cases than this fold has: it is another fold's. Put the "
-            f"fold's own file back, {otherwise}."
+            f"{fold.checkpoint(which)} was trained on other cases than this fold has: it is another fold's file. Copy "
+            f"the fold's own file back, {otherwise}."
         )
 
 
 def refuse_strange_checkpoints(folds: Sequence[FoldFolder]) -> None:
-    """Raise `UserError` where a fold holds another fold's checkpoint, by its list of cases or by its other one."""
+    """Raise `UserError` if a fold holds the checkpoint of another fold.
+
+    The reference is the fold's list of cases, else its best checkpoint.
+    """
     for fold in folds:
         listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
         wanted = listed or cases_of(fold, "best")
@@ -75,7 +78,7 @@ def refuse_strange_checkpoints(folds: Sequence[FoldFolder]) -> None:
 
 
 def refuse_copies(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
-    """Raise `UserError` where two folds of an ensemble are the same fold."""
+    """Raise `UserError` if two folds of an ensemble are the same fold."""
     seen: dict[str, FoldFolder] = {}
     for fold in folds:
         listed = FoldCases.read(fold.cases).hash if fold.cases.is_file() else None
@@ -90,7 +93,7 @@ def refuse_copies(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
 
 
 def cases_of(fold: FoldFolder, which: str) -> str | None:
-    """The hash of the cases that a checkpoint was trained on; None where it has none."""
+    """The hash of the cases that a checkpoint was trained on; None if it has none."""
     path = fold.checkpoint(which)
     metadata = read_metadata(path) if path.is_file() else {}
     return parse_progress(path, metadata).cases if PROGRESS in metadata else None

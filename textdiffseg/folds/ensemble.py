@@ -1,18 +1,18 @@
-"""The trained folds of a model: which there are, whether they belong together, and how they predict."""
+"""The ensemble of a model's trained folds: the folds are chosen, checked against each other, and loaded."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.folders import find_folder
-from plans.layout import CHECKPOINTS, FOLD, Checkpoint, FoldFolder, tree
+from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
+from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
-from textdiffseg.folds.state import is_trained, train_command, why_unfinished
+from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.text.bank import TextBank
@@ -22,7 +22,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The folds of one model, loaded."""
+    """The loaded folds of one model."""
 
     folder: Path
     folds: tuple[str, ...]  # "0", "1", ... or "all"
@@ -31,100 +31,38 @@ class Ensemble:
     plan: Plan
     bank: TextBank
     sampling: Sampling
-    calibrations: tuple[Calibration, ...]  # one a fold
+    calibrations: tuple[Calibration, ...]  # one per fold
     hash: str  # of weights, plans and words
-    notes: tuple[str, ...] = ()  # sentences on folds that are left out, unfinished or not validated
-
-
-def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
-    """The folder that holds fold_*: `folder` itself or the one below it, else the one trained model there is.
-
-    `preset`: of several models, that of this preset. Raises `UserError`, with the list, where there is none or more
-    than one.
-    """
-    if folder is not None:
-        where = folder
-        if not where.is_dir():
-            raise UserError(f"-m: {where} is no folder. Give the folder of a trained model (it holds fold_0, ...).")
-    else:
-        where = find_folder(dataset, root, "results") if dataset else tree(root, "results")
-    found = _models(where)
-    if not found:
-        begun = "".join(f" {fold.path} {why_unfinished(fold)}." for fold in _begun(where))
-        raise UserError(
-            f"No trained model in {where}: expected folders fold_0, ... below.{begun} Run tds_train first, "
-            "or give the model's folder with -m, or another --root."
-        )
-    if preset is not None:
-        presets = {path: _preset_of(path) for path in found}
-        found = [path for path in found if presets[path] == preset]
-        if not found:
-            there = ", ".join(dict.fromkeys(presets.values()))
-            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {there}.")
-    if len(found) > 1:
-        choices = (f"    -m {path}" for path in found)
-        raise UserError(f"There are {len(found)} trained models in {where}. Choose one:", *choices)
-    return found[0]
-
-
-def _preset_of(model: Path) -> str:
-    """The preset of a trained model, by the plan of its first fold."""
-    folds = [FoldFolder(model)] if _is_fold(model) else _all_folds(model)
-    return Plan.read(folds[0].plan).preset
-
-
-def _models(where: Path) -> list[Path]:
-    """Folders with a trained fold: `where` itself, or those one or two levels below it."""
-    if _all_folds(where):
-        return [where]
-    if _is_fold(where) and is_trained(FoldFolder(where)):
-        return [where]
-    levels = (path for pattern in ("*", "*/*") for path in sorted(where.glob(pattern)) if path.is_dir())
-    return sorted(path for path in levels if _all_folds(path))
-
-
-def _begun(where: Path) -> list[FoldFolder]:
-    """Folds at or below a folder that have a plan, but no checkpoint yet."""
-    patterns = (f"{FOLD}*", f"*/{FOLD}*", f"*/*/{FOLD}*")
-    folders = [where, *(path for pattern in patterns for path in sorted(where.glob(pattern)))]
-    folds = [FoldFolder(path) for path in folders if _is_fold(path)]
-    return [fold for fold in folds if fold.plan.is_file() and not is_trained(fold)]
-
-
-def _is_fold(folder: Path) -> bool:
-    return folder.name.startswith(FOLD)
-
-
-def _all_folds(folder: Path) -> list[FoldFolder]:
-    folds = [FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")) if path.is_dir()]
-    return [fold for fold in folds if is_trained(fold)]
+    notes: tuple[str, ...] = ()  # on folds that are left out, unfinished or not validated
 
 
 def trained_folds(
     folder: Path, names: Sequence[str] | None, checkpoint: str, include_unfinished: bool = False
 ) -> tuple[FoldFolder, ...]:
-    """The folds asked for, or all that are finished; `UserError` lists what exists."""
-    if _is_fold(folder):
+    """The named folds, or all finished folds. Raises `UserError` with a list of the existing folds."""
+    if is_fold(folder):
         if names:
             raise UserError(f"--folds: {folder} is one fold already. Leave --folds out or give its parent to -m.")
         trained = [FoldFolder(folder)]
     else:
-        trained = _all_folds(folder)
+        trained = trained_folds_in(folder)
     known = {fold.name: fold for fold in trained}
     if missing := [name for name in names or () if name not in known]:
-        there = ", ".join(known) or "none"
-        raise UserError(*(f"--folds {name}: {folder} has no trained fold {name}; it has {there}." for name in missing))
+        existing = ", ".join(known) or "none"
+        raise UserError(
+            *(f"--folds {name}: {folder} has no trained fold {name}; it has {existing}." for name in missing)
+        )
     chosen = [known[name] for name in sorted(set(names))] if names else trained
     refuse_strange_checkpoints(chosen)
     if not include_unfinished:
         chosen = _finished(chosen, bool(names))
     if absent := [fold for fold in chosen if not fold.checkpoint(checkpoint).is_file()]:
         other = next(which for which in CHECKPOINTS if which != checkpoint)
-        again = f", or run {train_command(absent[0])}, which makes it of the latest" if checkpoint == "best" else ""
+        advice = f", or run {train_command(absent[0])} to make it from the latest" if checkpoint == "best" else ""
         raise UserError(
             *(
-                f"{fold.checkpoint(checkpoint)} does not exist. Use --checkpoint {other}, leave the fold out "
-                f"with --folds{again}."
+                f"{fold.checkpoint(checkpoint)} does not exist. Use --checkpoint {other}, or leave the fold out "
+                f"with --folds{advice}."
                 for fold in absent
             )
         )
@@ -132,15 +70,15 @@ def trained_folds(
 
 
 def _finished(folds: Sequence[FoldFolder], named: bool) -> list[FoldFolder]:
-    """The finished folds; `UserError` where there is none, or where one that is `named` is not finished."""
+    """The finished folds. Raises `UserError` if there is none, or if a `named` fold is not finished."""
     reasons = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
     finished = [fold for fold in folds if fold.name not in reasons]
     if reasons and (named or not finished):
         commands = ", ".join(train_command(fold) for fold in folds if fold.name in reasons)
-        there = "" if named else "No fold is finished: "
+        reason = "" if named else "No fold is finished: "
         raise UserError(
-            f"{there}{_in_words(reasons)}. Train to the end ({commands}), or give --include-unfinished to predict with "
-            "what there is."
+            f"{reason}{_in_words(reasons)}. Train to the end ({commands}), or predict with unfinished folds: "
+            "--include-unfinished."
         )
     return finished
 
@@ -156,7 +94,7 @@ def load_ensemble(
     device: str = "cpu",
     include_unfinished: bool = False,
 ) -> Ensemble:
-    """Load the folds of a model; `UserError` where one is missing, damaged, or does not belong to the others."""
+    """The ensemble of a model's folds. Raises `UserError` if one is missing, damaged or does not fit the others."""
     folds = trained_folds(folder, names, checkpoint, include_unfinished)
     plans = [Plan.read(fold.plan) for fold in folds]
     _check_agreement(folds, plans)
@@ -180,19 +118,19 @@ def load_ensemble(
 
 
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:
-    """What to know of folds that are not finished, used or not."""
+    """Notes on unfinished folds, used or not."""
     used = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
-    others = [] if names or _is_fold(folder) else [*_all_folds(folder), *_begun(folder)]
+    others = [] if names or is_fold(folder) else [*trained_folds_in(folder), *started_folds(folder)]
     if used:
-        yield f"Note: {_in_words(used)}: its masks are those of a model that is not trained to the end."
+        yield f"Note: {_in_words(used)}: the masks are those of an unfinished model."
     if unused := {fold.name: why for fold in others if fold not in folds and (why := why_unfinished(fold))}:
-        yield f"Left out: {_in_words(unused)}. To use it all the same: --include-unfinished."
+        yield f"Left out: {_in_words(unused)}. To use it: --include-unfinished."
 
 
 def _without_choice(
     folds: Sequence[FoldFolder], chosen: Sequence[Sampling | None], checkpoint: Checkpoint
 ) -> Iterator[str]:
-    """Why nothing that validation fitted is used with some folds."""
+    """Notes on folds without sampling and calibration from validation, with the reason."""
     lacking = [fold for fold, sampling in zip(folds, chosen, strict=True) if sampling is None]
     if not lacking:
         return
@@ -205,10 +143,10 @@ def _without_choice(
             which = f"checkpoint_{other}" if other != checkpoint else f"an earlier checkpoint_{other}"
             yield f"Fold {fold.name}: sampling and calibration were fitted to {which} and are not used: {instead}."
         elif fold.name == ALL:
-            yield f"Fold {ALL}: no case was kept from training to choose the sampling: {instead}."
+            yield f"Fold {ALL}: all cases were trained on, so the sampling was not chosen: {instead}."
         else:
             yield (
-                f"Fold {fold.name}: its validation did not come to choose the sampling: {instead}. To validate it: "
+                f"Fold {fold.name}: its validation has not chosen the sampling: {instead}. To validate it: "
                 f"{train_command(fold)}."
             )
 
@@ -219,7 +157,7 @@ def _files_of(fold: FoldFolder, checkpoint: str) -> tuple[Path, ...]:
 
 
 def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None:
-    """Folds may differ in how they were trained, not in what they read and give."""
+    """Raise `UserError` if the plans differ in more than training. Inputs and outputs must be equal."""
     trained_only = {"batch", "device", "training", "memory", "low_resolution", "reasons", "median_shape"}
     first = plans[0].model_dump(exclude=trained_only)
     for fold, plan in zip(folds[1:], plans[1:], strict=True):
@@ -227,13 +165,13 @@ def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None
         fields = ", ".join(name for name in first if first[name] != other[name])
         if fields:
             raise UserError(
-                f"{fold.plan} differs from {folds[0].plan} in {fields}: these folds are no "
-                "ensemble. Choose among them with --folds."
+                f"{fold.plan} differs from {folds[0].plan} in {fields}: these folds are not "
+                "an ensemble. Choose among them with --folds."
             )
 
 
 def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
-    """Raise `UserError` where the words of a file are not those of its plan, or differ from the first file's."""
+    """Raise `UserError` if the phrasings of a file do not fit its plan, or differ from those of the first file."""
     for file, plan, bank in zip(files, plans, banks, strict=True):
         if bank.labels != tuple(label.name for label in plan.labels) or bank.width != plan.text.width:
             raise UserError(
@@ -247,8 +185,8 @@ def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[Te
             )
         if bank.words != banks[0].words:
             raise UserError(
-                f"{file} holds other words than {files[0].parent.name}'s: these folds are no "
-                "ensemble. Choose among them with --folds."
+                f"{file} holds other phrasings than that of {files[0].parent.name}: these folds are not "
+                "an ensemble. Choose among them with --folds."
             )
         if not bank.space.agrees(banks[0].space):
             raise UserError(

@@ -1,7 +1,7 @@
-"""One process a fold, and no planning beside training.
+"""Locks: one process per fold, and no planning during training.
 
-A lock ends with its process however that ends. It holds between hosts where the file system has locks. Where it has
-none, nothing is locked.
+A lock ends with its process. It works between hosts if the file system has locks. If the file system has none, nothing
+is locked.
 """
 
 import errno
@@ -14,45 +14,45 @@ from filelock import FileLock, Timeout
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder, locked_folds
 
-PATIENCE_SECONDS = 1.0  # `is_held` holds a lock for an instant
+MAX_WAIT_SECONDS = 1.0  # `is_held` holds a lock for a moment
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
 def alone(fold: FoldFolder) -> Iterator[None]:
-    """Hold a fold's folder for this process; `UserError` where another one holds it."""
-    held = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it; if there is none, delete"
-    with _hold(fold.lock, f"{held} {fold.lock}."):
+    """Hold a fold's folder for this process. Raises `UserError` if another process holds it."""
+    refusal = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it. If there is none, delete"
+    with _hold(fold.lock, f"{refusal} {fold.lock}."):
         yield
 
 
 @contextmanager
 def planning_alone(folder: PreprocessedFolder, root: Path) -> Iterator[None]:
-    """Hold a preprocessed data set while it is planned; `UserError` where it is planned or trained on elsewhere."""
+    """Hold a preprocessed data set during planning. Raises `UserError` if another process plans or trains on it."""
     with _hold(folder.planning_lock, _planned(folder)):
         if training := [str(fold.path) for fold in locked_folds(root, folder.path.name) if is_held(fold.lock)]:
             raise UserError(
                 f"tds_train is at work on {', '.join(training)}, and planning may change the cases that it reads. "
-                "Wait for it, or stop it (it can be resumed), then plan again."
+                "Wait for it, or stop it (it can be resumed). Then plan again."
             )
         yield
 
 
 def refuse_while_planned(folder: PreprocessedFolder) -> None:
-    """Raise `UserError` where another process plans a preprocessed data set. Called while the fold is held."""
+    """Raise `UserError` if another process plans the data set. The caller must hold the fold."""
     if is_held(folder.planning_lock):
         raise UserError(_planned(folder))
 
 
 @contextmanager
 def one_at_a_time(lock: Path) -> Iterator[None]:
-    """Wait until no other process is in such a block."""
-    with _hold(lock, "", patience=-1):
+    """Hold a lock. Wait until no other process holds it."""
+    with _hold(lock, "", wait_seconds=-1):
         yield
 
 
 def is_held(lock: Path) -> bool:
-    """Whether a process holds a lock; False where this cannot be found out."""
+    """Whether a process holds a lock. False if this is not known."""
     if not lock.is_file():
         return False
     try:
@@ -65,11 +65,11 @@ def is_held(lock: Path) -> bool:
 
 
 @contextmanager
-def _hold(path: Path, refusal: str, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+def _hold(path: Path, refusal: str, wait_seconds: float = MAX_WAIT_SECONDS) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise UserError(refusal) from None
     except OSError as error:
@@ -83,6 +83,6 @@ def _hold(path: Path, refusal: str, patience: float = PATIENCE_SECONDS) -> Itera
 
 def _planned(folder: PreprocessedFolder) -> str:
     return (
-        f"{folder.path}: tds_plan_and_preprocess is at work here. Wait for it, or stop it; if there is none, delete "
+        f"{folder.path}: tds_plan_and_preprocess is at work here. Wait for it, or stop it. If there is none, delete "
         f"{folder.planning_lock}."
     )

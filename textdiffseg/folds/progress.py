@@ -1,4 +1,4 @@
-"""Where the training of a fold stands, as its checkpoints note it."""
+"""The progress of a fold's training, as noted in its checkpoints."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -9,11 +9,11 @@ from plans.layout import FoldFolder
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import read_metadata
 
-PROGRESS = "progress"  # its key in a checkpoint's metadata
+PROGRESS = "progress"  # the key in a checkpoint's metadata
 
 
 class ScheduleStart(Record):
-    """What was done when the learning rate began to warm up: nothing, unless a finished run was prolonged."""
+    """The progress at the start of the learning rate's schedule: 0, unless a finished run was prolonged."""
 
     iteration: int = Field(0, ge=0)
     epoch: int = Field(0, ge=0)
@@ -21,8 +21,11 @@ class ScheduleStart(Record):
 
 
 class TrainingProgress(Record):
-    """Where a run stands. All randomness is a function of (seed, iteration) or (seed, epoch, index), so no
-    generator's state is needed to go on exactly."""
+    """The progress of a run.
+
+    All random draws are functions of (seed, iteration) or (seed, epoch, index). So a run resumes exactly without the
+    state of a generator.
+    """
 
     version: Literal[2] = 2
     upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
@@ -30,13 +33,13 @@ class TrainingProgress(Record):
     epochs: int = Field(gt=0)
     iterations_per_epoch: int = Field(gt=0)  # since `start`
     iteration: int = Field(0, ge=0)  # iterations done
-    sums: dict[str, float] = Field(default_factory=dict)  # losses summed over the running epoch
+    sums: dict[str, float] = Field(default_factory=dict)  # losses, summed over the running epoch
     best: float = -1.0  # best mean validation Dice so far
-    seconds: float = 0.0  # spent in training so far
-    limit_seconds: float | None = None  # that the whole run may take
+    seconds: float = 0.0  # of training so far
+    limit_seconds: float | None = None  # of the whole run
     start: ScheduleStart = ScheduleStart()
-    cases: str | None = None  # hash of the fold's cases (`folds.cases`); None: written before there was one
-    ended: bool = False  # in checkpoint_best: the run that it comes from has ended
+    cases: str | None = None  # hash of the fold's cases (`folds.cases`); None: written by an older version
+    ended: bool = False  # in checkpoint_best: its run has ended
 
     @property
     def epoch(self) -> int:
@@ -45,17 +48,17 @@ class TrainingProgress(Record):
 
     @property
     def in_epoch(self) -> int:
-        """Iterations done in the running epoch."""
+        """The iterations done in the running epoch."""
         return (self.iteration - self.start.iteration) % self.iterations_per_epoch
 
     @property
     def total(self) -> int:
-        """Iterations of the whole run."""
+        """The iterations of the whole run."""
         return self.start.iteration + (self.epochs - self.start.epoch) * self.iterations_per_epoch
 
     @property
     def schedule(self) -> tuple[int, int]:
-        """Iterations of the learning rate's schedule that are done, and all of it."""
+        """The iterations of the learning rate's schedule: those done, and all."""
         return self.iteration - self.start.iteration, self.total - self.start.iteration
 
     @property
@@ -64,16 +67,16 @@ class TrainingProgress(Record):
         return self.ended or self.iteration >= self.total
 
     def in_time(self) -> "TrainingProgress":
-        """At the end of an epoch: with as many epochs as fill `limit_seconds` at the pace of those done so far.
+        """The progress with a new number of epochs, which fill `limit_seconds` at the pace so far.
 
-        A machine that others use, too, may become slower or faster; the learning rate follows the new length. The
-        last epoch, which takes the rate down to 0, is never left out, and none is added to it.
+        It is called at the end of an epoch. A shared machine may become slower or faster. The learning rate follows
+        the new length. The last epoch, in which the rate falls to 0, is never left out, and no epoch is added after it.
         """
         if self.limit_seconds is None or self.epochs - self.epoch <= 1:
             return self
-        begun = self.start
-        pace = (self.epoch - begun.epoch) / (self.seconds - begun.seconds)
-        epochs = begun.epoch + round((self.limit_seconds - begun.seconds) * pace)
+        start = self.start
+        pace = (self.epoch - start.epoch) / (self.seconds - start.seconds)
+        epochs = start.epoch + round((self.limit_seconds - start.seconds) * pace)
         return self.after(epochs=max(self.epoch + 1, epochs))
 
     def prolonged(self, **changes: object) -> "TrainingProgress":
@@ -87,7 +90,7 @@ class TrainingProgress(Record):
 
 
 def read_progress(fold: FoldFolder, which: str = "latest") -> TrainingProgress | None:
-    """Where the run of a fold stood when a checkpoint was written; None without that checkpoint."""
+    """The progress of a fold when a checkpoint was written; None if there is no such checkpoint."""
     path = fold.checkpoint(which)
     return parse_progress(path, read_metadata(path)) if path.exists() else None
 

@@ -1,7 +1,8 @@
 """A restart keeps the old fold until the new run has a checkpoint of its own.
 
-The old folder is moved beside its place (`FoldFolder.replaced`), under a name that is not a fold's. It is deleted when
-the new run has written its first checkpoint. It is moved back where the run fails before, or at the next start.
+The old folder is moved aside (`FoldFolder.replaced`), under a name that no fold has. It is deleted when the new run has
+written its first checkpoint. If the run fails before that, the old folder is moved back, at the latest at the next
+start.
 """
 
 import os
@@ -13,28 +14,28 @@ from textdiffseg.progress import Report
 
 
 def refuse_irreplaceable(fold: FoldFolder) -> None:
-    """Raise `UserError` where a fold's folder could not be moved aside and deleted."""
+    """Raise `UserError` if a fold's folder could not be moved aside and deleted."""
     path = fold.path
     if path.is_symlink():
         raise UserError(
-            f"--restart: {path} is a link to {path.resolve()}, which is left as it is. Remove the link, then train "
-            "without --restart."
+            f"--restart: {path} is a link to {path.resolve()}. The target is not changed. Remove the link, then "
+            "train without --restart."
         )
     if not path.exists():
         return
     if not path.is_dir():
         raise UserError(f"--restart: {path} is a file, expected the folder of a fold. Move it away.")
     if os.path.ismount(path):
-        raise UserError(f"--restart: {path} is a mount point and cannot be moved aside. Empty it yourself.")
+        raise UserError(f"--restart: {path} is a mount point and cannot be moved aside. Empty the folder yourself.")
     folders = [path.parent, path, *(one for one in path.rglob("*") if one.is_dir() and not one.is_symlink())]
     if closed := [str(one) for one in folders if not os.access(one, os.R_OK | os.W_OK | os.X_OK)]:
         raise UserError(
-            f"--restart: {', '.join(closed)} cannot be written. Mend the permissions, or use another --root."
+            f"--restart: {', '.join(closed)} cannot be written. Correct the permissions, or use another --root."
         )
 
 
 def set_aside(fold: FoldFolder) -> None:
-    """Move a fold's folder aside; `UserError` where it cannot be moved."""
+    """Move a fold's folder aside. Raises `UserError` if it cannot be moved."""
     refuse_irreplaceable(fold)
     if fold.path.exists():
         try:
@@ -47,7 +48,7 @@ def set_aside(fold: FoldFolder) -> None:
 
 
 def put_back(fold: FoldFolder, report: Report) -> None:
-    """Move the old folder back where the new run has no checkpoint; else delete it."""
+    """Move the old folder back if the new run has no checkpoint; else delete it."""
     if not fold.replaced.is_dir():
         return
     if fold.checkpoint("latest").is_file():
@@ -60,7 +61,7 @@ def put_back(fold: FoldFolder, report: Report) -> None:
     except OSError as error:
         raise UserError(
             f"{fold.replaced} cannot be moved back to {fold.path} ({error.strerror}). It holds the fold as it was "
-            "before --restart: move it back yourself."
+            "before --restart. Move it back yourself."
         ) from error
     report(f"{fold.path} is as it was before --restart: the new run had no checkpoint yet.")
 

@@ -1,4 +1,4 @@
-"""How a prediction is made: the settings, and the choice among them that validation made (`sampling.json`)."""
+"""The sampling settings of a prediction, and the choice that validation made among them (`sampling.json`)."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -11,14 +11,14 @@ from plans.plan import Plan
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import hash_weights
 
-WORTH = 0.001  # mean Dice that a dearer setting has to gain; mirroring gains .001 to .004 on hippocampus
-# What a window takes, as shares of one plain pass on a CPU: once a view; a step; a sample.
+MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .004 on hippocampus
+# The time of a window, as shares of one plain pass on a CPU: per view, per step, per sample.
 ENCODE, DENOISE, DECODE = 0.4, 0.3, 0.3
-MIN_STEPS, MIN_SAMPLES = 4, 8  # for uncertainty: one step from pure noise is the mean, without any spread
+MIN_STEPS, MIN_SAMPLES = 4, 8  # for uncertainty: one step from pure noise gives the mean, without spread
 
 
 class Settings(Record):
-    """Everything that changes a prediction, the model and the scan apart."""
+    """The settings that change a prediction, besides the model and the scan."""
 
     steps: int = Field(1, ge=1)  # of DDIM
     samples: int = Field(1, ge=1)  # whose probabilities are averaged
@@ -28,12 +28,12 @@ class Settings(Record):
 
     @property
     def passes(self) -> float:
-        """Time that a window takes, in plain passes: one step, one sample, no mirroring."""
+        """The time of a window, in plain passes (one step, one sample, no mirroring)."""
         return 2 ** len(self.mirror_axes) * (ENCODE + self.samples * (self.steps * DENOISE + DECODE))
 
 
 class Setting(Record):
-    """What validation chooses among, and calibrates for."""
+    """A sampling setting: validation chooses one, and calibrates for it."""
 
     steps: int = Field(ge=1)
     samples: int = Field(ge=1)
@@ -41,36 +41,36 @@ class Setting(Record):
 
     @property
     def key(self) -> tuple[int, int, bool]:
-        """What makes two settings the same."""
+        """The key for comparison with other settings."""
         return self.steps, self.samples, self.mirroring
 
     def cost(self, axes: int) -> int:
-        """Decoder passes and steps a window, the unit in which settings are compared."""
+        """The number of network passes per window. Settings are compared by it."""
         return (self.samples * self.steps) * (2**axes if self.mirroring else 1)
 
 
 class Trial(Setting):
-    """One row of the table that a choice rests on."""
+    """One row of the table of compared settings."""
 
-    dice: float | None  # mean over labels and validation cases; None where no label could be scored
-    seconds: float = Field(ge=0)  # a case, on the machine that measured
+    dice: float | None  # mean over labels and validation cases; None if no label could be scored
+    seconds: float = Field(ge=0)  # per case, on the machine of the validation
 
 
 class Fitted(Record):
-    """Which weights a choice or a fit was made with. It is used with these alone."""
+    """The weights that a choice or a fit was made with. It is used only with these weights."""
 
     checkpoint: Checkpoint = "best"
-    weights: str | None = None  # hash of the checkpoint's file; None: fitted before it was noted
+    weights: str | None = None  # hash of the checkpoint's file; None: written by an older version
 
     def belongs_to(self, fold: FoldFolder, checkpoint: str) -> bool:
-        """Whether it was fitted to this checkpoint of a fold, as it is now."""
+        """Whether this was fitted to a fold's present checkpoint."""
         if self.checkpoint != checkpoint:
             return False
         return self.weights is None or self.weights == hash_weights(fold, checkpoint)
 
 
 class Sampling(Setting, Fitted):
-    """`sampling.json`: what prediction does by default, and the table that led there."""
+    """`sampling.json`: the default sampling of predictions, and the table of compared settings."""
 
     version: Literal[2] = 2
     upgrades: ClassVar[Upgrades] = {1: lambda fields: {"mirroring": True} | fields}
@@ -82,12 +82,12 @@ class Sampling(Setting, Fitted):
 
     @property
     def seconds(self) -> float:
-        """What a case took with this choice; 0 where it rests on no table."""
+        """The seconds per case with this choice; 0 if there is no table."""
         return sum(row.seconds for row in self.table if row.key == self.key)
 
 
 def settings_of(plan: Plan, setting: Setting, seed: int = 0) -> Settings:
-    """The settings that a choice of sampling means for a plan."""
+    """The settings of a sampling choice, for a plan."""
     axes = plan.mirror_axes if setting.mirroring else ()
     return Settings(steps=setting.steps, samples=setting.samples, mirror_axes=axes, seed=seed)
 
@@ -101,9 +101,9 @@ def settings_for(
     mirroring: bool = True,
     seed: int = 0,
 ) -> Settings:
-    """What validation chose for masks, with the user's own `steps` and `samples` where given.
+    """The settings for masks: validation's choice, with `steps` and `samples` of the user if given.
 
-    Raises `UserError` where the model cannot take so many.
+    Raises `UserError` if the model cannot use so many.
     """
     if plan.diffusion is None and (steps or 1, samples or 1) != (1, 1):
         raise UserError(f"--steps, --samples: this model (preset {plan.preset}) has no diffusion. Leave both out.")
@@ -120,11 +120,11 @@ def settings_for(
 
 
 def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> Settings:
-    """How uncertainty is measured beside masks made with `settings`: the same noise, but steps and samples enough.
+    """The settings for uncertainty: those of masks, with at least `MIN_STEPS` steps and `MIN_SAMPLES` samples.
 
-    Mirroring is left out: noise is not flipped with the image, so that mirrored views are samples of their own, and
-    their mean has lost most of the spread. Without diffusion only folds can disagree, so that masks' own predictions
-    serve. Raises `UserError` where nothing can disagree.
+    Mirroring is left out. Noise is not flipped with the image, so mirrored views are separate samples, and their mean
+    has lost most of the spread. Without diffusion only folds can disagree. Then the predictions of the masks are used.
+    Raises `UserError` if nothing can disagree.
     """
     if plan.diffusion is not None:
         enough = {"steps": max(settings.steps, MIN_STEPS), "samples": max(settings.samples, MIN_SAMPLES)}
@@ -138,14 +138,14 @@ def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> S
 
 
 def choose(table: Sequence[Trial], axes: int) -> Trial:
-    """The cheapest row whose Dice is within `WORTH` of the best; the first of the cheapest without any Dice."""
+    """The cheapest row whose Dice is within `MIN_DICE_GAIN` of the best. Without any Dice, the cheapest row."""
     best = max((row.dice for row in table if row.dice is not None), default=None)
-    good = [row for row in table if best is None or (row.dice is not None and row.dice >= best - WORTH)]
+    good = [row for row in table if best is None or (row.dice is not None and row.dice >= best - MIN_DICE_GAIN)]
     return min(good, key=lambda row: row.cost(axes))
 
 
 def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
-    """One choice for an ensemble: the same rule on the rows that all folds measured, weighted by their cases."""
+    """The choice for an ensemble: `choose` on the rows that all folds have, averaged by number of cases."""
     if len(choices) == 1:
         return choices[0]
     tables = [{row.key: row for row in choice.table} for choice in choices]
@@ -179,16 +179,16 @@ def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
 
 
 def read_sampling(fold: FoldFolder, checkpoint: str = "best") -> Sampling:
-    """What validation chose for a checkpoint of a fold; where it has not, `plain_sampling`."""
+    """Validation's choice for a fold's checkpoint, else `plain_sampling`."""
     return chosen_sampling(fold, checkpoint) or plain_sampling(Plan.read(fold.plan))
 
 
 def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:
-    """What validation chose for a checkpoint of a fold; None where it has not, or for other weights."""
+    """Validation's choice for a fold's checkpoint; None if there is none, or only one for other weights."""
     sampling = Sampling.read(fold.sampling) if fold.sampling.is_file() else None
     return sampling if sampling is not None and sampling.belongs_to(fold, checkpoint) else None
 
 
 def plain_sampling(plan: Plan) -> Sampling:
-    """The sampling where nothing was chosen: the steps that the plan fixes, or one; no mirroring."""
+    """The sampling if nothing was chosen: the steps that the plan fixes, else one; no mirroring."""
     return Sampling(steps=plan.diffusion.steps) if plan.diffusion and plan.diffusion.steps else Sampling()

@@ -1,8 +1,8 @@
-"""What state a fold is in: finished, validated, in training or interrupted. It is read from the fold's own files.
+"""The state of a fold: finished, validated, in training or interrupted. It is read from the fold's files.
 
-A fold is finished when its training has ended; the validation may be missing. `checkpoint_latest` notes how far the
-training came. A fold that is carried elsewhere may hold `checkpoint_best` alone, where the end is noted too. A
-checkpoint from before that was noted counts as finished.
+A fold is finished if its training has ended; its validation may be missing. `checkpoint_latest` notes the progress of
+the training. A fold that was copied elsewhere may have only `checkpoint_best`, which notes the end too. A checkpoint of
+an older version without this note counts as finished.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from textdiffseg.folds.weights import hash_weights, read_metadata
 
 
 class Validated(Record):
-    """`validated.json`: which weights were validated to the end."""
+    """`validated.json`: the weights whose validation is finished."""
 
     version: Literal[1] = 1
     checkpoint: Checkpoint = "best"
@@ -27,12 +27,12 @@ class Validated(Record):
 
 
 def is_trained(fold: FoldFolder) -> bool:
-    """Whether a fold has a checkpoint, whatever its state."""
+    """Whether a fold has a checkpoint, in any state."""
     return any(fold.checkpoint(which).is_file() for which in CHECKPOINTS)
 
 
 def position_of(fold: FoldFolder) -> TrainingProgress | None:
-    """How far the training of a fold came, by the first checkpoint that can say it; None where none can."""
+    """The progress of a fold, from the first checkpoint that notes it; None if no checkpoint does."""
     for which in ("latest", "best"):
         path = fold.checkpoint(which)
         metadata = read_metadata(path) if path.is_file() else {}
@@ -44,7 +44,7 @@ def position_of(fold: FoldFolder) -> TrainingProgress | None:
 
 
 def why_unfinished(fold: FoldFolder) -> str | None:
-    """Why a fold is not finished, in a few words; None where it is."""
+    """The reason why a fold is not finished, in a few words; None if it is finished."""
     position, done = position_of(fold), "no checkpoint yet"
     if is_trained(fold):
         if position is None or position.finished:
@@ -54,7 +54,7 @@ def why_unfinished(fold: FoldFolder) -> str | None:
 
 
 def train_command(fold: FoldFolder) -> str:
-    """The command that trains a fold further."""
+    """The command line that resumes a fold."""
     plan = Plan.read(fold.plan)
     preset = "" if plan.preset == "default" else f" --preset {plan.preset}"
     root = root_of(fold)
@@ -63,19 +63,19 @@ def train_command(fold: FoldFolder) -> str:
 
 
 def note_validated(fold: FoldFolder) -> None:
-    """Note that the weights as they are now were validated to the end."""
+    """Note that the validation of the present weights is finished."""
     if weights := hash_weights(fold, "best"):
         write_record(fold.validated, Validated(weights=weights))
 
 
 def is_validated(fold: FoldFolder) -> bool:
-    """Whether the weights as they are now were validated to the end."""
+    """Whether the validation of the present weights is finished."""
     if not fold.summary.is_file():
         return False
     if fold.validated.is_file():
         try:
             return Validated.read(fold.validated).weights == hash_weights(fold, "best")
-        except UserError:  # damaged: the validation writes it anew
+        except UserError:  # damaged: the validation writes it again
             return False
-    position = read_progress(fold)  # before that was noted, the scores alone showed it
+    position = read_progress(fold)  # in older versions, the scores alone showed it
     return position is not None and position.cases is None

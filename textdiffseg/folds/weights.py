@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, checked against their hashes, read back without unpickling anything."""
+"""Weights on disk, as safetensors: hashes are checked, and nothing is unpickled."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,24 +18,24 @@ Content = TypeVar("Content")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint; `UserError` if it is missing or damaged."""
+    """All tensors of a checkpoint. Raises `UserError` if it is missing or damaged."""
     return _read(path, read_tensor_file).tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a checkpoint; `UserError` as for `read_tensors`."""
+    """The metadata of a checkpoint. Raises `UserError` if it is missing or damaged."""
     return _read(path, read_tensor_metadata)
 
 
 def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
-    """A hash of a checkpoint's file; None where it does not exist."""
+    """The hash of a checkpoint's file; None if it does not exist."""
     path = fold.checkpoint(checkpoint)
     return hash_files([path]) if path.is_file() else None
 
 
 def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     if not path.is_file():
-        raise UserError(f"{path} does not exist: this fold has no such checkpoint. Run tds_train for it.")
+        raise UserError(f"{path} does not exist: this fold has no such checkpoint. Train the fold with tds_train.")
     try:
         return reader(path)
     except DamagedError as error:
@@ -48,7 +48,7 @@ def _way_out(path: Path) -> str:
     best, latest = fold.checkpoint("best"), fold.checkpoint("latest")
     if path == best and latest.is_file():
         return f"Copy it again, or delete it and run tds_train for this fold: it is then made of {latest.name}."
-    anew = "train the fold anew with tds_train --restart"
+    anew = "train the fold again with tds_train --restart"
     if path == latest and best.is_file():
         return f"Copy it again; or delete it, and {best.name} alone still predicts; or {anew}."
     return f"Copy it again, or {anew}."

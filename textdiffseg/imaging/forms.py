@@ -1,7 +1,7 @@
-"""The sform and qform of a NIfTI header, kept field by field, and the rule that chooses one of them.
+"""The sform and the qform of a NIfTI header, and the rule that chooses one of them.
 
-The rule is nibabel's: the sform if its code is not 0, else the qform, else the spacing alone. In the last case left and
-right are a guess, and a note reports it.
+The rule is nibabel's: the sform if its code is not 0, else the qform, else the spacing alone. The spacing does not
+define left and right, so a note reports it.
 """
 
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ DISAGREE = "Its sform and qform place it differently. The sform was used."
 NO_SFORM = "Its sform cannot be used. The qform was used."
 NO_QFORM = "Its qform cannot be used. The sform was used."
 GUESSED = (
-    "Its header has neither sform nor qform. The orientation of old Analyze files was taken: left and right may be "
-    "exchanged."
+    "Its header has neither sform nor qform. The orientation of old Analyze files was assumed, so left and right may "
+    "be exchanged."
 )
-_APART = 0.5  # voxels; within it the nearest voxel of one form is the same one of the other
-_EXACT = 1e-5  # of a spacing; the lengths of an sform's columns are rounded, pixdim is not
+_MAX_DISTANCE_VOXELS = 0.5  # between sform and qform; below it both have the same nearest voxels
+_MAX_ROUNDING = 1e-5  # relative, of the lengths of an sform's columns; pixdim is exact
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's code -> mm
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -31,7 +31,7 @@ Four = tuple[float, float, float, float]
 
 
 class NiftiForms(Record):
-    """The fields of a NIfTI header that place a scan, as they stand there. A form that cannot be used has code 0."""
+    """The unchanged fields of a NIfTI header that place a scan. A form that cannot be used has code 0."""
 
     sform_code: int
     sform: tuple[Four, Four, Four]  # rows srow_x, srow_y, srow_z
@@ -42,7 +42,7 @@ class NiftiForms(Record):
     units: int = 2  # NIfTI's code of the unit of length; 2: mm
 
     def write_into(self, header: "Nifti1Header") -> None:
-        """Set these fields of a header."""
+        """Set these fields in a header."""
         header["sform_code"], header["qform_code"] = self.sform_code, self.qform_code
         for row, values in zip(("srow_x", "srow_y", "srow_z"), self.sform, strict=True):
             header[row] = values
@@ -57,15 +57,23 @@ class NiftiForms(Record):
 def place(
     header: "Nifti1Header", shape: tuple[int, int, int], source: str
 ) -> tuple[np.ndarray, NiftiForms, tuple[str, ...]]:
-    """Affine (4, 4) from index (i, j, k, 1) to world LPS in mm, the forms, and notes; `shape` is along i, j, k.
+    """The affine of a header, its forms, and notes for the user.
 
-    Raises `UserError` where the header does not place the scan.
+    The affine (4, 4) maps an index (i, j, k, 1) to world LPS in mm.
+
+    Args:
+        header: of a NIfTI file.
+        shape: in voxels along (i, j, k).
+        source: the scan's name in messages.
+
+    Raises:
+        UserError: the header does not place the scan.
     """
     sform, qform, pixdim = _sform(header), _qform(header), np.array(header["pixdim"][1:4], dtype=float)
     codes, notes = (int(header["sform_code"]), int(header["qform_code"])), []
     if sform is not None:
         chosen = sform
-        if qform is not None and _apart(sform, qform, shape) > _APART:
+        if qform is not None and _apart(sform, qform, shape) > _MAX_DISTANCE_VOXELS:
             notes.append(DISAGREE)
         elif qform is None and codes[1]:
             notes.append(NO_QFORM)
@@ -83,8 +91,8 @@ def place(
         notes.append(GUESSED)
     else:
         raise UserError(
-            f"{source}: neither the sform nor the qform of its header can be used: a number is missing, or an axis "
-            "has no length. Write one of them anew."
+            f"{source}: neither the sform nor the qform of its header can be used, because a number is missing or an "
+            "axis has no length. Write a correct one into it."
         )
     affine = _exact(chosen, pixdim)
     affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -124,23 +132,23 @@ def _usable(affine: np.ndarray) -> bool:
 
 
 def _apart(one: np.ndarray, other: np.ndarray, shape: tuple[int, int, int]) -> float:
-    """The largest distance between the corners of both grids, in voxels of the first."""
+    """The largest distance between the corners of two grids, in voxels of the first."""
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], dtype=float)
     corners[:, :3] *= np.array(shape) - 1
     return float(np.abs(np.linalg.solve(one, (other - one) @ corners.T)[:3]).max())
 
 
 def _exact(affine: np.ndarray, pixdim: np.ndarray) -> np.ndarray:
-    """`affine` with the spacings of `pixdim`, where they are the same but for rounding."""
+    """The affine with the exact spacings of `pixdim`, if they are equal up to rounding."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    same = np.abs(pixdim - lengths) <= _EXACT * lengths
+    same = np.abs(pixdim - lengths) <= _MAX_ROUNDING * lengths
     exact = affine.copy()
     exact[:3, :3] *= np.where(same, pixdim / lengths, 1.0)
     return exact
 
 
 def _forms(header: "Nifti1Header", sform: bool, qform: bool, chosen: np.ndarray) -> NiftiForms:
-    """The fields as they stand; numbers that are not finite belong to no form and become 0."""
+    """The forms of a header. Numbers that are not finite belong to an unused form and become 0."""
 
     def numbers(*fields: str) -> tuple[float, ...]:
         values = np.array([header[field] for field in fields], dtype=float).ravel()

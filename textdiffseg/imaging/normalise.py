@@ -1,4 +1,11 @@
-"""Intensity normalisation by nnU-Net's schemes. Each channel has a `ChannelPlan`."""
+"""Intensity normalisation by nnU-Net's schemes. Each channel has a `ChannelPlan`.
+
+    ct              (clip(x, low, high) - mean) / std    in HU, statistics of the training cases' foreground
+    zscore          (x - mean) / std                     statistics of the case
+    rescale_to_0_1  (x - min) / (max - min)
+
+With `foreground_only` the statistics of zscore are those of the nonzero voxels, and the other voxels become 0.
+"""
 
 from collections.abc import Sequence
 
@@ -11,12 +18,18 @@ _MIN_STD = 1e-8  # nnU-Net's
 
 
 def nonzero_mask(array: np.ndarray) -> np.ndarray:
-    """Mask (D, H, W) of the voxels that are nonzero in some channel of (C, D, H, W), with holes filled."""
+    """The mask (D, H, W) of voxels that are nonzero in any channel of (C, D, H, W). Holes are filled."""
     return ndimage.binary_fill_holes((array != 0).any(axis=0))
 
 
 def normalise(array: np.ndarray, channels: Sequence[ChannelPlan], mask: np.ndarray | None = None) -> np.ndarray:
-    """The normalised image (C, D, H, W) float32. A channel with `foreground_only` needs `mask` (D, H, W)."""
+    """The normalised image (C, D, H, W) float32.
+
+    Args:
+        array: (C, D, H, W).
+        channels: one per channel.
+        mask: (D, H, W) of the nonzero voxels, for channels with `foreground_only`.
+    """
     result = np.empty(array.shape, dtype=np.float32)
     for image, channel, out in zip(array, channels, result, strict=True):
         _normalise(image, channel, mask, out)

@@ -1,7 +1,7 @@
-"""A picture of a segmentation: three planes through the middle of the masks, as a radiologist looks at them.
+"""A picture of a segmentation: three planes through the middle of the masks, in radiological orientation.
 
-Right of the patient is left in the picture, and anterior and superior are up. A millimetre is as long in each plane.
-Planes of oblique scans are those of the scan's own grid, named by the nearest axis of the body.
+The patient's right is on the left side. Anterior and superior are up. All planes have the same scale. The planes of an
+oblique scan follow the scan's own grid; their names are those of the nearest body axis.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# By the axis that is cut, canonical (superior, posterior, left): name, and letters left, right, up and down.
+# Canonical axis that is cut (superior, posterior, left) -> name, and the letters at the left, right, top and bottom.
 PLANES = {0: ("axial", "RLAP"), 1: ("coronal", "RLSI"), 2: ("sagittal", "APSI")}
 HEIGHT, MIN_WIDTH, MAX_WIDTH = 5.0, 8.0, 18.0  # inches
 MAX_NAMES = 32  # in the legend
-# Hounsfield units shown, from and to; the second and third where the labelled tissue is below or above.
+# Windows of Hounsfield units. Lung and bone are for labelled tissue below MAX_LUNG_HU or above MIN_BONE_HU.
 SOFT_TISSUE, LUNG, BONE = (-160.0, 240.0), (-1350.0, 150.0), (-500.0, 1300.0)
-MAX_LUNG, MIN_BONE = -300.0, 300.0  # medians of the labelled voxels
-DARK = 0.1  # of the way from the darkest voxel to white; less is air
-PERCENTILES = (1.0, 99.5)  # shown of other scans, of voxels above the background
+MAX_LUNG_HU, MIN_BONE_HU = -300.0, 300.0  # medians of the labelled voxels
+MAX_AIR = 0.1  # of the range from the darkest voxel to white
+PERCENTILES = (1.0, 99.5)  # window of other scans, over the voxels above the background
 
 
 def draw_planes(
@@ -34,8 +34,16 @@ def draw_planes(
 ) -> None:
     """Write a PNG of the scan's first channel with its masks.
 
-    labels (D, H, W) are values on the scan's grid, `names` those of all labels that were queried, by value.
-    `hounsfield`: the scan is CT. Raises `UserError` where matplotlib is not installed.
+    Args:
+        path: of the PNG.
+        scan: (C, D, H, W).
+        labels: label values (D, H, W) on the scan's grid.
+        names: value -> name of all queried labels.
+        title: of the picture.
+        hounsfield: whether the scan is CT, in HU.
+
+    Raises:
+        UserError: matplotlib is not installed.
     """
     require("report", "A picture", "matplotlib")
     from matplotlib.figure import Figure
@@ -44,7 +52,7 @@ def draw_planes(
     image, masks = canonical.array[0], orientation.apply(labels)
     spacing = canonical.geometry.spacing
     shown = grey_range(image, masks > 0, hounsfield)
-    box = body_box(image, masks > 0, min(shown[0], image.min() + DARK * (shown[1] - image.min())))
+    box = body_box(image, masks > 0, min(shown[0], image.min() + MAX_AIR * (shown[1] - image.min())))
     size = np.array([edge.stop - edge.start for edge in box]) * spacing  # mm
     widths, heights = (size[2], size[2], size[1]), (size[1], size[0], size[0])
     width = float(np.clip(HEIGHT * sum(widths) / max(heights), MIN_WIDTH, MAX_WIDTH))
@@ -61,7 +69,7 @@ def draw_planes(
 
 
 def middle(masks: np.ndarray) -> tuple[int, int, int]:
-    """Along each axis the labelled position nearest to the masks' centre of mass; the scan's middle without masks."""
+    """For each axis, the labelled position nearest to the masks' centre of mass. Without masks: the scan's middle."""
     counts = [np.count_nonzero(masks, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
     if not counts[0].any():
         d, h, w = (size // 2 for size in masks.shape)
@@ -75,17 +83,17 @@ def middle(masks: np.ndarray) -> tuple[int, int, int]:
 
 
 def grey_range(image: np.ndarray, labelled: np.ndarray, hounsfield: bool) -> tuple[float, float]:
-    """The intensities that are black and white: a window of Hounsfield units by the labelled tissue, or percentiles."""
-    if hounsfield and image.min() < MAX_LUNG:  # air: these are Hounsfield units
+    """The intensities of black and white. For CT the labelled tissue decides the window, otherwise percentiles."""
+    if hounsfield and image.min() < MAX_LUNG_HU:  # there is air, so these are Hounsfield units
         tissue = float(np.median(image[labelled])) if labelled.any() else 0.0
-        return LUNG if tissue < MAX_LUNG else BONE if tissue > MIN_BONE else SOFT_TISSUE
+        return LUNG if tissue < MAX_LUNG_HU else BONE if tissue > MIN_BONE_HU else SOFT_TISSUE
     values = image[image > image.min()]
     low, high = np.percentile(values if values.size else image, PERCENTILES)
     return float(low), float(max(high, low + 1e-6))
 
 
 def body_box(image: np.ndarray, labelled: np.ndarray, air: float) -> tuple[slice, slice, slice]:
-    """The box of what is brighter than air, and of all masks: air around a body would take the body's place."""
+    """The bounding box of all masks and of all voxels brighter than `air`."""
     shown = labelled | (image > air)
     edges = []
     for axis in range(3):
@@ -113,7 +121,7 @@ def _draw_plane(
         mask = labels == value
         overlay[mask] = (*label_colour(position), 0.35)
         if mask.any():
-            padded = np.pad(mask.astype(float), 1)  # a mask that touches the border has an outline there, too
+            padded = np.pad(mask.astype(float), 1)  # so a mask at the border has an outline there
             x, y = (np.arange(-1, size + 1) for size in (mask.shape[1], mask.shape[0]))
             axes.contour(x, y, padded, [0.5], colors=[label_colour(position)], linewidths=1.0)
     axes.imshow(overlay, aspect=aspect, interpolation="nearest")
@@ -125,7 +133,7 @@ def _draw_plane(
 
 
 def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], millilitres: float) -> None:
-    """The legend: the labels that were found with their volumes, and those that were not."""
+    """Add the legend: the labels that were found, with their volumes, and those that were not."""
     from matplotlib.lines import Line2D
 
     counts = np.bincount(masks.ravel().astype(np.int64), minlength=1 + max(names, default=0))

@@ -1,7 +1,7 @@
-"""A scan as an array with its place in space, and the project's one canonical orientation.
+"""A scan as an array with its grid in space, and the canonical orientation.
 
-World coordinates are DICOM's and SimpleITK's: x grows to the patient's left, y to posterior, z to superior (LPS),
-in mm. An image is canonical when its array axes (D, H, W) run towards superior, posterior and left.
+World coordinates are LPS in mm, as in DICOM and SimpleITK: x increases to the patient's left, y to posterior, z to
+superior. The array axes (D, H, W) of a canonical image run towards superior, posterior and left.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,21 @@ from textdiffseg.imaging.forms import NiftiForms
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where a grid of voxels lies."""
+    """A grid of voxels and its place in space."""
 
     shape: Triple
     affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm
-    forms: NiftiForms | None = None  # of the NIfTI file that it was read from; a mask on this grid is written with them
+    forms: NiftiForms | None = None  # of the scan's NIfTI file; masks are written with the same forms
 
     @property
     def spacing(self) -> Millimetres:
-        """Distance in mm between neighbours along D, H, W."""
+        """The distance in mm between neighbours along (D, H, W)."""
         return millimetres(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
     def matches(self, other: "Geometry", tolerance: float = 0.5) -> bool:
-        """Whether both have the same shape and the other's corners lie within `tolerance` voxels of these.
+        """Whether both grids have the same shape and their corners lie within `tolerance` voxels of each other.
 
-        Within half a voxel along every axis the nearest voxel of one grid is the same one of the other, so that nothing
-        needs resampling.
+        Within half a voxel, each voxel has the same nearest voxel in the other grid. So nothing needs resampling.
         """
         if self.shape != other.shape:
             return False
@@ -42,39 +41,39 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Volume:
-    """An image or a label map: array (C, D, H, W), label maps with C = 1."""
+    """An image or a label map on its grid. The array is (C, D, H, W); a label map has C = 1."""
 
     array: np.ndarray
     geometry: Geometry
-    notes: tuple[str, ...] = ()  # what the user has to know of its place in space
+    notes: tuple[str, ...] = ()  # for the user, about its place in space
 
     def __post_init__(self) -> None:
         if self.array.shape[1:] != self.geometry.shape:
-            raise ValueError(f"array {self.array.shape} does not lie on the grid {self.geometry.shape}")
+            raise ValueError(f"array {self.array.shape} does not fit the grid {self.geometry.shape}")
 
 
 @dataclass(frozen=True)
 class Orientation:
-    """How an array was turned to the canonical orientation: axes permuted, then some reversed."""
+    """The turn of an array to the canonical orientation: a permutation of axes, then flips."""
 
     permutation: Triple  # canonical axis i was axis permutation[i]
     flips: tuple[int, ...]  # canonical axes that were reversed
 
     def apply(self, array: np.ndarray) -> np.ndarray:
-        """(..., D, H, W) of the scan to canonical; a view."""
+        """A canonical view of an array (..., D, H, W) in the scan's own orientation."""
         lead = tuple(range(array.ndim - 3))
         turned = array.transpose(*lead, *(len(lead) + axis for axis in self.permutation))
         return np.flip(turned, axis=tuple(len(lead) + axis for axis in self.flips))
 
     def undo(self, array: np.ndarray) -> np.ndarray:
-        """(..., D, H, W) canonical to the scan's own orientation; a view."""
+        """A view of a canonical array (..., D, H, W) in the scan's own orientation."""
         lead = tuple(range(array.ndim - 3))
         turned = np.flip(array, axis=tuple(len(lead) + axis for axis in self.flips))
         return turned.transpose(*lead, *(len(lead) + int(axis) for axis in np.argsort(self.permutation)))
 
 
 def orientation_of(geometry: Geometry) -> Orientation:
-    """The quarter turns that bring a grid as near to canonical as whole axes allow."""
+    """The permutation and flips that bring a grid nearest to the canonical orientation."""
     directions = geometry.affine[:3, :3] / np.linalg.norm(geometry.affine[:3, :3], axis=0)
     toward = directions[::-1]  # rows superior (z), posterior (y), left (x); columns the array's axes
     permutation, left = [0, 0, 0], toward.copy()
@@ -87,7 +86,7 @@ def orientation_of(geometry: Geometry) -> Orientation:
 
 
 def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
-    """Turn a volume to the canonical orientation; the array is a view, its world coordinates stay."""
+    """The volume in canonical orientation, and its turn. The array is a view; world coordinates stay."""
     orientation = orientation_of(volume.geometry)
     turn = np.eye(4)
     turn[:3, :3] = 0
@@ -100,7 +99,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
 
 
 def describe(geometry: Geometry) -> str:
-    """A grid in words, axes in the file's own order (x, y, z)."""
+    """A grid in words, with axes in the order of files (x, y, z)."""
     numbers = {
         "size": geometry.shape[::-1],
         "spacing": np.round(geometry.spacing[::-1], 4).tolist(),
@@ -111,18 +110,18 @@ def describe(geometry: Geometry) -> str:
 
 
 def refuse_unusable(array: np.ndarray, source: str) -> None:
-    """Raise `UserError` where float32 cannot hold a value; `source` names the scan."""
+    """Raise `UserError` for values that float32 cannot hold. `source` is the scan's name in messages."""
     usable = np.isfinite(array)
     if array.dtype == np.float64:
         usable &= np.abs(array) <= np.finfo(np.float32).max
     if bad := array.size - np.count_nonzero(usable):
-        raise UserError(f"{source}: {bad} voxels are NaN or infinite in float32. Replace them by finite values.")
+        raise UserError(f"{source}: {bad} voxels are NaN or infinite in float32. Replace them with finite values.")
 
 
 def refuse_flat(shape: Triple, source: str) -> None:
-    """Raise `UserError` for a single slice; `source` names the scan."""
+    """Raise `UserError` for a single slice. `source` is the scan's name in messages."""
     if min(shape) < 2:
         raise UserError(
-            f"{source}: a single slice ({'x'.join(str(size) for size in shape[::-1])} voxels); "
-            "expected a 3D image of at least two slices along each axis."
+            f"{source}: a single slice ({'x'.join(str(size) for size in shape[::-1])} voxels). Expected a 3D image "
+            "with at least two voxels along each axis."
         )

@@ -1,4 +1,4 @@
-"""Host memory that predicting a scan will take, by arithmetic, so that it can be told before it is used."""
+"""An estimate of the host memory to predict a scan, which is reported before the prediction starts."""
 
 from collections.abc import Iterable
 from math import prod
@@ -11,7 +11,7 @@ from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 
-LIBRARIES = 0.15 * GB  # numpy, SimpleITK and the rest, beside torch itself
+LIBRARIES_BYTES = 0.15 * GB  # numpy, SimpleITK and others, without torch
 
 
 def prediction_ram_gb(
@@ -24,10 +24,19 @@ def prediction_ram_gb(
     uncertainty: bool = False,
     on_cpu: bool = True,
 ) -> float:
-    """Peak RAM in GB for a scan of `original_shape` voxels that has `shape` on the plan's grid.
+    """The peak RAM in GB to predict a scan.
 
-    `slots`: answers and their rivals; all labels unless given. The larger of two moments: reading and resampling the
-    scan, and predicting and restoring it.
+    It is the larger of two peaks: to read and resample the scan, and to predict and restore it.
+
+    Args:
+        plan: of the model.
+        settings: of the sampling.
+        folds: the number of folds.
+        shape: of the scan on the plan's grid, in voxels (D, H, W).
+        original_shape: of the scan on the file's grid, in voxels.
+        slots: the number of answers and rivals; None: all labels.
+        uncertainty: predict maps of uncertainty, too.
+        on_cpu: the networks run on the CPU.
     """
     slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
@@ -40,11 +49,11 @@ def prediction_ram_gb(
     padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
     predicting = ram_bytes(channels, slots, tiling.padded, original_shape) + padding + noise + maps + samples
     models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
-    return (max(reading, predicting) + models + LIBRARIES) / GB
+    return (max(reading, predicting) + models + LIBRARIES_BYTES) / GB
 
 
 def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
-    """The shape of a scan on the plan's grid, by its header; None for one that will be refused as too large."""
+    """The shape of a scan on the plan's grid, by its header. None: the scan is too large to be predicted."""
     axes = orientation_of(geometry).permutation
     shape = triple(geometry.shape[axis] for axis in axes)
     spacing = millimetres(geometry.spacing[axis] for axis in axes)
@@ -61,7 +70,7 @@ def largest_ram_gb(
     uncertainty: bool = False,
     on_cpu: bool = True,
 ) -> float:
-    """The largest estimate over scans, told by their headers; the plan's own where no header tells."""
+    """The largest estimate in GB over scans, by their headers. Without any readable header: the plan's estimate."""
     estimates = []
     for geometry in geometries:
         if geometry is None:

@@ -1,4 +1,4 @@
-"""`Model`: trained folds, loaded once, that segment scans.
+"""`Model`: trained folds that are loaded once and segment scans.
 
 model = Model.load("results/Dataset004_Hippocampus/default")
 result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
@@ -17,48 +17,49 @@ from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
-from textdiffseg.folds.ensemble import Ensemble, find_model, load_ensemble
+from textdiffseg.folds.ensemble import Ensemble, load_ensemble
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection, caution, encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result, probability_maps
-from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, volumes_of
+from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, follow, volumes_of
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, never, silent
+from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
 
-EMPTY = "The mask is empty: no label was found in this scan."
+EMPTY_NOTE = "The mask is empty: no label was found in this scan."
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """The answers and settings of a prediction, the same for all scans. None: what validation chose."""
+    """The queried labels and the settings of a prediction. None: the value that validation chose."""
 
-    prompts: tuple[str, ...] = ()  # words of the labels to segment; empty: all labels
-    answers: str | Path | None = None  # instead: a JSON file of phrases, with names and values of the user's own
-    force: bool = False  # run prompts that the model was not trained with
-    text_encoder: str | None = None  # hub name or folder of the model's text encoder, where it is not the bundled one
+    prompts: tuple[str, ...] = ()  # phrases of the labels to segment; empty: all labels
+    answers: str | Path | None = None  # instead: a JSON file of phrases with the user's names and values
+    force: bool = False  # run phrases that the model was not trained with
+    text_encoder: str | None = None  # hub name or folder of the model's text encoder, if it is not the bundled one
     steps: int | None = None  # of DDIM
-    samples: int | None = None  # whose probabilities are averaged
-    mirroring: bool = True  # where validation chose it
+    samples: int | None = None  # diffusion samples whose probabilities are averaged
+    mirroring: bool = True  # if validation chose it
     seed: int = 0  # of the noise
-    uncertainty: bool = False  # measure it, with samples of its own
+    uncertainty: bool = False  # measure it, with its own samples if needed
     probabilities: bool = False  # keep each label's probabilities
 
 
 @dataclass(frozen=True)
 class Segmenting:
-    """A model ready for one kind of request: words looked up, sampling chosen. `Model.prepare` makes it."""
+    """A model with queries and sampling settings. `Model.prepare` returns it."""
 
     selection: Selection
-    masks: Calibrated  # how masks and probabilities are predicted
-    samples: Calibrated | None  # how uncertainty is; `masks` itself where one setting serves both; None: not asked for
+    masks: Calibrated  # predicts masks and probabilities
+    samples: Calibrated | None  # predicts uncertainty; `masks` itself if the settings are equal; None: not requested
     probabilities: bool
 
     @property
@@ -68,7 +69,7 @@ class Segmenting:
 
     @property
     def samples_apart(self) -> bool:
-        """Whether uncertainty takes predictions of its own."""
+        """Whether uncertainty needs separate predictions."""
         return self.samples is not None and self.samples is not self.masks
 
     @property
@@ -78,32 +79,35 @@ class Segmenting:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What has to be known of the model and of the labels queried."""
+        """Notes on the model and on the queried labels."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
 
     def run(self, volume: Volume, text: CaseText | None = None, progress: WindowProgress | None = None) -> Result:
-        """Segment a scan. `text`: what is known of it in words, in the model's space (`Model.texts`)."""
+        """The segmentation of a scan. `text`: the case text of the scan, encoded by `Model.texts`.
+
+        Raises `UserError` if the scan does not fit the model, or if the network's output is not finite.
+        """
         image, transform = preprocess_image(volume, self.plan)
         notes = volume.notes
-        del volume  # the scan is let go of before the network runs
+        del volume  # frees its memory before the network runs
         selection = self.selection
         if text is not None:
             selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
-        found = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
-        return self._result(found, transform, notes)
+        scanned = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
+        return self._result(scanned, transform, notes)
 
-    def _result(self, found: ScanResult, transform: TransformRecord, notes: tuple[str, ...]) -> Result:
+    def _result(self, scanned: ScanResult, transform: TransformRecord, notes: tuple[str, ...]) -> Result:
         selection = self.selection
-        maps = dict(probability_maps(selection.names, found.probabilities.numpy())) if self.probabilities else {}
-        if found.distribution is not None:
-            maps |= {f"uncertainty/{name}": array.numpy() for name, array in found.distribution.maps.items()}
+        maps = dict(probability_maps(selection.names, scanned.probabilities.numpy())) if self.probabilities else {}
+        if scanned.distribution is not None:
+            maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.distribution.maps.items()}
         return Result(
-            labels=np.array([0, *selection.values])[found.slots],
+            labels=np.array([0, *selection.values])[scanned.slots],
             geometry=transform.geometry,
             names=selection.names,
             values=selection.values,
-            volumes={one.label: one for one in volumes_of(found, selection, self.plan, transform)},
-            notes=(*self.notes, *([EMPTY] if not found.slots.any() else [])),
+            volumes={volume.label: volume for volume in volumes_of(scanned, selection, self.plan, transform)},
+            notes=(*self.notes, *([EMPTY_NOTE] if not scanned.slots.any() else [])),
             scan_notes=notes,
             transform=transform,
             maps=maps,
@@ -112,7 +116,7 @@ class Segmenting:
 
 
 class Model:
-    """One or more trained folds of a model. It may be used from several threads, one scan each."""
+    """One or more trained folds of a model. Several threads may use it, each for its own scan."""
 
     def __init__(self, ensemble: Ensemble, device: str):
         self.ensemble, self.device = ensemble, device
@@ -127,20 +131,21 @@ class Model:
         device: str | None = None,
         include_unfinished: bool = False,
     ) -> "Model":
-        """Load the folds in `folder` (it holds fold_0, ...), by default all that are finished.
+        """The model whose folds are in `folder`. `UserError` if no fold is finished or the folds do not match.
 
         Args:
-            device: "cpu" or "cuda"; None: cuda where there is a GPU.
+            folder: it holds fold_0, ...
+            folds: the folds to load; None: all that are finished.
+            checkpoint: "best" or "latest".
+            device: "cpu" or "cuda"; None: cuda if there is a GPU.
             include_unfinished: load folds that are in training or were interrupted, too.
-
-        Raises `UserError` where no fold is finished there, or where the folds do not belong together.
         """
-        device, found = choose_device(device), find_model(Path(), folder=Path(folder))
-        return cls(load_ensemble(found, folds, checkpoint, device, include_unfinished), device)
+        device, location = choose_device(device), find_model(Path(), folder=Path(folder))
+        return cls(load_ensemble(location, folds, checkpoint, device, include_unfinished), device)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What has to be known of the folds: which are left out, which were not validated."""
+        """Notes on the folds: which are left out, which were not validated."""
         return self.ensemble.notes
 
     @property
@@ -150,21 +155,25 @@ class Model:
 
     @property
     def labels(self) -> Mapping[str, int]:
-        """The labels that the model was trained with, and their values."""
+        """The value of each label, by name."""
         return {label.name: label.value for label in self.plan.labels}
 
     @property
     def phrasings(self) -> Mapping[str, tuple[str, ...]]:
-        """The words that may be used as prompts, by label."""
+        """The phrasings of each label. Each can be used as a prompt."""
         return self.ensemble.bank.phrasings
 
     def texts(self, words: Mapping[str, str], text_encoder: str | None = None) -> dict[str, CaseText]:
-        """What is known of single scans in words, in the model's space. `UserError` if the model never read any."""
+        """Case texts of scans, encoded for the model. `UserError` if the model was trained without texts.
+
+        Args:
+            words: the text of each scan, by its name.
+            text_encoder: hub name or folder of the model's text encoder, if it is not the bundled one.
+        """
         return encode_texts(self.plan, self.ensemble.bank, words, text_encoder)
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
-        """Look up the words and choose the sampling. `UserError` for unknown prompts, and for settings that do not
-        fit the model."""
+        """The model with the queries and settings of `options`. `UserError` if they do not fit the model."""
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
             selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
@@ -181,8 +190,8 @@ class Model:
         )
         masks, samples = self._calibrated(settings), None
         if options.uncertainty:
-            enough = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
-            samples = masks if enough == settings else self._calibrated(enough)
+            sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
+            samples = masks if sampled == settings else self._calibrated(sampled)
         return Segmenting(selection, masks, samples, options.probabilities)
 
     def segment(
@@ -204,19 +213,20 @@ class Model:
         progress: OnProgress = silent,
         cancel: Cancel = never,
     ) -> Result:
-        """Segment one scan: the same mask, voxel for voxel, as `tds_predict` writes.
+        """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one a channel), an image of nibabel or SimpleITK, or an array (z, y, x) or
+            scan: a path, a list of paths (one per channel), an image of nibabel or SimpleITK, or an array (z, y, x) or
                 (C, z, y, x) in the scanner's LPS order.
             spacing: mm along (z, y, x), for an array.
             affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
-            prompts: words of the labels to segment; none: all labels.
-            text: what is known of this scan in words, for a model that was trained with such texts.
+            prompts: phrases of the labels to segment; empty: all labels.
+            text: the case text of this scan, for a model that was trained with texts.
             progress: called with a `ProgressEvent` after each group of windows.
-            cancel: where it returns True, the work stops with `Cancelled`.
+            cancel: called after each group; True: raise `Cancelled`.
 
-        The other arguments are those of `SegmentOptions`. Raises `UserError` for a user's mistake.
+        The other arguments are those of `SegmentOptions`. Raises `UserError` if an argument or the
+        scan is not valid.
         """
         if isinstance(prompts, str):
             raise UserError(f"prompts: expected a list of phrases, found one string. Write [{prompts!r}].")
@@ -231,20 +241,9 @@ class Model:
             uncertainty=uncertainty,
             probabilities=probabilities,
         )
-        known = self.texts({"": text}, text_encoder)[""] if text else None
-        return self.prepare(options).run(volume_of(scan, spacing, affine), known, follow(progress, cancel))
+        encoded = self.texts({"": text}, text_encoder)[""] if text else None
+        return self.prepare(options).run(volume_of(scan, spacing, affine), encoded, follow(progress, cancel))
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings))
-
-
-def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
-    """A callback for groups of windows that reports each, and stops the work where that is asked for."""
-
-    def after(done: float, total: float) -> None:
-        progress(ProgressEvent("Predict", done, total, "window", detail))
-        if cancel():
-            raise Cancelled("The prediction was stopped.")
-
-    return after

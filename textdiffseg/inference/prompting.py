@@ -1,9 +1,8 @@
-"""What a prediction is asked for, which value each answer gets in the file, and what is told of each case.
+"""The queries of a prediction: labels or phrases, their values in the output file, and case texts.
 
-Known prompts are read beside the model's other labels, which compete for the voxels and are left out of the answer:
-asked for alone, look-alikes are mistaken for each other more often (docs/method.md). Labels of which no training case
-was known beside theirs do not compete (`Plan.rivals`): between them the network has not learned to choose.
-`Readout.rivals` knows the labels that compete.
+The first slots of a query are the answers. The slots after them are rivals: other labels of the model that compete for
+voxels and are not written. Without rivals, similar structures are confused more often (docs/method.md). Labels that no
+training case knows together are not rivals (`Plan.rivals`): the network has not learned to choose between them.
 """
 
 import shlex
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from plans.errors import UserError, is_printable, listed
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from plans.plan import Plan
 from plans.prompts import Answers
 from textdiffseg.queries import Queries
@@ -22,42 +21,42 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import CaseText, encode_text
 from textdiffseg.text.encoder import TextEncoder
 
-MIN_COSINE = 0.999  # of one phrase's vectors by one encoder on two machines
+MIN_COSINE = 0.999  # between vectors of one phrase by one encoder on two machines
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One entry an answer; `values` are what the output file holds."""
+    """The queries and their answers. `names` and `values` have one entry per answer."""
 
-    queries: Queries  # of one sample; the first slots are the answers', those after them rivals
+    queries: Queries  # of one sample; the first slots are answers, the others rivals
     names: tuple[str, ...]
-    values: tuple[int, ...]
-    prompts: tuple[str, ...] = ()  # in the user's words; empty: all labels
-    forced: bool = False  # some prompt is none that the model was trained with
-    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, where the user chose them
+    values: tuple[int, ...]  # in the output file
+    prompts: tuple[str, ...] = ()  # the user's phrases; empty: all labels
+    forced: bool = False  # the model was not trained with some of the prompts
+    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt, if the user chose them
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """Of each answer the number of its label, beyond those of the labels for a forced prompt."""
+        """The label number of each answer. Forced prompts have numbers above those of the labels."""
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
 def select_labels(
     plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False, text_encoder: str | None = None
 ) -> Selection:
-    """All labels, or those that `prompts` name.
+    """The selection of all labels, or of the labels that `prompts` name.
 
-    Known prompts keep their labels' values. Where `force` lets an unknown one run, values count 1..n in the order
-    of the prompts. Raises `UserError` with the three nearest phrases for an unknown prompt without `force`.
+    Known prompts keep the values of their labels. If `force` allows an unknown prompt, the values are 1..n in the order
+    of the prompts. Raises `UserError` with the three nearest phrasings for an unknown prompt without `force`.
     """
     names, values = zip(*((label.name, label.value) for label in plan.labels), strict=True)
     if not prompts:
         return Selection(bank.all_labels(), names, values)
-    if odd := [prompt for prompt in prompts if not is_printable(prompt)]:
-        raise UserError(*(f"Prompt {prompt!r} holds characters that cannot be printed. Remove them." for prompt in odd))
-    found = [bank.find(prompt) for prompt in prompts]
-    forced = force and None in found
-    phrases = readout_of(plan).ordered(prompts, found)
+    if bad := [prompt for prompt in prompts if not is_printable(prompt)]:
+        raise UserError(*(f"Prompt {prompt!r} holds characters that cannot be printed. Remove them." for prompt in bad))
+    matches = [bank.find(prompt) for prompt in prompts]
+    forced = force and None in matches
+    phrases = readout_of(plan).ordered(prompts, matches)
     queries = _queries(plan, bank, phrases, force, text_encoder)
     if forced:
         return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
@@ -68,7 +67,7 @@ def select_labels(
 def select_answers(
     plan: Plan, bank: TextBank, answers: Answers, force: bool = False, text_encoder: str | None = None
 ) -> Selection:
-    """The phrases of a file, each under the name and the value that the file gives it; `UserError` as for `ask`."""
+    """The selection of a file's phrases, with the file's names and values. `UserError` as for `select_labels`."""
     prompts = tuple(answer.phrase for answer in answers.labels.values())
     queries = _queries(plan, bank, prompts, force, text_encoder)
     pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
@@ -78,78 +77,78 @@ def select_answers(
 
 
 def _queries(plan: Plan, bank: TextBank, prompts: Sequence[str], force: bool, text_encoder: str | None) -> Queries:
-    """The prompts, and their rivals unless a prompt is unknown, which might mean one of them."""
-    found = [bank.find(prompt) for prompt in prompts]
-    known = [match for match in found if match is not None]
-    if len(known) == len(found):
+    """The queries of prompts and rivals. With an unknown prompt there are no rivals: it may mean one of them."""
+    matches = [bank.find(prompt) for prompt in prompts]
+    known = [match for match in matches if match is not None]
+    if len(known) == len(matches):
         rivals = readout_of(plan).rivals([number for number, _ in known])
         return bank.queries_for(prompts, rivals=rivals)
     if force and not plan.classifies_words:
         raise UserError(
-            f"--force: a model of preset {plan.preset} has one channel a label and cannot look for other words. Ask "
-            f"for {', '.join(bank.labels)}."
+            f"--force: a model of preset {plan.preset} has one channel per label and cannot segment other phrases. "
+            f"Use {', '.join(bank.labels)}."
         )
     return bank.queries_for(prompts, force, _encoder(bank, force, text_encoder))
 
 
 def caution(plan: Plan, selection: Selection) -> str | None:
-    """What has to be known of labels that are asked for together and were never learned side by side."""
+    """A note if labels are queried together that no training case knows together, else None."""
     numbers = {number for number in selection.numbers if number <= len(plan.labels)}
     if not plan.known_together or any(numbers <= {*known} for known in plan.known_together):
         return None
     sets = [" and ".join(plan.labels[number - 1].name for number in known) for known in plan.known_together]
     return (
-        f"This model learned {listed(sets, most=3)} on different scans, never all of them side by side: it may find in "
-        "a scan what that cannot hold. Ask for what it can with --prompt."
+        f"This model learned {listed(sets, most=3)} on different scans, never all on one scan. It may report "
+        "structures that this scan cannot contain. Limit it with --prompt."
     )
 
 
 def encode_texts(
     plan: Plan, bank: TextBank, texts: Mapping[str, str], text_encoder: str | None = None
 ) -> dict[str, CaseText]:
-    """The cases' own texts in the model's space; `UserError` if the model never read any, or without its encoder."""
+    """Case texts, encoded for the model. `UserError` if it was trained without texts, or without its encoder."""
     if not texts:
         return {}
     if not plan.reads_texts:
         raise UserError(
-            "--texts: this model does not read texts of cases; it was trained without any, or its preset "
-            f"({plan.preset}) reads no words. Leave --texts out."
+            "--texts: this model does not read case texts. It was trained without texts, or its preset "
+            f"({plan.preset}) does not read words. Leave --texts out."
         )
     encoder = encoder_of(bank, text_encoder)
     encoded = {case: encode_text(text, encoder) for case, text in texts.items()}
-    return {case: replace(one, tokens=bank.space.tokens(one.tokens)) for case, one in encoded.items()}
+    return {case: replace(text, tokens=bank.space.tokens(text.tokens)) for case, text in encoded.items()}
 
 
 def encoder_of(bank: TextBank, text_encoder: str | None) -> TextEncoder:
-    """The encoder that made a bank: the bundled one, or one that the user names (`text_encoder`).
+    """The text encoder of a bank: the bundled one, or `text_encoder`. `UserError` if it is missing or another one.
 
-    A model comes from anywhere, and an encoder that it names may be any folder or any model of the hub. So it is loaded
-    only where the user names it, too, and then it must give the bank's own vectors. `UserError` otherwise.
+    A model may come from an unknown source, and its encoder may be any folder or hub model. It is therefore loaded only
+    if the user names it, too. It must then return the vectors that are stored in the bank.
     """
     name = bank.space.encoder
     if name == BUNDLED:
         return TextEncoder(BUNDLED)
     if text_encoder is None:
         raise UserError(
-            f"This model's words were encoded with {name!r}, which is not loaded unasked. If you trust it, give it, or "
-            f"a folder that holds it: --text-encoder {shlex.quote(name)}."
+            f"This model's words were encoded with {name!r}, which is not loaded by itself. If you trust it, give "
+            f"it or a folder that holds it: --text-encoder {shlex.quote(name)}."
         )
     encoder = TextEncoder(text_encoder, name)
-    (found,), known = encoder.encode([bank.words.phrasings[0][0]]), bank.raw[0][0]
-    same = found.pooled.shape == known.pooled.shape
-    if not same or torch.cosine_similarity(found.pooled, known.pooled, dim=0) < MIN_COSINE:
+    (encoded,), stored = encoder.encode([bank.words.phrasings[0][0]]), bank.raw[0][0]
+    same = encoded.pooled.shape == stored.pooled.shape
+    if not same or torch.cosine_similarity(encoded.pooled, stored.pooled, dim=0) < MIN_COSINE:
         raise UserError(
-            f"--text-encoder {text_encoder}: it gives other vectors than {name!r}, which made this model's words. Give "
-            "that one."
+            f"--text-encoder {text_encoder}: its vectors differ from those of {name!r}, which encoded this model's "
+            f"words. Give {name!r}."
         )
     return encoder
 
 
 def _encoder(bank: TextBank, force: bool, text_encoder: str | None) -> TextEncoder | None:
-    """The bank's encoder for a prompt that is not known: to run it, or to report which phrases mean nearly the same."""
+    """The bank's encoder for an unknown prompt: to run it, or to report the nearest phrasings. None: not loaded."""
     try:
         return encoder_of(bank, text_encoder)
     except UserError:
         if force or text_encoder is not None:
             raise
-        return None  # nearest by spelling will do
+        return None  # the nearest phrasings by spelling are enough

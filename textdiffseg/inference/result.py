@@ -1,4 +1,4 @@
-"""`Result`: what is known of one scan, on the scan's own grid."""
+"""`Result`: the segmentation of one scan, on the scan's own grid."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import NIFTI, split_ending
+from plans.file_names import NIFTI, split_ending
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.uncertainty import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
@@ -20,48 +20,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The segmentation of one scan. Arrays have the axes of the scan that was given, in its own order.
+    """The segmentation of one scan. Arrays have the axes of the given scan, in its order.
 
-    `probabilities` and `uncertainty` are made when they are asked for: each takes as much memory as the scan.
+    `probability` and `uncertainty` are computed when they are called. Each takes as much memory as the scan.
     """
 
     labels: np.ndarray  # the value of each voxel, 0 background
     geometry: Geometry  # of `labels`
     names: tuple[str, ...]  # of the labels that were queried
-    values: tuple[int, ...]  # of these in `labels`
-    volumes: Mapping[str, VolumeInterval]  # ml, by name; an interval where uncertainty was asked for
-    notes: tuple[str, ...]  # what has to be known of the model
-    scan_notes: tuple[str, ...]  # what has to be known of the scan's place in space
+    values: tuple[int, ...]  # of these labels in `labels`
+    volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if uncertainty was requested
+    notes: tuple[str, ...]  # on the model and the mask
+    scan_notes: tuple[str, ...]  # on the scan's position and orientation
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
     hounsfield: bool = False  # the scan is CT
 
     def mask(self, name: str) -> np.ndarray:
-        """Where a label was found, bool. Where labels overlap, only the voxels that it writes itself."""
+        """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""
         return self.labels == self.values[self.names.index(name)]
 
     def probability(self, name: str) -> np.ndarray:
-        """The calibrated probability of a label, float32. `KeyError` unless probabilities were asked for."""
+        """The calibrated probability of a label, float32. `KeyError` unless probabilities were requested."""
         return restore_map(self.maps[_probability(self.names, name)], self.transform)
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
-        """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless it was asked for."""
+        """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless requested."""
         return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
 
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
-        """Write the segmentation as folder/name, and the maps below probabilities/ and uncertainty/.
+        """The paths of all written files, relative to `folder`: the mask, probabilities/... and uncertainty/...
 
-        Returns the paths of all files, relative to `folder`. The format follows the name's ending.
+        The ending of `name` sets the format.
         """
         from textdiffseg.imaging.writers.files import write_labels, write_volume
 
         folder = Path(folder)
         write_labels(folder / name, self.labels, self.geometry)
-        made = [name]
-        for place, array in self._placed(split_ending(name)[0]):
-            made.append(f"{place}{split_ending(name)[1]}")
-            write_volume(folder / made[-1], restore_map(array, self.transform), self.geometry)
-        return tuple(made)
+        written = [name]
+        for path, array in self._placed(split_ending(name)[0]):
+            written.append(f"{path}{split_ending(name)[1]}")
+            write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)
+        return tuple(written)
 
     def picture(
         self,
@@ -72,30 +72,30 @@ class Result:
         affine: np.ndarray | None = None,
         title: str = "",
     ) -> None:
-        """Write a PNG of the scan that was segmented, with its masks, in three planes through their middle.
+        """Write a PNG of the segmented scan and its masks, in three planes through the middle of the masks.
 
-        `scan`, `spacing` and `affine` are those that `Model.segment` got. Raises `UserError` where the scan has
-        another size, or where matplotlib is not installed.
+        `scan`, `spacing` and `affine` are those of `Model.segment`. Raises `UserError` if the scan has another size, or
+        if matplotlib is not installed.
         """
         from textdiffseg.imaging.planes import draw_planes
         from textdiffseg.imaging.sources.objects import volume_of
 
         volume = volume_of(scan, spacing, affine)
         if volume.geometry.shape != self.geometry.shape:
-            found, expected = ("x".join(map(str, one.shape)) for one in (volume.geometry, self.geometry))
+            found, expected = ("x".join(map(str, geometry.shape)) for geometry in (volume.geometry, self.geometry))
             raise UserError(f"picture: found a scan of {found} voxels, expected the segmented one of {expected}.")
         names = dict(zip(self.values, self.names, strict=True))
         draw_planes(Path(path), volume, self.labels, names, title, self.hounsfield)
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
-        """The maps and where they go: `probabilities/CASE_1_liver`."""
+        """The path without ending of each map, e.g. `probabilities/CASE_1_liver`, and the map."""
         for name, array in self.maps.items():
             folder, _, rest = name.partition("/")
             yield f"{folder}/{stem}_{rest}", array
 
 
 def probability_maps(names: tuple[str, ...], probabilities: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The map of each label, by its place in `Result.maps`; `probabilities` (1 + Q, D, H, W) begin with background."""
+    """The name in `Result.maps` and the map of each label. `probabilities` (1 + Q, D, H, W) start with background."""
     for slot, name in enumerate(names, start=1):
         yield _probability(names, name), probabilities[slot]
 

@@ -1,8 +1,8 @@
-"""One scan on the plan's grid to what is known of it: mask, probabilities, uncertainty, volumes.
+"""The segmentation of a scan on the plan's grid: mask, probabilities, uncertainty, volumes.
 
-The mask is made with the setting that suits masks best, often one step from pure noise. Uncertainty takes samples,
-which are predicted beside it, so that asking for it changes no mask. Where one setting serves both, as without
-diffusion, one prediction does.
+Masks use the settings that are best for masks, often one step from pure noise. Uncertainty uses several samples. They
+are predicted separately, so that `uncertainty` does not change the mask. If the settings are equal, as without
+diffusion, one prediction gives both.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,20 +13,22 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.folds.calibration import Applied, widen
-from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.uncertainty import VolumeInterval, interval, label_volumes
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.preprocessing.case import TransformRecord
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent
 from textdiffseg.readout import Readout
 
-WindowProgress = Callable[[float, float], None]  # called with (done, of), in groups of windows
+WindowProgress = Callable[[float, float], None]  # called with (done, total), in groups of windows
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A predictor, and what its predictions are calibrated with.
+    """A predictor and the calibration of its predictions.
 
-    Where one serves both masks and uncertainty, it is the same object for both.
+    If one predictor serves masks and uncertainty, the same object is used for both.
     """
 
     predictor: Predictor
@@ -35,7 +37,7 @@ class Calibrated:
 
 @dataclass(frozen=True)
 class Distribution:
-    """What samples and folds say of one scan, on the plan's grid."""
+    """The distribution over samples and folds for one scan, on the plan's grid."""
 
     maps: dict[str, Tensor]  # name -> (D, H, W) bits
     volumes: np.ndarray  # (F, S, 1 + Q) voxels that each class writes
@@ -44,11 +46,11 @@ class Distribution:
 
 @dataclass(frozen=True)
 class ScanResult:
-    """What is known of one scan."""
+    """The segmentation of one scan."""
 
-    slots: np.ndarray  # (D, H, W) on the scan's own grid: the mask
+    slots: np.ndarray  # (D, H, W) the mask on the scan's own grid; 0 is background, q + 1 is answer q
     probabilities: Tensor  # (1 + Q, D, H, W) on the plan's grid, calibrated
-    distribution: Distribution | None  # None: not asked for
+    distribution: Distribution | None  # None: not requested
 
 
 def examine(
@@ -59,9 +61,17 @@ def examine(
     samples: Calibrated | None = None,
     progress: WindowProgress | None = None,
 ) -> ScanResult:
-    """Segment image (C, D, H, W) on the plan's grid. `samples` measure uncertainty where it was requested.
+    """The segmentation of an image (C, D, H, W) on the plan's grid.
 
-    They are let go of before the mask is predicted, so that the peak of memory is that of one prediction.
+    The samples are deleted before the mask is predicted. The memory peak is thus that of one prediction.
+
+    Args:
+        image: (C, D, H, W) on the plan's grid.
+        transform: from the scan's grid to the plan's.
+        selection: the queries and answers.
+        masks: predicts the mask and the probabilities.
+        samples: predicts uncertainty; None: not requested.
+        progress: called with (groups of windows done, all groups).
     """
     readout, distribution, queries, answers = masks.predictor.readout, None, selection.queries, len(selection.names)
     if samples is not None and samples is not masks:
@@ -75,8 +85,8 @@ def examine(
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
     slots = readout.restore(prediction.probabilities.numpy(), transform)
-    slots[slots > answers] = 0  # a rival's
-    _temper(prediction, readout, masks.calibration)  # after the mask, which it is not to change
+    slots[slots > answers] = 0  # rivals
+    _temper(prediction, readout, masks.calibration)  # after the mask, which must not change
     prediction = prediction.of(answers, readout)
     if samples is masks:
         distribution = _distribution(prediction, readout, samples.calibration)
@@ -84,12 +94,12 @@ def examine(
 
 
 def _part(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
-    """The progress of one of two passes over the same windows, which takes `share` of the time after `before`."""
+    """The progress of one of two passes. It starts at the fraction `before` and takes the fraction `share`."""
     return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
 def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> None:
-    """In place, since memory is short."""
+    """Apply temperature scaling in place, which saves memory."""
     if calibration.temperature is not None:
         readout.temper(prediction.probabilities.numpy(), calibration.temperature)
 
@@ -109,24 +119,36 @@ def _distribution(prediction: Prediction, readout: Readout, calibration: Applied
 def volumes_of(
     result: ScanResult, selection: Selection, plan: Plan, transform: TransformRecord
 ) -> Iterator[VolumeInterval]:
-    """The volume of each mask, and its 90% interval, widened by what validation taught, where samples were drawn.
+    """The volume of each answer in ml, with its 90% interval if samples were drawn.
 
-    An interval always holds the mask's own volume, which need not be near that of any sample.
+    The interval is widened by the factor of the calibration. It is extended to contain the volume of the mask, which
+    may lie outside the volumes of all samples.
     """
     millilitres = float(np.prod(transform.geometry.spacing)) / 1000
-    of_plan = millilitres * float(np.prod(transform.cropped_shape)) / float(np.prod(transform.shape))
+    plan_millilitres = millilitres * float(np.prod(transform.cropped_shape)) / float(np.prod(transform.shape))
     classes, numbers, distribution = 1 + len(selection.names), selection.numbers, result.distribution
-    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in result.slots]  # casts a plane at a time
+    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in result.slots]  # plane by plane, to save memory
     volumes = label_volumes(np.sum(planes, axis=0), plan, numbers) * millilitres
-    drawn = None if distribution is None else label_volumes(distribution.volumes, plan, numbers) * of_plan
-    for place, (name, volume) in enumerate(zip(selection.names, volumes.tolist(), strict=True)):
+    drawn = None if distribution is None else label_volumes(distribution.volumes, plan, numbers) * plan_millilitres
+    for answer, (name, volume) in enumerate(zip(selection.names, volumes.tolist(), strict=True)):
         low, high = None, None
         if distribution is not None and drawn is not None:
-            low, high = _interval_around(volume, drawn[..., place], distribution.widening)
+            low, high = _interval_around(volume, drawn[..., answer], distribution.widening)
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 
 def _interval_around(volume: float, drawn: np.ndarray, widening: float) -> tuple[float, float]:
-    """The interval of the `drawn` volumes, widened, and then as far as it takes to hold `volume`."""
+    """The widened interval of the `drawn` volumes, extended to contain `volume`."""
     low, high = widen(np.array(interval(drawn)), widening).tolist()
     return min(low, volume), max(high, volume)
+
+
+def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:
+    """A callback that reports each group of windows. It raises `Cancelled` if `cancel` returns True."""
+
+    def after(done: float, total: float) -> None:
+        progress(ProgressEvent("Predict", done, total, "window", detail))
+        if cancel():
+            raise Cancelled("The prediction was stopped.")
+
+    return after

@@ -71,7 +71,7 @@ def slot_volumes(winner: Tensor, share: Tensor, answers: int) -> Tensor:
 def label_volumes(volumes: np.ndarray, plan: Plan, numbers: Sequence[int]) -> np.ndarray:
     """The number of voxels of each slot's label (..., Q).
 
-    Where labels overlap, a label contains its own voxels and those of every slot that writes one of its values.
+    If labels overlap, a label contains its own voxels and those of every slot that writes one of its values.
 
     Args:
         volumes: voxels that each class writes (..., 1 + Q).

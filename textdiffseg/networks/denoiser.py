@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from plans.plan import NetworkPlan, Stage
+from plans.network_plan import NetworkPlan, Stage
 from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, TimeEmbedding, convolution
 
 

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.geometry import Triple
-from plans.plan import Stage
+from plans.network_plan import Stage
 from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, convolution
 
 

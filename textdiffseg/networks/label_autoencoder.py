@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.geometry import Triple
-from plans.plan import NetworkPlan, Stage
+from plans.network_plan import NetworkPlan, Stage
 from plans.regions import Regions
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
 from textdiffseg.queries import Queries

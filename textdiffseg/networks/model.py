@@ -2,7 +2,8 @@
 
 from torch import Tensor, nn
 
-from plans.plan import PaperPlan, Plan
+from plans.network_plan import PaperPlan
+from plans.plan import Plan
 from textdiffseg.networks.denoiser import Denoiser
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder

@@ -1,1 +1,1 @@
-"""The recipes of the public API: each a plain function with typed arguments and a typed result. Nothing is printed."""
+"""The functions of the public API: plan, train, predict, evaluate. They print nothing."""

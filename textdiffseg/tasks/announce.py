@@ -1,4 +1,4 @@
-"""What a prediction will do, in sentences, before it is done: labels, sampling, calibration, memory."""
+"""Report the settings of a prediction before it starts: labels, sampling, calibration, memory."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +9,11 @@ from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.prompting import caution
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
-from textdiffseg.text.case_texts import tell_cuts
+from textdiffseg.text.case_texts import cut_notes
 
 
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
-    """Report what will be done, and the memory that it takes."""
+    """Report model, labels, sampling and calibration, and the memory that the run needs."""
     ensemble, selection = model.ensemble, segmenting.selection
     report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
     for line in model.notes:
@@ -24,7 +24,7 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     masks = segmenting.masks.predictor
     report(f"Sampling: {in_words(masks.settings)}, on {masks.device}")
     if segmenting.samples is not None and segmenting.samples_apart:
-        report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted beside the mask")
+        report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted in addition to the mask")
     _report_calibration(segmenting, report)
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
@@ -32,13 +32,20 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
 
 
 def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Path, report: Report) -> None:
-    """How many scans have a text; `lengths` in tokens, by case."""
-    others = (f"{strays} texts in {folder} name no scan that is predicted.",) if strays else ()
-    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *tell_cuts(lengths))))
+    """Report how many scans have a text.
+
+    Args:
+        lengths: in tokens, by case.
+        scans: the number of scans.
+        strays: the number of texts whose scan is not predicted.
+        folder: the folder of the texts.
+    """
+    others = (f"{strays} texts in {folder} belong to no scan of this run.",) if strays else ()
+    report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *cut_notes(lengths))))
 
 
 def in_words(settings: Settings) -> str:
-    """How samples are drawn: `1 step, 1 sample, no mirroring, seed 0`."""
+    """The sampling settings as text: `1 step, 1 sample, no mirroring, seed 0`."""
     mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
     steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"
     samples = f"{settings.samples} sample{'s' * (settings.samples > 1)}"
@@ -46,17 +53,17 @@ def in_words(settings: Settings) -> str:
 
 
 def _report_calibration(segmenting: Segmenting, report: Report) -> None:
-    """What probabilities and volume intervals are worth; the mask needs neither."""
+    """Report the calibration of probabilities and volume intervals. The mask needs none."""
 
     def fitted(temperature: float | None) -> str:
-        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; as they come"
+        return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; not calibrated"
 
     if segmenting.probabilities:
         report(f"Calibration of probabilities: {fitted(segmenting.masks.calibration.temperature)}")
     if segmenting.samples is not None:
         applied = segmenting.samples.calibration
         widening = applied.widening
-        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals as they come"
+        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals not widened"
         report(f"Calibration of uncertainty: {fitted(applied.temperature)}, {intervals}")
 
 
@@ -64,18 +71,18 @@ def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]]
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    ways = [segmenting.masks, *([segmenting.samples] if segmenting.samples is not None else [])]
+    outputs = [segmenting.masks, *([segmenting.samples] if segmenting.samples is not None else [])]
     need = max(
         largest_ram_gb(
             segmenting.plan,
             one.predictor.settings,
             len(one.predictor.networks),
             geometries,
-            slots=segmenting.selection.queries.labels.shape[1],  # rivals of known prompts too
+            slots=segmenting.selection.queries.labels.shape[1],  # rivals included
             uncertainty=segmenting.samples is not None,
             on_cpu=one.predictor.device.type == "cpu",
         )
-        for one in ways
+        for one in outputs
     )
     free = free_memory() / 1e9
     advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""

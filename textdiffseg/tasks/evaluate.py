@@ -1,4 +1,4 @@
-"""Score predictions against references."""
+"""Scores of predictions against references."""
 
 from pathlib import Path
 
@@ -23,20 +23,20 @@ def evaluate(
     """Dice, NSD, HD95 and volumes of every case and label, and their means.
 
     Args:
-        predictions: a folder of segmentations, or one file; a manifest beside each says what was queried.
-        references: a folder of files of the same names, or one file; a `dataset.json` in or above it names
-            labels, else the manifests of the predictions do.
+        predictions: a folder of segmentations, or one file; a manifest beside each lists the queried labels.
+        references: a folder of files with the same names, or one file. A `dataset.json` in or above it names the
+            labels; else the manifests of the predictions name them.
         tolerance_mm: surfaces this close count as equal in NSD.
-        partial: leave references without a prediction out instead of raising.
-        workers: processes; 0: this one.
+        partial: leave out references without a prediction instead of raising an error.
+        workers: the number of processes; 0: this process only.
         output: a JSON file for all scores.
-        csv: a CSV file for the scores of all cases, one row a case and label.
+        csv: a CSV file for the scores of all cases, one row per case and label.
 
-    Raises `UserError` with all faults at once: missing predictions, unreadable files, grids or labels that differ. The
-    extra `report` has to be installed.
+    Raises `UserError` with all faults: missing predictions, unreadable files, grids or labels that differ. It needs the
+    extra `report`.
     """
     if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
-        raise UserError(f"{output}: scores as JSON and as CSV need a file each. Give another name for one of them.")
+        raise UserError(f"{output}: the JSON file and the CSV file have the same name. Rename one of them.")
     require("report", "tds_evaluate", "monai")
     summary = evaluate_folders(
         Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers

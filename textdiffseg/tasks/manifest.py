@@ -1,6 +1,7 @@
-"""The manifest of a predicted case: what was asked for, of which files and which model, and what came out.
+"""The manifest of a predicted case: its inputs, model and settings, and the files that were written.
 
-An output is complete when its manifest holds the same request and the files' hashes; anything else is redone.
+An output is complete if its manifest has the same request and the hashes of the files. Other outputs are predicted
+again.
 """
 
 import platform
@@ -11,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.layout import split_ending
+from plans.file_names import split_ending
 from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
@@ -23,14 +24,14 @@ _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 
 
 class Sampled(Record):
-    """How uncertainty was measured, where that took predictions of its own."""
+    """The settings of uncertainty, if it has its own predictions."""
 
     settings: Settings
     calibration: Applied
 
 
 class Request(Record):
-    """What was asked for: two equal requests give the same files."""
+    """The inputs and settings of a prediction. Equal requests give equal files."""
 
     case: str
     inputs: dict[str, str]  # file name -> SHA-256
@@ -38,34 +39,34 @@ class Request(Record):
     folds: tuple[str, ...]
     checkpoint: str
     settings: Settings  # of mask and probabilities
-    calibration: Applied = Applied()  # of what `settings` predict; manifests without it had none
+    calibration: Applied = Applied()  # of predictions with `settings`; older manifests have none
     prompts: tuple[str, ...]  # empty: all labels
-    forced: bool  # some prompt is none that the model was trained with
-    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: the model's own
-    text: str | None = None  # SHA-256 of the case's own text; None: it had none
+    forced: bool  # the model was not trained with one of the prompts
+    answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: those of the model
+    text: str | None = None  # SHA-256 of the case's own text; None: no text
     probabilities: bool
     uncertainty: bool
-    sampled: Sampled | None = None  # None: uncertainty, if any, is of the very predictions that the mask is made of
+    sampled: Sampled | None = None  # None: uncertainty, if any, comes from the predictions of the mask
 
 
 class Manifest(Record):
-    """How one case was predicted; without outputs it is not finished."""
+    """The record of one predicted case. Without outputs, the prediction is not finished."""
 
     version: Literal[1] = 1
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
-    means: dict[str, str] = Field(default_factory=dict)  # the model's label behind a name, where it is another
+    means: dict[str, str] = Field(default_factory=dict)  # the model's label for each name that differs from it
     volumes: tuple[VolumeInterval, ...] = ()
-    notes: tuple[str, ...] = ()  # what has to be known of the model
-    scan_notes: tuple[str, ...] = ()  # what has to be known of the scan's place in space
-    picture: str | None = None  # SHA-256 of the picture beside the mask; None: none was drawn
+    notes: tuple[str, ...] = ()  # sentences on the model
+    scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation
+    picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0
 
     def is_complete(self, request: Request, folder: Path) -> bool:
-        """Whether this answers `request` and every output in `folder` is as it was written."""
+        """Whether this is the manifest of `request`, and all outputs in `folder` are unchanged."""
         if self.request != request or not self.outputs:
             return False
         paths = {folder / name: digest for name, digest in self.outputs.items()}
@@ -73,7 +74,7 @@ class Manifest(Record):
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """The manifest at `path`; None where there is none that can be read."""
+    """The manifest at `path`; None if it is missing or cannot be read."""
     try:
         return Manifest.read(path)
     except UserError:
@@ -81,32 +82,32 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def is_output(path: Path) -> bool:
-    """Whether a file is a mask that was made here: its manifest lies beside it and names other files as the scan."""
+    """Whether a file is a predicted mask: its manifest lies beside it, and the file is not one of its inputs."""
     manifest = read_manifest(path.with_name(f"{split_ending(path.name)[0]}.json"))
     return manifest is not None and path.name not in manifest.request.inputs
 
 
 def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
-    """File name -> SHA-256; of a DICOM folder, of all its files together."""
+    """The SHA-256 of each file, by name; for a DICOM folder, of all its files together."""
     hashes = {}
     for path in paths:
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else files_of(path)
         missing = [file for file in files if not file.is_file()]
         if missing:
-            raise UserError(*(f"{file} does not exist." for file in missing))
+            raise UserError(*(f"{file} does not exist. Copy it to the scan's other files." for file in missing))
         try:
             hashes[path.name] = hash_files(files)
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again or remove it.") from None
+            raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again, or remove it.") from None
     return hashes
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a prediction depends on."""
-    found = {"python": platform.python_version()}
+    """The versions of Python and of the packages that a prediction depends on."""
+    by_package = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            by_package[package] = "not installed"
+    return by_package

@@ -1,4 +1,4 @@
-"""What is the same for all scans of a run, and what follows for one of them: its files, its request, its manifest."""
+"""The settings of a run over scans, and for one scan its paths, its request and its manifest."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.layout import split_ending, written_ending
+from plans.file_names import split_ending, written_ending
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model, Segmenting
@@ -19,63 +19,63 @@ from textdiffseg.text.case_texts import CaseText
 
 @dataclass(frozen=True)
 class PredictionRun:
-    """Everything that is the same for all scans of a run."""
+    """The settings that are the same for all scans of a run."""
 
     model: Model
     segmenting: Segmenting
-    texts: Mapping[str, CaseText]  # of the cases that have one
+    texts: Mapping[str, CaseText]  # by case, of the cases that have one
     out: Path
-    file_name: str | None  # of the segmentation, where one scan goes to one file
+    file_name: str | None  # of the segmentation, if one scan goes to one file
     overwrite: bool
-    picture: bool = False  # draw one beside each mask
+    picture: bool = False  # draw a picture beside each mask
 
 
-def mask_path(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:
-    """Where the mask of a scan goes: its format is that of the scan, where that can be written."""
+def mask_path(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:
+    """The path of a scan's mask. It has the format of the scan, if that can be written."""
     ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
-    return batch.out / (batch.file_name or f"{case}{written_ending(ending)}")
+    return run.out / (run.file_name or f"{case}{written_ending(ending)}")
 
 
 def manifest_path(mask: Path) -> Path:
-    """Where the manifest of a mask lies."""
+    """The path of a mask's manifest."""
     return mask.with_name(f"{split_ending(mask.name)[0]}.json")
 
 
-def seems_complete(batch: PredictionRun, case: str, paths: tuple[Path, ...]) -> bool:
-    """Whether the manifest says so. Neither scan nor outputs are read."""
-    mask = mask_path(batch, case, paths)
-    before = None if batch.overwrite else read_manifest(manifest_path(mask))
+def seems_complete(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> bool:
+    """Whether a scan is complete by its manifest. Neither the scan nor the outputs are read."""
+    mask = mask_path(run, case, paths)
+    before = None if run.overwrite else read_manifest(manifest_path(mask))
     if before is None or not before.outputs or not mask.is_file():
         return False
-    return before.request == request_of(batch, case, before.request.inputs)
+    return before.request == request_of(run, case, before.request.inputs)
 
 
-def manifest_of(batch: PredictionRun, request: Request, result: Result, written: tuple[str, ...]) -> Manifest:
-    """The manifest of a scan that was predicted; `written` are its files."""
+def manifest_of(run: PredictionRun, request: Request, result: Result, written: tuple[str, ...]) -> Manifest:
+    """The manifest of a predicted scan. `written`: the names of its files."""
     return Manifest(
         request=request,
-        outputs={one: hash_files([batch.out / one]) for one in written},
+        outputs={one: hash_files([run.out / one]) for one in written},
         labels=dict(zip(result.names, result.values, strict=True)),
-        means=_means(batch.segmenting.selection, batch.segmenting.plan),
+        means=_means(run.segmenting.selection, run.segmenting.plan),
         volumes=tuple(result.volumes.values()),
         notes=result.notes,
         scan_notes=result.scan_notes,
         versions=versions(),
-        device=batch.model.device,
+        device=run.model.device,
         threads=torch.get_num_threads(),
     )
 
 
 def _means(selection: Selection, plan: Plan) -> dict[str, str]:
-    """The label behind each name that is not its own; words that ran by force have none."""
+    """The model's label for each output name that differs from it. Phrases that were forced have none."""
     labels = {number: label.name for number, label in enumerate(plan.labels, start=1)}
     pairs = zip(selection.names, selection.numbers, strict=True)
     return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
 
 
-def request_of(batch: PredictionRun, case: str, inputs: dict[str, str]) -> Request:
-    """The request for a scan; `inputs` are the hashes of its files by name."""
-    segmenting, ensemble = batch.segmenting, batch.model.ensemble
+def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request:
+    """The request for a scan. `inputs`: the hashes of its files, by name."""
+    segmenting, ensemble = run.segmenting, run.model.ensemble
     selection, masks, samples = segmenting.selection, segmenting.masks, segmenting.samples
     sampled = None
     if samples is not None and segmenting.samples_apart:
@@ -91,7 +91,7 @@ def request_of(batch: PredictionRun, case: str, inputs: dict[str, str]) -> Reque
         prompts=selection.prompts,
         forced=selection.forced,
         answers=selection.answers,
-        text=batch.texts[case].entry.hash if case in batch.texts else None,
+        text=run.texts[case].entry.hash if case in run.texts else None,
         probabilities=segmenting.probabilities,
         uncertainty=samples is not None,
         sampled=sampled,
@@ -99,25 +99,25 @@ def request_of(batch: PredictionRun, case: str, inputs: dict[str, str]) -> Reque
 
 
 def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
-    """Raise `UserError` where a scan has more or fewer channels than the model reads."""
+    """Raise `UserError` if a scan has more or fewer channels than the model reads."""
     expected = len(plan.channels)
     if found == expected:
         return
     names = ", ".join(channel.name for channel in plan.channels)
     raise UserError(
         f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
-        "Give one file a channel, named CASE_0000, CASE_0001, ..., or one file with all of them. Scans of their own "
-        "need names that do not end so."
+        "Give one file per channel, named CASE_0000, CASE_0001, ..., or one file with all channels. If the files are "
+        "separate scans, give them names that do not end like this."
     )
 
 
 def refuse_files_of_others(
-    batch: PredictionRun, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
+    run: PredictionRun, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
 ) -> None:
-    """Raise `UserError` where writing would replace the scan itself, or a file that was not made here."""
+    """Raise `UserError` if writing would replace the scan itself, or a file that no prediction wrote."""
     if output.resolve() in {path.resolve() for path in paths}:
         raise UserError(f"{output} is the scan itself. Choose another output folder.")
-    if before is not None or batch.overwrite:
+    if before is not None or run.overwrite:
         return
     if output.exists():
         raise UserError(
@@ -125,4 +125,4 @@ def refuse_files_of_others(
             "Choose another output folder, or --overwrite."
         )
     if manifest.exists():
-        raise UserError(f"{manifest} is no manifest of this tds_predict. Choose another output folder, or --overwrite.")
+        raise UserError(f"{manifest} is not a manifest of tds_predict. Choose another output folder, or --overwrite.")

@@ -1,23 +1,23 @@
-"""The picture beside a predicted mask: drawn with the mask, or later from the files of a case that is complete."""
+"""The picture beside a predicted mask. It is drawn with the mask, or later from the files of a complete case."""
 
 from pathlib import Path
 
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import picture_file, split_ending
+from plans.file_names import picture_file, split_ending
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.tasks.manifest import Manifest
 
 
 def picture_path(mask: Path) -> Path:
-    """Where the picture of a mask goes."""
+    """The path of a mask's picture."""
     return mask.with_name(picture_file(split_ending(mask.name)[0]))
 
 
 def refuse_picture_of_others(mask: Path, before: Manifest | None, overwrite: bool) -> None:
-    """Raise `UserError` where the picture would replace a file that was not made here."""
+    """Raise `UserError` if the picture would replace a file that no prediction wrote."""
     picture = picture_path(mask)
     if picture.exists() and not overwrite and (before is None or before.picture is None):
         raise UserError(
@@ -26,26 +26,26 @@ def refuse_picture_of_others(mask: Path, before: Manifest | None, overwrite: boo
 
 
 def is_drawn(mask: Path, manifest: Manifest) -> bool:
-    """Whether the picture beside a mask is the one that its manifest names."""
+    """Whether the picture beside a mask is the one in its manifest."""
     picture = picture_path(mask)
     return manifest.picture is not None and picture.is_file() and hash_files([picture]) == manifest.picture
 
 
 def drop_picture(mask: Path, before: Manifest | None) -> None:
-    """Delete the picture of an earlier mask, which is about to be replaced."""
+    """Delete the picture of an earlier mask before the mask is replaced."""
     if before is not None and is_drawn(mask, before):
         picture_path(mask).unlink()
 
 
 def draw_from_files(mask: Path, paths: tuple[Path, ...], manifest: Manifest, hounsfield: bool) -> None:
-    """Draw the picture of a case that is complete, and note it in its manifest."""
+    """Draw the picture of a complete case, and note it in the manifest."""
     from textdiffseg.imaging.sources.files import read_labels, read_volume
 
     draw(mask, read_volume(paths), read_labels(mask).array[0], manifest, hounsfield)
 
 
 def draw(mask: Path, scan: Volume, labels: np.ndarray, manifest: Manifest, hounsfield: bool) -> None:
-    """Draw the picture of a case that was just predicted, and note it in its manifest. labels: (D, H, W) values."""
+    """Draw the picture of a predicted case, and note it in the manifest. labels: values (D, H, W)."""
     from textdiffseg.imaging.planes import draw_planes
 
     names = {value: name for name, value in manifest.labels.items()}

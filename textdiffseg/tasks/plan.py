@@ -1,4 +1,4 @@
-"""From a raw data set to a plan, words, folds and stored cases. Run again, it redoes only what changed."""
+"""Plan and preprocess a raw data set: plan, text bank, folds and stored cases. A second run redoes only changes."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,25 +24,25 @@ from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
 from textdiffseg.tasks.words import encoders_of, text_plan, write_case_texts, write_words
 
-MAX_USUAL_GPU_GB = 8.0  # what a plan may take of a GPU unless the user says otherwise
+MAX_USUAL_GPU_GB = 8.0  # of a GPU, unless the user gives another limit
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class PlannedDataset:
-    """A data set that is planned and preprocessed, ready to be trained on."""
+    """A planned and preprocessed data set."""
 
     root: Path
     folder: PreprocessedFolder
     plan: Plan
     splits: Splits
-    stored: int  # cases stored anew; the others were unchanged
+    stored: int  # the number of cases that were stored by this run; the others were unchanged
     notes: tuple[str, ...]  # sentences for the user
 
 
 @dataclass(frozen=True)
 class Workforce:
-    """Who works on the cases, and who is told of it."""
+    """The processes that work on the cases, and the callback for their progress."""
 
     workers: int | None  # processes; 0: this one; None: from cores and memory
     scheduler: str | None  # address of a Dask scheduler instead
@@ -50,11 +50,11 @@ class Workforce:
     cancel: Cancel
 
     def count(self, bytes_per_case: float) -> int:
-        """Processes for cases of this size."""
+        """The number of processes for cases of this size."""
         return default_workers(bytes_per_case) if self.workers is None else self.workers
 
     def follow(self, stage: str, cases: int) -> Callable[[Iterable[Item]], Iterator[Item]]:
-        """A wrapper of results as they come, which reports each."""
+        """A wrapper for an iterator of results. It reports each result."""
 
         def follow(results: Iterable[Item]) -> Iterator[Item]:
             self.progress(ProgressEvent(stage, 0, cases, "case"))
@@ -80,58 +80,58 @@ def plan(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> PlannedDataset:
-    """Check a data set, fingerprint it, plan the network, and store every case preprocessed.
+    """The plan of a data set. The data set is checked, fingerprinted, planned and preprocessed.
 
     Args:
-        dataset: id (4), name (Hippocampus), folder name below root/raw, or a path; several joined by `+` are one.
-        gpu_gb: memory of the GPU to plan for; None: 8 GB where there is a GPU, else a plan for this CPU.
-        workers: processes; 0: this one; None: from the cores and the free memory.
-        scheduler: address of a Dask scheduler to work on instead.
+        dataset: id (4), name (Hippocampus), folder name below root/raw, or a path. Several joined by `+` are one.
+        gpu_gb: memory of the GPU to plan for; None: 8 GB if there is a GPU, else a plan for this CPU.
+        workers: the number of processes; 0: this process only; None: from the cores and the free memory.
+        scheduler: the address of a Dask scheduler to use instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
 
-    Raises `UserError` with all faults of the data set at once, and while a fold of it is in training.
+    Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
     root, force = Path(root), Workforce(workers, scheduler, progress, cancel)
     if workers != 0 and scheduler is None:
-        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this process reads the rest
+        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this one reads the data set
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
-    with planning_alone(folder, root), background_executor(workers) as beside:
-        gpu, encoders = beside.submit(_gpu_gb), encoders_of(text_encoder, preset)
+    with planning_alone(folder, root), background_executor(workers) as pool:
+        gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
         names = tuple(label.name for label in joint.labels)
-        bank = beside.submit(write_words, names, words.prompts, encoders, folder, preset)  # while cases are read
+        bank = pool.submit(write_words, names, words.prompts, encoders, folder, preset)  # while cases are read
         texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
-        words.write(root, report)  # the data set is in order now
+        words.write(root, report)  # the data set has no faults
         text = text_plan(encoders, bank, preset, bool(texts))
-        made = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
-        stored = _store(joint, made, fingerprint, folder, force)
+        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
+        stored = _store(joint, new_plan, fingerprint, folder, force)
         encoder, _ = bank.result()
-        said = beside.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
+        text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
-        write_record(folder.plan(preset), made)
-    notes = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(made, splits, said))
-    return PlannedDataset(root, folder, made, splits, stored, notes)
+        write_record(folder.plan(preset), new_plan)
+    notes = (*presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(new_plan, splits, text_notes))
+    return PlannedDataset(root, folder, new_plan, splits, stored, (*joint.notes, *notes))
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
     from textdiffseg.preprocessing import fingerprinting
 
-    found = fingerprinting.fingerprint_dataset(
+    fingerprint = fingerprinting.fingerprint_dataset(
         dataset,
         force.count(fingerprinting.bytes_per_case(dataset)),
         folder,
         force.scheduler,
         force.follow("Fingerprint", len(dataset.cases)),
     )
-    refuse_single_slices(found)
-    refuse_empty_labels(found)
-    return found
+    refuse_single_slices(fingerprint)
+    refuse_empty_labels(fingerprint)
+    return fingerprint
 
 
 def _decide(
@@ -151,44 +151,44 @@ def _decide(
     )
 
 
-def _store(dataset: Dataset, made: Plan, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce) -> int:
+def _store(dataset: Dataset, plan: Plan, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce) -> int:
     from textdiffseg.data import preparing
 
     return preparing.preprocess_dataset(
         dataset,
-        made,
+        plan,
         folder.path,
-        force.count(preparing.bytes_per_case(fingerprint, made)),
+        force.count(preparing.bytes_per_case(fingerprint, plan)),
         force.scheduler,
         force.follow("Preprocess", len(dataset.cases)),
     )
 
 
 def _gpu_gb() -> float | None:
-    """Memory of the GPU that is there, if one is."""
+    """The memory of the GPU in GB; None if there is no GPU."""
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 
 def budget_of(wanted_gb: float | None, gpu_gb: float | None) -> Budget:
-    """What the plan is made for: a GPU of the given size, the one found (8 GB of it at most), or this CPU."""
+    """The budget of a plan: of a GPU of `wanted_gb`, else of this machine's GPU (at most 8 GB), else of this CPU."""
     if wanted_gb is not None:
         return gpu_budget(wanted_gb)
     return cpu_budget(cores()) if gpu_gb is None else gpu_budget(min(MAX_USUAL_GPU_GB, 0.9 * gpu_gb))
 
 
-def _notes(made: Plan, splits: Splits, said: tuple[str, ...]) -> Iterator[str]:
-    """What the user has to know, in sentences."""
-    if made.text.of_cases and not made.reads_texts:
-        yield f"Preset {made.preset} reads no words: the texts of cases stay unread."
+def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[str]:
+    """Notes for the user, in sentences."""
+    if plan.text.of_cases and not plan.reads_texts:
+        yield f"Preset {plan.preset} reads no words: the texts of cases are not used."
     else:
-        yield from said
-    if made.device == "cpu":
-        yield "Planned for training on this CPU: torch finds no GPU here. For one elsewhere: --memory-gb 8."
-    if made.known_together:
+        yield from text_notes
+    if plan.device == "cpu":
+        yield "Planned for training on this CPU, as torch finds no GPU here. To plan for a GPU: --memory-gb 8."
+    if plan.known_together:
         yield (
-            "No case tells of all labels: where scans cannot hold one that they are not annotated "
-            'with, name it under "absent" in dataset.json, or it may be found there.'
+            "No case has all labels annotated. If a scan cannot contain a label that it is not annotated with, name "
+            'the label under "absent" in dataset.json. Otherwise the model may find it there.'
         )
-    yield from filter(None, (splits.note, made.low_resolution and made.low_resolution.note, made.text.note))
+    yield from filter(None, (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note))

@@ -1,26 +1,26 @@
-"""Predict a folder of scans: each read, segmented, written, and noted in a manifest beside it.
+"""Predict the scans of a folder, and write masks and manifests.
 
-`OUT/<case><ending>` is the segmentation, with the geometry of the scan and the label values of the training data,
-and `OUT/<case>.json` its manifest, written before (with no outputs yet) and after. A file without a manifest was not
-made here and is left alone. Maps go to `OUT/probabilities/` and `OUT/uncertainty/`.
+`OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
+`OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
+a manifest is not replaced. Maps are written to `OUT/probabilities/` and `OUT/uncertainty/`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError, merged
-from plans.layout import MAPS, Checkpoint, split_ending, written_ending
+from plans.file_names import split_ending, written_ending
+from plans.layout import MAPS, Checkpoint
 from plans.texts import read_texts
 from textdiffseg.extras import require
 from textdiffseg.files import write_record
-from textdiffseg.folds.ensemble import find_model
-from textdiffseg.inference.model import Model, SegmentOptions, follow
+from textdiffseg.folds.find import find_model
+from textdiffseg.inference.model import Model, SegmentOptions
+from textdiffseg.inference.scan import follow
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
-from textdiffseg.tasks.found import empty_cases, labels_not_found
 from textdiffseg.tasks.manifest import Manifest, hash_inputs, is_output, read_manifest
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
@@ -32,23 +32,12 @@ from textdiffseg.tasks.one_scan import (
     request_of,
     seems_complete,
 )
+from textdiffseg.tasks.outcome import Outcome, empty_cases, labels_not_found
 from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 from textdiffseg.tasks.scan_progress import RunProgress
 
 Scans = Mapping[str, tuple[Path, ...]]
-"""The files of each scan, one a channel or all channels in one, by case."""
-
-
-@dataclass
-class Outcome:
-    """How a run went, case by case."""
-
-    written: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)  # complete already
-    failures: list[str] = field(default_factory=list)  # lines
-    empty: list[str] = field(default_factory=list)  # of these cases, those whose mask is empty
-    not_found: tuple[str, ...] = ()  # labels that were queried and found in no case
-    notes: list[str] = field(default_factory=list)  # what has to be known of single scans, lines
+"""The files of each scan, by case: one per channel, or one with all channels."""
 
 
 def predict(
@@ -71,17 +60,17 @@ def predict(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> Outcome:
-    """Segment a folder of scans, or one scan, into the folder `out`. A bad scan is noted and the others go on.
+    """The outcome of predicting a folder of scans, or one scan, into the folder `out`.
+
+    A scan that fails is noted, and the others are still predicted.
 
     Args:
-        model: a loaded model, or its folder; None: that of `dataset`, else the only one below `root`.
-        include_unfinished: use folds that are in training or were interrupted, too.
-        texts: a folder of words about single cases, CASE.txt each.
-        overwrite: redo what is complete, replace files that were not made here.
-        preset: whose model of the data set; None: the only one that is trained.
+        model: a loaded model, or its folder; None: the model of `dataset`, else the only one below `root`.
+        include_unfinished: also use folds that are in training or were interrupted.
+        texts: a folder with texts of cases, one file CASE.txt per case.
+        overwrite: predict complete cases again, and replace files that no prediction wrote.
+        preset: of the model; None: the only trained one.
         picture: draw a PNG beside each mask, with three planes through its middle.
-
-    Returns what was written, what was complete already, and a line for each failure.
     """
     if picture:
         require("report", "tds_predict --picture", "matplotlib")
@@ -93,20 +82,20 @@ def predict(
     scans, options = find_scans(Path(source), len(model.plan.channels)), options or SegmentOptions()
     segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
-    known = model.texts(words, options.text_encoder)
+    encoded = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
     sweep([place, *(place / maps for maps in MAPS)])
-    batch = PredictionRun(model, segmenting, known, place, file_name, overwrite, picture)
+    run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture)
     announce(model, segmenting, scans, report)
     if texts:
-        report_texts({case: one.entry.length for case, one in known.items()}, len(scans), strays, Path(texts), report)
-    return predict_scans(batch, scans, progress, cancel, report)
+        report_texts({case: one.entry.length for case, one in encoded.items()}, len(scans), strays, Path(texts), report)
+    return predict_scans(run, scans, progress, cancel, report)
 
 
 def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
-    """The scans of a folder, or the one scan that a file belongs to, by case.
+    """The scans of a folder, or the one scan of a file, by case.
 
-    A file `CASE_0000.nii.gz` brings its other channels along where the model has several.
+    If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added.
     """
     from textdiffseg.imaging.sources.scans import list_scans
 
@@ -117,40 +106,40 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
-    """The output folder; where one scan goes to a name like `x.nii.gz`, its folder and that name."""
+    """The output folder, and the file name if one scan goes to a file like `x.nii.gz`."""
     name = None
     ending = split_ending(out.name)[1]
     if scans == 1 and not out.is_dir() and ending:
         if written_ending(ending) != ending:
-            raise UserError(f"{out}: {ending} is not written. Choose a name with {written_ending(ending)}.")
+            raise UserError(f"{out}: masks are not written as {ending}. Choose a name with {written_ending(ending)}.")
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file. Give a folder for the segmentations.")
+        raise UserError(f"{out} is a file. Give a folder for the masks.")
     return out, name
 
 
 def predict_scans(
-    batch: PredictionRun,
+    run: PredictionRun,
     scans: Scans,
     progress: OnProgress = silent,
     cancel: Cancel = never,
     report: Report = silent,
 ) -> Outcome:
-    """Predict every scan; a bad one is noted and the others go on."""
+    """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted."""
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
-    complete = {case for case, paths in scans.items() if seems_complete(batch, case, paths)}
-    following = RunProgress(batch.segmenting, scans, complete, progress, report)
+    complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
+    following = RunProgress(run.segmenting, scans, complete, progress, report)
     for case, paths in scans.items():
         try:
-            fresh = predict_scan(batch, case, paths, following.of(case), cancel, outcome.notes)
+            is_new = predict_scan(run, case, paths, following.of(case), cancel, outcome.notes)
         except UserError as error:
             faults += [(case, line) for line in error.naming(case)]
             continue
         except Exception as error:
             error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
             raise
-        (outcome.written if fresh else outcome.skipped).append(case)
-        if (manifest := read_manifest(manifest_path(mask_path(batch, case, paths)))) is not None:
+        (outcome.written if is_new else outcome.skipped).append(case)
+        if (manifest := read_manifest(manifest_path(mask_path(run, case, paths)))) is not None:
             manifests[case] = manifest
             if empty_cases({case: manifest}):
                 report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
@@ -160,48 +149,48 @@ def predict_scans(
 
 
 def predict_scan(
-    batch: PredictionRun,
+    run: PredictionRun,
     case: str,
     paths: tuple[Path, ...],
     progress: OnProgress = silent,
     cancel: Cancel = never,
     notes: list[str] | None = None,
 ) -> bool:
-    """Predict one scan and write its files; False if they are complete already. Raises `UserError` for a bad scan.
+    """Predict one scan and write its files. False if they are complete already.
 
-    `notes` gets lines on what has to be known of the scan.
+    `notes` receives lines on the scan. Raises `UserError` if the scan cannot be read or does not fit the model.
     """
     from textdiffseg.imaging.sources.files import read_volume
 
     if not is_plain_name(case):
         raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
-    segmenting, mask = batch.segmenting, mask_path(batch, case, paths)
-    if len(paths) > 1:  # a single file may hold all channels, which only reading it can tell
+    segmenting, mask = run.segmenting, mask_path(run, case, paths)
+    if len(paths) > 1:  # a single file may hold all channels; it is checked when it is read
         check_channels(len(paths), segmenting.plan, paths)
-    request = request_of(batch, case, hash_inputs(paths))
+    request = request_of(run, case, hash_inputs(paths))
     manifest = manifest_path(mask)
     before = read_manifest(manifest)
-    if batch.picture:
-        refuse_picture_of_others(mask, before, batch.overwrite)
-    if not batch.overwrite and before is not None and before.is_complete(request, batch.out):
-        if batch.picture and not is_drawn(mask, before):
+    if run.picture:
+        refuse_picture_of_others(mask, before, run.overwrite)
+    if not run.overwrite and before is not None and before.is_complete(request, run.out):
+        if run.picture and not is_drawn(mask, before):
             draw_from_files(mask, paths, before, segmenting.hounsfield)
         return False
-    refuse_files_of_others(batch, mask, manifest, paths, before)
+    refuse_files_of_others(run, mask, manifest, paths, before)
     drop_picture(mask, before)
     write_record(manifest, Manifest(request=request))
     try:
         volume = read_volume(paths)
         check_channels(len(volume.array), segmenting.plan, paths)
-        result = segmenting.run(volume, batch.texts.get(case), follow(progress, cancel, case))
+        result = segmenting.run(volume, run.texts.get(case), follow(progress, cancel, case))
     except BaseException:
-        if before is None:  # nothing of this scan was there
+        if before is None:  # the scan had no outputs
             manifest.unlink(missing_ok=True)
         raise
-    made = manifest_of(batch, request, result, result.write(batch.out, mask.name))
-    write_record(manifest, made)
-    if batch.picture:
-        draw(mask, volume, result.labels, made, segmenting.hounsfield)
+    final = manifest_of(run, request, result, result.write(run.out, mask.name))
+    write_record(manifest, final)
+    if run.picture:
+        draw(mask, volume, result.labels, final, segmenting.hounsfield)
     if notes is not None:
         notes += [f"case {case}: {note}" for note in result.scan_notes]
     return True

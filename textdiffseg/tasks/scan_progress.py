@@ -1,4 +1,4 @@
-"""The progress of a run over scans, weighed by their windows, and the minutes to come."""
+"""The progress of a run over scans, weighted by their windows, and the forecast of its duration."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from textdiffseg.progress import OnProgress, ProgressEvent, Report
 
 
 class RunProgress:
-    """Turns the progress of single scans into that of the run."""
+    """Converts the progress of single scans into the progress of the run."""
 
     def __init__(
         self,
@@ -20,25 +20,25 @@ class RunProgress:
         progress: OnProgress,
         report: Report,
     ):
-        """`complete`: scans that seem to need no work."""
+        """`complete`: the scans that seem to need no work."""
         self._progress, self._cases = progress, list(scans)
         windows = {case: _windows(segmenting, paths) for case, paths in scans.items() if case not in complete}
-        known = [count for count in windows.values() if count]
-        usual = sum(known) / len(known) if known else 1.0  # where a header does not tell
+        counts = [count for count in windows.values() if count]
+        usual = sum(counts) / len(counts) if counts else 1.0  # for headers without a shape
         self._weights = {case: (windows[case] or usual) if case in windows else 0.0 for case in scans}
         self._total = sum(self._weights.values())
         count = len(windows)
         self._forecast = Forecast(f"Predicting {count} scan{'' if count == 1 else 's'}", report)
 
     def of(self, case: str) -> OnProgress:
-        """A callback for the progress of one scan."""
+        """The callback for the progress of one scan."""
         number = self._cases.index(case)
         before = sum(self._weights[one] for one in self._cases[:number])
 
         def within(event: ProgressEvent) -> None:
             count, share = len(self._cases), event.done / event.total
             detail = f"{case}, {number + 1} of {count}"
-            if not self._weights[case]:  # it needs work after all
+            if not self._weights[case]:  # it was not complete
                 self._progress(ProgressEvent(event.stage, number + share, count, "scan", detail))
                 return
             done = before + self._weights[case] * share
@@ -49,7 +49,7 @@ class RunProgress:
 
 
 def _windows(segmenting: Segmenting, paths: tuple[Path, ...]) -> int | None:
-    """Windows of a scan by its header; None where that does not tell."""
+    """The number of windows of a scan, from its header; None if the header gives no shape."""
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometry = read_geometry(paths[0])

@@ -1,4 +1,4 @@
-"""The words of a data set as vectors: which text encoder is used, and the files that planning writes."""
+"""The text encoder of a plan, and the files with vectors of phrasings and texts."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import BUNDLED, PreprocessedFolder
+from plans.file_names import BUNDLED
+from plans.layout import PreprocessedFolder
 from plans.paper import ENCODER, VARIANTS
 from plans.plan import TextPlan
 from plans.presets import Preset
@@ -15,7 +16,7 @@ from textdiffseg.text.folder import encoder_hash, width_of
 
 
 def encoders_of(wanted: str | None, preset: Preset) -> tuple[str, ...]:
-    """The text encoder and, where the user has not named it, what may stand in for it."""
+    """The text encoder. If the user has not named it, also the one to use in its place."""
     if wanted is not None:
         return (wanted,)
     return (ENCODER, BUNDLED) if preset in VARIANTS else (BUNDLED,)
@@ -24,7 +25,7 @@ def encoders_of(wanted: str | None, preset: Preset) -> tuple[str, ...]:
 def text_plan(
     encoders: Sequence[str], bank: Future[tuple[str, int]], preset: Preset, of_cases: bool = False
 ) -> TextPlan:
-    """The encoder and the length of its vectors, from its folder if that says it, else from the finished bank."""
+    """The encoder and the width of its vectors, from its folder if possible, else from the finished bank."""
     encoder, width = encoders[0], None
     if len(encoders) == 1 and not bank.done():
         width = width_of(encoder)
@@ -37,16 +38,16 @@ def text_plan(
 def write_words(
     names: tuple[str, ...], prompts: Prompts, encoders: Sequence[str], folder: PreprocessedFolder, preset: Preset
 ) -> tuple[str, int]:
-    """Write text bank and text space of the first encoder that can be had, unless those of the same words are there.
+    """The text encoder and the width of its vectors, after text bank and text space are written.
 
-    Returns the encoder and the vectors' width.
+    The first encoder that can be loaded is used. Files with the same phrasings are kept.
     """
     from textdiffseg.text.bank import TextBank, build_bank
     from textdiffseg.text.encoder import TextEncoder
 
     for place, name in enumerate(encoders):
         files, wanted = folder.words(preset, name), {label: prompts.labels[label] for label in names}
-        with suppress(UserError):  # missing, of another version or damaged: it is made anew
+        with suppress(UserError):  # missing, damaged or of another version: written again
             bank = TextBank.load(files)
             same_encoder = (bank.space.encoder, bank.space.encoder_hash) == (name, encoder_hash(name))
             if same_encoder and (bank.words.scan, bank.phrasings) == (prompts.scan, wanted):
@@ -64,7 +65,7 @@ def write_words(
 
 
 def write_case_texts(texts: dict[str, str], encoder: str, path: Path) -> tuple[str, ...]:
-    """Bring the cases' texts up to date, in vectors of the bank's encoder; returns what there is to say."""
+    """Notes on the texts of cases, after their file is brought up to date with vectors of the bank's encoder."""
     from textdiffseg.text.case_texts import update_case_texts
 
     return update_case_texts(path, texts, encoder)

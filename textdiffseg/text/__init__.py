@@ -1,1 +1,1 @@
-"""Words to vectors: the frozen text encoder, and the bank of vectors that travels with a model."""
+"""Words as vectors: the frozen text encoder, and the bank of vectors of each model."""

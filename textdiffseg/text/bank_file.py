@@ -1,6 +1,6 @@
-"""The file of a text bank: words, and their vectors as the encoder gives them."""
+"""The file of a text bank: its words and their raw vectors, as the encoder returns them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,13 @@ from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.text.storage import TensorFile
 from textdiffseg.text.words import Words
 
+Vectors = tuple[tuple[PhraseVectors, ...], ...]  # [label - 1][phrasing]
+
 
 class BankHeader(Record):
-    """What the file says of its vectors."""
+    """The record in the file's header."""
 
-    version: Literal[2] = 2  # version 1 held the space too
+    version: Literal[2] = 2  # version 1 also held the space
     space: str  # hash of the text space that the bank belongs to
     words: Words
     lengths: tuple[int, ...]  # tokens of each phrase, in file order: all phrasings, then the scan
@@ -32,14 +34,14 @@ _FILE = TensorFile(
 
 
 def write_bank(path: Path, space: str, words: Words, vectors: Sequence[PhraseVectors]) -> None:
-    """Write a bank of the space with hash `space`; `vectors` in file order."""
+    """Write a bank whose space has the hash `space`. `vectors` are in file order: all phrasings, then the scan."""
     header = BankHeader(space=space, words=words, lengths=tuple(len(one.tokens) for one in vectors))
     tokens, pooled = torch.cat([one.tokens for one in vectors]), torch.stack([one.pooled for one in vectors])
     _FILE.write(path, header, {"tokens": tokens, "pooled": pooled})
 
 
 def read_bank(path: Path) -> tuple[BankHeader, list[PhraseVectors]]:
-    """The header, and the vectors in file order; `UserError` where they do not fit each other."""
+    """The header and the vectors in file order. Raises `UserError` if they do not fit each other."""
     header, found = _FILE.read(path, lambda _: ("tokens", "pooled"))
     words, lengths, tokens, pooled = header.words, header.lengths, found["tokens"], found["pooled"]
     phrases = sum(len(one) for one in words.phrasings) + bool(words.scan.strip())
@@ -47,3 +49,10 @@ def read_bank(path: Path) -> tuple[BankHeader, list[PhraseVectors]]:
     if not fits or sum(lengths) != len(tokens) or tokens.shape[1:] != pooled.shape[1:]:
         raise UserError(f"{path}: its words and its vectors differ in number. {_FILE.damaged}")
     return header, [PhraseVectors(*pair) for pair in zip(tokens.split(lengths), pooled, strict=True)]
+
+
+def by_label(words: Words, flat: Iterable[PhraseVectors]) -> tuple[Vectors, PhraseVectors | None]:
+    """Vectors in file order as [label - 1][phrasing], and those of the scan's description or None."""
+    rest = iter(flat)
+    vectors = tuple(tuple(next(rest) for _ in phrasings) for phrasings in words.phrasings)
+    return vectors, next(rest, None)

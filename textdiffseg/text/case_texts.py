@@ -1,8 +1,8 @@
-"""Texts about single cases, as tokens beside a bank's: encoded once, read with some probability in training.
+"""Texts about single cases, as tokens. They are encoded once; training reads them for about half of the samples.
 
-One safetensors file holds the tokens of each case as the encoder gives them, with the texts' hashes in its header, so
-that an edited text renews its own entry alone. A text space is applied where tokens are read, so that new words
-leave the file as it is.
+One safetensors file holds the raw tokens of each text, as the encoder returns them. Its header holds the texts' hashes,
+so an edited text is encoded again and the others stay. The text space is applied when tokens are read, so new words
+do not change the file.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,18 +23,18 @@ from textdiffseg.text.storage import TensorFile
 
 
 class Entry(Record):
-    """What is known of one text without its tokens."""
+    """The hash and the length of one text."""
 
     hash: str  # of the text
     length: int  # in tokens, before it was cut to MAX_TEXT_TOKENS
 
 
 class TextsHeader(Record):
-    """Of a file of case texts."""
+    """The record in the header of the file."""
 
     version: Literal[2] = 2
     encoder: str
-    encoder_hash: str | None  # SHA-256 of its weights and vocabulary; None: not known
+    encoder_hash: str | None  # SHA-256 of its weights and vocabulary; None: unknown
     cases: dict[str, Entry]
     upgrades: ClassVar[Upgrades] = {1: lambda fields: fields | {"encoder_hash": None}}
 
@@ -43,29 +43,29 @@ _FILE = TensorFile(
     noun="file of texts",
     header=TextsHeader,
     key="texts",
-    missing="this plan reads texts of cases. Put the data set's texts/ back and run tds_plan_and_preprocess again.",
+    missing="this plan reads texts about cases. Put the data set's texts/ back and run tds_plan_and_preprocess again.",
     damaged="Run tds_plan_and_preprocess again.",
 )
 
 
 @dataclass(frozen=True)
 class CaseText:
-    """One text and its raw tokens (L, d_t)."""
+    """The record of one text and its raw tokens (L, d_t)."""
 
     entry: Entry
     tokens: Tensor
 
 
 def encode_text(text: str, encoder: TextEncoder) -> CaseText:
-    """A text's tokens as the encoder gives them, the first `MAX_TEXT_TOKENS` of them."""
+    """A text's first `MAX_TEXT_TOKENS` raw tokens, as the encoder returns them."""
     (vectors,) = encoder.encode([text], MAX_TEXT_TOKENS)
     return CaseText(Entry(hash=hash_text(text), length=encoder.length(text)), vectors.tokens)
 
 
 def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tuple[str, ...]:
-    """Make the file hold `texts` (by case) in vectors of `encoder`; entries that fit stay as they are.
+    """Update the file to `texts` (case -> text), encoded by `encoder`. Unchanged texts are not encoded again.
 
-    Without texts there is no file. Returns what there is to say. Raises `UserError` if the encoder cannot be had.
+    Without texts the file is deleted. Returns notes for the user. Raises `UserError` if the encoder cannot be loaded.
     """
     if not texts:
         path.unlink(missing_ok=True)
@@ -78,34 +78,34 @@ def update_case_texts(path: Path, texts: Mapping[str, str], encoder: str) -> tup
         kept |= {case: encode_text(texts[case], loaded) for case in new}
     if new or len(kept) < len(before):
         _write(path, encoder, kept)
-    told = f"Texts of {len(kept)} cases: {len(new)} encoded, {len(kept) - len(new)} unchanged."
-    return (told, *tell_cuts({case: one.entry.length for case, one in kept.items()}))
+    summary = f"Texts of {len(kept)} cases: {len(new)} encoded, {len(kept) - len(new)} unchanged."
+    return (summary, *cut_notes({case: one.entry.length for case, one in kept.items()}))
 
 
-def tell_cuts(lengths: Mapping[str, int]) -> tuple[str, ...]:
-    """A sentence on the texts that are longer than what is read of them; `lengths` in tokens, by case."""
+def cut_notes(lengths: Mapping[str, int]) -> tuple[str, ...]:
+    """A note on the texts that are cut; empty if there are none. `lengths`: case -> tokens of its text."""
     long = sorted(case for case, length in lengths.items() if length > MAX_TEXT_TOKENS)
     if not long:
         return ()
-    return (f"Only the first {MAX_TEXT_TOKENS} tokens are read of the texts of {listed(long)}.",)
+    return (f"These texts are long, so only their first {MAX_TEXT_TOKENS} tokens are read: {listed(long)}.",)
 
 
 def read_case_texts(path: Path, bank: TextBank, cases: Collection[str]) -> dict[str, Tensor]:
-    """Tokens (L, d_t) in the bank's space of those of `cases` that have a text.
+    """The tokens (L, d_t) of each of the `cases` that has a text, in the bank's space.
 
-    Raises `UserError` where the file is missing, damaged, or of another encoder than the bank.
+    Raises `UserError` if the file is missing or damaged, or if the bank has another encoder.
     """
     header, tokens = _read(path, cases)
     if not bank.space.is_of(header.encoder, header.encoder_hash):
         raise UserError(
-            f"{path} was made with the text encoder {header.encoder!r}, the model's is {bank.space.encoder!r}: "
-            "run tds_plan_and_preprocess with that one."
+            f"{path} was made with the text encoder {header.encoder!r}, but the model has {bank.space.encoder!r}. "
+            "Run tds_plan_and_preprocess with the model's encoder."
         )
     return {case: bank.space.tokens(raw) for case, raw in tokens.items()}
 
 
 def _stored(path: Path, encoder: str) -> dict[str, CaseText]:
-    """What the file holds; nothing where it is missing, damaged, of another version or encoder: it is made anew."""
+    """The stored texts by case; empty if the file is missing, damaged, or of another version or encoder."""
     with suppress(UserError):
         header, tokens = _read(path)
         if (header.encoder, header.encoder_hash) == (encoder, encoder_hash(encoder)):
@@ -123,5 +123,5 @@ def _write(path: Path, encoder: str, texts: Mapping[str, CaseText]) -> None:
 
 
 def _read(path: Path, cases: Collection[str] | None = None) -> tuple[TextsHeader, dict[str, Tensor]]:
-    """The header, and the tokens of those of `cases` (by default of all) that have a text."""
+    """The header, and the tokens of each of the `cases` that has a text; `cases` None: of all."""
     return _FILE.read(path, lambda header: [case for case in header.cases if cases is None or case in cases])

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from textdiffseg.text.folder import encoder_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_TOKENS = 32  # of a phrase, [CLS] and [SEP] included; longer phrases are cut
-MAX_TEXT_TOKENS = 128  # of a case's text, counted in the same way
+MAX_PHRASE_TOKENS = 32  # with [CLS] and [SEP]; longer phrases are cut
+MAX_TEXT_TOKENS = 128  # of a case's text, also with [CLS] and [SEP]
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,22 @@ class TextEncoder:
     """A loaded text encoder. The vectors of a phrase do not depend on the other phrases of the call."""
 
     def __init__(self, source: str = BUNDLED, name: str | None = None):
-        """Load a model. `UserError` if it cannot be had.
+        """Load a model. Raises `UserError` if it cannot be loaded.
 
-        source: "bundled", a local folder, or a hub name. name: what banks call it; None: as `source`.
+        Args:
+            source: "bundled", a local folder, or a hub name.
+            name: its name in text banks; None: the same as `source`.
         """
         self.name = source if name is None else name
         self._tokenizer, self._model = _load(source)
 
     @property
     def width(self) -> int:
-        """d_t, the length of every vector."""
+        """The width d_t of the vectors."""
         return self._model.config.hidden_size
 
     @torch.no_grad()
-    def encode(self, phrases: list[str], longest: int = MAX_TOKENS) -> list[PhraseVectors]:
+    def encode(self, phrases: list[str], longest: int = MAX_PHRASE_TOKENS) -> list[PhraseVectors]:
         """The vectors of each phrase, cut to `longest` tokens.
 
         Phrases are encoded one by one, as padding would change the last digits.

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import BUNDLED
+from plans.file_names import BUNDLED
 from plans.records import read_json
 from textdiffseg.files import hash_files
 
-IDENTITY = ("tokenizer.json", "vocab.txt")  # files that decide on vectors, beside the weights
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt")  # vectors depend on them and on the weights
 
 
 def encoder_folder(name: str) -> Path:
@@ -39,14 +39,16 @@ def width_of(name: str) -> int | None:
 
 
 def encoder_hash(name: str) -> str | None:
-    """SHA-256 of an encoder's weights and vocabulary; None where no folder or cache of the hub holds them.
+    """SHA-256 of an encoder's weights and vocabulary; None if neither a folder nor the hub's cache has them.
 
-    A folder may hold another model tomorrow under the same name.
+    A name alone does not identify an encoder: a folder may later hold another model.
     """
     try:
         folder = encoder_folder(name)
         folder = folder if folder.is_dir() else _cached(name)
-        files = sorted(path for path in folder.iterdir() if path.suffix == ".safetensors" or path.name in IDENTITY)
+        files = sorted(
+            path for path in folder.iterdir() if path.suffix == ".safetensors" or path.name in VOCABULARY_FILES
+        )
         known = any(path.suffix == ".safetensors" for path in files)
         return _hash(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files)) if known else None
     except (UserError, OSError, ValueError, ImportError):
@@ -55,7 +57,7 @@ def encoder_hash(name: str) -> str | None:
 
 @lru_cache
 def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """Once for files of these sizes and times."""
+    """The hash of files, computed once per size and time of change."""
     return hash_files([path for path, _, _ in files])
 
 

@@ -1,4 +1,4 @@
-"""Where the words of a plan lie in its preprocessed folder: each text encoder has files of its own."""
+"""The files of a plan's words in its preprocessed folder. Each text encoder has files of its own."""
 
 from pathlib import Path
 

@@ -1,8 +1,11 @@
-"""The space that a model reads phrases in. It is frozen with the weights; a bank's phrases may change later.
+"""`TextSpace`: the standardised and projected text vectors that a model reads.
 
-An encoder's vector v of a phrase is standardised per dimension, (v - mean) / std, over the phrases that the space was
-made from. A label's own vector is then projected on what the labels mean: e_q = ((v - mean) / std) P (`projection`).
-Statistics and projection have a file of their own, so that a phrase encoded later lands in the same space.
+    e_q = ((v - mean) / std) P
+
+v is the encoder's pooled vector of a phrase. mean and std (per dimension) are statistics of the phrases that the space
+was made from. P is the `projection` on the labels' mean vectors. Tokens are standardised only.
+
+The space is frozen with the weights and has a file of its own. A phrase that is encoded later uses the same space.
 """
 
 from collections.abc import Sequence
@@ -20,32 +23,34 @@ from textdiffseg.files import hash_parts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.text.storage import TensorFile
 
-STD_FLOOR = 0.5  # of the mean standard deviation: a dimension that hardly varies here is not blown up later
-RIDGE = 0.3  # variance that every direction is assumed to have within a label, of 1 that phrases have in all
-SPAN = 1e-9  # of the widest direction: smaller ones are rounding, where labels share their words
-MAX_ROUNDING = 1e-3  # between the same space computed on two machines; standardised vectors are about 1 a dimension
+MIN_STD_RATIO = (
+    0.5  # to the mean standard deviation; otherwise a new phrase could be very large in a constant dimension
+)
+RIDGE = 0.3  # assumed variance within a label in every direction; all phrases together have variance 1
+MIN_SINGULAR_RATIO = 1e-9  # to the largest singular value; smaller ones are rounding, if labels share phrases
+MAX_ROUNDING = 1e-3  # between two machines; standardised vectors are about 1 per dimension
 
 
 @dataclass(frozen=True)
 class Standard:
-    """Per-dimension statistics that take raw vectors to mean 0 and variance 1."""
+    """Statistics per dimension. They standardise raw vectors to mean 0 and variance 1."""
 
     mean: Tensor  # (d_t)
     std: Tensor  # (d_t)
 
     @staticmethod
     def of(vectors: Tensor) -> "Standard":
-        """Statistics of vectors (n, d_t)."""
+        """The statistics of vectors (n, d_t)."""
         std = vectors.std(0, unbiased=False)
-        return Standard(vectors.mean(0), std.clamp(min=max(STD_FLOOR * float(std.mean()), 1e-6)))
+        return Standard(vectors.mean(0), std.clamp(min=max(MIN_STD_RATIO * float(std.mean()), 1e-6)))
 
     def apply(self, raw: Tensor) -> Tensor:
-        """Standardised vectors (..., d_t)."""
+        """The standardised vectors (..., d_t) of raw ones of the same shape."""
         return (raw - self.mean) / self.std
 
 
 class SpaceHeader(Record):
-    """What the file of a text space says of it."""
+    """The record in the header of the file."""
 
     version: Literal[2] = 2
     encoder: str
@@ -66,12 +71,12 @@ _FILE = TensorFile(
 
 @dataclass(frozen=True)
 class TextSpace:
-    """How vectors of one encoder are standardised and projected."""
+    """The standardisation and the projection of one encoder's vectors."""
 
     encoder: str  # its name
     token_standard: Standard
     pooled_standard: Standard
-    projection: Tensor  # (d_t, d_t), which takes a standardised pooled vector to e_q
+    projection: Tensor  # P (d_t, d_t)
     encoder_hash: str | None = None  # of its weights and vocabulary; None: not known
 
     @classmethod
@@ -82,7 +87,14 @@ class TextSpace:
         others: Sequence[PhraseVectors],
         encoder_hash: str | None = None,
     ) -> "TextSpace":
-        """The space of raw vectors: of each label those of its phrasings, and other phrases that belong to none."""
+        """The space of an encoder's raw vectors.
+
+        Args:
+            encoder: its name.
+            labels: the vectors of each label's phrasings.
+            others: the vectors of phrases that belong to no label. They count in the statistics only.
+            encoder_hash: of its weights and vocabulary; None: unknown.
+        """
         raw = [*(one for phrases in labels for one in phrases), *others]
         tokens = Standard.of(torch.cat([one.tokens for one in raw]))
         pooled = Standard.of(torch.stack([one.pooled for one in raw]))
@@ -91,49 +103,49 @@ class TextSpace:
 
     @property
     def width(self) -> int:
-        """d_t."""
+        """The width d_t of the vectors."""
         return len(self.pooled_standard.mean)
 
     @cached_property
     def hash(self) -> str:
-        """A hash of all that makes the space, to the last bit."""
+        """A hash of the encoder's name and of all numbers of the space, exact to the last bit."""
         numbers = self._tensors()
         return hash_parts([self.encoder.encode(), *(numbers[name].contiguous().numpy().tobytes() for name in _NAMES)])
 
     def tokens(self, raw: Tensor) -> Tensor:
-        """Raw tokens (L, d_t) as the model reads them."""
+        """The tokens (L, d_t) in this space, of raw ones of the same shape."""
         return self.token_standard.apply(raw)
 
     def phrase(self, raw: PhraseVectors) -> PhraseVectors:
-        """A phrase's raw vectors as the model reads them: its tokens, and e_q in place of the pooled vector."""
+        """The vectors of a phrase in this space: its tokens, and e_q as the pooled vector."""
         return PhraseVectors(self.tokens(raw.tokens), self.pooled_standard.apply(raw.pooled) @ self.projection)
 
     def is_of(self, encoder: str, encoder_hash: str | None) -> bool:
-        """Whether its vectors are those of an encoder: by the hashes where both are known, else by the names."""
+        """Whether the space belongs to an encoder: by the hashes if both are known, else by the names."""
         if self.encoder_hash is not None and encoder_hash is not None:
             return self.encoder_hash == encoder_hash
         return self.encoder == encoder
 
     def agrees(self, other: "TextSpace") -> bool:
-        """Whether both are the same but for rounding: two machines may have computed them."""
+        """Whether both spaces are equal up to the rounding of two machines."""
         if not self.is_of(other.encoder, other.encoder_hash) or self.width != other.width:
             return False
         mine, theirs = self._tensors(), other._tensors()
         return all(torch.allclose(mine[name], theirs[name], MAX_ROUNDING, MAX_ROUNDING) for name in _NAMES)
 
     def save(self, path: Path) -> None:
-        """Write the space's file."""
+        """Write the file of the space."""
         header = SpaceHeader(encoder=self.encoder, encoder_hash=self.encoder_hash, width=self.width)
         _FILE.write(path, header, self._tensors())
 
     @classmethod
     def load(cls, path: Path) -> "TextSpace":
-        """Read a space; `UserError` names the file if it is missing, damaged or of a version that is not read."""
+        """The space in a file. Raises `UserError` if the file is missing, damaged or of an unknown version."""
         header, found = _FILE.read(path, lambda _: _NAMES)
         *vectors, onto = (found[name] for name in _NAMES)
         width = header.width
         if onto.shape != (width, width) or any(one.shape != (width,) for one in vectors):
-            raise UserError(f"{path}: its tensors are not {width} wide, as its header says. {_FILE.damaged}")
+            raise UserError(f"{path}: its tensors are not {width} wide, unlike its header. {_FILE.damaged}")
         return cls(header.encoder, Standard(*vectors[:2]), Standard(*vectors[2:]), onto, header.encoder_hash)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -147,14 +159,17 @@ class TextSpace:
 
 
 def projection(labels: Sequence[Tensor]) -> Tensor:
-    """The map (d_t, d_t) that reads a standardised phrase as the combination of the labels' mean phrases that fits it
-    best by generalised least squares, where what does not fit varies as the labels' own phrasings do.
+    """The projection P (d_t, d_t) of standardised vectors on the span of the labels' mean vectors.
 
-    labels: of each the vectors (n, d_t) of its phrasings, n >= 1. Encoders put "gland beside the liver" near "gland
-    beside the spleen" and further from "liver-side gland": over eight phrasings a label, a new one lies 0.66 times as
-    far from its label's mean as from the nearest other one, and 0.09 times after the map, which leaves the means
-    where they are (docs/method.md). Where no label has a second phrasing the projection is orthogonal: their vectors
-    stay as they are, and of a new phrase what they span is read.
+    It is a generalised least-squares fit: a vector becomes the best combination of the means. The residuals have the
+    covariance of the phrasings within a label, plus `RIDGE`. The means themselves do not change.
+
+    Encoders put "gland beside the liver" near "gland beside the spleen" and far from "liver-side gland". Measured with
+    eight phrasings per label: a new phrasing is 0.66 times as far from its label's mean as from the nearest other mean.
+    After the projection it is 0.09 times as far (docs/method.md). If every label has one phrasing, P is orthogonal.
+
+    Args:
+        labels: for each label the vectors (n, d_t) of its phrasings, n >= 1.
     """
     labels = [one.double() for one in labels]
     means = torch.stack([one.mean(0) for one in labels])
@@ -163,5 +178,5 @@ def projection(labels: Sequence[Tensor]) -> Tensor:
     variances, axes = torch.linalg.eigh(scatter)
     whitening, back = axes * variances.rsqrt(), (axes * variances.sqrt()).T
     _, sizes, spanned = torch.linalg.svd(means @ whitening, full_matrices=False)
-    spanned = spanned[sizes > SPAN * sizes.max()]
+    spanned = spanned[sizes > MIN_SINGULAR_RATIO * sizes.max()]
     return (whitening @ spanned.T @ spanned @ back).float()

@@ -1,1 +1,1 @@
-"""Training: one batch to losses (`step`), one readable loop (`loop`), what it keeps (`checkpoint`, `log`)."""
+"""Training: the objectives, one optimiser step (`optimise`), the loop (`loop`), its files (`checkpoint`, `log`)."""

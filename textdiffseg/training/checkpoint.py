@@ -1,5 +1,7 @@
-"""The state of a training run, and its one file: `checkpoint_latest.safetensors` holds everything that exact
-resuming needs, `checkpoint_best.safetensors` the averaged weights alone. Nothing is pickled.
+"""The state of a training run and its checkpoints. Nothing is pickled.
+
+`checkpoint_latest.safetensors` holds the whole state, so that a run resumes exactly. `checkpoint_best.safetensors`
+holds only the averaged weights.
 """
 
 from collections.abc import Iterator
@@ -27,7 +29,10 @@ MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the
 
 
 class Pairs(NamedTuple):
-    """Averaged weights and the weights that they follow, in the same order: listed once, not at every iteration."""
+    """Averaged weights and the current weights, in the same order.
+
+    They are listed once, which is faster than at every iteration.
+    """
 
     ema: list[Tensor]
     weights: list[Tensor]
@@ -35,7 +40,7 @@ class Pairs(NamedTuple):
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training."""
+    """Everything that changes during training."""
 
     model: SegmentationNetwork
     objective: Objective  # of the model
@@ -47,12 +52,12 @@ class TrainingState:
 
     @classmethod
     def start(cls, model: SegmentationNetwork, progress: TrainingProgress) -> "TrainingState":
-        """A fresh state around an untrained model."""
+        """The initial state of an untrained model."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
         part = "denoiser." if training.averaged == "denoiser" else ""
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
-        others = [name for name in ema if name not in set(names)]  # MONAI's networks keep whole numbers, too
+        others = [name for name in ema if name not in set(names)]  # MONAI's networks hold whole numbers, too
         averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
         copied = Pairs([ema[name] for name in others], [weights[name] for name in others])
         objective = objective_of(Segmenter.of(model, next(model.parameters()).device))
@@ -60,7 +65,10 @@ class TrainingState:
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
-        """ema <- decay ema + (1 - decay) weights; the decay grows from 0.1 so that the start is soon forgotten."""
+        """Update the averaged weights: ema <- decay ema + (1 - decay) weights.
+
+        The decay grows from 0.1, so that the initial weights soon have little influence.
+        """
         done = self.progress.iteration
         decay = min(decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(self.averaged.ema, self.averaged.weights, 1 - decay)
@@ -82,7 +90,7 @@ class TrainingState:
         _write(fold.checkpoint("best"), tensors, self.progress)
 
     def load(self, fold: FoldFolder) -> None:
-        """Go back to the state that `save` wrote; `UserError` if the file does not fit the plan."""
+        """Restore the state that `save` wrote. `UserError` if the file does not fit the plan."""
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
         self.progress = parse_progress(path, read_metadata(path))
@@ -90,10 +98,12 @@ class TrainingState:
             self._load(tensors)
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{path} does not fit its plan.json ({reason}); use --restart to train anew.") from None
+            raise UserError(
+                f"{path} does not fit its plan.json ({reason}); use --restart to train from the start."
+            ) from None
 
     def _load(self, tensors: dict[str, Tensor]) -> None:
-        """Raises `RuntimeError` or `KeyError` where names or shapes are not those of the model."""
+        """Raises `RuntimeError` or `KeyError` if names or shapes differ from the model's."""
         self.model.load_state_dict(_part(tensors, MODEL))
         averaged = _part(tensors, EMA)
         for name, value in self.ema.items():
@@ -108,7 +118,7 @@ class TrainingState:
                 optimiser.state[parameter] = state | {"step": step}
 
     def _optimised(self) -> Iterator[tuple[str, Parameter, torch.optim.Optimizer]]:
-        """Each parameter, its name and the optimiser that moves it."""
+        """(name, parameter, its optimiser) for each parameter."""
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -117,15 +127,16 @@ class TrainingState:
 
 
 def complete_best(fold: FoldFolder, report: Report) -> None:
-    """Bring the `checkpoint_best` of a finished run up to date: it is there, and notes that the run has ended.
+    """Write or update the `checkpoint_best` of a finished run, so that it records the end of the run.
 
-    A missing one is made of the averaged weights of `checkpoint_latest`. One from before this was noted stays as it is.
+    If it is missing, it gets the averaged weights of `checkpoint_latest`. If it has no hash of its cases, it comes
+    from an older version and does not change.
     """
     latest, best = read_progress(fold), read_progress(fold, "best")
     if latest is None:
         return
     if best is None:
-        report(f"{fold.checkpoint('best')} is missing: it is made of the weights of checkpoint_latest.")
+        report(f"{fold.checkpoint('best')} is missing: it is written from the weights of checkpoint_latest.")
         tensors = read_tensors(fold.checkpoint("latest"))
         averaged = {name: value for name, value in tensors.items() if name.startswith(EMA)}
         _write(fold.checkpoint("best"), averaged, latest.after(ended=latest.finished))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 Result = TypeVar("Result")
-MAX_REASON_LETTERS = 200  # of an error in the message
+MAX_REASON_CHARACTERS = 200  # of an error in the message
 
 # By default inductor stores convolutions channels last. In 3D that ran several times slower on an H100.
 OPTIONS = {"layout_optimization": False}
@@ -28,7 +28,7 @@ class Compiled:
     def one_size(self) -> bool:
         """Whether inputs must have the same shapes in all batches.
 
-        For each new shape a compiler compiles again, and a GPU searches its fastest kernels again.
+        For each new shape, a compiler compiles again, and a GPU searches its fastest kernels again.
         """
         return self.active or self.on_gpu
 
@@ -50,8 +50,10 @@ class Compiled:
         """Run all modules without compilation from now on, and report the error."""
         self.active = False
         torch.compiler.set_stance("force_eager")
-        reason = " ".join(str(error).split())[:MAX_REASON_LETTERS]
-        self.report(f"torch.compile failed and is left out, which is slower ({type(error).__name__}: {reason}).")
+        reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+        self.report(
+            f"torch.compile failed. Training continues without it, more slowly ({type(error).__name__}: {reason})."
+        )
 
 
 def compile_modules(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from plans.plan import DiffusionPlan, Plan
-from textdiffseg.data.loader import SampleKey
+from plans.network_plan import DiffusionPlan
+from plans.plan import Plan
+from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send
 
@@ -42,10 +43,10 @@ class Draws:
         and a compiler compiles for it.
         """
         recycled_first = self.recycled.int().argsort(descending=True, stable=True)
-        return replace(self, estimated=recycled_first[: most_recycled(plan, len(self.recycled))])
+        return replace(self, estimated=recycled_first[: max_recycled(plan, len(self.recycled))])
 
 
-def most_recycled(plan: DiffusionPlan, batch: int) -> int:
+def max_recycled(plan: DiffusionPlan, batch: int) -> int:
     """The maximum number of recycled samples of a batch: twice the expected number. Others are not recycled."""
     return min(batch, math.ceil(2 * (1 - plan.terminal_share) * plan.recycling * batch))
 
@@ -70,7 +71,7 @@ def draw(plan: DiffusionPlan, latent: tuple[int, int, int, int], seed: int, keys
     t = 1 + (time * times).long()
     t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
     is_recycled = (recycled < plan.recycling) & (t < plan.timesteps)
-    is_recycled &= is_recycled.cumsum(0) <= most_recycled(plan, batch)
+    is_recycled &= is_recycled.cumsum(0) <= max_recycled(plan, batch)
     eps, first_eps = torch.stack(noise, dim=1)
     return Draws(
         t=t,

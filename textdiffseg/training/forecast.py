@@ -1,20 +1,22 @@
-"""What training reports of the time to come: at its start, and where the machine becomes slower."""
+"""Forecasts of the training time: at its start, and when the machine becomes slower."""
 
 from textdiffseg.folds.progress import TrainingProgress
-from textdiffseg.pace import SLOWER, Forecast, Pace, duration
+from textdiffseg.pace import MIN_SLOWDOWN, Forecast, Pace, duration
 from textdiffseg.progress import Report
 
 
 class TrainingForecast:
-    """Call `update` now and then. A run with a number of epochs takes longer on a slow machine, one with a limit in
-    minutes makes fewer iterations."""
+    """Reports the time that is left. Call `update` regularly.
+
+    On a slow machine a run takes longer. A run with a time limit has fewer iterations instead.
+    """
 
     def __init__(self, report: Report):
         self._report, self._pace, self._forecast = report, Pace(), Forecast("The training", report)
-        self._planned: tuple[int, float] | None = None  # iterations of the run, and seconds each may take
+        self._planned: tuple[int, float] | None = None  # iterations of the run, and planned seconds per iteration
 
     def update(self, position: TrainingProgress) -> None:
-        """Report what has changed since the last call, where that is worth a word."""
+        """Report the forecast if it has changed much since the last report."""
         if position.limit_seconds is None:
             self._forecast(position.iteration, position.total)
             return
@@ -26,7 +28,7 @@ class TrainingForecast:
         if not self._pace.measure(position.iteration) or self._pace.seconds is None:
             return
         planned, seconds = self._planned[1], self._pace.seconds
-        if seconds > SLOWER * planned:
+        if seconds > MIN_SLOWDOWN * planned:
             fitting = position.iteration + int(left[1] / seconds)
             self._report(
                 f"The machine has become slower: an iteration takes {seconds:.3g} s, {planned:.3g} s were planned. "

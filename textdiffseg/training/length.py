@@ -1,7 +1,7 @@
-"""How long a run that was begun is trained: to the end that it has, or longer once it is finished.
+"""The length of a run that has started.
 
-A run that is not finished keeps its length, seed and schedule. A finished one is prolonged by `--epochs` or
-`--max-minutes` beyond what was done: the learning rate warms up again and decays to 0 at the new end.
+An unfinished run keeps its length, seed and schedule. A finished run is trained longer if `--epochs` or
+`--max-minutes` exceeds its length. The learning rate then warms up again and decays to 0 at the new end.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from textdiffseg.training.run import Run, TrainingOptions, plan_length
 
 
 def wants_longer(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> bool:
-    """Whether a finished run is to be trained longer. `UserError` for a request that does not fit the run."""
+    """Whether the options prolong a finished run. `UserError` if they do not fit the run."""
     faults = [*_other_seed(progress, options, fold)]
     if not progress.finished:
         faults += _other_length(progress, options, fold)
@@ -31,7 +31,7 @@ def wants_longer(progress: TrainingProgress, options: TrainingOptions, fold: Fol
 def prolong(
     run: Run, progress: TrainingProgress, options: TrainingOptions, report: Report, follow: OnProgress = silent
 ) -> TrainingProgress:
-    """A finished run with the end that was asked for, where `wants_longer`."""
+    """The progress of a finished run with the new end, if `wants_longer`."""
     progress = progress.after(cases=run.cases.hash)
     if options.epochs is not None:
         return progress.prolonged(epochs=options.epochs, limit_seconds=None)
@@ -45,22 +45,24 @@ def prolong(
 
 
 def _more(progress: TrainingProgress, options: TrainingOptions) -> bool:
-    """Whether more is asked for than was done."""
+    """Whether the options exceed the length of the run."""
     if options.epochs is not None:
         return options.epochs > progress.epochs
-    most = max(progress.seconds, progress.limit_seconds or 0)
-    return options.max_minutes is not None and 60 * options.max_minutes > most and not _same_minutes(progress, options)
+    longest = max(progress.seconds, progress.limit_seconds or 0)
+    return (
+        options.max_minutes is not None and 60 * options.max_minutes > longest and not _same_minutes(progress, options)
+    )
 
 
 def _same_minutes(progress: TrainingProgress, options: TrainingOptions) -> bool:
-    """Whether the run was given these very minutes."""
+    """Whether the run has this limit in minutes already."""
     return progress.limit_seconds is not None and progress.limit_seconds == 60 * (options.max_minutes or 0)
 
 
-def _too_short(fold: FoldFolder, asked: str, done: str) -> str:
+def _too_short(fold: FoldFolder, option: str, done: str) -> str:
     return (
-        f"{fold.path} is trained already, for {done}: {asked} is not longer. Give more to train it longer, leave it "
-        "out to keep it as it is, or give --restart to train anew."
+        f"{fold.path} is trained already, for {done}: {option} is not longer. Give more to train it longer, leave it "
+        "out to keep it as it is, or give --restart to train from the start."
     )
 
 
@@ -68,25 +70,25 @@ def _other_seed(progress: TrainingProgress, options: TrainingOptions, fold: Fold
     if options.seed in (None, progress.seed):
         return []
     return [
-        f"{fold.path}: this run was started with --seed {progress.seed}, not --seed {options.seed}: leave --seed out "
-        "to go on, or give --restart to train anew."
+        f"{fold.path}: this run was started with --seed {progress.seed}, not --seed {options.seed}. Leave --seed out "
+        "to resume, or give --restart to train from the start."
     ]
 
 
 def _other_length(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
-    """A run that is not finished keeps its length, or its schedule would break."""
+    """Faults of a new length for an unfinished run, whose schedule depends on its length."""
     limit = progress.limit_seconds
-    kept = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
+    first = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
     if options.epochs is not None:
-        asked, same = f"--epochs {options.epochs}", limit is None and options.epochs == progress.epochs
+        option, same = f"--epochs {options.epochs}", limit is None and options.epochs == progress.epochs
     elif options.max_minutes is not None:
-        asked, same = f"--max-minutes {options.max_minutes:g}", _same_minutes(progress, options)
+        option, same = f"--max-minutes {options.max_minutes:g}", _same_minutes(progress, options)
     else:
         return []
     if same:
         return []
-    name = asked.partition(" ")[0]
+    name = option.partition(" ")[0]
     return [
-        f"{fold.path}: this run was started with {kept}, not {asked}, and is not finished: leave {name} out to go on. "
-        f"Once it is finished, {name} beyond what was done trains it longer. Or give --restart to train anew."
+        f"{fold.path}: this run was started with {first}, not {option}, and is not finished. Leave {name} out to "
+        f"resume. Once it is finished, a larger {name} trains it longer. Or give --restart to train from the start."
     ]

@@ -1,4 +1,4 @@
-"""`log.jsonl`, one line an epoch, and `progress.png`, drawn from it."""
+"""The log of a training run: `log.jsonl`, one line per epoch, and its picture `progress.png`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MAX_LEGEND_LINES = 16  # more would crowd the picture out
+MAX_LEGEND_LINES = 16  # more would fill the picture
 LOSS_NAMES = {  # in progress.png, by their keys in log.jsonl
     "estimate": "predicted mask",
     "reconstruction": "true mask through the latent and back",
@@ -23,12 +23,12 @@ LOSS_NAMES = {  # in progress.png, by their keys in log.jsonl
 
 
 def _named_reconstruction(old: Fields) -> Fields:
-    """Version 1 called `latent_dice` by another name."""
+    """In version 1 the key of `latent_dice` was `reconstruction_dice`."""
     return {"latent_dice" if name == "reconstruction_dice" else name: value for name, value in old.items()}
 
 
 class EpochLog(Record):
-    """What one epoch brought; losses are means over its iterations."""
+    """Losses and scores of one epoch. Losses are means over its iterations."""
 
     upgrades: ClassVar[Upgrades] = {1: _named_reconstruction}
     version: Literal[2] = 2
@@ -42,24 +42,24 @@ class EpochLog(Record):
 
     @property
     def mean_dice(self) -> float:
-        """Mean over labels; 0 where no validation patch holds any label."""
+        """The mean Dice over labels; 0 if no validation patch holds a label."""
         return sum(self.dice.values()) / len(self.dice) if self.dice else 0.0
 
 
 def read_log(path: Path) -> list[EpochLog]:
-    """All epochs logged so far; `UserError` where the file is damaged."""
+    """All epochs in the log. `UserError` if the file is damaged."""
     if not path.exists():
         return []
     try:
         lines = enumerate(read_text(path).split("\n"), start=1)
         return [EpochLog.parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     except UserError as error:
-        advice = "Delete it: training goes on without the curve so far."
+        advice = "Delete it: training then resumes without the curve so far."
         raise UserError(*(f"{line} {advice}" for line in error.lines)) from None
 
 
 def write_log(path: Path, epochs: list[EpochLog]) -> None:
-    """Replace the log; a run that resumes drops the epochs after its checkpoint this way."""
+    """Replace the log. A run that resumes thus removes the epochs after its checkpoint."""
     write_atomically(path, "".join(epoch.model_dump_json() + "\n" for epoch in epochs))
 
 
@@ -87,7 +87,10 @@ def draw_progress(path: Path, epochs: Sequence[EpochLog], title: str) -> None:
 
 
 def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
-    """Dice of each label, and of the true masks through the latent, which bounds it; of many labels the means alone."""
+    """Plot the Dice of each label, and of the true masks through the latent, which is an upper bound.
+
+    With many labels, the legend names only the means.
+    """
     names, lines = list(epochs[-1].dice), {}
     many = len(names) > MAX_LEGEND_LINES
     for position, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The training loop: one fold, from a fresh or an interrupted start to its last iteration."""
+"""The training loop of a fold. It starts a new run, or resumes an earlier one."""
 
 import copy
 import time
@@ -10,7 +10,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.presets import Preset
-from textdiffseg.data.loader import Batch
+from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress
@@ -27,7 +27,7 @@ from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_r
 from textdiffseg.training.stop import stop_requests
 from textdiffseg.training.validate import validate_patches
 
-READ_EVERY = 10  # iterations: to read losses is to wait for a GPU, which then waits for its next work
+READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
 
 
 @cuda_kernels()
@@ -41,10 +41,20 @@ def fit(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> Plan:
-    """Train a fold, going on where an earlier run stopped; returns its plan.
+    """The plan of the fold that is trained. An earlier run is resumed.
 
-    Raises `UserError` where what is there does not fit what is asked. After saving, raises `KeyboardInterrupt` or
-    `SystemExit` on a signal and `Cancelled` on `cancel`.
+    Raises `UserError` if the earlier run does not fit the options. On a signal, saves the state and raises
+    `KeyboardInterrupt` or `SystemExit`. If `cancel` returns True, saves the state and raises `Cancelled`.
+
+    Args:
+        preprocessed: the folder of the preprocessed data set.
+        cases: the training and validation cases.
+        fold: the folder to write.
+        options: the user's choices.
+        preset: of the plan.
+        report: called with each message.
+        progress: called after each iteration.
+        cancel: called before each iteration.
     """
     if options.restart:
         set_aside(fold)
@@ -81,11 +91,9 @@ def _fit(
         state.load(fold)
         state.progress = length
         if longer:
-            report(f"Trained longer: from iteration {length.iteration} to {length.total}.")
+            report(f"Training longer: from iteration {length.iteration} to {length.total}.")
         else:
-            report(
-                f"Going on at iteration {length.iteration} of {length.total}, the length that its first call gave it."
-            )
+            report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")
     train(run, state, progress, cancel, report)
     return run.plan
 
@@ -97,11 +105,11 @@ def train(
     cancel: Cancel = never,
     report: Report = silent,
 ) -> None:
-    """The loop itself."""
+    """Train until the last iteration of `state.progress`, or until a request to stop."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
     with stop_requests() as stop:
-        clock = time.perf_counter()  # it runs on while an epoch is written down
+        clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.progress.finished:
             epoch, start = state.progress.epoch, state.progress.in_epoch
             subsets_from = _subsets_from(state.progress)
@@ -128,32 +136,35 @@ def train(
 
 
 def _save(run: Run, state: TrainingState, report: Report) -> None:
-    """Write `checkpoint_latest`. The fold that a restart replaces is then no longer needed."""
+    """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
     state.save(run.fold)
     discard(run.fold, report)
 
 
 def _subsets_from(position: TrainingProgress) -> int:
-    """The iteration of the running epoch from which samples may query subsets of the labels.
+    """The iteration of the current epoch from which samples may query subsets of the labels.
 
-    A run that is trained longer has learned with all of them before.
+    A run that is trained longer has learned with all labels before, so this is its first iteration.
     """
-    begun = position.start.iteration
-    first = first_subset_iteration(position.total) if begun == 0 else begun
+    start = position.start.iteration
+    first = first_subset_iteration(position.total) if start == 0 else start
     return first - (position.iteration - position.in_epoch)
 
 
 def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
-    """The batches until there is a stop request. It may have ended the processes that load them, too."""
+    """The batches until a request to stop, which is put into `stop`. An error while loading is such a request.
+
+    A signal may have ended the loading processes, too. Their error is then not raised.
+    """
     while not stop:
         if cancel():
-            stop.append(Cancelled("The training was stopped. Call it again: it goes on where it stopped."))
+            stop.append(Cancelled("The training was stopped. Call it again: it resumes where it stopped."))
             return
         try:
             batch = next(batches)
         except StopIteration:
             return
-        except UserError as error:  # a case is damaged, or a process is gone: the state is saved first
+        except UserError as error:  # a damaged case or a dead worker: the state is saved first
             if not stop:
                 stop.append(error)
             return
@@ -161,7 +172,7 @@ def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: 
 
 
 def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog]) -> StepLosses:
-    """One iteration, counted and reported."""
+    """The losses of one iteration, which is counted and reported."""
     losses = train_step(state, run.bank, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
     progress(ProgressEvent("Train", state.progress.iteration, state.progress.total, "it", _detail(state.progress, log)))
@@ -169,7 +180,7 @@ def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, lo
 
 
 def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
-    """Validate the averaged weights and keep them if they are the best so far."""
+    """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far."""
     averaged = copy.deepcopy(state.model)
     averaged.load_state_dict(state.ema)
     segmenter = Segmenter.of(averaged, run.device)
@@ -191,14 +202,14 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
 
 
 def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:
-    """The losses of the running epoch with those of further steps, for which this waits."""
+    """The sums of losses with those of further steps added. This waits for the device."""
     for step in steps:
         sums = {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
     return sums
 
 
 def _detail(position: TrainingProgress, log: list[EpochLog]) -> str:
-    """The mean loss of the running epoch, as far as it was read, and the last validation's Dice."""
+    """The mean loss of the current epoch, as far as it is read, and the Dice of the last validation."""
     read = position.in_epoch // READ_EVERY * READ_EVERY
     losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []
     return ", ".join([*losses, *([f"dice={log[-1].mean_dice:.3f}"] if log else [])])

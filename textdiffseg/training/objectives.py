@@ -1,4 +1,4 @@
-"""The training objectives: one for each kind of model, chosen once by `objective_of`.
+"""The training objectives, one for each kind of model. `objective_of` chooses it.
 
     z_0     = encoder(embedded label map)
     z_t     = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plans.plan import PaperPlan
+from plans.network_plan import PaperPlan
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg

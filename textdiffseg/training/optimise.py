@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.plan import Plan, TrainingPlan
-from textdiffseg.data.loader import Batch
+from textdiffseg.data.batch import Batch
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
@@ -62,10 +62,10 @@ class Inputs:
 
 
 def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
-    """Do one optimiser step, without waiting for the device. Returns its losses."""
+    """The losses of one optimiser step. It does not wait for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
     draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
-    inputs = Inputs(batch, bank.queries(batch.queries, batch.told), draws)
+    inputs = Inputs(batch, bank.queries(batch.queries, batch.texts), draws)
     rate = learning_rate(training, *state.progress.schedule)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:

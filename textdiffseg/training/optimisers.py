@@ -1,4 +1,4 @@
-"""The optimisers: Muon for matrices and AdamW for all other weights, or AdamW for all if the plan says so.
+"""The optimisers: Muon for matrices and AdamW for all other weights, or AdamW for all if the plan requires it.
 
 Muon updates a weight along the orthogonal matrix nearest to its momentum, so all directions of a layer learn equally
 fast (K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024). A convolution's weight is a

@@ -1,4 +1,4 @@
-"""A training run before its loop starts: what the user chose, what stays the same, and how long it will be."""
+"""The setup of a training run: its options, its constant objects, and its length."""
 
 import copy
 import statistics
@@ -13,7 +13,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import Preset
-from textdiffseg.data.loader import TrainingLoader, ValidationPatches, workers_that_fit
+from textdiffseg.data.loader import TrainingLoader, workers_that_fit
+from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
@@ -32,39 +33,40 @@ from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
 
 VALIDATION_PATCHES = 16
-WARM_UP = 3  # iterations before the clock of --max-minutes starts
-TIMED, TIMED_TOGETHER = 20, 5  # iterations on that clock, and between two looks at it, for which a GPU has to wait
-MAX_EPOCHS, MIN_EPOCHS = 20, 4  # of a run limited by minutes, where that leaves none longer than LONG_EPOCH
-LONG_EPOCH = 300.0  # seconds, the most that a run which is killed without a signal is to lose
-VALIDATION_SHARE = 0.05  # of such a run's time, where that leaves MIN_EPOCHS
+WARM_UP_ITERATIONS = 3  # before iterations are timed
+TIMED_ITERATIONS, ITERATIONS_PER_READING = 20, 5  # to read the clock, the host waits for the GPU
+MIN_EPOCHS = 4  # of a run with a time limit
+MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
+MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
+MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What the user chooses; None leaves it to the plan."""
+    """The user's choices. None: the plan decides."""
 
     epochs: int | None = None
     max_minutes: float | None = None
-    device: str | None = None  # "cpu" or "cuda"; None: cuda where there is a GPU
-    workers: int | None = None  # processes that load and augment; None: as the device needs them
-    seed: int | None = None  # None: 0, or the seed of the run that goes on
-    compile: bool = True  # where it pays: on a GPU
-    restart: bool = False  # train anew; what the fold holds is deleted with the first checkpoint
+    device: str | None = None  # "cpu" or "cuda"; None: cuda if there is a GPU
+    workers: int | None = None  # processes that load and augment; None: as many as the device needs
+    seed: int | None = None  # None: 0, or the seed of the run that is resumed
+    compile: bool = True  # the network, on a GPU
+    restart: bool = False  # train from the start; the first checkpoint deletes the old fold
 
     @property
     def chosen_device(self) -> str:
-        """The device to train on. `UserError` for cuda where there is no GPU."""
+        """The device to train on. `UserError` for cuda without a GPU."""
         return choose_device(self.device)
 
     @property
     def chosen_workers(self) -> int:
-        """How many processes load and augment, where there is room for them."""
+        """The number of processes that load and augment, if shared memory allows it."""
         return loading_workers(self.chosen_device) if self.workers is None else self.workers
 
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same while a fold trains."""
+    """The objects that do not change during the training of a fold."""
 
     plan: Plan
     bank: TextBank
@@ -73,12 +75,12 @@ class Run:
     device: torch.device
     loader: TrainingLoader
     patches: ValidationPatches
-    model: SegmentationNetwork  # one for the whole run, so that it is compiled once
+    model: SegmentationNetwork  # the same object for the whole run, so that it is compiled once
     compiled: Compiled
 
     def fresh(self, progress: TrainingProgress) -> TrainingState:
-        """Untrained weights, a function of the seed, in place of what the model holds."""
-        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay as they are
+        """The initial state. The model gets untrained weights, which are a function of the seed."""
+        with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
             torch.manual_seed(progress.seed)
             self.model.load_state_dict(build_model(self.plan).state_dict())
         return TrainingState.start(self.model, progress)
@@ -93,8 +95,10 @@ def open_run(
     report: Report,
     progress: TrainingProgress | None,
 ) -> Run:
-    """The plan, words and data of a fold; a fresh fold gets its copies of plan and words, so that it stands alone,
-    and a list of its cases."""
+    """The plan, words, data and network of a fold. `progress`: of the run to resume; None: a new run.
+
+    A new fold gets copies of the plan and the words, and a list of its cases. It then needs no other folder.
+    """
     device = torch.device(options.chosen_device)
     source = PreprocessedFolder(preprocessed)
     if progress is None:
@@ -109,15 +113,15 @@ def open_run(
     if plan.reads_texts:
         names = (*cases.train, *cases.validation)
         bank = replace(bank, texts=read_case_texts(stored_case_texts(source, plan), bank, names))
-        report(f"Texts of {len(bank.texts)} of {len(set(names))} cases are read, each for about half of its samples.")
+        report(f"Texts: {len(bank.texts)} of {len(set(names))} cases have one. About half of their samples read it.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
     workers = workers_that_fit(plan, options.chosen_workers)
     if workers < options.chosen_workers:
         report(
-            f"{workers} of {options.chosen_workers} processes load batches, which lie in shared memory "
-            "(/dev/shm): there is too little for more. A container gets more with --ipc=host or --shm-size."
+            f"{workers} of {options.chosen_workers} processes load batches: shared memory (/dev/shm) is too small for "
+            "more. A container gets more with --ipc=host or --shm-size."
         )
     model = build_model(plan).to(device)
     return Run(
@@ -134,7 +138,10 @@ def open_run(
 
 
 def plan_length(run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent) -> TrainingProgress:
-    """How many iterations to train; with --max-minutes from a timed warm-up on weights that are thrown away."""
+    """The length of a new run. `UserError` if `max_minutes` is too short for a few epochs.
+
+    With `max_minutes`, it is computed from timed iterations. Their weights are discarded.
+    """
     training = run.plan.training
     length = TrainingProgress(
         seed=options.seed or 0,
@@ -145,47 +152,47 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
-    each = max(_step_seconds(run, state, progress), run.loader.seconds_a_batch())
+    step = max(_step_seconds(run, state, progress), run.loader.seconds_per_batch())
     validation = _validation_seconds(run, state)
     seconds = 60 * options.max_minutes
-    most = max(MAX_EPOCHS, int(seconds / LONG_EPOCH))
-    epochs = max(MIN_EPOCHS, min(most, int(VALIDATION_SHARE * seconds / validation)))
-    per_epoch = int((seconds / epochs - validation) / each)
+    highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
+    epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
+    per_epoch = int((seconds / epochs - validation) / step)
     if per_epoch < 1:
         raise UserError(
-            f"--max-minutes {options.max_minutes:g}: {MIN_EPOCHS} iterations of {each:.3g} s and as many validations "
+            f"--max-minutes {options.max_minutes:g}: {MIN_EPOCHS} iterations of {step:.3g} s and as many validations "
             f"of {validation:.1f} s do not fit. Give more minutes or plan a smaller network."
         )
     report(
-        f"An iteration takes {each:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
+        f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
         f"{options.max_minutes:g} minutes{', which start after compilation' if run.compiled.active else ''}; "
-        "counted anew after each epoch."
+        "the number of epochs is updated after each epoch."
     )
     return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
 
 
 def _step_seconds(run: Run, state: TrainingState, progress: OnProgress) -> float:
-    """What an iteration takes once all is compiled, the median over looks at the clock."""
-    ticks = []
-    progress(ProgressEvent("Time the first iterations", 0, WARM_UP + TIMED, "it"))
-    for done, batch in enumerate(run.loader.epoch(0, WARM_UP + TIMED), start=1):
+    """The median seconds of an iteration after compilation."""
+    times = []
+    progress(ProgressEvent("Time the first iterations", 0, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
+    for done, batch in enumerate(run.loader.epoch(0, WARM_UP_ITERATIONS + TIMED_ITERATIONS), start=1):
         losses = train_step(state, run.bank, batch, run.compiled)
-        progress(ProgressEvent("Time the first iterations", done, WARM_UP + TIMED, "it"))
-        if done >= WARM_UP and (done - WARM_UP) % TIMED_TOGETHER == 0:
-            losses.read()  # waits until it is done
-            ticks.append(time.perf_counter())
-    return statistics.median(later - earlier for earlier, later in pairwise(ticks)) / TIMED_TOGETHER
+        progress(ProgressEvent("Time the first iterations", done, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
+        if done >= WARM_UP_ITERATIONS and (done - WARM_UP_ITERATIONS) % ITERATIONS_PER_READING == 0:
+            losses.read()  # waits for the device
+            times.append(time.perf_counter())
+    return statistics.median(later - earlier for earlier, later in pairwise(times)) / ITERATIONS_PER_READING
 
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:
-    """What the validation at the end of an epoch takes."""
-    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as that of the loop
-    for _ in range(2 if run.device.type == "cuda" else 1):  # a GPU's first one looks for the fastest kernels
-        clock = time.perf_counter()
+    """The seconds of the validation at the end of an epoch."""
+    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
+    for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
+        began = time.perf_counter()
         validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
-    return time.perf_counter() - clock
+    return time.perf_counter() - began
 
 
 def compile_ahead(run: Run, progress: TrainingProgress) -> None:
-    """One step on weights that are thrown away: what compiles, and looks for kernels, is done before a clock runs."""
+    """Compile, and let a GPU search its fastest kernels, before the time is measured. The weights are discarded."""
     train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled).read()

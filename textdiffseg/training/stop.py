@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: finish the iteration, save, leave."""
+"""Ctrl-C and SIGTERM during training: finish the iteration, save the state, then end."""
 
 import signal
 import threading
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_requests() -> Iterator[list[BaseException]]:
-    """Ctrl-C and SIGTERM wait until the running iteration is done; a second Ctrl-C does not.
+    """A list that receives an exception for each Ctrl-C or SIGTERM. A second Ctrl-C raises at once.
 
-    What is raised at last is taken out of the list, or traceback and list would keep each other alive, and with them
-    the processes that load, to the end of the program.
+    Remove an exception from the list before you raise it. Otherwise the list and the traceback keep each other alive,
+    and the loading processes with them.
     """
-    asked: list[BaseException] = []
+    requests: list[BaseException] = []
 
     def note(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
+        if requests and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
+        requests.append(KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number))
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield requests
         return
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield requests
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

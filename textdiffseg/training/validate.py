@@ -1,11 +1,11 @@
-"""Quick validation during training: one-step Dice on fixed patches, and what the latent alone carries."""
+"""Quick validation during training: the Dice of one-step predictions and of reconstructions on fixed patches."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from textdiffseg.data.loader import ValidationPatches
+from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
@@ -16,28 +16,28 @@ from textdiffseg.text.bank import TextBank
 
 @dataclass(frozen=True)
 class PatchScores:
-    """Dice by label name, over all voxels of all patches; labels that no patch holds are left out."""
+    """The Dice by label name, over all voxels of all patches, for labels that some patch holds."""
 
     dice: dict[str, float]
-    reconstruction: dict[str, float]  # decoder(z_0) with the skips zeroed; empty for preset unet
+    reconstruction: dict[str, float]  # decoder(z_0) without skips; empty without a label encoder
 
 
 class Overlap:
-    """Sums over patches of |A and B|, |A| and |B| of each label."""
+    """Sums over patches of |A and B|, |A| and |B| for each label. A is the predicted mask, B the true mask."""
 
     def __init__(self, labels: int, readout: Readout):
         self.readout = readout
         self.sums = torch.zeros(3, labels + 1, dtype=torch.float64)
 
     def add(self, logits: Tensor, targets: Tensor, queries: Queries) -> None:
-        """logits (B, 1 + Q, D, H, W), targets (B, D, H, W) (`Readout.targets`), -1 ignored."""
+        """Add a batch: logits (B, 1 + Q, D, H, W), targets (B, D, H, W) (`Readout.targets`), -1 ignored."""
         pairs = self.readout.masks(logits, targets, queries)
         for labels, (predicted, true) in zip(queries.labels.T.tolist(), pairs, strict=True):
             for label, a, b in zip(labels, predicted, true, strict=True):
                 self.sums[:, label] += torch.stack(((a & b).sum(), a.sum(), b.sum())).double().cpu()
 
     def dice(self, names: tuple[str, ...]) -> dict[str, float]:
-        """2 |A and B| / (|A| + |B|) of the labels that the truth holds."""
+        """2 |A and B| / (|A| + |B|) for each label with true voxels."""
         both, a, b = self.sums[:, 1:]
         values = 2 * both / (a + b)
         return {name: float(value) for name, value, true in zip(names, values, b, strict=True) if true > 0}
@@ -47,12 +47,12 @@ class Overlap:
 def validate_patches(
     segmenter: Segmenter, bank: TextBank, patches: ValidationPatches, device: torch.device, seed: int
 ) -> PatchScores:
-    """Score the network as it is on the same patches and the same noise every time."""
+    """The scores of a network with its current weights. Patches and noise are the same in every call."""
     plan, network, readout = segmenter.plan, segmenter.network.eval(), readout_of(segmenter.plan)
     generator = torch.Generator().manual_seed(seed)
     estimate, reconstruction = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
     for batch in patches:
-        batch, queries = batch.to(device), bank.queries(batch.queries, batch.told).to(device)
+        batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
         eps = torch.randn(len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
         with autocast(device):

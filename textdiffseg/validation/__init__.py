@@ -1,4 +1,4 @@
-"""What validation cases teach: how to sample, how good the masks are, how sure the probabilities should be.
+"""Validation: the choice of sampling, the scores of masks, and the calibration of probabilities.
 
-The only room that sees both inference and evaluation.
+This is the only room that imports both inference and evaluation.
 """

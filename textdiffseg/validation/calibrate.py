@@ -16,7 +16,7 @@ from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
-MAX_SAMPLED, MAX_SAMPLED_SECONDS = 20, 120.0  # cases and time that `calibrate_uncertainty` may take
+MAX_CALIBRATION_CASES, MAX_CALIBRATION_SECONDS = 20, 120.0  # of `calibrate_uncertainty`
 
 
 def calibrate_uncertainty(
@@ -24,13 +24,22 @@ def calibrate_uncertainty(
     preprocessed: Path,
     case_ids: Sequence[str],
     device: str = "cpu",
-    max_seconds: float = MAX_SAMPLED_SECONDS,
+    max_seconds: float = MAX_CALIBRATION_SECONDS,
     progress: WindowProgress | None = None,
 ) -> Fit | None:
-    """Calibrate the probabilities and volume intervals of `--uncertainty` on validation cases, in calibration.json.
+    """The calibration of probabilities and volume intervals with `--uncertainty`. It is written to calibration.json.
 
-    None, and nothing written, where `max_seconds` are too short for `MIN_CASES` cases (after one timed window), or
-    without diffusion, whose one setting `validate_fold` calibrates. Cases that do not fit after all are left out.
+    Returns None and writes nothing in two cases. `max_seconds` are too short for `MIN_CASES` cases, or the plan has no
+    diffusion: then `validate_fold` calibrates its only setting. The time is estimated from a few windows. Cases that
+    exceed it after all are left out.
+
+    Args:
+        fold: the trained fold.
+        preprocessed: the folder of the preprocessed data set.
+        case_ids: the validation cases.
+        device: "cpu" or "cuda".
+        max_seconds: the limit of the whole calibration.
+        progress: called with (cases done, all cases).
     """
     sampling, plan = read_sampling(fold), Plan.read(fold.plan)
     if plan.diffusion is None or len(case_ids) < MIN_CASES:
@@ -43,7 +52,7 @@ def calibrate_uncertainty(
     affordable = int(deadline.left / max(1e-3, seconds))
     if affordable < MIN_CASES:
         return None
-    chosen = spread(sorted(case_ids), min(MAX_SAMPLED, affordable))
+    chosen = spread(sorted(case_ids), min(MAX_CALIBRATION_CASES, affordable))
     return store_fit(fold, gather(predictor, bank, preprocessed, chosen, progress, deadline).fit())
 
 
@@ -55,7 +64,7 @@ def gather(
     progress: WindowProgress | None = None,
     deadline: Deadline | None = None,
 ) -> Evidence:
-    """Predict stored cases, as many as there is time for, and keep their probabilities and volumes as evidence."""
+    """The probabilities and volumes of predicted cases, for a calibration. At `deadline`, other cases are left out."""
     evidence, count = Evidence(predictor.plan, predictor.settings), len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
@@ -71,7 +80,7 @@ def gather(
 
 
 def store_fit(fold: FoldFolder, fit: Fit | None) -> Fit | None:
-    """Write a fit, if there is one, in the place of an earlier one of its setting."""
+    """The fit. It replaces the earlier fit of the same setting in calibration.json. None: nothing is written."""
     if fit is not None:
         earlier = read_calibration(fold).model_copy(update={"weights": hash_weights(fold, "best")})
         write_record(fold.calibration, earlier.with_fit(fit))

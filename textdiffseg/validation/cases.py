@@ -1,6 +1,6 @@
-"""One stored case at a time: predicted by a fold, put back on its original grid, scored there.
+"""Prediction and scores of one stored case. It is predicted on the plan's grid and scored on the file's grid.
 
-Reads b2nd files alone and writes NIfTI, so it runs where SimpleITK is not installed.
+Scores are computed without SimpleITK. Only `write_mask` needs it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,20 +18,21 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
-from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
 
-WindowProgress = Callable[[float, float], None]  # called with (done, of)
+WindowProgress = Callable[[float, float], None]  # called with (done, total)
 Item = TypeVar("Item")
 
 
 def load_fold(
     fold: FoldFolder, device: str, sampling: Sampling, uncertainty: bool = False
 ) -> tuple[Predictor, TextBank]:
-    """A predictor of one fold, with what `sampling` means for masks or for uncertainty, and the fold's words."""
+    """A predictor of one fold and the fold's words. `sampling` is applied to masks, or to uncertainty."""
     network = load_network(fold, device=device)
     settings = settings_of(network.plan, sampling)
     if uncertainty:
@@ -47,11 +48,18 @@ def predict_case(
     progress: WindowProgress | None = None,
     first_window: bool = False,
 ) -> Prediction:
-    """A stored case on the plan's grid, with its text where the model reads texts and it has one.
+    """The prediction of a stored case on the plan's grid. Its classes are label numbers (`Prediction.by_label`).
 
-    It is asked for the labels that are known of it, since what no training case tells beside them is not learned
-    there. Classes are label numbers all the same (`Prediction.by_label`). `first_window`: of its first window alone.
-    `UserError` names the case where its image or the network's output is not finite.
+    The labels that are known in the case are queried. Its text is read if it has one and the model reads texts.
+    `UserError` names the case if its image or the network's output is not finite.
+
+    Args:
+        predictor: of the model.
+        case: the stored case.
+        bank: the fold's words.
+        uncertainty: predict maps and volumes, too.
+        progress: called with (groups of windows done, all groups).
+        first_window: predict only the first window of the case.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
@@ -68,17 +76,17 @@ def predict_case(
 
 
 def within(progress: WindowProgress | None, before: float, share: float, total: float) -> WindowProgress | None:
-    """The progress of one of several predictions, which takes `share` of the whole after `before`; all add up to 1."""
+    """The progress of one of several predictions. It starts at the fraction `before` and takes the fraction `share`."""
     return progress and (lambda done, of: progress(total * (before + share * done / of), total))
 
 
 def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:
-    """The label number of each voxel on the file's own grid."""
+    """The label number of each voxel (D, H, W) on the file's own grid. 0 is background."""
     return readout.restore(prediction.probabilities.numpy(), case.record.transform)
 
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
-    """Scores of `restore_slots` against the case's reference, on the file's own grid."""
+    """The scores of a mask from `restore_slots` against the case's reference, on the file's own grid."""
     names: dict[int | tuple[int, ...], str] = {
         plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated
     }
@@ -89,7 +97,7 @@ def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool)
 
 
 def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:
-    """The mask with the user's label values."""
+    """Write a mask from `restore_slots` with the user's label values."""
     from textdiffseg.imaging.writers.files import write_labels
 
     values = np.array([0, *(label.value for label in plan.labels)])
@@ -97,7 +105,7 @@ def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> N
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """At most `count` of the items, evenly spread."""
+    """At most `count` items, evenly spaced."""
     if len(items) <= count:
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]

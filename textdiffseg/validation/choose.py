@@ -1,4 +1,4 @@
-"""How to sample: steps and mirroring, chosen on validation cases within a share of the time."""
+"""The choice of steps and mirroring on validation cases, within a time limit."""
 
 import time
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ from textdiffseg.validation.cases import (
 )
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
-TRIALS = tuple(  # that `choose_sampling` tries
+TRIALS = tuple(  # settings that `choose_sampling` tries
     Setting(steps=steps, samples=1, mirroring=mirroring) for steps, mirroring in ((1, False), (1, True), (4, False))
 )
-MAX_CASES, MAX_SECONDS = 8, 300.0  # that `choose_sampling` may take
-CAREFUL = 0.8  # of the time that is left may be planned, since a machine may become slower
+MAX_CASES, MAX_SECONDS = 8, 300.0  # of `choose_sampling`
+MAX_PLANNED_SHARE = 0.8  # of the time that is left; a machine may become slower
 
 
 def choose_sampling(
@@ -40,14 +40,22 @@ def choose_sampling(
     max_seconds: float = MAX_SECONDS,
     progress: WindowProgress | None = None,
 ) -> Sampling:
-    """Try steps and mirroring on at most `MAX_CASES` validation cases, write sampling.json and return it.
+    """The sampling settings, tried on at most `MAX_CASES` validation cases. They are written to sampling.json.
 
-    Small gains are not worth their time: the cheapest setting near the best is taken (`folds.sampling.choose`). Single
-    windows of the smallest case are timed first. Where `max_seconds` are too short to try that case in each setting,
-    none is tried: one step, no mirroring, and an empty table. What was fitted before is forgotten.
+    The cheapest setting whose score is near the best is chosen (`folds.sampling.choose`). A few windows of the smallest
+    case are timed first. If `max_seconds` are too short to try it in each setting, no setting is tried. The choice
+    is then one step without mirroring, and the table is empty. An earlier calibration is deleted.
+
+    Args:
+        fold: the trained fold.
+        preprocessed: the folder of the preprocessed data set.
+        case_ids: the validation cases.
+        device: "cpu" or "cuda".
+        max_seconds: the limit of all trials.
+        progress: called with (trials done, all trials).
     """
     deadline = Deadline(max_seconds)
-    fold.calibration.unlink(missing_ok=True)  # it may be of other weights
+    fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
     first, bank = load_fold(fold, device, Sampling(mirroring=False))
     trials = trials_of(first.plan)
     cases = [open_case(preprocessed, case_id, first.plan) for case_id in spread(sorted(case_ids), MAX_CASES)]
@@ -67,7 +75,7 @@ def choose_sampling(
 
 
 def trials_of(plan: Plan) -> list[Setting]:
-    """What to try: the plan's own steps where it fixes them, as published without mirroring."""
+    """The settings to try. If the plan fixes the steps: only these, without mirroring, as in the publication."""
     if plan.diffusion and plan.diffusion.steps:
         return [Setting(steps=plan.diffusion.steps, samples=1, mirroring=False)]
     return [
@@ -78,14 +86,14 @@ def trials_of(plan: Plan) -> list[Setting]:
 def _affordable(
     first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[Setting], deadline: Deadline
 ) -> list[StoredCase]:
-    """The cases on which all trials can be made in time; none where that takes too long for the smallest one.
+    """The cases that all trials can predict in time. Empty: there is not even time for the smallest case.
 
-    The smallest case is predicted only where its timed windows say that there is time for it.
+    The smallest case is predicted only if its timed windows show that there is time for it.
     """
     smallest = min(cases, key=lambda case: prod(case.record.shape))
     windows = seconds_of(first, smallest, bank)
     passes = sum(settings_of(first.plan, trial).passes for trial in trials)
-    if windows * (1 + passes) > CAREFUL * deadline.left:
+    if windows * (1 + passes) > MAX_PLANNED_SHARE * deadline.left:
         return []
     try:
         prediction = predict_case(first, smallest, bank, progress=deadline.follow(None))
@@ -95,8 +103,8 @@ def _affordable(
     score_slots(first.plan, smallest, restore_slots(first.readout, prediction, smallest), surfaces=False)
     seconds = passes * windows + len(trials) * (time.perf_counter() - began)
     sizes = [prod(case.record.shape) for case in cases]
-    count = int(CAREFUL * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
-    return spread(cases, count) if count else [smallest] if seconds < CAREFUL * deadline.left else []
+    count = int(MAX_PLANNED_SHARE * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
+    return spread(cases, count) if count else [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
 
 
 def _try_all(
@@ -107,7 +115,7 @@ def _try_all(
     deadline: Deadline,
     progress: WindowProgress | None,
 ) -> list[Trial]:
-    """The table, a row a trial; those that would take longer than they may are left out."""
+    """The table, one row per trial. Trials that exceed the deadline are left out."""
     table: list[Trial] = []
     costs = [settings_of(first.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
@@ -125,7 +133,7 @@ def _try_all(
 def _try(
     trial: Setting, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
 ) -> Trial:
-    """One row of the table."""
+    """The table's row of one trial."""
     plan, began = first.plan, time.perf_counter()
     predictor = Predictor(first.networks, settings_of(plan, trial), first.device)
     scores = []

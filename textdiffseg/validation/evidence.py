@@ -1,4 +1,4 @@
-"""What validation cases say about the predictions of one setting, and what is fitted to it (`calibration`)."""
+"""Predictions of validation cases with one setting, and the calibration that is fitted to them."""
 
 from collections.abc import Sequence
 
@@ -9,26 +9,26 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.calibration import brier_score, expected_calibration_error, sample_voxels
 from textdiffseg.folds.calibration import Fit, Widening
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.predictor import Prediction
 from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.readout import readout_of
 from textdiffseg.temperature import SampledVoxels
 from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
 
-MIN_CASES = 4  # two in each half
+MIN_CASES = 4  # two per half in cross-fitting
 
 
 class Evidence:
-    """What validation cases say about predictions with one setting."""
+    """A sample of voxels, and the volumes, of predicted validation cases. All predictions have one setting."""
 
     def __init__(self, plan: Plan, settings: Settings):
         self.plan, self.settings, self.readout = plan, settings, readout_of(plan)
         self.voxels: list[SampledVoxels] = []
         self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
-        self.truths: list[np.ndarray] = []  # (L,), 0 where not known
+        self.truths: list[np.ndarray] = []  # (L,) voxels of the file's grid; 0 if not known
 
     def add(self, prediction: Prediction, case: StoredCase) -> None:
-        """Keep a sample of a case, whose classes are label numbers; one without foreground says nothing."""
+        """Add a case, unless it has no foreground. The classes of `prediction` are label numbers."""
         known = case.record.known
         if not case.record.present:
             return
@@ -37,17 +37,19 @@ class Evidence:
         if prediction.volumes is None:
             return
         transform, original = case.record.transform, case.original_labels()
-        if original.min(initial=0) < 0:  # ignored voxels: no volume is known
+        if original.min(initial=0) < 0:  # with ignored voxels, no volume is known
             return
-        scale = np.prod(transform.cropped_shape) / np.prod(transform.shape)  # voxels of the plan's grid in the file's
+        scale = np.prod(transform.cropped_shape) / np.prod(
+            transform.shape
+        )  # voxels of the file's grid per voxel of the plan's
         drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
-        self.intervals.append(np.array([interval(one) for one in np.moveaxis(drawn, -1, 0)]))
+        self.intervals.append(np.array([interval(of_label) for of_label in np.moveaxis(drawn, -1, 0)]))
         counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
-        volumes = [counts[list(held)].sum() * (number in known) for number, held in enumerate(self.plan.parts, start=1)]
+        volumes = [counts[list(part)].sum() * (number in known) for number, part in enumerate(self.plan.parts, start=1)]
         self.truths.append(np.array(volumes, dtype=np.float64))
 
     def fit(self) -> Fit | None:
-        """Temperature and widening with their figures; None with fewer than `MIN_CASES` cases."""
+        """The temperature and the widening, with their scores. None with fewer than `MIN_CASES` cases."""
         if len(self.voxels) < MIN_CASES:
             return None
         before, after = (scores(cases).mean(0) for cases in (self.voxels, tempered_in_halves(self.voxels)))
@@ -78,15 +80,15 @@ class Evidence:
         )
 
     def coverage(self, intervals: np.ndarray, truths: np.ndarray) -> dict[str, float]:
-        """By label: the share of structures whose volume lies in their interval; absent structures are left out."""
-        found = {}
+        """The share of true volumes inside their interval, by label name. Absent structures are left out."""
+        shares = {}
         for number, label in enumerate(self.plan.labels):
-            there = truths[:, number] > 0
-            if there.any():
-                found[label.name] = coverage(intervals[there, number], truths[there, number])
-        return found
+            present = truths[:, number] > 0
+            if present.any():
+                shares[label.name] = coverage(intervals[present, number], truths[present, number])
+        return shares
 
 
 def scores(cases: Sequence[SampledVoxels]) -> np.ndarray:
-    """ECE and Brier score of each case: (cases, 2)."""
+    """The ECE and the Brier score of each case: (cases, 2)."""
     return np.array([(expected_calibration_error(c.p, c.truth), brier_score(c.p, c.truth)) for c in cases])

@@ -1,12 +1,13 @@
-"""What is fitted on validation cases: a temperature for probabilities, a factor for volume intervals.
+"""Calibration on validation cases: a temperature for probabilities, a factor for volume intervals.
 
-The temperature T makes probabilities as sure as they were right,
+The temperature T minimises the negative log-likelihood near the foreground (Guo et al. 2017):
 
-    T = argmin of the negative log-likelihood of p_k^(1/T) / sum_j p_j^(1/T) near the foreground
+    T = argmin NLL(p_k^(1/T) / sum_j p_j^(1/T))
 
-(Guo et al. 2017). The factor f >= 1 is the smallest with which nine of ten true volumes lie in [low / f, high * f]
-(split conformal prediction on the logarithms of volumes, Romano et al. 2019). Figures "after" are cross-fitted: each
-half of the cases is measured with what the other half taught.
+The factor f >= 1 is the smallest for which nine of ten true volumes lie in [low / f, high * f]. This is split conformal
+prediction on the logarithms of volumes (Romano et al. 2019).
+
+Scores after calibration are cross-fitted: each half of the cases is scored with the fit of the other half.
 """
 
 from collections.abc import Sequence
@@ -18,11 +19,11 @@ from textdiffseg.evaluation.calibration import MIN_PROBABILITY, negative_log_lik
 from textdiffseg.folds.calibration import INTERVAL, widen
 from textdiffseg.temperature import SampledVoxels, temper
 
-RANGE = (0.25, 8.0)  # of temperatures
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.25, 8.0
 
 
 def fit_temperature(cases: Sequence[SampledVoxels]) -> float:
-    """The temperature in `RANGE` of the least negative log-likelihood over all voxels of the cases."""
+    """The temperature with the smallest negative log-likelihood over all voxels of the cases, within its limits."""
     from scipy.optimize import minimize_scalar
 
     p = np.concatenate([_above_zero(case.p) for case in cases], axis=1)
@@ -31,24 +32,30 @@ def fit_temperature(cases: Sequence[SampledVoxels]) -> float:
     def loss(log_temperature: float) -> float:
         return negative_log_likelihood(temper(p, np.exp(log_temperature)), truth)
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(RANGE), method="bounded", options={"xatol": 1e-3}).x))
+    return float(
+        np.exp(
+            minimize_scalar(
+                loss, bounds=np.log((MIN_TEMPERATURE, MAX_TEMPERATURE)), method="bounded", options={"xatol": 1e-3}
+            ).x
+        )
+    )
 
 
 def _above_zero(p: np.ndarray) -> np.ndarray:
-    """Probabilities (K, N) of at least `MIN_PROBABILITY`, but for classes that the case was not asked for."""
+    """Probabilities (K, N) of at least `MIN_PROBABILITY`. Classes that were not queried in the case stay 0."""
     return np.maximum(p, np.float32(MIN_PROBABILITY) * p.any(1, keepdims=True))
 
 
 def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
-    """The factor for intervals (..., 2) of structures with true volumes (...).
+    """The factor that widens intervals (..., 2) to cover true volumes (...). None without usable structures.
 
-    Structures that are absent, or that no sample holds, are left out: no factor helps them. None where none is left.
+    Structures that are absent, or that no diffusion sample contains, are left out: no factor can cover them.
     """
     low, high = np.moveaxis(intervals.reshape(-1, 2), 1, 0)
     truths = truths.reshape(-1)
-    found = (truths > 0) & (high > 0)
+    usable = (truths > 0) & (high > 0)
     with np.errstate(divide="ignore"):
-        needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high))[found])
+        needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high))[usable])
     if not len(needed):
         return None
     share = INTERVAL[1] - INTERVAL[0]
@@ -57,12 +64,12 @@ def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
 
 
 def tempered_in_halves(cases: Sequence[SampledVoxels]) -> list[SampledVoxels]:
-    """Each case at the temperature of the half (every second case) that it is not in."""
+    """The voxels of each case, with the temperature of the other half. A half is every second case."""
     temperatures = [fit_temperature(cases[half::2]) for half in (0, 1)]
     return [SampledVoxels(temper(case.p, temperatures[1 - i % 2]), case.truth) for i, case in enumerate(cases)]
 
 
 def widened_in_halves(intervals: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """Intervals (cases, ..., 2), each widened by the factor of the half that it is not in."""
+    """Intervals (cases, ..., 2), widened by the factor of the other half. A half is every second case."""
     factors = [fit_widening(intervals[half::2], truths[half::2]) or 1.0 for half in (0, 1)]
     return np.stack([widen(of_case, factors[1 - i % 2]) for i, of_case in enumerate(intervals)])

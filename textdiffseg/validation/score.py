@@ -1,4 +1,4 @@
-"""A fold's own validation: stored cases predicted and scored on their original grids; probabilities calibrated."""
+"""Validation of a fold: its stored cases are predicted, scored on their files' grids, and used to calibrate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,15 +31,20 @@ def validate_fold(
     calibrate: bool = False,
     progress: WindowProgress | None = None,
 ) -> Summary:
-    """Predict the stored cases of a fold, score them on their original grids, write validation/summary.json.
+    """The scores of a fold's stored cases on their files' own grids. They are written to validation/summary.json.
 
-    `preprocessed` holds cases/. `sampling` is that of sampling.json unless given. With `calibrate`, which is for cases
-    kept from training, the same predictions are calibrated and calibration.json is written.
+    Args:
+        fold: the trained fold.
+        preprocessed: the folder of the preprocessed data set.
+        case_ids: the cases to predict.
+        device: "cpu" or "cuda".
+        sampling: None: that of sampling.json.
+        calibrate: fit a calibration to the predictions and write calibration.json. Only for cases that the fold was
+            not trained on.
+        progress: called with (cases done, all cases).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    volumes = (
-        calibrate and predictor.plan.diffusion is None
-    )  # of the mask itself: without diffusion there are no samples
+    volumes = calibrate and predictor.plan.diffusion is None  # of masks: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     windows = [
         predictor.windows(triple(open_case(preprocessed, case_id, predictor.plan).record.shape)) for case_id in case_ids

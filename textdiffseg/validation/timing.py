@@ -1,4 +1,4 @@
-"""Time that predictions of stored cases take: known from single windows before, and limited while they run."""
+"""The time to predict stored cases: estimated from a few windows, and limited by a deadline."""
 
 import time
 
@@ -11,22 +11,22 @@ from textdiffseg.validation.cases import WindowProgress, predict_case
 
 
 class OutOfTime(Exception):
-    """The work has used up its share of the time."""
+    """The deadline has passed."""
 
 
 class Deadline:
-    """Ends work that would take longer than it may, at the next window."""
+    """A time limit. It ends a prediction after the group of windows in which it passes."""
 
     def __init__(self, seconds: float):
         self._seconds, self._began = seconds, time.perf_counter()
 
     @property
     def left(self) -> float:
-        """Seconds that are left, negative when there are none."""
+        """Seconds that are left; negative after the deadline."""
         return self._seconds - (time.perf_counter() - self._began)
 
     def follow(self, progress: WindowProgress | None) -> WindowProgress:
-        """`progress`, which raises `OutOfTime` once the time is used up before the end."""
+        """`progress`, extended: it raises `OutOfTime` if the deadline has passed before the end."""
 
         def after(done: float, total: float) -> None:
             if progress:
@@ -38,7 +38,7 @@ class Deadline:
 
 
 def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, setting: Setting | None = None) -> float:
-    """Seconds to predict a case, from one timed group of windows. `setting`: with another one, by what it costs."""
+    """The seconds to predict a case, from one timed group of windows. `setting`: other than the predictor's."""
     group = _group_seconds(predictor, case, bank)
     settings = predictor.settings if setting is None else settings_of(predictor.plan, setting)
     groups = -(-predictor.windows(triple(case.record.shape)) // predictor.batch)
@@ -46,7 +46,7 @@ def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, setting: 
 
 
 def _group_seconds(predictor: Predictor, case: StoredCase, bank: TextBank) -> float:
-    """Seconds of one group of windows. The first one is not counted: it warms up."""
+    """The seconds of one group of windows, after one group to warm up."""
     for _ in range(2):
         began = time.perf_counter()
         predict_case(predictor, case, bank, first_window=True)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from plans.plan import Plan
-from textdiffseg.data.store import CaseRecord, preprocessing_settings, save_case
+from textdiffseg.data.checks import preprocessing_settings
+from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.preprocessing.case import TransformRecord
 
 
@@ -57,8 +58,8 @@ def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotat
     )
     present = tuple(int(value) for value in np.unique(labels) if value > 0)
     settings = preprocessing_settings(tiny_plan())
-    told = {"present": present, "annotated": annotated, "absent": absent}
-    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, transform=transform, **told)
+    known = {"present": present, "annotated": annotated, "absent": absent}
+    record = CaseRecord(case=case, hash="0", settings=settings, shape=shape, transform=transform, **known)
     save_case(folder, record, image, labels, labels)
 
 

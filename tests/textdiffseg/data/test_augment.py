@@ -76,15 +76,15 @@ def test_a_transformed_patch_equals_batchgenerators_on_the_whole_case(case, star
     offsets = np.stack(np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in PATCH), indexing="ij"), -1)
     points = (2 * (offsets @ matrix.T + centre) + 1) / np.array(SHAPE) - 1
     grid = torch.from_numpy(points[..., ::-1].copy()).float()
-    theirs = SpatialTransform(PATCH, 0, False).apply(
+    expected = SpatialTransform(PATCH, 0, False).apply(
         {
             "image": torch.from_numpy(image.astype(np.float32)),
             "segmentation": torch.from_numpy(labels.astype(np.int16))[None],
         },
         grid=grid,
     )
-    assert torch.allclose(picture, theirs["image"], atol=1e-4)
-    assert (label_map != theirs["segmentation"][0]).float().mean() < 2e-3  # ties of the argmax
+    assert torch.allclose(picture, expected["image"], atol=1e-4)
+    assert (label_map != expected["segmentation"][0]).float().mean() < 2e-3  # ties of the argmax
 
 
 def test_a_rotated_patch_has_no_empty_corner_inside_the_case(case):

@@ -7,10 +7,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.data.augment import read_patch
-from textdiffseg.data.loader import SampleKey, TrainingLoader, TrainingSamples, ValidationPatches, workers_that_fit
-from textdiffseg.data.sampling import draw_patch
-from textdiffseg.data.store import open_case
+from textdiffseg.data.loader import TrainingLoader, workers_that_fit
+from textdiffseg.data.samples import ValidationPatches
 
 
 def same(first, second) -> bool:
@@ -19,7 +17,7 @@ def same(first, second) -> bool:
         and torch.equal(first.labels, second.labels)
         and first.queries == second.queries
         and first.cases == second.cases
-        and first.told == second.told
+        and first.texts == second.texts
     )
 
 
@@ -48,12 +46,12 @@ def test_workers_change_nothing(make_loader):
     torch.manual_seed(0)
     state = torch.get_rng_state()
     for epoch in (0, 1):
-        for mine, theirs in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
-            assert same(mine, theirs)
+        for first, second in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
+            assert same(first, second)
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_an_epoch_goes_on_where_it_stopped(make_loader):
+def test_an_epoch_resumes_where_it_stopped(make_loader):
     loader = make_loader()
     whole = list(loader.epoch(3, 4))
     rest = list(make_loader().epoch(3, 4, start=2))
@@ -68,7 +66,7 @@ def test_an_epoch_left_early_does_not_disturb_the_next(make_loader):
     assert same(next(loader.epoch(1, 2)), make_loader().batch(1, 0))
 
 
-def test_a_process_that_is_told_to_end_does_so_without_an_error(make_loader):
+def test_a_process_that_gets_sigterm_ends_without_an_error(make_loader):
     loader = make_loader(workers=1)
     batches = loader.epoch(0, 50)
     next(batches)
@@ -87,7 +85,7 @@ def test_a_killed_process_is_one_line_and_no_signal_breaks_into_a_step(make_load
     (worker,) = loader._loader._iterator._workers
     os.kill(worker.pid, signal.SIGKILL)
     worker.join(10)
-    with pytest.raises(UserError, match=r"process that loads batches was killed.*--workers 1: it goes on") as error:
+    with pytest.raises(UserError, match=r"process that loads batches was killed.*--workers 1: it resumes") as error:
         for _ in batches:
             pass
     assert len(error.value.lines) == 1
@@ -106,30 +104,16 @@ def test_a_stored_case_with_values_that_none_has_is_one_line_that_names_it(
     else:
         labels[:] = 77
     make_case(tmp_path, "spoiled", image, labels, annotated=(1, 2))
-    told = {"nan": "its image holds numbers that are not finite", "label": "its labels hold number 77"}[fault]
+    fault_line = {"nan": "its image holds numbers that are not finite", "label": "its labels hold number 77"}[fault]
     loader = TrainingLoader(tmp_path, ["fine", "spoiled"], make_plan(batch=8), (2, 1), 0, workers)
     for use in (
         lambda: list(loader.epoch(0, 4)),
         lambda: loader.batch(0, 0),
         lambda: list(ValidationPatches(tmp_path, ["spoiled"], make_plan(), 0, 1)),
     ):
-        with pytest.raises(UserError, match=f"stored case spoiled is damaged .{told}.*Run tds_plan") as error:
+        with pytest.raises(UserError, match=f"stored case spoiled is damaged .{fault_line}.*Run tds_plan") as error:
             use()
         assert len(error.value.lines) == 1
-
-
-def test_patches_with_foreground_are_of_cases_that_have_some(make_plan, make_case, tmp_path):
-    labels = np.zeros((12, 12, 12), np.int16)
-    for index in range(6):
-        make_case(tmp_path, f"empty_{index}", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
-    labels[4:8, 4:8, 4:8] = 1
-    make_case(tmp_path, "full", np.zeros((1, *labels.shape), np.float32), labels, annotated=(1, 2))
-    cases = [f"empty_{index}" for index in range(6)] + ["full"]
-    samples = TrainingSamples(tmp_path, cases, make_plan(patch=(8, 8, 8), batch=2), (2, 1), 0)
-    drawn = [samples[SampleKey(0, index)] for index in range(28)]
-    assert {sample.case for sample in drawn[1::2]} == {"full"}
-    assert all((sample.labels > 0).any() for sample in drawn[1::2])
-    assert sum(sample.case == "full" for sample in drawn[::2]) <= 4
 
 
 def test_seed_epoch_and_iteration_each_change_the_batch(make_loader):
@@ -148,40 +132,10 @@ def test_the_last_sample_of_each_batch_holds_foreground(make_loader):
     assert not all(bool(sample) for batch in held for sample in batch)
 
 
-def test_queries_ask_only_for_annotated_labels_in_known_phrasings(make_loader):
+def test_only_annotated_labels_are_queried_in_known_phrasings(make_loader):
     loader = make_loader()
     pairs = {pair for i in range(20) for query in loader.batch(0, i).queries for pair in query}
     assert pairs == {(1, 0), (1, 1), (2, 0)}
-
-
-def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_path):
-    """Absent labels are asked for, unknown ones never; every patch holds a known voxel."""
-    labels = np.full((24, 24, 24), -1, np.int16)
-    labels[:6, :6, :6] = 0
-    labels[2:4, 2:4, 2:4] = 1
-    image = np.zeros((1, *labels.shape), np.float32)
-    make_case(tmp_path, "a", image, labels, annotated=(1,), absent=(2,))
-    three = [{"name": name, "value": value} for value, name in enumerate("abc", 1)]
-    plan = make_plan(patch=(8, 8, 8), labels=three, mirror_axes=())
-    samples = TrainingSamples(tmp_path, ["a"], plan, (1, 1, 1), 0)
-    drawn = [samples[SampleKey(0, index)] for index in range(30)]
-    assert {label for sample in drawn for label, _ in sample.query} == {1, 2}
-    unturned = [read_patch(image, labels, labels.shape, start, plan.patch)[1] for start in starts(tmp_path, plan)]
-    assert all((patch >= 0).any() for patch in unturned)
-    assert all(sample.labels.min() >= -1 for sample in drawn)
-    for batch in ValidationPatches(tmp_path, ["a"], plan, 0, 6):
-        assert (batch.labels.flatten(1).amax(1) >= 0).all()
-        assert all(query == ((1, 0),) for query in batch.queries)
-    make_case(tmp_path, "b", image, np.minimum(labels, 0), annotated=(1,))
-    empty = open_case(tmp_path, "b")
-    assert len(empty.centres(True))
-    assert np.array_equal(empty.centres(True), empty.centres(False))  # without foreground any known voxel will do
-
-
-def starts(folder, plan):
-    stored = open_case(folder, "a")
-    for index in range(30):
-        yield draw_patch(np.random.default_rng(index), stored.record.shape, plan.patch, stored.centres(False))
 
 
 def test_an_error_names_the_case(make_loader):
@@ -201,42 +155,19 @@ def test_as_many_processes_load_as_shared_memory_holds_batches_of(make_plan, tmp
     assert workers_that_fit(plan, 12, tmp_path / "nowhere") == 12
 
 
-def test_validation_patches_are_the_same_every_time_and_unaugmented(stored, make_plan):
-    folder, ids = stored
-    plan = make_plan(patch=(8, 8, 8), batch=2)
-    patches = ValidationPatches(folder, ids, plan, 0, 5)
-    batches = list(patches)
-    assert [len(batch.cases) for batch in batches] == [2, 2, 1]
-    assert all(same(*pair) for pair in zip(batches, patches, strict=True))
-    assert {case for batch in batches for case in batch.cases} == set(ids)
-    assert all(query == ((1, 0), (2, 0)) for batch in batches for query in batch.queries)
-    assert all((batch.labels[-1] > 0).any() for batch in batches[:2])
-
-
-def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
-    """Intensity apart, what comes out is what was stored: labels keep to the voxels that they name."""
-    folder, ids = stored
-    samples = TrainingSamples(folder, ids, make_plan(patch=(24, 24, 24), mirror_axes=()), (1, 1), 0)
-    for index in range(12):
-        sample = samples[SampleKey(0, index)]
-        assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
-        expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
-        assert set(np.unique(sample.labels)) == expected
-
-
-def test_texts_are_told_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
+def test_texts_are_read_for_some_samples_in_training_and_for_all_in_validation(make_loader, stored, make_plan):
     batches = [make_loader().batch(0, i) for i in range(10)]
-    told = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.told, strict=True)]
-    assert {text == case for case, text in told} == {True, False}
-    assert all(text in (case, None) for case, text in told)
+    texts = [(case, text) for batch in batches for case, text in zip(batch.cases, batch.texts, strict=True)]
+    assert {text == case for case, text in texts} == {True, False}
+    assert all(text in (case, None) for case, text in texts)
     folder, ids = stored
-    assert all(batch.told == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
+    assert all(batch.texts == batch.cases for batch in ValidationPatches(folder, ids, make_plan(), 0, 5))
 
 
-def test_loading_processes_are_timed_and_go_on_afterwards(make_loader):
+def test_loading_processes_are_timed_and_load_afterwards(make_loader):
     inline, two = make_loader(), make_loader(workers=2)
-    assert inline.seconds_a_batch() == 0
-    assert two.seconds_a_batch() > 0
+    assert inline.seconds_per_batch() == 0
+    assert two.seconds_per_batch() > 0
     assert same(next(inline.epoch(1, 1)), next(two.epoch(1, 1)))
 
 
@@ -251,5 +182,5 @@ def test_queries_are_subsets_from_the_given_batch_on(make_loader):
 
 
 def test_a_batch_of_loading_processes_takes_a_time_and_one_of_none_takes_none(make_loader):
-    assert make_loader().seconds_a_batch() == 0
-    assert 0 < make_loader(workers=1).seconds_a_batch() < 60
+    assert make_loader().seconds_per_batch() == 0
+    assert 0 < make_loader(workers=1).seconds_per_batch() < 60

@@ -12,8 +12,9 @@ from plans.errors import UserError
 from plans.plan import TextPlan
 from plans.planner import make_plan
 from textdiffseg.data import preparing
+from textdiffseg.data.checks import check_cases
 from textdiffseg.data.preparing import preprocess_dataset
-from textdiffseg.data.store import check_cases, list_cases, open_case
+from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.preprocessing.case import restore
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset
 
@@ -71,14 +72,14 @@ def test_ignored_voxels_and_what_is_known_of_labels_are_stored(write_raw, tmp_pa
     for path in (raw / "labelsTr").iterdir():
         image = sitk.ReadImage(str(path))
         sitk.WriteImage(image * sitk.Cast(image != 9, image.GetPixelID()), str(path))
-    told = {"annotated": ["bright cube", "dark cube"], "absent": absent}
-    (raw / "dataset.json").write_text(json.dumps(header | told))
+    known_labels = {"annotated": ["bright cube", "dark cube"], "absent": absent}
+    (raw / "dataset.json").write_text(json.dumps(header | known_labels))
     dataset, plan = planned(raw, spacing=(0.7, 0.7, 0.7))
     preprocess_dataset(dataset, plan, tmp_path / "out", 0)
     first, second = (open_case(tmp_path / "out", case.id) for case in dataset.cases)
     assert (first.record.annotated, first.record.absent, first.record.present) == ((1, 2), (3,), (1, 2))
     assert (second.record.annotated, second.record.absent) == ((1, 2), ())
-    assert set(np.unique(first.labels)) == set(np.unique(first.original_labels())) == {-1, 0, 1, 2}
+    assert set(np.unique(first.labels[...])) == set(np.unique(first.original_labels())) == {-1, 0, 1, 2}
     truth = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].label)))
     assert np.array_equal(first.original_labels() == -1, truth == 7)
     assert np.mean(first.labels[...] == -1) == pytest.approx(np.mean(truth == 7), rel=0.1)
@@ -86,7 +87,7 @@ def test_ignored_voxels_and_what_is_known_of_labels_are_stored(write_raw, tmp_pa
     assert len(known)
     assert (first.labels[...][tuple(known[:, 1:].T)] == 0).all()
     assert set(first.centres(foreground=True)[:, 0]) == {1, 2}
-    (raw / "dataset.json").write_text(json.dumps(header | told | {"absent": ["ghost"]}))
+    (raw / "dataset.json").write_text(json.dumps(header | known_labels | {"absent": ["ghost"]}))
     assert preprocess_dataset(read_dataset(raw), plan, tmp_path / "out", 0) == 1  # the second case's annotation changed
 
 

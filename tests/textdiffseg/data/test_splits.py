@@ -28,8 +28,8 @@ def test_every_case_is_validated_once():
 
 def test_splits_without_groups_equal_nnunets():
     model_selection = pytest.importorskip("sklearn.model_selection")
-    theirs = model_selection.KFold(5, shuffle=True, random_state=12345).split(IDS)
-    for fold, (train, validation) in zip(make_splits(IDS).folds, theirs, strict=True):
+    expected = model_selection.KFold(5, shuffle=True, random_state=12345).split(IDS)
+    for fold, (train, validation) in zip(make_splits(IDS).folds, expected, strict=True):
         assert fold.train == tuple(np.array(IDS)[train])
         assert fold.validation == tuple(np.array(IDS)[validation])
 

@@ -13,7 +13,8 @@ import pytest
 from plans.errors import UserError
 from textdiffseg import files
 from textdiffseg.data import store
-from textdiffseg.data.store import CaseRecord, check_cases, is_complete, list_cases, open_case, remove_case, save_case
+from textdiffseg.data.checks import check_cases, is_complete, preprocessing_settings
+from textdiffseg.data.store import CaseRecord, list_cases, open_case, remove_case, save_case
 from textdiffseg.preprocessing.case import TransformRecord
 
 
@@ -63,10 +64,10 @@ def test_foreground_rows_lie_on_their_label(tmp_path, parts):
     rows = open_case(tmp_path, "a.b").foreground
     assert rows.dtype == np.int32
     assert (parts[2][tuple(rows[:, 1:].T)] == rows[:, 0]).all()
-    assert [np.count_nonzero(rows[:, 0] == number) for number in (1, 2)] == [store.FOREGROUND_SAMPLES] * 2
+    assert [np.count_nonzero(rows[:, 0] == number) for number in (1, 2)] == [store.MAX_CANDIDATES_PER_LABEL] * 2
     assert len(np.unique(rows, axis=0)) == len(rows)
-    assert np.array_equal(rows, store.sample_foreground(parts[2], "a.b"))
-    assert store.sample_foreground(np.zeros((3, 3, 3), np.int16), "x").shape == (0, 4)
+    assert np.array_equal(rows, store.candidate_centres(parts[2], "a.b"))
+    assert store.candidate_centres(np.zeros((3, 3, 3), np.int16), "x").shape == (0, 4)
 
 
 def test_a_case_without_foreground_is_stored(tmp_path, parts):
@@ -87,7 +88,7 @@ def test_many_labels_take_a_wider_type(tmp_path, parts):
 @pytest.mark.parametrize("failing", ["image", "labels", "foreground"])
 def test_a_full_disk_leaves_nothing(tmp_path, parts, monkeypatch, failing):
     save_case(tmp_path, *parts)  # an older version is there
-    write = store._write
+    write = store.write_array
 
     def full(path, array):
         if failing in path.name:
@@ -96,7 +97,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, parts, monkeypatch, failing):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         return write(path, array)
 
-    monkeypatch.setattr(store, "_write", full)
+    monkeypatch.setattr(store, "write_array", full)
     with pytest.raises(OSError, match="No space left"):
         save_case(tmp_path, *parts)
     assert list((tmp_path / "cases").iterdir()) == []
@@ -113,7 +114,7 @@ def test_complete_means_all_files_and_the_same_hash(tmp_path, parts):
     assert list((tmp_path / "cases").iterdir()) == []
 
 
-def test_damage_and_absence_are_told(tmp_path, parts):
+def test_damage_and_absence_are_reported(tmp_path, parts):
     with pytest.raises(UserError, match=r"a\.b\.json does not exist\. Run tds_plan_and_preprocess again"):
         open_case(tmp_path, "a.b")
     save_case(tmp_path, *parts)
@@ -175,7 +176,7 @@ def test_a_file_is_hashed_once_per_process_unless_it_changes(tmp_path, parts, mo
         open_case(tmp_path, "a.b")
 
 
-def test_a_case_of_version_2_is_read_and_made_anew_by_planning(tmp_path, parts):
+def test_a_case_of_version_2_is_read_and_stored_again_by_planning(tmp_path, parts):
     """DESIGN 3: formats are versioned with readers of older versions."""
     save_case(tmp_path, *parts)
     before = open_case(tmp_path, "a.b").record
@@ -185,7 +186,7 @@ def test_a_case_of_version_2_is_read_and_made_anew_by_planning(tmp_path, parts):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "fault"),
     [
         ("shape", [30, 40, 51], "shape of image is"),
         ("case", "b", "record of 'b', expected 'a.b'"),
@@ -194,13 +195,13 @@ def test_a_case_of_version_2_is_read_and_made_anew_by_planning(tmp_path, parts):
         ("annotated", [-1], "annotated"),
     ],
 )
-def test_a_record_that_does_not_fit_its_arrays_is_one_line(tmp_path, parts, make_plan, field, value, told):
+def test_a_record_that_does_not_fit_its_arrays_is_one_line(tmp_path, parts, make_plan, field, value, fault):
     save_case(tmp_path, *parts)
     path = tmp_path / "cases" / "a.b.json"
     plan = make_plan(channels=[{"name": "MRI", "scheme": "zscore"}] * 2)
-    fields = json.loads(path.read_text()) | {"settings": store.preprocessing_settings(plan)}
+    fields = json.loads(path.read_text()) | {"settings": preprocessing_settings(plan)}
     path.write_text(json.dumps(fields | {field: value}))
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=fault) as error:
         check_cases(tmp_path, ["a.b"], plan)
     assert len(error.value.lines) == 1
 
@@ -219,7 +220,7 @@ def test_a_record_of_another_grid_of_the_file_is_refused_where_that_is_read(tmp_
         open_case(tmp_path, "a.b").original_labels()
 
 
-def test_cases_of_another_plan_and_broken_ones_are_told_together(stored, make_plan, tmp_path):
+def test_cases_of_another_plan_and_broken_ones_are_reported_together(stored, make_plan, tmp_path):
     folder, cases = stored
     check_cases(folder, cases, make_plan())
     one, other = {"name": "front", "value": 1}, {"name": "MRI", "scheme": "rescale_to_0_1"}

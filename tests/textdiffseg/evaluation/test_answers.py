@@ -25,10 +25,12 @@ def test_a_name_that_a_user_gave_is_the_label_behind_it():
     assert not answers.notes
 
 
-def test_words_that_ran_by_force_are_scored_by_their_value_and_said():
+def test_words_that_ran_by_force_are_scored_by_their_value_and_noted():
     answers = found(labels={"adrenal mass": 1, "spleen": 2})
     assert answers.labels == ("liver", "spleen")
-    assert answers.notes == ("adrenal mass is no label of the references: scored as liver, which has its value.",)
+    assert answers.notes == (
+        "adrenal mass is not a label of the references. It is scored as liver, which has its value.",
+    )
     other = found(labels={"adrenal mass": 1, "liver": 2})
     assert (other.labels, other.translated(np.array([1, 2])).tolist()) == (("liver",), [0, 1]), "the name counts first"
 

@@ -19,7 +19,7 @@ from textdiffseg.validation.fitting import fit_temperature, fit_widening, temper
 
 
 def draw(seed, count=20_000, sharpness=1.0):
-    """Probabilities whose logarithms are `sharpness` times those that truths were drawn from."""
+    """Voxels with truths, and with probabilities whose logarithms are multiplied by `sharpness`."""
     rng = np.random.default_rng(seed)
     p = rng.dirichlet((2.0, 1.0, 1.0), count).T.astype(np.float32)
     truth = (p.cumsum(0) < rng.random(count)).sum(0).clip(max=2)
@@ -34,13 +34,13 @@ def fitted(temperature=1.0, factor=None, cases=4, **setting):
 
 
 @pytest.mark.parametrize("sharpness", [0.6, 1.0, 2.5])
-def test_the_temperature_that_made_probabilities_too_sure_is_found(sharpness):
+def test_the_temperature_of_overconfident_probabilities_is_recovered(sharpness):
     assert fit_temperature([draw(0, sharpness=sharpness), draw(1, sharpness=sharpness)]) == pytest.approx(
         sharpness, rel=0.05
     )
 
 
-def test_classes_that_no_case_was_asked_for_change_no_temperature():
+def test_classes_that_were_not_queried_do_not_change_the_temperature():
     voxels = draw(1, sharpness=3.0)
     padded = SampledVoxels(np.concatenate((voxels.p, np.zeros((97, voxels.p.shape[1]), np.float32))), voxels.truth)
     assert fit_temperature([padded]) == pytest.approx(fit_temperature([voxels]), rel=1e-4)
@@ -54,7 +54,7 @@ def test_each_half_gets_the_other_half_s_temperature():
         assert case.p == pytest.approx(temper(cases[index].p, expected[1 - index % 2]))
 
 
-def test_overconfidence_of_unseen_cases_is_mended():
+def test_overconfidence_on_unseen_cases_is_corrected():
     cases = [draw(seed, sharpness=2.5) for seed in range(4)]
     for before, after in zip(cases, tempered_in_halves(cases), strict=True):
         assert expected_calibration_error(after.p, after.truth) < expected_calibration_error(before.p, before.truth) / 4
@@ -72,7 +72,7 @@ def test_a_factor_widens_until_nine_of_ten_volumes_are_inside():
     assert fit_widening(7 * points, 7 * truths) == pytest.approx(factor)  # any unit
 
 
-def test_intervals_that_hold_are_left_and_what_no_factor_helps_is_left_out():
+def test_correct_intervals_are_kept_and_those_that_no_factor_corrects_are_ignored():
     truths = np.full(10, 100.0)
     assert fit_widening(np.tile((90.0, 110.0), (10, 1)), truths) == 1.0
     intervals = np.array([(50.0, 80.0), (0.0, 80.0), (0.0, 0.0), (3.0, 5.0)])
@@ -81,7 +81,7 @@ def test_intervals_that_hold_are_left_and_what_no_factor_helps_is_left_out():
 
 
 def test_the_factor_is_the_conformal_quantile():
-    """Nine errors: nine of ten exchangeable ones lie below the largest, so it decides; of 19 the second largest may."""
+    """Of nine errors the largest is the 0.9 quantile of exchangeable errors; of 19 the second largest."""
     needed = np.arange(1, 20) / 10
     points = np.ones((19, 2))
     assert fit_widening(points[:9], np.exp(needed[:9])) == pytest.approx(np.exp(0.9))
@@ -99,9 +99,9 @@ def test_folds_are_pooled_by_their_cases_and_only_for_their_own_setting():
         Calibration(fits=(fitted(8.0, 1.5, cases=1),)),
         Calibration(),
     ]
-    found = applied(folds, Settings())
-    assert found.temperature == pytest.approx(2**0.75 * 8**0.25)
-    assert found.widening == pytest.approx(1.5)
+    pooled = applied(folds, Settings())
+    assert pooled.temperature == pytest.approx(2**0.75 * 8**0.25)
+    assert pooled.widening == pytest.approx(1.5)
     mirrored = applied(folds, Settings(mirror_axes=(0, 2)))
     assert (mirrored.temperature, mirrored.widening) == (pytest.approx(5.0), None)
     assert applied(folds, Settings(steps=2)) == Applied()

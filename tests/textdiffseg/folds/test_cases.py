@@ -1,4 +1,4 @@
-"""A fold, its checkpoints and its cases belong together."""
+"""Checks that a fold, its checkpoints and its cases belong together."""
 
 import json
 import shutil
@@ -43,15 +43,15 @@ def folder(root, plan):
     return folder
 
 
-def test_a_fold_begun_with_other_cases_is_refused(tmp_path):
+def test_a_fold_started_with_other_cases_is_refused(tmp_path):
     fold = FoldFolder(tmp_path)
-    refuse_other_cases(fold, cases())  # made before there was a list
-    write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))  # without a version, as the first ones were
+    refuse_other_cases(fold, cases())  # an older fold without a list
+    write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))  # without a version, as in the first format
     refuse_other_cases(fold, cases())
     write_cases(fold, cases())
     refuse_other_cases(fold, cases())
     assert json.loads((tmp_path / "cases.json").read_text())["hash"] == cases().hash
-    with pytest.raises(UserError, match="begun with other cases"):
+    with pytest.raises(UserError, match="started with other cases"):
         refuse_other_cases(fold, cases(seed=1))
     with pytest.raises(UserError, match="is a fold of Dataset001_A, not of Dataset002_B"):
         refuse_other_cases(fold, cases(dataset="Dataset002_B"))
@@ -77,7 +77,7 @@ def test_another_folds_checkpoint_is_not_trained_further(folder, which):
         refuse_other_cases(fold, cases())
 
 
-def test_another_folds_checkpoint_is_not_predicted_with(folder):
+def test_another_folds_checkpoint_is_not_used_for_prediction(folder):
     load_ensemble(folder)
     shutil.copy(folder / "fold_1" / "checkpoint_latest.safetensors", folder / "fold_0")
     for checkpoint in ("best", "latest"):  # the latest one notes whether the fold is finished
@@ -88,13 +88,13 @@ def test_another_folds_checkpoint_is_not_predicted_with(folder):
         load_ensemble(folder, ["0"])
 
 
-def test_a_fold_that_was_copied_is_refused(folder):
+def test_a_copy_of_a_fold_is_refused(folder):
     shutil.copytree(folder / "fold_1", folder / "fold_2")
     with pytest.raises(UserError, match=r"fold_2 is a copy of \S*fold_1: .*--folds"):
         load_ensemble(folder)
     assert load_ensemble(folder, ["0", "2"]).folds == ("0", "2")
     shutil.copytree(folder / "fold_2", folder / "fold_3")
-    for path in folder.glob("fold_[23]/*"):  # carried without what tells of the cases
+    for path in folder.glob("fold_[23]/*"):  # copied without the files that note the cases
         if path.suffix == ".safetensors" and "checkpoint" in path.name:
             save_file(load_file(path), path)
         path.name != "cases.json" or path.unlink()

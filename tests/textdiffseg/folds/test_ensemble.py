@@ -6,7 +6,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import check_words, find_model, load_ensemble, trained_folds
+from textdiffseg.folds.ensemble import check_words, load_ensemble, trained_folds
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.weights import load_network
 
@@ -16,7 +17,7 @@ def folder(root, plan):
     return root / "results" / plan.dataset / "default"
 
 
-def test_the_only_model_is_found_by_every_way(root, folder, plan):
+def test_the_only_model_is_found_by_root_name_or_folder(root, folder, plan):
     assert find_model(root) == folder
     assert find_model(root, "900") == folder
     assert find_model(root, "Tiny") == folder
@@ -34,10 +35,10 @@ def test_several_models_are_listed(root, folder, make_plan, bank, make_fold):
     assert find_model(root, folder=folder.parent / "unet").name == "unet"
 
 
-def test_nothing_trained_is_a_sentence(tmp_path, root, folder):
+def test_a_missing_model_is_an_error(tmp_path, root, folder):
     with pytest.raises(UserError, match=r"No trained model.*tds_train"):
         find_model(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         find_model(root, folder=tmp_path / "elsewhere")
     for path in folder.glob("*/*.safetensors"):
         path.unlink()
@@ -45,7 +46,7 @@ def test_nothing_trained_is_a_sentence(tmp_path, root, folder):
         find_model(root)
 
 
-def test_folds_are_chosen_or_all_taken(folder):
+def test_folds_are_named_or_all_used(folder):
     assert [fold.path.name for fold in trained_folds(folder, None, "best")] == ["fold_0", "fold_1"]
     assert [fold.path.name for fold in trained_folds(folder, ["1"], "best")] == ["fold_1"]
     with pytest.raises(UserError, match="no trained fold 4; it has 0, 1") as error:
@@ -61,7 +62,7 @@ def test_a_missing_checkpoint_names_the_other(folder):
     assert load_ensemble(folder, checkpoint="latest").folds == ("0", "1")
 
 
-def test_folds_of_different_plans_are_no_ensemble(folder, make_plan, bank, make_fold):
+def test_folds_of_different_plans_are_not_an_ensemble(folder, make_plan, bank, make_fold):
     make_fold(folder / "fold_2", make_plan(patch=(8, 16, 32)), bank, 2)
     with pytest.raises(UserError, match=r"fold_2.*in patch"):
         load_ensemble(folder)
@@ -75,12 +76,12 @@ def test_words_of_another_plan_name_their_file(folder, plan, bank):
         check_words([file], [other], [bank])
 
 
-def test_how_folds_were_trained_may_differ(folder, make_plan, bank, make_fold):
+def test_folds_may_differ_in_their_training_settings(folder, make_plan, bank, make_fold):
     make_fold(folder / "fold_2", make_plan(batch=5, device="gpu"), bank, 2)
     assert len(load_ensemble(folder).networks) == 3
 
 
-def test_the_hash_knows_the_weights(folder, make_plan, bank, make_fold):
+def test_the_hash_depends_on_the_weights(folder, make_plan, bank, make_fold):
     both, first = load_ensemble(folder), load_ensemble(folder, ["0"])
     assert both.hash == load_ensemble(folder).hash
     assert both.hash != first.hash
@@ -119,14 +120,14 @@ def test_a_damaged_checkpoint_is_replaced_by_what_the_fold_still_holds(folder):
         load_network(fold, "latest")
 
 
-def test_a_damaged_checkpoint_is_a_sentence(folder):
+def test_a_damaged_checkpoint_is_an_error(folder):
     path = folder / "fold_0" / "checkpoint_best.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
         load_ensemble(folder)
 
 
-def test_folds_of_different_text_spaces_are_no_ensemble(folder, make_plan, bank, make_fold):
+def test_folds_of_different_text_spaces_are_not_an_ensemble(folder, make_plan, bank, make_fold):
     """DESIGN 3: the space is frozen with the weights. A space computed again on another machine is the same one."""
     rounded = replace(bank.space, projection=bank.space.projection * (1 + 1e-6))
     make_fold(folder / "fold_2", make_plan(), replace(bank, space=rounded), 2)
@@ -137,7 +138,7 @@ def test_folds_of_different_text_spaces_are_no_ensemble(folder, make_plan, bank,
         load_ensemble(folder)
 
 
-def test_the_hash_knows_the_text_space(folder, bank):
+def test_the_hash_depends_on_the_text_space(folder, bank):
     before = load_ensemble(folder).hash
     space = replace(bank.space, projection=bank.space.projection * (1 + 1e-6))
     for fold in ("fold_0", "fold_1"):

@@ -15,7 +15,7 @@ def test_small_gains_go_to_the_cheaper_setting():
     assert choose([row(4, False, None), row(1, False, None)], 3) == row(1, False, None)
 
 
-def test_a_choice_knows_what_a_case_takes():
+def test_a_choice_has_the_seconds_per_case():
     table = (row(1, False, 0.8), row(1, True, 0.9).model_copy(update={"seconds": 8.0}))
     assert Sampling(steps=1, mirroring=True, table=table).seconds == 8.0
     assert Sampling().seconds == 0
@@ -32,7 +32,7 @@ def test_folds_are_pooled_by_their_cases():
     assert pool([Sampling(), Sampling()], 3) == Sampling()
 
 
-def test_the_user_s_numbers_go_before_the_validation_s(plan):
+def test_the_user_s_settings_override_the_validation_s(plan):
     chosen = Sampling(steps=4, samples=2, mirroring=True)
     assert settings_for(plan, chosen) == Settings(steps=4, samples=2, mirror_axes=plan.mirror_axes)
     assert settings_for(plan, chosen, steps=1, samples=5, mirroring=False, seed=9) == Settings(
@@ -53,7 +53,7 @@ def test_more_steps_than_time_steps_are_refused(plan):
         settings_for(plan, Sampling(), steps=1001)
 
 
-def test_unet_takes_no_steps_and_needs_two_folds_to_disagree(make_plan):
+def test_unet_has_no_steps_and_needs_two_folds_for_uncertainty(make_plan):
     unet = make_plan("unet")
     with pytest.raises(UserError, match="no diffusion"):
         settings_for(unet, Sampling(), steps=4)

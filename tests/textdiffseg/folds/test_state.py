@@ -1,4 +1,4 @@
-"""Which folds are finished, by their own files alone."""
+"""The state of folds, from their own files."""
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -8,7 +8,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import find_model, load_ensemble
+from textdiffseg.folds.ensemble import load_ensemble
+from textdiffseg.folds.find import find_model
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.sampling import Sampling
@@ -38,7 +39,7 @@ def fold(folder):
     return fold
 
 
-def test_the_latest_checkpoint_decides_and_the_best_one_where_it_is_alone(fold):
+def test_the_latest_checkpoint_decides_or_the_best_one_if_it_is_alone(fold):
     assert why_unfinished(fold) is None
     mark(fold, "latest", 3)
     assert why_unfinished(fold) == "was interrupted (3 of 4 iterations)"
@@ -50,22 +51,20 @@ def test_the_latest_checkpoint_decides_and_the_best_one_where_it_is_alone(fold):
     assert why_unfinished(fold) == "was interrupted (2 of 4 iterations)"
 
 
-def test_folds_from_before_the_end_was_noted_stay_usable(fold):
+def test_folds_of_older_versions_stay_usable(fold):
     mark(fold, "best", 2, cases=None)
     assert why_unfinished(fold) is None
     fold.checkpoint("latest").unlink()
-    assert why_unfinished(fold) is None, "a carried one may be of any iteration"
+    assert why_unfinished(fold) is None, "a copied one may be of any iteration"
     save_file(load_file(fold.checkpoint("best")), fold.checkpoint("best"))
     assert why_unfinished(fold) is None
 
 
-def test_unfinished_folds_are_left_out_and_named(folder, fold):
+def test_unfinished_folds_are_left_out_and_reported(folder, fold):
     mark(FoldFolder(folder / "fold_1"), "latest", 1)
     found = load_ensemble(folder)
     assert found.folds == ("0",)
-    assert found.notes[0] == (
-        "Left out: fold 1 was interrupted (1 of 4 iterations). To use it all the same: --include-unfinished."
-    )
+    assert found.notes[0] == ("Left out: fold 1 was interrupted (1 of 4 iterations). To use it: --include-unfinished.")
     both = load_ensemble(folder, include_unfinished=True)
     assert both.folds == ("0", "1")
     assert "fold 1 was interrupted" in both.notes[0]
@@ -75,7 +74,7 @@ def test_unfinished_folds_are_left_out_and_named(folder, fold):
     assert load_ensemble(folder, ["0"]).folds == ("0",)
 
 
-def test_without_a_finished_fold_one_line_leads_out(root, folder, fold, plan):
+def test_without_a_finished_fold_the_error_has_advice(root, folder, fold, plan):
     for number in (0, 1):
         mark(FoldFolder(folder / f"fold_{number}"), "latest", 1)
     with alone(fold), pytest.raises(UserError, match="No fold is finished") as error:
@@ -88,7 +87,7 @@ def test_without_a_finished_fold_one_line_leads_out(root, folder, fold, plan):
         load_ensemble(folder / "fold_1")
 
 
-def test_a_fold_without_a_checkpoint_is_named(root, folder, fold):
+def test_a_fold_without_a_checkpoint_is_reported(root, folder, fold):
     for path in (folder / "fold_1").glob("checkpoint_*"):
         path.unlink()
     with alone(FoldFolder(folder / "fold_1")):
@@ -99,8 +98,8 @@ def test_a_fold_without_a_checkpoint_is_named(root, folder, fold):
         find_model(root)
 
 
-def test_a_fit_is_used_with_its_own_checkpoint_alone(folder, fold):
-    """DESIGN 6: where nothing was chosen, one step and no mirroring."""
+def test_a_fit_is_used_only_with_its_own_checkpoint(folder, fold):
+    """DESIGN 6: if nothing was chosen, one step and no mirroring."""
     own = {"weights": hash_weights(fold, "best")}
     write_record(fold.sampling, Sampling(steps=4, mirroring=True, **own))
     write_record(fold.calibration, Calibration(**own))
@@ -117,17 +116,17 @@ def test_a_fit_is_used_with_its_own_checkpoint_alone(folder, fold):
     assert "fitted to an earlier checkpoint_best" in other.notes[0]
 
 
-def test_a_fit_of_an_older_version_is_of_the_best_checkpoint(fold):
+def test_a_fit_of_an_older_version_belongs_to_the_best_checkpoint(fold):
     write_atomically(fold.sampling, '{"version": 1, "steps": 4, "samples": 1, "cases": 2, "table": []}')
     found = load_ensemble(fold.path)
     assert (found.sampling.steps, found.sampling.mirroring, found.notes) == (4, True, ())
     assert load_ensemble(fold.path, checkpoint="latest").sampling == Sampling()
 
 
-def test_a_fold_whose_validation_was_cut_off_predicts_plainly_and_says_so(root, folder, fold, plan):
+def test_a_fold_without_validation_uses_plain_sampling_and_reports_it(root, folder, fold, plan):
     assert load_ensemble(fold.path).sampling == Sampling(steps=1, samples=1, mirroring=False)
     assert load_ensemble(fold.path).notes == (
-        "Fold 0: its validation did not come to choose the sampling: 1 step, no mirroring, no calibration. To validate "
+        "Fold 0: its validation has not chosen the sampling: 1 step, no mirroring, no calibration. To validate "
         f"it: tds_train {plan.dataset} 0 --root {root}.",
     )
     write_record(folder / "fold_1" / "sampling.json", Sampling(steps=4))
@@ -136,7 +135,7 @@ def test_a_fold_whose_validation_was_cut_off_predicts_plainly_and_says_so(root, 
     assert "the other folds decide" in both.notes[0]
 
 
-def test_validation_is_of_the_weights_that_are_there(fold):
+def test_a_validation_belongs_to_the_present_weights(fold):
     assert not is_validated(fold)
     write_atomically(fold.summary, "{}")
     assert not is_validated(fold)
@@ -148,4 +147,4 @@ def test_validation_is_of_the_weights_that_are_there(fold):
     assert not is_validated(fold)
     fold.validated.unlink()
     mark(fold, "latest", 4, cases=None)
-    assert is_validated(fold), "before it was noted, the scores showed it"
+    assert is_validated(fold), "in older versions, the scores showed it"

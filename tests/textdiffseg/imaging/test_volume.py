@@ -68,5 +68,5 @@ def test_grids_match_where_the_nearest_voxel_is_the_same_one():
 
 
 def test_a_volume_lies_on_its_grid():
-    with pytest.raises(ValueError, match="does not lie on the grid"):
+    with pytest.raises(ValueError, match="does not fit the grid"):
         Volume(np.zeros((1, 2, 3, 4)), Geometry((2, 3, 5), np.eye(4)))

@@ -30,7 +30,7 @@ def test_the_largest_scan_decides_whatever_its_axes(plan):
     assert largest_ram_gb(plan, Settings(), 1, [None]) == plan.memory.ram_gb
 
 
-def test_a_header_tells_the_grid_that_reading_gives(tmp_path, make_scan):
+def test_a_header_gives_the_grid_that_reading_gives(tmp_path, make_scan):
     for name in ("a.nii.gz", "a.nrrd", "a.mha"):
         make_scan(tmp_path / name)
         assert read_geometry(tmp_path / name).matches(read_volume((tmp_path / name,)).geometry, 1e-6)

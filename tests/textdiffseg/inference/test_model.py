@@ -63,7 +63,7 @@ def test_an_array_with_a_spacing_is_in_the_scanner_s_order(tmp_path, model, make
     assert not np.array_equal(model.segment(array[::-1], spacing=spacing).labels[::-1], expected)
 
 
-def test_a_result_tells_names_values_volumes_and_writes_itself(tmp_path, model, scan):
+def test_a_result_has_names_values_volumes_and_writes_itself(tmp_path, model, scan):
     result = model.segment(scan, prompts=["posterior end"], uncertainty=True, probabilities=True)
     assert (result.names, result.values) == (("back",), (3,))
     assert result.volumes["back"].low_ml <= result.volumes["back"].volume_ml <= result.volumes["back"].high_ml
@@ -132,7 +132,7 @@ ARRAY = np.zeros((4, 5, 6), np.float32)
         ({"scan": 7}, "A int cannot be segmented"),
         ({"scan": ARRAY, "spacing": (1, 1, 1), "prompts": "back"}, "expected a list of phrases"),
         ({"scan": ARRAY, "spacing": (1, 1, 1), "prompts": ["big toe"]}, "nearest"),
-        ({"scan": ARRAY, "spacing": (1, 1, 1), "text": "old"}, "does not read texts"),
+        ({"scan": ARRAY, "spacing": (1, 1, 1), "text": "old"}, "does not read case texts"),
     ],
 )
 def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
@@ -141,11 +141,11 @@ def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(tds.UserError, match="no folder"):
+    with pytest.raises(tds.UserError, match="is not a folder"):
         tds.load(tmp_path / "nowhere")
 
 
-def test_nothing_but_the_mask_and_its_volumes_is_made_unless_it_is_asked_for(model, scan):
+def test_nothing_but_the_mask_and_its_volumes_is_computed_unless_requested(model, scan):
     result = model.segment(scan)
     assert result.maps == {}
     assert all(volume.low_ml is None for volume in result.volumes.values())

@@ -12,7 +12,7 @@ from textdiffseg.inference.prompting import caution, select_answers, select_labe
 from textdiffseg.text.encoder import PhraseVectors
 
 
-def test_without_prompts_all_labels_are_asked_with_their_values(plan, bank):
+def test_without_prompts_all_labels_are_queried_with_their_values(plan, bank):
     selection = select_labels(plan, bank)
     assert selection.names == ("Front_Part", "back")
     assert selection.values == (7, 3)
@@ -33,7 +33,7 @@ def test_labels_that_no_case_was_known_of_together_do_not_compete(plan, bank):
     assert select_labels(apart, bank, ["back", "front part"]).queries.labels.tolist() == [[2, 1]]
 
 
-def test_labels_that_were_never_learned_side_by_side_are_told(plan, bank):
+def test_labels_that_were_never_learned_together_are_reported(plan, bank):
     apart = plan.model_copy(update={"known_together": ((1,), (2,))})
     assert "learned Front_Part, back on different scans" in caution(apart, select_labels(apart, bank))
     assert caution(apart, select_labels(apart, bank, ["back"])) is None
@@ -86,7 +86,7 @@ def test_an_encoder_that_a_model_names_is_loaded_only_where_the_user_names_it_to
     with pytest.raises(UserError, match=r"encoded with '/models/evil', .*: --text-encoder /models/evil\.$") as error:
         select_labels(plan, foreign, ["the middle"], force=True)
     assert len(error.value.lines) == 1
-    with pytest.raises(UserError, match="the nearest are"):
+    with pytest.raises(UserError, match="The nearest phrases are"):
         select_labels(plan, foreign, ["the middle"])
     reading = plan.model_copy(update={"text": plan.text.model_copy(update={"of_cases": True})})
     with pytest.raises(UserError, match="--text-encoder /models/evil"):
@@ -94,7 +94,7 @@ def test_an_encoder_that_a_model_names_is_loaded_only_where_the_user_names_it_to
     assert NamedEncoder.loaded == []
     assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="/models/evil").forced
     assert select_labels(plan, foreign, ["the middle"], force=True, text_encoder="elsewhere").forced
-    with pytest.raises(UserError, match="--text-encoder other: it gives other vectors than '/models/evil'"):
+    with pytest.raises(UserError, match="--text-encoder other: its vectors differ from those of '/models/evil'"):
         select_labels(plan, foreign, ["the middle"], force=True, text_encoder="other")
     assert NamedEncoder.loaded == ["/models/evil", "elsewhere", "other"]
 
@@ -140,13 +140,13 @@ def test_the_words_of_a_file_are_never_replaced_either(plan, bank):
 def test_a_model_with_a_channel_a_label_refuses_other_words(make_plan, bank):
     peer = make_plan("peer-unet", diffusion=None, peer="unet")
     assert select_labels(peer, bank, ["back"]).values == (3,)
-    with pytest.raises(UserError, match="one channel a label"):
+    with pytest.raises(UserError, match="one channel per label"):
         select_labels(peer, bank, ["the middle"], force=True)
-    with pytest.raises(UserError, match="one channel a label"):
+    with pytest.raises(UserError, match="one channel per label"):
         select_answers(peer, bank, answers(rear=("back", 5), middle=("the middle", 6)), force=True)
 
 
-def test_labels_that_overlap_are_asked_in_their_own_order_which_decides_what_is_written(plan, bank):
+def test_labels_that_overlap_are_queried_in_their_own_order_which_decides_what_is_written(plan, bank):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
     selection = select_labels(nested, bank, ["back", "front part"])
     assert (selection.values, selection.prompts) == ((7, 3), ("front part", "back"))

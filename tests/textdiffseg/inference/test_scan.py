@@ -28,20 +28,20 @@ def models(request, plan, make_model):
     return [make_model(plan.model_copy(update={"regions": request.param}), seed) for seed in (0, 1)]
 
 
-def test_one_prediction_serves_both_and_samples_say_the_same_beside_a_mask(models, bank, scan):
+def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(models, bank, scan):
     calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0, widening=1.5))
     selection = select_labels(models[0].plan, bank)
     both = examine(*scan, selection, calibrated, calibrated)
     mask = examine(*scan, selection, Calibrated(Predictor(models, Settings())))
-    beside = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated)
+    separate = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated)
     assert mask.distribution is None
-    assert (beside.slots == mask.slots).all()
-    assert torch.equal(beside.probabilities, mask.probabilities)
+    assert (separate.slots == mask.slots).all()
+    assert torch.equal(separate.probabilities, mask.probabilities)
     assert not torch.equal(both.probabilities, mask.probabilities)
-    assert set(beside.distribution.maps) == {"entropy", "between_samples", "between_folds"}
-    assert all(torch.equal(beside.distribution.maps[name], one) for name, one in both.distribution.maps.items())
-    assert (beside.distribution.volumes == both.distribution.volumes).all()
-    assert beside.distribution.widening == 1.5
+    assert set(separate.distribution.maps) == {"entropy", "between_samples", "between_folds"}
+    assert all(torch.equal(separate.distribution.maps[name], one) for name, one in both.distribution.maps.items())
+    assert (separate.distribution.volumes == both.distribution.volumes).all()
+    assert separate.distribution.widening == 1.5
 
 
 def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan):
@@ -60,7 +60,7 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     assert next(volumes_of(ScanResult(slots, torch.zeros(0), None), selection, plan, transform)).low_ml is None
 
 
-def test_a_prompt_is_answered_as_beside_all_other_labels(models, bank, scan):
+def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):
     plan, masks = models[0].plan, Calibrated(Predictor(models, Settings()))
     whole, back = (
         examine(*scan, select_labels(plan, bank), masks),

@@ -114,7 +114,7 @@ def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its
     assert label_volumes(volumes, nested.plan, [2, 1]).tolist() == [2, 3], "slots in another order"
     assert label_volumes(volumes, plan, [1, 2]).tolist() == [2, 1]
     assert label_volumes(np.stack((volumes, 2 * volumes)), nested.plan, [1, 3]).tolist() == [[2, 1], [4, 2]], (
-        "3 is no label"
+        "3 is not a label"
     )
 
 

@@ -1,4 +1,4 @@
-"""Prediction does what DESIGN 6 says of windows, noise and views: seen at the doors of the model's parts."""
+"""Windows, noise and views of a prediction follow DESIGN 6, checked on the inputs of the model's parts."""
 
 from collections import Counter
 from itertools import pairwise

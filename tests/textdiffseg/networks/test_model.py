@@ -1,17 +1,8 @@
 import pytest
 import torch
 
-from plans.plan import (
-    ChannelPlan,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    MemoryPlan,
-    Plan,
-    Stage,
-    TextPlan,
-    TrainingPlan,
-)
+from plans.network_plan import DiffusionPlan, LatentPlan, Stage
+from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from textdiffseg.networks.label_autoencoder import normalise_channels
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -120,7 +111,7 @@ def test_logits_follow_the_order_of_the_queries(model):
 
 
 def test_every_parameter_is_used_in_training(model):
-    from textdiffseg.data.loader import batch_keys
+    from textdiffseg.data.batch import batch_keys
     from textdiffseg.segmenter import Segmenter
     from textdiffseg.training.draws import draw_for
     from textdiffseg.training.objectives import objective_of

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from plans.errors import UserError
-from plans.plan import ChannelPlan, LabelPlan, LatentPlan, MemoryPlan, Plan, Stage, TextPlan, TrainingPlan
+from plans.network_plan import LatentPlan, Stage
+from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (

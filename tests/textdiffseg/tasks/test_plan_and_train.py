@@ -1,4 +1,4 @@
-"""DESIGN 2: planning and training are functions that report, can be cancelled, and go on when called again."""
+"""DESIGN 2: planning and training report, can be cancelled, and resume when they are called again."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from textdiffseg.folds.lock import alone, planning_alone
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.folds.state import is_validated
-from textdiffseg.tasks import train as train_task
+from textdiffseg.tasks import validate as validate_task
 from textdiffseg.training import loop
 
 
@@ -24,7 +24,7 @@ def planned(tmp_path_factory, write_raw, shrink_plan):
     return found
 
 
-def test_a_cancelled_planning_keeps_what_is_done_and_goes_on(tmp_path, write_raw):
+def test_a_cancelled_planning_keeps_stored_cases_and_resumes(tmp_path, write_raw):
     write_raw(tmp_path)
     events, stored = [], lambda: list_cases(tmp_path / "preprocessed" / "Dataset901_Tiny")
     with pytest.raises(tds.Cancelled, match="2 of 4 cases"):
@@ -39,7 +39,7 @@ def test_a_cancelled_planning_keeps_what_is_done_and_goes_on(tmp_path, write_raw
     ]
 
 
-def test_what_planning_says_is_reported_and_returned(tmp_path, write_raw):
+def test_notes_of_planning_are_reported_and_returned(tmp_path, write_raw):
     write_raw(tmp_path)
     lines = []
     planned = tds.plan(tmp_path / "raw" / "Dataset901_Tiny", root=tmp_path, workers=0, report=lines.append)
@@ -49,7 +49,7 @@ def test_what_planning_says_is_reported_and_returned(tmp_path, write_raw):
     assert planned.folder.plan("default").is_file()
 
 
-def test_a_cancelled_training_is_saved_and_goes_on(planned):
+def test_a_cancelled_training_is_saved_and_resumes(planned):
     events, options = [], tds.TrainingOptions(epochs=2)
     with pytest.raises(tds.Cancelled):
         tds.train(planned, 1, options=options, progress=events.append, cancel=lambda: len(events) == 2)
@@ -75,11 +75,11 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
         ({"dataset": "Dataset999_None"}, "No data set"),
         ({"fold": 9}, "Fold 9 does not exist"),
         ({"preset": "unet"}, "has no plan plan_unet.json"),
-        ({"fold": 3, "must_exist": True}, "holds no run to go on with"),
-        ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "give one of them"),
+        ({"fold": 3, "must_exist": True}, "holds no run to resume"),
+        ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "Give one of them"),
     ],
 )
-def test_a_request_that_does_not_fit_is_one_sentence(planned, arguments, words):
+def test_arguments_that_do_not_fit_are_one_sentence(planned, arguments, words):
     with pytest.raises(tds.UserError, match=words):
         tds.train(**({"dataset": "901", "fold": 0, "root": planned.root} | arguments))
 
@@ -94,44 +94,44 @@ def test_a_plan_of_another_preset_is_refused_under_its_name(planned):
         source.plan("unet").unlink()
 
 
-def test_a_restart_deletes_what_the_fold_holds_and_needs_nothing_to_be_there(planned):
-    again = tds.TrainingOptions(epochs=1, restart=True)
-    first = tds.train(planned, 2, options=again)
+def test_a_restart_deletes_the_old_fold_and_works_without_one(planned):
+    restart = tds.TrainingOptions(epochs=1, restart=True)
+    first = tds.train(planned, 2, options=restart)
     stray = first.fold.path / "stray.txt"
     stray.write_text("of an older run")
-    tds.train(planned, 2, options=again)
+    tds.train(planned, 2, options=restart)
     assert not stray.exists()
 
 
-def again(planned, number, lines=None, **options):
+def train_again(planned, number, lines=None, **options):
     lines = [] if lines is None else lines
     return tds.train(planned, number, options=tds.TrainingOptions(**options), report=lines.append)
 
 
-def test_a_finished_fold_is_done_at_once_and_prolonged_on_request(planned, monkeypatch):
-    first = again(planned, 3, epochs=1)
+def test_a_finished_fold_is_not_trained_again_unless_more_epochs_are_given(planned, monkeypatch):
+    first = train_again(planned, 3, epochs=1)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
-        patch.setattr(train_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
+        patch.setattr(validate_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
         lines = []
-        assert again(planned, 3, lines, epochs=1).summary == first.summary
+        assert train_again(planned, 3, lines, epochs=1).summary == first.summary
         assert "is trained (1 epochs" in lines[-1]
-        assert "nothing is left to do" in lines[-1]
+        assert "Nothing is left to do" in lines[-1]
     weights = Sampling.read(first.fold.sampling).weights
-    again(planned, 3, epochs=2)
+    train_again(planned, 3, epochs=2)
     assert read_progress(first.fold).epochs == 2
     assert is_validated(first.fold)
     assert Sampling.read(first.fold.sampling).weights != weights, "chosen anew"
 
 
-def test_a_validation_that_was_cut_off_is_all_that_is_done(planned, monkeypatch):
-    fold = again(planned, 3, epochs=2).fold
+def test_an_interrupted_validation_is_done_without_training(planned, monkeypatch):
+    fold = train_again(planned, 3, epochs=2).fold
     fold.validated.unlink()
     lines = []
     with monkeypatch.context() as patch:
         patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
-        again(planned, 3, lines)
-    assert "not validated to the end" in lines[0]
+        train_again(planned, 3, lines)
+    assert "its validation was interrupted" in lines[0]
     assert is_validated(fold)
 
 
@@ -143,7 +143,7 @@ def test_planning_and_training_do_not_run_at_once(planned):
         planning_alone(planned.folder, planned.root),
         pytest.raises(tds.UserError, match="tds_plan_and_preprocess is at work here"),
     ):
-        again(planned, 3)
+        train_again(planned, 3)
     with (
         planning_alone(planned.folder, planned.root),
         pytest.raises(tds.UserError, match="tds_plan_and_preprocess is at work here"),
@@ -151,39 +151,39 @@ def test_planning_and_training_do_not_run_at_once(planned):
         tds.plan("901", root=planned.root, workers=0)
 
 
-def test_a_run_whose_labels_were_renamed_since_is_refused_with_advice_that_leads_out(planned):
+def test_a_run_whose_labels_were_renamed_is_refused_with_advice(planned):
     path = planned.folder.plan("default")
     before = path.read_text()
     path.write_text(before.replace("dark cube", "black cube"))
-    with pytest.raises(tds.UserError, match=r"fold_3 was begun by a plan with other labels.*--restart") as error:
-        again(planned, 3)
+    with pytest.raises(tds.UserError, match=r"fold_3 was started with a plan with other labels.*--restart") as error:
+        train_again(planned, 3)
     assert len(error.value.lines) == 1
     path.write_text(before)
-    again(planned, 3)
+    train_again(planned, 3)
 
 
-def test_a_restart_that_does_not_fit_leaves_the_fold_as_it_is(planned):
+def test_a_refused_restart_does_not_change_the_fold(planned):
     fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
     before = {one: one.read_bytes() for one in fold.path.rglob("*") if one.is_file()}
     path = planned.folder.plan("default")
     plan = path.read_text()
     path.write_text(plan.replace("dark cube", "black cube"))
     with pytest.raises(tds.UserError):
-        again(planned, 3, restart=True)
+        train_again(planned, 3, restart=True)
     path.write_text(plan)
     with pytest.raises(tds.UserError, match="--max-minutes"):
-        again(planned, 3, restart=True, max_minutes=1e-5)
+        train_again(planned, 3, restart=True, max_minutes=1e-5)
     assert {one: one.read_bytes() for one in fold.path.rglob("*") if one.is_file()} == before
 
 
-def test_a_fold_with_the_best_checkpoint_alone_is_not_trained_over(planned):
+def test_a_fold_with_only_the_best_checkpoint_is_not_overwritten(planned):
     fold = FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 3)
     latest = fold.checkpoint("latest").read_bytes()
     fold.checkpoint("latest").unlink()
     with pytest.raises(tds.UserError, match=r"checkpoint_best\S+ without checkpoint_latest.*--val.*--restart"):
-        again(planned, 3)
+        train_again(planned, 3)
     assert tds.train(planned, 3, only_validate=True).summary.labels
     fold.checkpoint("latest").write_bytes(latest[:99])
     with pytest.raises(tds.UserError, match="damaged"):
-        again(planned, 3)
-    assert again(planned, 3, epochs=1, restart=True).fold == fold
+        train_again(planned, 3)
+    assert train_again(planned, 3, epochs=1, restart=True).fold == fold

@@ -1,4 +1,4 @@
-"""The command `tds_predict`, from scans to files and sentences."""
+"""The command `tds_predict`: its files, its reports and its errors."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_in_and_out_are_enough(predict, root, scans):
     assert "0 predicted, 2 complete already" in out
 
 
-def test_what_a_killed_prediction_left_is_swept(predict, root, scans):
+def test_temporary_files_of_a_killed_prediction_are_deleted(predict, root, scans):
     left = temporary_name("a.nii.gz").replace(f"-{os.getpid()}-", "-99999999-")
     for folder in (root / "out", root / "out" / "uncertainty"):
         (folder / left).mkdir(parents=True)
@@ -60,13 +60,13 @@ def test_what_a_killed_prediction_left_is_swept(predict, root, scans):
     assert {path.name for path in (root / "out").rglob(".*")} == set()
 
 
-def test_a_scan_whose_name_cannot_be_printed_is_one_line_and_the_others_go_on(predict, root, scans, make_scan):
+def test_a_scan_whose_name_cannot_be_printed_is_one_line_and_the_others_are_predicted(predict, root, scans, make_scan):
     make_scan(root / "scans" / "c\x1b[31m\nerror: d_0000.nii.gz")
     code, out, err = predict("-i", scans)
     assert code == 2
     assert "\nerror: d" not in err
     assert "2 predicted" in out
-    assert "c\\x1b[31m\\nerror: d_0000.nii.gz: its name holds characters that cannot be printed. Rename it." in err
+    assert "c\\x1b[31m\\nerror: d_0000.nii.gz: expected a name of printable characters in UTF-8" in err
 
 
 def test_settings_reach_the_manifest(predict, root, scans):
@@ -96,22 +96,22 @@ def test_prompts(predict, root, scans):
     assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 1}
 
 
-def test_memory_is_told_for_a_prompt_and_its_rivals(predict, scans, monkeypatch):
-    told = []
-    monkeypatch.setattr(announce, "largest_ram_gb", lambda *_, slots, **__: told.append(slots) or 1.0)
+def test_the_memory_estimate_includes_rivals(predict, scans, monkeypatch):
+    counts = []
+    monkeypatch.setattr(announce, "largest_ram_gb", lambda *_, slots, **__: counts.append(slots) or 1.0)
     assert predict("-i", scans, "--prompt", "back")[0] == 0
-    assert told == [2]
+    assert counts == [2]
 
 
 def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):
-    def asked(**values):
+    def predict_with(**values):
         labels = {"tip": {"phrase": "front part", "value": 50}, "rest": {"phrase": "back", "value": 60}}
         for name, value in values.items():
             labels[name]["value"] = value
         (root / "selection.json").write_text(json.dumps({"version": 1, "labels": labels}))
         return predict("-i", scans, "--prompts", root / "selection.json", "--no-mirroring")
 
-    code, out, _ = asked()
+    code, out, _ = predict_with()
     manifest = Manifest.read(root / "out" / "a.json")
     assert code == 0
     assert "tip = 50, rest = 60" in out
@@ -120,8 +120,8 @@ def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):
     first = read_labels(root / "out" / "a.nii.gz").array
     assert set(np.unique(first)) <= {0, 50, 60}
     assert first.any()
-    assert "2 complete already" in asked()[1]
-    assert "2 predicted" in asked(tip=7)[1], "another value is another request"
+    assert "2 complete already" in predict_with()[1]
+    assert "2 predicted" in predict_with(tip=7)[1], "another value is another request"
     second = read_labels(root / "out" / "a.nii.gz").array
     np.testing.assert_array_equal(np.where(first == 50, 7, first), second)
 
@@ -155,9 +155,9 @@ def test_a_case_s_text_reaches_its_mask_and_manifest(predict, reading, scans):
     def content(folder, case):
         return read_volume([folder / maps.format(case)]).array
 
-    code, said, _ = predict(*command, "--texts", texts)
+    code, output, _ = predict(*command, "--texts", texts)
     assert code == 0
-    assert "Texts: 1 of 2 scans have one." in said
+    assert "Texts: 1 of 2 scans have one." in output
     hashes = [Manifest.read(out / f"{case}.json").request.text for case in "ab"]
     assert hashes == [hash_text("a dark spot in front"), None]
     first = content(out, "a")
@@ -172,16 +172,16 @@ def test_a_case_s_text_reaches_its_mask_and_manifest(predict, reading, scans):
     assert np.array_equal(content(out, "a"), content(plain, "a"))
 
 
-def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, scans):
+def test_texts_of_no_scan_and_missing_encoders_are_errors(predict, reading, scans):
     texts = reading / "texts"
     code, _, err = predict("-i", scans, "--texts", texts)
-    assert (code, "texts is no folder" in err) == (2, True)
+    assert (code, "texts is not a folder" in err) == (2, True)
     texts.mkdir()
     for case in "cd":
         (texts / f"{case}.txt").write_text("words")
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
-    assert "holds no text of a scan that is to be predicted: expected a.txt" in err
+    assert "holds no text of a scan: expected for example a.txt" in err
     (texts / "a.txt").write_text("words")
     code, out, _ = predict("-i", scans, "--texts", texts, out=reading / "whole")
     assert code == 0
@@ -191,9 +191,12 @@ def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, 
         words = FoldFolder(path).words
         bank = TextBank.load(words)
         replace(bank, space=replace(bank.space, encoder=str(reading / "gone"))).save(words)
+        plan = Plan.read(path / "plan.json")
+        text = plan.text.model_copy(update={"encoder": str(reading / "gone")})
+        write_record(path / "plan.json", plan.model_copy(update={"text": text}))
     code, _, err = predict("-i", scans, "--texts", texts)
     assert code == 2
-    assert "which is not loaded unasked" in err
+    assert "which is not loaded by itself" in err
     code, _, err = predict("-i", scans, "--texts", texts, "--text-encoder", reading / "gone")
     assert code == 2
     assert "gone' cannot be loaded" in err
@@ -201,12 +204,12 @@ def test_texts_of_no_scan_and_encoders_that_are_gone_are_told(predict, reading, 
     assert predict("-i", scans)[0] == 0, "without texts no encoder is needed"
 
 
-def test_a_model_trained_without_texts_takes_none(predict, root, scans):
+def test_a_model_trained_without_texts_refuses_them(predict, root, scans):
     (root / "texts").mkdir()
     (root / "texts" / "a.txt").write_text("words")
     code, _, err = predict("-i", scans, "--texts", root / "texts")
     assert code == 2
-    assert "this model does not read texts of cases" in err
+    assert "this model does not read case texts" in err
 
 
 def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
@@ -214,9 +217,9 @@ def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
     code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted beside the mask" in out
+    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted in addition to the mask" in out
     assert manifest.request.settings == plain.request.settings
-    assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is what it is without"
+    assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is the same as without uncertainty"
     assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
     assert len(list((root / "out" / "uncertainty").iterdir())) == 3
 
@@ -230,10 +233,10 @@ def test_labels_that_overlap_have_uncertainty_too(predict, root, scans):
     for volume in (whole, part):
         assert volume.low_ml <= volume.volume_ml <= volume.high_ml
     (entropy,) = (root / "out" / "uncertainty").glob("*_entropy.nii.gz")
-    assert 0 < read_volume((entropy,)).array.max() <= 2, "at most a bit a label"
+    assert 0 < read_volume((entropy,)).array.max() <= 2, "at most one bit per label"
 
 
-def test_what_validation_fitted_is_applied_to_its_own_setting_and_told(predict, root, scans):
+def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root, scans):
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
     fit = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
@@ -265,7 +268,7 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
     [
         (("-i", "nowhere"), "does not exist"),
         (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
-        (("-i", "SCANS", "-m", "nowhere"), "is no folder"),
+        (("-i", "SCANS", "-m", "nowhere"), "is not a folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
         (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
     ],
@@ -277,18 +280,18 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
     assert not (root / "out").exists()
 
 
-def test_a_file_of_the_manifest_s_name_that_is_none_stays(predict, root, scans):
+def test_a_file_with_the_manifest_s_name_is_not_replaced(predict, root, scans):
     other = root / "out" / "a.json"
     other.parent.mkdir()
     other.write_text("{}")
     code, _, err = predict("-i", scans)
     assert code == 2
-    assert "a.json is no manifest of this tds_predict" in err
+    assert "a.json is not a manifest of tds_predict" in err
     assert other.read_text() == "{}"
     assert predict("-i", scans, "--overwrite")[0] == 0
 
 
-def test_an_empty_folder_is_a_sentence(predict, root):
+def test_an_empty_folder_is_an_error(predict, root):
     (root / "empty").mkdir()
     code, _, err = predict("-i", root / "empty")
     assert code == 2

@@ -1,4 +1,4 @@
-"""What a user sees of a prediction: empty masks, pictures, the preset, the time to come, and a second run."""
+"""The reports and outputs of a prediction: empty masks, pictures, presets, forecasts, and a second run."""
 
 import shutil
 
@@ -34,22 +34,22 @@ def predict(root, scans, capsys):
 
 @pytest.fixture
 def finding(monkeypatch):
-    """A function that lets predictions find these slots alone."""
+    """A function that restricts predictions to these slots."""
     from textdiffseg.inference import model
 
     plain = model.examine
 
     def only(*slots):
         def examine(*args):
-            found = plain(*args)
-            return ScanResult(np.where(np.isin(found.slots, slots), found.slots, 0), *list(vars(found).values())[1:])
+            result = plain(*args)
+            return ScanResult(np.where(np.isin(result.slots, slots), result.slots, 0), *list(vars(result).values())[1:])
 
         monkeypatch.setattr(model, "examine", examine)
 
     return only
 
 
-def test_a_folder_that_holds_scans_and_masks_is_done_the_second_time(predict, scans, make_scan):
+def test_a_folder_with_scans_and_masks_is_complete_the_second_time(predict, scans, make_scan):
     assert predict(out=scans)[0] == 0
     code, out, _ = predict(out=scans)
     assert (code, "0 predicted, 2 complete already" in out) == (0, True)
@@ -59,13 +59,13 @@ def test_a_folder_that_holds_scans_and_masks_is_done_the_second_time(predict, sc
     assert "1 predicted, 2 complete already" in predict(out=scans)[1]
 
 
-def test_two_scans_of_one_name_are_still_refused(predict, scans):
+def test_two_scans_with_one_name_are_refused(predict, scans):
     shutil.copy(scans / "a_0000.nii.gz", scans / "a.nii.gz")
     code, _, err = predict(out=scans)
     assert (code, "would both be scan a" in err) == (2, True)
 
 
-def test_empty_masks_are_named_and_noted(predict, root, finding):
+def test_empty_masks_are_reported_and_noted(predict, root, finding):
     finding()
     code, out, _ = predict()
     assert code == 0
@@ -73,10 +73,10 @@ def test_empty_masks_are_named_and_noted(predict, root, finding):
     assert "2 of 2 masks are empty: a, b." in out
     assert "Found in no scan: Front_Part, back." in out
     assert "The mask is empty: no label was found in this scan." in Manifest.read(root / "out" / "a.json").notes
-    assert "2 of 2 masks are empty" in predict()[1], "of masks that were complete, too"
+    assert "2 of 2 masks are empty" in predict()[1], "also for masks that were complete already"
 
 
-def test_a_label_that_no_scan_has_is_named_and_others_are_not(predict, finding):
+def test_only_labels_that_no_scan_has_are_reported(predict, finding):
     finding(1)
     _, out, _ = predict()
     assert "Found in no scan: back." in out
@@ -96,23 +96,23 @@ def test_the_preset_chooses_among_models(predict, root, make_plan, make_fold, ba
     assert "Trained there: default, unet." in err
 
 
-def test_pictures_are_drawn_beside_masks_also_later(predict, root):
+def test_pictures_are_drawn_beside_masks_even_in_a_later_run(predict, root):
     out = root / "out"
     assert predict()[0] == 0
     before = (out / "a.nii.gz").stat().st_mtime_ns
-    code, said, _ = predict("--picture")
-    assert (code, "0 predicted, 2 complete already" in said) == (0, True)
-    assert (out / "a.nii.gz").stat().st_mtime_ns == before, "no mask is made again for a picture"
+    code, output, _ = predict("--picture")
+    assert (code, "0 predicted, 2 complete already" in output) == (0, True)
+    assert (out / "a.nii.gz").stat().st_mtime_ns == before, "the mask is not predicted again for a picture"
     assert all((out / f"{case}.png").read_bytes().startswith(b"\x89PNG") for case in "ab")
     (out / "a.png").unlink()
-    assert "2 complete already" in predict()[1], "a picture is not what completes a case"
+    assert "2 complete already" in predict()[1], "a case is complete without a picture"
     predict("--picture")
     assert (out / "a.png").is_file()
     predict("--seed", 5)
     assert not (out / "a.png").exists(), "it showed another mask"
 
 
-def test_a_picture_of_others_stays(predict, root):
+def test_another_file_with_the_picture_s_name_is_not_replaced(predict, root):
     (root / "out").mkdir()
     (root / "out" / "a.png").write_bytes(b"mine")
     code, _, err = predict("--picture")
@@ -151,11 +151,11 @@ def test_scans_weigh_as_many_windows_as_they_have(monkeypatch):
     assert [event.detail for event in events] == ["small, 1 of 4", "large, 2 of 4", "unknown, 3 of 4"]
 
 
-def test_minutes_to_come_are_reported_from_the_first_windows(predict, root, scans, monkeypatch, tmp_path):
+def test_the_duration_is_forecast_from_the_first_windows(predict, root, scans, monkeypatch, tmp_path):
     from textdiffseg import pace
 
-    monkeypatch.setattr(pace, "MIN_SECONDS", 0.0)
-    monkeypatch.setattr(pace, "MIN_REPORTED", 0.0)
+    monkeypatch.setattr(pace, "MIN_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(pace, "MIN_REPORTED_SECONDS", 0.0)
     out = predict("--uncertainty")[1]
     assert "Predicting 2 scans will take about" in out
     assert out.count("will take about") == 1
@@ -164,9 +164,9 @@ def test_minutes_to_come_are_reported_from_the_first_windows(predict, root, scan
 def test_a_sampling_pass_weighs_more_than_the_mask_s(root, scans):
     import textdiffseg as tds
 
-    model, told = tds.load(root / "results" / "Dataset900_Tiny" / "default", folds=["0"]), []
-    model.segment(scans / "a_0000.nii.gz", mirroring=False, uncertainty=True, progress=told.append)
-    half = len(told) // 2
+    model, events = tds.load(root / "results" / "Dataset900_Tiny" / "default", folds=["0"]), []
+    model.segment(scans / "a_0000.nii.gz", mirroring=False, uncertainty=True, progress=events.append)
+    half = len(events) // 2
     costs = 0.4 + 8 * (4 * 0.3 + 0.3), 1.0
-    assert told[half - 1].done / told[half - 1].total == pytest.approx(costs[0] / sum(costs))
-    assert told[-1].done == pytest.approx(told[-1].total)
+    assert events[half - 1].done / events[half - 1].total == pytest.approx(costs[0] / sum(costs))
+    assert events[-1].done == pytest.approx(events[-1].total)

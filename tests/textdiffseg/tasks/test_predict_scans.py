@@ -27,8 +27,8 @@ def networks(plan, make_model):
     return [make_model(plan, 0), make_model(plan, 1)]
 
 
-def make_batch(networks, plan, bank, out, *, settings=None, calibration=None, samples=None, prompts=(), **changes):
-    """A batch of scans with the folds `networks`; `samples`: settings and calibration of uncertainty."""
+def make_run(networks, plan, bank, out, *, settings=None, calibration=None, samples=None, prompts=(), **changes):
+    """A run with the folds `networks`. `samples`: settings and calibration of uncertainty."""
     names = tuple(str(number) for number in range(len(networks)))
     digest = changes.pop("hash", "0" * 64)
     ensemble = Ensemble(out, names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
@@ -42,7 +42,7 @@ def make_batch(networks, plan, bank, out, *, settings=None, calibration=None, sa
 @pytest.fixture
 def job(networks, plan, bank, tmp_path):
     def make(prompts=(), out=tmp_path / "out", **changes):
-        return make_batch(networks, plan, bank, out, prompts=prompts, **changes)
+        return make_run(networks, plan, bank, out, prompts=prompts, **changes)
 
     return make
 
@@ -54,7 +54,7 @@ def scan(tmp_path, make_scan):
     return path
 
 
-def test_a_segmentation_has_the_scan_s_geometry_and_the_labels_values(job, scan):
+def test_a_mask_has_the_scan_s_geometry_and_the_labels_values(job, scan):
     assert predict_scan(job(), "a", (scan,))
     found, given = read_labels(job().out / "a.nii.gz"), read_volume((scan,))
     assert found.geometry.matches(given.geometry, 1e-3)
@@ -82,7 +82,7 @@ def test_the_ending_is_that_of_the_scan(job, tmp_path, make_scan, ending):
     assert (job().out / f"b{ending}").is_file()
 
 
-def test_what_is_complete_is_skipped_and_what_is_not_is_redone(job, scan, make_scan):
+def test_complete_cases_are_skipped_and_others_predicted_again(job, scan, make_scan):
     out = job().out
     assert predict_scan(job(), "a", (scan,))
     first = (out / "a.nii.gz").read_bytes()
@@ -98,7 +98,7 @@ def test_what_is_complete_is_skipped_and_what_is_not_is_redone(job, scan, make_s
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
 
 
-def test_a_run_that_was_stopped_is_redone(job, scan):
+def test_a_case_of_an_interrupted_run_is_predicted_again(job, scan):
     predict_scan(job(), "a", (scan,))
     path = job().out / "a.json"
     content = json.loads(path.read_text())
@@ -106,7 +106,7 @@ def test_a_run_that_was_stopped_is_redone(job, scan):
     assert predict_scan(job(), "a", (scan,))
 
 
-def test_files_of_others_are_left_alone(job, scan):
+def test_files_that_no_prediction_wrote_are_not_replaced(job, scan):
     out = job().out
     out.mkdir()
     (out / "a.nii.gz").write_bytes(b"mine")
@@ -194,18 +194,18 @@ def test_uncertainty_changes_neither_mask_nor_probabilities(job, scan, tmp_path)
     settings = Settings(mirror_axes=(2,))
     plain = job(out=tmp_path / "plain", settings=settings, probabilities=True)
     selection = job(out=tmp_path / "selection", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
-    told = []
+    events = []
     predict_scan(plain, "a", (scan,))
-    predict_scan(selection, "a", (scan,), progress=lambda event: told.append((event.done, event.total)))
+    predict_scan(selection, "a", (scan,), progress=lambda event: events.append((event.done, event.total)))
     for name in ("a.nii.gz", "probabilities/a_1_Front_Part.nii.gz"):
         assert (read_volume((plain.out / name,)).array == read_volume((selection.out / name,)).array).all()
     request = Manifest.read(selection.out / "a.json").request
     assert (request.settings, request.sampled.settings) == (settings, SAMPLES)
-    assert told == sorted(told), "one bar for both passes"
-    assert told[-1][0] == pytest.approx(told[-1][1])
+    assert events == sorted(events), "one progress for both passes"
+    assert events[-1][0] == pytest.approx(events[-1][1])
 
 
-def test_another_calibration_is_predicted_anew_and_an_older_manifest_had_none(job, scan):
+def test_another_calibration_is_predicted_again_and_an_older_manifest_has_none(job, scan):
     predict_scan(job(), "a", (scan,))
     path = job().out / "a.json"
     content = json.loads(path.read_text())
@@ -215,7 +215,7 @@ def test_another_calibration_is_predicted_anew_and_an_older_manifest_had_none(jo
     assert predict_scan(job(calibration=Applied(temperature=2.0)), "a", (scan,))
 
 
-def test_a_bug_names_its_case(job, scan, monkeypatch):
+def test_an_unexpected_error_names_its_case(job, scan, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
@@ -225,7 +225,7 @@ def test_a_bug_names_its_case(job, scan, monkeypatch):
     assert any("case a" in note for note in error.value.__notes__)
 
 
-def test_one_file_brings_its_channels_along(tmp_path, make_scan):
+def test_the_other_channels_of_a_file_are_added(tmp_path, make_scan):
     for name in ("x_0000", "x_0001", "y_0000", "y_0001"):
         make_scan(tmp_path / f"{name}.nii.gz")
     first = tmp_path / "x_0000.nii.gz"
@@ -234,7 +234,7 @@ def test_one_file_brings_its_channels_along(tmp_path, make_scan):
     assert set(find_scans(tmp_path, 2)) == {"x", "y"}
 
 
-def test_missing_and_empty_folders_are_sentences(tmp_path):
+def test_missing_and_empty_folders_are_errors(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         find_scans(tmp_path / "nowhere", 1)
     with pytest.raises(UserError, match="holds no scan"):
@@ -249,9 +249,9 @@ def test_one_scan_may_go_to_one_file(tmp_path):
         output_place(tmp_path / "file.txt", 2)
 
 
-def test_labels_that_overlap_write_their_values_over_those_before(plan, make_model, bank, scan, tmp_path):
+def test_labels_that_overlap_overwrite_earlier_ones(plan, make_model, bank, scan, tmp_path):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
-    job = make_batch([make_model(nested, 0)], nested, bank, tmp_path / "out", probabilities=True)
+    job = make_run([make_model(nested, 0)], nested, bank, tmp_path / "out", probabilities=True)
     predict_scan(job, "a", (scan,))
     found = read_labels(job.out / "a.nii.gz").array[0]
     front, back = (read_volume((path,)).array[0] > 0.5 for path in sorted((job.out / "probabilities").iterdir()))
@@ -263,7 +263,7 @@ def test_labels_that_overlap_write_their_values_over_those_before(plan, make_mod
     assert volumes["back"] == pytest.approx((found == 3).sum() * voxel)
 
 
-def test_scans_of_bad_names_and_formats_are_one_line_each_and_the_others_go_on(job, tmp_path, make_scan):
+def test_scans_with_bad_names_or_formats_are_one_line_each_and_the_others_are_predicted(job, tmp_path, make_scan):
     folder = tmp_path / "in"
     make_scan(folder / "good.NII.GZ")
     content = (folder / "good.NII.GZ").read_bytes()
@@ -280,7 +280,7 @@ def test_scans_of_bad_names_and_formats_are_one_line_each_and_the_others_go_on(j
     assert largest.count(None) == 3
 
 
-def test_a_header_of_two_files_gives_a_mask_of_one(job, tmp_path, make_scan):
+def test_a_scan_in_two_files_gets_a_mask_in_one_file(job, tmp_path, make_scan):
     make_scan(tmp_path / "in" / "a.nii.gz")
     volume = read_volume((tmp_path / "in" / "a.nii.gz",))
     image = sitk.GetImageFromArray(volume.array[0])
@@ -292,7 +292,7 @@ def test_a_header_of_two_files_gives_a_mask_of_one(job, tmp_path, make_scan):
     assert masks <= {path.name for path in job().out.iterdir()}
     for name in masks - {"a.nii.gz"}:
         assert np.array_equal(read_labels(job().out / name).array.shape, volume.array.shape)
-    with pytest.raises(UserError, match=r"x\.hdr: \.hdr is not written. Choose a name with \.nii\.gz"):
+    with pytest.raises(UserError, match=r"x\.hdr: masks are not written as \.hdr. Choose a name with \.nii\.gz"):
         output_place(tmp_path / "x.hdr", 1)
 
 

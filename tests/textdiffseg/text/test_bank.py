@@ -16,9 +16,9 @@ from textdiffseg.text.bank import TextBank, build_bank
 
 
 def row(queries: Queries, index: int) -> tuple[torch.Tensor, ...]:
-    """What a sample asks for, without its padding."""
-    asked, real = queries.mask[index], queries.token_mask[index]
-    return queries.labels[index][asked], queries.vectors[index][asked], queries.tokens[index][real]
+    """The queries of a sample, without its padding."""
+    queried, real = queries.mask[index], queries.token_mask[index]
+    return queries.labels[index][queried], queries.vectors[index][queried], queries.tokens[index][real]
 
 
 def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank):
@@ -34,7 +34,7 @@ def test_words_that_are_one_to_the_encoder_are_refused(encoder):
     long = "a lesion of " + "very " * 40  # beyond the tokens that are read
     others = tuple(f"structure {index}" for index in range(30))
     prompts = Prompts(scan="CT", labels={"a": (f"{long} low density", *others), "b": (f"{long} high density",)})
-    with pytest.raises(UserError, match="name two labels and are one to the text encoder"):
+    with pytest.raises(UserError, match="name two labels, but the text encoder cannot distinguish them"):
         build_bank(prompts, ("a", "b"), encoder)
 
 
@@ -51,23 +51,23 @@ def test_the_banks_own_phrases_are_standardised(bank, encoder):
 
 def test_a_phrase_encoded_later_lands_on_the_banks_vectors(bank, encoder):
     later = bank.encode("hippocampal head", encoder)
-    asked = bank.queries([[(1, 1)]])
-    assert torch.allclose(later.pooled, asked.vectors[0, 0], atol=1e-5)
-    assert torch.allclose(later.tokens, asked.tokens[0, : len(later.tokens)], atol=1e-4)
+    queried = bank.queries([[(1, 1)]])
+    assert torch.allclose(later.pooled, queried.vectors[0, 0], atol=1e-5)
+    assert torch.allclose(later.tokens, queried.tokens[0, : len(later.tokens)], atol=1e-4)
 
 
 def test_a_new_phrase_lies_near_its_label(bank, encoder):
-    asked = bank.all_labels().vectors[0]
+    queried = bank.all_labels().vectors[0]
     anterior, posterior = (bank.encode(phrase, encoder).pooled for phrase in ("head of hippocampus", "posterior tail"))
-    assert torch.cdist(torch.stack((anterior, posterior)), asked).argmin(1).tolist() == [0, 1]
+    assert torch.cdist(torch.stack((anterior, posterior)), queried).argmin(1).tolist() == [0, 1]
 
 
 def test_a_batch_equals_its_samples_one_by_one(bank):
-    asked = [[(1, 0), (2, 1)], [(2, 0)], [(1, 2)]]
-    batch = bank.queries(asked)
+    queried = [[(1, 0), (2, 1)], [(2, 0)], [(1, 2)]]
+    batch = bank.queries(queried)
     assert batch.labels.tolist() == [[1, 2], [2, 0], [1, 0]]
     assert batch.mask.tolist() == [[True, True], [True, False], [True, False]]
-    for index, one in enumerate(asked):
+    for index, one in enumerate(queried):
         assert all(torch.equal(*pair) for pair in zip(row(batch, index), row(bank.queries([one]), 0), strict=True))
     assert not batch.vectors[~batch.mask].any()
     assert not batch.tokens[~batch.token_mask].any()
@@ -95,9 +95,9 @@ def test_there_and_back_on_disk(bank, tmp_path):
     bank.save(files)
     again = TextBank.load(files)
     assert again.words == bank.words
-    asked = [[(1, 2), (2, 1)], [(2, 0)]]
+    queried = [[(1, 2), (2, 1)], [(2, 0)]]
     assert all(
-        torch.equal(*pair) for pair in zip(row(bank.queries(asked), 0), row(again.queries(asked), 0), strict=True)
+        torch.equal(*pair) for pair in zip(row(bank.queries(queried), 0), row(again.queries(queried), 0), strict=True)
     )
     assert torch.equal(again.space.pooled_standard.std, bank.space.pooled_standard.std)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text_bank.safetensors", "text_space.safetensors"]
@@ -180,7 +180,7 @@ def test_forced_phrases_run_with_their_own_vectors_and_numbers_beyond_the_labels
 
 
 def test_force_needs_the_banks_own_encoder(bank):
-    with pytest.raises(UserError, match="'bundled' is needed"):
+    with pytest.raises(UserError, match="need its text encoder 'bundled'"):
         bank.queries_for(["the moon"], force=True)
 
 
@@ -237,5 +237,5 @@ def test_phrases_that_cannot_be_added_are_refused(bank, encoder):
     with pytest.raises(UserError, match="names both 'Anterior' and 'Posterior'"):
         bank.with_phrases({"Posterior": ["Front"]}, encoder)
     other = replace(bank, space=replace(bank.space, encoder="other", encoder_hash=None))
-    with pytest.raises(UserError, match="'other' is needed"):
+    with pytest.raises(UserError, match="need its text encoder 'other'"):
         other.with_phrases({"Posterior": ["end"]}, encoder)

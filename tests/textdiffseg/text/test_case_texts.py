@@ -38,9 +38,9 @@ def test_an_edited_text_renews_its_own_entry_alone(path, bank):
     before, content = read_case_texts(path, bank, TEXTS), path.read_bytes()
     assert update_case_texts(path, TEXTS, "bundled") == ("Texts of 2 cases: 0 encoded, 2 unchanged.",)
     assert (path.read_bytes(), loaded) == (content, ["bundled"])
-    told = update_case_texts(path, TEXTS | {"b": "enlarged"}, "bundled")
+    notes = update_case_texts(path, TEXTS | {"b": "enlarged"}, "bundled")
     after = read_case_texts(path, bank, TEXTS)
-    assert told == ("Texts of 2 cases: 1 encoded, 1 unchanged.",)
+    assert notes == ("Texts of 2 cases: 1 encoded, 1 unchanged.",)
     assert torch.equal(before["a"], after["a"])
     assert before["b"].shape != after["b"].shape
     update_case_texts(path, {"b": "enlarged"}, "bundled")
@@ -50,24 +50,24 @@ def test_an_edited_text_renews_its_own_entry_alone(path, bank):
     assert not path.exists()
 
 
-def test_texts_beyond_the_limit_are_cut_and_told(path, bank, encoder):
+def test_texts_beyond_the_limit_are_cut_and_reported(path, bank, encoder):
     words = " ".join(["liver"] * (MAX_TEXT_TOKENS - 2))  # [CLS] and [SEP] come around them
     just, more = encode_text(words, encoder), encode_text(words + " liver", encoder)
     assert len(just.tokens) == len(more.tokens) == MAX_TEXT_TOKENS
     assert (just.entry.length, more.entry.length) == (MAX_TEXT_TOKENS, MAX_TEXT_TOKENS + 1)
     _, cut = update_case_texts(path, TEXTS | {"b": words, "c": words + " liver"}, "bundled")
-    assert cut == f"Only the first {MAX_TEXT_TOKENS} tokens are read of the texts of c."
-    assert update_case_texts(path, {"c": words + " liver"}, "bundled")[1] == cut, "said every time"
+    assert cut == f"These texts are long, so only their first {MAX_TEXT_TOKENS} tokens are read: c."
+    assert update_case_texts(path, {"c": words + " liver"}, "bundled")[1] == cut, "reported every time"
 
 
-def test_another_encoder_makes_all_anew_and_fits_no_other_bank(path, bank):
+def test_another_encoder_encodes_all_again_and_fits_no_other_bank(path, bank):
     assert update_case_texts(path, TEXTS, "other")[0] == "Texts of 2 cases: 2 encoded, 0 unchanged."
-    with pytest.raises(UserError, match="encoder 'other', the model's is 'bundled'"):
+    with pytest.raises(UserError, match="encoder 'other', but the model has 'bundled'"):
         read_case_texts(path, bank, TEXTS)
     read_case_texts(path, replace(bank, space=replace(bank.space, encoder="other")), TEXTS)
 
 
-def test_missing_damaged_and_foreign_files_are_refused_and_made_anew(path, bank):
+def test_missing_damaged_and_foreign_files_are_refused_and_made_again(path, bank):
     whole = path.read_bytes()
     for spoil, sentence in (
         (path.unlink, "does not exist"),
@@ -82,14 +82,14 @@ def test_missing_damaged_and_foreign_files_are_refused_and_made_anew(path, bank)
         assert path.read_bytes() == whole
 
 
-def test_a_bank_tells_a_case_s_text_beside_the_words(path, bank):
-    asked = [((1, 0),), ((1, 0), (2, 1)), ((2, 0),)]
-    told = replace(bank, texts=read_case_texts(path, bank, TEXTS))
-    plain, with_texts = bank.queries(asked), told.queries(asked, ("a", None, "nobody"))
+def test_a_bank_adds_a_case_s_text_to_the_words(path, bank):
+    queried = [((1, 0),), ((1, 0), (2, 1)), ((2, 0),)]
+    with_bank = replace(bank, texts=read_case_texts(path, bank, TEXTS))
+    plain, with_texts = bank.queries(queried), with_bank.queries(queried, ("a", None, "nobody"))
     assert torch.equal(with_texts.vectors, plain.vectors)
     before, after = ([one.tokens[row][one.token_mask[row]] for row in range(3)] for one in (plain, with_texts))
-    assert torch.equal(after[0], torch.cat((before[0], told.texts["a"])))
+    assert torch.equal(after[0], torch.cat((before[0], with_bank.texts["a"])))
     assert torch.equal(after[1], before[1])
     assert torch.equal(after[2], before[2])
-    nothing = bank.queries(asked, ("a", None, "nobody"))
+    nothing = bank.queries(queried, ("a", None, "nobody"))
     assert torch.equal(nothing.tokens, plain.tokens), "without texts not a padded token more"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.text.encoder import MAX_TOKENS, TextEncoder
+from textdiffseg.text.encoder import MAX_PHRASE_TOKENS, TextEncoder
 
 
 def test_pooled_vectors_of_similar_phrases_are_similar(encoder):
@@ -38,7 +38,7 @@ def test_vectors_have_their_shapes_and_no_gradient(encoder):
 
 
 def test_long_phrases_are_cut(encoder):
-    assert encoder.encode(["liver " * 100])[0].tokens.shape[0] == MAX_TOKENS
+    assert encoder.encode(["liver " * 100])[0].tokens.shape[0] == MAX_PHRASE_TOKENS
 
 
 def test_a_local_folder_gives_the_same_model(encoder):
@@ -118,7 +118,7 @@ def test_a_folder_s_own_code_is_neither_run_nor_offered(tmp_path, monkeypatch):
     config = json.loads((tmp_path / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.EvilConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is asked"))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("the user is prompted"))
     with pytest.raises(UserError, match="cannot be loaded") as error:
         TextEncoder(str(tmp_path))
     assert len(error.value.lines) == 1

@@ -6,17 +6,8 @@ import torch
 
 from plans import paper
 from plans.layout import PreprocessedFolder
-from plans.plan import (
-    ChannelPlan,
-    DiffusionPlan,
-    LabelPlan,
-    LatentPlan,
-    MemoryPlan,
-    Plan,
-    Stage,
-    TextPlan,
-    TrainingPlan,
-)
+from plans.network_plan import DiffusionPlan, LatentPlan, Stage
+from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from plans.prompts import Prompts
 from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.files import write_record

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.data.batch import Batch, batch_keys
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -36,12 +36,12 @@ def test_the_compiler_knows_its_options():
 
 
 class Words:
-    """A bank of two labels: batches ask for one or both of them, in more or fewer tokens."""
+    """A bank of two labels. Batches query one or both of them, with more or fewer tokens."""
 
     def __init__(self):
         self.batches = 0
 
-    def queries(self, asked, messages):
+    def queries(self, samples, texts):
         self.batches += 1
         slots, length = 1 + self.batches % 2, 3 + self.batches % 4
         generator = torch.Generator().manual_seed(self.batches)
@@ -80,7 +80,7 @@ def test_compiled_modules_equal_eager_ones_and_are_compiled_once(shapes_plan, mo
     assert messages == []
     assert compiled.active
     assert 0 < graphs[0] <= 8, "whole parts, with and without gradients, not block by block"
-    assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch asks for"
+    assert graphs[-1] == graphs[0], "nothing is compiled again, whatever a batch queries"
     for one, other in zip(expected, found, strict=True):
         assert one == pytest.approx(other, rel=0.05), "bfloat16 where the processor has it"
     assert expected[0] == pytest.approx(found[0], rel=0.01)
@@ -103,7 +103,7 @@ def test_without_a_working_compiler_the_losses_are_the_same(shapes_plan, monkeyp
     assert all(torch.equal(a, b) for a, b in zip(eager.ema.values(), ours.ema.values(), strict=True))
     assert not compiled.active
     assert len(messages) == 1
-    assert "torch.compile failed and is left out" in messages[0]
+    assert "torch.compile failed. Training continues without it" in messages[0]
     assert "no compiler found" in messages[0]
     assert "\n" not in messages[0]
 

@@ -26,7 +26,7 @@ def test_memory_grows_with_the_batch(shapes_plan):
 
 
 @pytest.mark.parametrize("first", [6.0, None])
-def test_a_plan_that_does_not_fit_is_refitted_and_says_so(shapes_plan, monkeypatch, first):
+def test_a_plan_that_does_not_fit_is_refitted_and_reported(shapes_plan, monkeypatch, first):
     """The first step takes more than the budget of 4 GB, or runs out of memory; the next one fits."""
     found = iter([first, 1.0])
     monkeypatch.setattr(dry_run, "measure", lambda plan, device: next(found))

@@ -31,7 +31,7 @@ def test_a_run_of_epochs_reports_its_time_and_that_it_grows(train):
     position = go_on(TrainingProgress(seed=0, epochs=20, iterations_per_epoch=100), 50, 1.0)
     assert lines == ["The training will take about 33 minutes."]
     go_on(position, 50, 2.0)
-    assert lines[1] == "The machine has become slower. The training will take 50 minutes more, not 32 minutes."
+    assert lines[1] == "The machine has become slower. The training needs another 50 minutes, not 32 minutes."
 
 
 def test_a_run_of_minutes_reports_that_fewer_iterations_fit(train):

@@ -1,4 +1,4 @@
-"""The life of a trained fold: finished, trained longer, trained anew; one patch for all folds of a plan."""
+"""A trained fold is kept, trained longer, or restarted. All folds of a plan have one patch."""
 
 import shutil
 import signal
@@ -88,7 +88,7 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
 
 def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(preprocessed, fold):
     first = read_progress(fold)
-    assert any("Trained longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
+    assert any("Training longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
     after, log = read_progress(fold), read_log(fold.log)
     assert (after.iteration, after.epoch, after.total, after.finished) == (20, 5, 20, True)
     assert [entry.epoch for entry in log] == [0, 1, 2, 3, 4]
@@ -100,7 +100,7 @@ def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(pr
     assert fit(preprocessed, fold.path, epochs=5) == []
 
 
-def test_an_interrupted_prolongation_goes_on_to_the_same_numbers(preprocessed, fold, tmp_path, monkeypatch):
+def test_an_interrupted_prolongation_resumes_to_the_same_numbers(preprocessed, fold, tmp_path, monkeypatch):
     whole = FoldFolder(shutil.copytree(fold.path, tmp_path / "whole"))
     fit(preprocessed, whole.path, epochs=4)
     plain, count = loop.train_step, 0
@@ -117,27 +117,27 @@ def test_an_interrupted_prolongation_goes_on_to_the_same_numbers(preprocessed, f
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, fold.path, epochs=4)
     assert (read_progress(fold).iteration, read_progress(fold).finished) == (14, False)
-    assert "Going on at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
+    assert "Resuming at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
     left, right = (read_tensors(one.checkpoint("latest")) for one in (whole, fold))
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fold, monkeypatch):
-    asked = []
+    minutes = []
 
-    def planned(run, options, report):
-        asked.append(options.max_minutes)
+    def planned(run, options, report, progress):
+        minutes.append(options.max_minutes)
         return TrainingProgress(seed=0, epochs=2, iterations_per_epoch=3)
 
     monkeypatch.setattr(length, "plan_length", planned)
     before = read_progress(fold)
     fit(preprocessed, fold.path, max_minutes=60)
     after = read_progress(fold)
-    assert asked == [pytest.approx(60 - before.seconds / 60)]
+    assert minutes == [pytest.approx(60 - before.seconds / 60)]
     assert (after.iteration, after.epochs, after.limit_seconds, after.start.iteration) == (14, 4, 3600, 8)
     assert [entry.iteration for entry in read_log(fold.log)] == [4, 8, 11, 14]
     fit(preprocessed, fold.path, max_minutes=60)
-    assert len(asked) == 1, "the same minutes: nothing is left to do"
+    assert len(minutes) == 1, "the same minutes: nothing is left to do"
     with pytest.raises(UserError, match=r"fold_0 is trained already, for \S+ minutes: --max-minutes 59 is not longer"):
         fit(preprocessed, fold.path, max_minutes=59)
 
@@ -162,7 +162,7 @@ def test_less_than_what_was_done_is_refused(preprocessed, fold):
         fit(preprocessed, fold.path, epochs=9, seed=3)
 
 
-def test_all_subsets_are_asked_for_in_a_prolongation():
+def test_a_prolongation_queries_subsets_from_its_start():
     fresh = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=10)
     assert loop._subsets_from(fresh) == 50
     assert loop._subsets_from(fresh.after(iteration=43)) == 10
@@ -278,7 +278,7 @@ def test_folds_of_a_plan_have_the_patch_that_was_fitted_first(preprocessed, tmp_
     first = dry_run.fitted_plan(source, "default", device, lines.append)
     assert first.batch < 8
     assert dry_run.fitted_plan(source, "default", device, lines.append) == first
-    assert "as it was fitted for this plan before" in lines[1]
+    assert "as an earlier fold fitted it" in lines[1]
     monkeypatch.setattr(dry_run, "free_memory", lambda: 2.5e9)
     with pytest.raises(UserError, match=r"fitted_plan.json: a training step .* takes 3.00 GB, and 2.50 GB are free"):
         dry_run.fitted_plan(source, "default", device, lines.append)

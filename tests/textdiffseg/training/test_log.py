@@ -48,10 +48,10 @@ def legends(figure):
 
 def test_a_line_of_version_1_is_read(tmp_path):
     """Runs that were started before the key was renamed can be resumed."""
-    line = json.loads(epochs(["liver"])[0].model_dump_json()) | {"version": 1}
+    line = json.loads(epochs(["one"])[0].model_dump_json()) | {"version": 1}
     line["reconstruction_dice"] = line.pop("latent_dice")
     (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
-    assert read_log(tmp_path / "log.jsonl") == epochs(["liver"])[:1]
+    assert read_log(tmp_path / "log.jsonl") == epochs(["one"])[:1]
 
 
 def test_a_damaged_line_is_named_by_its_number(tmp_path):
@@ -72,7 +72,7 @@ def test_names_of_labels_are_plain_text(tmp_path, figures):
     names = legends(figures[0])[0]
     assert names[:3] == ["grade $\\frac{$", "a $x_{$ b", "_hidden"]
     assert names[3] == "肝臓" or names[3] == "4: ??", "as the machine's fonts have it"
-    assert len(names[4]) == pictures.MAX_NAME
+    assert len(names[4]) == pictures.MAX_NAME_CHARACTERS
     assert names[5] == "two lines"
     assert figures[0]._suptitle.get_text().startswith("Dataset001_a$b_{c, default: 30 iterations in 3.0 minutes")
 

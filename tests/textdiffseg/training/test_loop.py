@@ -86,7 +86,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         with pytest.raises(SystemExit):
             fit(preprocessed, tmp_path)
     assert read_progress(FoldFolder(tmp_path)).iteration == 2
-    assert fit(preprocessed, tmp_path)[-1].startswith("Going on at iteration 2 of 12")
+    assert fit(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
 
 
 def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preproc
 def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path, monkeypatch, minutes, epochs):
     ticks = iter(0.1 * number for number in range(1000))
     monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
-    monkeypatch.setattr(TrainingLoader, "seconds_a_batch", lambda _: 0.04)
+    monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
     options = TrainingOptions(max_minutes=minutes)
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)

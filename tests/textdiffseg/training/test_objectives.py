@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter

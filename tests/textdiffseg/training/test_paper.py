@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plans import paper
-from textdiffseg.data.loader import batch_keys
+from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
@@ -46,7 +46,7 @@ def test_every_parameter_learns_and_predictions_come_out(shapes_plan, preset):
     assert logits.isfinite().all()
 
 
-def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_channels_asked_for(shapes_plan):
+def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_queried_channels(shapes_plan):
     torch.manual_seed(0)
     model, image = build_model(shapes_plan("peer-swinunetr")).eval(), torch.randn(1, 1, 16, 16, 16)
     one, both = (
@@ -54,10 +54,10 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_channels_asked_
         for labels in ([2, 0], [1, 2])
     )
     with torch.no_grad():
-        asked, every = model.segment(image, one), model.segment(image, both)
+        queried, every = model.segment(image, one), model.segment(image, both)
     assert every.shape == (1, 3, 16, 16, 16)
-    torch.testing.assert_close(asked[:, :2], every[:, [0, 2]])
-    assert (asked.softmax(1)[:, 2] == 0).all()
+    torch.testing.assert_close(queried[:, :2], every[:, [0, 2]])
+    assert (queried.softmax(1)[:, 2] == 0).all()
     state = TrainingState.start(model, TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1))
     state.average(0.9)  # of whole numbers, too
     assert any(not value.is_floating_point() for value in state.ema.values())
@@ -85,7 +85,7 @@ def test_gamma_and_lambda_weigh_dice_and_noise(shapes_plan):
 
 
 def test_the_parent_s_decoder_input_is_a_switch_of_the_plan(shapes_plan):
-    """The noise is told the same; what is decoded differs."""
+    """The predicted noise is the same; the decoder input differs."""
     plan = shapes_plan("paper")
     parent = plan.model_copy(update={"paper": plan.paper.model_copy(update={"decoder_input": "z_t - eps"})})
     (_, by_eq_3, _), (_, by_difference, _) = step(plan), step(parent)

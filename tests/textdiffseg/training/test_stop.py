@@ -1,4 +1,4 @@
-"""A signal asks a training to stop; what was there before comes back."""
+"""Signals during training are requests to stop. Earlier handlers are restored."""
 
 import signal
 

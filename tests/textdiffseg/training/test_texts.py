@@ -1,4 +1,4 @@
-"""A case's own text is used where it is told, and not needed where it is missing."""
+"""A case's text is used if it is given, and not needed if it is missing."""
 
 from functools import partial
 
@@ -52,7 +52,7 @@ class WordHash:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, shapes_plan):
-    """A preprocessed folder and a fold trained on it; a case's text says how far its label 1 reaches."""
+    """A preprocessed folder and a fold trained on it; a case's text states the extent of its label 1."""
     root, plan = tmp_path_factory.mktemp("root"), shapes_plan("unet")
     plan = plan.model_copy(
         update={
@@ -69,8 +69,8 @@ def trained(tmp_path_factory, shapes_plan):
     for index, case in enumerate(CASES):
         image, labels = draw_case(index)
         image, transform = preprocess_image(Volume(image, Geometry(labels.shape, np.eye(4))), plan)
-        told = {"present": (1, 2), "annotated": (1, 2)}
-        record = CaseRecord(case=case, hash="", settings={}, shape=transform.shape, transform=transform, **told)
+        known = {"present": (1, 2), "annotated": (1, 2)}
+        record = CaseRecord(case=case, hash="", settings={}, shape=transform.shape, transform=transform, **known)
         save_case(root, record, image, preprocess_labels(labels, transform, plan), labels)
     prompts = Prompts(scan="scan", labels={"ball": ("the slab",), "box": ("brightest",)})
     build_bank(prompts, ("ball", "box"), WordHash()).save(PreprocessedFolder(root).words("unet"))
@@ -78,16 +78,16 @@ def trained(tmp_path_factory, shapes_plan):
         patch.setattr(case_texts, "TextEncoder", WordHash)
         texts = {case: TEXTS[index % 2] for index, case in enumerate(CASES)}
         update_case_texts(PreprocessedFolder(root).case_texts("unet"), texts, "hash")
-    told = []
-    loop.fit(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", told.append)
-    assert "Texts of 10 of 10 cases are read, each for about half of its samples." in told
+    messages = []
+    loop.fit(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", messages.append)
+    assert "Texts: 10 of 10 cases have one. About half of their samples read it." in messages
     return root
 
 
 def draw_case(index):
     """Image (1, 8, 8, 8) of four slabs, and labels: 1 the brightest slab, in odd cases the bright one too; 2 the dark.
 
-    The images come in pairs that only the texts tell apart.
+    The images come in pairs. Only the texts of a pair differ.
     """
     rng = np.random.default_rng(index // 2)
     image, labels = rng.normal(0, 0.1, (1, 8, 8, 8)).astype(np.float32), np.zeros((8, 8, 8), np.int16)
@@ -99,7 +99,7 @@ def draw_case(index):
 
 
 def dice(root, case, words):
-    """Dice of both labels in a held-out case of which `words` are told."""
+    """Dice of both labels in a held-out case with the text `words`."""
     predictor, bank = load_fold(FoldFolder(root / "fold_0"), "cpu", PLAIN)
     stored = open_case(root, case)
     (tokens,) = WordHash().encode([words]) if words else (None,)
@@ -109,23 +109,23 @@ def dice(root, case, words):
     return [2 * np.sum((slots == n) & (truth == n)) / (np.sum(slots == n) + np.sum(truth == n)) for n in (1, 2)]
 
 
-def test_the_network_does_what_the_text_says(trained):
+def test_the_network_follows_the_text(trained):
     scores = partial(dice, trained)
     right = np.array([scores(case, TEXTS[index % 2]) for index, case in enumerate(FOLD.validation)])
     wrong = np.array([scores(case, TEXTS[1 - index % 2]) for index, case in enumerate(FOLD.validation)])
     assert right.min() > 0.9
-    assert wrong[:, 0].max() < 0.75, "told the other words, it gives the other extent, whose Dice is 2/3"
+    assert wrong[:, 0].max() < 0.75, "the other text gives the other extent, whose Dice is 2/3"
     assert wrong[:, 1].min() > 0.9
 
 
-def test_a_missing_text_costs_only_what_it_alone_tells(trained):
+def test_a_missing_text_costs_only_what_no_image_shows(trained):
     without = np.array([dice(trained, case, None) for case in FOLD.validation])
     assert without[:, 1].min() > 0.9
     assert without[:, 0].min() > 0.6, "the brightest slab is found"
-    assert without[:, 0].mean() < 0.9, "whether the bright one belongs to it, only the text tells"
+    assert without[:, 0].mean() < 0.9, "whether the bright one belongs to it, only the text states"
 
 
-def test_validation_of_stored_cases_tells_their_texts(trained):
+def test_validation_of_stored_cases_reads_their_texts(trained):
     summary = validate_fold(FoldFolder(trained / "fold_0"), trained, FOLD.validation, sampling=PLAIN)
     expected = np.mean([dice(trained, case, TEXTS[i % 2])[0] for i, case in enumerate(FOLD.validation)])
     assert summary.labels["ball"].dice == pytest.approx(expected, abs=0.02)

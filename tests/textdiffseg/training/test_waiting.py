@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
-from textdiffseg.data.loader import Batch, batch_keys
+from textdiffseg.data.batch import Batch, batch_keys
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
@@ -41,7 +41,7 @@ class Waits(TorchDispatchMode):
 class Words:
     """A bank of two labels."""
 
-    def queries(self, asked, told):
+    def queries(self, samples, texts):
         labels = torch.tensor([[1, 0], [2, 1]])
         return Queries(labels, torch.randn(2, 2, 8), torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool))
 

@@ -1,5 +1,7 @@
-"""The training loop does what the plan says: each law here is checked on what the optimisers, the weights and the files
-of a real run hold. Small runs that learn nothing, so a loop that is wired wrongly fails although its losses fall."""
+"""The training loop follows the plan. Each law is checked on the optimisers, weights and files of a real run.
+
+The runs are too small to learn. A loop with wrong wiring thus fails although its losses fall.
+"""
 
 import math
 
@@ -147,10 +149,10 @@ def test_validation_scores_the_averaged_weights(whole):
 
 def test_samples_query_all_labels_in_the_first_half_and_some_query_fewer_later(whole):
     """DESIGN 5, 8."""
-    asked = [[{label for label, _ in query} for query in batch.queries] for batch in whole.batches]
-    assert len(asked) == TOTAL
-    assert all(labels == {1, 2} for batch in asked[: TOTAL // 2] for labels in batch)
-    assert any(len(labels) < 2 for batch in asked[TOTAL // 2 :] for labels in batch)
+    queried = [[{label for label, _ in query} for query in batch.queries] for batch in whole.batches]
+    assert len(queried) == TOTAL
+    assert all(labels == {1, 2} for batch in queried[: TOTAL // 2] for labels in batch)
+    assert any(len(labels) < 2 for batch in queried[TOTAL // 2 :] for labels in batch)
 
 
 def test_each_iteration_sees_samples_of_its_own(whole):

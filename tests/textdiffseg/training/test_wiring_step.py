@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from plans import paper
-from plans.plan import DiffusionPlan
-from textdiffseg.data.loader import SampleKey, batch_keys
+from plans.network_plan import DiffusionPlan
+from textdiffseg.data.batch import SampleKey, batch_keys
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.blocks import ResidualBlock

@@ -1,4 +1,4 @@
-"""Which labels were found, and what the learning curve says of the others."""
+"""The labels that were found, and the time that the learning curve predicts for the others."""
 
 import pytest
 

@@ -15,13 +15,14 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.sampling import Sampling, read_sampling, settings_of
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.predictor import Prediction, Predictor
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Prediction
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
 from textdiffseg.validation import calibrate, choose, score
 from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
 from textdiffseg.validation.cases import load_fold, spread
 from textdiffseg.validation.choose import choose_sampling
-from textdiffseg.validation.fitting import RANGE
+from textdiffseg.validation.fitting import MIN_TEMPERATURE
 from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
@@ -98,11 +99,11 @@ def test_labels_that_are_not_annotated_and_voxels_that_are_ignored_are_not_score
 def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, plan):
     from textdiffseg.imaging.sources.files import read_labels
 
-    told = []
-    summary = validate_fold(FoldFolder(fold), stored, ["p", "q"], progress=lambda *at: told.append(at))
-    assert told[-1] == (2, 2)
-    assert told == sorted(told)
-    assert (1, 2) in told, "half of the windows are those of one of two equal cases"
+    reports = []
+    summary = validate_fold(FoldFolder(fold), stored, ["p", "q"], progress=lambda *at: reports.append(at))
+    assert reports[-1] == (2, 2)
+    assert reports == sorted(reports)
+    assert (1, 2) in reports, "half of the windows are those of one of two equal cases"
     written = json.loads((fold / "validation" / "summary.json").read_text())
     assert [case["case"] for case in written["cases"]] == ["p", "q"]
     assert set(summary.labels) == {"Front_Part", "back"}
@@ -154,13 +155,13 @@ def test_settings_that_take_longer_than_their_share_are_cut_off(fold, stored, mo
 
 
 def test_trials_weigh_what_they_cost_on_one_bar(fold, stored):
-    told = []
-    choose_sampling(FoldFolder(fold), stored, ["p"], progress=lambda *at: told.append(at))
-    assert told == sorted(told)
-    assert told[-1] == (3, 3)
+    reports = []
+    choose_sampling(FoldFolder(fold), stored, ["p"], progress=lambda *at: reports.append(at))
+    assert reports == sorted(reports)
+    assert reports[-1] == (3, 3)
     costs = [settings_of(Plan.read(fold / "plan.json"), trial).passes for trial in choose.TRIALS]
     ends = [3 * sum(costs[: number + 1]) / sum(costs) for number in range(3)]
-    assert all(any(done == pytest.approx(end) for done, _ in told) for end in ends)
+    assert all(any(done == pytest.approx(end) for done, _ in reports) for end in ends)
 
 
 def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, monkeypatch):
@@ -259,17 +260,17 @@ def change(stored, case, **changes):
     write_record(path, CaseRecord.read(path).model_copy(update=changes))
 
 
-def test_cases_without_foreground_say_nothing(fold, stored):
+def test_cases_without_foreground_are_left_out(fold, stored):
     predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
     change(stored, "p", present=())
     assert len(gather(predictor, bank, stored, CASES[:3]).voxels) == 2
 
 
-def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank, monkeypatch):
-    asked, plain = [], Predictor.predict_image
+def test_the_known_labels_of_a_case_are_queried(fold, stored, bank, monkeypatch):
+    queried, plain = [], Predictor.predict_image
 
     def listening(predictor, image, queries, uncertainty=False, **_):
-        asked.append(queries.labels.tolist())
+        queried.append(queries.labels.tolist())
         return plain(predictor, image, queries, uncertainty)
 
     monkeypatch.setattr(Predictor, "predict_image", listening)
@@ -277,7 +278,7 @@ def test_a_case_is_asked_for_the_labels_that_are_known_of_it(fold, stored, bank,
     change(stored, "q", annotated=(2,), present=(2,), absent=(1,))
     predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
     evidence = gather(predictor, bank, stored, CASES[:3])
-    assert asked == [[[2]], [[1, 2]], [[1, 2]]]
+    assert queried == [[[2]], [[1, 2]], [[1, 2]]]
     assert [voxels.p.shape[0] for voxels in evidence.voxels] == [3, 3, 3], "classes are label numbers"
     assert not evidence.voxels[0].p[1].any()
     assert evidence.voxels[0].p.sum(0) == pytest.approx(1, abs=1e-5)
@@ -350,7 +351,7 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     predict_as(monkeypatch, exact_nested)
     validate_fold(FoldFolder(nested_fold), stored, CASES, calibrate=True)
     (fit,) = read_calibration(FoldFolder(nested_fold)).fits
-    assert fit.temperature == pytest.approx(RANGE[0], rel=0.01), "what is always right may be as sure as can be"
+    assert fit.temperature == pytest.approx(MIN_TEMPERATURE, rel=0.01), "what is always right may be as sure as can be"
     assert fit.ece_before == pytest.approx(0.1)
     assert fit.brier_before == pytest.approx(2 * 0.01)
     predictor, bank = load_fold(FoldFolder(nested_fold), "cpu", Sampling(), uncertainty=True)

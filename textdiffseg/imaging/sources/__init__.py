@@ -1,1 +1,1 @@
-"""How a scan is read: files of every format, folders of slices, and what other libraries hold in memory."""
+"""Readers of scans: files of every format, folders of DICOM slices, and images of other libraries."""

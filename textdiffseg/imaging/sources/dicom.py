@@ -10,11 +10,11 @@ from textdiffseg.imaging.sources.itk import quiet, volume_of_image
 from textdiffseg.imaging.sources.names import is_decodable, refuse_undecodable
 from textdiffseg.imaging.volume import Volume, refuse_flat
 
-UNEVEN = 0.1  # of the spacing, by which slices may lie off their places
+MAX_UNEVENNESS = 0.1  # deviation of a step between slices, relative to the median step
 
 
 def read_series(folder: Path) -> Volume:
-    """The one series of a folder: (1, D, H, W) in its own number type."""
+    """The only series in a folder, as (1, D, H, W) in its own number type. Raises `UserError` for other folders."""
     refuse_undecodable(folder)
     try:
         with quiet():
@@ -30,9 +30,9 @@ def read_series(folder: Path) -> Volume:
 
 
 def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The series in a folder: uid -> files in their order along the patient.
+    """The series in a folder: UID -> files, ordered along the patient.
 
-    ITK cannot look into a folder whose name is not in UTF-8. Its slices count as one series, which is then refused.
+    ITK cannot read a folder whose name is not in UTF-8. Its slices count as one series, which is refused later.
     """
     if not is_decodable(folder):
         slices = tuple(str(path) for path in sorted(folder.iterdir()) if path.is_file() and _is_slice(path))
@@ -51,25 +51,25 @@ def _read_series(folder: Path) -> sitk.Image:
     series = series_in(folder)
     if len(series) != 1:
         counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items()) or "none"
-        raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each in a folder of its own.")
+        raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each series into its own folder.")
     reader = sitk.ImageSeriesReader()
     (files,) = series.values()
     reader.SetFileNames(files)
     image = reader.Execute()
     if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation") and _uneven(files, image):
         raise UserError(
-            f"{folder}: its slices are not evenly spaced: one is missing, or several lie at one position (phases of "
-            "one series, say). Complete the series, or put each phase in a folder of its own."
+            f"{folder}: its slices are not evenly spaced. Either one is missing, or several have the same position, as "
+            "phases do. Complete the series, or put each phase into its own folder."
         )
     return image
 
 
 def _uneven(files: tuple[str, ...], image: sitk.Image) -> bool:
-    """Whether a slice lies off its place; ITK notes deviations of a rounding error, too, and not how large they are."""
+    """Whether a step between slices deviates too much. ITK also reports deviations by rounding."""
     reader, normal, places = sitk.ImageFileReader(), np.array(image.GetDirection()).reshape(3, 3)[:, 2], []
     for file in files:
         reader.SetFileName(file)
         reader.ReadImageInformation()
         places.append(np.dot(reader.GetOrigin(), normal))
     steps = np.diff(places)
-    return bool(np.abs(steps - np.median(steps)).max() > UNEVEN * np.abs(np.median(steps)))
+    return bool(np.abs(steps - np.median(steps)).max() > MAX_UNEVENNESS * np.abs(np.median(steps)))

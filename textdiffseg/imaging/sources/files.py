@@ -1,7 +1,7 @@
-"""Reading scans and label maps, whatever their format.
+"""Readers of scans and label maps in any format.
 
-Arrays come as (C, D, H, W); the affine maps (d, h, w) to world LPS in mm. What cannot be read, or reads as something
-that cannot be right, is a `UserError` that names the file.
+Arrays are (C, D, H, W). The affine maps an index (d, h, w) to world LPS in mm. Unreadable and implausible files raise a
+`UserError` that names the file.
 """
 
 from pathlib import Path
@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, split_ending
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
-ROUNDED = 0.01  # label values so near to whole numbers are: files with a scale factor cannot hold all of them
+MAX_ROUNDING = 0.01  # of label values; files with a scale factor cannot store all whole numbers exactly
 _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
 
 
 def read_volume(paths: tuple[Path, ...]) -> Volume:
-    """Read a scan as float32 (C, D, H, W): one file a channel, or one file or DICOM folder with all of them."""
+    """The scan as float32 (C, D, H, W). `paths`: one file per channel, or one file or DICOM folder with all."""
     volumes = [_read_any(Path(path)) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
         refuse_unusable(volume.array, str(path))
@@ -35,21 +35,23 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
 
 
 def read_labels(path: Path) -> Volume:
-    """Read a label map as whole numbers (1, D, H, W), the values as in the file."""
+    """The label map as whole numbers (1, D, H, W) with the values of the file."""
     volume = _read_any(Path(path))
     array = volume.array
     if len(array) != 1:
-        raise UserError(f"{path}: a label map has one value a voxel, this one has {len(array)}.")
+        raise UserError(
+            f"{path}: expected a label map with one value per voxel, found {len(array)}. Give a map of labels."
+        )
     if array.dtype.kind == "f":
         whole = np.rint(array)
-        if not np.allclose(whole, array, rtol=0, atol=ROUNDED):
-            raise UserError(f"{path}: label values must be whole numbers, found others (or NaN). Round them.")
+        if not np.allclose(whole, array, rtol=0, atol=MAX_ROUNDING):
+            raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
         array = whole.astype(np.int64)
     return Volume(array, volume.geometry, volume.notes)
 
 
 def read_geometry(path: Path) -> Geometry | None:
-    """The grid of a scan, read from its header alone; None for DICOM folders and broken files."""
+    """The grid of a scan from its header alone; None for DICOM folders and damaged files."""
     path = Path(path)
     if not path.is_file():
         return None
@@ -69,7 +71,7 @@ def read_geometry(path: Path) -> Geometry | None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """A scan's file and, where that is a header alone (.mhd, .nhdr, .hdr), the one that holds the voxels."""
+    """The file of a scan. If it is only a header (.mhd, .nhdr, .hdr), the file with its voxels follows."""
     try:
         path, ending = _header_of(Path(path))
         if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
@@ -89,7 +91,7 @@ def _voxel_file(path: Path, ending: str) -> Path:
 
 
 def _read_any(path: Path) -> Volume:
-    """Any format, own number type, (C, D, H, W). Raises `UserError` also where the system refuses to read."""
+    """An image in any format as (C, D, H, W), in its own number type. Raises `UserError` also for system errors."""
     try:
         return _read(path)
     except OSError as error:
@@ -121,7 +123,7 @@ def _read(path: Path) -> Volume:
 
 
 def _header_of(path: Path) -> tuple[Path, str]:
-    """The file to read first, and its ending; of a pair that is the header."""
+    """The file to read first, and its ending. For a pair it is the header."""
     ending = split_ending(path.name)[1]
     if path.suffix.lower() != ".img":
         return path, ending

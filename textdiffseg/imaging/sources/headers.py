@@ -1,6 +1,6 @@
-"""The voxels that a NRRD or MetaImage header declares, checked before ITK sees the file.
+"""The voxels that a NRRD or MetaImage header declares. They are checked before ITK reads the file.
 
-ITK's readers crash on some long lines, read any file that a header names, and take the memory that it declares.
+ITK's readers crash on some long lines, read any file that a header names, and allocate the memory that it declares.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ MAX_AXES = 16
 
 @dataclass(frozen=True)
 class VoxelBlock:
-    """Where the voxels of a file lie, and how they are stored."""
+    """The place of a file's voxels, and their storage."""
 
-    path: Path  # of the file that holds them
+    path: Path  # of the file with the voxels
     offset: int  # bytes before them
     sizes: tuple[int, ...]  # of all axes, the fastest first
     kind: np.dtype
     packed: bool  # compressed, by gzip or zlib
-    text: bool = False  # written as digits
-    plain: bool = True  # the values are those of the voxels, without a function or a frame of their own
+    text: bool = False  # stored as digits
+    plain: bool = True  # the stored values are the voxels' values, without a scaling function
 
     @property
     def count(self) -> int:
@@ -33,7 +33,7 @@ class VoxelBlock:
         return prod(self.sizes)
 
     def read(self) -> np.ndarray:
-        """The values, the slowest axis first. Raises `UserError` for damage."""
+        """The values, with the slowest axis first. Raises `UserError` for a damaged file."""
         with reported_as_damage(self.path), self.path.open("rb") as file:
             file.seek(self.offset)
             held = self._held()
@@ -41,25 +41,27 @@ class VoxelBlock:
         return values if self.kind.isnative else values.astype(self.kind.newbyteorder("="))
 
     def check_size(self) -> None:
-        """Raise `UserError` where the file is too small for what is declared."""
+        """Raise `UserError` if the file is too small for the declared values."""
         with reported_as_damage(self.path):
             held = self._held()
             least = 2 * self.count - 1 if self.text else self.count * self.kind.itemsize
             if least > held * (MAX_RATIO if self.packed else 1):
-                raise Damaged(f"its header declares {self.count} values, and {held} bytes of the file cannot hold them")
+                raise Damaged(
+                    f"its header declares {self.count} values, but {held} bytes of the file cannot store them"
+                )
 
     def _held(self) -> int:
         return self.path.stat().st_size - self.offset
 
 
 def first_bytes(path: Path) -> bytes:
-    """The beginning of a file, as much as a header may take."""
+    """The first `MAX_HEADER_BYTES` of a file."""
     with path.open("rb") as file:
         return file.read(MAX_HEADER_BYTES)
 
 
 def whole_numbers(text: str, field: str, most: int = MAX_AXES) -> tuple[int, ...]:
-    """The whole numbers of at least 1 that a field holds. Raises `Damaged`."""
+    """The whole numbers of at least 1 in a field. Raises `Damaged` for anything else."""
     words = text.split()
     if not 1 <= len(words) <= most or not all(word.isascii() and word.isdigit() and len(word) < 12 for word in words):
         raise Damaged(f"{field}: expected whole numbers, found {text[:40]!r}")

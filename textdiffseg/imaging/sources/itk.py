@@ -1,6 +1,6 @@
-"""NRRD and MetaImage files, and images of SimpleITK: ITK places the voxels in space.
+"""NRRD and MetaImage files, and images of SimpleITK. ITK provides the grid.
 
-The bytes of the voxels are read and checked here. ITK does not notice a damaged compressed stream.
+The voxels' bytes are read and checked here, as ITK does not detect a damaged compressed stream.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """ITK prints no warnings; afterwards it does as before."""
+    """Suppress ITK's warnings inside the context, and restore the setting afterwards."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -33,19 +33,19 @@ def quiet() -> Iterator[None]:
 
 
 def read_itk(path: Path, block: VoxelBlock) -> Volume:
-    """(C, D, H, W) of a file in its own number type; `block` is what its header declares."""
+    """The image in a file as (C, D, H, W), in its own number type. `block` has the voxels that its header declares."""
     reader = _informed(path, block)
     array = _arranged(block, reader) if block.plain and not block.text else None
     if array is None:
         if block.packed:
-            block.read()  # for its checksum; ITK decompresses it once more
+            block.read()  # checks the checksum; ITK then decompresses the file again
         return volume_of_image(_execute(reader, path), str(path))
     geometry, notes = _geometry(reader, array.shape[1:], str(path))
     return Volume(array, geometry, notes)
 
 
 def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:
-    """The grid from the header alone; None where it is not of a 3D image."""
+    """The grid from the header alone; None if the image is not 3D."""
     reader = _informed(path, block)
     if reader.GetDimension() not in (3, 4):
         return None
@@ -53,7 +53,7 @@ def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:
 
 
 def volume_of_image(image: sitk.Image, source: str) -> Volume:
-    """(C, D, H, W) of an image in its own number type; `source` names it in errors."""
+    """A SimpleITK image as (C, D, H, W), in its own number type. `source` is its name in messages."""
     array = sitk.GetArrayFromImage(image)
     channels = image.GetNumberOfComponentsPerPixel()
     if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):
@@ -79,7 +79,7 @@ def _informed(path: Path, block: VoxelBlock) -> sitk.ImageFileReader:
     except RuntimeError as error:
         raise _unreadable(path, error) from None
     if prod(reader.GetSize()) * reader.GetNumberOfComponents() != block.count:
-        raise UserError(f"{path} cannot be read as an image (its sizes contradict each other). Save it anew.")
+        raise UserError(f"{path} cannot be read as an image (its sizes contradict each other). Save it again.")
     return reader
 
 
@@ -98,7 +98,7 @@ def _unreadable(path: Path, error: RuntimeError) -> UserError:
 
 
 def _arranged(block: VoxelBlock, reader: sitk.ImageFileReader) -> np.ndarray | None:
-    """The voxels (C, D, H, W); None where it is not plain along which axis the channels lie."""
+    """The voxels (C, D, H, W); None if the axis of the channels is not clear."""
     sizes, channels, dimension = reader.GetSize(), reader.GetNumberOfComponents(), reader.GetDimension()
     if dimension not in (3, 4) or (dimension == 4 and channels > 1):
         raise UserError(f"{reader.GetFileName()}: expected a 3D image, found {dimension} dimensions.")
@@ -113,7 +113,7 @@ def _arranged(block: VoxelBlock, reader: sitk.ImageFileReader) -> np.ndarray | N
 def _geometry(
     image: sitk.Image | sitk.ImageFileReader, shape: tuple[int, ...], source: str
 ) -> tuple[Geometry, tuple[str, ...]]:
-    """The grid of an image, and notes on it."""
+    """The grid of an image, and notes for the user."""
     dimension = image.GetDimension()
     direction = np.array(image.GetDirection()).reshape(dimension, dimension)[:3, :3]
     affine = np.eye(4)

@@ -1,4 +1,4 @@
-"""The header of a MetaImage file (.mha, .mhd)."""
+"""The header of a MetaImage file (.mha; .mhd with its voxels in another file)."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _VOXELS = "ElementDataFile"
 
 
 def read_block(path: Path) -> VoxelBlock:
-    """Where the voxels lie. Raises `UserError` for damage, and for what is not read."""
+    """The place of the voxels. Raises `UserError` for a damaged file, and for an unsupported one."""
     with reported_as_damage(path):
         fields, end = _fields(first_bytes(path))
         (axes,) = whole_numbers(fields.get("NDims", ""), "NDims", 1)
@@ -48,7 +48,7 @@ def read_block(path: Path) -> VoxelBlock:
 
 
 def _fields(content: bytes) -> tuple[dict[str, str], int]:
-    """The fields by name, and where the header ends. Raises `Damaged`."""
+    """Name -> value of the fields, and the length of the header in bytes. Raises `Damaged`."""
     fields: dict[str, str] = {}
     position = 0
     while position < len(content):
@@ -61,9 +61,9 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
         name, equals, value = line.decode("utf-8", "replace").partition("=")
         name = name.strip()
         if (not equals and name) or ":" in name:
-            raise Damaged(f"its header holds the line {name[:40]!r}")
+            raise Damaged(f"its header contains the line {name[:40]!r}")
         if name in fields and fields[name] != value.strip():
-            raise Damaged(f"{name} stands there twice")
+            raise Damaged(f"its header contains {name} twice")
         fields[name] = value.strip()
         if name == _VOXELS:
             return fields, position
@@ -73,17 +73,19 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
 def _kind(fields: dict[str, str], path: Path) -> np.dtype:
     name = fields.get("ElementType", "")
     if name not in _KINDS:
-        raise UserError(f"{path}: ElementType: {name[:40]!r} is not read. Save it with one of {', '.join(_KINDS)}.")
+        raise UserError(
+            f"{path}: ElementType: {name[:40]!r} is not supported. Save it with one of {', '.join(_KINDS)}."
+        )
     big = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     return np.dtype(f"{'>' if big else '<'}{_KINDS[name]}")
 
 
 def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool) -> tuple[Path, int]:
-    """The file that holds the voxels, and the bytes before them."""
+    """The file with the voxels, and the number of bytes before them."""
     name, skipped = fields[_VOXELS], fields.get("HeaderSize", "0")
     local = name.lower() == "local"
     if not local and (name.upper().startswith("LIST") or "%" in name):
-        raise UserError(f"{path}: its voxels lie in several files, which is not read. Save it as one file.")
+        raise UserError(f"{path}: its voxels are in several files, which is not supported. Save it as one file.")
     if local:
         held, offset = path, end
     else:
@@ -93,7 +95,7 @@ def _place(fields: dict[str, str], path: Path, end: int, size: int, packed: bool
     elif skipped.isdigit() and int(skipped) > 0 and not packed and not local:
         offset = int(skipped[:12])
     elif skipped not in ("0", ""):
-        raise UserError(f"{path}: HeaderSize: {skipped[:20]!r} is not read here. Save it anew.")
+        raise UserError(f"{path}: HeaderSize: {skipped[:20]!r} is not supported. Save it again.")
     return held, offset
 
 

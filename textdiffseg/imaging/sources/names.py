@@ -1,4 +1,4 @@
-"""File names that libraries in C++ cannot take: bytes that are not UTF-8."""
+"""File names that C++ libraries cannot read, because their bytes are not UTF-8."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from plans.errors import UserError
 
 
 def is_decodable(path: Path) -> bool:
-    """Whether all bytes of a path are UTF-8. ITK ends the process where they are not."""
+    """Whether all bytes of a path are UTF-8. ITK ends the process if they are not."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

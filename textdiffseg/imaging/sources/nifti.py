@@ -1,7 +1,7 @@
-"""NIfTI files by nibabel: one file or a pair, both versions, compressed or not, whatever the name.
+"""NIfTI files of both versions: one file or a pair, compressed or not, with any name.
 
-nibabel reads the header and scales the values. The bytes come through `streams`, since nibabel checks neither the
-declared size nor, beyond the voxels, the checksum.
+nibabel reads the header and scales the values. `streams` reads the bytes, because nibabel checks neither the declared
+size nor the checksum after the voxels.
 """
 
 import struct
@@ -22,7 +22,7 @@ from textdiffseg.imaging.sources.streams import GZIP, Damaged, Stream, read_voxe
 from textdiffseg.imaging.volume import Geometry, Volume
 
 _HEADERS = {348: Nifti1Header, 540: Nifti2Header}
-_MAGIC = {b"n+1": False, b"ni1": True, b"n+2": False, b"ni2": True}  # whether the voxels lie in a file of their own
+_MAGIC = {b"n+1": False, b"ni1": True, b"n+2": False, b"ni2": True}  # -> whether the voxels are in another file
 _OTHERS = {b"NRRD": "NRRD", b"Obje": "MetaImage", b"NDim": "MetaImage", b"\x89HDF": "HDF5", b"CDF\x01": "MINC"}
 _DIMENSIONS = 7
 
@@ -36,11 +36,11 @@ class _Header:
     channels: int
     kind: np.dtype
     offset: int  # of the voxels
-    pair: bool  # they lie in a file of their own
+    pair: bool  # the voxels are in another file
 
 
 def read_nifti(path: Path) -> Volume:
-    """(C, D, H, W) in the file's own number type, or scaled to float32 where the header has a scale."""
+    """The image as (C, D, H, W) in its own number type; float32 if the header has a scale."""
     with reported_as_damage(path), path.open("rb") as file:
         packed = _is_packed(path)
         stream = Stream(file, packed)
@@ -58,14 +58,14 @@ def read_nifti(path: Path) -> Volume:
 
 
 def read_nifti_geometry(path: Path) -> Geometry:
-    """The grid, from the header alone."""
+    """The grid from the header alone."""
     with reported_as_damage(path), path.open("rb") as file:
         header, _ = _read_header(Stream(file, _is_packed(path)), path)
     return _geometry(header, path)[0]
 
 
 def voxel_file(path: Path) -> Path:
-    """The file that holds the voxels: that of a pair, or `path` itself."""
+    """The file with the voxels: the other file of a pair, or `path` itself."""
     with reported_as_damage(path), path.open("rb") as file:
         header, _ = _read_header(Stream(file, _is_packed(path)), path)
     return _beside(path) if header.pair else path
@@ -77,32 +77,32 @@ def _is_packed(path: Path) -> bool:
 
 
 def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
-    """The header, and the bytes that it took. Raises `Damaged` and `UserError`."""
-    begun = stream.read(4)
-    if len(begun) < 4:
+    """The header, and its size in bytes. Raises `Damaged` and `UserError`."""
+    first = stream.read(4)
+    if len(first) < 4:
         raise Damaged("no NIfTI header")
-    order = next((order for order in "<>" if struct.unpack(f"{order}i", begun)[0] in _HEADERS), None)
+    order = next((order for order in "<>" if struct.unpack(f"{order}i", first)[0] in _HEADERS), None)
     if order is None:
-        if other := _OTHERS.get(begun):
-            raise UserError(f"{path} is not a NIfTI file but {other}. Give it the ending of its format.")
+        if other := _OTHERS.get(first):
+            raise UserError(f"{path} is not a NIfTI file but {other}. Rename it to the ending of its format.")
         raise Damaged("no NIfTI header")
-    size = struct.unpack(f"{order}i", begun)[0]
-    block = begun + stream.read(size - 4)
+    size = struct.unpack(f"{order}i", first)[0]
+    block = first + stream.read(size - 4)
     if len(block) < size:
         raise Damaged(f"{len(block)} of {size} bytes of its header")
     fields = _HEADERS[size](block, endianness=order, check=False)
     magic = bytes(fields["magic"])[:3]
     if magic not in _MAGIC:
         raise UserError(
-            f"{path} is an Analyze file, in which left and right are not defined. Convert it to NIfTI with a tool that "
-            "knows its orientation."
+            f"{path} is an Analyze file, in which left and right are not defined. Convert it to NIfTI with a program "
+            "that knows its orientation."
         )
     shape, channels = _shape(fields, path)
     return _Header(fields, shape, channels, _kind(fields, path), _offset(fields, size, magic), _MAGIC[magic]), size
 
 
 def _shape(fields: Nifti1Header, path: Path) -> tuple[Triple, int]:
-    """Sizes along i, j, k, and the number of channels, which lie along the fourth or the fifth axis."""
+    """The sizes along (i, j, k), and the number of channels, which are along the fourth or the fifth axis."""
     count, *sizes = (int(value) for value in fields["dim"])
     if not 1 <= count <= _DIMENSIONS:
         raise Damaged(f"its header declares {count} dimensions")
@@ -116,7 +116,7 @@ def _shape(fields: Nifti1Header, path: Path) -> tuple[Triple, int]:
 
 
 def _kind(fields: Nifti1Header, path: Path) -> np.dtype:
-    """The voxels' number type; bits that contradict it are not believed."""
+    """The number type of the voxels. The header's `bitpix` is not used, as it may contradict the type."""
     try:
         kind = fields.get_data_dtype()
     except (HeaderDataError, KeyError):
@@ -127,7 +127,7 @@ def _kind(fields: Nifti1Header, path: Path) -> np.dtype:
         raise UserError(f"{path}: its voxels are colours (RGB), expected one number each. Save them as grey values.")
     if kind.kind not in "iuf" or kind.itemsize > 8:
         code = int(fields["datatype"])
-        raise UserError(f"{path}: its voxels have the data type {code}, which is not read. Save them as float32.")
+        raise UserError(f"{path}: its voxels have the data type {code}, which is not supported. Save them as float32.")
     return kind
 
 
@@ -151,14 +151,14 @@ def _read_pair(path: Path, header: _Header) -> np.ndarray:
 
 
 def _beside(path: Path) -> Path:
-    """The `.img` of a `.hdr`."""
+    """The `.img` file of a `.hdr` file."""
     names = [f"{path.stem}{ending}" for ending in (".img", ".IMG", ".img.gz")]
     found = next((name for name in names if (path.parent / name).is_file()), names[0])
     return beside(path, found)
 
 
 def _skip(stream: Stream, count: int) -> None:
-    """Read on to the voxels, past the extensions of a header."""
+    """Skip `count` bytes, the extensions of a header, up to the voxels."""
     while count > 0:
         step = min(count, 1 << 20)
         if len(stream.read(step)) < step:
@@ -172,11 +172,11 @@ def _geometry(header: _Header, path: Path) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def _scaled(voxels: np.ndarray, fields: Nifti1Header, path: Path) -> np.ndarray:
-    """Values by the header's slope and intercept: computed in double precision, a plane at a time, kept in single."""
+    """The voxels with the header's slope and intercept. Each plane is computed in float64 and stored as float32."""
     try:
         slope, intercept = fields.get_slope_inter()
     except HeaderDataError as error:
-        raise UserError(f"{path}: {error}. Write scl_slope and scl_inter anew.") from None
+        raise UserError(f"{path}: {error}. Write correct scl_slope and scl_inter into its header.") from None
     if (slope, intercept) in ((None, None), (1.0, 0.0)):
         return voxels
     scaled = np.empty(voxels.shape, np.float32)

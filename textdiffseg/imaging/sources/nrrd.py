@@ -1,4 +1,4 @@
-"""The header of a NRRD file (.nrrd, and .nhdr with the voxels in a file of their own)."""
+"""The header of a NRRD file (.nrrd; .nhdr with its voxels in another file)."""
 
 import os
 import re
@@ -39,13 +39,13 @@ _SPACES = {
     *("3d-right-handed-time", "3d-left-handed-time"),
 }
 _COLOURS = {"complex", "rgb-color", "hsv-color", "xyz-color", "rgba-color"}
-# ITK writes a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. A full one crashes.
+# ITK copies a line that it cannot parse, and the file's name, into a buffer of about 1,000 bytes. Longer ones crash it.
 _MAX_FIELD_BYTES, _MAX_PATH_BYTES = 400, 400
-_MAX_LINE_BYTES = 1 << 16  # comments, contents and key/value pairs, which are kept as they are
+_MAX_LINE_BYTES = 1 << 16  # of comments, contents and key/value pairs, which ITK does not parse
 
 
 def read_block(path: Path) -> VoxelBlock:
-    """Where the voxels lie. Raises `UserError` for damage, and for what is not read."""
+    """The place of the voxels. Raises `UserError` for a damaged file, and for an unsupported one."""
     if len(os.fsencode(path)) > _MAX_PATH_BYTES:
         raise UserError(f"{path}: its path is too long for NRRD (at most {_MAX_PATH_BYTES} bytes). Move it.")
     with reported_as_damage(path):
@@ -57,16 +57,16 @@ def read_block(path: Path) -> VoxelBlock:
         kinds = _check_words(fields, axes, path)
         encoding = fields.get("encoding", "").lower()
         if encoding not in (*_RAW, *_GZIP, *_TEXT):
-            raise UserError(f"{path}: encoding: {encoding!r:.40} is not read. Save it with raw or gzip.")
+            raise UserError(f"{path}: encoding: {encoding!r:.40} is not supported. Save it with raw or gzip.")
         kind = _kind(fields, path)
         held, offset = _place(fields, path, end, encoding, int(np.prod(sizes, dtype=object)) * kind.itemsize)
     if _COLOURS & set(kinds):
-        raise UserError(f"{path}: its voxels are colours or complex numbers, expected real numbers. Save them so.")
+        raise UserError(f"{path}: its voxels are colours or complex numbers. Save them as real numbers.")
     return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT)
 
 
 def _fields(content: bytes) -> tuple[dict[str, str], int]:
-    """The fields by name, and where the header ends. Raises `Damaged`."""
+    """Name -> value of the fields, and the length of the header in bytes. Raises `Damaged`."""
     if not re.match(rb"NRRD000[1-5]\r?\n", content):
         raise Damaged("no NRRD header")
     fields: dict[str, str] = {}
@@ -85,12 +85,12 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
             continue
         field = name.decode("ascii", "replace").lower()
         if not colon or field not in _FIELDS:
-            raise Damaged(f"its header holds the line {line[:40].decode('ascii', 'replace')!r}")
+            raise Damaged(f"its header contains the line {line[:40].decode('ascii', 'replace')!r}")
         if len(line) > _MAX_FIELD_BYTES and field != "content":
             raise Damaged(f"{field}: {len(line)} bytes, expected at most {_MAX_FIELD_BYTES}")
         field = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip"}.get(field, field)
         if field in fields:
-            raise Damaged(f"{field} stands there twice")
+            raise Damaged(f"its header contains {field} twice")
         fields[field] = value.decode("utf-8", "replace").strip()
         if field == "data file" and fields[field].upper().startswith("LIST"):
             break
@@ -98,21 +98,21 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
 
 
 def _check_words(fields: dict[str, str], axes: int, path: Path) -> list[str]:
-    """The kinds of the axes. Raises `Damaged` for words that the format does not have."""
+    """The kinds of the axes. Raises `Damaged` for words that are not in the format."""
     kinds = fields.get("kinds", "").lower().split()
     if kinds and (len(kinds) != axes or not all(re.fullmatch(r"[a-z0-9?-]{1,30}", kind) for kind in kinds)):
         raise Damaged(f"kinds: expected {axes} words, found {fields['kinds'][:40]!r}")
     if (space := fields.get("space", "lps").lower()) not in _SPACES:
-        raise UserError(f"{path}: space: {space[:40]!r} is not read. Save it in left-posterior-superior.")
+        raise UserError(f"{path}: space: {space[:40]!r} is not supported. Save it in left-posterior-superior.")
     if "measurement" in fields:
-        raise Damaged("its header holds the field 'measurement'")
+        raise Damaged("its header contains the field 'measurement'")
     return kinds
 
 
 def _kind(fields: dict[str, str], path: Path) -> np.dtype:
     name = fields.get("type", "").lower()
     if name not in _KIND_OF:
-        raise UserError(f"{path}: type: {name[:40]!r} is not read. Save it as short, int or float.")
+        raise UserError(f"{path}: type: {name[:40]!r} is not supported. Save it as short, int or float.")
     kind, endian = np.dtype(_KIND_OF[name]), fields.get("endian", "").lower()
     if endian not in ("little", "big") and (endian or (kind.itemsize > 1 and fields["encoding"].lower() not in _TEXT)):
         raise Damaged(f"endian: expected little or big, found {endian[:20]!r}")
@@ -120,13 +120,15 @@ def _kind(fields: dict[str, str], path: Path) -> np.dtype:
 
 
 def _place(fields: dict[str, str], path: Path, end: int, encoding: str, size: int) -> tuple[Path, int]:
-    """The file that holds the voxels, and the bytes before them."""
+    """The file with the voxels, and the number of bytes before them."""
     name, lines, skipped = fields.get("data file"), fields.get("line skip", "0"), fields.get("byte skip", "0")
     if name is not None and (name.upper().startswith("LIST") or "%" in name):
-        raise UserError(f"{path}: its voxels lie in several files, which is not read. Save it as one file.")
+        raise UserError(f"{path}: its voxels are in several files, which is not supported. Save it as one file.")
     held, offset = (path, end) if name is None else (beside(path, name.removeprefix("./")), 0)
     if lines != "0" or (skipped != "0" and encoding not in _RAW) or not re.fullmatch(r"-1|\d{1,12}", skipped):
-        raise UserError(f"{path}: line skip {lines!r:.20} and byte skip {skipped!r:.20} are not read. Save it anew.")
+        raise UserError(
+            f"{path}: line skip {lines!r:.20} and byte skip {skipped!r:.20} are not supported. Save it again."
+        )
     if skipped == "-1":
         return held, max(offset, held.stat().st_size - size)
     return held, offset + int(skipped)

@@ -1,8 +1,8 @@
-"""Scans that are in memory already: numpy arrays, and images of nibabel and SimpleITK.
+"""Scans in memory: numpy arrays, and images of nibabel and SimpleITK.
 
-Arrays are (z, y, x) or (C, z, y, x), in the scanner's order: z grows to superior, y to posterior, x to the patient's
-left (LPS). With `affine` an array may have its axes in any order: the affine maps an index of the array to world
-coordinates in mm, x to the right, y to anterior, z to superior (RAS+), as nibabel's affines do.
+Arrays are (z, y, x) or (C, z, y, x). z increases to superior, y to posterior, and x to the patient's left (LPS). With
+`affine` an array may have any order of axes. The affine maps an index of the array to world coordinates in mm, as in
+nibabel: x increases to the right, y to anterior, z to superior (RAS+).
 """
 
 import zlib
@@ -30,19 +30,20 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 def volume_of(
     scan: "Scan", spacing: Sequence[float] | None = None, affine: np.ndarray | Sequence[Sequence[float]] | None = None
 ) -> Volume:
-    """A scan as a `Volume`, float32, its axes as they are.
+    """The scan as a float32 `Volume` with its own axes.
 
     Args:
-        scan: a file, a DICOM folder, a list of files (one a channel), an array, or an image of nibabel or SimpleITK.
+        scan: a file, a DICOM folder, a list of files (one per channel), an array, or an image of nibabel or SimpleITK.
         spacing: mm along (z, y, x), for an array.
         affine: (4, 4), for an array, instead of `spacing`.
 
-    Raises `UserError` where a scan cannot be read or its place in space is not known.
+    Raises:
+        UserError: the scan cannot be read, or its place in space is unknown.
     """
     if isinstance(scan, np.ndarray):
         return _of_array(scan, spacing, affine)
     if spacing is not None or affine is not None:
-        raise UserError("spacing and affine are for arrays: this scan has its own.")
+        raise UserError("spacing= and affine= are for arrays only, as this scan has its own grid. Leave them out.")
     if isinstance(scan, (str, Path)):
         return _of_files([scan])
     if isinstance(scan, (list, tuple)):
@@ -53,7 +54,7 @@ def volume_of(
     if library == "SimpleITK":
         return _of_simpleitk(scan)
     raise UserError(
-        f"A {type(scan).__name__} cannot be segmented: give a path, a list of paths (one a channel), a numpy array "
+        f"A {type(scan).__name__} cannot be segmented: give a path, a list of paths (one per channel), a numpy array "
         "with its spacing, or an image of nibabel or SimpleITK."
     )
 
@@ -85,10 +86,10 @@ def _checked_affine(affine: Any) -> np.ndarray:
 
 
 def _of_nibabel(image: Any) -> Volume:
-    """A NIfTI image is placed by its header, like a file, so that the notes are the same."""
+    """A nibabel image as a `Volume`. A NIfTI header gives the grid and the notes, as for a file."""
     source = "the nibabel image"
     try:
-        array = np.asanyarray(image.dataobj)  # of a file: read now
+        array = np.asanyarray(image.dataobj)  # reads the file, if the image has one
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise UserError(f"{source}: its voxels cannot be read ({error}). Copy its file again.") from None
     if array.ndim == 4:  # channels last
@@ -100,7 +101,7 @@ def _of_nibabel(image: Any) -> Volume:
 
 
 def _is_of_header(image: Any) -> bool:
-    """Whether the affine is the header's; an image made in memory may have one that its header does not hold yet."""
+    """Whether the affine equals the header's. An image made in memory may have another one."""
     return np.allclose(image.header.get_best_affine(), image.affine, atol=1e-4)
 
 
@@ -112,9 +113,9 @@ def _of_simpleitk(image: Any) -> Volume:
 
 
 def _volume(array: np.ndarray, affine: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
-    """Checked, with channels first; `affine` leads from the array's indices to world LPS in mm."""
+    """The checked volume, with channels first. `affine` maps an index of the array to world LPS in mm."""
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}.")
+        raise UserError(f"{source}: expected whole or real numbers, found {array.dtype}. Convert it to float32.")
     if array.ndim == 3:
         array = array[None]
     if array.ndim != 4 or min(array.shape[1:], default=0) < 2:

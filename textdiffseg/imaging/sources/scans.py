@@ -1,21 +1,27 @@
-"""Which scans a folder holds."""
+"""The scans in a folder."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FILE_ENDINGS, is_unread_image, split_ending
+from plans.file_names import FILE_ENDINGS, is_unread_image, split_ending
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, tuple[Path, ...]]:
-    """The scans below `folder`, by id: its files one channel each (ID_0000.nii.gz, ...) or plainly named, and DICOM
-    folders. `folder` may also be one file or one DICOM series.
+    """The scans in a folder: id -> files.
 
-    `is_output` is True for files that are not scans, but masks made of them: a folder may hold both.
-    Images in a format that is not read are listed as well, so that each is named when it is read.
+    A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, or a DICOM folder. Images in an
+    unsupported format are listed too, so reading reports each of them.
+
+    Args:
+        folder: of scans. It may also be one file or one DICOM series.
+        is_output: whether a file is a mask of an earlier prediction, as masks may be in the same folder.
+
+    Raises:
+        UserError: no scans, two scans of one id, or a missing channel.
     """
     from textdiffseg.imaging.sources.dicom import series_in
 
@@ -23,7 +29,7 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
     if folder.is_file():
         stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
         if not ending:
-            raise UserError(f"{folder}: not a scan; expected a file ending with {', '.join(FILE_ENDINGS)}.")
+            raise UserError(f"{folder} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}.")
         return {stem.removesuffix("_0000"): (folder,)}
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist. Give a scan, or a folder of scans.")
@@ -37,13 +43,14 @@ def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False
         scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
         raise UserError(
-            f"{folder} holds no scan. Expected files ending with {', '.join(FILE_ENDINGS)}, or folders of DICOM slices."
+            f"{folder} holds no scan. Expected files that end with {', '.join(FILE_ENDINGS)}, or folders of DICOM "
+            "slices."
         )
     return dict(sorted(scans.items()))
 
 
 def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, Path]:
-    """The images in a folder by their names without endings. Raises `UserError` where two would be one case."""
+    """The images in a folder: name without ending -> file. Raises `UserError` if two would be one case."""
     files: dict[str, Path] = {}
     for path in _files(folder):
         stem, ending = split_ending(path.name)
@@ -53,13 +60,13 @@ def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: Fa
 
 
 def unread_images(folder: Path) -> list[Path]:
-    """The files in a folder that are images in a format that is not read, and voxels whose header is missing."""
+    """The images in a folder whose format is not supported, and files of voxels without a header."""
     headers = {split_ending(path.name)[0] for path in _files(folder) if split_ending(path.name)[1] == ".hdr"}
     return [path for path in _files(folder) if is_unread_image(path.name) and path.stem not in headers]
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files, and links that lead nowhere, so that these are named when they are read."""
+    """The files and the broken links in a folder. Reading reports the broken links."""
     paths = (path for path in folder.iterdir() if not path.name.startswith("."))
     return sorted(path for path in paths if path.is_file() or (path.is_symlink() and not path.exists()))
 
@@ -73,7 +80,7 @@ def _refuse_two(*paths: Path) -> None:
 
 
 def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
-    """Group file names by case: `ID_0000`, `ID_0001`, ... where an `ID_0000` exists, else plain names."""
+    """Case -> files: `ID_0000`, `ID_0001`, ... are one case if `ID_0000` exists. Other names are one case each."""
     grouped: dict[str, dict[int, Path]] = {}
     for stem, path in files.items():
         match = _CHANNEL.fullmatch(stem)

@@ -1,6 +1,6 @@
-"""Bytes of a file, decompressed while they are read and checked to the end. Nothing is unpacked into another file.
+"""The bytes of a file, decompressed while they are read, and checked to the end. No temporary file is needed.
 
-A header may declare any size. It is compared with the size of the file before memory is taken.
+A header may declare any size. The size is compared with that of the file before memory is allocated.
 """
 
 import zlib
@@ -15,26 +15,27 @@ import numpy as np
 from plans.errors import UserError
 
 GZIP = b"\x1f\x8b"
-MAX_RATIO = 1032  # of deflate: 258 bytes in two bits
-MAX_TRAILING_BYTES = 1 << 24  # behind the voxels in a compressed stream, read to reach its checksum
-_READ = 1 << 18  # compressed bytes at a time
-_PART = 1 << 22  # decompressed bytes at a time
-_SPARE = 1 << 16  # bytes at a time that nobody needs
+MAX_RATIO = 1032  # of deflate, which can store 258 bytes in two bits
+MAX_TRAILING_BYTES = 1 << 24  # after the voxels in a compressed stream; they are read to reach the checksum
+# Bytes per step.
+_READ = 1 << 18  # compressed
+_PART = 1 << 22  # decompressed
+_SPARE = 1 << 16  # skipped
 
 
 class Damaged(Exception):
-    """What is wrong with the bytes of a file."""
+    """A fault in the bytes of a file."""
 
 
 class Stream:
-    """A file's bytes from where it stands; decompressed where `packed` (gzip in one or more members, or zlib)."""
+    """A file's bytes from its current position. `packed` ones are decompressed (zlib, or gzip with several members)."""
 
     def __init__(self, file: BinaryIO, packed: bool):
-        self._file, self._waiting = file, b""  # `_waiting`: read, not yet given to the unpacker
-        self._unpacker = zlib.decompressobj(47) if packed else None  # 47: either header, checksum compared
+        self._file, self._waiting = file, b""  # `_waiting`: bytes that were read but not unpacked
+        self._unpacker = zlib.decompressobj(47) if packed else None  # 47: accept gzip and zlib, and check the checksum
 
     def fill(self, target: memoryview) -> int:
-        """Fill `target`; returns the number of bytes, fewer only at the end. Raises `Damaged`."""
+        """Fill `target`. Returns the number of bytes, which is smaller only at the end. Raises `Damaged`."""
         done = 0
         while done < len(target):
             count = self._some(target[done:])
@@ -49,14 +50,14 @@ class Stream:
         return bytes(target[: self.fill(memoryview(target))])
 
     def finish(self) -> None:
-        """Compare the checksums of a compressed stream. Raises `Damaged`, also where much more follows."""
+        """Read a compressed stream to its checksum. Raises `Damaged` if it differs, or if too many bytes follow."""
         if self._unpacker is None:
             return
         spare, left = memoryview(bytearray(_SPARE)), MAX_TRAILING_BYTES
         while count := self.fill(spare):
             left -= count
             if left < 0:
-                raise Damaged(f"more than {MAX_TRAILING_BYTES >> 20} MB follow the voxels that its header declares")
+                raise Damaged(f"more than {MAX_TRAILING_BYTES >> 20} MB follow the declared voxels")
 
     def _some(self, target: memoryview) -> int:
         if self._unpacker is None:
@@ -77,7 +78,7 @@ class Stream:
                 raise Damaged("the compressed stream ends too early")
 
     def _next_member(self) -> bool:
-        """Whether another gzip member follows; zeros may follow the last one."""
+        """Whether another gzip member follows. Zeros may follow the last one."""
         assert self._unpacker is not None
         rest = self._unpacker.unused_data.lstrip(b"\0")
         while len(rest) < len(GZIP) and (more := self._file.read(_READ)):
@@ -92,7 +93,7 @@ class Stream:
 
 @contextmanager
 def reported_as_damage(path: Path) -> Iterator[None]:
-    """`Damaged` becomes a `UserError` that names the file."""
+    """Turn `Damaged` into a `UserError` that names the file."""
     try:
         yield
     except Damaged as error:
@@ -100,10 +101,10 @@ def reported_as_damage(path: Path) -> Iterator[None]:
 
 
 def read_voxels(stream: Stream, shape: tuple[int, ...], kind: np.dtype, held: int, packed: bool) -> np.ndarray:
-    """The next voxels of a stream, in C order; `held`: bytes of the file that are left. Raises `Damaged`."""
+    """The next voxels of a stream, in C order. `held`: bytes that are left in the file. Raises `Damaged`."""
     size = prod(shape) * kind.itemsize
     if size > held * (MAX_RATIO if packed else 1):
-        raise Damaged(f"its header declares {size} bytes of voxels, and {held} bytes of the file cannot hold them")
+        raise Damaged(f"its header declares {size} bytes of voxels, but {held} bytes of the file cannot store them")
     voxels = np.empty(size, np.uint8)
     found = stream.fill(voxels.data)
     if found < size:

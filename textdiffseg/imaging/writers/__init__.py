@@ -1,1 +1,1 @@
-"""How a segmentation or a map is written."""
+"""Writers of segmentations and maps."""

@@ -1,6 +1,6 @@
-"""Writing label maps and maps of numbers, in the format that a file's name says. A file is written whole or not at all.
+"""Writers of label maps and maps of numbers. The ending of the file decides the format. Files are complete or absent.
 
-NIfTI is written by nibabel, with the sform and qform of the scan; NRRD and MetaImage by SimpleITK.
+nibabel writes NIfTI, with the sform and qform of the scan. SimpleITK writes NRRD and MetaImage.
 """
 
 import errno
@@ -12,18 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.layout import split_ending, written_ending
+from plans.file_names import split_ending, written_ending
 from textdiffseg.files import temporary_folder, write_atomically
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry
 
-_LEVEL = 6  # of gzip; a mask is as small at 6 as at 9
+_LEVEL = 6  # of gzip; level 9 does not make masks smaller
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MM = 2  # NIfTI's code
 
 
 def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write label values (D, H, W) on `geometry` in the smallest integer type that holds them."""
+    """Write label values (D, H, W) on `geometry`, in the smallest integer type that fits them."""
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
     kind = next(
         kind
@@ -34,7 +34,7 @@ def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
 
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Write (D, H, W) on `geometry`, whole or not at all; the format follows the name's ending."""
+    """Write an array (D, H, W) on `geometry`. Raises `UserError` for an ending that is not written."""
     path = Path(path)
     ending = split_ending(path.name)[1]
     if not ending or written_ending(ending) != ending:
@@ -48,7 +48,7 @@ def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 
 
 def _nifti(array: np.ndarray, geometry: Geometry) -> bytes:
-    """A NIfTI file with the forms of the scan. If it has none, both forms are made from `geometry`."""
+    """The bytes of a NIfTI file with the forms of the scan. Without them, both forms are made from `geometry`."""
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
@@ -80,11 +80,11 @@ def _write_itk(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         except RuntimeError as error:
             _write_failed(path, array.nbytes, error)
         for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            written.replace(path.parent / written.name)  # the header last, where the voxels have a file of their own
+            written.replace(path.parent / written.name)  # the header last, if the voxels are in another file
 
 
 def _write_failed(path: Path, need: int, error: Exception) -> None:
-    """Tell a full disk from another failure; ITK reports both alike."""
+    """Raise `OSError` for a full disk, else `UserError`. ITK reports both in the same way."""
     if shutil.disk_usage(path.parent).free < need:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     raise UserError(f"{path} cannot be written ({str(error).splitlines()[-1]}).") from error

@@ -213,7 +213,7 @@ def test_scans_are_found_by_both_ways_of_naming(tmp_path):
     assert list_scans(tmp_path / "b.nii.gz") == {"b": (tmp_path / "b.nii.gz",)}
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_missing_files_are_reported(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         list_scans(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no scan"):

@@ -167,7 +167,7 @@ def test_voxels_lie_beside_their_header_in_a_plain_file(tmp_path, name, ending):
         meta(path, voxels=b"", ElementDataFile=name)
     else:
         nrrd(path, voxels=b"", data_file=name)
-    with pytest.raises(UserError, match=rf"a\{ending}.*(same folder|missing|holds the line)"):
+    with pytest.raises(UserError, match=rf"a\{ending}.*(same folder|missing|contains the line)"):
         read_volume((path,))
 
 
@@ -183,20 +183,20 @@ def test_links_to_a_header_and_its_voxels_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"type": "block"}, "type: 'block' is not read"),
+        ({"type": "block"}, "type: 'block' is not supported"),
         ({"type": "short"}, "endian: expected"),
-        ({"encoding": "bzip2"}, "encoding: 'bzip2' is not read"),
+        ({"encoding": "bzip2"}, "encoding: 'bzip2' is not supported"),
         ({"dimension": "4"}, "dimension: 4, and sizes has 3"),
         ({"dimension": "99999", "sizes": "2 " * 20}, "sizes: expected whole numbers"),
         ({"sizes": "2 2 -2"}, "sizes: expected whole numbers"),
         ({"sizes": "2 2 0"}, "at least 1"),
         ({"kinds": "domain domain"}, "kinds: expected 3 words"),
         ({"kinds": "RGB-color domain domain", "sizes": "3 1 1"}, "colours or complex"),
-        ({"space": "somewhere"}, "space: 'somewhere' is not read"),
+        ({"space": "somewhere"}, "space: 'somewhere' is not supported"),
         ({"data_file": "LIST"}, "several files"),
         ({"data_file": "a%03d.raw 1 10 1"}, "several files"),
         ({"line_skip": "2"}, "line skip '2'"),
-        ({"nonsense": "2"}, "holds the line"),
+        ({"nonsense": "2"}, "contains the line"),
         ({"units": '"' + "m" * 500 + '"'}, "expected at most 400"),
         ({"sizes": None}, "sizes: expected"),
     ],
@@ -211,13 +211,13 @@ def test_nrrd_headers_that_are_refused(tmp_path, fields, words):
     [
         ({"ElementDataFile": "LIST"}, "several files"),
         ({"ElementDataFile": "a%03d.raw 1 10 1"}, "several files"),
-        ({"ElementType": "MET_STRING"}, "ElementType: 'MET_STRING' is not read"),
+        ({"ElementType": "MET_STRING"}, "ElementType: 'MET_STRING' is not supported"),
         ({"NDims": "200"}, "NDims: 200"),
         ({"NDims": "2", "DimSize": "2 4"}, "found 2 dimensions"),
         ({"ElementNumberOfChannels": "-1"}, "ElementNumberOfChannels: expected"),
-        ({"HeaderSize": "7"}, "HeaderSize: '7' is not read"),
+        ({"HeaderSize": "7"}, "HeaderSize: '7' is not supported"),
         ({"DimSize": "2 2 x"}, "DimSize: expected"),
-        ({"A:B": "2"}, "holds the line 'A:B'"),
+        ({"A:B": "2"}, "contains the line 'A:B'"),
         ({"Comment": "x" * 9000}, "a line of its header has 9010 bytes"),
     ],
 )
@@ -227,7 +227,7 @@ def test_metaimage_headers_that_are_refused(tmp_path, fields, words):
 
 
 def test_sheared_axes_follow_the_rule_of_all_formats(tmp_path):
-    for amount, words in ((0.005, None), (0.05, "5.0% off right angles")):
+    for amount, words in ((0.005, None), (0.05, "right angles by 5.0%")):
         directions = f"(1,0,0) ({amount},1,0) (0,0,1)"
         path = nrrd(tmp_path / "a.nrrd", space="left-posterior-superior", space_directions=directions)
         if words is None:

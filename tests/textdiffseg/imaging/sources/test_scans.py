@@ -1,4 +1,4 @@
-"""Which scans a folder holds: nothing that may be a scan is left out without a word."""
+"""The scans in a folder. Every file that may be a scan is read or reported."""
 
 import os
 

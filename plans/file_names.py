@@ -1,0 +1,49 @@
+"""The names of files, without their folders: endings, channels, and the suffix of a text encoder."""
+
+import re
+
+FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
+UNREAD_ENDINGS = (
+    *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
+    *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
+)
+NIFTI = ".nii.gz"
+BUNDLED = "bundled"  # the text encoder that is installed with the package
+MAX_SUFFIX = 100  # characters of an encoder's name in file names
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """A file's name without its ending, and the ending in lower case: one of `FILE_ENDINGS`, or ""."""
+    ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
+    return name[: len(name) - len(ending)], ending
+
+
+def written_ending(ending: str) -> str:
+    """The ending of the mask of a scan with this ending. A mask is one file, even if the scan is a pair of files."""
+    return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
+
+
+def is_unread_image(name: str) -> bool:
+    """Whether a file name has the ending of an image format that is not read."""
+    return name.lower().endswith(UNREAD_ENDINGS)
+
+
+def channel_file(case: str, channel: int, ending: str) -> str:
+    """The file of one channel of a case: `CASE_0000.nii.gz`."""
+    return f"{case}_{channel:04d}{ending}"
+
+
+def picture_file(case: str) -> str:
+    """The picture beside the mask of a case."""
+    return f"{case}.png"
+
+
+def encoder_suffix(preset: str, encoder: str | None) -> str:
+    """The suffix of file names that hold vectors of a text encoder.
+
+    Two encoders may get the same suffix. The headers of the files then distinguish them.
+    """
+    if encoder is None:
+        return "_paper" if preset.startswith("paper") else ""
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", encoder).strip("_.")[-MAX_SUFFIX:]
+    return "" if encoder == BUNDLED else f"_{readable}"

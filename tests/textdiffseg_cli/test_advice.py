@@ -1,0 +1,78 @@
+"""Error lines of failures that the user can correct: full disks, full memory, places that cannot be written."""
+
+import errno
+import os
+import sys
+
+import pytest
+
+from textdiffseg_cli.common import run
+
+
+def test_a_full_disk_names_the_file(raiser, capsys):
+    assert run(raiser(OSError(errno.ENOSPC, "No space left on device", "results/x.safetensors"))) == 2
+    shown = capsys.readouterr().err
+    assert "disk is full" in shown
+    assert "results/x.safetensors" in shown
+    assert "again" in shown
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOTDIR])
+def test_a_place_that_cannot_be_written_is_reported(raiser, capsys, number):
+    assert run(raiser(OSError(number, os.strerror(number), "out/x.nii.gz"))) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: out/x.nii.gz: {os.strerror(number)}.")
+    assert shown.count("\n") == 1
+
+
+def test_a_gpu_whose_memory_is_full_is_reported(raiser, capsys):
+    import torch
+
+    assert run(raiser(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"))) == 2
+    assert capsys.readouterr().err.startswith("error: The GPU is out of memory. Close")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 26 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_is_full_is_reported(raiser, capsys, error):
+    assert run(raiser(error)) == 2
+    assert capsys.readouterr().err.startswith("error: The memory is full. Close")
+
+
+def test_other_errors_keep_their_traceback(raiser):
+    with pytest.raises(OSError, match="No such file"):
+        run(raiser(OSError(errno.ENOENT, "No such file", "x")))
+    with pytest.raises(ZeroDivisionError):
+        run(raiser(ZeroDivisionError()))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        run(raiser(RuntimeError("shape mismatch")))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
+def test_memory_that_a_limit_keeps_back_is_reported(raiser, capsys, error):
+    assert run(raiser(error)) == 2
+    assert capsys.readouterr().err.startswith("error: The memory is full. Close")
+
+
+def test_too_little_address_space_is_one_line(python):
+    done = python("sys.exit(run(lambda: 0))", "ulimit -v 600000; $RUN")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: This shell allows 0.6 GB of address space. Raise the limit (ulimit -v")
+
+
+def test_a_file_beyond_the_shell_s_limit_names_the_file(python, tmp_path):
+    code = "from textdiffseg.files import write_atomically as w; sys.exit(run(w, 'x.bin', bytes(100_000)))"
+    done = python(code, f"cd {tmp_path} && ulimit -f 1 && $RUN", PYTHONPATH=os.pathsep.join(sys.path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "while writing x.bin" in done.stderr
+    assert "ulimit -f" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,102 @@
+"""Samples of stored cases: augmented for training, fixed for validation.
+
+A training sample is a function of (seed, epoch, index, subsets) alone, whichever process computes it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from torch.utils.data import Dataset
+
+from plans.errors import UserError
+from plans.plan import Plan
+from textdiffseg.data.augment import Augmentation, read_patch
+from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, raise_fault
+from textdiffseg.data.sampling import (
+    choose_case,
+    draw_patch,
+    draw_query,
+    forced_foreground,
+    full_query,
+    generator,
+    reads_text,
+)
+from textdiffseg.data.store import StoredCase, open_case, read_record
+
+
+class _Cases:
+    """The cases that samples are drawn from.
+
+    If a patch must hold foreground, its case is drawn from the cases with foreground. nnU-Net draws from all cases:
+    where most cases have no lesion, most of these patches have none either.
+    """
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], seed: int):
+        self.folder, self.ids, self.seed = Path(folder), tuple(sorted(case_ids)), seed
+
+    def choose(self, epoch: int, index: int, forced: bool) -> str:
+        """The id of a sample's case. `forced`: its patch must hold foreground."""
+        ids = self._with_foreground if forced and self._with_foreground else self.ids
+        return ids[choose_case(len(ids), self.seed, epoch, index)]
+
+    @cached_property
+    def _with_foreground(self) -> tuple[str, ...]:
+        return tuple(case for case in self.ids if read_record(self.folder, case).present)
+
+
+class TrainingSamples(Dataset[Sample | Fault]):
+    """The augmented samples of a run, by key: `samples[SampleKey(epoch, index)]`. A damaged case returns a `Fault`."""
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
+        """The arguments are those of `TrainingLoader`."""
+        self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
+        self.cases = _Cases(folder, case_ids, seed)
+        self.augment = Augmentation(plan)
+
+    def __getitem__(self, key: SampleKey) -> Sample | Fault:
+        epoch, index = key.epoch, key.index
+        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        case = self.cases.choose(epoch, index, forced)
+        try:
+            sample = self._draw(open_case(self.folder, case, self.plan), key, forced)
+            return replace(sample, with_text=reads_text(self.seed, epoch, index))
+        except UserError as error:
+            return Fault(error.naming(case))
+        except Exception as error:
+            error.add_note(f"while loading case {case} (epoch {epoch}, sample {index})")
+            raise
+
+    def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
+        record, rng = stored.record, generator(self.seed, key.epoch, key.index)
+        start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
+        if self.plan.reads_words:
+            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent, key.subsets)
+        else:
+            query = full_query(record.known)
+        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        return Sample(image, labels, query, record.case, key)
+
+
+class ValidationPatches:
+    """Batches of fixed patches of validation cases, not augmented. All annotated labels are queried."""
+
+    def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
+        """`patches`: their number. The other arguments are those of `TrainingLoader`."""
+        self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
+        self.cases = _Cases(folder, case_ids, seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for first in range(0, self.patches, self.plan.batch):
+            last = min(first + self.plan.batch, self.patches)
+            yield raise_fault(collate([self._sample(index) for index in range(first, last)]))
+
+    def _sample(self, index: int) -> Sample:
+        forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
+        case = self.cases.choose(0, index, forced)
+        stored = open_case(self.folder, case, self.plan)
+        rng = generator(self.seed, 0, index)
+        start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
+        image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
+        return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))

@@ -1,0 +1,72 @@
+"""The folder of a trained model, and the folds in it."""
+
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.folders import find_folder
+from plans.layout import FOLD, FoldFolder, tree
+from plans.plan import Plan
+from textdiffseg.folds.state import is_trained, why_unfinished
+
+
+def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
+    """The folder of a model: in `folder` if it is given, else the only trained model of `dataset` or below `root`.
+
+    If there are several models, `preset` selects one. Raises `UserError` with a list if there is not exactly one.
+    """
+    if folder is not None:
+        where = folder
+        if not where.is_dir():
+            raise UserError(f"-m: {where} is not a folder. Give the folder of a trained model (it holds fold_0, ...).")
+    else:
+        where = find_folder(dataset, root, "results") if dataset else tree(root, "results")
+    models = _models(where)
+    if not models:
+        unfinished = "".join(f" {fold.path} {why_unfinished(fold)}." for fold in started_folds(where))
+        raise UserError(
+            f"No trained model in {where}: expected folders fold_0, ... below.{unfinished} Run tds_train first, "
+            "or give the model's folder with -m, or another --root."
+        )
+    if preset is not None:
+        presets = {path: _preset_of(path) for path in models}
+        models = [path for path in models if presets[path] == preset]
+        if not models:
+            trained = ", ".join(dict.fromkeys(presets.values()))
+            raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {trained}.")
+    if len(models) > 1:
+        choices = (f"    -m {path}" for path in models)
+        raise UserError(f"There are {len(models)} trained models in {where}. Choose one:", *choices)
+    return models[0]
+
+
+def _preset_of(model: Path) -> str:
+    """The preset of a trained model, by the plan of its first fold."""
+    folds = [FoldFolder(model)] if is_fold(model) else trained_folds_in(model)
+    return Plan.read(folds[0].plan).preset
+
+
+def _models(where: Path) -> list[Path]:
+    """The folders with a trained fold: `where` itself, or those one or two levels below it."""
+    if trained_folds_in(where):
+        return [where]
+    if is_fold(where) and is_trained(FoldFolder(where)):
+        return [where]
+    levels = (path for pattern in ("*", "*/*") for path in sorted(where.glob(pattern)) if path.is_dir())
+    return sorted(path for path in levels if trained_folds_in(path))
+
+
+def started_folds(where: Path) -> list[FoldFolder]:
+    """The folds at or below a folder that have a plan, but no checkpoint yet."""
+    patterns = (f"{FOLD}*", f"*/{FOLD}*", f"*/*/{FOLD}*")
+    folders = [where, *(path for pattern in patterns for path in sorted(where.glob(pattern)))]
+    folds = [FoldFolder(path) for path in folders if is_fold(path)]
+    return [fold for fold in folds if fold.plan.is_file() and not is_trained(fold)]
+
+
+def is_fold(folder: Path) -> bool:
+    return folder.name.startswith(FOLD)
+
+
+def trained_folds_in(folder: Path) -> list[FoldFolder]:
+    folds = [FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")) if path.is_dir()]
+    return [fold for fold in folds if is_trained(fold)]

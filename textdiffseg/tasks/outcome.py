@@ -1,0 +1,34 @@
+"""The outcome of a run over scans: written and failed cases, empty masks, and labels that no scan has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from textdiffseg.tasks.manifest import Manifest
+
+
+@dataclass
+class Outcome:
+    """The result of a run, by case."""
+
+    written: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)  # complete already
+    failures: list[str] = field(default_factory=list)  # lines
+    empty: list[str] = field(default_factory=list)  # the cases whose mask is empty
+    not_found: tuple[str, ...] = ()  # queried labels that no mask contains
+    notes: list[str] = field(default_factory=list)  # lines on single scans
+
+
+def empty_cases(manifests: Mapping[str, Manifest]) -> list[str]:
+    """The cases whose mask is empty."""
+    return [case for case, manifest in manifests.items() if not _labels_in_mask(manifest)]
+
+
+def labels_not_found(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:
+    """The queried labels that no mask contains."""
+    queried = dict.fromkeys(name for manifest in manifests.values() for name in manifest.labels)
+    present = {name for manifest in manifests.values() for name in _labels_in_mask(manifest)}
+    return tuple(name for name in queried if name not in present)
+
+
+def _labels_in_mask(manifest: Manifest) -> list[str]:
+    return [one.label for one in manifest.volumes if one.volume_ml > 0]

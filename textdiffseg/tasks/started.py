@@ -1,0 +1,59 @@
+"""Check that a call to train fits the run in a fold's folder. The checks change nothing."""
+
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
+from plans.plan import Plan
+from plans.presets import Preset
+from textdiffseg.data.checks import preprocessing_settings
+from textdiffseg.folds.replacing import refuse_irreplaceable
+from textdiffseg.training.run import TrainingOptions
+
+
+def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, only_validate: bool) -> bool:
+    """Whether the fold holds a run to resume or to validate. Raises `UserError` if the options do not fit it."""
+    if options.restart:
+        refuse_irreplaceable(fold)
+        return False
+    best, latest = (fold.checkpoint(which).is_file() for which in CHECKPOINTS)
+    if latest or (best and only_validate):
+        return True
+    if must_exist or only_validate:
+        raise UserError(f"{fold.path} holds no run to resume or validate. Leave --continue and --val out to start one.")
+    if best:
+        raise UserError(
+            f"{fold.path} holds {fold.checkpoint('best').name} without {fold.checkpoint('latest').name}, so "
+            "its training cannot be resumed. Give --val to validate it, or --restart to train it again."
+        )
+    return False
+
+
+def read_plan(path: Path, preset: Preset) -> Plan:
+    """The plan of a preset. Raises `UserError` if the file is missing or holds another preset's plan."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Copy the fold again, or train it again with --restart.")
+    plan = Plan.read(path)
+    if plan.preset != preset:
+        raise UserError(
+            f"{path}: preset: expected {preset}, found {plan.preset}. Put the right plan back, or run "
+            f"tds_plan_and_preprocess --preset {preset} again."
+        )
+    return plan
+
+
+def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFolder, preset: Preset) -> None:
+    """Raise `UserError` if a started run has a plan with other preprocessing than the data set's present plan."""
+    present = Plan.read(source.plan(preset))
+    if plan.dataset != present.dataset:
+        raise UserError(
+            f"{started.path} is a fold of {plan.dataset}, not of {present.dataset}. Move it away, or train this fold "
+            "again with --restart."
+        )
+    before, after = preprocessing_settings(plan), preprocessing_settings(present)
+    if fields := [name for name in sorted(before | after) if before.get(name) != after.get(name)]:
+        raise UserError(
+            f"{started.path} was started with a plan with other {', '.join(fields)} than {source.plan(preset)}. To "
+            "resume it, undo the change of the data set and run tds_plan_and_preprocess. To use the new plan, give "
+            "--restart."
+        )

@@ -1,0 +1,107 @@
+"""Validate a trained fold: choose how to sample, predict its validation cases, calibrate, and score."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.data.splits import Fold
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.state import note_validated
+from textdiffseg.pace import Forecast, duration
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report
+from textdiffseg.training.log import read_log
+from textdiffseg.validation.calibrate import MAX_CALIBRATION_SECONDS, calibrate_uncertainty
+from textdiffseg.validation.cases import WindowProgress
+from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
+from textdiffseg.validation.findings import LabelFinding, findings_of
+from textdiffseg.validation.score import validate_fold
+
+# Shares of the training time for choosing steps and mirroring (with a minimum in seconds), and for calibrating the
+# uncertainty. So the validation of a short run is short.
+CHOICE_SHARE, MIN_CHOICE_SECONDS, CALIBRATION_SHARE = 0.2, 30.0, 0.1
+
+
+@dataclass(frozen=True)
+class TrainedFold:
+    """A trained fold, and its scores on its validation cases."""
+
+    fold: FoldFolder
+    plan: Plan
+    summary: Summary  # scores on the original grids
+    findings: tuple[LabelFinding, ...]  # in how many validation cases each label is found
+    held_out: bool  # False: fold all, whose validation cases were trained on
+    sampling: Sampling
+    calibration: Calibration
+    latent_dice: dict[str, float]  # per label: Dice of the reconstruction, without the image
+
+
+def validate(
+    preprocessed: Path,
+    cases: Fold,
+    fold: FoldFolder,
+    device: str,
+    held_out: bool,
+    report: Report,
+    progress: OnProgress,
+    cancel: Cancel,
+) -> TrainedFold:
+    """The fold after validation: sampling chosen, validation cases predicted on their files' grids, calibrated, scored.
+
+    If the fold was trained on its validation cases (`held_out` is False), nothing is chosen or calibrated.
+    """
+    log = read_log(fold.log)
+    trained = log[-1].seconds if log else math.inf
+    names = cases.validation
+    if held_out:
+        allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
+        follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
+        if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
+            report(
+                "Steps and mirroring were not compared: one case per setting would take longer than "
+                f"{duration(allowed)}. Predictions use the fewest steps and no mirroring."
+            )
+    forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
+    follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
+    if held_out:
+        allowed = min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * trained)
+        follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
+        calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
+    note_validated(fold)
+    return trained_fold(fold, held_out)
+
+
+def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
+    """The result of a validated fold, read from its files."""
+    log, summary = read_log(fold.log), Summary.read(fold.summary)
+    return TrainedFold(
+        fold=fold,
+        plan=Plan.read(fold.plan),
+        summary=summary,
+        findings=findings_of(summary, log),
+        held_out=held_out,
+        sampling=read_sampling(fold),
+        calibration=read_calibration(fold),
+        latent_dice=log[-1].latent_dice if log else {},
+    )
+
+
+def _follow(
+    progress: OnProgress, cancel: Cancel, stage: str, unit: str, forecast: Forecast | None = None
+) -> WindowProgress:
+    """A callback that reports each step of a stage, and stops the work if `cancel` returns True."""
+
+    def after(done: float, total: float) -> None:
+        progress(ProgressEvent(stage, done, total, unit))
+        if forecast:
+            forecast(done, total)
+        if cancel():
+            raise Cancelled(
+                f"{stage}: stopped after {int(done)} of {total:g}. Call it again: the validation starts again."
+            )
+
+    return after

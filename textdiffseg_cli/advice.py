@@ -1,0 +1,75 @@
+"""The error line of a failure that the user can correct: a full disk, full memory, a missing library."""
+
+import errno
+import math
+
+from textdiffseg.extras import advice, missing_extra
+
+MIN_ADDRESS_SPACE_BYTES = 0.7e9  # with less, libraries end the process themselves
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+_MEMORY_FULL = (
+    "The memory is full. Close other programs, predict with fewer --samples or --folds, work with fewer --workers, "
+    "raise this shell's limit if it has one (ulimit -v), or take a larger machine."
+)
+_GPU_MEMORY_FULL = (
+    "The GPU is out of memory. Close other programs that use it, plan with a smaller --memory-gb, predict with fewer "
+    "--samples or --folds, or use --device cpu."
+)
+_MEMORY_SIGNS = (
+    "DefaultCPUAllocator",  # torch's for host memory
+    "can't start new thread",
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "failed to map segment",  # of a library that is loaded
+    "std::bad_alloc",
+)
+
+
+def address_space_error() -> str | None:
+    """The error line if this shell allows too little address space; None if there is enough."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    allowed = math.inf if limit == resource.RLIM_INFINITY else limit
+    if allowed >= MIN_ADDRESS_SPACE_BYTES:
+        return None
+    return f"This shell allows {allowed / 1e9:.1f} GB of address space. Raise the limit (ulimit -v unlimited)."
+
+
+def system_error(error: OSError) -> str | None:
+    """The error line of a system error that the user can correct; None for any other."""
+    where = f" while writing {error.filename}" if error.filename else ""
+    if error.errno == errno.EISDIR and error.filename:
+        return f"{error.filename} is a folder, expected a file. Move it away and run the same command again."
+    if error.errno in _NOT_WRITABLE and error.filename:
+        return f"{error.filename}: {error.strerror}. Choose another place, or correct its permissions."
+    if error.errno in _DISK_FULL:
+        return f"The disk is full{where}. Make room and run the same command again: it resumes."
+    if error.errno == errno.EFBIG:
+        return (
+            f"A file became larger than this shell or file system allows{where}. Raise the limit (ulimit -f "
+            "unlimited), or choose another place, and run the same command again: it resumes."
+        )
+    if error.errno in (errno.ENOMEM, errno.EAGAIN):
+        return _MEMORY_FULL
+    return None
+
+
+def memory_error(error: Exception) -> str | None:
+    """The error line if the memory of the machine or of the GPU is full; None for any other error."""
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
+        return _MEMORY_FULL
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: light commands do not import torch
+        return _GPU_MEMORY_FULL
+    if "File too large" in str(error):  # torch's for shared memory
+        return system_error(OSError(errno.EFBIG, "File too large"))
+    return None
+
+
+def module_error(error: ModuleNotFoundError) -> str | None:
+    """The error line for a missing module of an extra; None for any other module."""
+    extra = missing_extra(error)
+    return None if extra is None else f"The module {error.name} is not installed: {advice(extra)}"
