@@ -180,10 +180,10 @@ def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
 
 def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
     """Notes on possible mistakes that do not stop planning."""
-    notes = _unread(raw, header)
-    if isinstance(header.numTraining, int | float) and header.numTraining != cases:
+    notes, declared = _unread(raw, header), header.numTraining
+    if declared is not None and declared != cases and str(declared) != str(cases):
         notes.append(
-            f"{raw.header}: numTraining is {header.numTraining:g}, but {cases} training cases were found. Check that "
+            f"{raw.header}: numTraining is {str(declared)[:40]}, but {cases} training cases were found. Check that "
             "no file is missing."
         )
     return notes

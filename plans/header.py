@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from plans.file_names import FILE_ENDINGS, split_ending
 from plans.names import SPELLING, normalise, same_names
@@ -17,6 +17,7 @@ from plans.records import Record
 from plans.regions import Regions, faults_of_order, values_of
 
 MAX_LABEL_VALUE = 2**31 - 1  # files of all formats can hold it
+BACKGROUND = "background"
 IGNORE = "ignore"  # nnU-Net's name of the label for voxels that nobody labelled
 
 
@@ -27,7 +28,7 @@ class DatasetHeader(Record):
 
     channel_names: dict[str, str] | None = None
     modality: dict[str, str] | None = None  # channel_names in nnU-Net 1 and the Decathlon
-    labels: dict[str, Any]
+    labels: dict[str, Any] = Field(default_factory=dict)
     file_ending: str | None = None
     name: str | None = None
     numTraining: Any = None  # compared with the number of cases in the folder
@@ -55,6 +56,11 @@ def channels_of(header: DatasetHeader, source: str, faults: list[str]) -> tuple[
         found = ", ".join(named)
         faults.append(f"{source}: channel_names: expected the keys 0 to {len(named) - 1}, found {found}.")
         return ()
+    faults += [
+        f"{source}: channel_names.{number}: expected a name, found {name!r}. Name the modality, e.g. CT."
+        for number, name in named.items()
+        if not name.strip()
+    ]
     return tuple(named[str(number)] for number in range(len(named)))
 
 
@@ -70,6 +76,8 @@ class LabelTable:
 def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTable:
     """The foreground labels, and the value of the ignore label if there is one."""
     before = len(faults)
+    if not header.labels:
+        faults.append(f'{source}: labels: missing. Name the value of each label, e.g. {{"background": 0, "liver": 1}}.')
     named = _by_name(header.labels, source, faults)
     faults += [
         f"{source}: labels: {one!r} and {other!r} read the same; {SPELLING}. Rename one."
@@ -79,6 +87,11 @@ def labels_of(header: DatasetHeader, source: str, faults: list[str]) -> LabelTab
         f"{source}: labels: {name!r}: expected a name with letters or digits." for name in named if not normalise(name)
     ]
     regions = {name: _region(value, f"{source}: labels.{name}", faults) for name, value in named.items()}
+    faults += [
+        f"{source}: labels.{name}: expected 0, found {named[name]!r}. Give background the value 0, or rename it."
+        for name, region in regions.items()
+        if normalise(name) == BACKGROUND and region and region != (0,)
+    ]
     overlapping = any(len(region) > 1 for region in regions.values())
     order = header.regions_class_order
     if len(faults) > before:

@@ -20,6 +20,21 @@ from plans.errors import UserError, is_printable
 
 MAX_INTEGER = 2**53  # beyond it, programs that read JSON disagree
 MAX_NUMBER = 3.4e38  # the largest of float32
+_OBJECT, _LIST = "expected names and values in braces", "expected a list in square brackets"
+_EXPECTED = {  # in plain words, by pydantic's name of a fault
+    "dict_type": _OBJECT,
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "string_type": "expected a text in quotes",
+    "int_type": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "float_parsing": "expected a number",
+    "extra_forbidden": "unknown field; correct its name or remove it",
+}
 Fields = dict[str, Any]
 Upgrades = Mapping[int, Callable[[Fields], Fields]]
 
@@ -81,8 +96,9 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} does not exist.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} cannot be read: it is not text in UTF-8. Save it so, or copy it again.") from None
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start}"
+        raise UserError(f"{path} is not text in UTF-8 ({place}). Save it in UTF-8, or copy it again.") from None
 
 
 def decode_json(text: str, source: str) -> object:
@@ -90,7 +106,8 @@ def decode_json(text: str, source: str) -> object:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        raise UserError(f"{source} is not valid JSON (line {error.lineno}): {error.msg}.") from None
+        place = f" (line {error.lineno})" if "\n" in text.strip() else ""
+        raise UserError(f"{source} is not valid JSON{place}: {error.msg}.") from None
     except _RepeatedNameError as error:
         raise UserError(f"{source}: {error.args[0]!r} is given twice in one object. Keep one of them.") from None
     except RecursionError:
@@ -143,9 +160,13 @@ def _upgrade(record: type[Record], data: object, source: str) -> object:
 
 
 def _explain(fault: Mapping[str, Any], source: str) -> str:
-    field = ".".join(str(part) for part in fault["loc"]) or "the whole file"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{source}: {field}: {message} (found {str(fault['input'])[:80]!r})."
+    field, kind, found = ".".join(str(part) for part in fault["loc"]), fault["type"], fault["input"]
+    if kind == "missing":  # the input is then all that stands around the field
+        return f"{source}: {field}: missing."
+    message = _EXPECTED.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    if kind == "value_error" and isinstance(found, dict):  # the message names what does not fit
+        return f"{source}: {field and f'{field}: '}{message}."
+    return f"{source}: {field or 'the whole file'}: {message} (found {str(found)[:80]!r})."
 
 
 def _faults_of(record: Record) -> Iterator[str]:

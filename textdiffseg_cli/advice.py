@@ -7,7 +7,7 @@ from textdiffseg.extras import advice, missing_extra
 
 MIN_ADDRESS_SPACE_BYTES = 0.7e9  # with less, libraries end the process themselves
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _MEMORY_FULL = (
     "The memory is full. Close other programs, predict with fewer --samples or --folds, work with fewer --workers, "
     "raise this shell's limit if it has one (ulimit -v), or take a larger machine."
@@ -42,6 +42,8 @@ def address_space_error() -> str | None:
 def system_error(error: OSError) -> str | None:
     """The error line of a system error that the user can correct; None for any other."""
     where = f" while writing {error.filename}" if error.filename else ""
+    if error.errno == errno.EISDIR and error.filename:
+        return f"{error.filename} is a folder, expected a file. Move it away and run the same command again."
     if error.errno in _NOT_WRITABLE and error.filename:
         return f"{error.filename}: {error.strerror}. Choose another place, or correct its permissions."
     if error.errno == errno.ENAMETOOLONG and error.filename:

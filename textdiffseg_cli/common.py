@@ -37,6 +37,8 @@ INTERRUPTED = 130  # SIGINT
 CLOSED = 141  # SIGPIPE
 TERMINATED = 143  # SIGTERM
 
+MAX_WHOLE = 2**53  # a checkpoint that holds a larger number could not be read again
+
 
 def command(name: str, description: str, examples: str) -> argparse.ArgumentParser:
     """A parser with `--version`. Its `--help` ends with `examples`, one command per line."""
@@ -65,15 +67,19 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 def positive_int(text: str) -> int:
     """An argparse type: a whole number of at least 1."""
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text}")
-    return number
+    return _whole(text, 1)
 
 
 def whole_number(text: str) -> int:
     """An argparse type: a whole number of at least 0."""
-    if (number := int(text)) < 0:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, found {text}")
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if (number := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text}")
+    if number > MAX_WHOLE:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at most {MAX_WHOLE}, found {text[:40]}")
     return number
 
 

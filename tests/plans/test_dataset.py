@@ -197,7 +197,11 @@ def test_all_missing_files_are_reported_together(tmp_path):
         ({"labels": {"background": 0, "a": 1, "b": 1}}, ("a, b share the value 1",)),
         ({"labels": {"background": 0, "a": "one"}}, ("labels.a: expected a whole number", "'one'")),
         ({"labels": {"background": 0, "a": 2**31}}, ("labels.a: expected at most", "2147483648")),
-        ({"labels": [0, 1]}, ("labels: Input should be a valid dictionary",)),
+        ({"labels": [0, 1]}, ("labels: expected names and values in braces", "[0, 1]")),
+        ({"labels": {}}, ("labels: missing. Name the value of each label",)),
+        ({"labels": {"background": 1, "a": 0, "b": 2}}, ("labels.background: expected 0, found 1",)),
+        (TUMOUR | {"labels": TUMOUR["labels"] | {"none": 0, "background": 4}}, ("labels.background: expected 0, fo",)),
+        ({"channel_names": {"0": " "}}, ("channel_names.0: expected a name, found ' '",)),
         ({"channel_names": None}, ("channel_names: missing",)),
         ({"channel_names": {"1": "MRI"}}, ("channel_names: expected the keys 0 to 0, found 1",)),
         ({"file_ending": ".png"}, ("file_ending", ".nii.gz", "'.png'")),
@@ -404,7 +408,11 @@ def test_an_img_file_belongs_to_its_hdr_file(tmp_path):
 def test_a_different_number_of_cases_is_noted(tmp_path):
     (note,) = read_dataset(write(tmp_path / "d", HEADER | {"numTraining": 6}, *pairs("a", "b"))).notes
     assert "numTraining is 6, but 2 training cases were found" in note
-    assert read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes == ()
+    (note,) = read_dataset(write(tmp_path / "e", HEADER | {"numTraining": "many"}, *pairs("a", "b"))).notes
+    assert "numTraining is many, but 2 training cases were found" in note
+    for number, same in enumerate(("2", 2.0, None)):
+        raw = write(tmp_path / f"f{number}", HEADER | {"numTraining": same}, *pairs("a", "b"))
+        assert read_dataset(raw).notes == ()
 
 
 def test_equal_faults_of_many_cases_are_one_line(tmp_path):

@@ -163,5 +163,40 @@ def test_json_in_other_encodings_is_read(tmp_path, encoding):
 def test_bytes_that_are_not_text_are_one_line(tmp_path):
     path = tmp_path / "grid.json"
     path.write_bytes(b'{"name": "\xff\xfe\xfd"}')
-    with pytest.raises(UserError, match=r"grid\.json cannot be read"):
+    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8"):
+        Grid.read(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"version": 3, "mm": [1, 1, 1]}, "grid.json: name: missing."),
+        ([], "grid.json: the whole file: expected names and values in braces (found '[]')."),
+        (OLD[3] | {"name": 3}, "grid.json: name: expected a text in quotes (found '3')."),
+        (OLD[3] | {"mm": 1}, "grid.json: mm: expected a list in square brackets (found '1')."),
+        (OLD[3] | {"mm": [1, 1, "x"]}, "grid.json: mm.2: expected a number (found 'x')."),
+        (OLD[3] | {"version": "a"}, "grid.json: version: expected 3 (found 'a')."),
+        (OLD[3] | {"size": 1}, "grid.json: size: unknown field; correct its name or remove it (found '1')."),
+    ],
+)
+def test_a_field_that_does_not_fit_is_one_line_in_plain_words(fields, line):
+    with pytest.raises(UserError) as error:
+        Grid.parse(fields, "grid.json")
+    assert error.value.lines == (line,)
+
+
+def test_fields_that_do_not_fit_each_other_are_one_line_without_the_whole_file():
+    with pytest.raises(UserError) as error:
+        Prompts.parse({"scan": "CT", "labels": {"liver": []}}, "prompts.json")
+    assert error.value.lines == ("prompts.json: labels.liver has no phrasing; give at least one.",)
+
+
+def test_a_file_that_is_not_text_in_utf8_names_the_byte(tmp_path):
+    path = tmp_path / "grid.json"
+    path.write_bytes('{"name": "Höhle"}'.encode("latin-1"))
+    with pytest.raises(UserError, match=r"grid\.json is not text in UTF-8 \(byte 11\)\. "):
+        Grid.read(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=r"grid\.json cannot be read: Is a directory\.$"):
         Grid.read(path)

@@ -58,7 +58,14 @@ def test_root_is_the_current_folder_by_default():
 
 @pytest.mark.parametrize(
     ("kind", "good", "bad"),
-    [(positive_int, "3", "0"), (whole_number, "0", "-1"), (positive_float, "0.5", "nan"), (positive_float, "1", "inf")],
+    [
+        (positive_int, "3", "0"),
+        (positive_int, str(2**53), str(2**53 + 1)),
+        (whole_number, "0", "-1"),
+        (whole_number, "7", "9" * 30),
+        (positive_float, "0.5", "nan"),
+        (positive_float, "1", "inf"),
+    ],
 )
 def test_numbers_out_of_range_are_refused_with_the_rule(capsys, kind, good, bad):
     parser = command("tds_test", "Tests.", "tds_test")

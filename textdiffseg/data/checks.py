@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, merged
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.store import ARRAYS, RUN_AGAIN, StoredCase, array_path, open_array_of, open_case, read_record
@@ -21,7 +21,7 @@ SETTINGS = {"channels", "labels", "spacing", "crop_to_nonzero"}  # fields of the
 def check_cases(
     folder: Path, cases: Sequence[str], plan: Plan, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Raise `UserError` with a line for each case that is missing, damaged, or stored by another plan.
+    """Raise `UserError` with every case that is missing, damaged, or stored by another plan.
 
     All files are read once, several at a time. A damaged file is thus reported before the work starts.
 
@@ -31,20 +31,20 @@ def check_cases(
         plan: the plan that the cases must fit.
         progress: called with (cases checked, all cases).
     """
-    faults: list[str] = []
+    faults: list[tuple[str, str]] = []
     with ThreadPoolExecutor(min(MAX_READERS, cores())) as readers:
         read = readers.map(partial(_hash_ahead, folder), cases)
         for done, (case, _) in enumerate(zip(cases, read, strict=True), start=1):
             try:
                 stored = open_case(folder, case)
                 open_array_of(stored.folder, stored.record, "original")
-                faults += _misfits(stored, plan)
+                faults += [(case, line) for line in _misfits(stored, plan)]
             except UserError as error:
-                faults += error.lines
+                faults += [(case, line) for line in error.lines]
             if progress:
                 progress(done, len(cases))
     if faults:
-        raise UserError(*faults)
+        raise UserError(*merged(faults))
 
 
 def is_complete(folder: Path, case: str, expected_hash: str) -> bool:

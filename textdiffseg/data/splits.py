@@ -12,6 +12,7 @@ from plans.records import Record, read_json
 SEED = 12345  # nnU-Net's
 FOLDS = 5
 ALL = "all"
+_WAY_OUT = "Correct the file, or delete it and run tds_plan_and_preprocess, which makes new folds."
 
 
 class Fold(Record):
@@ -114,18 +115,23 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path} does not exist: run tds_plan_and_preprocess first.")
-    data = read_json(path)
-    if isinstance(data, list):
-        data = {"seed": None, "cases": sorted(case_ids), "folds": [_renamed(fold) for fold in data]}
-    splits = Splits.parse(data, str(path))
+    try:
+        data = read_json(path)
+        if isinstance(data, list):
+            data = {"seed": None, "cases": sorted(case_ids), "folds": [_renamed(fold) for fold in data]}
+        splits = Splits.parse(data, str(path))
+    except UserError as error:
+        raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
+    if not splits.folds and not splits.note:
+        raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
     faults = [line for i, fold in enumerate(splits.folds) for line in _faults(fold, i, case_ids, path)]
     if set(splits.cases) != set(case_ids):
         faults.append(
             f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} in the data set, "
-            f"{listed(sorted(set(splits.cases) ^ set(case_ids)))} differ: delete the file to have new folds made."
+            f"{listed(sorted(set(splits.cases) ^ set(case_ids)))} differ."
         )
     if faults:
-        raise UserError(*faults)
+        raise UserError(*(f"{line} {_WAY_OUT}" for line in faults))
     return splits
 
 
@@ -157,7 +163,9 @@ def _balanced(units: list[tuple[str, ...]], count: int, seed: int) -> list[set[s
 def _note(cases: int, units: int, folds: int) -> str:
     if folds == FOLDS:
         return ""
-    what = f"{cases} cases" if units == cases else f"{cases} cases in {units} groups"
+    what = f"{cases} case{'s' * (cases > 1)}"
+    if units != cases:
+        what += f" in {units} group{'s' * (units > 1)}"
     if folds == 0:
         return f"With {what} there is nothing to validate on: only fold {ALL!r} can be trained."
     return f"With {what} there are {folds} folds instead of {FOLDS}."

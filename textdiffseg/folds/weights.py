@@ -39,9 +39,19 @@ def _read(path: Path, reader: Callable[[Path], Content]) -> Content:
     try:
         return reader(path)
     except DamagedError as error:
-        raise UserError(
-            f"{path} is damaged ({error}). Copy it again, or train the fold again with tds_train --restart."
-        ) from None
+        raise UserError(f"{path} is damaged ({error}). {_way_out(path)}") from None
+
+
+def _way_out(path: Path) -> str:
+    """What to do about a damaged checkpoint, so that as little as possible of its fold is lost."""
+    fold = FoldFolder(path.parent)
+    best, latest = fold.checkpoint("best"), fold.checkpoint("latest")
+    if path == best and latest.is_file():
+        return f"Copy it again, or delete it and run tds_train for this fold: it is then made of {latest.name}."
+    anew = "train the fold again with tds_train --restart"
+    if path == latest and best.is_file():
+        return f"Copy it again; or delete it, and {best.name} alone still predicts; or {anew}."
+    return f"Copy it again, or {anew}."
 
 
 def load_network(fold: FoldFolder, checkpoint: str = "best", device: str = "cpu") -> SegmentationNetwork:

@@ -1,5 +1,7 @@
 """Check that a call to train fits the run in a fold's folder. The checks change nothing."""
 
+from pathlib import Path
+
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
@@ -25,6 +27,19 @@ def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, onl
             "its training cannot be resumed. Give --val to validate it, or --restart to train it again."
         )
     return False
+
+
+def read_plan(path: Path, preset: Preset) -> Plan:
+    """The plan of a preset. Raises `UserError` if the file is missing or holds another preset's plan."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Copy the fold again, or train it again with --restart.")
+    plan = Plan.read(path)
+    if plan.preset != preset:
+        raise UserError(
+            f"{path}: preset: expected {preset}, found {plan.preset}. Put the right plan back, or run "
+            f"tds_plan_and_preprocess --preset {preset} again."
+        )
+    return plan
 
 
 def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFolder, preset: Preset) -> None:

@@ -23,7 +23,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
-from textdiffseg.tasks.started import is_started, refuse_changed_plan
+from textdiffseg.tasks.started import is_started, read_plan, refuse_changed_plan
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -174,7 +174,7 @@ def _check(
     Nothing is written. Raises `UserError` if plan, phrasings and stored cases do not belong together.
     """
     plan_path = started.plan if started else source.plan(preset)
-    plan = Plan.read(plan_path)
+    plan = read_plan(plan_path, preset)
     if started and source.plan(preset).is_file():
         refuse_changed_plan(started, plan, source, preset)
     words = started.words if started else stored_words(source, plan)

@@ -51,7 +51,8 @@ def read_log(path: Path) -> list[EpochLog]:
     if not path.exists():
         return []
     try:
-        return [EpochLog.parse_json(line, str(path)) for line in read_text(path).split("\n") if line.strip()]
+        lines = enumerate(read_text(path).split("\n"), start=1)
+        return [EpochLog.parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     except UserError as error:
         advice = "Delete it: training then resumes without the curve so far."
         raise UserError(*(f"{line} {advice}" for line in error.lines)) from None

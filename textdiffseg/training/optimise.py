@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from plans.errors import UserError
 from plans.plan import Plan, TrainingPlan
 from textdiffseg.data.batch import Batch
 from textdiffseg.precision import autocast
@@ -29,11 +30,13 @@ class StepLosses:
     values: Tensor  # (n,), in the order of `names`
 
     def read(self) -> dict[str, float]:
-        """The losses by name. This waits for the device. Raises `FloatingPointError` if one is not finite."""
+        """The losses by name. This waits for the device. Raises `UserError` if one is not finite."""
         values = dict(zip(self.names, self.values.tolist(), strict=True))
         if not math.isfinite(sum(values.values())):
-            raise FloatingPointError(
-                f"the loss is not finite at iteration {self.iteration} ({values}), cases {self.cases}"
+            lost = ", ".join(f"{name} {value:g}" for name, value in values.items())
+            raise UserError(
+                f"The loss is not finite at iteration {self.iteration} ({lost}), cases {', '.join(self.cases)}. Lower "
+                "training.learning_rate in the data set's plan.json, and train anew with --restart."
             )
         return values
 

@@ -109,10 +109,14 @@ def test_other_contents_and_other_cases_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"folds.0.validation"):
         read_splits(path, IDS)
     path.write_text("[")
-    with pytest.raises(UserError, match="JSON"):
+    with pytest.raises(UserError, match=r"JSON: .*, or delete it and run tds_plan_and_preprocess"):
         read_splits(path, IDS)
+    for nothing in ("[]", Splits(seed=1, cases=tuple(IDS), folds=()).model_dump_json()):
+        path.write_text(nothing)
+        with pytest.raises(UserError, match=r"splits\.json: it holds no folds\. Correct the file, or delete it"):
+            read_splits(path, IDS)
     write_record(path, make_splits(IDS))
-    with pytest.raises(UserError, match="case_022 differ"):
+    with pytest.raises(UserError, match=r"case_022 differ\. Correct the file, or delete it"):
         read_splits(path, IDS[:-1])
     path.write_text(Splits.read(path).model_dump_json().replace('"version":1', '"version":2'))
     with pytest.raises(UserError, match="version"):

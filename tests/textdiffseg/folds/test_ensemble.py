@@ -4,11 +4,12 @@ import pytest
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from textdiffseg.files import write_record
+from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds.calibration import Calibration
 from textdiffseg.folds.ensemble import check_words, load_ensemble, trained_folds
 from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.weights import load_network
 
 
 @pytest.fixture
@@ -100,6 +101,23 @@ def test_calibrations_are_read_beside_the_weights(folder):
     (folder / "fold_1" / "calibration.json").write_text('{"version": 9}')
     with pytest.raises(UserError, match=r"fold_1.calibration.json: version"):
         load_ensemble(folder)
+
+
+def test_a_damaged_checkpoint_is_replaced_by_what_the_fold_still_holds(folder):
+    fold = FoldFolder(folder / "fold_0")
+    best, latest = fold.checkpoint("best"), fold.checkpoint("latest")
+    write_atomically(latest, best.read_bytes())
+    write_atomically(best, best.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"best.* is damaged .* delete it and run .*: it is then made of \S+latest"):
+        load_network(fold)
+    best.unlink()
+    write_atomically(best, latest.read_bytes())
+    write_atomically(latest, latest.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"latest.* is damaged .*; or delete it, and \S+best\S+ alone still predicts"):
+        load_network(fold, "latest")
+    best.unlink()
+    with pytest.raises(UserError, match=r"is damaged \(.*\)\. Copy it again, or train the fold anew with tds_train"):
+        load_network(fold, "latest")
 
 
 def test_a_damaged_checkpoint_is_an_error(folder):

@@ -5,6 +5,7 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.data.store import list_cases
+from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone, planning_alone
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling
@@ -81,6 +82,16 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
 def test_arguments_that_do_not_fit_are_one_sentence(planned, arguments, words):
     with pytest.raises(tds.UserError, match=words):
         tds.train(**({"dataset": "901", "fold": 0, "root": planned.root} | arguments))
+
+
+def test_a_plan_of_another_preset_is_refused_under_its_name(planned):
+    source = planned.folder
+    write_record(source.plan("unet"), planned.plan)
+    try:
+        with pytest.raises(tds.UserError, match=r"plan_unet\.json: preset: expected unet, found default\. Put the"):
+            tds.train(planned, 0, preset="unet")
+    finally:
+        source.plan("unet").unlink()
 
 
 def test_a_restart_deletes_the_old_fold_and_works_without_one(planned):

@@ -5,9 +5,10 @@ import warnings
 
 import pytest
 
+from plans.errors import UserError
 from textdiffseg import pictures
 from textdiffseg.training import log
-from textdiffseg.training.log import EpochLog, draw_progress, read_log
+from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 
 NAMES = ("grade $\\frac{$", "a $x_{$ b", "_hidden", "肝臓", "x" * 300, "two\nlines")
 
@@ -51,6 +52,17 @@ def test_a_line_of_version_1_is_read(tmp_path):
     line["reconstruction_dice"] = line.pop("latent_dice")
     (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
     assert read_log(tmp_path / "log.jsonl") == epochs(["one"])[:1]
+
+
+def test_a_damaged_line_is_named_by_its_number(tmp_path):
+    path = tmp_path / "log.jsonl"
+    write_log(path, epochs(["liver"]))
+    path.write_text(path.read_text()[:-40])
+    last = len(epochs(["liver"]))
+    with pytest.raises(
+        UserError, match=rf"log\.jsonl, line {last} is not valid JSON: .*\. Delete it: training goes on"
+    ):
+        read_log(path)
 
 
 def test_names_of_labels_are_plain_text(tmp_path, figures):
