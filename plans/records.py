@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:
         place = f"byte {error.start}"
         raise UserError(f"{path} is not text in UTF-8 ({place}). Save it in UTF-8, or copy it again.") from None
