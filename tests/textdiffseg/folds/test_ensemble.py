@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_replaced_by_what_the_fold_still_holds(folder):
     with pytest.raises(UserError, match=r"latest.* is damaged .*; or delete it, and \S+best\S+ alone still predicts"):
         load_network(fold, "latest")
     best.unlink()
-    with pytest.raises(UserError, match=r"is damaged \(.*\)\. Copy it again, or train the fold anew with tds_train"):
+    with pytest.raises(UserError, match=r"is damaged \(.*\)\. Copy it again, or train the fold again with tds_train"):
         load_network(fold, "latest")
 
 

@@ -60,7 +60,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path):
     path.write_text(path.read_text()[:-40])
     last = len(epochs(["liver"]))
     with pytest.raises(
-        UserError, match=rf"log\.jsonl, line {last} is not valid JSON: .*\. Delete it: training goes on"
+        UserError, match=rf"log\.jsonl, line {last} is not valid JSON: .*\. Delete it: training then resumes"
     ):
         read_log(path)
 
