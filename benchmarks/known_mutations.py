@@ -52,7 +52,7 @@ KNOWN = (
     Known(
         "best checkpoint is the last one",
         "textdiffseg/training/loop.py",
-        "if entry.mean_dice >= progress.best:",
+        'if entry.mean_dice >= progress.best or not run.fold.checkpoint("best").is_file():',
         "if True:",
     ),
     Known(
@@ -106,7 +106,7 @@ KNOWN = (
     Known(
         "weights that are pickles are read",
         "textdiffseg/text/encoder.py",
-        ", use_safetensors=True",
+        "use_safetensors=True,",
         "",
     ),
 )

@@ -116,7 +116,7 @@ ARRAY = np.zeros((4, 5, 6), np.float32)
         ({"scan": ARRAY, "spacing": (1, 1)}, "expected three numbers above 0"),
         ({"scan": ARRAY, "spacing": (1, 0, 1)}, "expected three numbers above 0"),
         ({"scan": ARRAY, "spacing": (1, float("nan"), 1)}, "expected three numbers above 0"),
-        ({"scan": ARRAY, "affine": np.diag([1, 1, 0, 1])}, "one has no length"),
+        ({"scan": ARRAY, "affine": np.diag([1, 1, 0, 1])}, "one of its axes has no length"),
         (
             {"scan": ARRAY, "affine": np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])},
             "right angles",

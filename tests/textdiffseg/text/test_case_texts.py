@@ -73,7 +73,7 @@ def test_missing_damaged_and_foreign_files_are_refused_and_made_again(path, bank
         (path.unlink, "does not exist"),
         (lambda: path.write_bytes(whole[:100]), "is not a readable file of texts"),
         (lambda: save_file({"a": torch.zeros(1, 2)}, path), "case_texts.safetensors"),
-        (lambda: save_file({}, path, metadata={"texts": json.dumps({"version": 2})}), "version"),
+        (lambda: save_file({}, path, metadata={"texts": json.dumps({"version": 99})}), "version"),
     ):
         spoil()
         with pytest.raises(UserError, match=sentence):
