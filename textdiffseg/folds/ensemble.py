@@ -181,7 +181,8 @@ def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[Te
         if not bank.space.is_of(plan.text.encoder, None):
             raise UserError(
                 f"{file} holds vectors of the text encoder {bank.space.encoder!r}, and the plan beside it was made for "
-                f"{plan.text.encoder!r}. Run tds_plan_and_preprocess again; in a trained fold, copy the fold again."
+                f"{plan.text.encoder!r}. Run tds_plan_and_preprocess again; in a trained fold, copy the fold again "
+                "or train it with --restart."
             )
         if bank.words != banks[0].words:
             raise UserError(

@@ -29,7 +29,7 @@ _FILE = TensorFile(
     header=BankHeader,
     key="words",
     missing="expected the text bank that tds_plan_and_preprocess writes. In a trained fold, copy the fold again.",
-    damaged="Run tds_plan_and_preprocess again; in a trained fold, copy the fold again.",
+    damaged="Run tds_plan_and_preprocess again; in a trained fold, copy the fold again or train it with --restart.",
 )
 
 

@@ -65,7 +65,7 @@ _FILE = TensorFile(
     header=SpaceHeader,
     key="space",
     missing="expected the text space that tds_plan_and_preprocess writes. In a trained fold, copy the fold again.",
-    damaged="Run tds_plan_and_preprocess again; in a trained fold, copy the fold again.",
+    damaged="Run tds_plan_and_preprocess again; in a trained fold, copy the fold again or train it with --restart.",
 )
 
 
