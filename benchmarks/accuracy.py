@@ -13,8 +13,8 @@ the 95% interval of a paired bootstrap over cases.
     python benchmarks/accuracy.py [--data DIR] [--minutes 20] [--seeds 0 1 2] [--device cpu] [--root DIR]
     python benchmarks/accuracy.py --fold all --test imagesTs labelsTs --device cuda --minutes 4.72
 
---test predicts and scores other scans with tds_predict and tds_evaluate. With --fold all there are no validation
-cases, so only these scans are scored.
+--test predicts and scores other scans with tds_predict and tds_evaluate. --fold all trains on every case. Then only
+these scans are scored.
 
 With --root the trained folds are kept, and an interrupted run resumes. If the root already holds plans and stored
 cases (e.g. copied to a GPU machine), raw data and SimpleITK are only needed for --test. A later call on another

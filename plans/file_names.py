@@ -1,6 +1,7 @@
 """The names of files, without their folders: endings, channels, and the suffix of a text encoder."""
 
 import re
+from pathlib import Path
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
 UNREAD_ENDINGS = (
@@ -36,6 +37,11 @@ def channel_file(case: str, channel: int, ending: str) -> str:
 def picture_file(case: str) -> str:
     """The picture beside the mask of a case."""
     return f"{case}.png"
+
+
+def manifest_path(mask: Path) -> Path:
+    """The manifest of a mask, beside it."""
+    return mask.with_name(f"{split_ending(mask.name)[0]}.json")
 
 
 def encoder_suffix(preset: str, encoder: str | None) -> str:

@@ -12,11 +12,10 @@ from pydantic import ConfigDict, Field
 
 from plans.file_names import FILE_ENDINGS, split_ending
 from plans.names import SPELLING, normalise, same_names
-from plans.plan import LabelPlan
+from plans.plan import MAX_LABEL_VALUE, LabelPlan
 from plans.records import Record
 from plans.regions import Regions, faults_of_order, values_of
 
-MAX_LABEL_VALUE = 2**31 - 1  # files of all formats can hold it
 BACKGROUND = "background"
 IGNORE = "ignore"  # nnU-Net's name of the label for voxels that nobody labelled
 

@@ -15,7 +15,7 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
     """The texts of the cases that have one, by case id. White space is reduced to single spaces.
 
     Args:
-        folder: may be missing. Then there are no texts.
+        folder: of the texts. If it does not exist, the result is empty.
         cases: the case ids.
         others: other case ids whose texts may be in the folder, e.g. of test cases.
         faults: receives a line for each file that does not belong to a case or cannot be read.

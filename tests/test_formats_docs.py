@@ -88,7 +88,7 @@ def test_every_key_is_explained_and_no_other_is_named(documented):
     for record in written():
         keys, listed = set(record.model_fields), set(documented.get(name_of(record), {}))
         faults += [f"{name_of(record)}: {key} is not explained" for key in sorted(keys - listed)]
-        faults += [f"{name_of(record)}: there is no key {key}" for key in sorted(listed - keys)]
+        faults += [f"{name_of(record)}: the key {key} does not exist" for key in sorted(listed - keys)]
     assert faults == []
 
 

@@ -41,15 +41,7 @@ class FileHash(Record):
         state = Path(path).stat()
         if state.st_size != self.size:
             return f"it has {state.st_size} bytes, expected {self.size}"
-        version = (str(path), state.st_ino, state.st_mtime_ns, self.size, self.sha256)
-        if version not in _intact:
-            if hash_files([path]) != self.sha256:
-                return "its content is not what was written"
-            _intact.add(version)
-        return None
-
-
-_intact: set[tuple[str, int, int, int, str]] = set()  # versions of files that this process has checked
+        return None if hash_once(path) == self.sha256 else "its content is not what was written"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -132,6 +124,18 @@ def hash_files(paths: Sequence[Path]) -> str:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def hash_once(path: Path) -> str:
+    """SHA-256 of a file. A process reads each file once, unless it changes."""
+    state = Path(path).stat()
+    version = (str(path), state.st_ino, state.st_mtime_ns, state.st_size)
+    if version not in _hashes:
+        _hashes[version] = hash_files([path])
+    return _hashes[version]
+
+
+_hashes: dict[tuple[str, int, int, int], str] = {}  # by the version of a file
 
 
 def hash_each(paths: Sequence[Path]) -> str:

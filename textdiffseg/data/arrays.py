@@ -21,7 +21,7 @@ class CheckedArray:
 
     array: blosc2.NDArray
     fault_of: Callable[[np.ndarray], str | None]
-    refuse: Callable[[str | None], None]  # raises the error; None: there is no fault
+    refuse: Callable[[str | None], None]  # raises `UserError` for a fault; does nothing for None
 
     @property
     def shape(self) -> tuple[int, ...]:

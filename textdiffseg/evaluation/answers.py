@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from plans.errors import UserError
-from plans.file_names import split_ending
+from plans.file_names import manifest_path
 from plans.names import normalise
 from plans.records import Record
 
@@ -43,8 +43,8 @@ class PredictedLabels(Record):
 
     @classmethod
     def beside(cls, segmentation: Path) -> "PredictedLabels | None":
-        """The manifest of a segmentation; empty if there is no file; None if another program wrote the JSON file."""
-        path = segmentation.with_name(f"{split_ending(segmentation.name)[0]}.json")
+        """The manifest of a segmentation. It is empty if no JSON file exists, and None if another program wrote it."""
+        path = manifest_path(segmentation)
         if not path.is_file():
             return cls()
         try:

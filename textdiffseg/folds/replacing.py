@@ -7,6 +7,8 @@ start.
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
@@ -32,6 +34,19 @@ def refuse_irreplaceable(fold: FoldFolder) -> None:
         raise UserError(
             f"--restart: {', '.join(closed)} cannot be written. Correct the permissions, or use another --root."
         )
+
+
+@contextmanager
+def replaced(fold: FoldFolder, restart: bool, report: Report) -> Iterator[None]:
+    """Train a fold in the context. `restart` moves its old folder aside, and back if the new run has no checkpoint."""
+    if not restart:
+        yield
+        return
+    set_aside(fold)
+    try:
+        yield
+    finally:
+        put_back(fold, report)
 
 
 def set_aside(fold: FoldFolder) -> None:

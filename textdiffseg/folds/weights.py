@@ -9,7 +9,7 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.files import hash_files
+from textdiffseg.files import hash_once
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.tensors import DamagedError, read_tensor_file, read_tensor_metadata
 
@@ -30,7 +30,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
     """The hash of a checkpoint's file; None if it does not exist."""
     path = fold.checkpoint(checkpoint)
-    return hash_files([path]) if path.is_file() else None
+    return hash_once(path) if path.is_file() else None
 
 
 def _read(path: Path, reader: Callable[[Path], Content]) -> Content:

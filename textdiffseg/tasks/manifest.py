@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.file_names import split_ending
+from plans.file_names import manifest_path
 from plans.records import Record
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
@@ -85,7 +85,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 def is_output(path: Path) -> bool:
     """Whether a file is a predicted mask: its manifest lies beside it, and the file is not one of its inputs."""
-    manifest = read_manifest(path.with_name(f"{split_ending(path.name)[0]}.json"))
+    manifest = read_manifest(manifest_path(path))
     return manifest is not None and path.name not in manifest.request.inputs
 
 

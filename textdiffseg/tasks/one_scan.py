@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from plans.errors import UserError
-from plans.file_names import split_ending, written_ending
+from plans.file_names import manifest_path, split_ending, written_ending
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model, Segmenting
@@ -34,11 +34,6 @@ def mask_path(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:
     """The path of a scan's mask. It has the format of the scan, if that can be written."""
     ending = split_ending(paths[0].name)[1] if paths[0].is_file() else ""
     return run.out / (run.file_name or f"{case}{written_ending(ending)}")
-
-
-def manifest_path(mask: Path) -> Path:
-    """The path of a mask's manifest."""
-    return mask.with_name(f"{split_ending(mask.name)[0]}.json")
 
 
 def seems_complete(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import picture_file, split_ending
+from plans.file_names import manifest_path, picture_file, split_ending
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.tasks.manifest import Manifest
@@ -51,4 +51,4 @@ def draw(mask: Path, scan: Volume, labels: np.ndarray, manifest: Manifest, houns
     names = {value: name for name, value in manifest.labels.items()}
     draw_planes(picture_path(mask), scan, labels, names, manifest.request.case, hounsfield)
     drawn = manifest.model_copy(update={"picture": hash_files([picture_path(mask)])})
-    write_record(mask.with_name(f"{split_ending(mask.name)[0]}.json"), drawn)
+    write_record(manifest_path(mask), drawn)

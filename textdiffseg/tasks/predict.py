@@ -10,7 +10,7 @@ from pathlib import Path
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
-from plans.file_names import split_ending, written_ending
+from plans.file_names import manifest_path, split_ending, written_ending
 from plans.layout import MAPS, Checkpoint
 from plans.texts import read_texts
 from textdiffseg.extras import require
@@ -26,7 +26,6 @@ from textdiffseg.tasks.one_scan import (
     PredictionRun,
     check_channels,
     manifest_of,
-    manifest_path,
     mask_path,
     refuse_files_of_others,
     request_of,

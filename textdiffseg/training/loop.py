@@ -14,7 +14,7 @@ from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress
-from textdiffseg.folds.replacing import discard, put_back, set_aside
+from textdiffseg.folds.replacing import discard, replaced
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
@@ -56,49 +56,43 @@ def fit(
         progress: called after each iteration.
         cancel: called before each iteration.
     """
-    if options.restart:
-        set_aside(fold)
-    try:
-        return _fit(preprocessed, cases, fold, options, preset, report, progress, cancel)
-    finally:
-        if options.restart:
-            put_back(fold, report)
+    with replaced(fold, options.restart, report):
+        position = read_progress(fold)
+        longer = position is not None and wants_longer(position, options, fold)
+        if position is not None and position.finished and not longer:
+            complete_best(fold, report)
+            return Plan.read(fold.plan)
+        run = open_run(preprocessed, cases, fold, options, preset, report, position)
+        state = _first_state(run, position, longer, options, report, progress)
+        train(run, state, progress, cancel, report)
+        return run.plan
 
 
-def _fit(
-    preprocessed: Path,
-    cases: Fold,
-    fold: FoldFolder,
+def _first_state(
+    run: Run,
+    position: TrainingProgress | None,
+    longer: bool,
     options: TrainingOptions,
-    preset: Preset,
     report: Report,
     progress: OnProgress,
-    cancel: Cancel,
-) -> Plan:
-    position = read_progress(fold)
-    longer = position is not None and wants_longer(position, options, fold)
-    if position is not None and position.finished and not longer:
-        complete_best(fold, report)
-        return Plan.read(fold.plan)
-    run = open_run(preprocessed, cases, fold, options, preset, report, position)
+) -> TrainingState:
+    """The state from which to train: a new one, or the saved one of a run at `position`, with its new length."""
     if position is None:
         length = plan_length(run, options, report, progress)
         report_few_iterations(length, report)
-        state = run.fresh(length)
+        return run.fresh(length)
+    length = prolong(run, position, options, report, progress) if longer else position
+    if length.limit_seconds is not None:
+        compile_ahead(run, position)
+    state = run.fresh(position)
+    state.load(run.fold)
+    state.progress = length
+    if longer:
+        report(f"Training longer: from iteration {length.iteration} to {length.total}.")
+        report_few_iterations(length, report)
     else:
-        length = prolong(run, position, options, report, progress) if longer else position
-        if length.limit_seconds is not None:
-            compile_ahead(run, position)
-        state = run.fresh(position)
-        state.load(fold)
-        state.progress = length
-        if longer:
-            report(f"Training longer: from iteration {length.iteration} to {length.total}.")
-            report_few_iterations(length, report)
-        else:
-            report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")
-    train(run, state, progress, cancel, report)
-    return run.plan
+        report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")
+    return state
 
 
 def train(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plans.geometry import triple
 from plans.layout import FoldFolder
-from textdiffseg.data.store import open_case
+from textdiffseg.data.store import open_case, read_record
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, read_sampling
@@ -46,9 +46,7 @@ def validate_fold(
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
     volumes = calibrate and predictor.plan.diffusion is None  # of masks: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
-    windows = [
-        predictor.windows(triple(open_case(preprocessed, case_id, predictor.plan).record.shape)) for case_id in case_ids
-    ]
+    windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)

@@ -69,7 +69,7 @@ def test_planes_go_through_the_middle_of_the_masks():
     masks = np.zeros((9, 9, 9), np.uint8)
     assert middle(masks) == (4, 4, 4)
     masks[2, 3, 1:3] = masks[2, 3, 7:9] = 1
-    assert middle(masks) == (2, 3, 2), "between two kidneys there is no kidney"
+    assert middle(masks) == (2, 3, 2), "the middle between two kidneys lies in neither of them"
 
 
 def test_grey_values_are_those_of_the_tissue():

@@ -10,10 +10,10 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import FILE_ENDINGS, split_ending
+from plans.plan import MAX_LABEL_VALUE
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
-MAX_LABEL = 2**31 - 1
 MAX_ROUNDING = 0.01  # of label values; files with a scale factor cannot store all whole numbers exactly
 _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
@@ -49,8 +49,10 @@ def read_labels(path: Path) -> Volume:
             raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
         array = whole
     low, high = array.min(), array.max()
-    if low < -MAX_LABEL or high > MAX_LABEL:
-        raise UserError(f"{path}: expected label values of at most {MAX_LABEL}, found {low:g} to {high:g}. Mend them.")
+    if low < -MAX_LABEL_VALUE or high > MAX_LABEL_VALUE:
+        raise UserError(
+            f"{path}: expected label values of at most {MAX_LABEL_VALUE}, found {low:g} to {high:g}. Correct them."
+        )
     if array.dtype.kind == "f":
         array = array.astype(np.int64)
     return Volume(array, volume.geometry, volume.notes)

@@ -4,7 +4,7 @@ ITK's readers crash on some long lines, read any file that a header names, and a
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,6 +26,15 @@ _NOT_MM = {
     *("um", "\u00b5m", "\u03bcm", "micron", "microns", "micrometre", "micrometres", "micrometer", "micrometers"),
     *("nm", "nanometre", "nanometres", "nanometer", "nanometers", "in", "inch", "inches", "ft", "foot", "feet"),
 }
+
+
+def header_lines(content: bytes, start: int = 0) -> Iterator[tuple[bytes, int]]:
+    """The lines from byte `start` on, without their ends. Each comes with the position behind it."""
+    while start < len(content):
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        yield content[start:end], end + 1
+        start = end + 1
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from textdiffseg.imaging.sources.headers import (
     NO_SPACING,
     VoxelBlock,
     first_bytes,
+    header_lines,
     real_numbers,
     refuse_units,
     whole_numbers,
@@ -71,7 +72,7 @@ def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ..
         for name in names:
             found = real_numbers(fields[name]) if name in fields else (0.0,) * count
             if len(found) != count or not np.isfinite(found).all():
-                raise UserError(f"{path}: {name}: expected {count} numbers, found {fields[name][:40]!r}. Mend it.")
+                raise UserError(f"{path}: {name}: expected {count} numbers, found {fields[name][:40]!r}. Correct it.")
     spaced, oriented = spacing is not None, any(name in fields for name in _MATRICES)
     return (NO_SPACING,) * (not spaced) + (NO_ORIENTATION,) * (not oriented)
 
@@ -79,12 +80,7 @@ def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ..
 def _fields(content: bytes) -> tuple[dict[str, str], int]:
     """Name -> value of the fields, and the length of the header in bytes. Raises `Damaged`."""
     fields: dict[str, str] = {}
-    position = 0
-    while position < len(content):
-        end = content.find(b"\n", position)
-        end = len(content) if end < 0 else end
-        line = content[position:end]
-        position = end + 1
+    for line, position in header_lines(content):
         if len(line) > _MAX_LINE_BYTES:
             raise Damaged(f"a line of its header has {len(line)} bytes, expected at most {_MAX_LINE_BYTES}")
         name, equals, value = line.decode("utf-8", "replace").partition("=")

@@ -12,6 +12,7 @@ from textdiffseg.imaging.sources.headers import (
     NO_SPACING,
     VoxelBlock,
     first_bytes,
+    header_lines,
     real_numbers,
     refuse_units,
     whole_numbers,
@@ -100,11 +101,8 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
         raise Damaged("no NRRD header")
     fields: dict[str, str] = {}
     position = content.index(b"\n") + 1
-    while position < len(content):
-        end = content.find(b"\n", position)
-        end = len(content) if end < 0 else end
-        line = content[position:end].removesuffix(b"\r")
-        position = end + 1
+    for whole_line, end in header_lines(content, position):
+        position, line = end, whole_line.removesuffix(b"\r")
         if not line:
             break
         name, colon, value = line.partition(b": ")
