@@ -72,10 +72,10 @@ def _names_note(names: Mapping[int, str]) -> str:
     """A note on the origin of the labels' names, if there is no `dataset.json`."""
     if names:
         return (
-            "No dataset.json was found beside or above the references. Label names come from the predictions' JSON "
+            "There is no dataset.json beside or above the references. The labels' names are from the predictions' JSON "
             "files, so the references must have the same values."
         )
-    return "No dataset.json was found beside or above the references. So labels are named by their values."
+    return "There is no dataset.json beside or above the references. So labels are named by their values."
 
 
 def match_files(
