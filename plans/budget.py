@@ -53,8 +53,17 @@ class DeviceRules(Record):
     widths: tuple[int, ...]  # channels of the first stage, from wide to narrow
     usual_width: int  # below this width, the patch becomes smaller first
     widest_factor: int  # width of the widest stage relative to the first
-    blocks: tuple[int, ...]  # residual blocks per stage; the last number is for all further stages
+    blocks: tuple[int, ...]  # residual blocks per stage on the way down; the last number is for all further stages
+    up: tuple[Literal[1, 2], ...]  # convolutions per stage on the way up, likewise
     largest_batch: int | None
+
+    def blocks_at(self, stage: int, paper: bool) -> int:
+        """The residual blocks of a stage. The publication's networks have at least one."""
+        return max(int(paper), self.blocks[min(stage, len(self.blocks) - 1)])
+
+    def up_at(self, stage: int) -> Literal[1, 2]:
+        """The convolutions of a stage on the way up."""
+        return self.up[min(stage, len(self.up) - 1)]
 
 
 RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
@@ -64,7 +73,8 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         widths=(32, 16, 8),
         usual_width=32,
         widest_factor=10,
-        blocks=(1, 2, 2, 4),
+        blocks=(0, 1, 2, 4),
+        up=(1, 2),
         largest_batch=None,
     ),
     "cpu": DeviceRules(
@@ -73,7 +83,8 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         widths=(32, 16, 8),
         usual_width=16,
         widest_factor=6,
-        blocks=(1, 1, 2, 4),
+        blocks=(0, 1, 2, 4),
+        up=(1, 2),
         largest_batch=4,
     ),
 }

@@ -4,13 +4,14 @@ The network is described once as a list of convolutions, each on the grid of a s
 multiply-accumulates (MACs) are sums over that list.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
 from typing import Literal
 
 from plans.geometry import Triple, triple
-from plans.network_plan import DiffusionPlan, NetworkPlan, Stage
+from plans.network_plan import RECONSTRUCTION, NetworkPlan, Stage
 from plans.plan import Plan
 
 GB = 1e9
@@ -26,9 +27,6 @@ BYTES_PER_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devi
 MARGIN = 1.15  # factor for memory fragmentation and the workspace of convolutions
 BYTES_PER_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
-# The share of samples whose denoiser runs twice, the first time without gradients. On a GPU it is twice as large.
-RECYCLED = (1 - DiffusionPlan().terminal_share) * DiffusionPlan().recycling
-RECONSTRUCTED = DiffusionPlan().reconstruction  # the share of the samples that train the label autoencoder
 
 Device = Literal["gpu", "cpu"]
 
@@ -43,9 +41,14 @@ class Network:
     image_channels: int
     labels: int
     text_width: int
-    diffusion: bool  # it has a label encoder, a second decoding and recycling
-    paper: bool = False  # the publication's network: one decoding, no recycling, attention in the image encoder
+    diffusion: bool  # it has a label encoder and a denoiser
+    paper: bool = False  # the publication's network: no estimator, attention in the image encoder
     plan: NetworkPlan = field(default_factory=NetworkPlan)
+
+    @property
+    def latent(self) -> bool:
+        """Whether masks go through a latent of the label autoencoder (preset `default`)."""
+        return self.diffusion and not self.paper
 
     @property
     def stride(self) -> Triple:
@@ -54,25 +57,27 @@ class Network:
 
     @property
     def decodings(self) -> float:
-        """Label decoder passes per sample and training iteration: the estimate, and in `default` the reconstruction."""
-        return 1 + RECONSTRUCTED if self.diffusion and not self.paper else 1.0
+        """Label decoder passes per sample and training iteration: the mask, and in `default` the reconstruction."""
+        return 1 + RECONSTRUCTION if self.latent else 1.0
 
     @property
-    def denoisings(self) -> float:
-        """Denoiser passes per sample and training iteration."""
-        return 1 + RECYCLED if self.diffusion and not self.paper else 1.0
+    def coarse(self) -> tuple[Stage, ...]:
+        """The stages of the latent grid and below."""
+        return self.stages[self.level :]
 
     @property
-    def condition(self) -> int:
-        """The number of channels of z_it."""
-        return self.latent_channels if self.paper else self.stages[self.level].width
+    def denoiser_stages(self) -> tuple[Stage, ...]:
+        """The stages of the denoiser; () without one."""
+        if self.paper:
+            return self.coarse
+        return tuple(self.plan.denoiser_stage(stage) for stage in self.coarse) if self.diffusion else ()
 
     def attentions(self, stage: int) -> int:
-        """The number of self-attentions on a stage's grid: in both denoiser paths, and in the paper's image encoder."""
+        """The self-attentions on a stage's grid in training: in the latent U-Net, and in the paper's encoder."""
         if not self.stages[stage].attention:
             return 0
-        denoiser = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
-        return denoiser + (self.paper and stage <= self.level)
+        latent_unet = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
+        return latent_unet + (self.paper and stage <= self.level)
 
     def stride_at(self, stage: int) -> Triple:
         """The cumulative stride of a stage, in voxels (D, H, W)."""
@@ -96,7 +101,7 @@ class Convolution:
         """The number of weights: kernel, bias, and the normalisation's scale and shift."""
         return self.width_out * (self.kernel * self.width_in + (1 if self.plain else 3))
 
-    def bytes_kept(self, device: "Device") -> float:
+    def bytes_kept(self, device: Device) -> float:
         """The bytes of activations kept for the gradient, per grid position."""
         table = BYTES_PER_PLAIN_VALUE if self.plain else BYTES_PER_VALUE
         return self.kept * self.width_out * table[device]
@@ -118,9 +123,18 @@ def network_of(plan: Plan) -> Network:
 
 
 def convolutions(net: Network) -> tuple[Convolution, ...]:
-    """All convolutions, in the order image encoder, label encoder, denoiser and label decoder."""
-    encoder = _image_encoder(net)
-    return (*encoder, *(_label_encoder(net) if net.diffusion else ()), *_denoiser(net), *_label_decoder(net))
+    """All convolutions, in the order image encoder, label encoder, estimator, denoiser and label decoder."""
+    layers = _image_encoder(net)
+    if net.diffusion:
+        layers += _label_encoder(net)
+    if not net.paper:
+        layers += _latent_unet(net, net.coarse, net.coarse[0].width, net.latent_channels if net.latent else None)
+    if net.latent:  # it learns alone, after all other modules
+        inputs = 2 * net.latent_channels + net.coarse[0].width
+        layers += _latent_unet(net, net.denoiser_stages, inputs, net.latent_channels, passes=0, kept=0)
+    if net.paper:
+        layers += _latent_unet(net, net.coarse, 2 * net.latent_channels, net.latent_channels)
+    return (*layers, *_label_decoder(net))
 
 
 def _residual(
@@ -140,8 +154,7 @@ def _image_encoder(net: Network) -> list[Convolution]:
 
 def _label_encoder(net: Network) -> list[Convolution]:
     width_in = 1 if net.paper else net.plan.paint_width
-    # z_0 itself is computed without gradients
-    passes, kept = (1.0, 1.0) if net.paper else (1 + RECONSTRUCTED, RECONSTRUCTED)
+    passes = kept = 1.0 if net.paper else RECONSTRUCTION
     layers = [Convolution(0, 1, 0, width_in, passes, kept, plain=True)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
         width = net.plan.label_width(stage.width)
@@ -151,47 +164,65 @@ def _label_encoder(net: Network) -> list[Convolution]:
     return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, passes, kept, plain=True)]
 
 
-def _denoiser(net: Network) -> list[Convolution]:
-    passes = net.denoisings
-    first, entry = net.stages[net.level], net.latent_channels + net.condition
-    layers = [Convolution(net.level, prod(first.kernel), entry, first.width, passes)]
-    for index, stage in enumerate(net.stages[net.level :], start=net.level):
-        layers += _residual(index, stage.width, stage.kernel, stage.blocks, passes)
-    for index, (fine, coarse) in enumerate(pairwise(net.stages[net.level :]), start=net.level):
-        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, passes)]
-        # transposed; see `parameters`
-        layers += [Convolution(index, 1, coarse.width, fine.width, passes, plain=True)]
-        layers += _residual(index, fine.width, fine.kernel, passes=passes)
-    return [*layers, Convolution(net.level, 1, first.width, net.latent_channels, passes, plain=True)]
+def _latent_unet(
+    net: Network, stages: Sequence[Stage], width_in: int, width_out: int | None, passes: float = 1.0, kept: float = 1.0
+) -> list[Convolution]:
+    first, level = stages[0], net.level
+    layers = [Convolution(level, prod(first.kernel), width_in, first.width, passes, kept)]
+    for index, stage in enumerate(stages, start=level):
+        layers += _residual(index, stage.width, stage.kernel, stage.blocks, passes, kept)
+    for index, (fine, coarse) in enumerate(pairwise(stages), start=level):
+        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, passes, kept)]
+        layers += [_transposed(index, fine, coarse, passes, kept)]
+        layers += _residual(index, fine.width, fine.kernel, passes=passes, kept=kept)
+    if width_out is None:
+        return layers
+    return [*layers, Convolution(level, 1, first.width, width_out, passes, kept, plain=True)]
+
+
+def _transposed(stage: int, fine: Stage, coarse: Stage, passes: float, kept: float) -> Convolution:
+    """A transposed convolution: each output voxel reads one input voxel. `parameters` counts its other weights."""
+    return Convolution(stage, 1, coarse.width, fine.width, passes, kept, plain=True)
 
 
 def _label_decoder(net: Network) -> list[Convolution]:
     passes = kept = net.decodings
-    last = net.stages[net.level]
-    layers = [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, passes, kept, plain=True)]
-    layers += _residual(net.level, last.width, last.kernel, passes=passes, kept=kept)
+    last, layers = net.stages[net.level], []
+    if net.diffusion:
+        layers += [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, passes, kept)]
     for index, (fine, coarse) in enumerate(pairwise(net.stages[: net.level + 1])):
-        # transposed; see `parameters`
-        layers += [Convolution(index, 1, coarse.width, fine.width, passes, kept, plain=True)]
-        layers += _residual(index, fine.width, fine.kernel, passes=passes, kept=kept)
+        layers += [_transposed(index, fine, coarse, passes, kept)]
+        layers += [Convolution(index, prod(fine.kernel), fine.width, fine.width, passes, kept)] * fine.up
     return layers
 
 
 def parameters(net: Network) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
-    for fine, coarse in pairwise(net.stages):  # a transposed kernel has prod(stride) values; 1 is counted above
-        total += (prod(coarse.stride) - 1) * fine.width * coarse.width
-    denoiser = net.stages[net.level :]
-    time_width = net.plan.time_factor * denoiser[0].width
-    timed_blocks = sum(stage.width * (stage.blocks + 1) for stage in denoiser) - denoiser[-1].width
-    total += 2 * time_width**2 + 2 * (time_width + 1) * timed_blocks
-    total += sum(4 * stage.width**2 * net.attentions(index) for index, stage in enumerate(net.stages))
-    total += 2 * denoiser[0].width * (denoiser[0].width + net.text_width)  # fusion
+    unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
+    for stages in (net.stages[: net.level + 1], *unets):
+        for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
+            total += (prod(coarse.stride) - 1) * fine.width * coarse.width
+    if net.diffusion:
+        total += _of_time(net)
+    for stages in unets:
+        attending = [*stages, *stages[:-1]]  # both paths
+        total += sum(4 * stage.width**2 for stage in attending if stage.attention)
     if net.paper:
-        return total + net.stages[0].width * (1 + net.labels) + denoiser[0].width * net.latent_channels
+        total += sum(4 * stage.width**2 for stage in net.stages[: net.level + 1] if stage.attention)
+    total += 2 * net.coarse[0].width * (net.coarse[0].width + net.text_width)  # fusion
+    if net.paper:
+        return total + net.stages[0].width * (1 + net.labels) + net.coarse[0].width * net.latent_channels
     embedded = net.plan.paint_width if net.diffusion else 0
     return total + net.text_width * (net.stages[0].width + 1 + embedded)
+
+
+def _of_time(net: Network) -> int:
+    """The weights of the time embedding and its projections in the denoiser's blocks."""
+    stages = net.denoiser_stages
+    time_width = net.plan.time_factor * stages[0].width
+    timed = sum(stage.width * (stage.blocks + 1) for stage in stages) - stages[-1].width
+    return 2 * time_width**2 + 2 * (time_width + 1) * timed
 
 
 def grid(net: Network, patch: Triple, stage: int) -> int:

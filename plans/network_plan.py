@@ -12,6 +12,7 @@ MAX_BLOCKS = 1 << 10
 MAX_TIMESTEPS = 1 << 20
 Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
 Timesteps = Annotated[int, Field(gt=1, le=MAX_TIMESTEPS)]
+RECONSTRUCTION = 1 / 6  # of the samples; an iteration then takes about a tenth longer than without the autoencoder
 
 
 class Stage(Record):
@@ -20,8 +21,9 @@ class Stage(Record):
     stride: Triple  # relative to the stage before; (1, 1, 1) for the first
     kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
     width: Channels  # feature channels
-    blocks: int = Field(gt=0, le=MAX_BLOCKS)  # residual blocks
-    attention: bool = False  # self-attention (denoiser stages; with `Plan.paper` those of the image encoder too)
+    blocks: int = Field(ge=0, le=MAX_BLOCKS)  # residual blocks on the way down
+    up: Literal[1, 2] = 2  # on the way up: 1 convolution, or 2 in a residual block
+    attention: bool = False  # self-attention (from the latent grid down; with `Plan.paper` in the image encoder too)
 
 
 class LatentPlan(Record):
@@ -32,16 +34,13 @@ class LatentPlan(Record):
 
 
 class NetworkPlan(Record):
-    """Settings besides `stages` and `latent` that decide the shape or meaning of weights.
-
-    Plans without them have these defaults.
-    """
+    """Settings besides `stages` and `latent` that decide the shape or meaning of weights."""
 
     head_width: Channels = 32  # of one attention head; narrower stages have one head
     paint_width: Channels = 8  # of the painted label map; no layer of the label encoder has fewer
     label_divisor: Channels = 2  # the label encoder is narrower than the image encoder by this factor
-    time_factor: Channels = 4  # channels of the time embedding per channel of the latent stage
-    unet_timesteps: Timesteps = 1000  # preset unet: T of its time embedding, and the t of its only pass
+    denoiser_divisor: Channels = 2  # and so is the denoiser, of preset default
+    time_factor: Channels = 4  # channels of the time embedding per channel of the denoiser's first stage
     swin_features: Channels = 12  # of SwinUNETR per 8 channels of the first stage; published: 48 for 32
     swin_stride: Channels = 32  # SwinUNETR halves the image five times
     swin_edge: Channels = 64  # voxels; SwinUNETR's deepest normalisation needs two positions along an axis
@@ -50,22 +49,28 @@ class NetworkPlan(Record):
         """The channels of a label encoder's stage, if the image encoder's stage has `width`."""
         return max(self.paint_width, width // self.label_divisor)
 
+    def denoiser_stage(self, stage: Stage) -> Stage:
+        """The denoiser's stage on the grid of `stage`, of preset `default`: narrower, with one block."""
+        width = max(self.paint_width, stage.width // self.denoiser_divisor)
+        return stage.model_copy(update={"width": width, "blocks": 1, "up": 2})
+
 
 class DiffusionPlan(Record):
-    """The diffusion process and its training."""
+    """The residual diffusion of preset `default`, and the training of its latent (docs/method.md)."""
 
-    timesteps: Timesteps = 1000  # T
-    terminal_share: float = Field(0.75, ge=0, le=1)  # share of training samples with t = T exactly
-    recycling: float = Field(0.5, ge=0, le=1)  # share of samples with t < T that are trained on their own estimate
+    share: float = Field(0.15, gt=0, lt=1)  # of the training time, the last, in which the denoiser learns
+    min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
+    max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
+    steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
     skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
-    reconstruction: float = Field(0.5, gt=0, le=1)  # share of a batch from which the label autoencoder learns
-    predicts: Literal["z_0", "eps"] = "z_0"  # the denoiser's output; eps: t is uniform, with some signal left at T
-    steps: int | None = Field(None, ge=1, le=MAX_TIMESTEPS)  # of DDIM; None: validation chooses
+    reconstruction: float = Field(RECONSTRUCTION, gt=0, le=1)  # share of samples that train the label autoencoder
 
 
 class PaperPlan(Record):
-    """The differences of the publication's model from `default`, and its ablations (docs/paper.md)."""
+    """The publication's model and its ablations (docs/paper.md)."""
 
+    timesteps: Timesteps = 1000  # T; t is uniform
+    steps: int = Field(10, ge=1, le=MAX_TIMESTEPS)  # of DDIM
     fusion: Literal["attention", "concatenation", "none"] = "attention"  # zeta 1: concatenation, or no text at all
     image_encoder: Literal["learned", "down-sampling"] = "learned"  # zeta 2
     label_encoder: Literal["learned", "fixed"] = "learned"  # zeta 3

@@ -6,7 +6,7 @@ project.
 
 from typing import Literal
 
-from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.network_plan import PaperPlan
 from plans.plan import Decision, Plan, TrainingPlan
 from plans.presets import Preset
 from plans.rules import PAPER_PATCH, PAPER_STRIDE, numbers
@@ -20,9 +20,6 @@ VARIANTS: dict[Preset, PaperPlan] = {
     "paper-no-label-encoder": PaperPlan(label_encoder="fixed"),
 }
 PEERS: dict[Preset, Literal["unet", "swinunetr"]] = {"peer-unet": "unet", "peer-swinunetr": "swinunetr"}
-DIFFUSION = DiffusionPlan(
-    timesteps=1000, terminal_share=0, recycling=0, skip_dropout=1, predicts="eps", steps=10
-)  # t is uniform, and the decoder reads no skips
 WARMUP_EPOCHS = 30
 
 
@@ -41,7 +38,7 @@ def training_plan(usual: TrainingPlan) -> TrainingPlan:
 
 def reasons(plan: Plan) -> dict[str, Decision]:
     """The decisions that differ from those of preset `default`, by name; {} for presets other than `paper*`."""
-    if plan.paper is None or plan.diffusion is None:
+    if plan.paper is None:
         return {}
     attending = ", ".join(f"stage {i}" for i, stage in enumerate(plan.stages) if stage.attention)
     rows = (
@@ -60,8 +57,8 @@ def reasons(plan: Plan) -> dict[str, Decision]:
         ("attention", attending, "published: multi-head, in the image encoder's last two down-sampling stages"),
         (
             "diffusion",
-            f"eps, {plan.diffusion.timesteps} steps",
-            f"published: noise prediction, cosine schedule, t uniform, {plan.diffusion.steps} DDIM steps",
+            f"eps, {plan.paper.timesteps} steps",
+            f"published: noise prediction, cosine schedule, t uniform, {plan.paper.steps} DDIM steps",
         ),
         (
             "loss",

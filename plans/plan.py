@@ -127,7 +127,7 @@ class Plan(Record):
     stages: tuple[Stage, ...] = Field(min_length=2)
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
-    diffusion: DiffusionPlan | None  # None: preset unet (the denoiser runs once on a zero latent) and peers
+    diffusion: DiffusionPlan | None  # of preset default
     paper: PaperPlan | None = None  # None: not the publication's model
     peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
     text: TextPlan
@@ -151,6 +151,17 @@ class Plan(Record):
     def classifies_words(self) -> bool:
         """Whether text vectors are the classifier: any words can be queried. Otherwise each label has a channel."""
         return self.peer is None and self.paper is None
+
+    @property
+    def sample_steps(self) -> int | None:
+        """The DDIM steps of a diffusion sample; None: the model has no samples."""
+        settings = self.paper or self.diffusion
+        return settings.steps if settings else None
+
+    @property
+    def mask_steps(self) -> int:
+        """The DDIM steps behind a mask: 0, unless the mask is a sample (the publication's presets)."""
+        return self.paper.steps if self.paper else 0
 
     @property
     def parts(self) -> Regions:
@@ -213,10 +224,8 @@ class Plan(Record):
             self._check_regions(self.regions)
         if self.peer and (self.paper or self.diffusion):
             raise ValueError("a peer has neither paper nor diffusion")
-        if self.paper and (self.diffusion is None or self.diffusion.predicts != "eps" or self.latent.channels != 1):
-            raise ValueError("paper needs diffusion that predicts eps and latent.channels 1")
-        if self.diffusion and self.diffusion.predicts == "eps" and not self.paper:
-            raise ValueError("diffusion.predicts eps belongs to paper")
+        if self.paper and (self.diffusion or self.latent.channels != 1):
+            raise ValueError("paper has its own diffusion, and needs latent.channels 1")
         if len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError("mirror_axes lists an axis twice")
         return self

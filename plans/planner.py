@@ -114,8 +114,10 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
 
 def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network."""
-    diffusion = paper.DIFFUSION if facts.paper else DiffusionPlan() if preset == "default" else None
-    network = replace(draft.network, diffusion=diffusion is not None)
+    network = replace(draft.network, diffusion=preset == "default" or facts.paper)
+    positions = memory.grid(network, draft.patch, network.level)
+    min_log_snr = rules.min_log_snr(network.latent_channels, positions)
+    diffusion = DiffusionPlan(min_log_snr=min_log_snr) if preset == "default" else None
     training = training_plan(facts.budget.device)
     return {
         "device": facts.budget.device,

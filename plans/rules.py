@@ -5,7 +5,7 @@ is (D, H, W) = (z, y, x). Spacings are in mm, sizes in voxels.
 """
 
 from dataclasses import dataclass
-from math import ceil, prod
+from math import ceil, log, prod
 
 import numpy as np
 
@@ -19,10 +19,10 @@ MAX_MASKED_SHARE = 0.75  # nnU-Net: below this share of voxels left by cropping,
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
 COARSER_STAGES = 2  # the number of denoiser stages below the latent grid
 MAX_ATTENTION_TOKENS = 4000
-DEFAULT_LATENT_STRIDE, MAX_LATENT_STRIDE = 4, 8
-# The latent positions that the thinnest structure must span, up to the default stride and beyond it. Hippocampi of
-# 3.5 voxels thickness were reconstructed from a stride of 4 with Dice 0.965.
-MIN_POSITIONS, MIN_POSITIONS_BEYOND_DEFAULT = 0.75, 2
+MAX_LATENT_STRIDE = 4
+# The latent positions that a typical structure must span. Hippocampi of 3.5 voxels thickness were reconstructed from a
+# stride of 4 with Dice 0.965.
+MIN_POSITIONS = 0.4
 MAX_POSITION_VOXELS, MAX_FEW_LABELS = 64, 32  # beyond either, a position of the latent grid gets more channels
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
@@ -175,47 +175,50 @@ def pad_to(size: Triple, stride: Triple) -> Triple:
 
 
 def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
-    """The stage of the latent grid, and the reason: the coarsest grid that can represent the thinnest structure.
+    """The stage of the latent grid, and the reason: stride 4, or the coarsest grid that represents a typical structure.
 
-    Along every pooled axis, the structure must span `MIN_POSITIONS` positions. Beyond stride 4 it must span two, as
-    one position has too few channels for the shape inside it. The stride lies between 2 and 8.
+    The typical structure is the label with the median thickness. Along every pooled axis it must span `MIN_POSITIONS`
+    positions. A single thin label does not decide: a finer grid costs all labels, and the mask also sees the skips.
 
     Args:
         thickness: of each label by name, in mm: the 10th percentile over cases, which ignores outliers.
         spacing: of the plan, in mm.
         steps: strides of the stages.
     """
+    name = sorted(thickness, key=lambda label: thickness[label])[(len(thickness) - 1) // 2] if thickness else None
+    typical = thickness[name] if name else float("inf")
     level, stop = 1, "the patch has no coarser one"
     for candidate in range(2, len(steps.strides)):
         total = steps.total(candidate)
-        wanted, spanned = _positions(total), _spanned(thickness, spacing, total)
+        spanned = _spanned(typical, spacing, total)
         if max(total) > MAX_LATENT_STRIDE:
             stop = f"a coarser one than stride {MAX_LATENT_STRIDE} is not used"
             break
-        if spanned < wanted:
-            stop = f"at stride {numbers(total)} it would span {spanned:.2g}, and {wanted:g} are needed there"
+        if spanned < MIN_POSITIONS:
+            stop = f"at stride {numbers(total)} it would span {spanned:.2g}, and {MIN_POSITIONS:g} are needed"
             break
         level = candidate
-    if not thickness:
+    if name is None:
         return level, f"no structure was measured, so the coarsest grid: {stop}"
-    thinnest, total = min(thickness, key=lambda name: thickness[name]), steps.total(level)
-    spanned = _spanned(thickness, spacing, total)
-    reason = f"the thinnest structure, {thinnest}, measures {thickness[thinnest]:.3g} mm (10th percentile over cases)"
+    spanned = _spanned(typical, spacing, steps.total(level))
+    reason = f"the structure of median thickness, {name}, measures {typical:.3g} mm (10th percentile over cases)"
     reason += f" and spans {spanned:.2g} positions of this grid; {stop}"
-    if spanned < _positions(total):
-        reason += f"; a finer one than stride {numbers(total)} is not used"
+    if spanned < MIN_POSITIONS:
+        reason += f"; a finer one than stride {numbers(steps.total(level))} is not used"
     return level, reason
 
 
-def _positions(stride: Triple) -> float:
-    """The number of positions of the latent grid that the thinnest structure must span."""
-    return MIN_POSITIONS_BEYOND_DEFAULT if max(stride) > DEFAULT_LATENT_STRIDE else MIN_POSITIONS
+def min_log_snr(channels: int, positions: int) -> float:
+    """The log SNR of the noisiest latent: 2 above that at which the whole latent holds as much signal as one value.
+
+    At -ln(k * positions) the signal's energy, summed over all values of the latent, equals the noise of one value.
+    """
+    return 2 - log(channels * positions)
 
 
-def _spanned(thickness: dict[str, float], spacing: Millimetres, stride: Triple) -> float:
-    """The number of positions that the thinnest structure spans, along the pooled axis with the largest positions."""
-    position = max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
-    return min(thickness.values(), default=float("inf")) / position
+def _spanned(thickness: float, spacing: Millimetres, stride: Triple) -> float:
+    """The positions that a structure (mm) spans, along the pooled axis with the largest positions."""
+    return thickness / max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
 
 
 def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:

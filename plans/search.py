@@ -139,7 +139,8 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
             stride=stride,
             kernel=kernel,
             width=min(width * 2**index, width * device.widest_factor),
-            blocks=device.blocks[min(index, len(device.blocks) - 1)],
+            blocks=device.blocks_at(index, facts.paper),
+            up=2 if facts.paper else device.up_at(index),
             attention=index >= first_attending and (facts.paper or rules.attends(patch, steps.total(index))),
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))

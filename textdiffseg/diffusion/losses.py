@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from plans.geometry import triple
+from plans.geometry import Triple, triple
 from textdiffseg.regions import masks, region_logits
 
 
@@ -84,6 +84,11 @@ def latent_loss(z_0_hat: Tensor, z_0: Tensor, slots: Tensor) -> Tensor:
         z_0: the target (B, k, d, h, w).
         slots: (B, D, H, W), -1 ignored.
     """
-    weight = F.adaptive_avg_pool3d((slots >= 0).float().unsqueeze(1), triple(z_0.shape[2:]))
+    weight = known_share(slots, triple(z_0.shape[2:]))
     error = (z_0_hat.float() - z_0.detach().float()).square().mean(dim=1, keepdim=True)
     return (error * weight).sum() / weight.sum().clamp(min=1e-6)
+
+
+def known_share(slots: Tensor, latent: Triple) -> Tensor:
+    """The share of each latent position's voxels that are not ignored: slots (B, D, H, W) -> (B, 1, d, h, w)."""
+    return F.adaptive_avg_pool3d((slots >= 0).float().unsqueeze(1), latent)

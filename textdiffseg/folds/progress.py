@@ -27,10 +27,12 @@ class TrainingProgress(Record):
     state of a generator.
     """
 
-    version: Literal[2] = 2
-    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
+    version: Literal[3] = 3
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
+    denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the epochs, the last, in which only the denoiser learns
+    denoiser_epoch: int | None = None  # the first of them; None: there is none
     iterations_per_epoch: int = Field(gt=0)  # since `start`
     iteration: int = Field(0, ge=0)  # iterations done
     sums: dict[str, float] = Field(default_factory=dict)  # losses, summed over the running epoch
@@ -54,12 +56,27 @@ class TrainingProgress(Record):
     @property
     def total(self) -> int:
         """The iterations of the whole run."""
-        return self.start.iteration + (self.epochs - self.start.epoch) * self.iterations_per_epoch
+        return self._first_iteration(self.epochs)
+
+    @property
+    def denoiser_iteration(self) -> int | None:
+        """The first iteration in which only the denoiser learns; None: there is none."""
+        return None if self.denoiser_epoch is None else self._first_iteration(self.denoiser_epoch)
+
+    @property
+    def trains_denoiser(self) -> bool:
+        """Whether only the denoiser learns now, or learned at the end of a finished run."""
+        return self.denoiser_epoch is not None and self.epoch >= self.denoiser_epoch
 
     @property
     def schedule(self) -> tuple[int, int]:
-        """The iterations of the learning rate's schedule: those done, and all."""
-        return self.iteration - self.start.iteration, self.total - self.start.iteration
+        """The iterations of the learning rate's schedule: those done, and all. The denoiser has its own schedule."""
+        split = self.denoiser_iteration
+        if split is None:
+            first, last = self.start.iteration, self.total
+        else:
+            first, last = (split, self.total) if self.trains_denoiser else (self.start.iteration, split)
+        return self.iteration - first, last - first
 
     @property
     def finished(self) -> bool:
@@ -72,17 +89,34 @@ class TrainingProgress(Record):
         It is called at the end of an epoch. A shared machine may become slower or faster. The learning rate follows
         the new length. The last epoch, in which the rate falls to 0, is never left out, and no epoch is added after it.
         """
-        if self.limit_seconds is None or self.epochs - self.epoch <= 1:
+        end = self.epochs if self.denoiser_epoch is None or self.trains_denoiser else self.denoiser_epoch
+        if self.limit_seconds is None or end - self.epoch <= 1:
             return self
         start = self.start
         pace = (self.epoch - start.epoch) / (self.seconds - start.seconds)
         epochs = start.epoch + round((self.limit_seconds - start.seconds) * pace)
-        return self.after(epochs=max(self.epoch + 1, epochs))
+        if self.denoiser_epoch is None or self.trains_denoiser:
+            return self.after(epochs=max(self.epoch + 1, epochs))
+        return self.after(epochs=max(self.epoch + 2, epochs)).split()
+
+    def split(self) -> "TrainingProgress":
+        """The progress with `denoiser_epoch`: the last `denoiser_share` of the epochs since `start`, at least one.
+
+        Without such a share, or with a single epoch, there is no such epoch.
+        """
+        length = self.epochs - self.start.epoch
+        if self.denoiser_share == 0 or length < 2:
+            return self.after(denoiser_epoch=None)
+        last = max(1, min(length - 1, round(self.denoiser_share * length)))
+        return self.after(denoiser_epoch=max(self.epoch + 1, self.epochs - last))
 
     def prolonged(self, **changes: object) -> "TrainingProgress":
         """A finished run with a new end: the learning rate warms up again and decays."""
         start = ScheduleStart(iteration=self.iteration, epoch=self.epoch, seconds=self.seconds)
-        return self.after(start=start, **changes)
+        return self.after(start=start, **changes).split()
+
+    def _first_iteration(self, epoch: int) -> int:
+        return self.start.iteration + (epoch - self.start.epoch) * self.iterations_per_epoch
 
     def after(self, **changes: object) -> "TrainingProgress":
         """The same record with some fields changed."""

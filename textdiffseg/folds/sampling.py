@@ -13,14 +13,14 @@ from textdiffseg.folds.weights import hash_weights
 
 MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .004 on hippocampus
 # The time of a window, as shares of one plain pass on a CPU: per view, per step, per sample.
-ENCODE, DENOISE, DECODE = 0.4, 0.3, 0.3
-MIN_STEPS, MIN_SAMPLES = 4, 8  # for uncertainty: one step from pure noise gives the mean, without spread
+ENCODE, DENOISE, DECODE = 0.65, 0.1, 0.35
+MIN_SAMPLES = 8  # for uncertainty
 
 
 class Settings(Record):
     """The settings that change a prediction, besides the model and the scan."""
 
-    steps: int = Field(1, ge=1)  # of DDIM
+    steps: int = Field(0, ge=0)  # of DDIM; 0: the mask of the single pass, without diffusion
     samples: int = Field(1, ge=1)  # whose probabilities are averaged
     mirror_axes: tuple[Literal[0, 1, 2], ...] = ()  # all subsets of these axes are averaged
     overlap: float = Field(0.5, ge=0, lt=1)  # of neighbouring windows along each axis
@@ -28,14 +28,14 @@ class Settings(Record):
 
     @property
     def passes(self) -> float:
-        """The time of a window, in plain passes (one step, one sample, no mirroring)."""
+        """The time of a window, in plain passes (the mask, no mirroring)."""
         return 2 ** len(self.mirror_axes) * (ENCODE + self.samples * (self.steps * DENOISE + DECODE))
 
 
 class Setting(Record):
     """A sampling setting: validation chooses one, and calibrates for it."""
 
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=0)
     samples: int = Field(ge=1)
     mirroring: bool
 
@@ -46,7 +46,7 @@ class Setting(Record):
 
     def cost(self, axes: int) -> int:
         """The number of network passes per window. Settings are compared by it."""
-        return (self.samples * self.steps) * (2**axes if self.mirroring else 1)
+        return self.samples * max(1, self.steps) * (2**axes if self.mirroring else 1)
 
 
 class Trial(Setting):
@@ -74,7 +74,7 @@ class Sampling(Setting, Fitted):
 
     version: Literal[2] = 2
     upgrades: ClassVar[Upgrades] = {1: lambda fields: {"mirroring": True} | fields}
-    steps: int = Field(1, ge=1)
+    steps: int = Field(0, ge=0)
     samples: int = Field(1, ge=1)
     mirroring: bool = False
     cases: int = Field(0, ge=0)  # validation cases behind the table
@@ -103,15 +103,17 @@ def settings_for(
 ) -> Settings:
     """The settings for masks: validation's choice, with `steps` and `samples` of the user if given.
 
+    With either, the mask is the mean of diffusion samples; without, of preset `default` and `unet`, the single pass.
     Raises `UserError` if the model cannot use so many.
     """
-    if plan.diffusion is None and (steps or 1, samples or 1) != (1, 1):
+    if (steps is not None or samples is not None) and plan.sample_steps is None:
         raise UserError(f"--steps, --samples: this model (preset {plan.preset}) has no diffusion. Leave both out.")
-    if plan.diffusion is not None and (steps or 1) > plan.diffusion.timesteps:
-        raise UserError(f"--steps: the model has {plan.diffusion.timesteps} time steps, found {steps}.")
+    if plan.paper and (steps or 1) > plan.paper.timesteps:
+        raise UserError(f"--steps: the model has {plan.paper.timesteps} time steps, found {steps}.")
+    sampled = plan.sample_steps if steps is not None or samples is not None else None
     chosen = sampling.model_copy(
         update={
-            "steps": steps or sampling.steps,
+            "steps": steps or sampled or sampling.steps,
             "samples": samples or sampling.samples,
             "mirroring": sampling.mirroring and mirroring,
         }
@@ -120,14 +122,14 @@ def settings_for(
 
 
 def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> Settings:
-    """The settings for uncertainty: those of masks, with at least `MIN_STEPS` steps and `MIN_SAMPLES` samples.
+    """The settings for uncertainty: those of masks, with the steps of a sample and at least `MIN_SAMPLES` samples.
 
     Mirroring is left out. Noise is not flipped with the image, so mirrored views are separate samples, and their mean
     has lost most of the spread. Without diffusion only folds can disagree. Then the predictions of the masks are used.
     Raises `UserError` if nothing can disagree.
     """
-    if plan.diffusion is not None:
-        enough = {"steps": max(settings.steps, MIN_STEPS), "samples": max(settings.samples, MIN_SAMPLES)}
+    if plan.sample_steps is not None:
+        enough = {"steps": settings.steps or plan.sample_steps, "samples": max(settings.samples, MIN_SAMPLES)}
         return settings.model_copy(update=enough | {"mirror_axes": ()})
     if folds < 2:
         raise UserError(
@@ -190,5 +192,5 @@ def chosen_sampling(fold: FoldFolder, checkpoint: str) -> Sampling | None:
 
 
 def plain_sampling(plan: Plan) -> Sampling:
-    """The sampling if nothing was chosen: the steps that the plan fixes, else one; no mirroring."""
-    return Sampling(steps=plan.diffusion.steps) if plan.diffusion and plan.diffusion.steps else Sampling()
+    """The sampling if nothing was chosen: the mask's steps, no mirroring."""
+    return Sampling(steps=plan.mask_steps)

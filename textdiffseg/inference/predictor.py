@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
 from plans.plan import Plan
@@ -26,13 +27,19 @@ from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
 from textdiffseg.inference.uncertainty import disagreement, slot_volumes
 from textdiffseg.inference.windows import Prediction, WindowGroup, WindowInputs, WindowSums
-from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
+
+
+UNTRAINED = (
+    "This model has no samples yet: its denoiser learns in the last epochs, and needs two epochs in all. Train the fold "
+    "to the end, or leave out --steps, --samples, --uncertainty and --alternatives."
+)
 
 
 class Predictor:
@@ -51,9 +58,11 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
-        self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
-        if self.plan.diffusion is None and (settings.steps, settings.samples) != (1, 1):
-            raise ValueError(f"preset {self.plan.preset} has no diffusion: steps and samples must be 1")
+        self.segmenters = tuple(Segmenter.of(network) for network in networks)
+        if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
+            raise ValueError(f"preset {self.plan.preset} has no diffusion: steps must be 0 and samples 1")
+        if settings.steps and not can_sample(self.networks):
+            raise UserError(UNTRAINED)
 
     @classmethod
     def from_folder(
@@ -113,7 +122,7 @@ class Predictor:
     def _noise(self, tiling: Tiling) -> Tensor:
         """z_T (S, k, d, h, w) of each diffusion sample over the whole latent grid."""
         shape = (self.plan.latent.channels, *tiling.latent_shape)
-        if self.plan.diffusion is None:
+        if self.settings.steps == 0:  # not read
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
 

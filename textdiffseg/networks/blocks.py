@@ -120,17 +120,16 @@ class Attention(nn.Module):
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoidal embedding of t / T, followed by a two-layer perceptron."""
+    """Sinusoidal embedding of t from 0 to 1, followed by a two-layer perceptron."""
 
     frequencies: Tensor  # (width // 2,), a buffer
 
-    def __init__(self, width: int, timesteps: int):
+    def __init__(self, width: int):
         super().__init__()
-        self.timesteps = timesteps
         self.register_buffer("frequencies", torch.exp(torch.linspace(0, math.log(1000), width // 2)), persistent=False)
         self.perceptron = nn.Sequential(nn.Linear(width // 2 * 2, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
-        """t (B,) int64 -> (B, width)."""
-        angles = (t.float() / self.timesteps)[:, None] * self.frequencies
+        """t (B,) -> (B, width)."""
+        angles = t.float()[:, None] * self.frequencies
         return self.perceptron(torch.cat((angles.sin(), angles.cos()), dim=1))

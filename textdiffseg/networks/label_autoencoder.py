@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from plans.geometry import Triple
 from plans.network_plan import NetworkPlan, Stage
 from plans.regions import Regions
-from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection, convolution
+from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 
@@ -154,21 +154,22 @@ class NumberReduction(nn.Module):
 class LabelDecoder(nn.Module):
     """Logits of background and of each queried label, from z_0 and the image's skips.
 
+    Without `latent_channels`, it reads the features of the latent grid instead of a latent (preset `unet`).
+
     With `labels`, the classifier is a convolution with one channel per label 1..`labels` instead of the text vectors.
     """
 
-    def __init__(self, stages: tuple[Stage, ...], text_width: int, latent_channels: int, labels: int | None = None):
+    def __init__(
+        self, stages: tuple[Stage, ...], text_width: int, latent_channels: int | None, labels: int | None = None
+    ):
         super().__init__()
-        fine = stages[-2::-1]  # from the stage next to the latent grid up to the image's own grid
-        self.enter = nn.Sequential(
-            convolution(latent_channels, stages[-1].width, stages[-1].kernel),
-            ResidualBlock(stages[-1].width, stages[-1].kernel),
-        )
+        last, fine = stages[-1], stages[-2::-1]  # from the stage next to the latent grid up to the image's own grid
+        self.enter = nn.Identity() if latent_channels is None else ConvBlock(latent_channels, last.width, last.kernel)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(coarse.width, stage.width, coarse.stride, coarse.stride)
             for coarse, stage in zip(stages[:0:-1], fine, strict=True)
         )
-        self.blocks = nn.ModuleList(ResidualBlock(stage.width, stage.kernel) for stage in fine)
+        self.blocks = nn.ModuleList(up_block(stage) for stage in fine)
         width = stages[0].width
         self.classifier = TextClassifier(width, text_width) if labels is None else ChannelClassifier(width, labels)
 
@@ -179,6 +180,13 @@ class LabelDecoder(nn.Module):
             h = up(h)
             h = block(h if skips is None else h + skips[-level])
         return self.classifier(h, queries)
+
+
+def up_block(stage: Stage) -> ConvBlock | ResidualBlock:
+    """The block of a stage on the way up: one convolution or two."""
+    return (
+        ConvBlock(stage.width, stage.width, stage.kernel) if stage.up == 1 else ResidualBlock(stage.width, stage.kernel)
+    )
 
 
 class TextClassifier(nn.Module):

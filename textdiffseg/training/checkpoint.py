@@ -4,7 +4,7 @@
 holds only the averaged weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +17,13 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
 from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
-from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.progress import Report
-from textdiffseg.segmenter import Segmenter
 from textdiffseg.tensors import write_tensor_file
 from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
-MODEL = "model."
+MODEL, DENOISER = "model.", "denoiser."
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
 
 
@@ -52,15 +51,18 @@ class TrainingState:
 
     @classmethod
     def start(cls, model: SegmentationNetwork, progress: TrainingProgress) -> "TrainingState":
-        """The initial state of an untrained model."""
+        """The initial state for the weights that learn at `progress`: the denoiser's alone, or all others."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
-        part = "denoiser." if training.averaged == "denoiser" else ""
+        if model.plan.diffusion:
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name.startswith(DENOISER) == progress.trains_denoiser)
+        part = DENOISER if training.averaged == "denoiser" or progress.trains_denoiser else ""
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks hold whole numbers, too
         averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
         copied = Pairs([ema[name] for name in others], [weights[name] for name in others])
-        objective = objective_of(Segmenter.of(model, next(model.parameters()).device))
+        objective = objective_of(model, progress.trains_denoiser)
         return cls(model, objective, ema, averaged, copied, optimisers_of(model, training), progress)
 
     @torch.no_grad()
@@ -69,11 +71,22 @@ class TrainingState:
 
         The decay grows from 0.1, so that the initial weights soon have little influence.
         """
-        done = self.progress.iteration
+        done, _ = self.progress.schedule
         decay = min(decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(self.averaged.ema, self.averaged.weights, 1 - decay)
         if self.copied.ema:
             torch._foreach_copy_(self.copied.ema, self.copied.weights)
+
+    def begin_denoiser(self, fold: FoldFolder, scale: Callable[[TextDiffSeg], Tensor]) -> None:
+        """Change to the training of the denoiser, on the frozen weights of `checkpoint_best`.
+
+        `scale` computes the residual scale s (k,) of these weights.
+        """
+        assert isinstance(self.model, TextDiffSeg), "expected a model with a denoiser"
+        self.model.load_state_dict(_part(read_tensors(fold.checkpoint("best")), EMA))
+        self.model.residual_scale.copy_(scale(self.model))
+        for field, value in vars(TrainingState.start(self.model, self.progress)).items():
+            setattr(self, field, value)
 
     def save(self, fold: FoldFolder) -> None:
         """Write `checkpoint_latest`."""

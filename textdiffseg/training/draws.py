@@ -1,91 +1,86 @@
-"""The random parameters of a training step. They are drawn here and applied elsewhere."""
+"""The random parameters of a training step. They are drawn here and applied elsewhere.
 
-import math
+Each sample's parameters are a function of (seed, epoch, index). Only the number of samples that train the label
+autoencoder depends on the batch.
+"""
+
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from plans.geometry import Triple
 from plans.network_plan import DiffusionPlan
-from plans.plan import Plan
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send
 
 STREAM = 3  # a random stream of its own; `data.sampling` uses others for the same sample
+Tensors = TypeVar("Tensors", "LatentDraws", "NoiseDraws")
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The random parameters of a batch.
+class LatentDraws:
+    """Of the training of masks and of the label autoencoder (preset `default`)."""
 
-    Each sample's parameters are a function of (seed, epoch, index). Two choices depend on the whole batch: the
-    samples that train the autoencoder, and the recycled samples if there are too many.
-    """
-
-    t: Tensor  # (B,) int64, 1..T
-    eps: Tensor  # (B, k, d, h, w): the noise in z_t
-    first_eps: Tensor  # (B, k, d, h, w): the noise at T, from which a recycled sample's z_0 is estimated first
-    recycled: Tensor  # (B,) bool: z_t is computed from the model's own estimate of z_0
-    estimated: Tensor  # (R,) int64: the samples whose z_0 is estimated; they include all recycled ones
-    skips: Tensor  # (B,) bool: the decoder reads the image's skips
+    skips: Tensor  # (B,) bool: the decoder of the mask reads the image's skips
     reconstructed: Tensor  # (S,) int64: the samples that train the label autoencoder
+    skips_of_reconstructed: Tensor  # (S,) bool: their reconstruction reads the image's skips, too
 
-    def to(self, device: torch.device | str) -> "Draws":
+    def to(self, device: torch.device | str) -> "LatentDraws":
         """The same draws on another device."""
-        return Draws(**{name: send(value, device) for name, value in vars(self).items()})
-
-    def of_one_size(self, plan: DiffusionPlan) -> "Draws":
-        """The same draws, with the maximum number of estimates in every batch.
-
-        A changing number would cost more time than it saves. A GPU searches its fastest kernels for each new shape,
-        and a compiler compiles for it.
-        """
-        recycled_first = self.recycled.int().argsort(descending=True, stable=True)
-        return replace(self, estimated=recycled_first[: max_recycled(plan, len(self.recycled))])
+        return _sent(self, device)
 
 
-def max_recycled(plan: DiffusionPlan, batch: int) -> int:
-    """The maximum number of recycled samples of a batch: twice the expected number. Others are not recycled."""
-    return min(batch, math.ceil(2 * (1 - plan.terminal_share) * plan.recycling * batch))
+@dataclass(frozen=True)
+class NoiseDraws:
+    """Of the training of a denoiser."""
+
+    t: Tensor  # (B,) float32 from 0 to 1
+    eps: Tensor  # (B, k, d, h, w): the noise in z_t
+
+    def to(self, device: torch.device | str) -> "NoiseDraws":
+        """The same draws on another device."""
+        return _sent(self, device)
 
 
-def draw(plan: DiffusionPlan, latent: tuple[int, int, int, int], seed: int, keys: Sequence[SampleKey]) -> Draws:
-    """The random parameters of one step.
+Draws = LatentDraws | NoiseDraws
 
-    Args:
-        plan: the shares and the number of timesteps.
-        latent: shape (k, d, h, w).
-        seed: of the training run.
-        keys: of the batch's samples.
-    """
-    batch = len(keys)
-    uniforms, noise = [], []
-    for key in keys:
-        generator = torch_generator(STREAM, seed, key.epoch, key.index)
-        uniforms.append(torch.rand(5, generator=generator, dtype=torch.float64))
-        noise.append(torch.randn(2, *latent, generator=generator))
-    time, terminal, recycled, skips, order = torch.stack(uniforms, dim=1)
-    times = plan.timesteps - (plan.predicts == "z_0")  # with z_0 prediction, `terminal_share` draws T itself
-    t = 1 + (time * times).long()
-    t = torch.where(terminal < plan.terminal_share, torch.full_like(t, plan.timesteps), t)
-    is_recycled = (recycled < plan.recycling) & (t < plan.timesteps)
-    is_recycled &= is_recycled.cumsum(0) <= max_recycled(plan, batch)
-    eps, first_eps = torch.stack(noise, dim=1)
-    return Draws(
-        t=t,
-        eps=eps,
-        first_eps=first_eps,
-        recycled=is_recycled,
-        estimated=is_recycled.nonzero().flatten(),
+
+def draw_latent(plan: DiffusionPlan, seed: int, keys: Sequence[SampleKey]) -> LatentDraws:
+    """The random parameters of one step for the samples `keys`; `seed` is that of the training run."""
+    generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
+    skips, order, of_reconstructed = torch.stack([torch.rand(3, generator=one) for one in generators], dim=1)
+    first = min(key.index for key in keys)
+    count = int((first + len(keys)) * plan.reconstruction) - int(first * plan.reconstruction)
+    chosen = order.argsort()[:count]
+    return LatentDraws(
         skips=skips >= plan.skip_dropout,
-        reconstructed=order.argsort()[: max(1, int(plan.reconstruction * batch))],
+        reconstructed=chosen,
+        skips_of_reconstructed=of_reconstructed[chosen] < 0.5,
     )
 
 
-def draw_for(plan: Plan, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
-    """`draw` with the shapes of a plan; None if the plan has no diffusion."""
-    if plan.diffusion is None:
-        return None
-    return draw(plan.diffusion, (plan.latent.channels, *plan.latent_shape), seed, keys)
+def draw_noise(
+    channels: int, latent: Triple, seed: int, keys: Sequence[SampleKey], timesteps: int | None = None
+) -> NoiseDraws:
+    """The noise and its level for the samples `keys`.
+
+    Args:
+        channels: k.
+        latent: the grid (d, h, w).
+        seed: of the training run.
+        keys: of the batch's samples.
+        timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
+    """
+    generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
+    t = torch.stack([torch.rand((), generator=one) for one in generators])
+    if timesteps:
+        t = (1 + (t * timesteps).long()) / timesteps
+    return NoiseDraws(t, torch.stack([torch.randn(channels, *latent, generator=one) for one in generators]))
+
+
+def _sent(draws: Tensors, device: torch.device | str) -> Tensors:
+    return type(draws)(**{name: send(value, device) for name, value in vars(draws).items()})

@@ -26,9 +26,7 @@ from textdiffseg.precision import autocast
 from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
 from textdiffseg.resources import free_memory
-from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
-from textdiffseg.training.draws import draw_for
 from textdiffseg.training.objectives import objective_of
 
 
@@ -155,7 +153,7 @@ def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # in a label map
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
-    draws = draw_for(plan, 0, batch_keys(0, 0, batch))
-    objective = objective_of(Segmenter.of(model, device))
+    objective = objective_of(model)
+    draws = objective.draw(0, batch_keys(0, 0, batch))
     with autocast(device):
         return objective.losses(image, targets, queries, draws and draws.to(device)).total

@@ -18,7 +18,8 @@ MAX_LEGEND_LINES = 16  # more would fill the picture
 LOSS_NAMES = {  # in progress.png, by their keys in log.jsonl
     "estimate": "predicted mask",
     "reconstruction": "true mask through the latent and back",
-    "latent": "latent",
+    "latent": "latent of the mask",
+    "residual": "noise of the samples",
 }
 
 
@@ -71,8 +72,8 @@ def draw_progress(path: Path, epochs: Sequence[EpochLog], title: str) -> None:
     figure = Figure(figsize=(15, 5.5), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _draw_dice(left, x, epochs)
-    names = list(epochs[-1].losses)
-    losses = [middle.plot(x, [epoch.losses.get(name) for epoch in epochs], ".-")[0] for name in names]
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.losses))
+    losses = [middle.plot(x, [epoch.losses.get(name, np.nan) for epoch in epochs], ".-")[0] for name in names]
     middle.set(title="Training losses (lower is better)", ylabel="mean over the epoch", yscale="log")
     _legend_below(middle, dict(zip((LOSS_NAMES.get(name, name) for name in names), losses, strict=True)))
     right.plot(x, [epoch.learning_rate for epoch in epochs], ".-", color="black")

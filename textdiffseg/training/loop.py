@@ -25,7 +25,7 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests
-from textdiffseg.training.validate import validate_patches
+from textdiffseg.training.validate import residual_scale, validate_patches
 
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
 
@@ -110,6 +110,8 @@ def train(
         clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.progress.finished:
             epoch, start = state.progress.epoch, state.progress.in_epoch
+            if state.progress.iteration == state.progress.denoiser_iteration:
+                state.begin_denoiser(run.fold, lambda model: residual_scale(model, run.bank, run.patches))
             subsets_from = _subsets_from(state.progress)
             batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop, cancel)
             while steps := [_step(run, state, batch, progress, log) for batch in islice(batches, READ_EVERY)]:
@@ -145,7 +147,8 @@ def _subsets_from(position: TrainingProgress) -> int:
     A run that is trained longer has learned with all labels before, so this is its first iteration.
     """
     start = position.start.iteration
-    first = first_subset_iteration(position.total) if start == 0 else start
+    _, length = position.schedule
+    first = first_subset_iteration(length) if start == 0 and not position.trains_denoiser else start
     return first - (position.iteration - position.in_epoch)
 
 
@@ -186,7 +189,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
     """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far."""
     averaged = copy.deepcopy(state.model)
     averaged.load_state_dict(state.ema)
-    segmenter = Segmenter.of(averaged, run.device)
+    segmenter = Segmenter.of(averaged)
     scores = validate_patches(segmenter, run.bank, run.patches, run.device, state.progress.seed)
     progress, (done, length) = state.progress, state.progress.schedule
     entry = EpochLog(

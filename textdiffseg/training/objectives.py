@@ -1,13 +1,20 @@
-"""The training objectives, one for each kind of model. `objective_of` chooses it.
+"""The training objectives, one for each kind of model. `objective_of` chooses it. seg = Dice + CE.
 
-    z_0     = encoder(embedded label map)
-    z_t     = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps
-    z_0_hat = denoiser(z_t, t, z_it)
-    loss    = seg(decoder(z_0_hat, skips)) + seg(decoder(z_0, no skips)) + |z_0_hat - z_0|^2,   seg = Dice + CE
+Preset `unet` and the peers:
 
-The label encoder learns only from the second term, the clean reconstruction, which is computed for half of the
-samples. The diffusion reads z_0 without gradients. With gradients, the encoder could make z_0 easier to predict by
-storing less in it.
+    loss = seg(decoder(F(z_it), skips))
+
+Preset `default`, first stage. The mask's latent m is learned together with the label autoencoder, which sees a share of
+the samples, half of them with skips. No gradient flows from the latent loss into z_0. With it, the encoder could make
+z_0 easier to predict by storing less in it:
+
+    z_0  = encoder(embedded label map),   m = F(z_it)
+    loss = seg(decoder(m, skips)) + seg(decoder(z_0, skips or none)) + |m - z_0|^2
+
+Second stage, with everything but the denoiser R frozen (s: `TextDiffSeg.residual_scale`):
+
+    r_0  = (z_0 - m) / s,   r_t = a_t r_0 + sigma_t eps,   v = a_t eps - sigma_t r_0
+    loss = |R([r_t, m, z_it], t) - v|^2  =  (1 + SNR) |r_0_hat - r_0|^2
 
 The publication's model predicts the noise, and its gradients run end to end:
 
@@ -15,29 +22,31 @@ The publication's model predicts the noise, and its gradients run end to end:
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from plans.network_plan import PaperPlan
+from plans.network_plan import DiffusionPlan, PaperPlan
+from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
-from textdiffseg.diffusion.schedule import Schedule
-from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.peers import Peer
+from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule
+from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.draws import Draws
+from textdiffseg.segmenter import Segmenter, condition
+from textdiffseg.training.draws import Draws, LatentDraws, NoiseDraws, draw_latent, draw_noise
 
 
 @dataclass(frozen=True)
 class Losses:
     """The terms of the loss, scalars. A term that the objective does not have is None."""
 
-    estimate: Tensor
+    estimate: Tensor | None = None
     reconstruction: Tensor | None = None
     latent: Tensor | None = None
+    residual: Tensor | None = None
 
     @property
     def total(self) -> Tensor:
@@ -56,17 +65,21 @@ class Objective(ABC):
 
     readout: Readout
 
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
+        """The random parameters of a step for the samples `keys`; None if the objective needs none."""
+        return None
+
     @abstractmethod
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
         """The losses of image (B, C, D, H, W) with targets (B, D, H, W) int64 (`Readout.targets`), -1 ignored.
 
-        `draws` is None only for a model without diffusion.
+        `draws` are those of `draw`.
         """
 
 
 @dataclass(frozen=True)
 class DirectObjective(Objective):
-    """A model without diffusion: the segmentation loss of its single pass. `draws` are not read."""
+    """A model without diffusion: the segmentation loss of its single pass."""
 
     segmenter: Segmenter
 
@@ -77,41 +90,53 @@ class DirectObjective(Objective):
 
 @dataclass(frozen=True)
 class LatentObjective(Objective):
-    """Preset `default`: the losses of the estimate, of the clean reconstruction and of the latent."""
+    """Preset `default`, first stage: the losses of the mask, of the label autoencoder and of the mask's latent."""
 
     network: TextDiffSeg
-    schedule: Schedule
+    diffusion: DiffusionPlan
+
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> LatentDraws:
+        return draw_latent(self.diffusion, seed, keys)
 
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        draws = _required(draws)
+        assert isinstance(draws, LatentDraws), "expected the draws of this objective"
+        network, rows = self.network, draws.reconstructed
+        conditioned = condition(network, image, queries)
+        m = conditioned.mask_latent
+        assert m is not None, "expected a model with an estimator"
+        logits = network.decode(m, _kept(conditioned.skips, draws.skips), queries)
+        mask = self.readout.loss(logits, targets, queries)
+        if not len(rows):
+            return Losses(mask)
+        targets, queries = targets[rows], queries.of(rows)
+        z_0 = network.encode_labels(targets, queries)
+        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips_of_reconstructed)
+        reconstruction = self.readout.loss(network.decode(z_0, skips, queries), targets, queries)
+        return Losses(mask, reconstruction, latent_loss(m[rows], z_0, targets))
+
+
+@dataclass(frozen=True)
+class ResidualObjective(Objective):
+    """Preset `default`, second stage: the loss of the denoiser. Everything else is frozen."""
+
+    network: TextDiffSeg
+    schedule: LogSnrSchedule
+
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
+        plan = self.network.plan
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys)
+
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
         network = self.network
-        z_i, skips = network.encode_image(image)
-        z_it = network.fuse(z_i, queries)
         with torch.no_grad():
-            z_0 = network.encode_labels(targets, queries)
-        z_t = self.noisy_latent(z_0, z_it.detach(), draws)
-        z_0_hat = network.denoise(z_t, draws.t, z_it)
-        keep = draws.skips.view(-1, 1, 1, 1, 1)
-        logits = network.decode(z_0_hat, tuple(skip * keep for skip in skips), queries)
-        return Losses(
-            self.readout.loss(logits, targets, queries),
-            self.reconstruction(targets[draws.reconstructed], queries.of(draws.reconstructed)),
-            latent_loss(z_0_hat, z_0, targets),
-        )
-
-    def reconstruction(self, targets: Tensor, queries: Queries) -> Tensor:
-        """The loss of targets (S, D, H, W), encoded and decoded without skips. It trains the label autoencoder."""
-        return self.readout.loss(self.network.reconstruct(targets, queries), targets, queries)
-
-    @torch.no_grad()
-    def noisy_latent(self, z_0: Tensor, z_it: Tensor, draws: Draws) -> Tensor:
-        """z_t (B, k, d, h, w) of each sample, from the true z_0 or, if recycled, from the model's estimate at T."""
-        rows = draws.estimated
-        if len(rows):
-            t = torch.full_like(rows, self.schedule.timesteps)
-            estimate = z_0.index_copy(0, rows, self.network.denoise(draws.first_eps[rows], t, z_it[rows]))
-            z_0 = torch.where(draws.recycled.view(-1, 1, 1, 1, 1), estimate, z_0)
-        return self.schedule.diffuse(z_0, draws.eps, draws.t)
+            conditioned = condition(network, image, queries)
+            m, z_0 = conditioned.mask_latent, network.encode_labels(targets, queries)
+            assert m is not None, "expected a model with an estimator"
+            r_0 = (z_0 - m) / network.residual_scale.view(1, -1, 1, 1, 1)
+        r_t = self.schedule.diffuse(r_0, draws.eps, draws.t)
+        v_hat = network.denoise(r_t, draws.t, (m, conditioned.z_it))
+        return Losses(residual=latent_loss(v_hat, self.schedule.velocity(r_0, draws.eps, draws.t), targets))
 
 
 @dataclass(frozen=True)
@@ -122,16 +147,19 @@ class PublicationObjective(Objective):
     """
 
     network: TextDiffSeg
-    schedule: Schedule
+    schedule: CosineSchedule
     paper: PaperPlan
 
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
+        plan = self.network.plan
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, self.paper.timesteps)
+
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        draws = _required(draws)
+        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
         network, paper = self.network, self.paper
-        z_i, _ = network.encode_image(image)
-        z_it = network.fuse(z_i, queries)
+        z_it = condition(network, image, queries).z_it
         z_t = self.schedule.diffuse(network.encode_labels(targets, queries), draws.eps, draws.t)
-        eps_hat = network.denoise(z_t, draws.t, z_it)
+        eps_hat = network.denoise(z_t, draws.t, (z_it,))
         z = self.schedule.clean(z_t, eps_hat, draws.t) if paper.decoder_input == "z_0" else z_t - eps_hat
         logits = network.decode(z, None, queries)
         return Losses(
@@ -140,18 +168,18 @@ class PublicationObjective(Objective):
         )
 
 
-def objective_of(segmenter: Segmenter) -> Objective:
-    """The objective of a segmenter's plan."""
-    plan, network, schedule = segmenter.plan, segmenter.network, segmenter.schedule
-    readout = readout_of(plan)
-    if isinstance(network, Peer) or schedule is None:
-        return DirectObjective(readout, segmenter)
-    if plan.paper:
-        return PublicationObjective(readout, network, schedule, plan.paper)
-    return LatentObjective(readout, network, schedule)
+def objective_of(network: SegmentationNetwork, trains_denoiser: bool = False) -> Objective:
+    """The objective of a network; with `trains_denoiser`, that of the second stage of preset `default`."""
+    plan, readout = network.plan, readout_of(network.plan)
+    if isinstance(network, TextDiffSeg) and plan.paper:
+        return PublicationObjective(readout, network, CosineSchedule(plan.paper.timesteps), plan.paper)
+    if isinstance(network, TextDiffSeg) and plan.diffusion:
+        if trains_denoiser:
+            return ResidualObjective(readout, network, log_snr_schedule(plan.diffusion))
+        return LatentObjective(readout, network, plan.diffusion)
+    return DirectObjective(readout, Segmenter.of(network))
 
 
-def _required(draws: Draws | None) -> Draws:
-    if draws is None:
-        raise ValueError("diffusion needs draws")
-    return draws
+def _kept(skips: tuple[Tensor, ...], keep: Tensor) -> tuple[Tensor, ...]:
+    """The skips, zeroed for the samples where `keep` (B,) is False."""
+    return tuple(skip * keep.view(-1, 1, 1, 1, 1) for skip in skips)

@@ -1,20 +1,20 @@
 """One optimiser step, and the learning-rate schedule."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.plan import Plan, TrainingPlan
+from plans.plan import TrainingPlan
 from textdiffseg.data.batch import Batch
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled
-from textdiffseg.training.draws import Draws, draw_for
+from textdiffseg.training.draws import Draws
 from textdiffseg.training.objectives import Losses
 
 MAX_GRADIENT_NORM = 12.0  # nnU-Net's
@@ -53,18 +53,15 @@ class Inputs:
         """The same inputs on another device."""
         return Inputs(self.batch.to(device), self.queries.to(device), self.draws and self.draws.to(device))
 
-    def of_one_size(self, plan: Plan) -> "Inputs":
-        """The same inputs, padded so that their shapes are the same in all batches. The length of texts may differ."""
-        draws = self.draws
-        if draws is not None and plan.diffusion is not None:
-            draws = draws.of_one_size(plan.diffusion)
-        return Inputs(self.batch, self.queries.padded(len(plan.labels)), draws)
+    def of_one_size(self, labels: int) -> "Inputs":
+        """The same inputs with `labels` slots, so that shapes are the same in all batches. Texts' length may differ."""
+        return replace(self, queries=self.queries.padded(labels))
 
 
 def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
     """The losses of one optimiser step. It does not wait for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
-    draws = draw_for(state.model.plan, state.progress.seed, batch.keys)
+    draws = state.objective.draw(state.progress.seed, batch.keys)
     inputs = Inputs(batch, bank.queries(batch.queries, batch.texts), draws)
     rate = learning_rate(training, *state.progress.schedule)
     for optimiser in state.optimisers:
@@ -83,7 +80,7 @@ def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:
     """The losses of a batch. Their gradients replace those of the previous step in the model."""
     model, objective = state.model, state.objective
     device = next(model.parameters()).device
-    inputs = (inputs.of_one_size(model.plan) if one_size else inputs).to(device)
+    inputs = (inputs.of_one_size(len(model.plan.labels)) if one_size else inputs).to(device)
     targets = objective.readout.targets(inputs.batch.labels, inputs.queries)
     model.zero_grad(set_to_none=True)
     with autocast(device):

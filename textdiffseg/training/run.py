@@ -153,7 +153,8 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         epochs=options.epochs or training.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
         cases=run.cases.hash,
-    )
+        denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
+    ).split()
     if options.max_minutes is None:
         return length
     state = run.fresh(length)
@@ -174,7 +175,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "the number of epochs is updated after each epoch."
     )
-    return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds)
+    return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds).split()
 
 
 def report_few_iterations(length: TrainingProgress, report: Report) -> None:
@@ -206,7 +207,7 @@ def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed:
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:
     """The seconds of the validation at the end of an epoch."""
-    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
+    plain = Segmenter.of(copy.deepcopy(state.model))  # not compiled, as in the loop
     for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
         began = time.perf_counter()
         validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from plans.geometry import triple
 from textdiffseg.data.samples import ValidationPatches
+from textdiffseg.diffusion.losses import known_share
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter
+from textdiffseg.segmenter import Segmenter, condition
 from textdiffseg.text.bank import TextBank
+
+MIN_RESIDUAL_SCALE = 1e-3  # of a latent with variance 1
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,27 @@ def validate_patches(
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
-        eps = torch.randn(len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
+        eps = torch.randn(1, len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
         with autocast(device):
-            estimate.add(segmenter.estimate(image, queries, eps), targets, queries)
+            estimate.add(next(segmenter.logits(image, queries, eps, plan.mask_steps)), targets, queries)
             if isinstance(network, TextDiffSeg) and network.label_encoder is not None:
                 reconstruction.add(network.reconstruct(targets, queries), targets, queries)
     network.train()
     return PatchScores(estimate.dice(bank.labels), reconstruction.dice(bank.labels))
+
+
+@torch.no_grad()
+def residual_scale(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches) -> Tensor:
+    """s (k,): the root mean square of z_0 - m over the known positions of the validation patches, per channel."""
+    device, readout = next(network.parameters()).device, readout_of(network.plan)
+    total, weights = torch.zeros(network.plan.latent.channels, device=device), torch.zeros((), device=device)
+    for batch in patches:
+        batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
+        targets = readout.targets(batch.labels, queries)
+        with autocast(device):
+            m, z_0 = condition(network, batch.image, queries).mask_latent, network.encode_labels(targets, queries)
+        assert m is not None, "expected a model with an estimator"
+        known = known_share(targets, triple(z_0.shape[2:]))
+        total += ((z_0 - m).float().square() * known).sum((0, 2, 3, 4))
+        weights += known.sum()
+    return (total / weights.clamp(min=1e-6)).sqrt().clamp(min=MIN_RESIDUAL_SCALE)

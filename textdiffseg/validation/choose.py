@@ -1,4 +1,4 @@
-"""The choice of steps and mirroring on validation cases, within a time limit."""
+"""The choice of mirroring on validation cases, within a time limit."""
 
 import time
 from collections.abc import Sequence
@@ -25,9 +25,6 @@ from textdiffseg.validation.cases import (
 )
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
-TRIALS = tuple(  # settings that `choose_sampling` tries
-    Setting(steps=steps, samples=1, mirroring=mirroring) for steps, mirroring in ((1, False), (1, True), (4, False))
-)
 MAX_CASES, MAX_SECONDS = 8, 300.0  # of `choose_sampling`
 MAX_PLANNED_SHARE = 0.8  # of the time that is left; a machine may become slower
 
@@ -44,7 +41,7 @@ def choose_sampling(
 
     The cheapest setting whose score is near the best is chosen (`folds.sampling.choose`). A few windows of the smallest
     case are timed first. If `max_seconds` are too short to try it in each setting, no setting is tried. The choice
-    is then one step without mirroring, and the table is empty. An earlier calibration is deleted.
+    is then no mirroring, and the table is empty. An earlier calibration is deleted.
 
     Args:
         fold: the trained fold.
@@ -75,12 +72,9 @@ def choose_sampling(
 
 
 def trials_of(plan: Plan) -> list[Setting]:
-    """The settings to try. If the plan fixes the steps: only these, without mirroring, as in the publication."""
-    if plan.diffusion and plan.diffusion.steps:
-        return [Setting(steps=plan.diffusion.steps, samples=1, mirroring=False)]
-    return [
-        trial for trial in TRIALS if (plan.diffusion or trial.steps == 1) and (plan.mirror_axes or not trial.mirroring)
-    ]
+    """The settings to try: the mask, without mirroring and with it. The publication's presets are never mirrored."""
+    mirrored = (False, True) if plan.mirror_axes and not plan.paper else (False,)
+    return [Setting(steps=plan.mask_steps, samples=1, mirroring=mirroring) for mirroring in mirrored]
 
 
 def _affordable(

@@ -44,7 +44,7 @@ def validate_fold(
         progress: called with (cases done, all cases).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    volumes = calibrate and predictor.plan.diffusion is None  # of masks: without diffusion there are no samples
+    volumes = calibrate and predictor.plan.sample_steps is None  # of masks: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
