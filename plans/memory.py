@@ -147,7 +147,8 @@ def _image_encoder(net: Network) -> list[Convolution]:
     width_in, layers = net.image_channels, []
     for index, stage in enumerate(net.stages[: net.level + 1]):
         layers += [Convolution(index, prod(stage.kernel), width_in, stage.width)]
-        layers += _residual(index, stage.width, stage.kernel, stage.blocks)
+        if net.paper or index < net.level:  # else the estimator has the blocks of the latent grid
+            layers += _residual(index, stage.width, stage.kernel, stage.blocks)
         width_in = stage.width
     return layers
 

@@ -9,7 +9,7 @@ from typing import Literal
 from plans.network_plan import PaperPlan
 from plans.plan import Decision, Plan, TrainingPlan
 from plans.presets import Preset
-from plans.rules import PAPER_PATCH, PAPER_STRIDE, numbers
+from plans.rules import PAPER_COARSER_STAGES, PAPER_PATCH, PAPER_STRIDE, numbers
 
 ENCODER = "emilyalsentzer/Bio_ClinicalBERT"
 VARIANTS: dict[Preset, PaperPlan] = {
@@ -52,6 +52,11 @@ def reasons(plan: Plan) -> dict[str, Decision]:
             "latent stride",
             numbers(plan.latent_stride),
             f"published: {PAPER_STRIDE}, or less if the patch would leave under 4 positions along an axis",
+        ),
+        (
+            "strides",
+            ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
+            f"those of the usual rule, at most {PAPER_COARSER_STAGES} stages below the latent grid",
         ),
         ("latent channels", "1", "published: k = 1; z_it is projected to k channels"),
         ("attention", attending, "published: multi-head, in the image encoder's last two down-sampling stages"),

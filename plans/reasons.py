@@ -45,8 +45,7 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         "strides",
         ", ".join("x".join(map(str, stage.stride)) for stage in plan.stages),
         "an axis is halved while its spacing is within twice the finest and at least "
-        f"{rules.MIN_GRID_EDGE} positions remain; {rules.COARSER_STAGES} stages at most below the latent grid, "
-        f"more only if no grid would be small enough for self-attention ({rules.MAX_ATTENTION_TOKENS} positions)",
+        f"{rules.MIN_GRID_EDGE} positions remain (nnU-Net)",
     )
     yield (
         "kernels",
@@ -60,8 +59,8 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
     yield (
         "attention",
         ", ".join(attending) or "none",
-        f"the denoiser's stages with at most {rules.MAX_ATTENTION_TOKENS} positions; from stage {level} on they have "
-        f"{', '.join(counts)}",
+        f"stages from the latent grid on with at most {rules.MAX_ATTENTION_TOKENS} positions and "
+        f"{rules.MAX_TOKENS_PER_CHANNEL} per channel; from stage {level} on they have {', '.join(counts)}",
     )
 
 

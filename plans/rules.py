@@ -17,8 +17,9 @@ MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this fa
 MIN_GRID_EDGE = 4  # nnU-Net: the shortest axis of the coarsest grid, in positions
 MAX_MASKED_SHARE = 0.75  # nnU-Net: below this share of voxels left by cropping, z-scores use the mask only
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
-COARSER_STAGES = 2  # the number of denoiser stages below the latent grid
+PAPER_COARSER_STAGES = 2  # the number of its denoiser's stages below the latent grid
 MAX_ATTENTION_TOKENS = 4000
+MAX_TOKENS_PER_CHANNEL = 13  # beyond, self-attention costs more than half of a residual block of the same width
 MAX_LATENT_STRIDE = 4
 # The latent positions that a typical structure must span. Hippocampi of 3.5 voxels thickness were reconstructed from a
 # stride of 4 with Dice 0.965.
@@ -237,9 +238,12 @@ def tokens(patch: Triple, stride: Triple) -> int:
     return prod(ceil(edge / step) for edge, step in zip(patch, stride, strict=True))
 
 
-def attends(patch: Triple, stride: Triple) -> bool:
-    """Whether self-attention is affordable on the grid of a patch at a stride."""
-    return tokens(patch, stride) <= MAX_ATTENTION_TOKENS
+def attends(patch: Triple, stride: Triple, width: int) -> bool:
+    """Whether self-attention between `width` channels is affordable on the grid of a patch at a stride.
+
+    Its products of n positions take 2 n^2 `width` multiplications, a residual block 54 n `width`^2.
+    """
+    return tokens(patch, stride) <= min(MAX_ATTENTION_TOKENS, MAX_TOKENS_PER_CHANNEL * width)
 
 
 def windows(shape: Triple, patch: Triple) -> int:

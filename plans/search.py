@@ -131,17 +131,20 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
     else:
         level, why_level = rules.latent_level(facts.thickness, facts.spacing, steps)
         first_attending = level
-    steps = steps.down_to(_coarsest(steps, level, size))
+    if facts.paper:
+        steps = steps.down_to(min(level + rules.PAPER_COARSER_STAGES, len(steps.strides) - 1))
     patch = rules.pad_to(size, steps.total())
     device = facts.rules
+    widths = [min(width * 2**index, width * device.widest_factor) for index in range(len(steps.strides))]
     stages = tuple(
         Stage(
             stride=stride,
             kernel=kernel,
-            width=min(width * 2**index, width * device.widest_factor),
+            width=widths[index],
             blocks=device.blocks_at(index, facts.paper),
             up=2 if facts.paper else device.up_at(index),
-            attention=index >= first_attending and (facts.paper or rules.attends(patch, steps.total(index))),
+            attention=index >= first_attending
+            and (facts.paper or rules.attends(patch, steps.total(index), widths[index])),
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
     )
@@ -157,14 +160,6 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         paper=facts.paper,
     )
     return Draft(patch, network, {"latent stride": why_level, "latent channels": why_channels})
-
-
-def _coarsest(steps: rules.Ladder, level: int, size: Triple) -> int:
-    """The last stage: two below the latent grid, or the next one that is small enough for self-attention."""
-    last = min(level + rules.COARSER_STAGES, len(steps.strides) - 1)
-    while last + 1 < len(steps.strides) and not rules.attends(rules.pad_to(size, steps.total(last)), steps.total(last)):
-        last += 1
-    return last
 
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:

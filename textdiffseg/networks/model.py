@@ -123,7 +123,7 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
     width, channels = fine[-1].width, plan.latent.channels if plan.diffusion else None
     shared: dict[str, Any] = {
-        "image_encoder": ImageEncoder(len(plan.channels), fine),
+        "image_encoder": ImageEncoder(len(plan.channels), (*fine[:-1], fine[-1].model_copy(update={"blocks": 0}))),
         "fusion": Fusion(width, text_width, network.head_width),
         "estimator": LatentUNet(coarse, width, channels, network, timed=False),
         "label_decoder": LabelDecoder(fine, text_width, channels),
