@@ -9,7 +9,7 @@ from plans.memory import GB, Device, network_of, training_bytes
 from plans.plan import Plan, TrainingPlan
 from plans.records import Record
 
-GMACS_PER_CORE = 12.0  # billions of forward multiply-accumulates per core and iteration: half a second to a second
+GMACS_PER_CORE = 5.0  # billions of forward multiply-accumulates per core and iteration: about half a second
 MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
 
 
@@ -73,7 +73,7 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         widths=(32, 16, 8),
         usual_width=32,
         widest_factor=10,
-        blocks=(0, 1, 2, 4),
+        blocks=(0, 1, 2),
         up=(1, 2),
         largest_batch=None,
     ),
@@ -83,8 +83,8 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         widths=(32, 16, 8),
         usual_width=16,
         widest_factor=6,
-        blocks=(0, 1, 2, 4),
-        up=(1, 2),
+        blocks=(0, 0, 1, 3),
+        up=(1, 1, 2),
         largest_batch=4,
     ),
 }
