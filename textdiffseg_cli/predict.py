@@ -94,13 +94,17 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add the options of sampling."""
     parser.add_argument(
-        "--steps", type=positive_int, metavar="N", help="number of sampling steps (default: what the validation chose)"
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help="make the mask from diffusion samples of N steps, not from the usual single pass; also the steps of "
+        "--uncertainty and --alternatives (default: the plan's)",
     )
     parser.add_argument(
         "--samples",
         type=positive_int,
         metavar="N",
-        help="number of samples to average (default: what the validation chose)",
+        help="make the mask from the mean of N diffusion samples, not from the usual single pass",
     )
     parser.add_argument(
         "--no-mirroring",
@@ -121,8 +125,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="also write maps of uncertainty and 90%% intervals of volumes. They come from extra samples (at least 4 "
-        "steps and 8 samples); the masks do not change",
+        help="also write maps of uncertainty and 90%% intervals of volumes. The maps come from extra "
+        "samples (at least 8); the masks do not change",
     )
     parser.add_argument(
         "--overwrite",

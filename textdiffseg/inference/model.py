@@ -45,8 +45,8 @@ class SegmentOptions:
     answers: str | Path | None = None  # instead: a JSON file of phrases with the user's names and values
     force: bool = False  # run phrases that the model was not trained with
     text_encoder: str | None = None  # hub name or folder of the model's text encoder, if it is not the bundled one
-    steps: int | None = None  # of DDIM
-    samples: int | None = None  # diffusion samples whose probabilities are averaged
+    steps: int | None = None  # of DDIM, for masks from diffusion samples; None: the single pass, or the plan's steps
+    samples: int | None = None  # diffusion samples whose mean is the mask; None: the single pass
     mirroring: bool = True  # if validation chose it
     seed: int = 0  # of the noise
     uncertainty: bool = False  # measure it, with its own samples if needed

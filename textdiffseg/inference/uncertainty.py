@@ -11,7 +11,7 @@ probabilities. Only H(p) uses calibrated ones, if a temperature was fitted (`cal
 
 `Readout.entropy` is H. For overlapping labels it is a sum over labels, and so are both terms.
 
-Samples take at least 4 DDIM steps. One step from pure noise gives the posterior mean, which does not vary.
+Each sample takes the DDIM steps of the plan. The mask itself comes from a single pass without diffusion.
 """
 
 from collections.abc import Sequence

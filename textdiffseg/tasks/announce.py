@@ -45,11 +45,13 @@ def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Pa
 
 
 def in_words(settings: Settings) -> str:
-    """The sampling settings as text: `1 step, 1 sample, no mirroring, seed 0`."""
+    """The sampling settings as text: `one pass, no mirroring`, or `8 samples of 8 steps, no mirroring, seed 0`."""
     mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    if settings.steps == 0:
+        return f"one pass, {mirrored}"
     steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"
     samples = f"{settings.samples} sample{'s' * (settings.samples > 1)}"
-    return f"{steps}, {samples}, {mirrored}, seed {settings.seed}"
+    return f"{samples} of {steps}, {mirrored}, seed {settings.seed}"
 
 
 def _report_calibration(segmenting: Segmenting, report: Report) -> None:

@@ -20,7 +20,7 @@ from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
 from textdiffseg.validation.findings import LabelFinding, findings_of
 from textdiffseg.validation.score import validate_fold
 
-# Shares of the training time for choosing steps and mirroring (with a minimum in seconds), and for calibrating the
+# Shares of the training time for choosing mirroring (with a minimum in seconds), and for calibrating the
 # uncertainty. So the validation of a short run is short.
 CHOICE_SHARE, MIN_CHOICE_SECONDS, CALIBRATION_SHARE = 0.2, 30.0, 0.1
 
@@ -58,11 +58,11 @@ def validate(
     names = cases.validation
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
-        follow = _follow(progress, cancel, "Choose steps and mirroring", "setting")
+        follow = _follow(progress, cancel, "Choose mirroring", "setting")
         if not choose_sampling(fold, preprocessed, names, device, allowed, follow).table:
             report(
-                "Steps and mirroring were not compared: one case per setting would take longer than "
-                f"{duration(allowed)}. Predictions use the fewest steps and no mirroring."
+                f"Mirroring was not tried: one case with and without it would take longer than {duration(allowed)}. "
+                "Predictions use no mirroring."
             )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
