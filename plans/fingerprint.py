@@ -12,6 +12,11 @@ from plans.errors import listed
 from plans.geometry import Millimetres, Shape, Spacing, Triple, resampled_shape, triple
 from plans.records import Record
 
+LABELS_OUTSIDE_BODY = (
+    "Labels lie outside the body, so the crop was extended to them. A prediction has no labels and may miss such "
+    "parts. Check these labels."
+)
+
 
 class LabelFingerprint(Record):
     """Measurements of one label in one case."""
@@ -24,7 +29,7 @@ class LabelFingerprint(Record):
 
 
 class CaseFingerprint(Record):
-    """Measurements of one case, before and after cropping to the nonzero region. Each case has its own file."""
+    """Measurements of one case, before and after cropping. Each case has its own file."""
 
     version: Literal[1] = 1
     case: str
@@ -34,7 +39,7 @@ class CaseFingerprint(Record):
     intensities: tuple[tuple[float, ...], ...]  # per channel, a random sample of foreground voxels
     labels: tuple[LabelFingerprint, ...] = ()  # labels that have voxels in this case
     content_hash: str
-    notes: tuple[str, ...] = ()  # sentences on the position and orientation of the files
+    notes: tuple[str, ...] = ()  # sentences for the user, e.g. on the orientation of the files
 
     def shape_at(self, spacing: Millimetres) -> Triple:
         """The shape of the cropped case, resampled to `spacing`."""
@@ -67,6 +72,10 @@ class Fingerprint(Record):
     def cropped_share(self) -> float:
         """The median share of voxels that cropping leaves."""
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
+
+    def extended_crops(self) -> int:
+        """The number of cases whose crop to the body was extended to labels outside it."""
+        return sum(LABELS_OUTSIDE_BODY in case.notes for case in self.cases)
 
     def notes(self) -> tuple[str, ...]:
         """The notes of all cases. Each lists the cases that it applies to."""

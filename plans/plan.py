@@ -15,6 +15,7 @@ from plans.regions import Regions, numbered, values_of
 PLAN_VERSION: Final = 1
 MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
+Crop = Literal["none", "nonzero", "body"]
 
 
 class ChannelPlan(Record):
@@ -121,7 +122,7 @@ class Plan(Record):
     known_together: tuple[tuple[int, ...], ...] = ()  # label numbers that are known in the same cases; () if all are
     spacing: Spacing  # target spacing
     median_shape: Shape  # median case after cropping and resampling to `spacing`
-    crop_to_nonzero: bool = True
+    crop: Crop = "nonzero"  # what is kept of a scan: all, the box of nonzero voxels, or the body with a margin
     patch: Shape
     batch: int = Field(gt=0, le=MAX_CHANNELS)
     stages: tuple[Stage, ...] = Field(min_length=2)
@@ -136,6 +137,15 @@ class Plan(Record):
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed_crop(cls, values: object) -> object:
+        """Older plans have `crop_to_nonzero` in place of `crop`."""
+        if not isinstance(values, dict) or not isinstance(values.get("crop_to_nonzero"), bool):
+            return values
+        kept = {name: value for name, value in values.items() if name != "crop_to_nonzero"}
+        return {"crop": "nonzero" if values["crop_to_nonzero"] else "none"} | kept
 
     @property
     def reads_words(self) -> bool:

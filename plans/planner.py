@@ -39,8 +39,7 @@ def make_plan(
     `paper` get those of `paper`.
 
     `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. Raises
-    `UserError` for single-slice images, for a budget that is too small for any network, and for labels that overlap
-    with a preset of the publication.
+    `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
@@ -56,6 +55,7 @@ def make_plan(
         labels=tuple(labels),
         regions=regions,
         known_together=known_together,
+        crop=rules.crop_of(channels),
         batch=batch,
         text=text,
         mirror_axes=mirror_axes,
@@ -64,7 +64,7 @@ def make_plan(
     )
     reasons = [
         Decision(name="spacing (mm)", value=numbers(spacing), reason=spacing_reason),
-        crop_reason(fingerprint),
+        crop_reason(fingerprint, plan.crop),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *reasons_of(facts, draft, plan),
         mirroring,

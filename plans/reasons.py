@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from plans import memory, paper, rules
 from plans.fingerprint import Fingerprint
-from plans.plan import Decision, Plan
+from plans.plan import Crop, Decision, Plan
 from plans.rules import numbers
 from plans.search import Draft, Facts
 
@@ -15,11 +15,15 @@ def reasons_of(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
     return [Decision(name=name, value=value, reason=reason) for name, value, reason in rows]
 
 
-def crop_reason(fingerprint: Fingerprint) -> Decision:
+def crop_reason(fingerprint: Fingerprint, crop: Crop) -> Decision:
     """The row on cropping."""
-    share = fingerprint.cropped_share()
-    reason = f"to the nonzero region, which leaves {share:.0%} of a median case (nnU-Net crops always)"
-    return Decision(name="crop", value="nonzero", reason=reason)
+    left = f"which leaves {fingerprint.cropped_share():.0%} of a median case"
+    if crop != "body":
+        return Decision(name="crop", value=crop, reason=f"to the nonzero region, {left} (nnU-Net crops always)")
+    reason = f"all channels are CT: to the body with a margin, {left}, as air has nothing to segment"
+    if extended := fingerprint.extended_crops():
+        reason += f"; extended to labels outside the body in {extended} of {len(fingerprint.cases)} cases"
+    return Decision(name="crop", value=crop, reason=reason)
 
 
 def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:

@@ -4,6 +4,7 @@ A rule that nnU-Net has is nnU-Net's (Isensee et al., Nature Methods 2021; the p
 is (D, H, W) = (z, y, x). Spacings are in mm, sizes in voxels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, log, prod
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, millimetres, triple
-from plans.plan import ChannelPlan, Scheme
+from plans.plan import ChannelPlan, Crop, Scheme
 
 MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has its own rules
 MIN_GRID_EDGE = 4  # nnU-Net: the shortest axis of the coarsest grid, in positions
@@ -94,6 +95,11 @@ def target_spacing(fingerprint: Fingerprint) -> tuple[Millimetres, str]:
 def scheme_of(channel: str) -> Scheme:
     """nnU-Net's intensity scheme for a channel name."""
     return SCHEMES.get(channel.strip().casefold(), "zscore")
+
+
+def crop_of(channels: Sequence[str]) -> Crop:
+    """What is kept of each scan: the body if all channels are CT, else the nonzero region (nnU-Net's crop)."""
+    return "body" if channels and all(scheme_of(channel) == "ct" for channel in channels) else "nonzero"
 
 
 def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[ChannelPlan, str]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from plans import memory, paper
 from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
+from plans.fingerprint import LABELS_OUTSIDE_BODY
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_plan, refit
 from plans.presets import PRESETS
@@ -168,6 +169,29 @@ def test_single_slices_are_refused(make_fingerprint):
     fingerprint = make_fingerprint([(20, 256, 256), (1, 256, 256)], (1, 1, 1))
     with pytest.raises(UserError, match=r"1 of 2 cases are single slices \(case_1\).*remove these cases"):
         plan_for(fingerprint, gpu_budget())
+
+
+def test_ct_is_cropped_to_the_body_and_the_reason_counts_labels_outside_it(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), cases=4, cropped=(60, 40, 40))
+    rows = {}
+    for channels in (("CT",), ("MRI",)):
+        plan = plan_for(fingerprint, gpu_budget(), channels)
+        rows[plan.crop] = next(row for row in plan.reasons if row.name == "crop")
+    assert [row.value for row in rows.values()] == ["body", "nonzero"]
+    assert "body with a margin, which leaves 25%" in rows["body"].reason
+    assert "outside" not in rows["body"].reason
+    cut = fingerprint.cases[0].model_copy(update={"notes": (LABELS_OUTSIDE_BODY,)})
+    plan = plan_for(fingerprint.model_copy(update={"cases": (cut, *fingerprint.cases[1:])}), gpu_budget(), ("CT",))
+    assert "labels outside the body in 1 of 4 cases" in next(row.reason for row in plan.reasons if row.name == "crop")
+
+
+@pytest.mark.parametrize(("before", "crop"), [(True, "nonzero"), (False, "none")])
+def test_older_plans_have_another_name_for_the_crop(make_fingerprint, before, crop):
+    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget())
+    fields = plan.model_dump(exclude={"crop"}) | {"crop_to_nonzero": before}
+    assert Plan.parse(fields, "plan.json") == plan.model_copy(update={"crop": crop})
+    with pytest.raises(UserError, match="crop_to_nonzero: unknown field"):
+        Plan.parse(fields | {"crop_to_nonzero": "maybe"}, "plan.json")
 
 
 def test_more_memory_never_means_a_smaller_patch(make_fingerprint):

@@ -89,6 +89,14 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     assert same == ChannelPlan(name="MRI", scheme="zscore"), "stored cases do not depend on the data set"
 
 
+@pytest.mark.parametrize(
+    ("channels", "crop"),
+    [(("CT",), "body"), (("ct ", "CT"), "body"), (("CT", "PET"), "nonzero"), (("MRI",), "nonzero"), ((), "nonzero")],
+)
+def test_ct_is_cropped_to_the_body(channels, crop):
+    assert rules.crop_of(channels) == crop
+
+
 @pytest.mark.parametrize(("cropped", "inside"), [((50, 50, 37), True), ((50, 50, 38), False)])
 def test_zscores_are_taken_inside_the_mask_if_cropping_leaves_under_three_quarters(make_fingerprint, cropped, inside):
     fingerprint = make_fingerprint((50, 50, 50), (1, 1, 1), cropped=cropped)

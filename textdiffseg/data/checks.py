@@ -15,7 +15,7 @@ from textdiffseg.files import hash_text
 from textdiffseg.resources import cores
 
 MAX_READERS = 8  # files that are read at a time; more slow a disk down
-SETTINGS = {"channels", "labels", "spacing", "crop_to_nonzero"}  # fields of the plan that preprocessing reads
+SETTINGS = {"channels", "labels", "spacing", "crop"}  # fields of the plan that preprocessing reads
 
 
 def check_cases(
@@ -64,6 +64,8 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
 def preprocessing_settings(plan: Plan) -> dict[str, str]:
     """A hash for each field of the plan that decides what is stored, by the field's name."""
     fields = plan.model_dump(mode="json", include=SETTINGS | ({"regions"} if plan.regions else set()))
+    if plan.crop != "body":  # so cases stay valid that were stored when plans had no other crop
+        fields["crop_to_nonzero"] = fields.pop("crop") == "nonzero"
     return {name: hash_text(json.dumps(value, sort_keys=True))[:12] for name, value in sorted(fields.items())}
 
 

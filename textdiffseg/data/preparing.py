@@ -48,7 +48,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     if is_complete(folder, case.id, expected):
         return False
     volume, numbers = read_case(case, plan.labels, [channel.name for channel in plan.channels])
-    image, transform = preprocess_image(volume, plan)
+    image, transform = preprocess_image(volume, plan, numbers)
     labels = preprocess_labels(numbers, transform, plan)
     names = [label.name for label in plan.labels]
     in_map = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())

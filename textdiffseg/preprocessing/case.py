@@ -1,6 +1,6 @@
 """Preprocessing of one case to the plan's grid, and the inverse transform.
 
-Forward (nnU-Net's order): canonical orientation, crop to the nonzero region, normalise, resample.
+Forward (nnU-Net's order): canonical orientation, crop, normalise, resample.
 
 Inverse: resample class by class with a running argmax, undo the crop, undo the orientation. `TransformRecord` holds
 the parameters of the inverse.
@@ -23,6 +23,7 @@ from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
 from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
+from textdiffseg.preprocessing.crop import crop_box
 
 IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
 _UNKNOWN = -2  # used inside `number_labels` for values that are not labels
@@ -78,8 +79,12 @@ class TransformRecord(Record):
         return (..., *(slice(start, end) for start, end in self.crop))
 
 
-def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformRecord]:
+def preprocess_image(
+    volume: Volume, plan: Plan, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, TransformRecord]:
     """The image (C, D, H, W) float32 on the plan's grid, and the transform record.
+
+    `labels` are the label numbers (D, H, W) of a training case, on the file's grid. The crop then keeps all of them.
 
     Raises `UserError` if the number of channels differs from the plan's, or if the result would exceed `MAX_VOXELS`.
     """
@@ -87,8 +92,8 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[np.ndarray, TransformR
         names = ", ".join(channel.name for channel in plan.channels)
         raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
     canonical, orientation = to_canonical(volume)
-    crop = nonzero_box(canonical.array) if plan.crop_to_nonzero else full_box(canonical.geometry.shape)
     spacing = canonical.geometry.spacing
+    crop = crop_box(canonical.array, spacing, plan.crop, None if labels is None else orientation.apply(labels))
     cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
     _refuse_spacing(canonical.geometry, plan, shape)
@@ -169,26 +174,6 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
             numbers[array == value] = number
     unknown = np.unique(array[numbers == _UNKNOWN])
     return numbers, tuple(int(value) for value in unknown)
-
-
-def nonzero_box(array: np.ndarray) -> tuple[tuple[int, int], ...]:
-    """(start, end) along each axis of the smallest box with all nonzero voxels of any channel of (C, D, H, W).
-
-    If all voxels are zero, it is the full box.
-    """
-    nonzero = (array != 0).any(axis=0)
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(nonzero.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(hit):
-            return full_box(array.shape[1:])
-        box.append((int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)
-
-
-def full_box(shape: Triple) -> tuple[tuple[int, int], ...]:
-    """(start, end) along each axis of the whole array."""
-    return tuple((0, size) for size in shape)
 
 
 def _order_along(spacing: Millimetres, plan: Plan) -> dict[int, int]:

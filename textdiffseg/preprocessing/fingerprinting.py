@@ -14,19 +14,20 @@ import numpy as np
 
 from plans.dataset import Case, Dataset
 from plans.errors import UserError, listed
-from plans.fingerprint import CaseFingerprint, Fingerprint
+from plans.fingerprint import LABELS_OUTSIDE_BODY, CaseFingerprint, Fingerprint
 from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
 from plans.regions import values_of
-from plans.rules import scheme_of
+from plans.rules import crop_of, scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.imaging.volume import Volume, describe, to_canonical
-from textdiffseg.preprocessing.case import IGNORED, nonzero_box, number_labels
+from textdiffseg.preprocessing.case import IGNORED, number_labels
+from textdiffseg.preprocessing.crop import crop_box
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 5  # increased when the meaning of a fingerprint changes
+METHOD = 6  # increased when the meaning of a fingerprint changes
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels per case and channel; CT needs more for its percentiles
 
 Read = TypeVar("Read")
@@ -76,16 +77,18 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     volume, numbers = read_case(case, labels, channels)
     image, orientation = to_canonical(volume)
     numbers = orientation.apply(numbers)
-    spacing = image.geometry.spacing
+    spacing, crop = image.geometry.spacing, crop_of(channels)
+    box = crop_box(image.array, spacing, crop, numbers)
+    extended = crop == "body" and box != crop_box(image.array, spacing, crop)
     return CaseFingerprint(
         case=case.id,
         shape=image.geometry.shape,
         spacing=spacing,
-        cropped_shape=tuple(end - start for start, end in nonzero_box(image.array)),
+        cropped_shape=tuple(end - start for start, end in box),
         intensities=_foreground_samples(image.array, numbers, channels, case.id),
         labels=measure_labels(numbers, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
-        notes=volume.notes,
+        notes=(*volume.notes, LABELS_OUTSIDE_BODY) if extended else volume.notes,
     )
 
 

@@ -15,6 +15,7 @@ from textdiffseg import files
 from textdiffseg.data import store
 from textdiffseg.data.checks import check_cases, is_complete, preprocessing_settings
 from textdiffseg.data.store import CaseRecord, list_cases, open_case, remove_case, save_case
+from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import TransformRecord
 
 
@@ -229,9 +230,19 @@ def test_cases_of_another_plan_and_broken_ones_are_reported_together(stored, mak
             check_cases(folder, cases, make_plan(**changes))
         (line,) = error.value.lines
         assert f"{len(cases)} cases are alike: {cases[0]}, " in line
+    with pytest.raises(UserError, match="with other crop, crop_to_nonzero"):
+        check_cases(folder, cases, make_plan(crop="body"))
     with pytest.raises(UserError, match="with other spacing") as error:
         check_cases(folder, [*cases, "ghost"], make_plan(spacing=(2, 1, 1)))
     assert ["ghost" in line for line in error.value.lines] == [False, True]
+
+
+def test_settings_of_cases_that_were_stored_by_older_plans_stay(make_plan):
+    """The names and hashes that plans with `crop_to_nonzero` stored."""
+    settings = preprocessing_settings(make_plan())
+    assert settings.keys() == {"channels", "crop_to_nonzero", "labels", "spacing"}
+    assert settings["crop_to_nonzero"] == hash_text("true")[:12]
+    assert preprocessing_settings(make_plan(crop="none"))["crop_to_nonzero"] == hash_text("false")[:12]
 
 
 def test_a_file_that_carries_python_source_is_refused_and_not_run(tmp_path, parts, monkeypatch):

@@ -17,13 +17,13 @@ from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (
     IGNORED,
     TransformRecord,
-    nonzero_box,
     number_labels,
     preprocess_image,
     preprocess_labels,
     restore,
     restore_map,
 )
+from textdiffseg.preprocessing.crop import nonzero_box
 
 
 def make_plan(spacing=(1.0, 1.0, 1.0), channels=1, scheme="none", **changes) -> Plan:
@@ -135,7 +135,7 @@ def test_all_orientations_of_one_scan_are_stored_alike():
 def test_thick_slices_are_not_interpolated():
     """Separate z: along the thick axis every plane is a copy of one of the scan's planes."""
     volume, _ = scene(spacing=(6.0, 1.0, 1.0))
-    image, transform = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop_to_nonzero=False))
+    image, transform = preprocess_image(volume, make_plan(spacing=(3.0, 1.0, 1.0), crop="none"))
     assert transform.shape == (52, 30, 34)
     assert all(np.array_equal(plane, volume.array[0, i // 2]) for i, plane in enumerate(image[0]))
 
@@ -174,7 +174,7 @@ def masks_zoomed(numbers, shape, orders):
     ],
 )
 def test_images_are_resampled_by_cubic_splines_and_along_a_coarse_axis_by_the_nearest(spacing, target, orders, wrong):
-    plan = make_plan(spacing=target, crop_to_nonzero=False)
+    plan = make_plan(spacing=target, crop="none")
     volume, _ = rough(spacing)
     image, transform = preprocess_image(volume, plan)
     array = volume.array[0].astype(float)
@@ -191,7 +191,7 @@ def test_images_are_resampled_by_cubic_splines_and_along_a_coarse_axis_by_the_ne
     ],
 )
 def test_labels_are_resampled_linearly_and_along_a_coarse_axis_by_the_nearest(spacing, target, orders, wrong):
-    plan = make_plan(spacing=target, crop_to_nonzero=False)
+    plan = make_plan(spacing=target, crop="none")
     volume, numbers = rough(spacing)
     _, transform = preprocess_image(volume, plan)
     found = preprocess_labels(numbers, transform, plan)
@@ -205,7 +205,7 @@ def test_labels_are_resampled_linearly_and_along_a_coarse_axis_by_the_nearest(sp
 
 def test_without_cropping_the_whole_scan_is_kept():
     volume, _ = scene(spacing=(1.0, 1.0, 1.0))
-    image, transform = preprocess_image(volume, make_plan(crop_to_nonzero=False))
+    image, transform = preprocess_image(volume, make_plan(crop="none"))
     assert image.shape[1:] == volume.geometry.shape == transform.cropped_shape
 
 

@@ -1,0 +1,55 @@
+"""The crop box of a scan: what is kept before resampling. Training, validation and prediction use the same rule."""
+
+import numpy as np
+
+from plans.geometry import Millimetres, Triple
+from plans.plan import Crop
+from textdiffseg.imaging.body import body_box
+from textdiffseg.imaging.boxes import Box, joint
+
+Sides = tuple[tuple[int, int], ...]
+"""(start, end) along each axis."""
+
+
+def crop_box(image: np.ndarray, spacing: Millimetres, crop: Crop, labels: np.ndarray | None = None) -> Sides:
+    """The box (start, end along each axis) that is kept of a canonical image (C, D, H, W).
+
+    Args:
+        image: (C, D, H, W). `body` reads the first channel only.
+        spacing: in mm (D, H, W).
+        crop: the rule. `body` becomes `nonzero` if no body is found.
+        labels: label numbers (D, H, W) of a training case. The box is extended to all voxels above 0.
+    """
+    if crop == "none":
+        return full_box(image.shape[1:])
+    box = body_box(image[0], spacing) if crop == "body" else None
+    if box is None:
+        return nonzero_box(image)
+    if labels is not None:
+        box = joint((box, _bounds(labels > 0))) or box
+    return tuple((side.start, side.stop) for side in box)
+
+
+def nonzero_box(array: np.ndarray) -> Sides:
+    """(start, end) along each axis of the smallest box with all nonzero voxels of any channel of (C, D, H, W).
+
+    If all voxels are zero, it is the full box.
+    """
+    box = _bounds((array != 0).any(axis=0))
+    return full_box(array.shape[1:]) if box is None else tuple((side.start, side.stop) for side in box)
+
+
+def full_box(shape: Triple) -> Sides:
+    """(start, end) along each axis of the whole array."""
+    return tuple((0, size) for size in shape)
+
+
+def _bounds(mask: np.ndarray) -> Box | None:
+    """The bounding box of a mask (D, H, W); None if it is empty."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(hit):
+            return None
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)
