@@ -18,6 +18,9 @@ from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import MIN_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
+from plans.spacing import WantedSpacing, choose_spacing
+
+USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 
 
 def make_plan(
@@ -32,20 +35,21 @@ def make_plan(
     prompts: Prompts | None = None,
     regions: Regions | None = None,
     known_together: tuple[tuple[int, ...], ...] = (),
+    spacing: WantedSpacing = None,
 ) -> Plan:
     """The plan of a data set for a preset.
 
     Preset `unet` and the peers get the patch, batch and widths of `default`, for a fair comparison. The ablations of
     `paper` get those of `paper`.
 
-    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. Raises
+    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
+    user's; None: the usual rule. Raises
     `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
-    spacing, spacing_reason = rules.target_spacing(fingerprint)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
-    facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
+    facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts)
     plan = Plan(
@@ -63,7 +67,7 @@ def make_plan(
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
-        Decision(name="spacing (mm)", value=numbers(spacing), reason=spacing_reason),
+        Decision(name="spacing (mm)", value=numbers(facts.spacing), reason=spacing_reason),
         crop_reason(fingerprint, plan.crop),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *reasons_of(facts, draft, plan),
@@ -83,24 +87,35 @@ def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
 
 def _facts(
     fingerprint: Fingerprint,
-    spacing: Millimetres,
+    wanted: WantedSpacing,
     channels: int,
     labels: Sequence[LabelPlan],
     text: TextPlan,
     budget: Budget,
     preset: Preset,
-) -> Facts:
-    return Facts(
+) -> tuple[Facts, str]:
+    """The facts at the chosen spacing, and the reason of the spacing.
+
+    All presets share the stored cases. So the spacing does not depend on the preset.
+    """
+    full, _ = rules.target_spacing(fingerprint)
+    facts = Facts(
         cases=len(fingerprint.cases),
         thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
-        spacing=spacing,
-        median_shape=fingerprint.median_shape_at(spacing),
+        spacing=full,
+        median_shape=fingerprint.median_shape_at(full),
         channels=channels,
         labels=len(labels),
-        text_width=text.width,
+        text_width=USUAL_TEXT_WIDTH,
         budget=budget,
-        paper=preset in paper.VARIANTS,
     )
+
+    def at(spacing: Millimetres) -> Facts:
+        return replace(facts, spacing=spacing, median_shape=fingerprint.median_shape_at(spacing))
+
+    on_cpu = budget.device == "cpu"
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
+    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
 
 
 def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:

@@ -22,9 +22,8 @@ PAPER_COARSER_STAGES = 2  # the number of its denoiser's stages below the latent
 MAX_ATTENTION_TOKENS = 4000
 MAX_TOKENS_PER_CHANNEL = 13  # beyond, self-attention costs more than half of a residual block of the same width
 MAX_LATENT_STRIDE = 4
-# The latent positions that a typical structure must span. Hippocampi of 3.5 voxels thickness were reconstructed from a
-# stride of 4 with Dice 0.965.
-MIN_POSITIONS = 0.4
+# The latent positions that a typical structure must span: one voxel at stride 4. Thinner ones are carried by the skips.
+MIN_POSITIONS = 0.25
 MAX_POSITION_VOXELS, MAX_FEW_LABELS = 64, 32  # beyond either, a position of the latent grid gets more channels
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",

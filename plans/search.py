@@ -7,15 +7,15 @@ from math import prod
 from plans import memory, rules
 from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
-from plans.geometry import Millimetres, Triple, millimetres, resampled_shape, triple
+from plans.geometry import Millimetres, Triple, resampled_shape, triple
 from plans.memory import GB, Network
 from plans.network_plan import Stage
 from plans.plan import LowResolutionPlan
 from plans.rules import numbers
+from plans.spacing import MIN_PATCH_SHARE, coarser
 
 MIN_BATCH = 2  # nnU-Net
 MAX_DATA_SHARE = 0.05  # nnU-Net: of the data set's voxels in one batch
-MIN_PATCH_SHARE = 0.25  # nnU-Net: if the patch covers less of the median case, a low-resolution plan is made
 MIN_VOXEL_FACTOR = 2.0  # nnU-Net: a low-resolution plan must reduce the voxels by this factor
 
 
@@ -206,9 +206,7 @@ def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan 
     if share >= MIN_PATCH_SHARE:
         return None, f"the patch covers {share:.0%} of a median case (at least {MIN_PATCH_SHARE:.0%})"
     while prod(patch) < MIN_PATCH_SHARE * prod(shape):
-        fine = [max(spacing) / step > 2 for step in spacing]
-        grows = fine if any(fine) else [True] * 3
-        spacing = millimetres(step * 1.03 if grow else step for step, grow in zip(spacing, grows, strict=True))
+        spacing = coarser(spacing)
         shape = resampled_shape(facts.median_shape, facts.spacing, spacing)
         patch = search(replace(facts, spacing=spacing, median_shape=shape)).patch
     saved = prod(facts.median_shape) / prod(shape)

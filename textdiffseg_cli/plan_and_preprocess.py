@@ -61,7 +61,29 @@ def make_parser() -> argparse.ArgumentParser:
         help="BERT-like model: a name on the Hugging Face hub, or a local folder (default: the bundled one, which "
         "needs no network). The paper presets use Bio_ClinicalBERT, or the bundled one if that is not available",
     )
+    parser.add_argument(
+        "--spacing",
+        nargs="+",
+        action=_Spacing,
+        metavar="MM",
+        help="voxel size of the stored scans in mm: three numbers, z y x; or `full`: nnU-Net's (default: nnU-Net's; on "
+        "a CPU coarser, until a patch covers a quarter of a scan). Give the same for all presets of a data set",
+    )
     return parser
+
+
+class _Spacing(argparse.Action):
+    """The value of --spacing: three positive numbers, or the word full."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        if values != ["full"]:
+            try:
+                values = tuple(positive_float(value) for value in values)
+            except (argparse.ArgumentTypeError, ValueError):
+                values = ()
+            if len(values) != 3:
+                parser.error("argument --spacing: expected three positive numbers (mm, z y x) or the word full")
+        setattr(namespace, self.dest, "full" if values == ["full"] else values)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,6 +104,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             workers=args.workers,
             scheduler=args.scheduler,
             text_encoder=args.text_encoder,
+            spacing=args.spacing,
             report=bars.print_line,
             progress=bars,
         )

@@ -14,6 +14,7 @@ from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse
 from plans.presence import presence_notes
 from plans.presets import Preset
 from plans.prompts import Prompts
+from plans.spacing import WantedSpacing
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
@@ -76,6 +77,7 @@ def plan(
     workers: int | None = None,
     scheduler: str | None = None,
     text_encoder: str | None = None,
+    spacing: WantedSpacing = None,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -88,6 +90,7 @@ def plan(
         workers: the number of processes; 0: this process only; None: from the cores and the free memory.
         scheduler: the address of a Dask scheduler to use instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
+        spacing: in mm (z, y, x); "full": nnU-Net's; None: nnU-Net's, or coarser for a CPU. All presets share it.
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
@@ -109,7 +112,7 @@ def plan(
         fingerprint = _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         text = text_plan(encoders, bank, preset, bool(texts))
-        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text)
+        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text, spacing)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
@@ -135,7 +138,13 @@ def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce)
 
 
 def _decide(
-    dataset: Dataset, prompts: Prompts, fingerprint: Fingerprint, budget: Budget, preset: Preset, text: TextPlan
+    dataset: Dataset,
+    prompts: Prompts,
+    fingerprint: Fingerprint,
+    budget: Budget,
+    preset: Preset,
+    text: TextPlan,
+    spacing: WantedSpacing,
 ) -> Plan:
     return make_plan(
         dataset.name,
@@ -148,6 +157,7 @@ def _decide(
         prompts=prompts,
         regions=dataset.regions,
         known_together=dataset.known_together,
+        spacing=spacing,
     )
 
 
