@@ -129,9 +129,7 @@ def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fing
     from textdiffseg.networks.model import build_model
 
     plan = small_plan(make_fingerprint, *CASES[0], preset, cpu_budget(2))
-    plan = plan.model_copy(
-        update={"stages": tuple(one.model_copy(update={"attention": False}) for one in plan.stages)}
-    )
+    plan = plan.model_copy(update={"stages": tuple(one.model_copy(update={"attention": False}) for one in plan.stages)})
     model, network = build_model(plan).eval(), memory.network_of(plan)
     share = plan.diffusion.reconstruction if plan.diffusion else 1.0
     total = 0.0

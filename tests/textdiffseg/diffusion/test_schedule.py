@@ -1,3 +1,4 @@
+from itertools import pairwise
 from math import log
 
 import pytest
@@ -83,7 +84,7 @@ def test_the_publication_s_levels_are_whole_time_steps_above_0(steps):
     assert levels[0] == 1
     assert levels[-1] == pytest.approx(1 / steps, abs=5e-4)
     assert all(round(1000 * level, 9) == round(1000 * level) for level in levels)
-    assert all(before > after for before, after in zip(levels, levels[1:], strict=False))
+    assert all(before > after for before, after in pairwise(levels))
 
 
 @pytest.mark.parametrize("steps", [0, 1001])

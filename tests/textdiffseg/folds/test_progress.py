@@ -38,7 +38,12 @@ def test_the_denoiser_learns_in_the_last_share_of_the_epochs(epochs, share, firs
 
 def test_each_stage_has_a_schedule_of_its_own():
     run = progress()
-    assert [run.after(iteration=one).schedule for one in (0, 169, 170, 199)] == [(0, 170), (169, 170), (0, 30), (29, 30)]
+    assert [run.after(iteration=one).schedule for one in (0, 169, 170, 199)] == [
+        (0, 170),
+        (169, 170),
+        (0, 30),
+        (29, 30),
+    ]
     assert progress(share=0.0).after(iteration=170).schedule == (170, 200)
 
 

@@ -10,6 +10,7 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import importance, tile
 
+
 @pytest.fixture
 def predict(bank, image):
     """A function that predicts in groups of `batch` windows, and returns the prediction with what the denoiser of each

@@ -155,7 +155,7 @@ def test_only_the_denoiser_learns_from_its_loss(setting):
 
 def test_the_denoiser_s_loss_is_the_error_of_the_scaled_residual_weighted_by_1_plus_snr(setting):
     """r_0 = (z_0 - m) / s per channel; the mask's latent and the fused image are the conditions."""
-    model, image, slots, queries = setting
+    model = setting[0]
     found, parts = [], (model.fusion, model.estimator, model.label_encoder, model.denoiser)
     calls = calls_of(parts, lambda: found.append(residual_of(setting)))
     (_, z_it), (_, m), (_, z_0), ((inputs, t), v_hat) = (one[0] for one in calls)
