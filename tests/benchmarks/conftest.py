@@ -74,4 +74,5 @@ def model() -> TextDiffSeg:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
+        model.residual_scale.fill_(0.5)
     return model
