@@ -49,7 +49,7 @@ class Undisturbed:
 
 
 class Passthrough(Undisturbed):
-    """Decodes the true latent, whose residual is noised and denoised once. The image's last channel is the label map."""
+    """Decodes the true latent after its residual is noised and denoised. The image's last channel is the label map."""
 
     def __init__(self, model: TextDiffSeg):
         super().__init__(model)

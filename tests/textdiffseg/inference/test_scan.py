@@ -12,7 +12,7 @@ from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated, Distribution, ScanResult, examine, volumes_of
 from textdiffseg.preprocessing.case import preprocess_image
 
-SAMPLES = Settings(steps=4, samples=8)
+SAMPLES = Settings(steps=3, samples=8)
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,7 @@ def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
     code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted in addition to the mask" in out
+    assert "Uncertainty: 8 samples of 3 steps, no mirroring, seed 0, predicted in addition to the mask" in out
     assert manifest.request.settings == plain.request.settings
     assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is the same as without uncertainty"
     assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
@@ -239,7 +239,7 @@ def test_labels_that_overlap_have_uncertainty_too(predict, root, scans):
 def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root, scans):
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
-    fit = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
+    fit = Fit(steps=3, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
     for fold in root.glob("results/*/*/fold_*"):
         write_record(fold / "calibration.json", Calibration(fits=(fit,)))
     _, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
