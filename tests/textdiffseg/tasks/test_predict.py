@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
@@ -270,7 +272,6 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
         (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
         (("-i", "SCANS", "-m", "nowhere"), "is not a folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
-        (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
     ],
 )
 def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, sentence):
@@ -278,6 +279,17 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
     assert code == 2
     assert sentence in err
     assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--steps", 2), ("--samples", 3), ("--uncertainty",)])
+def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(predict, root, scans, option):
+    for path in root.glob("results/*/*/fold_0/checkpoint_*"):
+        save_file(load_file(path) | {"ema.residual_scale": torch.zeros(4)}, path)
+    code, _, err = predict("-i", scans, *option)
+    assert code == 2
+    assert "This model has no samples yet" in err
+    assert "leave out --steps, --samples, --uncertainty" in err
+    assert predict("-i", scans)[0] == 0, "masks need no denoiser"
 
 
 def test_a_file_with_the_manifest_s_name_is_not_replaced(predict, root, scans):
