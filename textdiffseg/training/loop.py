@@ -212,7 +212,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
 def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:
     """The sums of losses with those of further steps added. This waits for the device."""
     for step in steps:
-        sums = {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
+        sums = sums | {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
     return sums
 
 

@@ -206,6 +206,12 @@ def test_the_first_event_of_a_training_comes_before_its_first_iteration(preproce
         loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
 
 
+def test_a_loss_that_some_iterations_lack_is_summed_over_the_others():
+    read = ({"estimate": 1.0, "latent": 2.0}, {"estimate": 3.0})
+    steps = [SimpleNamespace(read=lambda one=one: one) for one in read]
+    assert loop._summed({"reconstruction": 5.0}, steps) == {"reconstruction": 5.0, "estimate": 4.0, "latent": 2.0}
+
+
 def timed(monkeypatch, step, validation):
     """A clock that only iterations and validations move, by so many seconds; returns a list of the iterations."""
     clock, steps, plain, validate = [0.0], [], run.train_step, run.validate_patches
