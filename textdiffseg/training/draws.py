@@ -82,7 +82,8 @@ def draw_noise(
         timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
     """
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
-    t = torch.cat([torch.rand(count, generator=one) for one in generators])
+    first = torch.stack([torch.rand(1, generator=one) for one in generators])
+    t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
     return NoiseDraws(t, torch.cat([torch.randn(count, channels, *latent, generator=one) for one in generators]))
