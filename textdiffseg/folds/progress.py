@@ -9,6 +9,7 @@ from plans.layout import FoldFolder
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import read_metadata
 
+DENOISER_COST = 0.4  # the time of an iteration of the denoiser, relative to one of all other modules
 PROGRESS = "progress"  # the key in a checkpoint's metadata
 
 
@@ -31,8 +32,9 @@ class TrainingProgress(Record):
     upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
-    denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the epochs, the last, in which only the denoiser learns
-    denoiser_epoch: int | None = None  # the first of them; None: there is none
+    denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the denoiser learns
+    denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
+    denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
     iterations_per_epoch: int = Field(gt=0)  # since `start`
     iteration: int = Field(0, ge=0)  # iterations done
     sums: dict[str, float] = Field(default_factory=dict)  # losses, summed over the running epoch
@@ -89,26 +91,48 @@ class TrainingProgress(Record):
         It is called at the end of an epoch. A shared machine may become slower or faster. The learning rate follows
         the new length. The last epoch, in which the rate falls to 0, is never left out, and no epoch is added after it.
         """
-        end = self.epochs if self.denoiser_epoch is None or self.trains_denoiser else self.denoiser_epoch
-        if self.limit_seconds is None or end - self.epoch <= 1:
+        if self.limit_seconds is None:
             return self
-        start = self.start
-        pace = (self.epoch - start.epoch) / (self.seconds - start.seconds)
-        epochs = start.epoch + round((self.limit_seconds - start.seconds) * pace)
+        if self.denoiser_epoch is not None and self.epoch == self.denoiser_epoch:
+            return self._denoiser_in_time()
+        first, seconds = self.start.epoch, self.start.seconds
+        if self.trains_denoiser:
+            first, seconds = self.denoiser_epoch or 0, self.denoiser_seconds
+        pace, left = (self.epoch - first) / (self.seconds - seconds), self.limit_seconds - self.seconds
         if self.denoiser_epoch is None or self.trains_denoiser:
-            return self.after(epochs=max(self.epoch + 1, epochs))
-        return self.after(epochs=max(self.epoch + 2, epochs)).split()
+            if self.epochs - self.epoch <= 1:
+                return self
+            return self.after(epochs=max(self.epoch + 1, self.epoch + round(left * pace)))
+        if self.denoiser_epoch - self.epoch <= 1:
+            return self
+        return self.filling(first + round((self.limit_seconds - seconds) * pace))
+
+    def filling(self, epochs: int) -> "TrainingProgress":
+        """The progress if the time of `epochs` epochs without a denoiser is shared with the denoiser."""
+        length = epochs - self.start.epoch
+        last = self.denoiser_share / DENOISER_COST  # epochs for the denoiser, per epoch without one
+        longer = self.start.epoch + round(length * (1 - self.denoiser_share + last))
+        return self.after(epochs=max(self.epoch + 1 + (self.denoiser_share > 0), longer)).split()
 
     def split(self) -> "TrainingProgress":
-        """The progress with `denoiser_epoch`: the last `denoiser_share` of the epochs since `start`, at least one.
+        """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left, at least one epoch.
 
         Without such a share, or with a single epoch, there is no such epoch.
         """
         length = self.epochs - self.start.epoch
         if self.denoiser_share == 0 or length < 2:
             return self.after(denoiser_epoch=None)
-        last = max(1, min(length - 1, round(self.denoiser_share * length)))
-        return self.after(denoiser_epoch=max(self.epoch + 1, self.epochs - last))
+        last = self.denoiser_share / DENOISER_COST
+        share = last / (1 - self.denoiser_share + last)
+        count = max(1, min(length - 1, round(share * length)))
+        return self.after(denoiser_epoch=max(self.epoch + 1, self.epochs - count))
+
+    def _denoiser_in_time(self) -> "TrainingProgress":
+        """The progress at the denoiser's first epoch. Its epochs fill the time that is left, at its usual pace."""
+        done, left = self.epoch - self.start.epoch, (self.limit_seconds or 0) - self.seconds
+        an_epoch = DENOISER_COST * (self.seconds - self.start.seconds) / done
+        count = max(1, round(left / an_epoch))
+        return self.after(denoiser_seconds=self.seconds, epochs=self.epoch + count)
 
     def prolonged(self, **changes: object) -> "TrainingProgress":
         """A finished run with a new end: the learning rate warms up again and decays."""

@@ -36,10 +36,10 @@ class LatentDraws:
 
 @dataclass(frozen=True)
 class NoiseDraws:
-    """Of the training of a denoiser."""
+    """Of the training of a denoiser, for N noisy latents of each sample; those of one sample follow each other."""
 
-    t: Tensor  # (B,) float32 from 0 to 1
-    eps: Tensor  # (B, k, d, h, w): the noise in z_t
+    t: Tensor  # (B * N,) float32 from 0 to 1
+    eps: Tensor  # (B * N, k, d, h, w): the noise in z_t
 
     def to(self, device: torch.device | str) -> "NoiseDraws":
         """The same draws on another device."""
@@ -64,7 +64,12 @@ def draw_latent(plan: DiffusionPlan, seed: int, keys: Sequence[SampleKey]) -> La
 
 
 def draw_noise(
-    channels: int, latent: Triple, seed: int, keys: Sequence[SampleKey], timesteps: int | None = None
+    channels: int,
+    latent: Triple,
+    seed: int,
+    keys: Sequence[SampleKey],
+    count: int = 1,
+    timesteps: int | None = None,
 ) -> NoiseDraws:
     """The noise and its level for the samples `keys`.
 
@@ -73,13 +78,15 @@ def draw_noise(
         latent: the grid (d, h, w).
         seed: of the training run.
         keys: of the batch's samples.
+        count: N, of noisy latents for each sample.
         timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
     """
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
-    t = torch.stack([torch.rand((), generator=one) for one in generators])
+    first = torch.stack([torch.rand(1, generator=one) for one in generators])
+    t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
-    return NoiseDraws(t, torch.stack([torch.randn(channels, *latent, generator=one) for one in generators]))
+    return NoiseDraws(t, torch.cat([torch.randn(count, channels, *latent, generator=one) for one in generators]))
 
 
 def _sent(draws: Tensors, device: torch.device | str) -> Tensors:

@@ -38,6 +38,8 @@ from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import Segmenter, condition
 from textdiffseg.training.draws import Draws, LatentDraws, NoiseDraws, draw_latent, draw_noise
 
+NOISY_LATENTS = 4  # of each sample in the second stage; the frozen modules, most of its time, run once for all of them
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -124,7 +126,7 @@ class ResidualObjective(Objective):
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys)
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS)
 
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
         assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
@@ -134,8 +136,11 @@ class ResidualObjective(Objective):
             m, z_0 = conditioned.mask_latent, network.encode_labels(targets, queries)
             assert m is not None, "expected a model with an estimator"
             r_0 = (z_0 - m) / network.residual_scale.view(1, -1, 1, 1, 1)
+        r_0, m, z_it, targets = (
+            part.repeat_interleave(NOISY_LATENTS, dim=0) for part in (r_0, m, conditioned.z_it, targets)
+        )
         r_t = self.schedule.diffuse(r_0, draws.eps, draws.t)
-        v_hat = network.denoise(r_t, draws.t, (m, conditioned.z_it))
+        v_hat = network.denoise(r_t, draws.t, (m, z_it))
         return Losses(residual=latent_loss(v_hat, self.schedule.velocity(r_0, draws.eps, draws.t), targets))
 
 
@@ -152,7 +157,7 @@ class PublicationObjective(Objective):
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, self.paper.timesteps)
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, timesteps=self.paper.timesteps)
 
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
         assert isinstance(draws, NoiseDraws), "expected the draws of this objective"

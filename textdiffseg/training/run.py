@@ -170,12 +170,13 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
             f"--max-minutes leaves {duration(seconds)} to train: {MIN_EPOCHS} iterations of {step:.3g} s and as many "
             f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network."
         )
+    length = length.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
     report(
-        f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations fill the "
+        f"An iteration takes {step:.3g} s: {length.epochs} epochs of {per_epoch} iterations fill the "
         f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "the number of epochs is updated after each epoch."
     )
-    return length.after(epochs=epochs, iterations_per_epoch=per_epoch, limit_seconds=seconds).split()
+    return length
 
 
 def report_few_iterations(length: TrainingProgress, report: Report) -> None:
