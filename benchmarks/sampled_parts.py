@@ -41,7 +41,7 @@ class Undisturbed:
     def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
         return self.model.fuse(z_i, queries)
 
-    def estimate(self, z_it: Tensor) -> Tensor:
+    def estimate(self, z_it: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.model.estimate(z_it)
 
     def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:

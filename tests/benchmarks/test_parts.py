@@ -59,7 +59,8 @@ def test_zeroed_parts_are_zero(parts, model, bank):
     z_i, queries = torch.randn(2, 8, 4, 4, 4), bank.all_labels().expand(2)
     assert torch.equal(parts.NoFusion(model).fuse(z_i, queries), z_i)
     assert not torch.allclose(model.fuse(z_i, queries), z_i)
-    z_0, skips = torch.randn(2, 4, 4, 4, 4), (torch.randn(2, 8, 16, 16, 16), torch.randn(2, 8, 8, 8, 8))
+    z_0, sizes = torch.randn(2, 4, 4, 4, 4), (16, 8, 4)
+    skips = tuple(torch.randn(2, 8, size, size, size) for size in sizes)
     bare = parts.NoSkips(model).decode(z_0, skips, queries)
     assert torch.equal(bare, model.decode(z_0, tuple(torch.zeros_like(skip) for skip in skips), queries))
 
@@ -118,8 +119,8 @@ def test_a_denoiser_that_reads_its_latent_passes_the_true_one_and_another_return
         queries = bank.all_labels()
         window = torch.nn.functional.pad(known[None, :, :, :16, :16], (0, 0, 0, 0, 0, 1))  # as large as a patch
         z_i, skips = probing.encode_image(window)
-        m = probing.estimate(probing.fuse(z_i, queries))
-        probing.decode(m, skips, queries)
+        features, m = probing.estimate(probing.fuse(z_i, queries))
+        probing.decode(m, (*skips, features), queries)
         z_0 = model.encode_labels(probing.readout.targets(window[:, -1].long(), queries), queries)
         noise = model.residual_scale.max() * torch.exp(torch.tensor(-2.0))  # at log SNR 4
         expected = z_0 if reads else m

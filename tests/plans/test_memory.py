@@ -150,7 +150,11 @@ def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fing
         z_i, skips = model.encode_image(image)
         z_it = model.fuse(z_i, queries)
         latent = torch.zeros(1, plan.latent.channels, *plan.latent_shape)
-        m = model.denoise(latent, torch.ones(1), (z_it,)) if plan.paper else model.estimate(z_it)
+        if plan.paper:
+            m = model.denoise(latent, torch.ones(1), (z_it,))
+        else:
+            features, m = model.estimate(z_it)
+            skips = (*skips, features)
         model.decode(m, skips, queries)
         if preset != "unet":
             factor = share

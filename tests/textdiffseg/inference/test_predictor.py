@@ -103,7 +103,8 @@ def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
     with torch.inference_mode():
         z_i, skips = model.encode_image(image[None])
         z_it = model.fuse(z_i, queries)
-        m = model.estimate(z_it)
+        features, m = model.estimate(z_it)
+        skips = (*skips, features)
         noise = latent_noise((plan.latent.channels, *z_i.shape[2:]), 4, 0)[None]
         r = sample(lambda r_t, t: model.denoise(r_t, t, (m, z_it)), noise, schedule_of(plan), 2)
         torch.testing.assert_close(p, model.decode(m, skips, queries).softmax(1)[0])

@@ -104,10 +104,20 @@ def test_all_levels_of_noise_are_equally_likely():
 
 def test_the_publication_draws_all_time_steps_up_to_T_equally_often():
     times = 5
-    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, DRAWN), times).t
+    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, DRAWN), timesteps=times).t
     counts = Counter((times * t).tolist())
     assert sorted(counts) == [1, 2, 3, 4, 5]
     assert all(count / DRAWN == near(1 / times) for count in counts.values())
+
+
+def test_several_noisy_latents_of_a_sample_are_spread_evenly_over_the_levels():
+    keys = batch_keys(0, 0, 50)
+    one, four = draw_noise(2, (3, 1, 1), 0, keys), draw_noise(2, (3, 1, 1), 0, keys, 4)
+    t = four.t.view(50, 4)
+    torch.testing.assert_close(t, (one.t.view(50, 1) + torch.arange(4)) / 4)
+    assert four.eps.shape == (200, 2, 3, 1, 1)
+    assert len(four.eps.unique()) == four.eps.numel()
+    assert torch.equal(draw_noise(2, (3, 1, 1), 0, keys[7:8], 4).eps, four.eps[28:32])
 
 
 def test_noise_is_standard_normal():

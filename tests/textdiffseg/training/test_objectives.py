@@ -14,7 +14,7 @@ from textdiffseg.training.draws import LatentDraws
 from textdiffseg.training.objectives import Losses, objective_of
 
 BATCH = 4
-STAGE_1 = {"image_encoder", "fusion", "estimator", "label_encoder", "label_decoder"}
+STAGE_1 = {"image_encoder", "fusion", "estimator", "to_latent", "label_encoder", "label_decoder"}
 
 
 @pytest.fixture
@@ -73,9 +73,9 @@ def test_masks_and_autoencoder_learn_without_the_denoiser(setting):
     assert found.residual is None
     assert learning(model, found.total) == STAGE_1
     assert learning(model, found.estimate) == STAGE_1 - {"label_encoder"}
-    assert learning(model, found.latent) == {"image_encoder", "fusion", "estimator"}
+    assert learning(model, found.latent) == {"image_encoder", "fusion", "estimator", "to_latent"}
     assert learning(model, found.reconstruction) >= {"label_encoder", "label_decoder"}
-    assert "estimator" not in learning(model, found.reconstruction)
+    assert "to_latent" not in learning(model, found.reconstruction)
     without = losses_of(setting, drawn(of_rows=(False, False))).reconstruction
     assert learning(model, without) == {"label_encoder", "label_decoder"}
 
@@ -104,8 +104,9 @@ def test_padded_slots_do_not_change_the_losses(setting):
 
 def test_skips_reach_the_decoder_as_they_are_or_as_zeros(setting):
     model, draws = setting[0], drawn()
-    images, decoded = calls_of((model.image_encoder, model.label_decoder), lambda: losses_of(setting, draws))
-    ((_, (_, encoded)),) = images
+    parts = (model.image_encoder, model.estimator, model.label_decoder)
+    ((_, (_, fine)),), ((_, features),), decoded = calls_of(parts, lambda: losses_of(setting, draws))
+    encoded = (*fine, features)
     (_, of_masks, _), (_, of_reconstructions, _) = (inputs for inputs, _ in decoded)
     assert len(of_masks) == len(of_reconstructions) == len(encoded) > 0
     for mask, reconstruction, whole in zip(of_masks, of_reconstructions, encoded, strict=True):
@@ -118,7 +119,7 @@ def test_skips_reach_the_decoder_as_they_are_or_as_zeros(setting):
 def test_each_loss_compares_its_module_s_output_with_the_labels_of_its_samples(setting):
     """seg(decoder(m)), seg(decoder(z_0)) and |m - z_0|^2, the last two of the drawn samples."""
     model, _, slots, queries = setting
-    found, parts, draws = [], (model.label_encoder, model.estimator, model.label_decoder), drawn()
+    found, parts, draws = [], (model.label_encoder, model.to_latent, model.label_decoder), drawn()
     encoded, estimated, decoded = calls_of(parts, lambda: found.append(losses_of(setting, draws)))
     ((painted, z_0),), ((_, m),) = encoded, estimated
     (mask, logits), (reconstructed, logits_clean) = decoded
@@ -154,13 +155,15 @@ def test_only_the_denoiser_learns_from_its_loss(setting):
 
 
 def test_the_denoiser_s_loss_is_the_error_of_the_scaled_residual_weighted_by_1_plus_snr(setting):
-    """r_0 = (z_0 - m) / s per channel; the mask's latent and the fused image are the conditions."""
+    """r_0 = (z_0 - m) / s per channel. The mask's latent and the fused image are the conditions of four noisy latents."""
     model = setting[0]
-    found, parts = [], (model.fusion, model.estimator, model.label_encoder, model.denoiser)
+    found, parts = [], (model.fusion, model.to_latent, model.label_encoder, model.denoiser)
     calls = calls_of(parts, lambda: found.append(residual_of(setting)))
     (_, z_it), (_, m), (_, z_0), ((inputs, t), v_hat) = (one[0] for one in calls)
     _, draws, losses = found[0]
+    z_it, m, z_0 = (one.repeat_interleave(4, dim=0) for one in (z_it, m, z_0))
     r_0 = (z_0 - m) / torch.tensor([0.2, 0.5, 1.0, 2.0]).view(1, 4, 1, 1, 1)
+    assert len(draws.t) == len(draws.eps) == 4 * BATCH
     schedule = log_snr_schedule(model.plan.diffusion)
     log_snr = schedule.max_log_snr + draws.t * (schedule.min_log_snr - schedule.max_log_snr)
     a, sigma = (log_snr.sigmoid().sqrt().view(-1, 1, 1, 1, 1), (-log_snr).sigmoid().sqrt().view(-1, 1, 1, 1, 1))

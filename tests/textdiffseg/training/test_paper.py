@@ -104,7 +104,7 @@ def test_dice_weight_scales_the_dice_alone():
 
 def test_time_steps_are_uniform_up_to_T(shapes_plan):
     plan = shapes_plan("paper")
-    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, 10_000), plan.paper.timesteps).t
+    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, 10_000), timesteps=plan.paper.timesteps).t
     assert (t.min().item(), t.max()) == (pytest.approx(1e-3), 1)
     assert t.mean().item() == pytest.approx(0.5005, abs=0.015)
     drawn = objective_of(build_model(plan)).draw(0, batch_keys(0, 0, 20)).t
