@@ -155,7 +155,7 @@ def test_only_the_denoiser_learns_from_its_loss(setting):
 
 
 def test_the_denoiser_s_loss_is_the_error_of_the_scaled_residual_weighted_by_1_plus_snr(setting):
-    """r_0 = (z_0 - m) / s per channel. The mask's latent and the fused image are the conditions of four noisy latents."""
+    """r_0 = (z_0 - m) / s per channel. The conditions of four noisy latents are m and z_it."""
     model = setting[0]
     found, parts = [], (model.fusion, model.to_latent, model.label_encoder, model.denoiser)
     calls = calls_of(parts, lambda: found.append(residual_of(setting)))
