@@ -128,9 +128,11 @@ class TrainingState:
             state = {key: values[name].to(parameter.device) for key, values in moments.items() if name in values}
             if any(value.shape != parameter.shape for value in state.values()):
                 raise RuntimeError(f"the optimiser's averages of {name} have another shape than the weight")
+            if state and isinstance(optimiser, torch.optim.AdamW):
+                step = steps.get(name, torch.tensor(float(self.progress.iteration)))  # older files have none
+                state["step"] = step.to(parameter.device)
             if state:
-                step = steps.get(name, torch.tensor(float(self.progress.iteration)))
-                optimiser.state[parameter] = state | {"step": step.to(parameter.device)}
+                optimiser.state[parameter] = state
 
     def _optimised(self) -> Iterator[tuple[str, Parameter, torch.optim.Optimizer]]:
         """(name, parameter, its optimiser) for each parameter."""
