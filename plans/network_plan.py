@@ -22,7 +22,7 @@ class Stage(Record):
     kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
     width: Channels  # feature channels
     blocks: int = Field(ge=0, le=MAX_BLOCKS)  # residual blocks on the way down
-    up: Literal[1, 2] = 2  # on the way up: 1 convolution, or 2 in a residual block
+    up: Literal[0, 1, 2] = 2  # convolutions on the way up; 2 form a residual block
     attention: bool = False  # self-attention (from the latent grid down; with `Plan.paper` in the image encoder too)
 
 
