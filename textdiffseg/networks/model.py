@@ -8,7 +8,7 @@ from textdiffseg.networks.denoiser import Denoiser
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, NumberEncoder, NumberReduction
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.peers import Peer, build_peer
 from textdiffseg.queries import Queries
 
 
@@ -78,7 +78,7 @@ SegmentationNetwork = TextDiffSeg | Peer
 def build_model(plan: Plan) -> SegmentationNetwork:
     """The untrained model of a plan."""
     if plan.peer:
-        return Peer(plan, plan.peer)
+        return build_peer(plan, plan.peer)
     timesteps = plan.diffusion.timesteps if plan.diffusion else plan.network.unet_timesteps
     if plan.paper:
         return _build_paper(plan, plan.paper, timesteps)

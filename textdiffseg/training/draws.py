@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plans.network_plan import DiffusionPlan
+from plans.paper import LABEL_DIFFUSION
 from plans.plan import Plan
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
@@ -85,7 +86,9 @@ def draw(plan: DiffusionPlan, latent: tuple[int, int, int, int], seed: int, keys
 
 
 def draw_for(plan: Plan, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
-    """`draw` with the shapes of a plan; None if the plan has no diffusion."""
+    """`draw` with the shapes of a plan; None if the plan has no diffusion. Diff-UNet's latent is the label map."""
+    if plan.peer == "diffunet":
+        return draw(LABEL_DIFFUSION, (len(plan.labels), *plan.patch), seed, keys)
     if plan.diffusion is None:
         return None
     return draw(plan.diffusion, (plan.latent.channels, *plan.latent_shape), seed, keys)

@@ -24,11 +24,12 @@ from plans.network_plan import PaperPlan
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import Schedule
 from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.peers import LabelDiffusion, Peer
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.draws import Draws
+from textdiffseg.training.label_diffusion import label_diffusion_loss
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,23 @@ class PublicationObjective(Objective):
         )
 
 
+@dataclass(frozen=True)
+class LabelDiffusionObjective(Objective):
+    """Preset `peer-diffunet`: the loss of `label_diffusion`."""
+
+    network: LabelDiffusion
+
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+        t, eps = _required(draws).t, _required(draws).eps
+        return Losses(label_diffusion_loss(self.network, self.readout, image, targets, queries, t, eps))
+
+
 def objective_of(segmenter: Segmenter) -> Objective:
     """The objective of a segmenter's plan."""
     plan, network, schedule = segmenter.plan, segmenter.network, segmenter.schedule
     readout = readout_of(plan)
+    if isinstance(network, LabelDiffusion):
+        return LabelDiffusionObjective(readout, network)
     if isinstance(network, Peer) or schedule is None:
         return DirectObjective(readout, segmenter)
     if plan.paper:
