@@ -84,13 +84,14 @@ class LabelDiffusion(Peer):
     def _fused(self, image: Tensor) -> Tensor:
         """The fused probabilities (B, N, D, H, W) of the masks."""
         features, x = self.encode(image), self._first_noise(image)
-        times = torch.linspace(LABEL_DIFFUSION.timesteps, 0, STEPS + 1, device=image.device).long()
+        times = torch.arange(STEPS, -1, -1, device=image.device) * (LABEL_DIFFUSION.timesteps // STEPS)
         total, weights = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(STEPS):
             t, earlier = (times[index].expand(len(image)) for index in (step, step + 1))
             p = self.estimate(x, t, image, features).sigmoid()
             uncertainty = torch.special.entr(p.clamp(min=MIN_P))
-            weight = torch.exp(torch.sigmoid(p.new_tensor((step + 1) / STEPS)) * (1 - uncertainty))
+            late = 1 / (1 + math.exp(-(step + 1) / STEPS))  # sigmoid(i / S)
+            weight = torch.exp(late * (1 - uncertainty))
             total, weights = total + weight * p, weights + weight
             signal, noise = self._scales(t)
             x_0 = 2 * p - 1
