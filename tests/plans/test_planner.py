@@ -297,6 +297,15 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
     assert {plan_for(fingerprint, gpu_budget(), preset=preset).preset for preset in PRESETS} == set(PRESETS)
 
 
+def test_the_plan_of_a_peer_names_its_network_and_is_read_as_it_was_written(make_fingerprint):
+    for preset, peer in paper.PEERS.items():
+        plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(), preset=preset)
+        assert plan.peer == peer
+        assert Plan.parse(json.loads(plan.model_dump_json()), "plan.json") == plan
+        assert next(row.value for row in plan.reasons if row.name == "network") == paper.PEER_NAMES[peer]
+        assert not plan.classifies_words
+
+
 def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):
     text = TextPlan(encoder="bundled", width=384, stands_in_for=paper.ENCODER)
     fingerprint, label = make_fingerprint((60, 80, 80), (1, 1, 1)), [LabelPlan(name="a", value=1)]

@@ -29,14 +29,17 @@ import torch
 from torch import Tensor
 
 from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
+from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import Segmenter, condition
 from textdiffseg.training.draws import Draws, LatentDraws, NoiseDraws, draw_latent, draw_noise
+from textdiffseg.training.label_diffusion import label_diffusion_loss
 
 NOISY_LATENTS = 4  # of each sample in the second stage; the frozen modules, most of its time, run once for all of them
 
@@ -173,9 +176,27 @@ class PublicationObjective(Objective):
         )
 
 
+@dataclass(frozen=True)
+class LabelDiffusionObjective(Objective):
+    """Preset `peer-diffunet`: the loss of `label_diffusion`."""
+
+    network: LabelDiffusion
+
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
+        plan = self.network.plan
+        return draw_noise(len(plan.labels), plan.patch, seed, keys, timesteps=LABEL_TIMESTEPS)
+
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
+        t = (draws.t * LABEL_TIMESTEPS).round().long()
+        return Losses(label_diffusion_loss(self.network, self.readout, image, targets, queries, t, draws.eps))
+
+
 def objective_of(network: SegmentationNetwork, trains_denoiser: bool = False) -> Objective:
     """The objective of a network; with `trains_denoiser`, that of the second stage of preset `default`."""
     plan, readout = network.plan, readout_of(network.plan)
+    if isinstance(network, LabelDiffusion):
+        return LabelDiffusionObjective(readout, network)
     if isinstance(network, TextDiffSeg) and plan.paper:
         return PublicationObjective(readout, network, CosineSchedule(plan.paper.timesteps), plan.paper)
     if isinstance(network, TextDiffSeg) and plan.diffusion:
