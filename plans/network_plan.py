@@ -62,8 +62,8 @@ class DiffusionPlan(Record):
     min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
-    skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
     reconstruction: float = Field(RECONSTRUCTION, gt=0, le=1)  # share of samples that train the label autoencoder
+    latent_weight: float = Field(0.2, gt=0)  # of the losses of the label autoencoder and of the mask's latent
 
 
 class PaperPlan(Record):

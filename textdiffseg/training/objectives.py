@@ -9,7 +9,10 @@ the samples, half of them with skips. No gradient flows from the latent loss int
 z_0 easier to predict by storing less in it:
 
     z_0  = encoder(embedded label map),   m = F(z_it)
-    loss = seg(decoder(m, skips)) + seg(decoder(z_0, skips or none)) + |m - z_0|^2
+    loss = seg(decoder(m, skips)) + w (seg(decoder(z_0, skips or none)) + |m - z_0|^2)
+
+The weight w is small: the modules that the mask shares with the autoencoder learn for the mask first. The optimiser's
+step does not depend on a gradient's size, so the label encoder learns as fast as with a large one.
 
 Second stage, with everything but the denoiser R frozen (s: `TextDiffSeg.residual_scale`):
 
@@ -109,15 +112,16 @@ class LatentObjective(Objective):
         conditioned = condition(network, image, queries)
         m = conditioned.mask_latent
         assert m is not None, "expected a model with an estimator"
-        logits = network.decode(m, _kept(conditioned.skips, draws.skips), queries)
+        logits = network.decode(m, conditioned.skips, queries)
         mask = self.readout.loss(logits, targets, queries)
         if not len(rows):
             return Losses(mask)
         targets, queries = targets[rows], queries.of(rows)
         z_0 = network.encode_labels(targets, queries)
-        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips_of_reconstructed)
+        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips)
         reconstruction = self.readout.loss(network.decode(z_0, skips, queries), targets, queries)
-        return Losses(mask, reconstruction, latent_loss(m[rows], z_0, targets))
+        weight = self.diffusion.latent_weight
+        return Losses(mask, weight * reconstruction, weight * latent_loss(m[rows], z_0, targets))
 
 
 @dataclass(frozen=True)
