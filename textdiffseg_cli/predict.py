@@ -121,8 +121,8 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="also write maps of uncertainty and 90%% intervals of volumes. They come from extra samples (at least 4 "
-        "steps and 8 samples); the masks do not change",
+        help="also write maps of uncertainty. They come from extra samples (at least 4 steps and 8 samples); the masks "
+        "do not change",
     )
     parser.add_argument(
         "--overwrite",
@@ -177,6 +177,10 @@ def _predict(args: argparse.Namespace) -> None:
     cases = len(outcome.written) + len(outcome.skipped)
     if outcome.empty:
         print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")
+    if outcome.to_check:
+        print(
+            f"{len(outcome.to_check)} of {cases} masks to check, by their expected Dice: {', '.join(outcome.to_check)}."
+        )
     if outcome.not_found:
         print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them.")
     for note in outcome.notes:
