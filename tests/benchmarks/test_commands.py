@@ -77,3 +77,17 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
         "each label alone, fusion's tokens swapped",
     ]
     assert [name for name, row in rows.items() if "loss" not in row] == ["as it is", "each label alone"]
+
+
+def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):
+    raw = root / "raw" / "Dataset901_Tiny"
+    arguments = ("--data", raw, "--root", root, "--minutes", 1, "--cases", 2, "--device", "cpu")
+    found = call("shifts", *arguments)["datasets"][raw.name]
+    forms = ["unet", "unet, skip dropout", "unet, noise augmentation", "default"]
+    assert list(found["dice"]) == forms
+    assert all(len(of_form) == 1 + 8 + 1 for of_form in found["dice"].values())
+    assert found["verdict"] in ("holds", "fails", "cannot be told")
+    scored = {path: path.stat().st_mtime_ns for path in root.glob("shifts/*/*/fold_0/checkpoint_best.safetensors")}
+    assert len(scored) == 4
+    assert call("shifts", *arguments)["datasets"][raw.name] == found
+    assert all(path.stat().st_mtime_ns == time for path, time in scored.items()), "nothing is trained again"
