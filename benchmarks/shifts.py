@@ -2,8 +2,8 @@
 
     python benchmarks/shifts.py [--data DIR ...] [--minutes 15] [--seeds 0 1 2] [--root DIR]
 
-The claim: latent diffusion makes a model robust. Its mean Dice over the eight degradations of textdiffseg/degradations.py
-is, at equal minutes of training,
+The claim: latent diffusion makes a model robust. At equal minutes of training, its mean Dice over the eight
+degradations of textdiffseg/degradations.py is
 
 - at least .015 above `unet`'s;
 - at least .008 above that of `unet` with skip dropout, and above that of `unet` with noise augmentation;
