@@ -10,9 +10,10 @@ from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.expected_dice import KNOTS, DiceCurve
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated, ScanResult, examine, expected_dice_of, volumes_of
+from textdiffseg.inference.scan import Calibrated, ScanResult, examine
 from textdiffseg.inference.volumes import sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
