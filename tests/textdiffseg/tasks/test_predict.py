@@ -276,7 +276,7 @@ def test_volumes_have_intervals_and_masks_an_expected_dice_without_samples(predi
     assert (dice.threshold, dice.needs_check) == (0.98, True)
     assert dice.note in manifest.notes
     assert f"a: {dice.note}" in out
-    assert "2 of 2 masks to check, by their expected Dice: a, b." in out
+    assert "2 of 2 masks to check (low expected Dice): a, b." in out
 
 
 def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_scan):
