@@ -10,9 +10,10 @@ those of masks that grow together: a voxel belongs to the larger of two masks if
 
 With the mask M of the label,
 
-    soft Dice = 2 sum_M p / (sum p + |M|),
+    soft Dice = 2 sum_M p / (sum p + |M|),    sum p over voxels with p > `MIN_SUMMED_P`,
 
-which is the Dice that p leads one to expect, if p were true and the voxels independent.
+which is about the mean Dice if p were true and the voxels independent. The many voxels of a large scan with nearly
+no probability would add up to more than a small structure, so they are left out.
 
 Labels are the slots of the prediction. All sums run over slabs, so no further array of the volume's size is made.
 """
@@ -30,6 +31,7 @@ from textdiffseg.readout import Readout
 MAX_LOGIT, BIN = 14.0, 0.05  # p between 1e-6 and 1 - 1e-6
 EDGES = np.linspace(-MAX_LOGIT, MAX_LOGIT, round(2 * MAX_LOGIT / BIN) + 1)
 MIN_P = float(1 / (1 + np.exp(MAX_LOGIT)))
+MIN_SUMMED_P = 0.01
 SLAB_VOXELS = 1 << 20
 
 
@@ -74,7 +76,7 @@ def sum_voxels(probabilities: Tensor, readout: Readout, answers: int | None = No
         for slot, (p, mask) in enumerate(zip(slab[1 : 1 + slots], masks, strict=False)):
             levels[slot] += _by_level(p.numpy())
             inside = p[mask]
-            totals = p.sum(dtype=torch.float64), inside.sum(dtype=torch.float64), inside.numel()
+            totals = p[p > MIN_SUMMED_P].sum(dtype=torch.float64), inside.sum(dtype=torch.float64), inside.numel()
             sums[slot] += [float(total) for total in totals]
     total, inside, voxels = sums.T
     with np.errstate(invalid="ignore"):

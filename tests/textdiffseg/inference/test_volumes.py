@@ -39,7 +39,9 @@ def test_a_temperature_scales_a_label_against_its_absence(p, readout, temperatur
 
 def test_soft_dice_is_its_equation(p, readout):
     masks = [p.argmax(0) == slot for slot in (1, 2)] if isinstance(readout, ExclusiveReadout) else list(p[1:] > 0.5)
-    expected = [2 * float(p_q[m].sum()) / float(p_q.sum() + m.sum()) for p_q, m in zip(p[1:], masks, strict=True)]
+    expected = [
+        2 * float(p_q[m].sum()) / float(p_q[p_q > 0.01].sum() + m.sum()) for p_q, m in zip(p[1:], masks, strict=True)
+    ]
     found = sum_voxels(p, readout)
     assert found.soft_dice == pytest.approx(expected, rel=1e-5)
     assert found.voxels.tolist() == [int(mask.sum()) for mask in masks]
@@ -66,3 +68,12 @@ def test_rivals_win_voxels_but_are_not_answered(plan):
     p = torch.tensor([0.1, 0.4, 0.5]).view(3, 1, 1, 1).expand(3, 1, 1, 4)
     found = sum_voxels(p, ExclusiveReadout(plan), answers=1)
     assert (found.voxels.tolist(), found.levels.shape[0]) == ([0.0], 1)
+
+
+def test_a_large_empty_scan_does_not_lower_the_soft_dice(plan):
+    p = torch.zeros(3, 100, 10, 1000)
+    p[1] = 1e-5
+    p[1, 0, 0, :10] = 0.9
+    p[0] = 1 - p[1]
+    found = sum_voxels(p, ExclusiveReadout(plan))
+    assert found.soft_dice[0] == pytest.approx(18 / 19)
