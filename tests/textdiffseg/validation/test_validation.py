@@ -360,7 +360,9 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     case = open_case(stored, "p")
     scale = 9 * 20 * 17 / np.prod(case.record.shape)
     on_plan = [np.count_nonzero(case.labels[...] > 0), np.count_nonzero(case.labels[...] == 1)]
-    assert evidence.intervals(1.0)[0] == pytest.approx(scale * np.outer(on_plan, (0, 1))), "0.9 is not above 0.95"
+    everything = [9 * 20 * 17, 9 * 20 * 17]
+    assert evidence.intervals(1.0)[0].T.tolist() == [[0, 0], pytest.approx(everything)], "0.9 < 0.95, and 0.1 > 0.05"
+    assert evidence.intervals(0.5)[0] == pytest.approx(scale * np.outer(on_plan, (1, 1))), "0.99 and 0.01"
     assert evidence.truths[0].tolist() == [2 * 3 * 6 * 6, 3 * 6 * 6]
     fit = calibrate_uncertainty(FoldFolder(nested_fold), stored, CASES, max_seconds=1e6)
     assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
@@ -373,26 +375,45 @@ def test_the_seconds_of_a_trial_are_those_of_one_case(fold, stored, monkeypatch)
     assert 0.2 < first.seconds < 0.2 * len(CASES)
 
 
-def test_the_expected_dice_is_fitted_to_undegraded_and_degraded_scans(fold, stored, monkeypatch):
-    plain, seen = degrading.predict_case, []
+@pytest.fixture
+def seen(monkeypatch):
+    """The degradations of all predictions, which are sure and right, or unsure and misplaced if degraded."""
+    found = []
 
-    def listening(*args, degradation=None, **rest):
-        seen.append(degradation)
-        return plain(*args, degradation=degradation, **rest)
+    def placed(predictor, case, bank, degradation=None, **_):
+        found.append(degradation)
+        labels = case.labels[...] if degradation is None else np.roll(case.labels[...], 3, 0)
+        p = 0.98 if degradation is None else 0.6
+        p = np.where(np.arange(3)[:, None, None, None] == labels, p, (1 - p) / 2).astype(np.float32)
+        return Prediction(torch.from_numpy(p))
 
-    monkeypatch.setattr(degrading, "predict_case", listening)
+    predict_as(monkeypatch, placed)
+    return found
+
+
+def test_the_expected_dice_is_fitted_to_undegraded_and_degraded_scans(fold, stored, seen, monkeypatch):
     monkeypatch.setattr(score, "MIN_DEGRADED_SECONDS", 600.0)
     reports = []
-    sampling = Sampling(mirroring=False)
-    validate_fold(
-        FoldFolder(fold), stored, CASES, sampling=sampling, calibrate=True, degrading=lambda *at: reports.append(at)
-    )
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True, degrading=lambda *at: reports.append(at))
     (fit,) = read_calibration(FoldFolder(fold)).fits
-    assert fit.expected_dice.scans == 4 + fit.expected_dice.degraded
-    assert fit.expected_dice.degraded == len(seen) == 32
-    assert fit.expected_dice.may_be_absent == ()
-    assert {name for name, _ in seen} == set(DEGRADATIONS)
+    dice = fit.expected_dice
+    assert (dice.scans, dice.degraded, len(seen)) == (36, 32, 36)
+    assert {degradation[0] for degradation in seen[4:]} == set(DEGRADATIONS)
     assert reports[-1] == (32, 32)
+    assert dice.may_be_absent == ()
+    assert (dice.poor_dice, dice.poor_found, dice.good_flagged) == (0.75, 1.0, 0.0)
+    assert 0.5 < dice.threshold < 1
+    assert dice.error < 0.02
+
+
+def test_degraded_scans_end_with_their_share_of_the_time(fold, stored, seen, monkeypatch):
+    monkeypatch.setattr(score, "MIN_DEGRADED_SECONDS", 0.0)
+    monkeypatch.setattr(score, "DEGRADED_SHARE", 0.0)
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
+    (fit,) = read_calibration(FoldFolder(fold)).fits
+    assert seen == 4 * [None]
+    assert fit.expected_dice is None, "no degraded scan, no curve"
+    assert fit.widening is not None
 
 
 def test_a_degraded_scan_is_predicted_from_the_degraded_image(fold, stored):
@@ -401,15 +422,6 @@ def test_a_degraded_scan_is_predicted_from_the_degraded_image(fold, stored):
     found = predict_case(predictor, case, bank, degradation=("noise 1", 5)).probabilities
     image = degrade("noise 1", case.image[...].astype(np.float32), 5)
     assert torch.equal(found, predictor.predict_image(torch.from_numpy(image), bank.all_labels()).probabilities)
-
-
-def test_degraded_scans_end_with_their_share_of_the_time(fold, stored, monkeypatch):
-    monkeypatch.setattr(score, "MIN_DEGRADED_SECONDS", 0.0)
-    monkeypatch.setattr(score, "DEGRADED_SHARE", 0.0)
-    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
-    (fit,) = read_calibration(FoldFolder(fold)).fits
-    assert fit.expected_dice is None, "no degraded scan, no curve"
-    assert fit.widening is not None
 
 
 def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored):
