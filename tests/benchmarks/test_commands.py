@@ -90,3 +90,17 @@ def test_paper_reports_the_networks_of_table_i(call, root):
     found = call("paper", *raw, "--minutes", 1, "--cases", 1, "--presets", *presets)["presets"]
     assert [figures["table_i"] for figures in found.values()] == ["UNETR++", "Diff-UNet"]
     assert all(figures["iterations"] == 3 and figures["dice"] is not None for figures in found.values())
+
+
+def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):
+    raw = root / "raw" / "Dataset901_Tiny"
+    arguments = ("--data", raw, "--root", root, "--minutes", 1, "--cases", 2, "--device", "cpu")
+    found = call("shifts", *arguments)["datasets"][raw.name]
+    forms = ["unet", "unet, skip dropout", "unet, noise augmentation", "default"]
+    assert list(found["dice"]) == forms
+    assert all(len(of_form) == 1 + 8 + 1 for of_form in found["dice"].values())
+    assert found["verdict"] in ("holds", "fails", "cannot be told")
+    scored = {path: path.stat().st_mtime_ns for path in root.glob("shifts/*/*/fold_0/checkpoint_best.safetensors")}
+    assert len(scored) == 4
+    assert call("shifts", *arguments)["datasets"][raw.name] == found
+    assert all(path.stat().st_mtime_ns == time for path, time in scored.items()), "nothing is trained again"
