@@ -1,11 +1,12 @@
 """`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision. `refit`: a smaller plan."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from plans import memory, paper, rules
 from plans.budget import Budget, training_plan
+from plans.directions import named_axes
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, triple
@@ -18,6 +19,10 @@ from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import MIN_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
+
+Axis = Literal[0, 1, 2]
+MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
+AXIS_NAMES = "DHW"
 
 
 def make_plan(
@@ -32,15 +37,14 @@ def make_plan(
     prompts: Prompts | None = None,
     regions: Regions | None = None,
     known_together: tuple[tuple[int, ...], ...] = (),
+    texts: Collection[str] = (),
 ) -> Plan:
     """The plan of a data set for a preset.
 
     Preset `unet` and the peers get the patch, batch and widths of `default`, for a fair comparison. The ablations of
-    `paper` get those of `paper`.
-
-    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. Raises
-    `UserError` for single-slice images, for a budget that is too small for any network, and for labels that overlap
-    with a preset of the publication.
+    `paper` get those of `paper`. `regions` are the values of each label, if labels overlap. `known_together` is that of
+    `Plan`; `texts` are those of cases. Raises `UserError` for single-slice images, for a budget that is too small for
+    any network, and for labels that overlap with a preset of the publication.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
@@ -48,7 +52,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, mirroring = _mirroring(labels, prompts)
+    mirror_axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -133,14 +137,23 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
     }
 
 
-def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
-    """The axes that may be mirrored, and the reason. Axis W is left out if labels or phrasings name sides."""
+def _mirroring(
+    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
+) -> tuple[tuple[Axis, ...], Decision]:
+    """The axes that may be mirrored, and the reason.
+
+    Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
+    """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
-    if names_sides([label.name for label in labels]) or names_sides(phrases):
-        reason = "two labels differ by left and right, so the left-right axis W is left out"
-        return (0, 1), Decision(name="mirroring", value="D, H", reason=reason)
-    reason = "no two labels differ by left and right alone"
-    return (0, 1, 2), Decision(name="mirroring", value="D, H, W", reason=reason)
+    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
+    directed = named_axes(texts)
+    axes = tuple(axis for axis in MIRROR_AXES if axis not in directed and not (axis == 2 and sided))
+    reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
+    if directed:
+        left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
+        reasons.append(f"texts of cases name directions along {left_out}, which mirroring would reverse")
+    reason = "; ".join(reasons) or "no two labels differ by left and right alone"
+    return axes, Decision(name="mirroring", value=", ".join(AXIS_NAMES[axis] for axis in axes) or "none", reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

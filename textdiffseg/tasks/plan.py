@@ -148,6 +148,7 @@ def _decide(
         prompts=prompts,
         regions=dataset.regions,
         known_together=dataset.known_together,
+        texts=[case.text for case in dataset.cases if case.text],
     )
 
 
