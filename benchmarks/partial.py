@@ -16,8 +16,8 @@ Claims, on mean Dice:
   the cases lack. These are all labels of the phantoms;
 - `default` is at most 0.01 below `masked U-Net`, on all labels.
 
-The scored scans take no part in training. Scored phantoms are complete, and are in no fold. With --data, validation
-cases are scored, each label where it is annotated. All labels are queried, with one step and no mirroring.
+The scored scans take no part in training. 16 complete phantoms are scored, which are in no fold. With --data, the
+validation cases are scored, each label where it is annotated. All labels are queried, with one step and no mirroring.
 
 Prints JSON: Dice of each label and model, each difference with the 95% interval of a paired bootstrap over cases, and
 the verdicts. With --root the trained folds are kept, and an interrupted run resumes.
@@ -49,7 +49,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg_cli.common import positive_float, run, whole_number
 
-TRAINING = 40  # phantoms
+TRAINING, SCORED = 40, 16  # phantoms
 MIN_MISSING = 0.25  # share of cases without a label, from which it counts as often missing
 BARS = {"phantoms": 0.10, "data": 0.03, "masked": -0.01}
 NAME = "Dataset910_PartialPhantoms"
@@ -70,7 +70,7 @@ ARMS = (Arm(KNOWN, "default", True), Arm(BACKGROUND, "default", False), Arm(MASK
 
 def main() -> int:
     """Train and score the models, and print the report."""
-    parser = fold_parser(__doc__, cases=16)
+    parser = fold_parser(__doc__)
     parser.set_defaults(data=None)
     parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training, for each model and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
@@ -181,7 +181,7 @@ def _scans(predictor: Predictor, stored: Path, bank: TextBank, args: argparse.Na
     if args.data:
         yield from stored_scans(stored, held_out(stored, args.fold, args.cases), predictor.plan, bank)
         return
-    for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
+    for index in range(FIRST_SCORED, FIRST_SCORED + (args.cases or SCORED)):
         yield phantom_scan(predictor.plan, phantoms.draw_anatomy(0, index), (0, index))
 
 

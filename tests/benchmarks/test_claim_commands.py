@@ -107,24 +107,47 @@ def test_each_label_is_drawn_in_half_of_the_cases_and_no_case_lacks_all(benchmar
     assert kept.any(1).all()
 
 
-def test_joint_splits_a_data_set_and_trains_a_model_of_each_half_and_one_of_both(call, write_raw, tmp_path):
-    labels, drawn = ("left cube", "right cube", "third cube"), {"tiny_00": ["left cube"], "tiny_01": ["left cube"]}
+def test_joint_trains_a_model_of_each_half_and_one_of_both_whose_sides_are_compared(call, write_raw, tmp_path):
+    labels = ("left cube", "third cube", "right cube")
+    drawn = {"tiny_01": ["left cube"], "tiny_02": ["left cube", "third cube"]}
     raw = write_raw(tmp_path / "elsewhere", cases=9, labels=labels, annotated=drawn)
-    for case in drawn:
-        keep_values(raw, case, [1])
+    keep_values(raw, "tiny_01", [1])
+    keep_values(raw, "tiny_02", [1, 2])
     found = call("joint", "--data", raw, "--root", tmp_path, "--minutes", 1)
     first, second = (read_dataset(tmp_path / "raw" / name) for name in found["data_sets"])
-    assert [label.name for label in first.labels] == ["left cube", "third cube"]
+    assert [label.name for label in first.labels] == ["left cube", "right cube"]
     assert [label.value for label in second.labels] == [2]
     assert [case.id for case in first.cases] == ["tiny_00", "tiny_02", "tiny_04", "tiny_06", "tiny_08"]
     assert [case.id for case in second.cases] == ["tiny_03", "tiny_05", "tiny_07"], "tiny_01 lacks its label"
-    assert first.cases[0].annotation.annotated == ("left cube",)
-    assert {*np.unique(read_labels(first.cases[1].label).array)} == {0, 1, 3}
+    assert first.cases[1].annotation.annotated == ("left cube",)
+    assert {*np.unique(read_labels(first.cases[0].label).array)} == {0, 1, 3}
     assert first.cases[1].images[0].resolve() == raw / "imagesTr" / "tiny_02_0000.nii.gz"
     (claim,) = found["claims"]
     assert claim["verdict"] in VERDICTS
     assert (claim["bar"], claim["pooled"]["cases"]) == (-0.01, 2)
     assert {seeds["0"]["trainings"][0]["iterations"] for seeds in found["models"].values()} == {3}
+    both = tmp_path / "results" / "Dataset911+912_FirstHalf+SecondHalf" / "default_seed0" / "fold_0"
+    swaps = call("sides", both)
+    assert [set(by_label) for by_label in swaps["ways"].values()] == [{"left cube", "right cube"}] * 2
+    assert swaps["claims"][0]["verdict"] in VERDICTS
+
+
+def test_the_split_keeps_left_and_right_together(benchmark):
+    from plans.plan import LabelPlan
+
+    names = (
+        "brainstem",
+        "spinal cord",
+        "right parotid gland",
+        "left parotid gland",
+        "oesophagus",
+        "larynx",
+        "mandible",
+    )
+    labels = [LabelPlan(name=name, value=value) for value, name in enumerate(names, start=1)]
+    first, second = benchmark("joint").split_labels(labels)
+    assert [label.value for label in first] == [1, 3, 4, 7]
+    assert [label.value for label in second] == [2, 5, 6]
 
 
 def keep_values(raw, case, values):
@@ -137,7 +160,7 @@ def keep_values(raw, case, values):
     )
 
 
-def test_sentences_score_four_ways_and_sides_score_a_fold_of_theirs(call, benchmark, monkeypatch, tmp_path):
+def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
     sentences = benchmark("sentences")
     monkeypatch.setattr(sentences, "TRAINING", 6)
     found = call("sentences", "--root", tmp_path, "--minutes", 1, "--cases", 3, "--alternatives")
