@@ -127,6 +127,7 @@ def test_joint_trains_a_model_of_each_half_and_one_of_both_whose_sides_are_compa
     assert (claim["bar"], claim["pooled"]["cases"]) == (-0.01, 2)
     assert {seeds["0"]["trainings"][0]["iterations"] for seeds in found["models"].values()} == {3}
     both = tmp_path / "results" / "Dataset911+912_FirstHalf+SecondHalf" / "default_seed0" / "fold_0"
+    assert read_json(both / "benchmark.json")["minutes"] == 2, "one minute per data set"
     swaps = call("sides", both)
     assert [set(by_label) for by_label in swaps["ways"].values()] == [{"left cube", "right cube"}] * 2
     assert swaps["claims"][0]["verdict"] in VERDICTS
