@@ -3,9 +3,10 @@
     python benchmarks/joint.py [--data raw/Dataset102_HeadAndNeck] [--minutes 10] [--seeds 0 1 2] [--root DIR]
 
 The data set is split into two that share no case and no label: each has every other case, with label files that only
-hold its own labels. Left and right of an organ stay together, as a data set with one of them would be mirrored. Three
-models of preset default are trained: one of each data set for --minutes, and one of
-both (`A+B`) for twice as long, which is the same time per data set.
+hold its own labels. Left and right of an organ stay together, as a data set with one of them would be mirrored.
+
+Three models of preset default are trained: one of each data set for --minutes, and one of both (`A+B`) for twice as
+long, which is the same time per data set.
 
 Claim: the model of both is at most 0.01 Dice below the model of each, on the validation cases and labels of that data
 set. All labels of a model are queried, with one step and no mirroring. For the model of both these include the labels
@@ -106,7 +107,9 @@ def scored(fold: Path, stored: Path, cases: Sequence[str], args: argparse.Namesp
     return dice_by_case(predictor, stored_scans(stored, cases, model.plan, bank), bank.all_labels())
 
 
-def report(scores: dict[str, dict[int, Scores]], trainings: dict, halves: Sequence[Path], args) -> dict:
+def report(
+    scores: dict[str, dict[int, Scores]], trainings: dict, halves: Sequence[Path], args: argparse.Namespace
+) -> dict:
     """All figures and the verdict."""
     gaps = {seed: case_gaps(scores[BOTH][seed], scores[EACH][seed]) for seed in scores[BOTH]}
     models = {

@@ -105,7 +105,9 @@ def compare(args: argparse.Namespace) -> None:
     print(json.dumps(report(scores, trainings, missing, args), indent=1))
 
 
-def report(scores: dict[str, dict[int, Scores]], trainings: dict, missing: dict[str, float], args) -> dict:
+def report(
+    scores: dict[str, dict[int, Scores]], trainings: dict, missing: dict[str, float], args: argparse.Namespace
+) -> dict:
     """All figures and verdicts, from the scores of each model and seed."""
     often = [name for name, share in missing.items() if share >= MIN_MISSING]
     bar = BARS["data" if args.data else "phantoms"]

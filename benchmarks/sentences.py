@@ -168,7 +168,9 @@ def judge_alternatives(drawn: Sequence[dict]) -> dict:
     return claim | {"verdict": HOLDS if best >= MIN_HITS and single <= MAX_SINGLE_HITS else FAILS}
 
 
-def report(scores: dict[str, dict[int, Scores]], trainings: dict, drawn: Sequence[dict], args) -> dict:
+def report(
+    scores: dict[str, dict[int, Scores]], trainings: dict, drawn: Sequence[dict], args: argparse.Namespace
+) -> dict:
     """All figures and verdicts."""
 
     def claim(statement: str, ours: str, theirs: str, bar: float) -> dict:
