@@ -225,6 +225,25 @@ def test_sides_leave_out_the_left_right_axis(make_fingerprint):
     assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("texts", "axes"),
+    [
+        (["grade 3, 5 cm, enhancing, below the fascia"], (1, 2)),
+        (["a nodule of 2 ml", "The UPPER nodule is the metastasis."], (1, 2)),
+        (["tumour of the left thigh", "grade 2"], (0, 1)),
+        (["der hintere Herd", "lésion supérieure droite"], ()),
+        (["stereotactic, topographic, anteroom, leftover-free grade 2"], (0, 1, 2)),
+    ],
+)
+def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts, axes):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
+    plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
+    assert plan.mirror_axes == axes
+    (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
+    assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
+    assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
+
+
 def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fingerprint):
     plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=200), gpu_budget(24))
     smaller = refit(plan, gpu_budget(16))
