@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from plans.geometry import Shape, Spacing, Triple, triple
 from plans.network_plan import MAX_CHANNELS, Channels, DiffusionPlan, LatentPlan, NetworkPlan, PaperPlan, Stage
-from plans.presets import Preset
+from plans.presets import PeerNetwork, Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
@@ -130,7 +130,7 @@ class Plan(Record):
     network: NetworkPlan = NetworkPlan()
     diffusion: DiffusionPlan | None  # of preset default
     paper: PaperPlan | None = None  # None: not the publication's model
-    peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
+    peer: PeerNetwork | None = None  # a network for comparison in place of ours
     text: TextPlan
     training: TrainingPlan
     mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right

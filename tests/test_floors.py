@@ -14,7 +14,7 @@ FLOORS = (
     {"execution", "extras", "files", "leftovers", "pace", "pictures", "precision", "progress", "queries"}
     | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
     {"imaging"},
-    {"text", "networks", "diffusion", "preprocessing", "evaluation"},
+    {"text", "networks", "diffusion", "preprocessing", "evaluation", "degradations"},
     {"readout", "segmenter", "data", "phantoms"},
     {"folds"},
     {"training", "inference"},

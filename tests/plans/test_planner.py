@@ -228,6 +228,25 @@ def test_sides_leave_out_the_left_right_axis(make_fingerprint):
     assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("texts", "axes"),
+    [
+        (["grade 3, 5 cm, enhancing, below the fascia"], (1, 2)),
+        (["a nodule of 2 ml", "The UPPER nodule is the metastasis."], (1, 2)),
+        (["tumour of the left thigh", "grade 2"], (0, 1)),
+        (["der hintere Herd", "lésion supérieure droite"], ()),
+        (["stereotactic, topographic, anteroom, leftover-free grade 2"], (0, 1, 2)),
+    ],
+)
+def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts, axes):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
+    plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
+    assert plan.mirror_axes == axes
+    (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
+    assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
+    assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
+
+
 def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fingerprint):
     plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=200), gpu_budget(24))
     smaller = refit(plan, gpu_budget(16))
@@ -298,6 +317,15 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
         for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
             assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
     assert {plan_for(fingerprint, gpu_budget(), preset=preset).preset for preset in PRESETS} == set(PRESETS)
+
+
+def test_the_plan_of_a_peer_names_its_network_and_is_read_as_it_was_written(make_fingerprint):
+    for preset, peer in paper.PEERS.items():
+        plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(), preset=preset)
+        assert plan.peer == peer
+        assert Plan.parse(json.loads(plan.model_dump_json()), "plan.json") == plan
+        assert next(row.value for row in plan.reasons if row.name == "network") == paper.PEER_NAMES[peer]
+        assert not plan.classifies_words
 
 
 def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):

@@ -22,10 +22,11 @@ from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection, caution, encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result, probability_maps
-from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, follow, volumes_of
+from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, follow
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
@@ -99,19 +100,24 @@ class Segmenting:
     def _result(self, scanned: ScanResult, transform: TransformRecord, notes: tuple[str, ...]) -> Result:
         selection = self.selection
         maps = dict(probability_maps(selection.names, scanned.probabilities.numpy())) if self.probabilities else {}
-        if scanned.distribution is not None:
-            maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.distribution.maps.items()}
+        maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.maps.items()}
+        calibration = self.masks.calibration
+        volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
+        expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
+        check = expected_dice.note if expected_dice else None
+        note = check if scanned.slots.any() else EMPTY_NOTE
         return Result(
             labels=np.array([0, *selection.values])[scanned.slots],
             geometry=transform.geometry,
             names=selection.names,
             values=selection.values,
-            volumes={volume.label: volume for volume in volumes_of(scanned, selection, self.plan, transform)},
-            notes=(*self.notes, *([EMPTY_NOTE] if not scanned.slots.any() else [])),
+            volumes={volume.label: volume for volume in volumes},
+            notes=(*self.notes, *([note] if note else [])),
             scan_notes=notes,
             transform=transform,
             maps=maps,
             hounsfield=self.hounsfield,
+            expected_dice=expected_dice,
         )
 
 

@@ -25,7 +25,7 @@ from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
-from textdiffseg.inference.uncertainty import disagreement, slot_volumes
+from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.inference.windows import Prediction, WindowGroup, WindowInputs, WindowSums
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.queries import Queries
@@ -93,7 +93,7 @@ class Predictor:
         Args:
             image: (C, D, H, W) on the plan's grid.
             queries: of one sample, with Q slots.
-            uncertainty: predict `between_samples`, `between_folds` and `volumes`, too.
+            uncertainty: predict `between_samples` and `between_folds`, too.
             answers: leading slots that uncertainty keeps; others count as background. None: all slots.
             order: the order in which groups of windows are computed; None: from first to last.
             progress: called with (groups done, all groups).
@@ -133,24 +133,18 @@ class Predictor:
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
         z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
-        of_folds, inner, volumes = [], [], []
+        of_folds, inner = [], []
         for segmenter in self.segmenters:
             p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             of_folds.append(p.mean(0))
             if volume.uncertainty:
                 inner.append(torch.stack([readout.entropy(readout.answered(p_s, answers, 1), 1) for p_s in p]).mean(0))
-                shares = [volume.share(start).to(self.device) for start in starts]
-                by_window = [
-                    [slot_volumes(readout.winner(p_s[b]), share, answers) for p_s in p]
-                    for b, share in enumerate(shares)
-                ]
-                volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(of_folds)
         del of_folds  # as large as `means`: it frees memory
         if not volume.uncertainty:
             return WindowGroup(starts, means.mean(0).cpu())
         maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
-        return WindowGroup(starts, means.mean(0).cpu(), torch.stack(maps).cpu(), torch.stack(volumes).cpu())
+        return WindowGroup(starts, means.mean(0).cpu(), torch.stack(maps).cpu())
 
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""

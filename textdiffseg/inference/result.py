@@ -10,8 +10,9 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import NIFTI, split_ending
+from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
-from textdiffseg.inference.uncertainty import VolumeInterval
+from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ class Result:
     geometry: Geometry  # of `labels`
     names: tuple[str, ...]  # of the labels that were queried
     values: tuple[int, ...]  # of these labels in `labels`
-    volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if uncertainty was requested
+    volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if validation has fitted a factor
     notes: tuple[str, ...]  # on the model and the mask
     scan_notes: tuple[str, ...]  # on the scan's position and orientation
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
     hounsfield: bool = False  # the scan is CT
+    expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""

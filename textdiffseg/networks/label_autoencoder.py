@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from plans.geometry import Triple
 from plans.network_plan import NetworkPlan, Stage
 from plans.regions import Regions
-from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection
+from textdiffseg.networks.blocks import ConvBlock, InstanceNorm, ResidualBlock, TextProjection
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 
@@ -186,11 +186,13 @@ class LabelDecoder(nn.Module):
         return self.classifier(h, queries)
 
 
-def up_block(stage: Stage) -> ConvBlock | ResidualBlock:
-    """The block of a stage on the way up: one convolution or two."""
-    return (
-        ConvBlock(stage.width, stage.width, stage.kernel) if stage.up == 1 else ResidualBlock(stage.width, stage.kernel)
-    )
+def up_block(stage: Stage) -> nn.Module:
+    """The block of a stage on the way up. Without a convolution it only normalises and activates."""
+    if stage.up == 0:
+        return nn.Sequential(InstanceNorm(stage.width), nn.LeakyReLU(0.01, inplace=True))
+    if stage.up == 1:
+        return ConvBlock(stage.width, stage.width, stage.kernel)
+    return ResidualBlock(stage.width, stage.kernel)
 
 
 class TextClassifier(nn.Module):

@@ -13,7 +13,7 @@ from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, Pr
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, NumberEncoder, NumberReduction
 from textdiffseg.networks.latent_unet import LatentUNet
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.peers import Peer, build_peer
 from textdiffseg.queries import Queries
 
 
@@ -126,7 +126,7 @@ def _present(module: Module | None, name: str, plan: Plan) -> Module:
 def build_model(plan: Plan) -> SegmentationNetwork:
     """The untrained model of a plan."""
     if plan.peer:
-        return Peer(plan, plan.peer)
+        return build_peer(plan, plan.peer)
     if plan.paper:
         return _build_paper(plan, plan.paper)
     level, text_width, network = plan.latent.level, plan.text.width, plan.network

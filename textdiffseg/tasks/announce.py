@@ -55,18 +55,20 @@ def in_words(settings: Settings) -> str:
 
 
 def _report_calibration(segmenting: Segmenting, report: Report) -> None:
-    """Report the calibration of probabilities and volume intervals. The mask needs none."""
+    """Report the calibration of probabilities, volume intervals and expected Dice. The mask needs none."""
 
     def fitted(temperature: float | None) -> str:
         return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; not calibrated"
 
+    masks = segmenting.masks.calibration
     if segmenting.probabilities:
-        report(f"Calibration of probabilities: {fitted(segmenting.masks.calibration.temperature)}")
+        report(f"Calibration of probabilities: {fitted(masks.temperature)}")
     if segmenting.samples is not None:
-        applied = segmenting.samples.calibration
-        widening = applied.widening
-        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals not widened"
-        report(f"Calibration of uncertainty: {fitted(applied.temperature)}, {intervals}")
+        report(f"Calibration of uncertainty: {fitted(segmenting.samples.calibration.temperature)}")
+    if masks.widening is not None:
+        report(f"Volumes: with 90% intervals, widened by {masks.widening:.2f}")
+    if masks.expected_dice is not None:
+        report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 
 
 def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:

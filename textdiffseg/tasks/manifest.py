@@ -7,18 +7,19 @@ again.
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from plans.errors import UserError
 from plans.file_names import manifest_path
-from plans.records import Record
+from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.files import files_of, refuse_no_file
-from textdiffseg.inference.uncertainty import VolumeInterval
+from textdiffseg.inference.volumes import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 
@@ -52,12 +53,14 @@ class Request(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: dict}  # the new field has a default
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
     means: dict[str, str] = Field(default_factory=dict)  # the model's label for each name that differs from it
     volumes: tuple[VolumeInterval, ...] = ()
+    expected_dice: ExpectedDice | None = None  # None: no curve was fitted for the setting of the mask
     notes: tuple[str, ...] = ()  # sentences on the model
     scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture

@@ -53,6 +53,7 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
         labels=dict(zip(result.names, result.values, strict=True)),
         means=_means(run.segmenting.selection, run.segmenting.plan),
         volumes=tuple(result.volumes.values()),
+        expected_dice=result.expected_dice,
         notes=result.notes,
         scan_notes=result.scan_notes,
         versions=versions(),

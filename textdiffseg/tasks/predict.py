@@ -31,7 +31,7 @@ from textdiffseg.tasks.one_scan import (
     request_of,
     seems_complete,
 )
-from textdiffseg.tasks.outcome import Outcome, empty_cases, labels_not_found
+from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
 from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 from textdiffseg.tasks.scan_progress import RunProgress
 
@@ -159,8 +159,11 @@ def predict_scans(
             manifests[case] = manifest
             if empty_cases({case: manifest}):
                 report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
+            elif manifest.expected_dice is not None and manifest.expected_dice.needs_check:
+                report(f"{case}: {manifest.expected_dice.note}")
     outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
+    outcome.to_check = cases_to_check(manifests)
     return outcome
 
 

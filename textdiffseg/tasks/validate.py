@@ -66,7 +66,8 @@ def validate(
             )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
-    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
+    degrading = _follow(progress, cancel, "Predict degraded validation scans", "scan")
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow, degrading=degrading)
     if held_out:
         allowed = min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * trained)
         follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")

@@ -15,6 +15,7 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.sampling import full_query
 from textdiffseg.data.store import StoredCase
+from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
@@ -44,9 +45,9 @@ def predict_case(
     predictor: Predictor,
     case: StoredCase,
     bank: TextBank,
-    uncertainty: bool = False,
     progress: WindowProgress | None = None,
     first_window: bool = False,
+    degradation: tuple[str, int] | None = None,
 ) -> Prediction:
     """The prediction of a stored case on the plan's grid. Its classes are label numbers (`Prediction.by_label`).
 
@@ -57,9 +58,9 @@ def predict_case(
         predictor: of the model.
         case: the stored case.
         bank: the fold's words.
-        uncertainty: predict maps and volumes, too.
         progress: called with (groups of windows done, all groups).
         first_window: predict only the first window of the case.
+        degradation: the name in `DEGRADATIONS` and the seed, to predict a degraded scan; None: the scan itself.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
     queries = bank.queries([full_query(known)])
@@ -67,9 +68,11 @@ def predict_case(
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])
     place = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
-    image = torch.from_numpy(case.image[place].astype(np.float32))
+    image = case.image[place].astype(np.float32)
+    if degradation is not None:
+        image = degrade(degradation[0], image, degradation[1])
     try:
-        prediction = predictor.predict_image(image, queries, uncertainty, progress=progress)
+        prediction = predictor.predict_image(torch.from_numpy(image), queries, progress=progress)
     except UserError as error:
         raise UserError(*error.naming(name)) from None
     return prediction.by_label(known, len(plan.labels))
