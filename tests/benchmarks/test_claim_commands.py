@@ -77,7 +77,7 @@ def test_the_masked_network_learns_nothing_about_labels_that_are_not_annotated(m
     from textdiffseg.data.sampling import full_query
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
-        from textdiffseg.training.objectives import objective_of
+    from textdiffseg.training.objectives import objective_of
 
     pytest.importorskip("monai")
     changes = {"preset": "peer-unet", "peer": "unet", "diffusion": None}
