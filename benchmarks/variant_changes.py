@@ -22,7 +22,7 @@ from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 
 CONTROL = "control"
-GROUPS = 8
+GROUPS = 4
 
 
 @dataclass(frozen=True)
