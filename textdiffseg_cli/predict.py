@@ -125,6 +125,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         "steps and 8 samples); the masks do not change",
     )
     parser.add_argument(
+        "--alternatives",
+        type=positive_int,
+        metavar="K",
+        help="also write K possible masks (16 at most), each with its share of 16 extra samples; the masks do not "
+        "change",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="predict again what is complete; replace files that tds_predict did not make",
@@ -153,6 +160,7 @@ def _predict(args: argparse.Namespace) -> None:
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
+        alternatives=args.alternatives or 0,
     )
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
