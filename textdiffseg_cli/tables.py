@@ -19,14 +19,26 @@ def summary_table(summary: "Summary") -> "Table":
     """The mean scores: one row per label, then their mean."""
     count, names = len(summary.cases), (*summary.labels, _MEAN)
     title = f"Mean over {count} case{'' if count == 1 else 's'}"
-    table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty")
+    mean = summary.mean
+    raters = _rater_columns(mean)
+    table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty", *raters)
     for name, part in summary.labels.items():
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
-        table.add_row(name, *_scores(part), *volumes, str(part.scored), str(part.one_empty))
+        counts = (str(part.scored), str(part.one_empty))
+        table.add_row(
+            name, *_scores(part), *volumes, *counts, *(_digits(getattr(part, key)) for key in raters.values())
+        )
     table.add_section()
-    mean = summary.mean
-    table.add_row(_MEAN, *_scores(mean), "", "", str(mean.scored), str(mean.one_empty), style="bold")
+    counts = (str(mean.scored), str(mean.one_empty))
+    more = (_digits(getattr(mean, key)) for key in raters.values())
+    table.add_row(_MEAN, *_scores(mean), "", "", *counts, *more, style="bold")
     return table
+
+
+def _rater_columns(mean: "MeanScores") -> dict[str, str]:
+    """The columns of scores against several references, and their fields; {} if no case has several."""
+    columns = {"best\nDice": "best_dice"} if mean.several else {}
+    return columns | ({"GED2": "ged2"} if mean.ged2 is not None else {})
 
 
 def cases_table(summary: "Summary") -> "Table":
@@ -56,10 +68,11 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
 
 
 def _scores(scores: "LabelScores | MeanScores") -> tuple[str, str, str]:
-    def digits(value: float | None, count: int) -> str:
-        return "–" if value is None else f"{value:.{count}f}"
+    return _digits(scores.dice), _digits(scores.nsd), _digits(scores.hd95, 2)
 
-    return digits(scores.dice, 4), digits(scores.nsd, 4), digits(scores.hd95, 2)
+
+def _digits(value: float | None, count: int = 4) -> str:
+    return "–" if value is None else f"{value:.{count}f}"
 
 
 def _ml(value: float | None) -> str:

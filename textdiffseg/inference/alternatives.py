@@ -112,10 +112,8 @@ class AlternativeChoice:
         if found == self.count:
             return ()
         samples = self.predictor.settings.samples
-        masks = "masks" if found > 1 else "mask"
-        return (
-            f"Alternatives: {found} of the requested {self.count}. The {samples} samples are {found} {masks} only.",
-        )
+        reason = f"the {samples} samples contain only {found} different masks" if found > 1 else "all samples are equal"
+        return (f"Alternatives: {found} instead of {self.count}, because {reason}.",)
 
 
 def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) -> tuple[Alternative, ...]:

@@ -32,19 +32,22 @@ class Evidence:
         known = case.record.known
         if not case.record.present:
             return
-        voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(self.readout.calibration_voxels(voxels, known))
+        p, spacing = prediction.probabilities.numpy(), self.plan.spacing
+        of_raters = [sample_voxels(p, reference[...], spacing) for reference in case.references]
+        self.voxels.append(joined([self.readout.calibration_voxels(voxels, known) for voxels in of_raters]))
         if prediction.volumes is None:
             return
-        transform, original = case.record.transform, case.original_labels()
-        if original.min(initial=0) < 0:  # with ignored voxels, no volume is known
+        transform = case.record.transform
+        originals = [case.original_labels(place) for place in range(case.record.references)]
+        if any(original.min(initial=0) < 0 for original in originals):  # with ignored voxels, no volume is known
             return
         scale = np.prod(transform.cropped_shape) / np.prod(
             transform.shape
         )  # voxels of the file's grid per voxel of the plan's
         drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
         self.intervals.append(np.array([interval(of_label) for of_label in np.moveaxis(drawn, -1, 0)]))
-        counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
+        size = 1 + max(map(max, self.plan.parts))  # of several references, the mean volume is the true one
+        counts = np.mean([np.bincount(original.ravel(), minlength=size) for original in originals], axis=0)
         volumes = [counts[list(part)].sum() * (number in known) for number, part in enumerate(self.plan.parts, start=1)]
         self.truths.append(np.array(volumes, dtype=np.float64))
 
@@ -87,6 +90,11 @@ class Evidence:
             if present.any():
                 shares[label.name] = coverage(intervals[present, number], truths[present, number])
         return shares
+
+
+def joined(voxels: Sequence[SampledVoxels]) -> SampledVoxels:
+    """The voxels of all references of one case together."""
+    return SampledVoxels(np.concatenate([v.p for v in voxels], axis=1), np.concatenate([v.truth for v in voxels]))
 
 
 def scores(cases: Sequence[SampledVoxels]) -> np.ndarray:
