@@ -20,7 +20,7 @@ from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, wi
 from textdiffseg.evaluation.report import Summary, summarise
 
 if TYPE_CHECKING:
-    from textdiffseg.imaging.volume import Volume
+    from textdiffseg.imaging.volume import Geometry, Volume
 
 
 def evaluate_folders(
@@ -136,18 +136,25 @@ class Task:
 def _score_files(task: Task, tolerance_mm: float) -> CaseScores:
     """The scores of one case. With several references, they are means over the references."""
     pair, annotation, faults = task.pair, task.annotation, list[str]()
-    predicted, expected = _read(pair.prediction), _read(pair.references[0])
-    prediction = _compared(pair.prediction, predicted, expected, pair.references[0], task, faults)
-    references = [_compared(path, _read(path), expected, pair.references[0], task, faults) for path in pair.references]
-    several = len(references) > 1 and task.shares
-    alternatives = pair.alternatives[: len(task.shares)] if several else ()
-    samples = [_compared(path, _read(path), expected, pair.references[0], task, faults) for path in alternatives]
+    predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
+    grid = Grid(pair.references[0], expected[0].geometry)
+    several = len(expected) > 1 and bool(task.shares)
+    prediction = task.answers.translated(grid.array_of(pair.prediction, predicted))
+    references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
+    alternatives = pair.alternatives if several else ()
+    samples = [task.answers.translated(grid.array_of(path, _read(path))) for path in alternatives]
+    for path, array in zip((pair.prediction, *alternatives), (prediction, *samples), strict=True):
+        faults += _unknown_values(path, array, annotation, ())
+    ignored = () if annotation.ignore is None else (annotation.ignore,)
+    for path, array in zip(pair.references, references, strict=True):
+        faults += _unknown_values(path, array, annotation, ignored)
     if faults:
         raise UserError(*faults)
+    if ignored:
+        references = [np.where(one == annotation.ignore, -1, one.astype(np.int64)) for one in references]
     labels = {annotation.values[name]: name for name in task.answers.labels}
-    spacing = expected.geometry.spacing
     scores = mean_over_raters(
-        [score_case(prediction, one, spacing, labels, tolerance_mm, case=task.case) for one in references]
+        [score_case(prediction, one, grid.geometry.spacing, labels, tolerance_mm, case=task.case) for one in references]
     )
     return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
 
@@ -158,28 +165,32 @@ def _read(path: Path) -> "Volume":
     return read_labels(path)
 
 
-def _compared(
-    path: Path, volume: "Volume", expected: "Volume", expected_path: Path, task: Task, faults: list[str]
-) -> np.ndarray:
-    """The array (D, H, W) of a file, -1 ignored, in the values of the references. `faults` receives a line per fault.
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a case's first reference. All other files of the case must have it."""
 
-    Raises `UserError` if its grid is another one than that of the first reference.
-    """
-    from textdiffseg.imaging.volume import describe
+    path: Path
+    geometry: "Geometry"
 
-    if not volume.geometry.matches(expected.geometry):
-        raise UserError(
-            f"{path} has another grid ({describe(volume.geometry)}) than {expected_path} "
-            f"({describe(expected.geometry)}). Predict the same scan that the reference was drawn on."
-        )
-    annotation, is_reference = task.annotation, path in task.pair.references
-    array = volume.array[0] if is_reference else task.answers.translated(volume.array[0])
+    def array_of(self, path: Path, volume: "Volume") -> np.ndarray:
+        """The values (D, H, W) of a label map. `UserError` if it has another grid."""
+        from textdiffseg.imaging.volume import describe
+
+        if not volume.geometry.matches(self.geometry):
+            raise UserError(
+                f"{path} has another grid ({describe(volume.geometry)}) than {self.path} "
+                f"({describe(self.geometry)}). Predict the same scan that the reference was drawn on."
+            )
+        return volume.array[0]
+
+
+def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignored: tuple[int, ...]) -> list[str]:
+    """A line if an array holds values that are neither of a label nor background nor `ignored`."""
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
-    ignored = [annotation.ignore] if is_reference and annotation.ignore is not None else []
     allowed = {0, *values, *ignored}
     if unknown := sorted(set(np.unique(array).tolist()) - allowed):
-        faults.append(
+        return [
             f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
             "files of one data set, or correct dataset.json."
-        )
-    return np.where(array == annotation.ignore, -1, array.astype(np.int64)) if ignored else array
+        ]
+    return []
