@@ -1,6 +1,7 @@
 """The comparison with raters: its data, its controls, and the whole command on a few phantoms."""
 
 import contextlib
+import itertools
 import json
 import sys
 
@@ -33,7 +34,7 @@ def test_level_sets_are_nested_and_voxel_samples_follow_the_probabilities(raters
     p = np.zeros((3, 1, 1, 2000), np.float32)
     p[1], p[0] = np.linspace(0, 1, 2000), 1 - np.linspace(0, 1, 2000)
     sets = [one[1].astype(bool) for one in raters.level_sets(p)]
-    assert all((a | b == a).all() for a, b in zip(sets[:-1], sets[1:], strict=True))
+    assert all((a | b == a).all() for a, b in itertools.pairwise(sets))
     assert np.mean([one[1] for one in raters.voxel_samples(p)]) == pytest.approx(0.5, abs=0.02)
     assert all((one.sum(0) == 1).all() for one in (*raters.level_sets(p), *raters.voxel_samples(p)))
 
