@@ -8,7 +8,7 @@ from pydantic import Field
 from plans.annotation import Annotation, annotations_of
 from plans.case_files import Files, by_stem, faults_of_files, group_images, listed_files, names_in, unread
 from plans.errors import UserError, merged
-from plans.file_names import rater_file, split_ending
+from plans.file_names import rater_file, rater_of, split_ending
 from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of
 from plans.layout import RawFolder
 from plans.plan import LabelPlan
@@ -230,6 +230,7 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     ignored: list[str] = []  # training does not need test cases
     stems = by_stem(images, names_in(images), ignored)
     labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), ignored)
+    labels |= {rater_of(stem)[0]: name for stem, name in labels.items()}
     files = group_images(images, stems, labels, channels, ending, ignored)
     return {
         case

@@ -52,13 +52,13 @@ def rater_notes(folder: Path, references: Mapping[str, Sequence[str]]) -> list[s
         return []
     several = sum(count > 1 for count in counts)
     notes = [
-        f"{folder}: {several} of {len(counts)} cases have several references, at most {max(counts)}. Training draws "
-        "one per sample. Scores are means over them."
+        f"{folder}: cases with several references: {several} of {len(counts)}, with at most {max(counts)} each. "
+        "Training draws one per sample. Scores are means over them."
     ]
     if plain := sum(case in stems for case, stems in references.items() if len(stems) > 1):
         notes.append(
-            f"{folder}: {plain} cases have a plain reference beside those of raters. It counts as one more rater. If "
-            "it was made from theirs, move it away."
+            f"{folder}: cases with a plain reference beside those of raters: {plain}. It counts as one more "
+            "rater. If it was made from theirs, move it away."
         )
     gaps = []
     for case, stems in references.items():

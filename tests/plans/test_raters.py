@@ -42,8 +42,8 @@ def test_one_reference_per_case_needs_no_note(tmp_path):
 def test_notes_on_raters_name_the_counts_a_plain_reference_and_a_gap(tmp_path):
     notes = read_dataset(write(tmp_path / "d", "x.nii.gz", "x.rater1.nii.gz", "x.rater3.nii.gz", "y.nii.gz")).notes
     assert len(notes) == 3
-    assert "1 of 2 cases have several references, at most 3" in notes[0]
-    assert "1 cases have a plain reference beside those of raters" in notes[1]
+    assert "cases with several references: 1 of 2, with at most 3 each" in notes[0]
+    assert "cases with a plain reference beside those of raters: 1." in notes[1]
     assert "case x has rater1, rater3, so a number is missing" in notes[2]
 
 
