@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from textdiffseg.evaluation.report import MeanScores, Summary
 
 MAX_NAME_COLUMNS = 28  # of 80
+RATER_COLUMNS = {"best\nDice": "best_dice", "GED2": "ged2"}  # of scores against several references
 _MEAN = "mean of labels"
 
 
@@ -37,8 +38,9 @@ def summary_table(summary: "Summary") -> "Table":
 
 def _rater_columns(mean: "MeanScores") -> dict[str, str]:
     """The columns of scores against several references, and their fields; {} if no case has several."""
-    columns = {"best\nDice": "best_dice"} if mean.several else {}
-    return columns | ({"GED2": "ged2"} if mean.ged2 is not None else {})
+    if not mean.several:
+        return {}
+    return {name: field for name, field in RATER_COLUMNS.items() if field != "ged2" or mean.ged2 is not None}
 
 
 def cases_table(summary: "Summary") -> "Table":
@@ -59,11 +61,15 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column(kind, overflow="fold", width=min(MAX_NAME_COLUMNS, max(map(len, (kind, *names)))))
+    most = MAX_NAME_COLUMNS - 6 * sum(name in RATER_COLUMNS for name in after)  # 80 columns in all
+    table.add_column(kind, overflow="fold", width=min(most, max(map(len, (kind, *names)))))
     for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "volume\nml", "ref.\nml"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:
-        table.add_column(name, justify="left" if name == "note" else "right")
+        scores = name in RATER_COLUMNS
+        table.add_column(
+            name, justify="left" if name == "note" else "right", min_width=6 if scores else None, no_wrap=scores
+        )
     return table
 
 
