@@ -3,7 +3,7 @@
     python benchmarks/words.py [--dataset phantoms] [--minutes 10] [--root DIR]
     python benchmarks/words.py --dataset hippocampus --data raw/Dataset004_Hippocampus
 
-Prints JSON. All figures are from scans that are not used in training, with one step and no mirroring:
+Prints JSON. All figures are from scans that are not used in training, as masks of a single pass without mirroring:
 
 - `alone`: Dice of each label queried alone minus its Dice if all are queried (bar: 0.005). `prompted` also queries the
   model's other labels, as tds_predict --prompt does; `by_itself` does not;

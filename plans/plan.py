@@ -12,7 +12,7 @@ from plans.presets import PeerNetwork, Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 Crop = Literal["none", "nonzero", "body"]
@@ -112,7 +112,7 @@ class Decision(Record):
 class Plan(Record):
     """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[2] = PLAN_VERSION
     preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
     device: Literal["gpu", "cpu"]  # the device of the budget

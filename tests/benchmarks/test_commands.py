@@ -26,20 +26,20 @@ def root(write_raw, shrink_plan, tmp_path_factory):
 
 @pytest.fixture
 def call(benchmark, monkeypatch, capsys):
-    """A function that runs a benchmark in this process, training one epoch, and returns the JSON that it prints."""
+    """A function that runs a benchmark in this process, training two epochs, and returns the JSON that it prints."""
 
     def here(work, *arguments):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def one_epoch(max_minutes, **options):
-        return TrainingOptions(epochs=1, **options)
+    def two_epochs(max_minutes, **options):
+        return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):
         module = benchmark(name)
         monkeypatch.setattr(module, "in_own_process", here, raising=False)
         for trainer in (module, benchmark("accuracy")):  # several benchmarks train with `accuracy.train`
-            monkeypatch.setattr(trainer, "TrainingOptions", one_epoch, raising=False)
+            monkeypatch.setattr(trainer, "TrainingOptions", two_epochs, raising=False)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         assert module.main() == 0
         return json.loads(capsys.readouterr().out)
@@ -54,12 +54,12 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     assert set(found["presets"]) == {"default", "unet"}
     for seeds in found["presets"].values():
         figures = seeds["0"]
-        assert (figures["iterations"], figures["cases"]) == (3, 2)
+        assert (figures["iterations"], figures["cases"]) == (6, 2)
         expected = ("dice", "nsd", "labels", "iterations_per_second", "training_minutes", "peak_host_gb", "sampling")
         assert not [name for name in expected if figures[name] is None]
     default = found["presets"]["default"]["0"]
     table = [(row["steps"], row["samples"]) for row in default["steps"]]
-    assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 10)]
+    assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 8)]
     assert default["most_steps_below_best"] >= 0
     assert set(default["latent_reconstruction_dice"]) == {"bright cube", "dark cube"}
     gap = found["default_minus_unet"]["pooled"]
@@ -70,14 +70,19 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     rows = call("parts", folders["default"], "--device", "cpu")["rows"]
     assert list(rows) == [
         "as it is",
-        "z_0-hat of another case",
+        "mask's latent of another case",
         "fusion zeroed",
         "skips zeroed",
         "classifier's vectors swapped",
         "each label alone",
         "each label alone, fusion's tokens swapped",
+        "passthrough",
+        "exchangeability",
     ]
-    assert [name for name, row in rows.items() if "loss" not in row] == ["as it is", "each label alone"]
+    without = ["as it is", "each label alone", "passthrough", "exchangeability"]
+    assert [name for name, row in rows.items() if "loss" not in row] == without
+    assert 0 <= rows["passthrough"]["dice"] <= 1
+    assert (rows["exchangeability"]["steps"], rows["exchangeability"]["samples"]) == (8, 8)
 
 
 def test_paper_reports_the_networks_of_table_i(call, root):

@@ -30,7 +30,7 @@ def draw(seed, count=20_000, sharpness=1.0):
 def fitted(temperature=1.0, factor=None, cases=4, **setting):
     widening = factor and Widening(factor=factor, coverage_before={}, coverage_after={})
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
-    setting = {"steps": 1, "samples": 1, "mirroring": False} | setting
+    setting = {"steps": 0, "samples": 1, "mirroring": False} | setting
     return Fit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
 
 

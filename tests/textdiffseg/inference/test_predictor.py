@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from plans.errors import UserError
+from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.schedule import schedule_of
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
 from textdiffseg.readout import OverlappingReadout
@@ -75,8 +77,9 @@ def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image)
     def predict(**settings):
         return Predictor(models[:1], Settings(**settings)).predict_image(image, bank.all_labels()).probabilities
 
-    assert torch.equal(predict(seed=1), predict(seed=1))
-    assert not torch.allclose(predict(seed=1), predict(seed=2), atol=1e-4)
+    assert torch.equal(predict(seed=1, steps=2), predict(seed=1, steps=2))
+    assert not torch.allclose(predict(seed=1, steps=2), predict(seed=2, steps=2), atol=1e-4)
+    assert torch.equal(predict(seed=1), predict(seed=2)), "the mask reads no noise"
     assert not torch.equal(latent_noise((2, 3, 3, 3), 0, 0), latent_noise((2, 3, 3, 3), 0, 1))
 
 
@@ -92,18 +95,35 @@ def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make
 def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
     model, queries = models[0], bank.all_labels()
-    p = Predictor([model], Settings(seed=4)).predict_image(image, queries).probabilities
+    p = Predictor([model], Settings()).predict_image(image, queries).probabilities
+    sampled = Predictor([model], Settings(seed=4, steps=2)).predict_image(image, queries).probabilities
     with torch.inference_mode():
         z_i, skips = model.encode_image(image[None])
+        z_it = model.fuse(z_i, queries)
+        features, m = model.estimate(z_it)
+        skips = (*skips, features)
         noise = latent_noise((plan.latent.channels, *z_i.shape[2:]), 4, 0)[None]
-        z_0 = model.denoise(noise, torch.tensor([plan.diffusion.timesteps]), model.fuse(z_i, queries))
-        expected = model.decode(z_0, skips, queries).softmax(1)[0]
-    torch.testing.assert_close(p, expected)
+        r = sample(lambda r_t, t: model.denoise(r_t, t, (m, z_it)), noise, schedule_of(plan), 2)
+        torch.testing.assert_close(p, model.decode(m, skips, queries).softmax(1)[0])
+        z_0 = m + model.residual_scale.view(1, -1, 1, 1, 1) * r
+        torch.testing.assert_close(sampled, model.decode(z_0, skips, queries).softmax(1)[0])
 
 
 def test_unet_has_no_samples(make_plan, make_model):
-    with pytest.raises(ValueError, match="no diffusion"):
-        Predictor([make_model(make_plan("unet"))], Settings(steps=2))
+    unet = make_model(make_plan("unet"))
+    for settings in (Settings(steps=2), Settings(samples=2)):
+        with pytest.raises(ValueError, match="no diffusion"):
+            Predictor([unet], settings)
+    Predictor([unet], Settings())
+
+
+def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(plan, make_model):
+    trained, untrained = make_model(plan), make_model(plan, 1)
+    untrained.residual_scale.zero_()
+    with pytest.raises(UserError, match="This model has no samples yet: its denoiser learns in the last epochs"):
+        Predictor([trained, untrained], Settings(steps=2))
+    Predictor([trained, untrained], Settings())
+    Predictor([trained], Settings(steps=2))
 
 
 def test_views_are_all_subsets():
@@ -115,7 +135,7 @@ def test_an_ensemble_from_its_folder(root, plan, bank, image):
     folder = root / "results" / plan.dataset / "default"
     predictor = Predictor.from_folder(folder)
     assert len(predictor.networks) == 2
-    assert predictor.settings == Settings(), "nothing was chosen: one step, no mirroring"
+    assert predictor.settings == Settings(), "nothing was chosen: the mask, no mirroring"
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
 
 

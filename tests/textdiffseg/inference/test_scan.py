@@ -18,7 +18,7 @@ from textdiffseg.inference.volumes import sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
-SAMPLES = Settings(steps=4, samples=8)
+SAMPLES = Settings(steps=3, samples=8)
 
 
 @pytest.fixture(scope="module")

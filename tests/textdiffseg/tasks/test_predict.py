@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
@@ -218,7 +220,7 @@ def test_uncertainty_writes_maps(predict, root, scans):
     code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted in addition to the mask" in out
+    assert "Uncertainty: 8 samples of 3 steps, no mirroring, seed 0, predicted in addition to the mask" in out
     assert manifest.request.settings == plain.request.settings
     assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is the same as without uncertainty"
     assert manifest.volumes == plain.volumes
@@ -242,9 +244,9 @@ def calibrated(root):
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
     curve = {"curve": KNOTS, "threshold": 0.98, "scans": 8, "degraded": 4, "poor_dice": 0.75, "error": 0.1}
     of_masks = Fit(
-        steps=1, samples=1, mirroring=False, cases=4, temperature=2.0, widening=widening, expected_dice=curve, **figures
+        steps=0, samples=1, mirroring=False, cases=4, temperature=2.0, widening=widening, expected_dice=curve, **figures
     )
-    of_samples = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, **figures)
+    of_samples = Fit(steps=3, samples=8, mirroring=False, cases=4, temperature=1.5, **figures)
     for fold in root.glob("results/*/*/fold_*"):
         write_record(fold / "calibration.json", Calibration(fits=(of_masks, of_samples)))
 
@@ -298,7 +300,6 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
         (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
         (("-i", "SCANS", "-m", "nowhere"), "is not a folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
-        (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
     ],
 )
 def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, sentence):
@@ -306,6 +307,17 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
     assert code == 2
     assert sentence in err
     assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--steps", 2), ("--samples", 3), ("--uncertainty",)])
+def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(predict, root, scans, option):
+    for path in root.glob("results/*/*/fold_0/checkpoint_*"):
+        save_file(load_file(path) | {"ema.residual_scale": torch.zeros(4)}, path)
+    code, _, err = predict("-i", scans, *option)
+    assert code == 2
+    assert "This model has no samples yet" in err
+    assert "leave out --steps, --samples, --uncertainty" in err
+    assert predict("-i", scans)[0] == 0, "masks need no denoiser"
 
 
 def test_a_file_with_the_manifest_s_name_is_not_replaced(predict, root, scans):

@@ -27,7 +27,7 @@ from textdiffseg.tasks.predict import (
     report_unsearched,
 )
 
-SAMPLES = Settings(steps=4, samples=8)
+SAMPLES = Settings(steps=3, samples=8)
 
 
 @pytest.fixture(scope="session")
