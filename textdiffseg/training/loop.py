@@ -209,8 +209,8 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
         latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
-    best = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
-    if best or not run.fold.checkpoint("best").is_file():
+    improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
+    if improved or not run.fold.checkpoint("best").is_file():
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry
