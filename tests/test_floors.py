@@ -11,7 +11,7 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "extras", "files", "leftovers", "pace", "pictures", "precision", "progress", "queries"}
+    {"execution", "extras", "files", "leftovers", "overlaps", "pace", "pictures", "precision", "progress", "queries"}
     | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation", "degradations"},

@@ -133,6 +133,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="also write maps of uncertainty. They come from extra samples (at least 8); the masks do not change",
     )
     parser.add_argument(
+        "--alternatives",
+        type=positive_int,
+        metavar="K",
+        help="also write K possible masks (16 at most), each with its share of 16 extra samples; the masks do not "
+        "change",
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="predict again what is complete; replace files that tds_predict did not make",
@@ -161,6 +168,7 @@ def _predict(args: argparse.Namespace) -> None:
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
+        alternatives=args.alternatives or 0,
     )
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(

@@ -131,6 +131,8 @@ def _print(trained: "TrainedFold") -> None:
     _print_findings(trained)
     if trained.held_out:
         _print_calibration(trained)
+    for rule in filter(None, (trained.summary.rater_rule, trained.summary.ged_rule)):
+        print(rule)
     for note in trained.summary.notes:
         print(f"Note: {note}")
     if trained.latent_dice:  # low if the latent grid is too coarse for a label, or if training was short

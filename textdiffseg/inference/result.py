@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, split_ending
+from plans.file_names import NIFTI, alternative_file, split_ending
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
+from textdiffseg.inference.alternatives import Alternative
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
@@ -39,6 +40,7 @@ class Result:
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
     hounsfield: bool = False  # the scan is CT
     expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
+    alternatives: tuple[Alternative, ...] = ()  # the largest share first; empty unless requested
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""
@@ -53,7 +55,7 @@ class Result:
         return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
 
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
-        """The paths of all written files, relative to `folder`: the mask, probabilities/... and uncertainty/...
+        """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
 
         The ending of `name` sets the format.
         """
@@ -62,6 +64,9 @@ class Result:
         folder = Path(folder)
         write_labels(folder / name, self.labels, self.geometry)
         written = [name]
+        for number, one in enumerate(self.alternatives, start=1):
+            written.append(alternative_file(*split_ending(name), number))
+            write_labels(folder / written[-1], one.labels, self.geometry)
         for path, array in self._placed(split_ending(name)[0]):
             written.append(f"{path}{split_ending(name)[1]}")
             write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)

@@ -69,11 +69,11 @@ def examine(
     if samples is not None and samples is not masks:
         costs = samples.predictor.settings.passes, masks.predictor.settings.passes
         first = costs[0] / sum(costs)
-        follow = _part(progress, 0, first)
+        follow = part_of(progress, 0, first)
         drawn = samples.predictor.predict_image(image, queries, True, answers, progress=follow)
         _temper(drawn, readout, samples.calibration)
         maps = _maps(drawn.of(answers, readout), readout)
-        progress = _part(progress, first, 1 - first)
+        progress = part_of(progress, first, 1 - first)
         del drawn
     prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
     slots = readout.restore(prediction.probabilities.numpy(), transform)
@@ -86,8 +86,8 @@ def examine(
     return ScanResult(slots, prediction.probabilities, sums, maps)
 
 
-def _part(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
-    """The progress of one of two passes. It starts at the fraction `before` and takes the fraction `share`."""
+def part_of(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
+    """The progress of one of several passes. It starts at the fraction `before` and takes the fraction `share`."""
     return progress and (lambda done, total: progress(total * before + share * done, total))
 
 

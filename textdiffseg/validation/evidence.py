@@ -47,16 +47,17 @@ class Evidence:
         self.absent |= {*record.known} - {*record.present}
         if not record.present:
             return
-        voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        sums = sum_voxels(prediction.probabilities, self.readout)
-        index = len(self.voxels)
-        self.voxels.append(self.readout.calibration_voxels(voxels, record.known))
+        p, spacing = prediction.probabilities.numpy(), self.plan.spacing
+        of_raters = [sample_voxels(p, reference[...], spacing) for reference in case.references]
+        sums, index = sum_voxels(prediction.probabilities, self.readout), len(self.voxels)
+        self.voxels.append(joined([self.readout.calibration_voxels(voxels, record.known) for voxels in of_raters]))
         if mask := scored_mask(index, prediction, sums, case, self.readout):
             self.masks.append(mask)
-        original = case.original_labels()
-        if original.min(initial=0) < 0:  # with ignored voxels, no volume is known
+        originals = [case.original_labels(place) for place in range(record.references)]
+        if any(original.min(initial=0) < 0 for original in originals):  # with ignored voxels, no volume is known
             return
-        counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
+        size = 1 + max(map(max, self.plan.parts))  # of several references, the mean volume is the true one
+        counts = np.mean([np.bincount(original.ravel(), minlength=size) for original in originals], axis=0)
         volumes = [
             counts[list(part)].sum() * (number in record.known) for number, part in enumerate(self.plan.parts, start=1)
         ]
@@ -130,6 +131,11 @@ class Evidence:
             if present.any():
                 shares[label.name] = coverage(intervals[present, number], truths[present, number])
         return shares
+
+
+def joined(voxels: Sequence[SampledVoxels]) -> SampledVoxels:
+    """The voxels of all references of one case together."""
+    return SampledVoxels(np.concatenate([v.p for v in voxels], axis=1), np.concatenate([v.truth for v in voxels]))
 
 
 def scores(cases: Sequence[SampledVoxels]) -> np.ndarray:
