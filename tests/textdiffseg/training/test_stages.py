@@ -143,8 +143,8 @@ def test_the_scale_is_the_root_mean_square_of_the_residual_per_channel(whole, pr
 
 
 def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocessed, tmp_path, monkeypatch):
-    """On a GPU the Dice of the same masks may differ in its last digits, so a lower one is no reason to keep less."""
-    averages, left = [], iter((0.5, 0.3, 0.49, 0.48))
+    """The masks are not validated again while the denoiser learns: the scores are those of the best epoch."""
+    averages, left = [], iter((0.5, 0.3))
 
     def validate(segmenter, *_):
         averages.append({name: value.clone() for name, value in segmenter.network.state_dict().items()})
@@ -155,9 +155,9 @@ def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocess
     best, latest = weights(tmp_path, "best"), weights(tmp_path, "latest")
     assert same(of_masks(best), of_masks(averages[0]))
     assert not same(of_masks(best), of_masks(averages[1]))
-    assert same(best, averages[3])
     assert same(best, latest)
-    assert not same(of_denoiser(averages[2]), of_denoiser(averages[3]))
+    assert not same(of_denoiser(best), of_denoiser(averages[0]))
+    assert [entry.mean_dice for entry in read_log(tmp_path / "log.jsonl")] == [0.5, 0.3, 0.5, 0.5]
 
 
 @pytest.mark.parametrize("stop_at", [5, 8, 9, 12, 14])
