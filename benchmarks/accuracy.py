@@ -57,6 +57,7 @@ from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling, Settings, settings_for
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.networks.model import can_sample
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.log import read_log
@@ -78,7 +79,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
-    parser.add_argument("--steps", type=positive_int, nargs="+", default=[1, 2, 4, 10], metavar="N")
+    parser.add_argument("--steps", type=positive_int, nargs="+", default=[1, 2, 4, 8], metavar="N")
     parser.add_argument(
         "--test", type=Path, nargs=2, metavar=("IMAGES", "LABELS"), help="folders of scans and references to score, too"
     )
@@ -112,7 +113,7 @@ def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
     if not args.test:
         held_out(preprocessed, args.fold)
     plan = Plan.read(PreprocessedFolder(preprocessed).plan(preset))
-    if plan.diffusion is not None:
+    if plan.sample_steps is not None:
         settings_for(plan, Sampling(), steps=max(args.steps))
 
 
@@ -209,9 +210,9 @@ def training(folder: Path) -> dict:
 
 
 def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argparse.Namespace) -> dict:
-    """Dice without mirroring at each step count, for one sample and the mean of several; {} without diffusion."""
+    """Dice without mirroring at each step count, for one sample and the mean of several; {} without samples."""
     model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
-    if model.plan.diffusion is None:
+    if model.plan.diffusion is None or not can_sample([model]):
         return {}
     rows = []
     for samples in (1, SAMPLES):

@@ -4,11 +4,14 @@ Prints JSON:
 
 - expected calibration error and Brier score near the foreground (textdiffseg/evaluation/calibration.py), before and
   after temperature scaling. They are of the mask's probabilities and, for `default`, also of those of --uncertainty;
-- the coverage of 90% volume intervals, before and after widening;
+- the coverage of 90% volume intervals, from level sets without temperature and factor, and with both;
+- CRPS of the volume as a share of the true volume, from eight level sets and, for `default`, from eight samples;
 - `default` minus `unet`, with paired bootstrap intervals over cases.
 
 All "after" figures are cross-fitted. One half of the validation cases is for fitting and the other for measuring, then
-the halves are exchanged.
+the halves are exchanged. CRPS compares eight quantiles of the level sets with eight samples, with the same estimator:
+
+    CRPS = mean_i |V_i - V| - mean_ij |V_i - V_j| / 2,    V the true volume
 
     python benchmarks/calibration.py DEFAULT_FOLD UNET_FOLD [--preprocessed DIR] [--cases 42] [--device cpu]
 
@@ -27,15 +30,21 @@ from stored import add_device, add_preprocessed, held_out, machine, preprocessed
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.folds.sampling import read_sampling
+from textdiffseg.data.store import open_case
+from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.weights import load_network
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.volumes import sum_voxels
+from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.calibrate import gather
-from textdiffseg.validation.cases import load_fold
+from textdiffseg.validation.cases import load_fold, predict_case
 from textdiffseg.validation.evidence import MIN_CASES, Evidence, scores
-from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
+from textdiffseg.validation.fitting import half_temperatures, tempered_in_halves
 from textdiffseg_cli.common import positive_int, run
 
 MEASURES = ("ece", "brier")
-HALVES = (slice(0, None, 2), slice(1, None, 2))
+SAMPLES = 8  # volumes of each source whose CRPS is compared
+QUANTILES = tuple((np.arange(SAMPLES) + 0.5) / SAMPLES)
 
 
 def main() -> int:
@@ -65,8 +74,9 @@ def calibrate(args: argparse.Namespace) -> None:
         "default": predict(args.default, preprocessed, cases, args.device),
         "default_uncertainty": predict(args.default, preprocessed, cases, args.device, uncertainty=True),
     }
+    drawn = sampled_volumes(args.default, preprocessed, cases, args.device)
     heading = {"benchmark": "calibration", "dataset": dataset, "fold": fold.removeprefix("fold_")}
-    print(json.dumps(heading | machine(args.device) | report(evidence), indent=1))
+    print(json.dumps(heading | machine(args.device) | report(evidence, drawn), indent=1))
 
 
 def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, uncertainty: bool = False) -> Evidence:
@@ -81,15 +91,67 @@ def predict(folder: Path, preprocessed: Path, cases: list[str], device: str, unc
     return evidence
 
 
-def report(evidence: dict[str, Evidence]) -> dict:
-    """The figures of every row, and each row of `default` minus `unet`."""
+def sampled_volumes(folder: Path, preprocessed: Path, cases: list[str], device: str) -> np.ndarray:
+    """The volumes (cases, SAMPLES, L) of single samples of the fold, in voxels of the file's grid.
+
+    They are those of the cases in `Evidence.truths`, in that order. Each sample has its own seed.
+    """
+    fold, found = FoldFolder(folder), []
+    network, bank = load_network(fold, device=device), TextBank.load(fold.words)
+    settings = settings_of_uncertainty(network.plan, settings_of(network.plan, read_sampling(fold)))
+    predictors = [
+        Predictor([network], settings.model_copy(update={"samples": 1, "seed": seed}), device)
+        for seed in range(SAMPLES)
+    ]
+    for case_id in cases:
+        case = open_case(preprocessed, case_id, network.plan)
+        if not case.record.present or case.original_labels().min() < 0:
+            continue
+        transform = case.record.transform
+        scale = np.prod(transform.cropped_shape) / np.prod(transform.shape)
+        predictions = (predict_case(predictor, case, bank).probabilities for predictor in predictors)
+        found.append(scale * np.stack([sum_voxels(p, predictors[0].readout).voxels for p in predictions]))
+    return np.stack(found)
+
+
+def report(evidence: dict[str, Evidence], drawn: np.ndarray | None = None) -> dict:
+    """The figures of every row, and each row of `default` minus `unet`. `drawn`: of `sampled_volumes`."""
     measured = {
         row: {"before": scores(found.voxels), "after": scores(tempered_in_halves(found.voxels))}
         for row, found in evidence.items()
     }
     rows = {row: describe(found, measured[row]) for row, found in evidence.items()}
     minus = {row: compare(measured[row], measured["unet"]) for row in ("default", "default_uncertainty")}
-    return {"rows": rows, "minus_unet": minus}
+    return {"rows": rows, "minus_unet": minus, "crps_of_volumes": compare_volumes(evidence, drawn)}
+
+
+def compare_volumes(evidence: dict[str, Evidence], drawn: np.ndarray | None) -> dict:
+    """The mean CRPS of level sets and of the samples `drawn`, and the difference of the two for `default`."""
+    if not evidence["default"].sums:
+        return {}
+    found = {f"{row}, level sets": level_set_crps(one) for row, one in evidence.items() if one.sums}
+    if drawn is not None:
+        found["default, samples"] = crps(np.moveaxis(drawn, 1, 2), np.stack(evidence["default"].truths))
+    figures: dict = {name: float(values.mean()) for name, values in found.items()}
+    if drawn is not None:
+        figures["samples_minus_level_sets"] = paired(found["default, samples"] - found["default, level sets"])
+    return figures
+
+
+def level_set_crps(evidence: Evidence) -> np.ndarray:
+    """The CRPS (cases,) of the level sets. Each half has the temperature of the other."""
+    temperatures, volumes = half_temperatures(evidence.voxels), []
+    for sums, scale, half in zip(evidence.sums, evidence.scales, evidence.halves, strict=True):
+        volumes.append(scale * sums.volumes(QUANTILES, temperatures[1 - half]))
+    return crps(np.stack(volumes), np.stack(evidence.truths))
+
+
+def crps(volumes: np.ndarray, truths: np.ndarray) -> np.ndarray:
+    """The CRPS of volumes (cases, L, N) over the true volume (cases, L), averaged over the labels that are present."""
+    truth = np.where(truths > 0, truths, np.nan)
+    errors = np.abs(volumes - truth[..., None]).mean(-1)
+    spread = np.abs(volumes[..., None] - volumes[..., None, :]).mean((-1, -2))
+    return np.nanmean((errors - spread / 2) / truth, axis=1)
 
 
 def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
@@ -101,7 +163,7 @@ def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
         "samples": settings.samples,
         "mirrored_axes": settings.mirror_axes,
         "cases": len(evidence.voxels),
-        "temperatures_of_halves": [fit_temperature(evidence.voxels[half]) for half in HALVES],
+        "temperatures_of_halves": half_temperatures(evidence.voxels),
         **{
             name: {when: float(values[:, i].mean()) for when, values in measured.items()}
             | {"after_minus_before": paired(after_minus_before[:, i])}
@@ -113,16 +175,11 @@ def describe(evidence: Evidence, measured: dict[str, np.ndarray]) -> dict:
 
 def intervals_of(evidence: Evidence) -> dict:
     """The widening fitted on each half, and the coverage; {} if ignored voxels make the volumes unknown."""
-    if not evidence.intervals:
+    if not evidence.sums:
         return {}
-    intervals, truths = np.stack(evidence.intervals), np.stack(evidence.truths)
-    return {
-        "interval_factors_of_halves": [fit_widening(intervals[half], truths[half]) for half in HALVES],
-        "coverage": {
-            "before": evidence.coverage(intervals, truths),
-            "after": evidence.coverage(widened_in_halves(intervals, truths), truths),
-        },
-    }
+    after, factors = evidence.intervals_in_halves()
+    coverage = {"before": evidence.coverage(evidence.intervals(1.0)), "after": evidence.coverage(after)}
+    return {"interval_factors_of_halves": factors, "coverage": coverage}
 
 
 def compare(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict:

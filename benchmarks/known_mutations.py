@@ -38,10 +38,52 @@ KNOWN = (
         "skips=skips < plan.skip_dropout",
     ),
     Known(
-        "recycled estimate at draws.t instead of T",
+        "skips of reconstructions inverted",
         "textdiffseg/training/objectives.py",
-        "t = torch.full_like(rows, self.schedule.timesteps)",
-        "t = draws.t[rows]",
+        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips_of_reconstructed)",
+        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), ~draws.skips_of_reconstructed)",
+    ),
+    Known(
+        "latent loss teaches the label encoder",
+        "textdiffseg/diffusion/losses.py",
+        "error = (z_0_hat.float() - z_0.detach().float())",
+        "error = (z_0_hat.float() - z_0.float())",
+    ),
+    Known(
+        "denoiser trained on the last instead of the best weights",
+        "textdiffseg/training/checkpoint.py",
+        'self.model.load_state_dict(_part(read_tensors(fold.checkpoint("best")), EMA))',
+        "pass",
+    ),
+    Known(
+        "scale of the residual not applied to samples",
+        "textdiffseg/segmenter.py",
+        "yield m + network.residual_scale.view(1, -1, 1, 1, 1) * r",
+        "yield m + r",
+    ),
+    Known(
+        "residual trained without its scale",
+        "textdiffseg/training/objectives.py",
+        "r_0 = (z_0 - m) / network.residual_scale.view(1, -1, 1, 1, 1)",
+        "r_0 = z_0 - m",
+    ),
+    Known(
+        "one schedule of the learning rate for both stages",
+        "textdiffseg/folds/progress.py",
+        "first, last = (split, self.total) if self.trains_denoiser else (self.start.iteration, split)",
+        "first, last = self.start.iteration, self.total",
+    ),
+    Known(
+        "all weights learn in the denoiser's stage",
+        "textdiffseg/training/checkpoint.py",
+        "parameter.requires_grad_(name.startswith(DENOISER) == progress.trains_denoiser)",
+        "parameter.requires_grad_(progress.trains_denoiser or not name.startswith(DENOISER))",
+    ),
+    Known(
+        "a longer run trains the denoiser instead of the masks",
+        "textdiffseg/training/loop.py",
+        "state = run.fresh(length)",
+        "state = run.fresh(position)",
     ),
     Known(
         "raw instead of averaged weights validated",
@@ -52,7 +94,7 @@ KNOWN = (
     Known(
         "best checkpoint is the last one",
         "textdiffseg/training/loop.py",
-        'if entry.mean_dice >= progress.best or not run.fold.checkpoint("best").is_file():',
+        'if best or not run.fold.checkpoint("best").is_file():',
         "if True:",
     ),
     Known(
@@ -82,8 +124,8 @@ KNOWN = (
     Known(
         "denoiser blind to t",
         "textdiffseg/networks/blocks.py",
-        "angles = (t.float() / self.timesteps)",
-        "angles = (0 * t.float() / self.timesteps)",
+        "angles = t.float()[:, None] * self.frequencies",
+        "angles = 0 * t.float()[:, None] * self.frequencies",
     ),
     Known(
         "every window with the first window's noise",

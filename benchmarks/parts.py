@@ -4,15 +4,18 @@
 
 Prints JSON. Each row has Dice by label, the mean, and the mean's loss against the undisturbed model:
 
-- z_0-hat from another case;
+- the mask's latent m from another case;
 - fusion without effect, z_it = z_i; the classifier is unchanged;
 - the classifier's vectors exchanged between the labels; the fusion's tokens are unchanged;
 - skips set to zero;
 - each label queried alone, undisturbed and with another label's tokens in the fusion; the classifier is unchanged.
   (If all labels are queried, attention reads their tokens as one set, and an exchange has no effect.)
 
-A module whose disturbance costs less than 0.005 is listed as decorative. The benchmark is for preset `default`, which
-has all of these modules. The publication's preset has its own ablations (benchmarks/paper.py).
+A module whose disturbance costs less than 0.005 is listed as decorative. Two more rows, `passthrough` and
+`exchangeability`, measure the diffusion samples, each with a bar (sampled_parts.py).
+
+The benchmark is for preset `default`, which has all of these modules. The publication's preset has its own ablations
+(benchmarks/paper.py).
 """
 
 import argparse
@@ -22,6 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from sampled_parts import BARS, Undisturbed, exchangeability, passthrough
 from stored import (
     Scan,
     add_device,
@@ -38,34 +43,16 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.folds.sampling import Settings, read_sampling
+from textdiffseg.data.store import open_case
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.model import TextDiffSeg, can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg_cli.common import positive_int, run
 
 MIN_LOSS = 0.005  # mean Dice; a smaller loss makes a module decorative
-
-
-class Undisturbed:
-    """A trained model with the methods that `Predictor` calls. Each intervention below replaces one method."""
-
-    def __init__(self, model: TextDiffSeg):
-        self.model, self.plan = model, model.plan
-
-    def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        return self.model.encode_image(image)
-
-    def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
-        return self.model.fuse(z_i, queries)
-
-    def denoise(self, z_t: Tensor, t: Tensor, z_it: Tensor) -> Tensor:
-        return self.model.denoise(z_t, t, z_it)
-
-    def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        return self.model.decode(z_0, skips, queries)
 
 
 class LatentRecorder(Undisturbed):
@@ -148,15 +135,21 @@ def examine(args: argparse.Namespace) -> None:
     )
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
-    settings = Settings(steps=read_sampling(FoldFolder(args.fold)).steps)
 
     def predictor(disturbed: Undisturbed) -> Predictor:
-        return Predictor([disturbed], settings, args.device)
+        return Predictor([disturbed], Settings(), args.device)
 
-    rows = disturb(model, bank, list(stored_scans(preprocessed, cases, plan, bank)), predictor)
-    report = {"benchmark": "parts", "fold": str(args.fold), "cases": cases, "steps": settings.steps}
-    report |= machine(args.device) | {"rows": rows, "decorative": decorative(rows)}
-    print(json.dumps(report, indent=1))
+    scans = list(stored_scans(preprocessed, cases, plan, bank))
+    rows = disturb(model, bank, scans, predictor)
+    report = {"benchmark": "parts", "fold": str(args.fold), "cases": cases, "bars": BARS}
+    report |= machine(args.device) | {"decorative": decorative(rows)}
+    if can_sample([model]):
+        label_maps = [torch.from_numpy(open_case(preprocessed, scan.name).labels[...]) for scan in scans]
+        rows["passthrough"] = passthrough(model, bank.all_labels(), scans, label_maps, predictor)
+        rows["exchangeability"] = exchangeability(model, bank.all_labels(), scans, args.device)
+    else:
+        report["left_out"] = ["passthrough, exchangeability: the denoiser is not trained"]
+    print(json.dumps(report | {"rows": rows}, indent=1))
 
 
 def disturb(
@@ -171,7 +164,7 @@ def disturb(
     whole = together(Undisturbed(model))
     rows = {"as it is": row(whole)}
     if len(scans) > 1:
-        rows["z_0-hat of another case"] = row(exchanged(model, queries, scans, predictor), whole)
+        rows["mask's latent of another case"] = row(exchanged(model, queries, scans, predictor), whole)
     rows["fusion zeroed"] = row(together(NoFusion(model)), whole)
     rows["skips zeroed"] = row(together(NoSkips(model)), whole)
     if len(bank.labels) > 1:

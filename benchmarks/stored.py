@@ -103,10 +103,13 @@ def preprocessed_beside(fold: Path, dataset: str) -> Path:
     return fold.resolve().parents[3] / "preprocessed" / dataset
 
 
-def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = ()) -> Path:
+def prepare(
+    data: Path, root: Path, preset: str, device: str, planning: Sequence[str] = (), joined: str | None = None
+) -> Path:
     """The folder of plan and stored cases under the root. If the plan is missing, the raw data is preprocessed first.
 
-    `planning` holds more arguments of tds_plan_and_preprocess.
+    `planning` holds more arguments of tds_plan_and_preprocess. `joined` names data sets that are trained together, e.g.
+    `4+101`. Then `data` only has their common name.
     """
     folder = root / "preprocessed" / data.name
     if PreprocessedFolder(folder).plan(preset).is_file():
@@ -120,7 +123,9 @@ def prepare(data: Path, root: Path, preset: str, device: str, planning: Sequence
 
     budget = ["--memory-gb", "8"] if device == "cuda" else []
     with contextlib.redirect_stdout(sys.stderr):
-        code = plan_and_preprocess.main([str(data), "--root", str(root), "--preset", preset, *budget, *planning])
+        code = plan_and_preprocess.main(
+            [joined or str(data), "--root", str(root), "--preset", preset, *budget, *planning]
+        )
     if code:
         raise SystemExit(code)
     return folder
@@ -203,6 +208,15 @@ def dice(predictor: Predictor, scans: Iterable[Scan], queries: Queries, answers:
     summary = summarise([score(predictor.plan, scan, predict(predictor, scan, queries, answers)) for scan in scans])
     found = {name: summary.labels[name].dice for name in names if name in summary.labels}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def dice_by_case(predictor: Predictor, scans: Iterable[Scan], queries: Queries) -> dict[str, dict[str, float]]:
+    """Dice of each label in each scan. A label that is not annotated, or absent from both masks, is left out."""
+    scored = {scan.name: score(predictor.plan, scan, predict(predictor, scan, queries)) for scan in scans}
+    return {
+        case: {name: one.dice for name, one in scores.labels.items() if one.dice is not None}
+        for case, scores in scored.items()
+    }
 
 
 def mean(values: Iterable[float]) -> float | None:

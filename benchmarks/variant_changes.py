@@ -3,8 +3,11 @@
 A change that the library does not offer has its code here.
 """
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import gcd
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +15,14 @@ from torch import Tensor, nn
 
 from plans.errors import UserError
 from plans.plan import Plan
-from textdiffseg.networks.blocks import Attention
+from textdiffseg.data import sampling
+from textdiffseg.networks.blocks import Attention, InstanceNorm
 from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 
 CONTROL = "control"
+GROUPS = 8
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,13 @@ class Change:
     plan: Callable[[Plan], Plan] = lambda plan: plan
     model: Callable[[TextDiffSeg], TextDiffSeg] = lambda model: model
     costs: bool = True  # whether the time of an iteration may differ from the control's
+    all_labels_share: float | None = None  # the first share of iterations, in which samples query all labels
+
+    def applied(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which training draws its queries as this change requires."""
+        if self.all_labels_share is None:
+            return contextlib.nullcontext()
+        return mock.patch.object(sampling, "ALL_LABELS_SHARE", self.all_labels_share)
 
 
 def setting(part: str, *, costs: bool = False, **values: object) -> Change:
@@ -87,7 +99,8 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     """Replace the text classifier by one channel per label. The prior for background stays the same."""
     plan = model.plan
     stages = plan.stages[: plan.latent.level + 1]
-    model.label_decoder = LabelDecoder(stages, plan.text.width, plan.latent.channels, len(plan.labels))
+    channels = plan.latent.channels if plan.diffusion else None
+    model.label_decoder = LabelDecoder(stages, plan.text.width, channels, len(plan.labels))
     nn.init.zeros_(model.label_decoder.classifier.bias)
     model.label_decoder.classifier.bias.data[0] = BACKGROUND_BIAS
     return model
@@ -107,9 +120,17 @@ def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
+def group_normalised(model: TextDiffSeg) -> TextDiffSeg:
+    """Replace instance normalisation by group normalisation with `GROUPS` groups."""
+    for module in model.modules():
+        if isinstance(module, InstanceNorm):
+            module.num_groups = gcd(GROUPS, module.num_channels)
+    return model
+
+
 def with_positions(model: TextDiffSeg) -> TextDiffSeg:
     """Add position encodings to the input of self-attention."""
-    for module in model.denoiser.modules():
+    for module in model.estimator.modules():
         if isinstance(module, Attention):
             module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
     return model
@@ -135,6 +156,9 @@ def positions(x: Tensor) -> Tensor:
 
 CHANGES = {
     CONTROL: Change(),
+    "instance to group normalisation": Change(model=group_normalised),
+    "subsets from the start": Change(costs=False, all_labels_share=0.0),
+    "all labels always": Change(costs=False, all_labels_share=1.0),
     "latent normalised over the patch": Change(model=normalised_over_patch),
     "one-hot labels": Change(model=one_hot),
     "convolutional head": Change(model=convolutional_head),
@@ -145,11 +169,6 @@ CHANGES = {
     "blocks 1 2": deeper(1, 2),
     "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
-    "terminal share 0.5": setting("diffusion", costs=True, terminal_share=0.5),
-    "terminal share 0.9": setting("diffusion", costs=True, terminal_share=0.9),
-    "terminal share 1": setting("diffusion", costs=True, terminal_share=1.0),
-    "recycling 0": setting("diffusion", costs=True, recycling=0.0),
-    "recycling 1": setting("diffusion", costs=True, recycling=1.0),
     "reconstruction of all samples": setting("diffusion", costs=True, reconstruction=1.0),
     "skip dropout 0": setting("diffusion", skip_dropout=0.0),
     "skip dropout 0.3": setting("diffusion", skip_dropout=0.3),

@@ -1,6 +1,6 @@
 """One change at a time against the same control, with equal training time: the comparisons behind docs/method.md.
 
-    python benchmarks/variants.py --changes "recycling 0" "skip dropout 0.3" [--preset unet] [--iterations 500]
+    python benchmarks/variants.py --changes "AdamW alone" "skip dropout 0.3" [--preset unet] [--iterations 500]
         [--seeds 0 1] [--root DIR]
 
 First the time of an iteration is measured for each variant. Turns with the control alternate, as the machine's speed
@@ -9,9 +9,11 @@ iterations that take the same time.
 
 Prints JSON. For each variant and seed, of the averaged weights on the fold's validation cases:
 
-- Dice with one step and no mirroring, as a mean and by label;
-- Dice with mirroring (--mirroring), and with ten steps;
+- Dice of the masks without mirroring, as a mean and by label;
+- Dice with mirroring (--mirroring);
 - Dice of the latent's reconstruction on validation patches.
+
+The denoiser is not trained, as it does not change the masks.
 
 For each variant also the difference in Dice from the control, of the cases' means over seeds. The difference has the
 95% interval of a paired bootstrap. variant_changes.py has the changes.
@@ -166,7 +168,8 @@ def begin(
 def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace) -> None:
     """Train and score a variant, and write figures.json."""
     run_, state = begin(preprocessed, folder, name, iterations, seed, args)
-    train(run_, state)
+    with CHANGES[name].applied():
+        train(run_, state)
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
@@ -174,8 +177,6 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     plain = scores(model, run_.bank, preprocessed, cases, Settings(), args.device)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
     others = {"mirrored": Settings(mirror_axes=model.plan.mirror_axes)} if args.mirroring else {}
-    if model.plan.diffusion:
-        others["ten_steps"] = Settings(steps=10)
     for which, settings in others.items():
         figures[which] = mean(scores(model, run_.bank, preprocessed, cases, settings, args.device)["cases"].values())
     write_atomically(folder / "figures.json", json.dumps(figures | {"cases": plain["cases"]}, indent=1))

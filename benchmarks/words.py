@@ -3,7 +3,7 @@
     python benchmarks/words.py [--dataset phantoms] [--minutes 10] [--root DIR]
     python benchmarks/words.py --dataset hippocampus --data raw/Dataset004_Hippocampus
 
-Prints JSON. All figures are from scans that are not used in training, with one step and no mirroring:
+Prints JSON. All figures are from scans that are not used in training, as masks of a single pass without mirroring:
 
 - `alone`: Dice of each label queried alone minus its Dice if all are queried (bar: 0.005). `prompted` also queries the
   model's other labels, as tds_predict --prompt does; `by_itself` does not;
@@ -23,12 +23,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accuracy import train
+from phantom_scans import phantom_scan
+from phrasings import SCANS, WORDINGS, Wording, matched
 from stored import (
     Scan,
     dice,
@@ -51,9 +53,7 @@ from textdiffseg import phantoms
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
-from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.encoder import TextEncoder
@@ -63,72 +63,6 @@ from textdiffseg_cli.common import positive_float, run, whole_number
 TRAINING, LACKING = 40, 0.25  # training phantoms, and the share of them that lack an organ
 PROMPTED, BY_ITSELF = WAYS = ("prompted", "by_itself")  # with the model's other labels as rivals, or without
 BARS = {"alone": 0.005, "held_out_spread": 0.01, "absent_share": 0.01}
-
-
-@dataclass(frozen=True)
-class Wording:
-    """The phrasings of one label."""
-
-    trained: tuple[str, ...]
-    held_out: tuple[str, ...]
-
-
-def _wording(trained: str, held_out: str) -> Wording:
-    """A wording from phrasings that are separated by commas."""
-    return Wording(tuple(trained.split(", ")), tuple(held_out.split(", ")))
-
-
-def _gland_wording(organ: str) -> Wording:
-    words = ("beside the", "next to the", "near the", "adjacent to the", "close to the", "at the", "bordering the")
-    new = ("alongside the", "neighbouring the", "lying by the")
-    return Wording(
-        trained=(*(f"gland {word} {organ}" for word in words), f"{organ}-side gland"),
-        held_out=tuple(f"gland {word} {organ}" for word in new),
-    )
-
-
-def _hippocampus_wording(side: str, other: str, end: str) -> Wording:
-    of = "of the hippocampus"
-    return Wording(
-        trained=(
-            *(f"{words} {of}" for words in (f"{side} part", f"{side} portion", f"{side} end", other, end)),
-            *(f"{side} hippocampus", f"hippocampal {end}", f"{side} hippocampal region"),
-        ),
-        held_out=(f"the {side} hippocampus", f"{other} part {of}", f"{side} section {of}"),
-    )
-
-
-WORDINGS = {
-    "phantoms": {
-        "liver": _wording(
-            "liver, the liver, hepatic parenchyma, liver tissue, hepar, hepatic organ, "
-            "the whole liver, liver parenchyma",
-            "hepatic tissue, liver organ, parenchyma of the liver",
-        ),
-        "spleen": _wording(
-            "spleen, the spleen, splenic parenchyma, spleen tissue, lien, splenic organ, "
-            "the whole spleen, spleen parenchyma",
-            "splenic tissue, spleen organ, parenchyma of the spleen",
-        ),
-        "vessel": _wording(
-            "vessel, the vessel, blood vessel, large vessel, vascular structure, main vessel, "
-            "vascular tube, the blood vessel",
-            "large blood vessel, the vascular structure, the main blood vessel",
-        ),
-        phantoms.LOOK_ALIKES[0]: _gland_wording("liver"),
-        phantoms.LOOK_ALIKES[1]: _gland_wording("spleen"),
-        "liver lesion": _wording(
-            "liver lesion, hepatic lesion, lesion in the liver, liver tumour, "
-            "focal liver lesion, hepatic tumour, lesion of the liver, liver mass",
-            "hepatic mass, tumour in the liver, focal hepatic lesion",
-        ),
-    },
-    "hippocampus": {
-        "anterior": _hippocampus_wording("anterior", "front", "head"),
-        "posterior": _hippocampus_wording("posterior", "back", "tail"),
-    },
-}
-SCANS = {"phantoms": "MRI of the abdomen", "hippocampus": "MRI of the hippocampus"}
 
 
 def main() -> int:
@@ -184,15 +118,6 @@ def plan_with_words(data: Path, root: Path, args: argparse.Namespace) -> Path:
     return folder
 
 
-def matched(names: Sequence[str], dataset: str) -> dict[str, Wording]:
-    """The wording of each label: that of its name, else the first whose key is the beginning of its name."""
-    known = WORDINGS[dataset]
-    keys = {name: [key for key in (name, *known) if key in known and name.casefold().startswith(key)] for name in names}
-    if unknown := [name for name in names if not keys[name]]:
-        raise UserError(f"There are no phrasings for {', '.join(unknown)}: expected the labels {', '.join(known)}.")
-    return {name: known[found[0]] for name, found in keys.items()}
-
-
 def wordings_of(bank: TextBank, dataset: str) -> list[Wording]:
     """The wordings in label order."""
     return list(matched(bank.labels, dataset).values())
@@ -224,13 +149,6 @@ def measure_phantoms(predictor: Predictor, bank: TextBank, args: argparse.Namesp
     }
     worst = {way: max(shares.values()) for way, shares in absent.items()}
     return figures | {"absent": {"share_of_volume": absent, "worst": worst}, "look_alikes": apart}
-
-
-def phantom_scan(plan: Plan, anatomy: phantoms.Anatomy, seed: tuple[int, int]) -> Scan:
-    """A phantom on the plan's grid; its noise is a function of the seed."""
-    image, truth = phantoms.paint(anatomy, np.random.default_rng((*seed, 1)))
-    prepared, transform = preprocess_image(Volume(image[None], phantoms.geometry_of(anatomy)), plan)
-    return Scan(f"phantom_{seed[1]}", torch.from_numpy(prepared), transform, truth.astype(np.int16))
 
 
 def label_numbers(bank: TextBank) -> range:

@@ -54,14 +54,14 @@ class DeviceRules(Record):
     usual_width: int  # below this width, the patch becomes smaller first
     widest_factor: int  # width of the widest stage relative to the first
     blocks: tuple[int, ...]  # residual blocks per stage on the way down; the last number is for all further stages
-    up: tuple[Literal[1, 2], ...]  # convolutions per stage on the way up, likewise
+    up: tuple[Literal[0, 1, 2], ...]  # convolutions per stage on the way up, likewise
     largest_batch: int | None
 
     def blocks_at(self, stage: int, paper: bool) -> int:
         """The residual blocks of a stage. The publication's networks have at least one."""
         return max(int(paper), self.blocks[min(stage, len(self.blocks) - 1)])
 
-    def up_at(self, stage: int) -> Literal[1, 2]:
+    def up_at(self, stage: int) -> Literal[0, 1, 2]:
         """The convolutions of a stage on the way up."""
         return self.up[min(stage, len(self.up) - 1)]
 

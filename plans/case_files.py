@@ -2,10 +2,17 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from plans.errors import listed
 from plans.file_names import FILE_ENDINGS, channel_file, split_ending
+
+Files = dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]]
+"""The images and the labels of each case.
+
+There is one image per channel, or one image with all channels. There is one label, or one per rater.
+"""
 
 # Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
@@ -82,7 +89,7 @@ def group_images(
     return dict(sorted(cases.items()))
 
 
-def faults_of_files(case: str, paths: tuple[Path, ...], label: Path, channels: Sequence[str]) -> list[str]:
+def faults_of_files(case: str, paths: tuple[Path, ...], labels: tuple[Path, ...], channels: Sequence[str]) -> list[str]:
     """One line for each file of a case that is missing or superfluous."""
     faults = [
         f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
@@ -96,6 +103,36 @@ def faults_of_files(case: str, paths: tuple[Path, ...], label: Path, channels: S
         )
     elif 1 < len(paths) < len(channels):
         faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one image per channel.")
-    if not label.is_file():
-        faults.append(f"case {case}: {label} is missing. Add the label, or move the images to imagesTs.")
+    faults += [
+        f"case {case}: {label} is missing. Add the label, or move the images to imagesTs."
+        for label in labels
+        if not label.is_file()
+    ]
     return faults
+
+
+def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: str, faults: list[str]) -> Files:
+    """The files of each case that `dataset.json` lists.
+
+    Args:
+        folder: of the data set.
+        entries: case -> images and label, or one label per rater.
+        source: path of `dataset.json`, for messages.
+        faults: receives a line per fault.
+    """
+    files: Files = {}
+    for case, entry in entries.items():
+        images, label = entry.get("images"), entry.get("label")
+        labels = [label] if isinstance(label, str) else label if _are_texts(label) else []  # a list: one per rater
+        if not isinstance(images, list) or not images or not labels:
+            faults.append(f"{source}: dataset.{case}: expected images (a list) and label (a path).")
+            continue
+        paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, *labels)]
+        files[case] = (tuple(paths[: len(images)]), tuple(paths[len(images) :]))
+        if len({*paths[len(images) :]}) < len(labels):
+            faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
+    return files
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)

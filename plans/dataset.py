@@ -1,23 +1,21 @@
 """`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from pydantic import Field
 
 from plans.annotation import Annotation, annotations_of
-from plans.case_files import by_stem, faults_of_files, group_images, names_in, unread
+from plans.case_files import Files, by_stem, faults_of_files, group_images, listed_files, names_in, unread
 from plans.errors import UserError, merged
+from plans.file_names import rater_file, rater_of, split_ending
 from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of
 from plans.layout import RawFolder
 from plans.plan import LabelPlan
+from plans.raters import almost_rater, group_references, rater_notes
 from plans.records import Record
 from plans.regions import Regions
 from plans.texts import find_texts
-
-Files = dict[str, tuple[tuple[Path, ...], Path]]
-"""The images and the label of each case. There is one image per channel, or one image with all channels."""
 
 MAX_ID_BYTES = 200  # a file name may have 255, and an ending is added to the id
 
@@ -31,10 +29,16 @@ class Case(Record):
     id: str
     images: tuple[Path, ...] = Field(min_length=1)  # one per channel
     label: Path
+    raters: tuple[Path, ...] = ()  # further labels of the same case, each by another rater
     group: str | None = None  # cases of one group are never split between training and validation
     annotation: Annotation  # how to read the label file
     declared: bool = False  # dataset.json states the annotated labels of this case
     text: str | None = None  # the case's own text, from texts/CASE.txt
+
+    @property
+    def references(self) -> tuple[Path, ...]:
+        """All label files: one, or one per rater."""
+        return self.label, *self.raters
 
 
 class Dataset(Record):
@@ -94,7 +98,7 @@ def read_dataset(folder: Path) -> Dataset:
         regions=table.regions,
         file_ending=ending,
         cases=cases,
-        notes=tuple(_notes(raw, header, len(cases))),
+        notes=(*_notes(raw, header, len(cases)), *_rater_notes(raw, header, cases)),
     )
 
 
@@ -105,7 +109,7 @@ def _training_cases(
     images = raw.images("Tr")
     groups = {case: str(group) for case, group in (header.group or {}).items()}
     if header.dataset is not None:
-        files = _listed_files(folder, header.dataset, faults)
+        files = listed_files(folder, header.dataset, str(raw.header), faults)
     elif not images.is_dir():
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
@@ -128,13 +132,14 @@ def _training_cases(
         Case(
             id=case,
             images=paths,
-            label=label,
+            label=labels[0],
+            raters=labels[1:],
             group=groups.get(case),
             annotation=annotations[case],
             declared=case in declared,
             text=texts.get(case),
         )
-        for case, (paths, label) in sorted(files.items())
+        for case, (paths, labels) in sorted(files.items())
     )
 
 
@@ -145,22 +150,36 @@ def _files_in_folders(
     images, labels = raw.images("Tr"), raw.labels("Tr")
     label_names = by_stem(labels, names_in(labels), faults)
     image_names = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
-    cases = group_images(images, image_names, label_names, channels, ending, faults)
+    own = group_images(images, image_names, label_names, channels, ending, [])
+    references = group_references(labels, label_names, own, faults)
+    cases = group_images(images, image_names, references, channels, ending, faults)
     faults += merged(
-        (stem, f"{labels / name} has no image in {images}. Add the image or remove the label.")
-        for stem, name in label_names.items()
-        if stem not in cases
+        (case, _without_image(labels / name, case, images, cases))
+        for case, names in references.items()
+        if case not in cases
+        for name in names
     )
-    return {case: (paths, labels / label_names.get(case, f"{case}{ending}")) for case, paths in cases.items()}
+    return {
+        case: (paths, tuple(labels / name for name in references.get(case, (f"{case}{ending}",))))
+        for case, paths in cases.items()
+    }
+
+
+def _without_image(label: Path, stem: str, images: Path, cases: Collection[str]) -> str:
+    """A line on a label file without an image of its name."""
+    if case := almost_rater(stem, cases):
+        name = rater_file(case, 1, split_ending(label.name)[1])
+        return f"{label}: no image has this name. If it is a rater's label of case {case}, name it like {name}."
+    return f"{label} has no image in {images}. Add the image or remove the label."
 
 
 def _faults_of_cases(files: Files, header: DatasetHeader, channels: Sequence[str], raw: RawFolder) -> tuple[str, ...]:
     """One line per fault of the cases' ids and files."""
     where = f"{raw.header}: dataset" if header.dataset is not None else str(raw.images("Tr"))
     faults: list[tuple[str, str]] = []
-    for case, (paths, label) in files.items():
+    for case, (paths, labels) in files.items():
         if is_plain_name(case):
-            faults += [(case, line) for line in faults_of_files(case, paths, label, channels)]
+            faults += [(case, line) for line in faults_of_files(case, paths, labels, channels)]
         else:
             line = (
                 f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
@@ -189,6 +208,12 @@ def _notes(raw: RawFolder, header: DatasetHeader, cases: int) -> list[str]:
     return notes
 
 
+def _rater_notes(raw: RawFolder, header: DatasetHeader, cases: Sequence[Case]) -> list[str]:
+    """Notes on cases with several references. Names that `dataset.json` lists may be any."""
+    place = raw.header if header.dataset is not None else raw.labels("Tr")
+    return rater_notes(place, {case.id: [split_ending(path.name)[0] for path in case.references] for case in cases})
+
+
 def is_plain_name(case: str) -> bool:
     """Whether an id is one plain file name, without a path. Files are written and deleted under the id."""
     try:
@@ -205,21 +230,10 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     ignored: list[str] = []  # training does not need test cases
     stems = by_stem(images, names_in(images), ignored)
     labels = by_stem(raw.labels("Ts"), names_in(raw.labels("Ts")), ignored)
+    labels |= {rater_of(stem)[0]: name for stem, name in labels.items()}
     files = group_images(images, stems, labels, channels, ending, ignored)
     return {
         case
         for case, paths in files.items()
         if all(path.is_file() for path in paths) and len(paths) in (1, len(channels))
     }
-
-
-def _listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], faults: list[str]) -> Files:
-    files: Files = {}
-    for case, entry in entries.items():
-        images, label = entry.get("images"), entry.get("label")
-        if not isinstance(images, list) or not images or not isinstance(label, str):
-            faults.append(f"{RawFolder(folder).header}: dataset.{case}: expected images (a list) and label (a path).")
-        else:
-            paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, label)]
-            files[case] = (tuple(paths[:-1]), paths[-1])
-    return files

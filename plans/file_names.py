@@ -34,6 +34,28 @@ def channel_file(case: str, channel: int, ending: str) -> str:
     return f"{case}_{channel:04d}{ending}"
 
 
+def rater_file(case: str, number: int, ending: str) -> str:
+    """The reference mask of one of several raters: `CASE.rater1.nii.gz`."""
+    return f"{case}.rater{number}{ending}"
+
+
+def rater_of(stem: str) -> tuple[str, int | None]:
+    """The case and the number of a rater's file, by its name without ending. None: it is not a rater's file."""
+    match = re.fullmatch(r"(.+)\.rater([0-9]{1,9})", stem, re.IGNORECASE)
+    return (match[1], int(match[2])) if match else (stem, None)
+
+
+def alternative_file(stem: str, ending: str, number: int) -> str:
+    """An alternative beside the mask of a case: `CASE.alternative1.nii.gz`. `stem`: the mask's name without ending."""
+    return f"{stem}.alternative{number}{ending}"
+
+
+def alternative_of(stem: str) -> tuple[str, int | None]:
+    """The mask and the number of an alternative, by its name without ending. None: it is not an alternative."""
+    match = re.fullmatch(r"(.+)\.alternative([0-9]{1,9})", stem)
+    return (match[1], int(match[2])) if match else (stem, None)
+
+
 def picture_file(case: str) -> str:
     """The picture beside the mask of a case."""
     return f"{case}.png"

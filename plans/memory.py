@@ -116,7 +116,7 @@ def network_of(plan: Plan) -> Network:
         image_channels=len(plan.channels),
         labels=len(plan.labels),
         text_width=plan.text.width,
-        diffusion=plan.diffusion is not None,
+        diffusion=plan.diffusion is not None or plan.paper is not None,
         paper=plan.paper is not None,
         plan=plan.network,
     )

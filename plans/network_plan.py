@@ -22,7 +22,7 @@ class Stage(Record):
     kernel: Triple  # 3 along an axis, or 1 while that axis is still much coarser than the others
     width: Channels  # feature channels
     blocks: int = Field(ge=0, le=MAX_BLOCKS)  # residual blocks on the way down
-    up: Literal[1, 2] = 2  # on the way up: 1 convolution, or 2 in a residual block
+    up: Literal[0, 1, 2] = 2  # convolutions on the way up; 2 form a residual block
     attention: bool = False  # self-attention (from the latent grid down; with `Plan.paper` in the image encoder too)
 
 
@@ -62,8 +62,8 @@ class DiffusionPlan(Record):
     min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
-    skip_dropout: float = Field(0.1, ge=0, le=1)  # share of samples whose decoder sees no image skips
     reconstruction: float = Field(RECONSTRUCTION, gt=0, le=1)  # share of samples that train the label autoencoder
+    latent_weight: float = Field(0.2, gt=0)  # of the losses of the label autoencoder and of the mask's latent
 
 
 class PaperPlan(Record):

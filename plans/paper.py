@@ -4,11 +4,9 @@ docs/paper.md lists which settings the publication states, and which come from i
 project.
 """
 
-from typing import Literal
-
 from plans.network_plan import PaperPlan
 from plans.plan import Decision, Plan, TrainingPlan
-from plans.presets import Preset
+from plans.presets import PeerNetwork, Preset
 from plans.rules import PAPER_COARSER_STAGES, PAPER_PATCH, PAPER_STRIDE, numbers
 
 ENCODER = "emilyalsentzer/Bio_ClinicalBERT"
@@ -19,7 +17,23 @@ VARIANTS: dict[Preset, PaperPlan] = {
     "paper-no-image-encoder": PaperPlan(image_encoder="down-sampling"),
     "paper-no-label-encoder": PaperPlan(label_encoder="fixed"),
 }
-PEERS: dict[Preset, Literal["unet", "swinunetr"]] = {"peer-unet": "unet", "peer-swinunetr": "swinunetr"}
+PEERS: dict[Preset, PeerNetwork] = {
+    "peer-unet": "unet",
+    "peer-swinunetr": "swinunetr",
+    "peer-nnunet": "nnunet",
+    "peer-resenc": "resenc",
+    "peer-unetrpp": "unetrpp",
+    "peer-diffunet": "diffunet",
+}
+PEER_NAMES: dict[PeerNetwork, str] = {
+    "unet": "MONAI's UNet",
+    "swinunetr": "MONAI's SwinUNETR",
+    "nnunet": "nnU-Net's PlainConvUNet",
+    "resenc": "nnU-Net's ResidualEncoderUNet",
+    "unetrpp": "UNETR++",
+    "diffunet": "Diff-UNet",
+}
+LABEL_TIMESTEPS = 1000  # of Diff-UNet's noise schedule
 WARMUP_EPOCHS = 30
 
 
@@ -86,11 +100,10 @@ def parts(paper: PaperPlan) -> str:
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"
 
 
-def peer_reason(peer: Literal["unet", "swinunetr"]) -> Decision:
-    """The decision for a peer: its network comes from MONAI."""
-    name = {"unet": "UNet", "swinunetr": "SwinUNETR"}[peer]
+def peer_reason(peer: PeerNetwork) -> Decision:
+    """The decision for a peer: the name of its network."""
     reason = (
         "a network for comparison: the same cases, patch, batch and loop; the memory above is that of preset unet, "
         "and training refits the plan to the memory of this network"
     )
-    return Decision(name="network", value=f"MONAI's {name}", reason=reason)
+    return Decision(name="network", value=PEER_NAMES[peer], reason=reason)

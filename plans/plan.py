@@ -8,11 +8,11 @@ from pydantic import Field, model_validator
 
 from plans.geometry import Shape, Spacing, Triple, triple
 from plans.network_plan import MAX_CHANNELS, Channels, DiffusionPlan, LatentPlan, NetworkPlan, PaperPlan, Stage
-from plans.presets import Preset
+from plans.presets import PeerNetwork, Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
-PLAN_VERSION: Final = 1
+PLAN_VERSION: Final = 2
 MAX_LABEL_VALUE = 2**31 - 1  # of a voxel in a label file
 Scheme = Literal["ct", "zscore", "rescale_to_0_1", "none"]
 Crop = Literal["none", "nonzero", "body"]
@@ -112,7 +112,7 @@ class Decision(Record):
 class Plan(Record):
     """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
 
-    version: Literal[1] = PLAN_VERSION
+    version: Literal[2] = PLAN_VERSION
     preset: Preset
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
     device: Literal["gpu", "cpu"]  # the device of the budget
@@ -130,7 +130,7 @@ class Plan(Record):
     network: NetworkPlan = NetworkPlan()
     diffusion: DiffusionPlan | None  # of preset default
     paper: PaperPlan | None = None  # None: not the publication's model
-    peer: Literal["unet", "swinunetr"] | None = None  # MONAI's network in place of ours
+    peer: PeerNetwork | None = None  # a network for comparison in place of ours
     text: TextPlan
     training: TrainingPlan
     mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right

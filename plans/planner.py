@@ -1,11 +1,12 @@
 """`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision. `refit`: a smaller plan."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from plans import memory, paper, rules
 from plans.budget import Budget, training_plan
+from plans.directions import named_axes
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, triple
@@ -22,6 +23,10 @@ from plans.spacing import WantedSpacing, choose_spacing
 
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 
+Axis = Literal[0, 1, 2]
+MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
+AXIS_NAMES = "DHW"
+
 
 def make_plan(
     dataset_name: str,
@@ -36,6 +41,7 @@ def make_plan(
     regions: Regions | None = None,
     known_together: tuple[tuple[int, ...], ...] = (),
     spacing: WantedSpacing = None,
+    texts: Collection[str] = (),
 ) -> Plan:
     """The plan of a data set for a preset.
 
@@ -43,15 +49,15 @@ def make_plan(
     `paper` get those of `paper`.
 
     `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
-    user's; None: the usual rule. Raises
-    `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
+    user's; None: the usual rule. `texts` are those of cases. Raises `UserError` for single slices, a budget too small
+    for any network, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, mirroring = _mirroring(labels, prompts)
+    mirror_axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -150,14 +156,23 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
     }
 
 
-def _mirroring(labels: Sequence[LabelPlan], prompts: Prompts | None) -> tuple[tuple[int, ...], Decision]:
-    """The axes that may be mirrored, and the reason. Axis W is left out if labels or phrasings name sides."""
+def _mirroring(
+    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
+) -> tuple[tuple[Axis, ...], Decision]:
+    """The axes that may be mirrored, and the reason.
+
+    Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
+    """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
-    if names_sides([label.name for label in labels]) or names_sides(phrases):
-        reason = "two labels differ by left and right, so the left-right axis W is left out"
-        return (0, 1), Decision(name="mirroring", value="D, H", reason=reason)
-    reason = "no two labels differ by left and right alone"
-    return (0, 1, 2), Decision(name="mirroring", value="D, H, W", reason=reason)
+    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
+    directed = named_axes(texts)
+    axes = tuple(axis for axis in MIRROR_AXES if axis not in directed and not (axis == 2 and sided))
+    reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
+    if directed:
+        left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
+        reasons.append(f"texts of cases name directions along {left_out}, which mirroring would reverse")
+    reason = "; ".join(reasons) or "no two labels differ by left and right alone"
+    return axes, Decision(name="mirroring", value=", ".join(AXIS_NAMES[axis] for axis in axes) or "none", reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

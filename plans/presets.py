@@ -12,5 +12,10 @@ Preset = Literal[
     "paper-no-label-encoder",  # its zeta 3: a fixed reduction of the label map
     "peer-unet",  # MONAI's UNet
     "peer-swinunetr",  # MONAI's SwinUNETR
+    "peer-nnunet",  # nnU-Net's PlainConvUNet
+    "peer-resenc",  # nnU-Net's ResidualEncoderUNet
+    "peer-unetrpp",  # UNETR++
+    "peer-diffunet",  # Diff-UNet
 ]
+PeerNetwork = Literal["unet", "swinunetr", "nnunet", "resenc", "unetrpp", "diffunet"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)

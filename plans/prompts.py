@@ -8,15 +8,12 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from plans.dataset import Dataset
+from plans.directions import SIDES
 from plans.errors import UserError
 from plans.layout import RawFolder
 from plans.names import SPELLING, normalise, same_names
 from plans.records import Record
 
-_SIDES = (  # English, German and Dutch, French, Spanish, Italian, Portuguese
-    "left|right|link(?:s|e[rnsm]?)|recht(?:s|e[rnsm]?)|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|"
-    "esquerd[oa]|direit[oa]"
-)
 _SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
 
 
@@ -158,7 +155,7 @@ def _folded(name: str) -> str:
 
 
 def _side_words(name: str) -> str:
-    return re.sub(_SIDES, "*", _folded(name)) if re.search(_SIDES, name.casefold()) else name
+    return re.sub(SIDES, "*", _folded(name)) if re.search(SIDES, name.casefold()) else name
 
 
 def _side_tokens(name: str) -> str:
@@ -168,7 +165,7 @@ def _side_tokens(name: str) -> str:
 
 
 def _is_side(token: str) -> bool:
-    return token in _SIDE_TOKENS or re.fullmatch(_SIDES, token) is not None
+    return token in _SIDE_TOKENS or re.fullmatch(SIDES, token) is not None
 
 
 def _side_capitals(name: str) -> str:

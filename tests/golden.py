@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from plans.plan import Plan
+
 PATH = Path(__file__).with_name("golden.json")
 PRESETS = ("default", "unet", "paper", "peer-unet")
 OVERLAPPING = "overlapping"  # preset default on labels that overlap
@@ -95,12 +97,15 @@ def _reproducible() -> Iterator[None]:
     from textdiffseg.folds.sampling import Setting
     from textdiffseg.validation import choose
 
+    def mirrored(plan: Plan) -> list[Setting]:
+        return [Setting(steps=plan.mask_steps, samples=1, mirroring=True)]
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     float32 = mock.patch("textdiffseg.precision._cpu_has_bfloat16", return_value=False)
-    mirrored = mock.patch.object(choose, "TRIALS", (Setting(steps=1, samples=1, mirroring=True),))
+    one_way = mock.patch.object(choose, "trials_of", mirrored)
     try:
-        with float32, mirrored, mock.patch("textdiffseg.training.loop.draw_progress"):
+        with float32, one_way, mock.patch("textdiffseg.training.loop.draw_progress"):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -125,11 +130,13 @@ def _shrink(path: Path) -> None:
 
 def _numbers(fold: Path, out: Path) -> dict[str, object]:
     log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
+    losses = [epoch["losses"] for epoch in log]
+    names = sorted({name for one in losses for name in one})
     tensors = load_file(fold / "checkpoint_latest.safetensors")
     weights, ema = (_of(tensors, prefix) for prefix in ("model.", "ema."))
     summary = json.loads((fold / "validation" / "summary.json").read_text())
     return {
-        "losses": {name: [_rounded(epoch["losses"][name]) for epoch in log] for name in sorted(log[0]["losses"])},
+        "losses": {name: [_rounded(one[name]) for one in losses if name in one] for name in names},
         "learning_rates": [_rounded(epoch["learning_rate"]) for epoch in log],
         "patch_dice": [_rounded(float(np.mean(list(epoch["dice"].values())))) for epoch in log],
         "weights": _norms(weights),

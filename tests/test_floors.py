@@ -11,10 +11,10 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "extras", "files", "leftovers", "pace", "pictures", "precision", "progress", "queries"}
+    {"execution", "extras", "files", "leftovers", "overlaps", "pace", "pictures", "precision", "progress", "queries"}
     | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
     {"imaging"},
-    {"text", "networks", "diffusion", "preprocessing", "evaluation"},
+    {"text", "networks", "diffusion", "preprocessing", "evaluation", "degradations"},
     {"readout", "segmenter", "data", "phantoms"},
     {"folds"},
     {"training", "inference"},

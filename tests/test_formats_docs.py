@@ -33,6 +33,7 @@ NOT_WRITTEN = {  # records in memory, base classes, and records that read files 
     "plans.dataset.Dataset",
     "plans.fingerprint.Fingerprint",
     "plans.header.DatasetHeader",
+    "textdiffseg.evaluation.answers.PredictedAlternative",
     "textdiffseg.evaluation.answers.PredictedLabels",
     "textdiffseg.folds.sampling.Fitted",
     "textdiffseg.folds.sampling.Setting",

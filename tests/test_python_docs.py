@@ -34,4 +34,4 @@ def test_every_snippet_runs(here, repository, shrink_plan):
             shrink_plan(here / "preprocessed" / "Dataset001_Abdomen" / "plan.json")
     assert (here / "segmentations" / "case.nii.gz").is_file()
     assert set(names["summary"].labels) == set(LABELS)
-    assert names["volume"].low_ml <= names["volume"].volume_ml <= names["volume"].high_ml
+    assert names["volume"].low_ml is None, "so few validation cases calibrate nothing"

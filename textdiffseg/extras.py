@@ -8,7 +8,7 @@ from plans.errors import UserError
 REPORT = ("monai", "matplotlib")
 EXTRAS = {
     "report": REPORT,
-    "train": ("batchgeneratorsv2", "batchgenerators", "einops", *REPORT),
+    "train": ("batchgeneratorsv2", "batchgenerators", "dynamic_network_architectures", "einops", *REPORT),
     "cluster": ("distributed",),
 }
 

@@ -36,8 +36,8 @@ def cuda_kernels() -> Iterator[None]:
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """A context with bfloat16 convolutions and matrix products if the hardware has them, else one that does nothing.
 
-    Autocast's cache of weights is off. In older torch the recycled estimate fills it without gradients, and the
-    denoiser then gets no gradients (pytorch issue 112583).
+    Autocast's cache of weights is off. In older torch a pass without gradients fills it, and a later pass with the same
+    weights then gets no gradients (pytorch issue 112583).
     """
     if device.type == "cuda" or (device.type == "cpu" and _cpu_has_bfloat16()):
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

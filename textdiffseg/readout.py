@@ -61,6 +61,10 @@ class Readout(ABC):
         """p (1 + Q, D, H, W) -> the winning class (D, H, W) int64, which writes its value."""
 
     @abstractmethod
+    def slot_masks(self, p: Tensor) -> Iterator[Tensor]:
+        """p (1 + Q, D, H, W) -> the mask (D, H, W) bool of each slot. Masks of overlapping labels overlap."""
+
+    @abstractmethod
     def entropy(self, p: Tensor, dim: int) -> Tensor:
         """The entropy H(p) in bits along `dim`."""
 
@@ -115,6 +119,10 @@ class ExclusiveReadout(Readout):
     def winner(self, p: Tensor) -> Tensor:
         return p.argmax(0)
 
+    def slot_masks(self, p: Tensor) -> Iterator[Tensor]:
+        winner = self.winner(p)
+        return (winner == slot for slot in range(1, len(p)))
+
     def entropy(self, p: Tensor, dim: int) -> Tensor:
         return _bits(torch.special.entr(p_k) for p_k in p.unbind(dim))
 
@@ -159,6 +167,9 @@ class OverlappingReadout(Readout):
 
     def winner(self, p: Tensor) -> Tensor:
         return written(p)
+
+    def slot_masks(self, p: Tensor) -> Iterator[Tensor]:
+        return (p_q > 0.5 for p_q in p[1:])
 
     def entropy(self, p: Tensor, dim: int) -> Tensor:
         """H(p) = sum_q [-p_q log2 p_q - (1 - p_q) log2 (1 - p_q)], as for independent labels, without background."""

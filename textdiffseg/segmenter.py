@@ -2,7 +2,7 @@
 
     z_i, skips = f_img(x)                encode
     z_it       = fusion(z_i, E)          fuse
-    m          = F(z_it)                 estimate: the latent of the mask
+    h, m       = F(z_it)                 estimate: features, another skip, and the latent of the mask
     r          = DDIM(R, r_T | m, z_it)  sample: what the image leaves open, for each diffusion sample
     logits     = g(m + s r, skips)       decode; the mask is g(m, skips)
 
@@ -30,8 +30,8 @@ class Conditioned:
     """An image that is encoded: everything before the diffusion."""
 
     z_it: Tensor  # (B, c, d, h, w)
-    skips: tuple[Tensor, ...]  # finest first
-    mask_latent: Tensor | None  # m (B, k, d, h, w); in preset `unet` features; None in the publication's presets
+    skips: tuple[Tensor, ...]  # from the finest to the latent grid; in the publication's presets they are not read
+    mask_latent: Tensor | None  # m (B, k, d, h, w), of preset `default`
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ class Segmenter:
 
     def _latents(
         self, network: TextDiffSeg, conditioned: Conditioned, noise: Tensor | None, steps: int
-    ) -> Iterator[Tensor]:
-        """The latents to decode (B, k, d, h, w)."""
+    ) -> Iterator[Tensor | None]:
+        """The latents to decode (B, k, d, h, w); None in preset `unet`."""
         m, z_it = conditioned.mask_latent, conditioned.z_it
-        if m is not None and steps == 0:
+        if network.estimator is not None and steps == 0:
             yield m
             return
         if self.schedule is None or noise is None or steps == 0:
@@ -92,4 +92,7 @@ def condition(network: TextDiffSeg, image: Tensor, queries: Queries) -> Conditio
     """Encode, fuse and estimate: image (B, C, D, H, W)."""
     z_i, skips = network.encode_image(image)
     z_it = network.fuse(z_i, queries)
-    return Conditioned(z_it, skips, None if network.estimator is None else network.estimate(z_it))
+    if network.estimator is None:
+        return Conditioned(z_it, skips, None)
+    features, m = network.estimate(z_it)
+    return Conditioned(z_it, (*skips, features), m)

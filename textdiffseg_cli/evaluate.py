@@ -75,7 +75,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(cases_table(summary))
         out.print()
     out.print(summary_table(summary))
-    for line in (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}"):
+    rules = (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}")
+    for line in filter(None, (*rules, summary.rater_rule, summary.ged_rule)):
         out.print(line, style="dim", highlight=False)
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)

@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         default="default",
         metavar="NAME",
         help="model to plan. default: latent diffusion; unet: the same blocks without diffusion; paper: the "
-        f"publication; paper-...: its ablations; peer-...: MONAI's networks. One of {', '.join(PRESETS)}",
+        f"publication; paper-...: its ablations; peer-...: networks of others. One of {', '.join(PRESETS)}",
     )
     parser.add_argument(
         "--memory-gb",

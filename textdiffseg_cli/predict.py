@@ -2,9 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from plans.errors import UserError
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+
+if TYPE_CHECKING:
+    from textdiffseg.tasks.outcome import Outcome
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -125,8 +130,14 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uncertainty",
         action="store_true",
-        help="also write maps of uncertainty and 90%% intervals of volumes. The maps come from extra "
-        "samples (at least 8); the masks do not change",
+        help="also write maps of uncertainty. They come from extra samples (at least 8); the masks do not change",
+    )
+    parser.add_argument(
+        "--alternatives",
+        type=positive_int,
+        metavar="K",
+        help="also write K possible masks (16 at most), each with its share of 16 extra samples; the masks do not "
+        "change",
     )
     parser.add_argument(
         "--overwrite",
@@ -157,6 +168,7 @@ def _predict(args: argparse.Namespace) -> None:
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
+        alternatives=args.alternatives or 0,
     )
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
@@ -177,13 +189,20 @@ def _predict(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {args.out}")
+    _print(outcome, args.out)
+
+
+def _print(outcome: "Outcome", out: Path) -> None:
+    """Print what was predicted and what to look at. Raises `UserError` if scans failed."""
+    print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
     cases = len(outcome.written) + len(outcome.skipped)
     if outcome.empty:
         print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")
+    if outcome.to_check:
+        print(f"{len(outcome.to_check)} of {cases} masks to check (low expected Dice): {', '.join(outcome.to_check)}.")
     if outcome.not_found:
         print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them.")
     for note in outcome.notes:
         print(f"Note: {note}")
     if outcome.failures:
-        raise tds.UserError(*outcome.failures)
+        raise UserError(*outcome.failures)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from textdiffseg.evaluation.report import MeanScores, Summary
 
 MAX_NAME_COLUMNS = 28  # of 80
+RATER_COLUMNS = {"best\nDice": "best_dice", "GED2": "ged2"}  # of scores against several references
 _MEAN = "mean of labels"
 
 
@@ -19,14 +20,27 @@ def summary_table(summary: "Summary") -> "Table":
     """The mean scores: one row per label, then their mean."""
     count, names = len(summary.cases), (*summary.labels, _MEAN)
     title = f"Mean over {count} case{'' if count == 1 else 's'}"
-    table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty")
+    mean = summary.mean
+    raters = _rater_columns(mean)
+    table = _table(title, summary.tolerance_mm, "label", names, "scored", "one\nempty", *raters)
     for name, part in summary.labels.items():
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
-        table.add_row(name, *_scores(part), *volumes, str(part.scored), str(part.one_empty))
+        counts = (str(part.scored), str(part.one_empty))
+        table.add_row(
+            name, *_scores(part), *volumes, *counts, *(_digits(getattr(part, key)) for key in raters.values())
+        )
     table.add_section()
-    mean = summary.mean
-    table.add_row(_MEAN, *_scores(mean), "", "", str(mean.scored), str(mean.one_empty), style="bold")
+    counts = (str(mean.scored), str(mean.one_empty))
+    more = (_digits(getattr(mean, key)) for key in raters.values())
+    table.add_row(_MEAN, *_scores(mean), "", "", *counts, *more, style="bold")
     return table
+
+
+def _rater_columns(mean: "MeanScores") -> dict[str, str]:
+    """The columns of scores against several references, and their fields; {} if no case has several."""
+    if not mean.several:
+        return {}
+    return {name: field for name, field in RATER_COLUMNS.items() if field != "ged2" or mean.ged2 is not None}
 
 
 def cases_table(summary: "Summary") -> "Table":
@@ -47,19 +61,24 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    table.add_column(kind, overflow="fold", width=min(MAX_NAME_COLUMNS, max(map(len, (kind, *names)))))
+    most = MAX_NAME_COLUMNS - 6 * sum(name in RATER_COLUMNS for name in after)  # 80 columns in all
+    table.add_column(kind, overflow="fold", width=min(most, max(map(len, (kind, *names)))))
     for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "volume\nml", "ref.\nml"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:
-        table.add_column(name, justify="left" if name == "note" else "right")
+        scores = name in RATER_COLUMNS
+        table.add_column(
+            name, justify="left" if name == "note" else "right", min_width=6 if scores else None, no_wrap=scores
+        )
     return table
 
 
 def _scores(scores: "LabelScores | MeanScores") -> tuple[str, str, str]:
-    def digits(value: float | None, count: int) -> str:
-        return "–" if value is None else f"{value:.{count}f}"
+    return _digits(scores.dice), _digits(scores.nsd), _digits(scores.hd95, 2)
 
-    return digits(scores.dice, 4), digits(scores.nsd, 4), digits(scores.hd95, 2)
+
+def _digits(value: float | None, count: int = 4) -> str:
+    return "–" if value is None else f"{value:.{count}f}"
 
 
 def _ml(value: float | None) -> str:

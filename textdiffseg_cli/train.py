@@ -17,6 +17,7 @@ from textdiffseg_cli.common import (
 )
 
 if TYPE_CHECKING:
+    from textdiffseg.folds.expected_dice import DiceFit
     from textdiffseg.tasks.validate import TrainedFold
 
 
@@ -130,6 +131,8 @@ def _print(trained: "TrainedFold") -> None:
     _print_findings(trained)
     if trained.held_out:
         _print_calibration(trained)
+    for rule in filter(None, (trained.summary.rater_rule, trained.summary.ged_rule)):
+        print(rule)
     for note in trained.summary.notes:
         print(f"Note: {note}")
     if trained.latent_dice:  # low if the latent grid is too coarse for a label, or if training was short
@@ -193,5 +196,17 @@ def _print_calibration(trained: "TrainedFold") -> None:
                 f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
-    if fits and trained.plan.diffusion and all(fit.samples < MIN_SAMPLES for fit in fits):
+        if fit.expected_dice:
+            _print_expected_dice(fit.expected_dice)
+    if fits and trained.plan.sample_steps and all(fit.samples < MIN_SAMPLES for fit in fits):
         print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
+
+
+def _print_expected_dice(fit: "DiceFit") -> None:
+    """Print what the expected Dice was fitted to, and how well it finds poor masks."""
+    shares = (("poor", fit.poor_found), ("other", fit.good_flagged))
+    below = ", ".join(f"{share:.0%} of the {kind} masks" for kind, share in shares if share is not None)
+    print(
+        f"  Expected Dice, from {fit.scans} scans ({fit.degraded} degraded): mean error {fit.error:.3f}. Masks below "
+        f"{fit.threshold:.2f} are reported: {below} (poor: Dice below {fit.poor_dice:.2f})."
+    )

@@ -62,7 +62,7 @@ def model() -> TextDiffSeg:
             "batch": 2,
             "stages": [fine, coarse, coarse | {"attention": True}],
             "latent": {"level": 2, "channels": 4},
-            "diffusion": {},
+            "diffusion": {"min_log_snr": -3, "steps": 3},
             "text": {"encoder": "bundled", "width": FakeEncoder.width},
             "training": training | {"ema": 0.9, "foreground_share": 0.33},
             "mirror_axes": (0, 2),
@@ -74,4 +74,5 @@ def model() -> TextDiffSeg:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
+        model.residual_scale.fill_(0.5)
     return model

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
+from plans.network_plan import PaperPlan
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
@@ -64,7 +65,12 @@ def test_a_fold_of_another_length_or_device_is_refused(benchmark, tmp_path, monk
 
 
 def test_more_steps_than_a_model_has_are_refused_before_training(benchmark, model, tmp_path):
-    write_record(tmp_path / "plan.json", model.plan)
+    diffusion = {
+        "diffusion": None,
+        "paper": PaperPlan(),
+        "latent": model.plan.latent.model_copy(update={"channels": 1}),
+    }
+    write_record(tmp_path / "plan.json", model.plan.model_copy(update=diffusion))
     args = argparse.Namespace(test=(tmp_path, tmp_path), fold="0", steps=[1, 2000])
     with pytest.raises(UserError, match="the model has 1000 time steps, found 2000"):
         benchmark("accuracy").check(tmp_path, "default", args)

@@ -8,6 +8,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.folds.sampling import Settings
+from textdiffseg.inference.volumes import EDGES, VoxelSums
 from textdiffseg.temperature import SampledVoxels, temper
 from textdiffseg.validation.evidence import Evidence
 
@@ -21,7 +22,11 @@ def evidence(plan, sharpness: float) -> Evidence:
         p = rng.dirichlet((2.0, 1.0, 1.0), 4000).T.astype(np.float32)
         truth = (p.cumsum(0) < rng.random(4000)).sum(0).clip(max=2)
         found.voxels.append(SampledVoxels(temper(p, 1 / sharpness), truth))
-        found.intervals.append(np.array([[100.0, 100.0], [200.0, 200.0]]))
+        levels = np.zeros((2, len(EDGES) - 1))
+        levels[:, -1] = 100, 200  # all of these voxels are sure
+        found.sums.append(VoxelSums(levels, np.ones(2), levels[:, -1]))
+        found.scales.append(1.0)
+        found.halves.append(len(found.halves) % 2)
         found.truths.append(np.array([110.0, 220.0]))
     return found
 
@@ -50,9 +55,21 @@ def test_volumes_that_no_interval_holds_are_held_once_widened(benchmark, model):
 
 def test_without_volumes_there_are_no_intervals(benchmark, model):
     one = evidence(model.plan, 1.0)
-    one.intervals.clear()
+    one.sums.clear()
     found = benchmark("calibration").report({"default": one, "default_uncertainty": one, "unet": one})
     assert "coverage" not in found["rows"]["unet"]
+    assert found["crps_of_volumes"] == {}
+
+
+def test_crps_of_volumes_is_that_of_the_equation(benchmark, model):
+    module, one = benchmark("calibration"), evidence(model.plan, 1.0)
+    drawn = np.tile(np.repeat([[110.0, 220.0], [130.0, 260.0]], 4, axis=0), (CASES, 1, 1))  # half of them right
+    found = module.report({"default": one, "default_uncertainty": one, "unet": one}, drawn)["crps_of_volumes"]
+    assert found["unet, level sets"] == pytest.approx(10 / 110), "the error of a volume without spread"
+    assert found["default, samples"] == pytest.approx((10 - 20 / 4) / 110)
+    assert found["samples_minus_level_sets"]["mean"] == pytest.approx(-5 / 110)
+    absent = module.crps(np.full((1, 2, 8), 50.0), np.array([[100.0, 0.0]]))
+    assert absent == pytest.approx([0.5]), "an absent structure has no relative error"
 
 
 def fold(model, folder: Path, **changes) -> Path:

@@ -26,19 +26,20 @@ def root(write_raw, shrink_plan, tmp_path_factory):
 
 @pytest.fixture
 def call(benchmark, monkeypatch, capsys):
-    """A function that runs a benchmark in this process, training one epoch, and returns the JSON that it prints."""
+    """A function that runs a benchmark in this process, training two epochs, and returns the JSON that it prints."""
 
     def here(work, *arguments):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def one_epoch(max_minutes, **options):
-        return TrainingOptions(epochs=1, **options)
+    def two_epochs(max_minutes, **options):
+        return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):
         module = benchmark(name)
         monkeypatch.setattr(module, "in_own_process", here, raising=False)
-        monkeypatch.setattr(module, "TrainingOptions", one_epoch, raising=False)
+        for trainer in (module, benchmark("accuracy")):  # several benchmarks train with `accuracy.train`
+            monkeypatch.setattr(trainer, "TrainingOptions", two_epochs, raising=False)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         assert module.main() == 0
         return json.loads(capsys.readouterr().out)
@@ -53,12 +54,12 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     assert set(found["presets"]) == {"default", "unet"}
     for seeds in found["presets"].values():
         figures = seeds["0"]
-        assert (figures["iterations"], figures["cases"]) == (3, 2)
+        assert (figures["iterations"], figures["cases"]) == (6, 2)
         expected = ("dice", "nsd", "labels", "iterations_per_second", "training_minutes", "peak_host_gb", "sampling")
         assert not [name for name in expected if figures[name] is None]
     default = found["presets"]["default"]["0"]
     table = [(row["steps"], row["samples"]) for row in default["steps"]]
-    assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 10)]
+    assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 8)]
     assert default["most_steps_below_best"] >= 0
     assert set(default["latent_reconstruction_dice"]) == {"bright cube", "dark cube"}
     gap = found["default_minus_unet"]["pooled"]
@@ -69,11 +70,42 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     rows = call("parts", folders["default"], "--device", "cpu")["rows"]
     assert list(rows) == [
         "as it is",
-        "z_0-hat of another case",
+        "mask's latent of another case",
         "fusion zeroed",
         "skips zeroed",
         "classifier's vectors swapped",
         "each label alone",
         "each label alone, fusion's tokens swapped",
+        "passthrough",
+        "exchangeability",
     ]
-    assert [name for name, row in rows.items() if "loss" not in row] == ["as it is", "each label alone"]
+    without = ["as it is", "each label alone", "passthrough", "exchangeability"]
+    assert [name for name, row in rows.items() if "loss" not in row] == without
+    assert 0 <= rows["passthrough"]["dice"] <= 1
+    assert (rows["exchangeability"]["steps"], rows["exchangeability"]["samples"]) == (8, 8)
+
+
+def test_paper_reports_the_networks_of_table_i(call, root):
+    folder, presets = root / "preprocessed" / "Dataset901_Tiny", ("peer-unetrpp", "peer-diffunet")
+    plan = json.loads((folder / "plan_unet.json").read_text())
+    for preset in presets:
+        changes = {"preset": preset, "peer": preset.removeprefix("peer-")}
+        (folder / f"plan_{preset}.json").write_text(json.dumps(plan | changes))
+    raw = ("--data", root / "raw" / "Dataset901_Tiny", "--root", root, "--device", "cpu")
+    found = call("paper", *raw, "--minutes", 1, "--cases", 1, "--presets", *presets)["presets"]
+    assert [figures["table_i"] for figures in found.values()] == ["UNETR++", "Diff-UNet"]
+    assert all(figures["iterations"] == 3 and figures["dice"] is not None for figures in found.values())
+
+
+def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):
+    raw = root / "raw" / "Dataset901_Tiny"
+    arguments = ("--data", raw, "--root", root, "--minutes", 1, "--cases", 2, "--device", "cpu")
+    found = call("shifts", *arguments)["datasets"][raw.name]
+    forms = ["unet", "unet, skip dropout", "unet, noise augmentation", "default"]
+    assert list(found["dice"]) == forms
+    assert all(len(of_form) == 1 + 8 + 1 for of_form in found["dice"].values())
+    assert found["verdict"] in ("holds", "fails", "cannot be told")
+    scored = {path: path.stat().st_mtime_ns for path in root.glob("shifts/*/*/fold_0/checkpoint_best.safetensors")}
+    assert len(scored) == 4
+    assert call("shifts", *arguments)["datasets"][raw.name] == found
+    assert all(path.stat().st_mtime_ns == time for path, time in scored.items()), "nothing is trained again"

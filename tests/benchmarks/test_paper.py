@@ -21,11 +21,19 @@ def test_all_missing_libraries_and_files_are_reported_together(benchmark, monkey
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError) as error:
         paper.check(arguments(picture=Path("x.png")))
-    peers, reader, scans = error.value.lines
-    assert peers.startswith("peer-unet, peer-swinunetr: MONAI")
+    monai, swin, nnunet, reader, scans = error.value.lines
+    assert monai.startswith("peer-unet, peer-swinunetr, peer-unetrpp: monai is not installed")
+    assert swin.startswith("peer-unet, peer-swinunetr: einops")
+    assert nnunet.startswith("peer-nnunet, peer-resenc: dynamic_network_architectures")
     assert "SimpleITK" in reader
     assert "nowhere" in scans
-    paper.check(arguments(presets=("paper", "unet")))
+    paper.check(arguments(presets=("paper", "unet", "peer-diffunet")))
+
+
+def test_every_method_of_table_i_has_a_preset(benchmark):
+    paper = benchmark("paper")
+    assert set(paper.TABLE_I) <= set(PRESETS)
+    assert {"UNETR++", "Diff-UNet", "TextDiffSeg"} <= set(paper.TABLE_I.values())
 
 
 def test_a_root_of_another_text_encoder_is_refused(benchmark, model, tmp_path):

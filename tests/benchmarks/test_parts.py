@@ -1,7 +1,10 @@
 """Each intervention changes the module in its name, and nothing else."""
 
 import argparse
+from math import log
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,7 +59,8 @@ def test_zeroed_parts_are_zero(parts, model, bank):
     z_i, queries = torch.randn(2, 8, 4, 4, 4), bank.all_labels().expand(2)
     assert torch.equal(parts.NoFusion(model).fuse(z_i, queries), z_i)
     assert not torch.allclose(model.fuse(z_i, queries), z_i)
-    z_0, skips = torch.randn(2, 4, 4, 4, 4), (torch.randn(2, 8, 16, 16, 16), torch.randn(2, 8, 8, 8, 8))
+    z_0, sizes = torch.randn(2, 4, 4, 4, 4), (16, 8, 4)
+    skips = tuple(torch.randn(2, 8, size, size, size) for size in sizes)
     bare = parts.NoSkips(model).decode(z_0, skips, queries)
     assert torch.equal(bare, model.decode(z_0, tuple(torch.zeros_like(skip) for skip in skips), queries))
 
@@ -76,3 +80,100 @@ def test_a_model_without_these_parts_is_refused(parts, model, tmp_path):
     (tmp_path / "plan.json").write_text(model.plan.model_copy(update={"diffusion": None}).model_dump_json())
     with pytest.raises(UserError, match="has not all of these parts"):
         parts.examine(argparse.Namespace(fold=tmp_path))
+
+
+@pytest.fixture
+def sampled(benchmark):
+    return benchmark("sampled_parts")
+
+
+def scan_of(image, truth):
+    """A stored scan whose own grid is the plan's."""
+    transform = SimpleNamespace(geometry=SimpleNamespace(spacing=(1.0, 1.0, 1.0)))
+    return SimpleNamespace(name="a", image=image, truth=truth, transform=transform, text=None, annotated=None)
+
+
+class Perfect:
+    """A denoiser that knows the residual: it returns the velocity of the truth."""
+
+    def __init__(self, sampled, model, reads):
+        self.model, self.reads = model, reads
+        self.schedule = sampled.schedule_of_residual(model.plan)
+
+    def __call__(self, r_t, t, conditions):
+        a, sigma = self.schedule.coefficients(t, r_t)
+        return -(self.reads * r_t / a - a * r_t) / sigma  # its estimate of r_0 is r_t / a, or nothing
+
+
+@torch.inference_mode()
+def test_a_denoiser_that_reads_its_latent_passes_the_true_one_and_another_returns_the_mask(
+    sampled, model, bank, image, monkeypatch
+):
+    labels = torch.randint(0, 3, image.shape[1:], generator=torch.Generator().manual_seed(1))
+    known, decoded = torch.cat((image, labels[None].float())), []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda z_0, *rest: decoded.append(z_0) or decode(z_0, *rest))
+    for reads in (True, False):
+        monkeypatch.setattr(model, "denoise", Perfect(sampled, model, reads))
+        probing = sampled.Passthrough(model)
+        queries = bank.all_labels()
+        window = torch.nn.functional.pad(known[None, :, :, :16, :16], (0, 0, 0, 0, 0, 1))  # as large as a patch
+        z_i, skips = probing.encode_image(window)
+        features, m = probing.estimate(probing.fuse(z_i, queries))
+        probing.decode(m, (*skips, features), queries)
+        z_0 = model.encode_labels(probing.readout.targets(window[:, -1].long(), queries), queries)
+        noise = model.residual_scale.max() * torch.exp(torch.tensor(-2.0))  # at log SNR 4
+        expected = z_0 if reads else m
+        assert (decoded[-1] - expected).square().mean().sqrt() == pytest.approx(noise.item() * reads, rel=0.2, abs=1e-4)
+
+
+def test_the_time_of_a_log_snr_is_that_of_the_schedule(sampled, model):
+    schedule = sampled.schedule_of_residual(model.plan)
+    t = torch.tensor([sampled.time_of(schedule, 4.0)])
+    a = schedule.signal(t).item()
+    assert log(a**2 / (1 - a**2)) == pytest.approx(4.0, abs=1e-4)
+
+
+def test_passthrough_gives_the_model_the_labels_of_each_window(sampled, model, bank, image, monkeypatch):
+    labels = torch.randint(0, 3, image.shape[1:], generator=torch.Generator().manual_seed(1))
+    seen, scored = [], []
+    encode = model.encode_labels
+    monkeypatch.setattr(model, "encode_labels", lambda slots, queries: seen.append(slots) or encode(slots, queries))
+
+    def dice(predictor, scans, queries):
+        scored.extend(scans)
+        predictor.predict_image(scans[0].image, queries)
+        return {"front": 0.93, "back": 0.95}
+
+    monkeypatch.setattr(sampled, "dice", dice)
+    monkeypatch.setattr(sampled, "replace", lambda scan, **changes: SimpleNamespace(**vars(scan) | changes))
+    row = sampled.passthrough(
+        model, bank.all_labels(), [scan_of(image, None)], [labels], lambda net: Predictor([net], Settings())
+    )
+    assert (row["dice"], row["holds"]) == (pytest.approx(0.94), True)
+    assert torch.equal(scored[0].image[-1], labels.float())
+    assert set(torch.cat(seen).unique().tolist()) == {0, 1, 2}
+
+
+def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, model, bank, image, monkeypatch):
+    """Samples of seeds 0 and 1, ... lose one of ten voxels each, the mask none."""
+    truth = np.repeat([1, 0], [10, 90]).reshape(1, 1, 100)
+
+    def predict(predictor, scan, queries):
+        found = truth.copy()
+        if predictor.settings.steps:
+            assert predictor.settings.steps == model.plan.sample_steps
+            found[..., predictor.settings.seed] = 0
+        return found
+
+    def score(plan, scan, found):
+        both = np.count_nonzero(scan.truth * found)
+        return SimpleNamespace(mean_dice=2 * both / (np.count_nonzero(scan.truth) + np.count_nonzero(found)))
+
+    monkeypatch.setattr(sampled, "predict", predict)
+    monkeypatch.setattr(sampled, "score", score)
+    monkeypatch.setattr(sampled, "replace", lambda scan, **changes: SimpleNamespace(**vars(scan) | changes))
+    row = sampled.exchangeability(model, bank.all_labels(), [scan_of(image, truth)], "cpu")
+    assert (row["agreement"], row["reference"], row["mask"]) == pytest.approx((8 / 9, 18 / 19, 1))
+    assert (row["gap"], row["sample_below_mask"]) == pytest.approx((18 / 19 - 8 / 9, 1 / 19))
+    assert not row["holds"]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from textdiffseg.data.batch import batch_keys
+from textdiffseg.data.sampling import first_subset_iteration
+from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
-from textdiffseg.segmenter import Segmenter
-from textdiffseg.training.draws import draw_for
 from textdiffseg.training.objectives import objective_of
 
 
@@ -41,9 +41,9 @@ def two(queries):
 def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(variants, build, model, bank, slots):
     def of(name):
         built = build(name)
-        objective = objective_of(Segmenter.of(built))
+        objective = objective_of(built)
         optimiser = torch.optim.AdamW(built.parameters(), 1e-2)
-        draws = draw_for(built.plan, 2, batch_keys(0, 0, 2))
+        draws = objective.draw(2, batch_keys(0, 2, 2))  # a sample of this batch trains the label autoencoder
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
         for _ in range(2):
             found = objective.losses(image, slots, two(bank.all_labels()), draws)
@@ -55,7 +55,29 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
     for name in variants.CHANGES.keys() - {variants.CONTROL}:
         changed, total = of(name)
         assert torch.isfinite(torch.tensor(total))
-        assert changed != plan or total != control, name
+        queries = variants.CHANGES[name].all_labels_share is not None
+        assert changed != plan or total != control or queries, name
+
+
+def test_queries_of_subsets_begin_as_a_change_requires(variants):
+    shares = {"subsets from the start": 0, "all labels always": 100, variants.CONTROL: 50}
+    for name, first in shares.items():
+        with variants.CHANGES[name].applied():
+            assert first_subset_iteration(100) == first
+    assert first_subset_iteration(100) == 50
+
+
+def test_groups_are_normalised_together(build):
+    x = torch.randn(1, 16, 4, 4, 4) * torch.arange(1, 17).view(1, 16, 1, 1, 1)
+    norms = [part for part in build("instance to group normalisation").modules() if isinstance(part, InstanceNorm)]
+    assert {part.num_groups for part in norms} == {8}
+    norm = InstanceNorm(16)
+    apart = norm(x)
+    norm.num_groups = 8
+    together = norm(x)
+    torch.testing.assert_close(apart.var((0, 2, 3, 4), correction=0), torch.ones(16), atol=1e-3, rtol=0)
+    assert (together.var((0, 2, 3, 4), correction=0) - 1).abs().max() > 0.01
+    torch.testing.assert_close(together.unflatten(1, (8, 2)).mean((0, 2, 3, 4, 5)), torch.zeros(8), atol=1e-5, rtol=0)
 
 
 def test_one_hot_labels_do_not_depend_on_text(build, bank, slots):

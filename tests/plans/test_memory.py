@@ -1,5 +1,7 @@
 """The computed memory and work compared with built networks."""
 
+from math import prod
+
 import pytest
 
 from plans import memory
@@ -36,19 +38,22 @@ def test_the_plan_has_all_settings_that_determine_a_shape(make_fingerprint, pres
     from textdiffseg.networks.model import build_model
 
     usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
-    other = NetworkPlan(head_width=8, paint_width=12, label_divisor=3, time_factor=2)
+    other = NetworkPlan(head_width=8, paint_width=12, label_divisor=3, denoiser_divisor=3, time_factor=2)
     found = {}
     for plan in (usual, usual.model_copy(update={"network": other})):
         found[plan.network] = sum(weight.numel() for weight in build_model(plan).parameters())
         assert memory.parameters(memory.network_of(plan)) == pytest.approx(found[plan.network], rel=0.005)
-    assert found[other] < 0.97 * found[usual.network]
+    if preset == "unet":  # it has neither label encoder nor denoiser
+        assert found[other] == found[usual.network]
+    else:
+        assert found[other] < 0.99 * found[usual.network]
 
 
 def test_plans_without_network_settings_have_those_of_older_weights(make_fingerprint):
     usual = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
     older = Plan.model_validate(usual.model_dump(exclude={"network"}))
     assert older == usual
-    numbers = {"head_width": 32, "paint_width": 8, "label_divisor": 2, "time_factor": 4, "unet_timesteps": 1000}
+    numbers = {"head_width": 32, "paint_width": 8, "label_divisor": 2, "denoiser_divisor": 2, "time_factor": 4}
     assert older.network.model_dump() == numbers | {"swin_features": 12, "swin_stride": 32, "swin_edge": 64}
     assert [older.network.label_width(width) for width in (8, 16, 40)] == [8, 8, 20]
 
@@ -65,26 +70,33 @@ def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shap
     assert kept < estimate < 2.5 * kept
 
 
+def queries_of(plan: Plan, batch: int):
+    """Random queries of all labels."""
+    import torch
+
+    from textdiffseg.queries import Queries
+
+    labels, width, generator = len(plan.labels), plan.text.width, torch.Generator().manual_seed(0)
+    tokens = memory.TOKENS_PER_LABEL * (labels + 1)
+    return Queries(
+        labels=torch.arange(1, labels + 1).expand(batch, labels),
+        vectors=torch.randn(batch, labels, width, generator=generator),
+        tokens=torch.randn(batch, tokens, width, generator=generator),
+        token_mask=torch.ones(batch, tokens, dtype=torch.bool),
+    )
+
+
 def bytes_kept(plan: Plan) -> int:
     """The bytes of activations that one training step keeps for its gradient."""
     import torch
 
     from textdiffseg.data.batch import batch_keys
     from textdiffseg.networks.model import build_model
-    from textdiffseg.queries import Queries
-    from textdiffseg.segmenter import Segmenter
-    from textdiffseg.training.draws import draw_for
     from textdiffseg.training.objectives import objective_of
 
     model, generator = build_model(plan), torch.Generator().manual_seed(0)
-    batch, labels, width = plan.batch, len(plan.labels), plan.text.width
-    tokens = memory.TOKENS_PER_LABEL * (labels + 1)
-    queries = Queries(
-        labels=torch.arange(1, labels + 1).expand(batch, labels),
-        vectors=torch.randn(batch, labels, width, generator=generator),
-        tokens=torch.randn(batch, tokens, width, generator=generator),
-        token_mask=torch.ones(batch, tokens, dtype=torch.bool),
-    )
+    batch, labels = plan.batch, len(plan.labels)
+    queries = queries_of(plan, batch)
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator)
     slots = torch.randint(0, labels + 1, (batch, *plan.patch), generator=generator)
     sizes: dict[int, int] = {}
@@ -95,17 +107,62 @@ def bytes_kept(plan: Plan) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        draws = draw_for(plan, 0, batch_keys(0, 0, batch))
-        total = objective_of(Segmenter.of(model)).losses(image, slots, queries, draws).total
+        objective = objective_of(model)
+        total = objective.losses(image, slots, queries, objective.draw(0, batch_keys(0, 0, batch))).total
     for weight in model.parameters():
         sizes.pop(weight.untyped_storage().data_ptr(), None)
     assert total.requires_grad
     return sum(sizes.values())
 
 
-def test_macs_of_one_convolution_by_hand():
+def test_weights_of_one_convolution_by_hand():
     layer = memory.Convolution(0, 27, 16, 32)
     assert layer.weights == 32 * (27 * 16 + 3)
+    assert memory.Convolution(0, 27, 16, 32, plain=True).weights == 32 * (27 * 16 + 1)
+
+
+@pytest.mark.parametrize("preset", ["default", "unet", "paper"])
+def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fingerprint, preset):
+    """A label autoencoder that learns from a share of the samples counts by that share, the denoiser not at all."""
+    import torch
+
+    from textdiffseg.networks.model import build_model
+
+    plan = small_plan(make_fingerprint, *CASES[0], preset, cpu_budget(2))
+    plan = plan.model_copy(update={"stages": tuple(one.model_copy(update={"attention": False}) for one in plan.stages)})
+    model, network = build_model(plan).eval(), memory.network_of(plan)
+    share = plan.diffusion.reconstruction if plan.diffusion else 1.0
+    total = 0.0
+
+    def count(weight, _, output):
+        nonlocal total
+        transposed = isinstance(weight, torch.nn.ConvTranspose3d)
+        taps = 1 if transposed else prod(weight.kernel_size)
+        total += factor * output[0].numel() * weight.in_channels * taps
+
+    for part in model.modules():
+        if isinstance(part, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            part.register_forward_hook(count)
+    queries = queries_of(plan, 1)
+    image, slots = torch.zeros(1, 1, *plan.patch), torch.zeros(1, *plan.patch, dtype=torch.int64)
+    with torch.no_grad():
+        factor = 1.0
+        z_i, skips = model.encode_image(image)
+        z_it = model.fuse(z_i, queries)
+        latent = torch.zeros(1, plan.latent.channels, *plan.latent_shape)
+        if plan.paper:
+            m = model.denoise(latent, torch.ones(1), (z_it,))
+        else:
+            features, m = model.estimate(z_it)
+            skips = (*skips, features)
+        model.decode(m, skips, queries)
+        if preset != "unet":
+            factor = share
+            z_0 = model.encode_labels(slots, queries)
+            if preset == "default":
+                model.decode(z_0, skips, queries)
+    assert total == pytest.approx(memory.macs(network, plan.patch), rel=0.1)
+    assert total <= memory.macs(network, plan.patch)
 
 
 def test_twice_the_batch_costs_twice_the_activations(make_fingerprint):

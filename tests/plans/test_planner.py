@@ -2,7 +2,7 @@
 
 import json
 import re
-from math import prod
+from math import log, prod
 
 import pytest
 from hypothesis import given, settings
@@ -41,10 +41,13 @@ def check_laws(plan: Plan, budget) -> None:
         before = [mm / step for mm, step in zip(before, stage.stride, strict=True)]
         assert all(mm <= 2 * min(before) for mm, step in zip(before, stage.stride, strict=True) if step > 1)
         positions = memory.grid(network, plan.patch, level)
-        assert stage.attention == (level >= plan.latent.level and positions <= 4000)
-    assert 2 <= max(plan.latent_stride) <= 8
-    last = min(plan.latent.level + 2, len(plan.stages) - 1)
-    assert not any(stage.attention for stage in plan.stages[last:-1]), "deeper only until a grid can attend"
+        cheap = positions <= min(4000, 13 * stage.width)  # it then costs less than half of a residual block
+        assert stage.attention == (level >= plan.latent.level and cheap)
+    assert 2 <= max(plan.latent_stride) <= 4
+    if plan.diffusion:
+        values = plan.latent.channels * prod(plan.latent_shape)
+        assert plan.diffusion.min_log_snr == pytest.approx(2 - log(values))
+        assert plan.diffusion.min_log_snr < plan.diffusion.max_log_snr
     assert all(decision.reason and decision.value for decision in plan.reasons)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     covers = prod(plan.patch) >= 0.25 * prod(plan.median_shape)
@@ -225,6 +228,25 @@ def test_sides_leave_out_the_left_right_axis(make_fingerprint):
     assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("texts", "axes"),
+    [
+        (["grade 3, 5 cm, enhancing, below the fascia"], (1, 2)),
+        (["a nodule of 2 ml", "The UPPER nodule is the metastasis."], (1, 2)),
+        (["tumour of the left thigh", "grade 2"], (0, 1)),
+        (["der hintere Herd", "lésion supérieure droite"], ()),
+        (["stereotactic, topographic, anteroom, leftover-free grade 2"], (0, 1, 2)),
+    ],
+)
+def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts, axes):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
+    plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
+    assert plan.mirror_axes == axes
+    (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
+    assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
+    assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
+
+
 def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fingerprint):
     plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1), cases=200), gpu_budget(24))
     smaller = refit(plan, gpu_budget(16))
@@ -283,7 +305,7 @@ def test_the_publication_as_published(make_fingerprint):
     assert counts == [1728, 216]
     assert (plan.training.learning_rate, plan.training.weight_decay, plan.training.warmup) == (1e-4, 1e-5, 0.1)
     assert plan.training.optimiser == "adamw"
-    assert (plan.paper.dice_weight, plan.paper.latent_weight, plan.diffusion.steps) == (2, 1, 10)
+    assert (plan.paper.dice_weight, plan.paper.latent_weight, plan.paper.steps) == (2, 1, 10)
     small = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1)), gpu_budget(), preset="paper")
     assert (small.patch, small.latent_stride) == ((40, 56, 40), (8, 8, 8))
 
@@ -295,6 +317,15 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
         for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
             assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
     assert {plan_for(fingerprint, gpu_budget(), preset=preset).preset for preset in PRESETS} == set(PRESETS)
+
+
+def test_the_plan_of_a_peer_names_its_network_and_is_read_as_it_was_written(make_fingerprint):
+    for preset, peer in paper.PEERS.items():
+        plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(), preset=preset)
+        assert plan.peer == peer
+        assert Plan.parse(json.loads(plan.model_dump_json()), "plan.json") == plan
+        assert next(row.value for row in plan.reasons if row.name == "network") == paper.PEER_NAMES[peer]
+        assert not plan.classifies_words
 
 
 def test_a_stand_in_for_the_text_encoder_is_in_the_table(make_fingerprint):
@@ -309,10 +340,10 @@ def test_settings_of_different_presets_are_not_mixed(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
     published = plan_for(fingerprint, gpu_budget(), preset="paper").model_dump()
     usual = plan_for(fingerprint, gpu_budget()).model_dump()
-    with pytest.raises(UserError, match="predicts eps"):
+    with pytest.raises(UserError, match="paper has its own diffusion"):
         Plan.parse(published | {"diffusion": usual["diffusion"]}, "plan.json")
-    with pytest.raises(UserError, match="belongs to paper"):
-        Plan.parse(usual | {"diffusion": published["diffusion"]}, "plan.json")
+    with pytest.raises(UserError, match=r"needs latent\.channels 1"):
+        Plan.parse(published | {"latent": usual["latent"]}, "plan.json")
     with pytest.raises(UserError, match="a peer has neither"):
         Plan.parse(usual | {"peer": "unet"}, "plan.json")
 
@@ -328,7 +359,7 @@ def test_settings_of_different_presets_are_not_mixed(make_fingerprint):
         (("stages", 0, "width"), 2**31),
         (("latent", "channels"), 2**31),
         (("text", "width"), 2**31),
-        (("diffusion", "timesteps"), 2**40),
+        (("diffusion", "steps"), 2**40),
         (("network", "head_width"), 2**40),
         (("labels", 0, "value"), 2**31),
         (("training", "epochs"), 10**30),
@@ -344,3 +375,13 @@ def test_a_plan_with_a_number_beyond_its_limit_is_refused_by_field(make_fingerpr
     inner[place[-1]] = value
     with pytest.raises(UserError, match=r"^plan\.json: " + r"\.".join(map(str, place))):
         Plan.parse(fields, "plan.json")
+
+
+def test_a_plan_of_version_1_is_refused_with_the_command_that_makes_it_again(make_fingerprint):
+    """Its network is another one."""
+    fields = json.loads(plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget()).model_dump_json())
+    assert fields["version"] == 2
+    del fields["version"]
+    for older in (fields, fields | {"version": 1}):
+        with pytest.raises(UserError, match=r"plan\.json: version: 1 is too old.*tds_plan_and_preprocess.*--restart"):
+            Plan.parse(older, "plan.json")

@@ -50,7 +50,7 @@ def tiny_plan(preset: str = "default", **changes) -> Plan:
             {"stride": (2, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1, "attention": True},
         ],
         "latent": {"level": 2, "channels": 4},
-        "diffusion": {} if preset == "default" else None,
+        "diffusion": {"min_log_snr": -3, "steps": 3} if preset == "default" else None,
         "text": {"encoder": "bundled", "width": TEXT_WIDTH},
         "training": {
             "epochs": 1,
@@ -75,6 +75,8 @@ def random_model(plan: Plan, seed: int = 0) -> TextDiffSeg:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+        if plan.diffusion:
+            model.residual_scale.fill_(0.5)
     return model
 
 

@@ -78,9 +78,16 @@ def test_from_python_a_missing_extra_is_a_user_error(monkeypatch):
 def test_a_peer_network_names_the_extra_that_it_needs(monkeypatch, make_plan):
     from textdiffseg.networks.model import build_model
 
-    monkeypatch.setitem(sys.modules, "monai", None)
-    with pytest.raises(UserError, match=r"^Preset peer-unet needs monai: pip install 'textdiffseg\[train\]'$"):
-        build_model(make_plan("peer-unet", diffusion=None, peer="unet"))
+    for preset, module in (
+        ("peer-unet", "monai"),
+        ("peer-nnunet", "dynamic_network_architectures"),
+        ("peer-resenc", "dynamic_network_architectures"),
+        ("peer-unetrpp", "monai"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(UserError, match=rf"^Preset {preset} needs {module}: pip install 'textdiffseg\[train\]'$"):
+            build_model(make_plan(preset, diffusion=None, peer=preset.removeprefix("peer-")))
+    build_model(make_plan("peer-diffunet", diffusion=None, peer="diffunet"))  # it needs no library
 
 
 def test_every_name_of_the_front_door_is_there_without_any_extra():

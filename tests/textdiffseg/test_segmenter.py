@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from textdiffseg.segmenter import Segmenter
+from textdiffseg.diffusion.ddim import sample
+from textdiffseg.segmenter import Segmenter, condition
 
 
 @pytest.fixture
@@ -27,12 +28,29 @@ def test_each_sample_starts_from_its_own_noise(plan, make_model, bank, patch):
 
 
 @torch.no_grad()
-def test_an_estimate_takes_one_step_unless_the_plan_fixes_more(plan, make_plan, make_model, bank, patch):
-    queries, z_T = bank.all_labels().expand(2), noise(plan, 1)
-    for fixed, steps in (({}, 1), ({"steps": 3}, 3)):
-        segmenter = Segmenter.of(make_model(make_plan(diffusion=fixed)))
-        expected = next(segmenter.logits(patch, queries, z_T, steps))
-        assert torch.equal(segmenter.estimate(patch, queries, z_T[0]), expected)
+def test_a_sample_is_the_mask_s_latent_and_its_scaled_residual(plan, make_model, bank, patch):
+    model, queries, z_T = make_model(plan), bank.all_labels().expand(2), noise(plan, 1)
+    model.residual_scale.copy_(torch.tensor([0.1, 0.2, 0.4, 0.8]))
+    segmenter, decoded = Segmenter.of(model), []
+    model.label_decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
+    list(segmenter.logits(patch, queries, z_T, steps=3))
+    ready = condition(model, patch, queries)
+    r = sample(lambda r_t, t: model.denoise(r_t, t, (ready.mask_latent, ready.z_it)), z_T[0], segmenter.schedule, 3)
+    scale = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(1, 4, 1, 1, 1)
+    torch.testing.assert_close(decoded[0], ready.mask_latent + scale * r)
+
+
+@torch.no_grad()
+def test_without_steps_the_mask_is_decoded_and_no_noise_is_read(plan, make_model, bank, patch):
+    model, queries = make_model(plan), bank.all_labels().expand(2)
+    (mask,) = Segmenter.of(model).logits(patch, queries)
+    (with_noise,) = Segmenter.of(model).logits(patch, queries, noise(plan, 3), steps=0)
+    assert torch.equal(mask, with_noise)
+    ready = condition(model, patch, queries)
+    assert torch.equal(mask, model.decode(ready.mask_latent, ready.skips, queries))
+    for parameter in model.denoiser.parameters():
+        parameter.fill_(torch.nan)
+    assert torch.equal(next(Segmenter.of(model).logits(patch, queries)), mask)
 
 
 @torch.no_grad()
@@ -42,23 +60,15 @@ def test_without_diffusion_there_is_one_pass_that_reads_no_noise(make_plan, make
     segmenter, queries = Segmenter.of(make_model(plan)), bank.all_labels().expand(2)
     assert segmenter.schedule is None
     (without_noise,) = segmenter.logits(patch, queries)
-    (with_noise,) = segmenter.logits(patch, queries, noise(plan, 3), steps=4)
+    (with_noise,) = segmenter.logits(patch, queries, noise(plan, 3), steps=0)
     assert without_noise.shape == (2, 3, *plan.patch)
     assert torch.equal(without_noise, with_noise)
-    assert torch.equal(without_noise, segmenter.estimate(patch, queries, noise(plan, 1)[0]))
 
 
-@torch.no_grad()
-def test_preset_unet_decodes_its_denoiser_s_output_for_a_zero_latent(make_plan, make_model, bank, patch):
+def test_sampling_needs_noise_and_diffusion(plan, make_plan, make_model, bank, patch):
     queries = bank.all_labels().expand(2)
-    for network, t in (({}, 1000), ({"unet_timesteps": 7}, 7)):
-        model = make_model(make_plan("unet", network=network))
-        z_i, skips = model.encode_image(patch)
-        zero = torch.zeros(2, model.plan.latent.channels, *z_i.shape[2:])
-        z_0 = model.denoise(zero, torch.full((2,), t), model.fuse(z_i, queries))
-        assert torch.equal(next(Segmenter.of(model).logits(patch, queries)), model.decode(z_0, skips, queries))
-
-
-def test_diffusion_needs_noise(plan, make_model, bank, patch):
-    with pytest.raises(ValueError, match="needs noise"):
-        next(Segmenter.of(make_model(plan)).logits(patch, bank.all_labels().expand(2)))
+    with pytest.raises(ValueError, match="needs diffusion, noise"):
+        next(Segmenter.of(make_model(plan)).logits(patch, queries, steps=2))
+    unet = make_model(make_plan("unet"))
+    with pytest.raises(ValueError, match="preset unet: sampling needs"):
+        next(Segmenter.of(unet).logits(patch, queries, noise(unet.plan, 1), steps=2))

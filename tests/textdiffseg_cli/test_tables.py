@@ -35,3 +35,24 @@ def test_names_and_figures_are_whole_at_80_columns(summary, table):
         assert "hippocampus_001_baseline" in shown
         place = next(line.index("note") for line in lines if "note" in line)
         assert PREDICTION_EMPTY in " ".join(line[place:].strip() for line in lines)
+
+
+def test_scores_against_several_references_are_whole_at_80_columns():
+    scores = LabelScores(
+        dice=0.9,
+        nsd=0.8,
+        hd95=112.25,
+        volume_ml=12345.6,
+        reference_ml=33.4,
+        rater_dice=(1.0, 0.8),
+        best_dice=1.0,
+        ged2=0.25,
+    )
+    summary = summarise([CaseScores(case="x", labels=dict.fromkeys(NAMES, scores))])
+    console = Console(markup=False, width=80)
+    with console.capture() as capture:
+        console.print(summary_table(summary))
+    lines = capture.get().splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert sum("1.0000" in line and "0.2500" in line and "0.9000" in line for line in lines) == 4
+    assert "GED2" in capture.get()

@@ -8,8 +8,9 @@ from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.folds.calibration import Calibration
+from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.validation.findings import LabelFinding
-from textdiffseg_cli.train import _print
+from textdiffseg_cli.train import _print, _print_expected_dice
 
 
 @pytest.fixture
@@ -55,3 +56,16 @@ def test_a_fold_that_finds_everything_is_one_line(show):
     lines = show(LabelFinding("larynx", 5, 5, None), LabelFinding("cord", 4, 4, None))
     assert "Every label was found in every validation case that contains it (2 labels)." in lines
     assert not any("train longer" in line for line in lines)
+
+
+def test_the_expected_dice_is_printed_with_the_shares_of_reported_masks(capsys):
+    fit = DiceFit(
+        curve=KNOTS, threshold=0.7, scans=20, degraded=8, poor_dice=0.75, error=0.03, poor_found=0.9, good_flagged=0.05
+    )
+    _print_expected_dice(fit)
+    assert capsys.readouterr().out == (
+        "  Expected Dice, from 20 scans (8 degraded): mean error 0.030. Masks below 0.70 are reported: 90% of the poor "
+        "masks, 5% of the other masks (poor: Dice below 0.75).\n"
+    )
+    _print_expected_dice(fit.model_copy(update={"poor_found": None}))
+    assert "are reported: 5% of the other masks (poor" in capsys.readouterr().out

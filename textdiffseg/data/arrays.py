@@ -1,6 +1,7 @@
 """The array files of stored cases (b2nd, compressed in blocks). Values are checked when they are read."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,30 @@ import numpy as np
 from textdiffseg.files import FileHash, write_atomically
 from textdiffseg.preprocessing.case import IGNORED
 
+ARRAYS = ("image", "labels", "original", "foreground")
+OF_REFERENCE = ("labels", "original")  # each further reference has its own, e.g. `labels_2`
 CHUNK_VOXELS, BLOCK_VOXELS = 128, 32  # edge lengths; one read decompresses whole blocks
+
+
+def arrays_of(references: int) -> tuple[str, ...]:
+    """The names of the arrays of a case with this number of references."""
+    return (*ARRAYS, *(of_reference(name, place) for place in range(1, references) for name in OF_REFERENCE))
+
+
+def of_reference(name: str, place: int) -> str:
+    """The name of an array of the reference at a place. The first reference is at place 0."""
+    return f"{name}_{place + 1}" if place else name
+
+
+def array_path(cases: Path, case: str, name: str) -> Path:
+    """The file of an array of a case."""
+    return cases / f"{case}.{name}.b2nd"
+
+
+def split_array(file: str) -> tuple[str, str] | None:
+    """The case and the array of a file name; None: it is not the file of an array."""
+    match = re.fullmatch(rf"(.+)\.({'|'.join(ARRAYS)}|({'|'.join(OF_REFERENCE)})_[0-9]+)\.b2nd", file)
+    return (match[1], match[2]) if match else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from plans.errors import UserError, merged
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.spacing import as_option
-from textdiffseg.data.store import ARRAYS, RUN_AGAIN, StoredCase, array_path, open_array_of, open_case, read_record
+from textdiffseg.data.arrays import array_path, arrays_of, of_reference
+from textdiffseg.data.store import RUN_AGAIN, StoredCase, open_array_of, open_case, read_record
 from textdiffseg.files import hash_text
 from textdiffseg.resources import cores
 
@@ -38,7 +39,8 @@ def check_cases(
         for done, (case, _) in enumerate(zip(cases, read, strict=True), start=1):
             try:
                 stored = open_case(folder, case)
-                open_array_of(stored.folder, stored.record, "original")
+                for place in range(stored.record.references):
+                    open_array_of(stored.folder, stored.record, of_reference("original", place))
                 faults += [(case, line) for line in _misfits(stored, plan)]
             except UserError as error:
                 faults += [(case, line) for line in error.lines]
@@ -56,7 +58,8 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
     cases = PreprocessedFolder(Path(folder)).cases
     try:
         record = read_record(folder, case)
-        faults = [record.files[name].fault_of(array_path(cases, case, name)) for name in ARRAYS]
+        names = arrays_of(record.references)
+        faults = [record.files[name].fault_of(array_path(cases, case, name)) for name in names]
     except (UserError, OSError, KeyError):
         return False
     return record.hash == expected_hash and not any(faults)

@@ -47,11 +47,11 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     expected = case_hash(case, plan)
     if is_complete(folder, case.id, expected):
         return False
-    volume, numbers = read_case(case, plan.labels, [channel.name for channel in plan.channels])
-    image, transform = preprocess_image(volume, plan, numbers)
-    labels = preprocess_labels(numbers, transform, plan)
+    volume, references = read_case(case, plan.labels, [channel.name for channel in plan.channels])
+    image, transform = preprocess_image(volume, plan, np.maximum.reduce(references))
+    labels = [preprocess_labels(numbers, transform, plan) for numbers in references]
     names = [label.name for label in plan.labels]
-    in_map = set(np.flatnonzero(np.bincount(labels[labels > 0])).tolist())
+    in_map = {number for one in labels for number in np.flatnonzero(np.bincount(one[one > 0])).tolist()}
     record = CaseRecord(
         case=case.id,
         hash=expected,
@@ -63,7 +63,7 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
         group=case.group,
         transform=transform,
     )
-    save_case(folder, record, image, labels, numbers)
+    save_case(folder, record, image, labels, references)
     return True
 
 
@@ -78,5 +78,5 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
 def case_hash(case: Case, plan: Plan) -> str:
     """A hash of the case's files, group and annotation, and of the settings of preprocessing."""
     annotation = f"{case.group} {case.annotation.model_dump_json()}"
-    text = f"{METHOD} {preprocessing_settings(plan)} {annotation} {content_hash((*case.images, case.label))}"
+    text = f"{METHOD} {preprocessing_settings(plan)} {annotation} {content_hash((*case.images, *case.references))}"
     return hash_text(text)

@@ -16,6 +16,7 @@ from textdiffseg.data.augment import Augmentation, read_patch
 from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, raise_fault
 from textdiffseg.data.sampling import (
     choose_case,
+    choose_rater,
     draw_patch,
     draw_query,
     forced_foreground,
@@ -75,7 +76,8 @@ class TrainingSamples(Dataset[Sample | Fault]):
             query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent, key.subsets)
         else:
             query = full_query(record.known)
-        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        reference = stored.references[choose_rater(record.references, self.seed, key.epoch, key.index)]
+        image, labels = self.augment(stored.image, reference, record.shape, start, rng)
         return Sample(image, labels, query, record.case, key)
 
 
@@ -98,5 +100,6 @@ class ValidationPatches:
         stored = open_case(self.folder, case, self.plan)
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
-        image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
+        reference = stored.references[choose_rater(stored.record.references, self.seed, 0, index)]
+        image, labels = read_patch(stored.image, reference, stored.record.shape, start, self.plan.patch)
         return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))

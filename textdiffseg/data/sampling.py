@@ -14,6 +14,7 @@ from textdiffseg.queries import Query
 ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
 TEXT_DROPOUT = 0.5  # the share of samples without their case's text; prediction then also works without a text
+MAX_CANDIDATES_PER_LABEL = 2000  # candidate centre voxels that are stored
 MAX_ABSENT_LABELS = 3  # labels known to be absent that a subset may contain
 
 
@@ -34,6 +35,15 @@ def reads_text(seed: int, epoch: int, index: int) -> bool:
     It has its own random stream, so all other draws are the same with and without texts.
     """
     return bool(np.random.default_rng((2, seed, epoch, index)).random() >= TEXT_DROPOUT)
+
+
+def choose_rater(references: int, seed: int, epoch: int, index: int) -> int:
+    """The place of the reference that a sample learns from. All references are equally likely.
+
+    It has its own random stream, and it is independent of the patch and of the queried labels. So each voxel is
+    learned from all raters alike, and all other draws are the same with one reference.
+    """
+    return int(np.random.default_rng((6, seed, epoch, index)).integers(references)) if references > 1 else 0
 
 
 def forced_foreground(index: int, batch: int, share: float) -> bool:
@@ -67,6 +77,27 @@ def draw_patch(rng: np.random.Generator, shape: Triple, patch: Triple, foregroun
     rows = foreground[foreground[:, 0] == label]
     centre = rows[rng.integers(len(rows)), 1:]
     return _voxels(np.clip(centre - np.array(patch) // 2, low, high))
+
+
+def candidate_centres(labels: np.ndarray, case: str) -> np.ndarray:
+    """Candidate centre voxels for patches of a label map (D, H, W), as int32 rows (label, d, h, w).
+
+    They are a random sample of up to `MAX_CANDIDATES_PER_LABEL` voxels per label, the same for the same case id. If
+    some voxels are ignored, as many background voxels are sampled, too.
+    """
+    lowest = 0 if labels.min(initial=0) < 0 else 1
+    places = np.flatnonzero(labels >= lowest)
+    values = labels.ravel()[places]
+    order = np.argsort(values, kind="stable")
+    places, values = places[order], values[order]
+    numbers, starts = np.unique(values, return_index=True)
+    rng = np.random.default_rng([len(labels.shape), *case.encode()])
+    rows = []
+    for number, group in zip(numbers, np.split(places, starts)[1:], strict=True):
+        if len(group) > MAX_CANDIDATES_PER_LABEL:
+            group = np.sort(rng.choice(group, MAX_CANDIDATES_PER_LABEL, replace=False))
+        rows.append(np.column_stack([np.full(len(group), number), *np.unravel_index(group, labels.shape)]))
+    return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), np.int32)
 
 
 def first_subset_iteration(iterations: int) -> int:

@@ -10,13 +10,17 @@
 A label map holds label numbers 1..N, 0 for background and -1 for ignored voxels. If labels overlap, it holds the
 numbers of their values instead (`plans.regions`).
 
+A case with several references has the label maps of the first one in these files. Those of the second one are
+`ID.labels_2.b2nd` and `ID.original_2.b2nd`, and so on. All references share the candidate centre voxels.
+
 A case without its JSON record does not exist. The record holds the size and hash of each array file. They are checked
 once per process before the file is used.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -30,20 +34,24 @@ from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.records import Fields, Record, Upgrades
 from textdiffseg.data.arrays import (
+    ARRAYS,
+    OF_REFERENCE,
     CheckedArray,
+    array_path,
     image_fault,
     label_fault,
+    of_reference,
     open_array,
     shape_fault,
+    split_array,
     write_array,
 )
+from textdiffseg.data.sampling import candidate_centres
 from textdiffseg.files import FileHash, write_record
 from textdiffseg.preprocessing.case import TransformRecord
 
-STORE_VERSION: Final = 3
-ARRAYS = ("image", "labels", "original", "foreground")
+STORE_VERSION: Final = 4
 MAX_LABELS = 32767  # of int16
-MAX_CANDIDATES_PER_LABEL = 2000  # candidate centre voxels that are stored
 RUN_AGAIN = "Run tds_plan_and_preprocess again."
 
 LabelNumber = Annotated[int, Field(ge=1, le=MAX_LABELS)]
@@ -58,19 +66,20 @@ def _without_hashes(fields: Fields) -> Fields:
 class CaseRecord(Record):
     """The record of a stored case (`cases/ID.json`): its properties that are known without its arrays."""
 
-    version: Literal[3] = STORE_VERSION
+    version: Literal[4] = STORE_VERSION
     case: str
     hash: str  # of the input files, the group, the annotation and the settings
     settings: dict[str, str]  # a hash per field of the plan that preprocessing reads (`preprocessing_settings`)
     shape: Shape  # on the plan's grid
-    present: tuple[LabelNumber, ...]  # labels that have voxels on the plan's grid
+    present: tuple[LabelNumber, ...]  # labels that have voxels on the plan's grid, in any reference
     annotated: tuple[LabelNumber, ...]  # labels that the annotator looked for
     absent: tuple[LabelNumber, ...] = ()  # labels that are declared absent, annotated or not
     group: str | None = None
+    references: int = Field(1, ge=1)  # label maps of this case, one per rater
     transform: TransformRecord
     files: dict[str, FileHash] = Field(default_factory=dict)  # by array; empty in records of version 2
 
-    upgrades: ClassVar[Upgrades] = {2: _without_hashes}
+    upgrades: ClassVar[Upgrades] = {2: _without_hashes, 3: dict}  # version 3 had one reference
 
     @property
     def known(self) -> tuple[int, ...]:
@@ -84,10 +93,15 @@ class StoredCase:
 
     record: CaseRecord
     image: CheckedArray  # float16 (C, D, H, W)
-    labels: CheckedArray  # int8 or int16 (D, H, W)
+    references: tuple[CheckedArray, ...]  # int8 or int16 (D, H, W): the label map of each rater
     foreground: np.ndarray  # int32 (M, 4): candidate centre voxels, rows (label, d, h, w)
     folder: Path  # that holds the case's files
     max_label: int  # the largest number that a label map may hold
+
+    @property
+    def labels(self) -> CheckedArray:
+        """The label map of the first reference."""
+        return self.references[0]
 
     def centres(self, foreground: bool) -> np.ndarray:
         """Candidate centre voxels for a patch, int32 rows (label, d, h, w). Empty: sample the patch anywhere.
@@ -98,16 +112,20 @@ class StoredCase:
         is_foreground = self.foreground[:, 0] > 0
         return self.foreground[is_foreground if foreground and is_foreground.any() else ~is_foreground]
 
-    def original_labels(self) -> np.ndarray:
-        """The label map (D, H, W) on the file's own grid. `UserError` if it is damaged."""
+    def original_labels(self, reference: int = 0) -> np.ndarray:
+        """The label map (D, H, W) of a reference on the file's own grid. `UserError` if it is damaged."""
         refuse = _refuser(self.folder, self.record)
-        array = open_array_of(self.folder, self.record, "original")
+        array = open_array_of(self.folder, self.record, of_reference("original", reference))
         refuse(shape_fault("original", array.shape, self.record.transform.original_shape))
         return CheckedArray(array, partial(label_fault, self.max_label), refuse)[...]
 
 
 def save_case(
-    folder: Path, record: CaseRecord, image: np.ndarray, labels: np.ndarray, original_labels: np.ndarray
+    folder: Path,
+    record: CaseRecord,
+    image: np.ndarray,
+    labels: np.ndarray | Sequence[np.ndarray],
+    original_labels: np.ndarray | Sequence[np.ndarray],
 ) -> None:
     """Write a case to `folder`/cases. After any failure, such as a full disk, no file of it is left.
 
@@ -115,25 +133,25 @@ def save_case(
         folder: the folder of the preprocessed data set.
         record: the case's record, without hashes.
         image: (C, D, H, W) on the plan's grid.
-        labels: label map (D, H, W) on the plan's grid.
-        original_labels: label map (D, H, W) on the file's own grid.
+        labels: label map (D, H, W) on the plan's grid, or one per reference.
+        original_labels: label map (D, H, W) on the file's own grid, or one per reference.
     """
     folder = PreprocessedFolder(Path(folder)).cases
     folder.mkdir(parents=True, exist_ok=True)
-    integer = np.int8 if original_labels.max(initial=0) < 128 else np.int16
-    arrays = (
-        image.astype(np.float16),
-        labels.astype(integer),
-        original_labels.astype(integer),
-        candidate_centres(labels, record.case),
-    )
+    maps = [labels] if isinstance(labels, np.ndarray) else [*labels]
+    originals = [original_labels] if isinstance(original_labels, np.ndarray) else [*original_labels]
+    arrays = {"image": image.astype(np.float16)}
+    for place, (label_map, original) in enumerate(zip(maps, originals, strict=True)):
+        integer = np.int8 if original.max(initial=0) < 128 else np.int16
+        arrays[of_reference("labels", place)] = label_map.astype(integer)
+        arrays[of_reference("original", place)] = original.astype(integer)
+        if place == 0:  # the order of the files without several raters
+            arrays["foreground"] = np.concatenate([candidate_centres(one, record.case) for one in maps])
     remove_case(folder.parent, record.case)
     try:
-        files = {
-            name: write_array(array_path(folder, record.case, name), array)
-            for name, array in zip(ARRAYS, arrays, strict=True)
-        }
-        write_record(_record_path(folder, record.case), record.model_copy(update={"files": files}))
+        files = {name: write_array(array_path(folder, record.case, name), array) for name, array in arrays.items()}
+        stored = record.model_copy(update={"files": files, "references": len(maps)})
+        write_record(_record_path(folder, record.case), stored)
     except BaseException:
         remove_case(folder.parent, record.case)
         raise
@@ -146,15 +164,19 @@ def open_case(folder: Path, case: str, plan: Plan | None = None) -> StoredCase:
     """
     cases, record = PreprocessedFolder(Path(folder)).cases, read_record(folder, case)
     refuse = _refuser(cases, record)
-    image, labels, foreground = (open_array_of(cases, record, name) for name in ("image", "labels", "foreground"))
+    image, foreground = (open_array_of(cases, record, name) for name in ("image", "foreground"))
+    names = [of_reference("labels", place) for place in range(record.references)]
+    references = {name: open_array_of(cases, record, name) for name in names}
     refuse(shape_fault("image", image.shape, (image.shape[0], *record.shape)))
-    refuse(shape_fault("labels", labels.shape, record.shape))
     refuse(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
+    for name, array in references.items():
+        refuse(shape_fault(name, array.shape, record.shape))
     max_label = MAX_LABELS if plan is None else max(map(max, plan.parts))
+    fault_of = partial(label_fault, max_label)
     return StoredCase(
         record=record,
         image=CheckedArray(image, image_fault, refuse),
-        labels=CheckedArray(labels, partial(label_fault, max_label), refuse),
+        references=tuple(CheckedArray(array, fault_of, refuse) for array in references.values()),
         foreground=foreground[...],
         folder=cases,
         max_label=max_label,
@@ -178,8 +200,7 @@ def list_cases(folder: Path, whole: bool = True) -> tuple[str, ...]:
     cases = PreprocessedFolder(Path(folder)).cases
     ids = {path.stem for path in cases.glob("[!.]*.json")}
     if not whole:
-        for name in ARRAYS:
-            ids |= {path.name.removesuffix(f".{name}.b2nd") for path in cases.glob(f"[!.]*.{name}.b2nd")}
+        ids |= {part[0] for part in (split_array(path.name) for path in cases.glob("[!.]*.b2nd")) if part}
     return tuple(sorted(ids))
 
 
@@ -189,36 +210,16 @@ def remove_case(folder: Path, case: str) -> None:
     _record_path(cases, case).unlink(missing_ok=True)
     for name in ARRAYS:
         array_path(cases, case, name).unlink(missing_ok=True)
-
-
-def candidate_centres(labels: np.ndarray, case: str) -> np.ndarray:
-    """Candidate centre voxels for patches of a label map (D, H, W), as int32 rows (label, d, h, w).
-
-    They are a random sample of up to `MAX_CANDIDATES_PER_LABEL` voxels per label, the same for the same case id. If
-    some voxels are ignored, as many background voxels are sampled, too.
-    """
-    lowest = 0 if labels.min(initial=0) < 0 else 1
-    places = np.flatnonzero(labels >= lowest)
-    values = labels.ravel()[places]
-    order = np.argsort(values, kind="stable")
-    places, values = places[order], values[order]
-    numbers, starts = np.unique(values, return_index=True)
-    rng = np.random.default_rng([len(labels.shape), *case.encode()])
-    rows = []
-    for number, group in zip(numbers, np.split(places, starts)[1:], strict=True):
-        if len(group) > MAX_CANDIDATES_PER_LABEL:
-            group = np.sort(rng.choice(group, MAX_CANDIDATES_PER_LABEL, replace=False))
-        rows.append(np.column_stack([np.full(len(group), number), *np.unravel_index(group, labels.shape)]))
-    return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), np.int32)
-
-
-def array_path(cases: Path, case: str, name: str) -> Path:
-    """The file of one of a case's `ARRAYS`."""
-    return cases / f"{case}.{name}.b2nd"
+    for place in count(1):
+        further = [array_path(cases, case, of_reference(name, place)) for name in OF_REFERENCE]
+        if not any(path.exists() for path in further):
+            break
+        for path in further:
+            path.unlink(missing_ok=True)
 
 
 def open_array_of(cases: Path, record: CaseRecord, name: str) -> blosc2.NDArray:
-    """One of a case's `ARRAYS`. `UserError` if its file is missing, damaged, or not the file that was stored."""
+    """One of a case's arrays. `UserError` if its file is missing, damaged, or not the file that was stored."""
     path = array_path(cases, record.case, name)
     try:
         if name in record.files:

@@ -32,6 +32,15 @@ class ScoredLabels:
         return result
 
 
+class PredictedAlternative(Record):
+    """The fields of an alternative that scoring reads."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    file: str
+    share: float
+
+
 class PredictedLabels(Record):
     """The fields of a prediction's manifest that scoring reads."""
 
@@ -40,6 +49,7 @@ class PredictedLabels(Record):
     labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation
     means: dict[str, str] = Field(default_factory=dict)  # name -> the model's label, if it has another name
     notes: tuple[str, ...] = ()  # about the model
+    alternatives: tuple[PredictedAlternative, ...] = ()
 
     @classmethod
     def beside(cls, segmentation: Path) -> "PredictedLabels | None":

@@ -1,22 +1,26 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.annotation import Annotation, annotations_of
-from plans.case_files import by_stem, names_in, unread
-from plans.dataset import is_plain_name
-from plans.errors import UserError, listed, merged
-from plans.file_names import FILE_ENDINGS, split_ending
+from plans.errors import UserError, listed
 from plans.header import DatasetHeader, labels_of
 from plans.layout import RawFolder
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
+from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
+from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
 from textdiffseg.evaluation.report import Summary, summarise
+
+if TYPE_CHECKING:
+    from textdiffseg.imaging.volume import Geometry, Volume
 
 
 def evaluate_folders(
@@ -43,7 +47,7 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    found = {case: PredictedLabels.beside(prediction) for case, (prediction, _) in pairs.items()}
+    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
     manifests = {case: one or PredictedLabels() for case, one in found.items()}
     if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
         notes.append(
@@ -53,7 +57,7 @@ def evaluate_folders(
     if annotations is None:
         names = shared_names(manifests.values())
         notes.append(_names_note(names))
-        values = _label_values(list(pairs.values()), list(pairs), workers)
+        values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
         own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
         annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
@@ -62,7 +66,10 @@ def evaluate_folders(
         notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
     if own and not any(one.labels for one in answers.values()):
         raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
-    tasks = [(case, *paths, annotations[case], answers[case]) for case, paths in pairs.items()]
+    shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items()}
+    if any(len(pair.references) > 1 and shares[case] for case, pair in pairs.items()):
+        notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
+    tasks = [Task(case, pair, annotations[case], answers[case], shares[case]) for case, pair in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
@@ -76,30 +83,6 @@ def _names_note(names: Mapping[int, str]) -> str:
             "files, so the references must have the same values."
         )
     return "There is no dataset.json beside or above the references. So labels are named by their values."
-
-
-def match_files(
-    predictions: Path, references: Path, partial_predictions: bool = False
-) -> tuple[dict[str, tuple[Path, Path]], list[str]]:
-    """Case -> (prediction, reference), and notes about files that are left out."""
-    if predictions.is_file() and references.is_file():
-        return {split_ending(references.name)[0]: (predictions, references)}, []
-    predicted, expected = _label_files(predictions), _label_files(references)
-    missing = [case for case in expected if case not in predicted]
-    if missing and not partial_predictions:
-        faults = merged((case, f"{predictions} has no prediction for {expected[case]}.") for case in missing)
-        raise UserError(*faults, "Predict these cases, or leave them out with --partial.")
-    pairs = {case: (predicted[case], expected[case]) for case in expected if case in predicted}
-    if not pairs:
-        raise UserError(
-            f"No file in {predictions} ({_examples(predicted)}) has the name of a file in {references} "
-            f"({_examples(expected)}). Rename the files."
-        )
-    notes = [f"{len(missing)} references without a prediction were left out."] if missing else []
-    notes += unread(references, (name for name in names_in(references) if (references / name).is_file()))
-    if extra := len(set(predicted) - set(expected)):
-        notes.append(f"{extra} predictions without a reference were left out.")
-    return pairs, notes
 
 
 def read_annotations(
@@ -124,76 +107,90 @@ def read_annotations(
     return annotations, {label.name: label.value for label in table.labels}
 
 
-def _label_files(folder: Path) -> dict[str, Path]:
-    """The segmentations in a folder: case -> file."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder. Give two folders of segmentations, or two files.")
-    faults: list[str] = []
-    files = {case: folder / name for case, name in by_stem(folder, names_in(folder), faults).items()}
-    files = {case: path for case, path in files.items() if path.is_file()}
-    faults += [
-        f"{folder}: the folder {case} and the file {path.name} would be one case. Move one of them away."
-        for case, path in files.items()
-        if (folder / case).is_dir()
-    ]
-    faults += [
-        f"{path}: expected a name of printable characters in UTF-8. Rename it."
-        for case, path in files.items()
-        if not is_plain_name(case)
-    ]
-    if faults:
-        raise UserError(*faults)
-    if not files:
-        raise UserError(f"{folder} contains no segmentation. Expected files that end with {', '.join(FILE_ENDINGS)}.")
-    return files
-
-
-def _examples(files: Mapping[str, Path]) -> str:
-    return ", ".join(path.name for path in list(files.values())[:3])
-
-
-def _label_values(pairs: list[tuple[Path, Path]], cases: list[str], workers: int) -> list[int]:
+def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:
     from textdiffseg.execution import run_cases
 
     found: set[int] = set()
-    for values in run_cases(_values_of, pairs, cases, workers):
+    for values in run_cases(_values_of, files, cases, workers):
         found |= values
     return sorted(found - {0})
 
 
-def _values_of(pair: tuple[Path, Path]) -> set[int]:
+def _values_of(paths: tuple[Path, ...]) -> set[int]:
     from textdiffseg.imaging.sources.files import read_labels
 
-    return {int(value) for path in pair for value in np.unique(read_labels(path).array)}
+    return {int(value) for path in paths for value in np.unique(read_labels(path).array)}
 
 
-def _score_files(task: tuple[str, Path, Path, Annotation, ScoredLabels], tolerance_mm: float) -> CaseScores:
-    from textdiffseg.imaging.sources.files import read_labels
-    from textdiffseg.imaging.volume import describe
+@dataclass(frozen=True)
+class Task:
+    """One case to score."""
 
-    case, predicted_path, expected_path, annotation, answers = task
-    predicted, expected = read_labels(predicted_path), read_labels(expected_path)
-    if not predicted.geometry.matches(expected.geometry):
-        raise UserError(
-            f"{predicted_path} has another grid ({describe(predicted.geometry)}) than {expected_path} "
-            f"({describe(expected.geometry)}). Predict the same scan that the reference was drawn on."
-        )
-    prediction, reference = answers.translated(predicted.array[0]), expected.array[0]
-    values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
-    faults = []
-    known, ignore = {0, *values}, annotation.ignore
-    for path, array, allowed in (
-        (predicted_path, prediction, known),
-        (expected_path, reference, known | ({ignore} - {None})),
-    ):
-        if unknown := sorted(set(np.unique(array).tolist()) - allowed):
-            faults.append(
-                f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
-                "files of one data set, or correct dataset.json."
-            )
+    case: str
+    pair: Pair
+    annotation: Annotation
+    answers: ScoredLabels
+    shares: tuple[float, ...]  # of the alternatives that are compared with several references
+
+
+def _score_files(task: Task, tolerance_mm: float) -> CaseScores:
+    """The scores of one case. With several references, they are means over the references."""
+    pair, annotation, faults = task.pair, task.annotation, list[str]()
+    predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
+    grid = Grid(pair.references[0], expected[0].geometry)
+    several = len(expected) > 1 and bool(task.shares)
+    prediction = task.answers.translated(grid.array_of(pair.prediction, predicted))
+    references = [grid.array_of(path, volume) for path, volume in zip(pair.references, expected, strict=True)]
+    alternatives = pair.alternatives if several else ()
+    samples = [task.answers.translated(grid.array_of(path, _read(path))) for path in alternatives]
+    for path, array in zip((pair.prediction, *alternatives), (prediction, *samples), strict=True):
+        faults += _unknown_values(path, array, annotation, ())
+    ignored = () if annotation.ignore is None else (annotation.ignore,)
+    for path, array in zip(pair.references, references, strict=True):
+        faults += _unknown_values(path, array, annotation, ignored)
     if faults:
         raise UserError(*faults)
-    if ignore is not None:
-        reference = np.where(reference == ignore, -1, reference.astype(np.int64))
-    labels = {annotation.values[name]: name for name in answers.labels}
-    return score_case(prediction, reference, expected.geometry.spacing, labels, tolerance_mm, case=case)
+    if ignored:
+        references = [np.where(one == annotation.ignore, -1, one.astype(np.int64)) for one in references]
+    labels = {annotation.values[name]: name for name in task.answers.labels}
+    scores = mean_over_raters(
+        [score_case(prediction, one, grid.geometry.spacing, labels, tolerance_mm, case=task.case) for one in references]
+    )
+    return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
+
+
+def _read(path: Path) -> "Volume":
+    from textdiffseg.imaging.sources.files import read_labels
+
+    return read_labels(path)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The grid of a case's first reference. All other files of the case must have it."""
+
+    path: Path
+    geometry: "Geometry"
+
+    def array_of(self, path: Path, volume: "Volume") -> np.ndarray:
+        """The values (D, H, W) of a label map. `UserError` if it has another grid."""
+        from textdiffseg.imaging.volume import describe
+
+        if not volume.geometry.matches(self.geometry):
+            raise UserError(
+                f"{path} has another grid ({describe(volume.geometry)}) than {self.path} "
+                f"({describe(self.geometry)}). Predict the same scan that the reference was drawn on."
+            )
+        return volume.array[0]
+
+
+def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignored: tuple[int, ...]) -> list[str]:
+    """A line if an array holds values that are neither of a label nor background nor `ignored`."""
+    values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
+    allowed = {0, *values, *ignored}
+    if unknown := sorted(set(np.unique(array).tolist()) - allowed):
+        return [
+            f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
+            "files of one data set, or correct dataset.json."
+        ]
+    return []

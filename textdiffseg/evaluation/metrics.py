@@ -53,6 +53,9 @@ class LabelScores(Record):
     volume_ml: float  # of the prediction
     reference_ml: float
     note: str = ""
+    rater_dice: tuple[float | None, ...] = ()  # Dice with each reference, if there are several
+    best_dice: float | None = None  # with the nearest reference, if there are several
+    ged2: float | None = None  # squared generalised energy distance of samples to several references
 
 
 class CaseScores(Record):

@@ -3,11 +3,11 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
-from plans.records import Record
+from plans.records import Record, Upgrades
 from textdiffseg.evaluation.metrics import (
     BOTH_EMPTY,
     EMPTY_RULE,
@@ -20,6 +20,7 @@ from textdiffseg.evaluation.metrics import (
     LabelScores,
     surfaces_available,
 )
+from textdiffseg.evaluation.raters import GED_RULE, RATER_RULE
 
 COLUMNS = {  # column of the CSV file -> field of `LabelScores`
     "dice": "dice",
@@ -29,6 +30,7 @@ COLUMNS = {  # column of the CSV file -> field of `LabelScores`
     "reference_ml": "reference_ml",
     "note": "note",
 }
+RATER_COLUMNS = {"best_dice": "best_dice", "ged2": "ged2"}
 NO_SURFACES = "NSD and HD95 were not measured, because MONAI is not installed (pip install monai)."
 
 
@@ -43,16 +45,22 @@ class MeanScores(Record):
     scored: int  # cases with a Dice
     both_empty: int  # cases where the label is absent from both masks; left out of the means
     one_empty: int  # cases where only one of the two masks has the label: Dice 0, HD95 undefined
+    several: int = 0  # cases with several references
+    best_dice: float | None = None  # over these cases: Dice with the nearest reference
+    ged2: float | None = None  # over these cases: squared energy distance of samples to the references
 
 
 class Summary(Record):
     """The record of `summary.json`."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
     tolerance_mm: float
     empty_rule: str = EMPTY_RULE
     nsd_definition: str = NSD_DEFINITION
     hd95_definition: str = HD95_DEFINITION
+    rater_rule: str | None = None  # if some cases have several references
+    ged_rule: str | None = None  # if samples were compared with them
     notes: tuple[str, ...] = ()
     mean: MeanScores  # over the labels' means; every label has the same weight
     labels: dict[str, MeanScores]
@@ -77,13 +85,24 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
         scored=sum(label.scored for label in means),
         both_empty=sum(label.both_empty for label in means),
         one_empty=sum(label.one_empty for label in means),
+        several=max((label.several for label in means), default=0),
+        best_dice=_mean(label.best_dice for label in means),
+        ged2=_mean(label.ged2 for label in means),
     )
     if not surfaces_available():
         notes = (*notes, NO_SURFACES)
     if large := sum(scores.note == TOO_LARGE for case in cases for scores in case.labels.values()):
         notes = (*notes, f"{large} label masks were {TOO_LARGE}: NSD and HD95 leave them out.")
     ordered = tuple(sorted(cases, key=lambda case: case.case))
-    return Summary(tolerance_mm=tolerance_mm, notes=tuple(notes), mean=mean, labels=labels, cases=ordered)
+    return Summary(
+        tolerance_mm=tolerance_mm,
+        notes=tuple(notes),
+        rater_rule=RATER_RULE if mean.several else None,
+        ged_rule=GED_RULE if mean.ged2 is not None else None,
+        mean=mean,
+        labels=labels,
+        cases=ordered,
+    )
 
 
 def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
@@ -96,6 +115,9 @@ def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
         scored=sum(score.dice is not None for score in scores),
         both_empty=sum(score.note == BOTH_EMPTY for score in scores),
         one_empty=sum(score.note in (PREDICTION_EMPTY, REFERENCE_EMPTY) for score in scores),
+        several=sum(bool(score.rater_dice) for score in scores),
+        best_dice=_mean(score.best_dice for score in scores),
+        ged2=_mean(score.ged2 for score in scores),
     )
 
 
@@ -105,11 +127,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 
 def to_csv(summary: Summary) -> str:
-    """The scores of all cases as CSV, one row per case and label. An undefined score is an empty cell."""
+    """The scores of all cases as CSV, one row per case and label. An undefined score is an empty cell.
+
+    Scores against several references have columns only if some case has several.
+    """
+    columns = COLUMNS | (RATER_COLUMNS if summary.mean.several else {})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case", "label", *COLUMNS))
+    writer.writerow(("case", "label", *columns))
     for case in summary.cases:
         for name, scores in case.labels.items():
-            writer.writerow((case.case, name, *(getattr(scores, field) for field in COLUMNS.values())))
+            writer.writerow((case.case, name, *(getattr(scores, field) for field in columns.values())))
     return text.getvalue()

@@ -4,10 +4,13 @@ A temperature T makes probabilities agree with the share of correct voxels (`tex
 once, to the mean over windows, views, samples and folds (`Readout.temper`). It keeps the order of the classes at every
 voxel, and masks are made before it. So no mask changes. All labels have the same temperature.
 
-A factor f >= 1 widens a 90% volume interval to [low / f, high * f]. Errors grow with the size of a structure, so the
-widening is a factor. A factor also widens an interval of width 0.
+A factor f >= 1 widens a 90% volume interval to [low / f, high * f]. The interval comes from the level sets of the
+probabilities with this temperature (`inference.volumes`). Errors grow with the size of a structure, so the widening is
+a factor. A factor also widens an interval of width 0.
 
-Both are fitted on cases that the fold was not trained on (`validation.fitting`). They belong to the setting that they
+The expected Dice is a curve over soft Dice (`folds.expected_dice`).
+
+All are fitted on cases that the fold was not trained on (`validation.fitting`). They belong to the setting that they
 were fitted with: the mean of eight samples is less certain than one posterior mean.
 """
 
@@ -18,7 +21,8 @@ import numpy as np
 from pydantic import Field
 
 from plans.layout import Checkpoint, FoldFolder
-from plans.records import Record, Upgrades
+from plans.records import Fields, Record, Upgrades
+from textdiffseg.folds.expected_dice import DiceCurve, DiceFit, pooled_curve
 from textdiffseg.folds.sampling import Fitted, Setting, Settings
 
 INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
@@ -28,7 +32,7 @@ class Widening(Record):
     """The factor of volume intervals, and by label the share of true volumes inside them (target: 0.9)."""
 
     factor: float = Field(ge=1)
-    coverage_before: dict[str, float]
+    coverage_before: dict[str, float]  # of level sets without temperature and factor
     coverage_after: dict[str, float]  # cross-fitted
 
 
@@ -42,17 +46,23 @@ class Fit(Setting):
     brier_before: float
     brier_after: float
     widening: Widening | None = None  # None if no structure was found
+    expected_dice: DiceFit | None = None  # None for the setting of --uncertainty
 
     def is_of(self, settings: Settings) -> bool:
         """Whether this calibration belongs to predictions with `settings`."""
         return self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
 
 
+def _without_widening(fields: Fields) -> Fields:
+    """The fields of version 2. Its factors belong to intervals of diffusion samples and are dropped."""
+    return fields | {"fits": [fit | {"widening": None} for fit in fields.get("fits", ())]}
+
+
 class Calibration(Fitted):
     """`calibration.json`: at most one fit per setting."""
 
-    version: Literal[2] = 2
-    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
+    version: Literal[3] = 3
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: _without_widening}
     fits: tuple[Fit, ...] = ()
 
     def with_fit(self, fit: Fit) -> "Calibration":
@@ -65,6 +75,7 @@ class Applied(Record):
 
     temperature: float | None = None
     widening: float | None = None
+    expected_dice: DiceCurve | None = None
 
 
 def widen(intervals: np.ndarray, factor: float) -> np.ndarray:
@@ -81,12 +92,14 @@ def read_calibration(fold: FoldFolder, checkpoint: Checkpoint = "best") -> Calib
 def applied(folds: Sequence[Calibration], settings: Settings) -> Applied:
     """The calibration of an ensemble's predictions with `settings`.
 
-    Geometric means over the folds that were fitted with the same setting, weighted by their cases.
+    Means over the folds that were fitted with the same setting, weighted by their cases: geometric means of
+    temperatures and factors, and the arithmetic mean of the curves of expected Dice.
     """
     fits = [fit for fold in folds for fit in fold.fits if fit.is_of(settings)]
     return Applied(
         temperature=_geometric_mean([(fit.temperature, fit.cases) for fit in fits]),
         widening=_geometric_mean([(fit.widening.factor, fit.cases) for fit in fits if fit.widening]),
+        expected_dice=pooled_curve([(fit.expected_dice, fit.cases) for fit in fits if fit.expected_dice]),
     )
 
 

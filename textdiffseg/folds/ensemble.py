@@ -135,8 +135,8 @@ def _without_choice(
     if not lacking:
         return
     plain = plain_sampling(Plan.read(lacking[0].plan))
-    steps = f"{plain.steps} step{'s' * (plain.steps > 1)}"
-    instead = f"{steps}, no mirroring, no calibration" if len(lacking) == len(folds) else "the other folds decide"
+    steps = f"{plain.steps} steps, " if plain.steps else ""
+    instead = f"{steps}no mirroring, no calibration" if len(lacking) == len(folds) else "the other folds decide"
     for fold in lacking:
         if fold.sampling.is_file():
             other = Sampling.read(fold.sampling).checkpoint

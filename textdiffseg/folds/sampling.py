@@ -14,6 +14,7 @@ from textdiffseg.folds.weights import hash_weights
 MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .004 on hippocampus
 # The time of a window, as shares of one plain pass on a CPU: per view, per step, per sample.
 ENCODE, DENOISE, DECODE = 0.65, 0.1, 0.35
+ALTERNATIVE_SAMPLES = 16  # from which `--alternatives` chooses
 MIN_SAMPLES = 8  # for uncertainty
 
 
@@ -137,6 +138,19 @@ def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> S
             "disagree. Train more folds, or the preset default."
         )
     return settings
+
+
+def settings_of_alternatives(plan: Plan, settings: Settings) -> Settings:
+    """The settings for alternatives: those of uncertainty, with `ALTERNATIVE_SAMPLES` samples.
+
+    Raises `UserError` if the model has no diffusion, and thus no samples.
+    """
+    if plan.diffusion is None:
+        raise UserError(
+            f"--alternatives: this model (preset {plan.preset}) has no diffusion, so it has no samples to choose from. "
+            "Leave it out, or train the preset default."
+        )
+    return settings_of_uncertainty(plan, settings).model_copy(update={"samples": ALTERNATIVE_SAMPLES})
 
 
 def choose(table: Sequence[Trial], axes: int) -> Trial:

@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from math import prod
 
+import numpy as np
+
 from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
 from plans.plan import Plan
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
+from textdiffseg.inference.alternatives import class_type, samples_at_once
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 
@@ -23,6 +26,7 @@ def prediction_ram_gb(
     slots: int | None = None,
     uncertainty: bool = False,
     on_cpu: bool = True,
+    alternatives: bool = False,
 ) -> float:
     """The peak RAM in GB to predict a scan.
 
@@ -37,6 +41,7 @@ def prediction_ram_gb(
         slots: the number of answers and rivals; None: all labels.
         uncertainty: predict maps of uncertainty, too.
         on_cpu: the networks run on the CPU.
+        alternatives: the masks of the samples are kept for alternatives.
     """
     slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
@@ -46,10 +51,17 @@ def prediction_ram_gb(
     noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape)
     maps = (3 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
     samples = window * classes * (2 * settings.samples + folds)
+    kept = _kept_bytes(1 + slots, prod(tiling.padded), prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
-    predicting = ram_bytes(channels, slots, tiling.padded, original_shape) + padding + noise + maps + samples
+    predicting = ram_bytes(channels, slots, tiling.padded, original_shape) + padding + noise + maps + samples + kept
     models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
     return (max(reading, predicting) + models + LIBRARIES_BYTES) / GB
+
+
+def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
+    """The bytes of the masks of all samples, and of the probabilities of those that are drawn at once."""
+    sums = 4.0 * classes * voxels * (samples_at_once(classes, voxels) - 1)
+    return sums + ALTERNATIVE_SAMPLES * np.dtype(class_type(classes)).itemsize * original_voxels
 
 
 def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
@@ -69,6 +81,7 @@ def largest_ram_gb(
     slots: int | None = None,
     uncertainty: bool = False,
     on_cpu: bool = True,
+    alternatives: bool = False,
 ) -> float:
     """The largest estimate in GB over scans, by their headers. Without any readable header: the plan's estimate."""
     estimates = []
@@ -78,5 +91,8 @@ def largest_ram_gb(
         on_plan = shape_on_plan(geometry, plan)
         if on_plan is None:
             continue
-        estimates.append(prediction_ram_gb(plan, settings, folds, on_plan, geometry.shape, slots, uncertainty, on_cpu))
+        shapes = (on_plan, geometry.shape)
+        estimates.append(
+            prediction_ram_gb(plan, settings, folds, *shapes, slots, uncertainty, on_cpu, alternatives=alternatives)
+        )
     return max(estimates, default=plan.memory.ram_gb)

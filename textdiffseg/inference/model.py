@@ -19,13 +19,27 @@ from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.sampling import Settings, settings_for, settings_of_uncertainty
+from textdiffseg.folds.sampling import (
+    Settings,
+    settings_for,
+    settings_of_alternatives,
+    settings_of_uncertainty,
+)
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count
+from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection, caution, encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result, probability_maps
-from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, follow, volumes_of
+from textdiffseg.inference.scan import (
+    Calibrated,
+    ScanResult,
+    WindowProgress,
+    examine,
+    follow,
+    part_of,
+)
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
@@ -50,6 +64,7 @@ class SegmentOptions:
     mirroring: bool = True  # if validation chose it
     seed: int = 0  # of the noise
     uncertainty: bool = False  # measure it, with its own samples if needed
+    alternatives: int = 0  # the number of alternatives to choose from the samples; 0: none
     probabilities: bool = False  # keep each label's probabilities
 
 
@@ -61,6 +76,7 @@ class Segmenting:
     masks: Calibrated  # predicts masks and probabilities
     samples: Calibrated | None  # predicts uncertainty; `masks` itself if the settings are equal; None: not requested
     probabilities: bool
+    choice: AlternativeChoice | None = None  # of alternatives; None: not requested
 
     @property
     def plan(self) -> Plan:
@@ -93,25 +109,51 @@ class Segmenting:
         selection = self.selection
         if text is not None:
             selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
+        chosen: tuple[Alternative, ...] = ()
+        if self.choice is not None:
+            share = self.choice.predictor.settings.passes / self.passes
+            follow, progress = part_of(progress, 0, share), part_of(progress, share, 1 - share)
+            chosen = self.choice(torch.from_numpy(image), transform, selection.queries, selection.values, follow)
+            notes = (*notes, *self.choice.notes(len(chosen)))
         scanned = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
-        return self._result(scanned, transform, notes)
+        return self._result(scanned, transform, notes, chosen)
 
-    def _result(self, scanned: ScanResult, transform: TransformRecord, notes: tuple[str, ...]) -> Result:
+    @property
+    def passes(self) -> float:
+        """The time of a window, in plain passes, of all predictions together."""
+        predictors = [self.masks.predictor, *([self.choice.predictor] if self.choice is not None else [])]
+        if self.samples_apart and self.samples is not None:
+            predictors.append(self.samples.predictor)
+        return sum(predictor.settings.passes for predictor in predictors)
+
+    def _result(
+        self,
+        scanned: ScanResult,
+        transform: TransformRecord,
+        notes: tuple[str, ...],
+        alternatives: tuple[Alternative, ...],
+    ) -> Result:
         selection = self.selection
         maps = dict(probability_maps(selection.names, scanned.probabilities.numpy())) if self.probabilities else {}
-        if scanned.distribution is not None:
-            maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.distribution.maps.items()}
+        maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.maps.items()}
+        calibration = self.masks.calibration
+        volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
+        expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
+        check = expected_dice.note if expected_dice else None
+        note = check if scanned.slots.any() else EMPTY_NOTE
         return Result(
             labels=np.array([0, *selection.values])[scanned.slots],
             geometry=transform.geometry,
             names=selection.names,
             values=selection.values,
-            volumes={volume.label: volume for volume in volumes_of(scanned, selection, self.plan, transform)},
-            notes=(*self.notes, *([EMPTY_NOTE] if not scanned.slots.any() else [])),
+            volumes={volume.label: volume for volume in volumes},
+            notes=(*self.notes, *([note] if note else [])),
             scan_notes=notes,
             transform=transform,
             maps=maps,
             hounsfield=self.hounsfield,
+            expected_dice=expected_dice,
+            alternatives=alternatives,
         )
 
 
@@ -192,7 +234,11 @@ class Model:
         if options.uncertainty:
             sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
             samples = masks if sampled == settings else self._calibrated(sampled)
-        return Segmenting(selection, masks, samples, options.probabilities)
+        choice, count = None, check_count(options.alternatives)
+        if count:
+            drawn = settings_of_alternatives(plan, settings)
+            choice = AlternativeChoice(Predictor(self.ensemble.networks, drawn, self.device), count)
+        return Segmenting(selection, masks, samples, options.probabilities, choice)
 
     def segment(
         self,
@@ -210,6 +256,7 @@ class Model:
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
+        alternatives: int = 0,
         progress: OnProgress = silent,
         cancel: Cancel = never,
     ) -> Result:
@@ -228,10 +275,8 @@ class Model:
         The other arguments are those of `SegmentOptions`. Raises `UserError` if an argument or the
         scan is not valid.
         """
-        if isinstance(prompts, str):
-            raise UserError(f"prompts: expected a list of phrases, found one string. Write [{prompts!r}].")
         options = SegmentOptions(
-            prompts=tuple(prompts),
+            prompts=_phrases(prompts),
             force=force,
             text_encoder=text_encoder,
             steps=steps,
@@ -240,6 +285,7 @@ class Model:
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,
+            alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
         return self.prepare(options).run(volume_of(scan, spacing, affine), encoded, follow(progress, cancel))
@@ -247,3 +293,9 @@ class Model:
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings))
+
+
+def _phrases(prompts: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(prompts, str):
+        raise UserError(f"prompts: expected a list of phrases, found one string. Write [{prompts!r}].")
+    return tuple(prompts)

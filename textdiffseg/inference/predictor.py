@@ -25,7 +25,7 @@ from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
-from textdiffseg.inference.uncertainty import disagreement, slot_volumes
+from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.inference.windows import Prediction, WindowGroup, WindowInputs, WindowSums
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.queries import Queries
@@ -93,23 +93,14 @@ class Predictor:
         Args:
             image: (C, D, H, W) on the plan's grid.
             queries: of one sample, with Q slots.
-            uncertainty: predict `between_samples`, `between_folds` and `volumes`, too.
+            uncertainty: predict `between_samples` and `between_folds`, too.
             answers: leading slots that uncertainty keeps; others count as background. None: all slots.
             order: the order in which groups of windows are computed; None: from first to last.
             progress: called with (groups done, all groups).
         """
-        tiling = tile(triple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
-        groups = [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
-        volume = WindowInputs(
-            tiling=tiling,
-            image=tiling.pad(image.float()),
-            noise=self._noise(tiling),
-            queries=queries.to(self.device),
-            answers=queries.labels.shape[1] if answers is None else answers,
-            uncertainty=uncertainty,
-            importance=importance(tiling.patch),
-            total=tiling.total_importance(),
-        )
+        numbers, answers = range(self.settings.samples), queries.labels.shape[1] if answers is None else answers
+        volume = self._inputs(image, queries, numbers, answers, uncertainty)
+        groups = self._groups(volume.tiling)
         sums, waiting = WindowSums(volume), {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
             waiting[index] = self._compute(volume, groups[index])
@@ -119,38 +110,91 @@ class Predictor:
                 progress(done, len(groups))
         return sums.finish()
 
-    def _noise(self, tiling: Tiling) -> Tensor:
-        """z_T (S, k, d, h, w) of each diffusion sample over the whole latent grid."""
+    @torch.inference_mode()
+    def sample_image(
+        self,
+        image: Tensor,
+        queries: Queries,
+        numbers: Sequence[int],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Tensor]:
+        """The probabilities (1 + Q, D, H, W) of single diffusion samples. Sample s is drawn with fold s modulo F.
+
+        A mean over folds would blend the alternatives of different folds. Raises `UserError` if the network's output is
+        not finite.
+
+        Args:
+            image: (C, D, H, W) on the plan's grid.
+            queries: of one sample, with Q slots.
+            numbers: of the samples.
+            progress: called with (groups of windows done, all groups).
+        """
+        volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
+        sums, groups = [WindowSums(volume) for _ in numbers], self._groups(volume.tiling)
+        for done, starts in enumerate(groups, start=1):
+            patches, z_T, expanded = self._stacked(volume, starts)
+            for fold, segmenter in enumerate(self.segmenters):
+                places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
+                if not places:
+                    continue
+                p = self._fold(segmenter, patches, z_T[places], expanded)[:, : len(starts)].cpu()
+                for place, p_s in zip(places, p, strict=True):
+                    sums[place].add(WindowGroup(starts, p_s))
+            if progress:
+                progress(done, len(groups))
+        return [one.finish().probabilities for one in sums]
+
+    def _inputs(
+        self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
+    ) -> WindowInputs:
+        """What all windows of an image share. `numbers` are those of the diffusion samples."""
+        tiling = tile(triple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        return WindowInputs(
+            tiling=tiling,
+            image=tiling.pad(image.float()),
+            noise=self._noise(tiling, numbers),
+            queries=queries.to(self.device),
+            answers=answers,
+            uncertainty=uncertainty,
+            importance=importance(tiling.patch),
+            total=tiling.total_importance(),
+        )
+
+    def _groups(self, tiling: Tiling) -> list[tuple[Triple, ...]]:
+        """The first voxels of the windows, in groups of `batch`."""
+        return [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
+
+    def _noise(self, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
+        """z_T (S, k, d, h, w) of the diffusion samples with these numbers over the whole latent grid."""
         shape = (self.plan.latent.channels, *tiling.latent_shape)
         if self.settings.steps == 0:  # not read
             return torch.zeros(1, *shape)
-        return torch.stack([latent_noise(shape, self.settings.seed, s) for s in range(self.settings.samples)])
+        return torch.stack([latent_noise(shape, self.settings.seed, number) for number in numbers])
 
-    def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
-        """The predictions of one group of windows with all folds and samples."""
-        tiling, answers, readout = volume.tiling, volume.answers, self.readout
+    def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
+        """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
+        tiling = volume.tiling
         filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        z_T, queries = z_T.to(self.device), volume.queries.expand(self.batch)
-        of_folds, inner, volumes = [], [], []
+        return patches, z_T.to(self.device), volume.queries.expand(self.batch)
+
+    def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
+        """The predictions of one group of windows with all folds and samples."""
+        answers, readout = volume.answers, self.readout
+        patches, z_T, queries = self._stacked(volume, starts)
+        of_folds, inner = [], []
         for segmenter in self.segmenters:
             p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
             of_folds.append(p.mean(0))
             if volume.uncertainty:
                 inner.append(torch.stack([readout.entropy(readout.answered(p_s, answers, 1), 1) for p_s in p]).mean(0))
-                shares = [volume.share(start).to(self.device) for start in starts]
-                by_window = [
-                    [slot_volumes(readout.winner(p_s[b]), share, answers) for p_s in p]
-                    for b, share in enumerate(shares)
-                ]
-                volumes.append(torch.stack([torch.stack(of_samples) for of_samples in by_window]).sum(0))
         means = torch.stack(of_folds)
         del of_folds  # as large as `means`: it frees memory
         if not volume.uncertainty:
             return WindowGroup(starts, means.mean(0).cpu())
         maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
-        return WindowGroup(starts, means.mean(0).cpu(), torch.stack(maps).cpu(), torch.stack(volumes).cpu())
+        return WindowGroup(starts, means.mean(0).cpu(), torch.stack(maps).cpu())
 
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, split_ending
+from plans.file_names import NIFTI, alternative_file, split_ending
+from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
-from textdiffseg.inference.uncertainty import VolumeInterval
+from textdiffseg.inference.alternatives import Alternative
+from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
 if TYPE_CHECKING:
@@ -31,12 +33,14 @@ class Result:
     geometry: Geometry  # of `labels`
     names: tuple[str, ...]  # of the labels that were queried
     values: tuple[int, ...]  # of these labels in `labels`
-    volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if uncertainty was requested
+    volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if validation has fitted a factor
     notes: tuple[str, ...]  # on the model and the mask
     scan_notes: tuple[str, ...]  # on the scan's position and orientation
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
     hounsfield: bool = False  # the scan is CT
+    expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
+    alternatives: tuple[Alternative, ...] = ()  # the largest share first; empty unless requested
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""
@@ -51,7 +55,7 @@ class Result:
         return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
 
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
-        """The paths of all written files, relative to `folder`: the mask, probabilities/... and uncertainty/...
+        """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
 
         The ending of `name` sets the format.
         """
@@ -60,6 +64,9 @@ class Result:
         folder = Path(folder)
         write_labels(folder / name, self.labels, self.geometry)
         written = [name]
+        for number, one in enumerate(self.alternatives, start=1):
+            written.append(alternative_file(*split_ending(name), number))
+            write_labels(folder / written[-1], one.labels, self.geometry)
         for path, array in self._placed(split_ending(name)[0]):
             written.append(f"{path}{split_ending(name)[1]}")
             write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +20,6 @@ class Prediction:
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
     between_folds: Tensor | None = None  # (D, H, W) bits
-    volumes: np.ndarray | None = None  # (F, S, 1 + answers) voxels that each class writes, per fold and sample
 
     def of(self, answers: int, readout: Readout) -> "Prediction":
         """Keep the first `answers` classes; add the others to background."""
@@ -39,11 +37,7 @@ class Prediction:
         classes = [0, *numbers]
         probabilities = self.probabilities.new_zeros(1 + labels, *self.probabilities.shape[1:])
         probabilities[classes] = self.probabilities
-        volumes = None
-        if self.volumes is not None:
-            volumes = np.zeros((*self.volumes.shape[:2], 1 + labels))
-            volumes[..., classes] = self.volumes
-        return replace(self, probabilities=probabilities, volumes=volumes)
+        return replace(self, probabilities=probabilities)
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,6 @@ class WindowGroup:
     starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
     maps: Tensor | None = None  # (2, B, D, H, W) bits: between samples, between folds
-    volumes: Tensor | None = None  # (F, S, K) float64
 
 
 @dataclass(frozen=True)
@@ -81,7 +74,6 @@ class WindowSums:
         self.volume, self.tiling, self.added = volume, volume.tiling, 0
         self.probabilities = torch.zeros(1 + volume.queries.labels.shape[1], *self.tiling.padded)
         self.maps = torch.zeros(2, *self.tiling.padded) if volume.uncertainty else None
-        self.volumes = torch.zeros((), dtype=torch.float64)
 
     def add(self, windows: WindowGroup) -> None:
         """Add one group. `UserError` if the network's output is not finite."""
@@ -95,8 +87,6 @@ class WindowSums:
             self.probabilities[:, *window] += share * windows.probabilities[b]
             if self.maps is not None and windows.maps is not None:
                 self.maps[:, *window] += share * windows.maps[:, b]
-        if windows.volumes is not None:
-            self.volumes = self.volumes + windows.volumes
         self.added += 1
 
     def finish(self) -> Prediction:
@@ -106,4 +96,4 @@ class WindowSums:
         if self.maps is None:
             return Prediction(probabilities)
         between_samples, between_folds = self.maps[:, *inside]
-        return Prediction(probabilities, between_samples, between_folds, self.volumes.numpy())
+        return Prediction(probabilities, between_samples, between_folds)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from plans.geometry import Triple
 from plans.network_plan import NetworkPlan, Stage
 from plans.regions import Regions
-from textdiffseg.networks.blocks import ConvBlock, ResidualBlock, TextProjection
+from textdiffseg.networks.blocks import ConvBlock, InstanceNorm, ResidualBlock, TextProjection
 from textdiffseg.queries import Queries
 from textdiffseg.regions import members
 
@@ -152,9 +152,9 @@ class NumberReduction(nn.Module):
 
 
 class LabelDecoder(nn.Module):
-    """Logits of background and of each queried label, from z_0 and the image's skips.
+    """Logits of background and of each queried label, from z_0 and the skips.
 
-    Without `latent_channels`, it reads the features of the latent grid instead of a latent (preset `unet`).
+    Without `latent_channels`, it reads no latent, only the skips (preset `unet`).
 
     With `labels`, the classifier is a convolution with one channel per label 1..`labels` instead of the text vectors.
     """
@@ -164,7 +164,7 @@ class LabelDecoder(nn.Module):
     ):
         super().__init__()
         last, fine = stages[-1], stages[-2::-1]  # from the stage next to the latent grid up to the image's own grid
-        self.enter = nn.Identity() if latent_channels is None else ConvBlock(latent_channels, last.width, last.kernel)
+        self.enter = None if latent_channels is None else ConvBlock(latent_channels, last.width, last.kernel)
         self.up = nn.ModuleList(
             nn.ConvTranspose3d(coarse.width, stage.width, coarse.stride, coarse.stride)
             for coarse, stage in zip(stages[:0:-1], fine, strict=True)
@@ -173,20 +173,26 @@ class LabelDecoder(nn.Module):
         width = stages[0].width
         self.classifier = TextClassifier(width, text_width) if labels is None else ChannelClassifier(width, labels)
 
-    def forward(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w), skips finest first or None -> logits (B, 1 + Q, D, H, W) float32."""
-        h = self.enter(z_0)
-        for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True), start=1):
+    def forward(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
+        """z_0 (B, k, d, h, w), skips from the finest to the latent grid -> logits (B, 1 + Q, D, H, W) float32.
+
+        Either may be None.
+        """
+        h = 0 if z_0 is None or self.enter is None else self.enter(z_0)
+        h = h if skips is None else h + skips[-1]
+        for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True), start=2):
             h = up(h)
             h = block(h if skips is None else h + skips[-level])
         return self.classifier(h, queries)
 
 
-def up_block(stage: Stage) -> ConvBlock | ResidualBlock:
-    """The block of a stage on the way up: one convolution or two."""
-    return (
-        ConvBlock(stage.width, stage.width, stage.kernel) if stage.up == 1 else ResidualBlock(stage.width, stage.kernel)
-    )
+def up_block(stage: Stage) -> nn.Module:
+    """The block of a stage on the way up. Without a convolution it only normalises and activates."""
+    if stage.up == 0:
+        return nn.Sequential(InstanceNorm(stage.width), nn.LeakyReLU(0.01, inplace=True))
+    if stage.up == 1:
+        return ConvBlock(stage.width, stage.width, stage.kernel)
+    return ResidualBlock(stage.width, stage.kernel)
 
 
 class TextClassifier(nn.Module):

@@ -1,6 +1,6 @@
 """The U-Net on the latent grid. It has most of the model's depth and serves twice:
 
-    m     = F(z_it)                  the estimator: the latent of the mask, in one pass
+    h     = F(z_it)                  the estimator: features, of which the latent of the mask is a projection
     v_hat = R([r_t, m, z_it], t)     the denoiser of the residual, once per DDIM step
 
 The publication's denoiser is the second form: eps_hat = f([z_t, z_it], t).

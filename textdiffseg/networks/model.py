@@ -8,19 +8,20 @@ from torch import Tensor, nn
 
 from plans.network_plan import PaperPlan
 from plans.plan import Plan
+from textdiffseg.networks.blocks import convolution
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, NumberEncoder, NumberReduction
 from textdiffseg.networks.latent_unet import LatentUNet
-from textdiffseg.networks.peers import Peer
+from textdiffseg.networks.peers import Peer, build_peer
 from textdiffseg.queries import Queries
 
 
 class TextDiffSeg(nn.Module):
     """The modules of the model. Each method runs one or two; `Segmenter` and the objectives combine the methods.
 
-    Preset `default` has all modules. Preset `unet` has neither label encoder nor denoiser. The publication's presets
-    have no estimator.
+    Preset `default` has all modules. Preset `unet` has no latent: neither label encoder, `to_latent` nor denoiser. The
+    publication's presets have no estimator.
     """
 
     residual_scale: Tensor  # (k,), a buffer: s, the standard deviation of z_0 - m per channel; 0 until R is trained
@@ -34,6 +35,7 @@ class TextDiffSeg(nn.Module):
         label_decoder: LabelDecoder,
         label_encoder: LabelEncoder | NumberEncoder | NumberReduction | None = None,
         estimator: LatentUNet | None = None,
+        to_latent: nn.Conv3d | None = None,
         denoiser: LatentUNet | None = None,
         reads_skips: bool = True,
     ):
@@ -44,6 +46,7 @@ class TextDiffSeg(nn.Module):
         self.fusion = fusion
         self.label_encoder = label_encoder
         self.estimator = estimator
+        self.to_latent = to_latent
         self.denoiser = denoiser
         self.label_decoder = label_decoder
         if plan.diffusion:
@@ -67,9 +70,13 @@ class TextDiffSeg(nn.Module):
         """z_i (B, c, d, h, w) and the queries' tokens -> z_it (B, c, d, h, w); (B, k, d, h, w) in preset `paper`."""
         return self.fusion(z_i, queries)
 
-    def estimate(self, z_it: Tensor) -> Tensor:
-        """z_it (B, c, d, h, w) -> m (B, k, d, h, w), the latent of the mask; in preset `unet` features (B, c, ...)."""
-        return _present(self.estimator, "estimator", self.plan)([z_it])
+    def estimate(self, z_it: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z_it (B, c, d, h, w) -> features (B, c, d, h, w) and the latent m of the mask (B, k, d, h, w) float32.
+
+        In preset `unet` there is no latent.
+        """
+        features = _present(self.estimator, "estimator", self.plan)([z_it])
+        return features, None if self.to_latent is None else self.to_latent(features).float()
 
     def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
         """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w). Raises `ValueError` in preset `unet`."""
@@ -82,8 +89,11 @@ class TextDiffSeg(nn.Module):
         """
         return _present(self.denoiser, "denoiser", self.plan)([noisy, *conditions], t)
 
-    def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w) and the skips or None -> logits (B, 1 + Q, D, H, W)."""
+    def decode(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
+        """z_0 (B, k, d, h, w) and the skips or None -> logits (B, 1 + Q, D, H, W). Preset `unet` has only the skips.
+
+        The skips are features from the finest grid to the latent grid.
+        """
         return self.label_decoder(z_0, skips if self.reads_skips else None, queries)
 
     def reconstruct(self, slots: Tensor, queries: Queries) -> Tensor:
@@ -116,7 +126,7 @@ def _present(module: Module | None, name: str, plan: Plan) -> Module:
 def build_model(plan: Plan) -> SegmentationNetwork:
     """The untrained model of a plan."""
     if plan.peer:
-        return Peer(plan, plan.peer)
+        return build_peer(plan, plan.peer)
     if plan.paper:
         return _build_paper(plan, plan.paper)
     level, text_width, network = plan.latent.level, plan.text.width, plan.network
@@ -125,7 +135,7 @@ def build_model(plan: Plan) -> SegmentationNetwork:
     shared: dict[str, Any] = {
         "image_encoder": ImageEncoder(len(plan.channels), (*fine[:-1], fine[-1].model_copy(update={"blocks": 0}))),
         "fusion": Fusion(width, text_width, network.head_width),
-        "estimator": LatentUNet(coarse, width, channels, network, timed=False),
+        "estimator": LatentUNet(coarse, width, None, network, timed=False),
         "label_decoder": LabelDecoder(fine, text_width, channels),
     }
     if channels is None:
@@ -136,6 +146,7 @@ def build_model(plan: Plan) -> SegmentationNetwork:
         plan,
         **shared,
         label_encoder=LabelEncoder(fine, text_width, channels, network, parts),
+        to_latent=convolution(width, channels, (1, 1, 1)),
         denoiser=LatentUNet(narrow, 2 * channels + width, channels, network, timed=True),
     )
 

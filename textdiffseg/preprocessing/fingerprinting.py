@@ -14,10 +14,11 @@ import numpy as np
 
 from plans.dataset import Case, Dataset
 from plans.errors import UserError, listed
-from plans.fingerprint import LABELS_OUTSIDE_BODY, CaseFingerprint, Fingerprint
+from plans.fingerprint import LABELS_OUTSIDE_BODY, CaseFingerprint, Fingerprint, LabelFingerprint
+from plans.geometry import Millimetres
 from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
-from plans.regions import values_of
+from plans.regions import Regions, values_of
 from plans.rules import crop_of, scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
@@ -74,26 +75,28 @@ def bytes_per_case(dataset: Dataset) -> float:
 
 def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:
     """The fingerprint of one case. Raises `UserError` with a line for each fault."""
-    volume, numbers = read_case(case, labels, channels)
+    volume, references = read_case(case, labels, channels)
     image, orientation = to_canonical(volume)
-    numbers = orientation.apply(numbers)
+    references = tuple(orientation.apply(numbers) for numbers in references)
     spacing, crop = image.geometry.spacing, crop_of(channels)
-    box = crop_box(image.array, spacing, crop, numbers)
+    box = crop_box(image.array, spacing, crop, np.maximum.reduce(references))
     extended = crop == "body" and box != crop_box(image.array, spacing, crop)
     return CaseFingerprint(
         case=case.id,
         shape=image.geometry.shape,
         spacing=spacing,
         cropped_shape=tuple(end - start for start, end in box),
-        intensities=_foreground_samples(image.array, numbers, channels, case.id),
-        labels=measure_labels(numbers, spacing, case.annotation.regions),
+        intensities=_foreground_samples(image.array, references, channels, case.id),
+        labels=_measured(references, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
         notes=(*volume.notes, LABELS_OUTSIDE_BODY) if extended else volume.notes,
     )
 
 
-def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> tuple[Volume, np.ndarray]:
-    """A checked case: the image, and label numbers (D, H, W), -1 ignored, on the same grid.
+def read_case(
+    case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]
+) -> tuple[Volume, tuple[np.ndarray, ...]]:
+    """A checked case: the image, and on the same grid label numbers (D, H, W), -1 ignored, of each reference.
 
     Raises `UserError` with a line for each fault: an unreadable file, a wrong number of channels, voxels that are not
     finite, different grids, unknown label values, values that contradict the case's annotation.
@@ -102,26 +105,37 @@ def read_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) 
 
     faults: list[str] = []
     volume = _tried(partial(files.read_volume, case.images), faults)
-    label = _tried(partial(files.read_labels, case.label), faults)
     if volume is not None and len(volume.array) != len(channels):
         found = " + ".join(str(path) for path in case.images)
         faults.append(
             f"case {case.id}: {found}: {len(volume.array)} channels, but dataset.json names {len(channels)} "
             f"({', '.join(channels)}). Correct the image or channel_names."
         )
-    if volume is not None and label is not None and not volume.geometry.matches(label.geometry):
+    names = [label.name for label in labels]
+    references = [_read_reference(path, case, volume, names, faults) for path in case.references]
+    if faults or volume is None:
+        raise UserError(*faults)
+    return volume, tuple(numbers for numbers in references if numbers is not None)
+
+
+def _read_reference(
+    path: Path, case: Case, volume: Volume | None, names: Sequence[str], faults: list[str]
+) -> np.ndarray | None:
+    """The label numbers of one label file. `faults` receives a line per fault; None: it cannot be read."""
+    from textdiffseg.imaging.sources import files
+
+    label = _tried(partial(files.read_labels, path), faults)
+    if label is None:
+        return None
+    if volume is not None and not volume.geometry.matches(label.geometry):
         faults.append(
             f"case {case.id}: the label's grid ({describe(label.geometry)}) differs from the image's "
-            f"({describe(volume.geometry)}). Resample the label {case.label} to the image."
+            f"({describe(volume.geometry)}). Resample the label {path} to the image."
         )
-    names = [label_plan.name for label_plan in labels]
-    numbers = None if label is None else _numbered(label.array[0], case, names, faults)
-    if faults or volume is None or numbers is None:
-        raise UserError(*faults)
-    return volume, numbers
+    return _numbered(label.array[0], path, case, names, faults)
 
 
-def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
+def _numbered(array: np.ndarray, path: Path, case: Case, names: Sequence[str], faults: list[str]) -> np.ndarray:
     """The label numbers of a label file's values. Values that the annotation does not allow are added to `faults`."""
     annotation = case.annotation
     ignored = {} if annotation.ignore is None else {annotation.ignore: IGNORED}
@@ -134,7 +148,7 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
     if unknown:
         known = ", ".join(str(value) for value in (0, *numbers_of, *ignored))
         faults.append(
-            f"case {case.id}: {case.label}: unknown label values {listed(unknown)}; "
+            f"case {case.id}: {path}: unknown label values {listed(unknown)}; "
             f"dataset.json has {known}. Name them there or correct the label."
         )
     allowed_names = {name for name in annotation.annotated if name not in annotation.absent}
@@ -148,7 +162,7 @@ def _numbered(array: np.ndarray, case: Case, names: Sequence[str], faults: list[
         if found := [value for value in forbidden if (numbers == numbers_of[value]).any()]:
             listing = ", ".join(str(value) for value in sorted(found))
             faults.append(
-                f"case {case.id}: {case.label}: has voxels of {name!r} (value {listing}), which {status} in this "
+                f"case {case.id}: {path}: has voxels of {name!r} (value {listing}), which {status} in this "
                 "case. Correct dataset.json or the label."
             )
     return numbers
@@ -161,7 +175,7 @@ def content_hash(paths: Sequence[Path]) -> str:
 
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
     """A hash of everything that a case's fingerprint depends on: its files, the labels and the channels."""
-    names, files = [label.name for label in labels], content_hash((*case.images, case.label))
+    names, files = [label.name for label in labels], content_hash((*case.images, *case.references))
     text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}"
     return hash_text(text)
 
@@ -199,13 +213,27 @@ def _tried(read: Callable[[], Read], faults: list[str]) -> Read | None:
         return None
 
 
+def _measured(
+    references: Sequence[np.ndarray], spacing: Millimetres, regions: Regions | None
+) -> tuple[LabelFingerprint, ...]:
+    """The measurements of each label, in the first reference that contains it."""
+    found: dict[int, LabelFingerprint] = {}
+    for numbers in references:
+        for one in measure_labels(numbers, spacing, regions):
+            found.setdefault(one.label, one)
+    return tuple(found[label] for label in sorted(found))
+
+
 def _foreground_samples(
-    image: np.ndarray, numbers: np.ndarray, channels: Sequence[str], case: str
+    image: np.ndarray, references: Sequence[np.ndarray], channels: Sequence[str], case: str
 ) -> tuple[tuple[float, ...], ...]:
-    """For each channel, intensities at random foreground voxels: at most `SAMPLES`, for CT `CT_SAMPLES`."""
-    places = np.flatnonzero(numbers > 0)
+    """For each channel, intensities at random foreground voxels: at most `SAMPLES`, for CT `CT_SAMPLES`.
+
+    Foreground is what any reference labels.
+    """
+    places = np.flatnonzero(np.logical_or.reduce([numbers > 0 for numbers in references]))
     most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
     if len(places) > most:
         places = np.random.default_rng([*case.encode()]).choice(places, most, replace=False)
-    index = np.unravel_index(places, numbers.shape)
+    index = np.unravel_index(places, image.shape[1:])
     return tuple(tuple(float(f"{value:.6g}") for value in channel[index]) for channel in image)

@@ -25,6 +25,9 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     report(f"Sampling: {in_words(masks.settings)}, on {masks.device}")
     if segmenting.samples is not None and segmenting.samples_apart:
         report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted in addition to the mask")
+    if (choice := segmenting.choice) is not None:
+        settings = in_words(choice.predictor.settings)
+        report(f"Alternatives: {choice.count}, chosen from {settings}, predicted in addition to the mask")
     _report_calibration(segmenting, report)
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
@@ -55,34 +58,42 @@ def in_words(settings: Settings) -> str:
 
 
 def _report_calibration(segmenting: Segmenting, report: Report) -> None:
-    """Report the calibration of probabilities and volume intervals. The mask needs none."""
+    """Report the calibration of probabilities, volume intervals and expected Dice. The mask needs none."""
 
     def fitted(temperature: float | None) -> str:
         return f"temperature {temperature:.2f}" if temperature else "none was fitted for this sampling; not calibrated"
 
+    masks = segmenting.masks.calibration
     if segmenting.probabilities:
-        report(f"Calibration of probabilities: {fitted(segmenting.masks.calibration.temperature)}")
+        report(f"Calibration of probabilities: {fitted(masks.temperature)}")
     if segmenting.samples is not None:
-        applied = segmenting.samples.calibration
-        widening = applied.widening
-        intervals = f"volume intervals widened by {widening:.2f}" if widening else "volume intervals not widened"
-        report(f"Calibration of uncertainty: {fitted(applied.temperature)}, {intervals}")
+        report(f"Calibration of uncertainty: {fitted(segmenting.samples.calibration.temperature)}")
+    if masks.widening is not None:
+        report(f"Volumes: with 90% intervals, widened by {masks.widening:.2f}")
+    if masks.expected_dice is not None:
+        report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 
 
 def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    outputs = [segmenting.masks, *([segmenting.samples] if segmenting.samples is not None else [])]
+    outputs = [segmenting.masks.predictor]
+    if segmenting.samples is not None:
+        outputs.append(segmenting.samples.predictor)
+    drawn = None if segmenting.choice is None else segmenting.choice.predictor
+    if drawn is not None:
+        outputs.append(drawn)
     need = max(
         largest_ram_gb(
             segmenting.plan,
-            one.predictor.settings,
-            len(one.predictor.networks),
+            one.settings,
+            len(one.networks),
             geometries,
             slots=segmenting.selection.queries.labels.shape[1],  # rivals included
             uncertainty=segmenting.samples is not None,
-            on_cpu=one.predictor.device.type == "cpu",
+            on_cpu=one.device.type == "cpu",
+            alternatives=one is drawn,
         )
         for one in outputs
     )

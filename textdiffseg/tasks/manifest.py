@@ -7,18 +7,19 @@ again.
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.file_names import manifest_path
-from plans.records import Record
+from plans.file_names import alternative_of, manifest_path, split_ending
+from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.files import files_of, refuse_no_file
-from textdiffseg.inference.uncertainty import VolumeInterval
+from textdiffseg.inference.volumes import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 
@@ -47,19 +48,31 @@ class Request(Record):
     probabilities: bool
     uncertainty: bool
     sampled: Sampled | None = None  # None: uncertainty, if any, comes from the predictions of the mask
+    alternatives: int = 0  # to choose from the samples
+    drawn: Settings | None = None  # of these samples; None: no alternatives
+
+
+class WrittenAlternative(Record):
+    """One of several possible masks of the case."""
+
+    file: str
+    share: float  # of the samples that it stands for
 
 
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
     means: dict[str, str] = Field(default_factory=dict)  # the model's label for each name that differs from it
     volumes: tuple[VolumeInterval, ...] = ()
+    expected_dice: ExpectedDice | None = None  # None: no curve was fitted for the setting of the mask
+    alternatives: tuple[WrittenAlternative, ...] = ()  # the largest share first
     notes: tuple[str, ...] = ()  # sentences on the model
-    scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation
+    scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
@@ -84,7 +97,16 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def is_output(path: Path) -> bool:
-    """Whether a file is a predicted mask: its manifest lies beside it, and the file is not one of its inputs."""
+    """Whether a file is a predicted mask: its manifest lies beside it, and the file is not one of its inputs.
+
+    The manifest of an alternative is that of the mask beside it.
+    """
+    stem, ending = split_ending(path.name)
+    mask, number = alternative_of(stem)
+    if number is not None:
+        own = read_manifest(manifest_path(path.with_name(mask + ending)))
+        if own is not None and path.name in own.outputs:
+            return True
     manifest = read_manifest(manifest_path(path))
     return manifest is not None and path.name not in manifest.request.inputs
 

@@ -1,19 +1,19 @@
 """The settings of a run over scans, and for one scan its paths, its request and its manifest."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from plans.errors import UserError
-from plans.file_names import manifest_path, split_ending, written_ending
+from plans.errors import UserError, merged
+from plans.file_names import alternative_file, alternative_of, manifest_path, split_ending, written_ending
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model, Segmenting
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
-from textdiffseg.tasks.manifest import Manifest, Request, Sampled, read_manifest, versions
+from textdiffseg.tasks.manifest import Manifest, Request, Sampled, WrittenAlternative, read_manifest, versions
 from textdiffseg.text.case_texts import CaseText
 
 
@@ -53,6 +53,11 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
         labels=dict(zip(result.names, result.values, strict=True)),
         means=_means(run.segmenting.selection, run.segmenting.plan),
         volumes=tuple(result.volumes.values()),
+        expected_dice=result.expected_dice,
+        alternatives=tuple(
+            WrittenAlternative(file=file, share=one.share)
+            for file, one in zip(written[1:], result.alternatives, strict=False)  # maps follow
+        ),
         notes=result.notes,
         scan_notes=result.scan_notes,
         versions=versions(),
@@ -90,6 +95,8 @@ def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request
         probabilities=segmenting.probabilities,
         uncertainty=samples is not None,
         sampled=sampled,
+        alternatives=alternatives_of(run),
+        drawn=None if segmenting.choice is None else segmenting.choice.predictor.settings,
     )
 
 
@@ -106,18 +113,49 @@ def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
     )
 
 
+def alternatives_of(run: PredictionRun) -> int:
+    """The number of alternatives that were requested."""
+    return 0 if run.segmenting.choice is None else run.segmenting.choice.count
+
+
+def refuse_alternatives_as_scans(run: PredictionRun, cases: Collection[str]) -> None:
+    """Raise `UserError` if the mask of a scan would replace an alternative of another scan."""
+    faults = [
+        (case, f"scan {case} has the name of an alternative of scan {mask}. Rename it, or predict it elsewhere.")
+        for case in cases
+        for mask, number in [alternative_of(case)]
+        if mask in cases and number is not None and 1 <= number <= alternatives_of(run)
+    ]
+    if faults:
+        raise UserError(*merged(faults))
+
+
+def drop_alternatives(run: PredictionRun, before: Manifest | None) -> None:
+    """Delete the alternatives of an earlier mask before the mask is replaced. Files that changed since are kept."""
+    for file, digest in {} if before is None else before.outputs.items():
+        path, number = run.out / file, alternative_of(split_ending(file)[0])[1]
+        if number is not None and path.is_file() and hash_files([path]) == digest:
+            path.unlink()
+
+
 def refuse_files_of_others(
     run: PredictionRun, output: Path, manifest: Path, paths: tuple[Path, ...], before: Manifest | None
 ) -> None:
     """Raise `UserError` if writing would replace the scan itself, or a file that no prediction wrote."""
     if output.resolve() in {path.resolve() for path in paths}:
         raise UserError(f"{output} is the scan itself. Choose another output folder.")
-    if before is not None or run.overwrite:
+    if run.overwrite or (before is not None and not before.outputs):  # it was interrupted, so the files are its own
         return
-    if output.exists():
-        raise UserError(
-            f"{output} exists and was not made by tds_predict (no manifest beside it). "
-            "Choose another output folder, or --overwrite."
-        )
+    known = {} if before is None else before.outputs
+    numbers = range(1, 1 + alternatives_of(run))
+    alternatives = [output.with_name(alternative_file(*split_ending(output.name), number)) for number in numbers]
+    for path in (*([output] if before is None else []), *alternatives):
+        if path.exists() and path.name not in known:
+            raise UserError(
+                f"{path} exists and was not made by tds_predict (no manifest beside it). "
+                "Choose another output folder, or --overwrite."
+            )
+    if before is not None:
+        return
     if manifest.exists():
         raise UserError(f"{manifest} is not a manifest of tds_predict. Choose another output folder, or --overwrite.")

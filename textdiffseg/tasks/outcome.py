@@ -1,4 +1,4 @@
-"""The outcome of a run over scans: written and failed cases, empty masks, and labels that no scan has."""
+"""The outcome of a run over scans: written and failed cases, masks to check, and labels that no scan has."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,18 @@ class Outcome:
     empty: list[str] = field(default_factory=list)  # the cases whose mask is empty
     not_found: tuple[str, ...] = ()  # queried labels that no mask contains
     notes: list[str] = field(default_factory=list)  # lines on single scans
+    to_check: list[str] = field(default_factory=list)  # the cases whose expected Dice is low
 
 
 def empty_cases(manifests: Mapping[str, Manifest]) -> list[str]:
     """The cases whose mask is empty."""
     return [case for case, manifest in manifests.items() if not _labels_in_mask(manifest)]
+
+
+def cases_to_check(manifests: Mapping[str, Manifest]) -> list[str]:
+    """The cases whose expected Dice lies below the threshold of the calibration. Empty masks are not among them."""
+    expected = {case: manifest.expected_dice for case, manifest in manifests.items() if _labels_in_mask(manifest)}
+    return [case for case, dice in expected.items() if dice is not None and dice.needs_check]
 
 
 def labels_not_found(manifests: Mapping[str, Manifest]) -> tuple[str, ...]:

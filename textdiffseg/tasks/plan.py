@@ -160,6 +160,7 @@ def _decide(
         regions=dataset.regions,
         known_together=dataset.known_together,
         spacing=spacing,
+        texts=[case.text for case in dataset.cases if case.text],
     )
 
 

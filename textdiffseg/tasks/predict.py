@@ -2,7 +2,8 @@
 
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
 `OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
-a manifest is not replaced. Maps are written to `OUT/probabilities/` and `OUT/uncertainty/`.
+a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
+`OUT/uncertainty/`.
 """
 
 from collections.abc import Mapping
@@ -25,13 +26,15 @@ from textdiffseg.tasks.manifest import Manifest, hash_inputs, is_output, read_ma
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
     check_channels,
+    drop_alternatives,
     manifest_of,
     mask_path,
+    refuse_alternatives_as_scans,
     refuse_files_of_others,
     request_of,
     seems_complete,
 )
-from textdiffseg.tasks.outcome import Outcome, empty_cases, labels_not_found
+from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
 from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 from textdiffseg.tasks.scan_progress import RunProgress
 
@@ -142,6 +145,7 @@ def predict_scans(
     report: Report = silent,
 ) -> Outcome:
     """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted."""
+    refuse_alternatives_as_scans(run, scans)
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
     complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
     following = RunProgress(run.segmenting, scans, complete, progress, report)
@@ -159,8 +163,11 @@ def predict_scans(
             manifests[case] = manifest
             if empty_cases({case: manifest}):
                 report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
+            elif manifest.expected_dice is not None and manifest.expected_dice.needs_check:
+                report(f"{case}: {manifest.expected_dice.note}")
     outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
+    outcome.to_check = cases_to_check(manifests)
     return outcome
 
 
@@ -194,6 +201,7 @@ def predict_scan(
         return False
     refuse_files_of_others(run, mask, manifest, paths, before)
     drop_picture(mask, before)
+    drop_alternatives(run, before)
     write_record(manifest, Manifest(request=request))
     try:
         volume = read_volume(paths)

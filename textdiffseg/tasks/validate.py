@@ -17,6 +17,7 @@ from textdiffseg.training.log import read_log
 from textdiffseg.validation.calibrate import MAX_CALIBRATION_SECONDS, calibrate_uncertainty
 from textdiffseg.validation.cases import WindowProgress
 from textdiffseg.validation.choose import MAX_SECONDS, choose_sampling
+from textdiffseg.validation.distances import MAX_DISTANCE_SECONDS, cases_with_raters, measure_distances
 from textdiffseg.validation.findings import LabelFinding, findings_of
 from textdiffseg.validation.score import validate_fold
 
@@ -66,11 +67,16 @@ def validate(
             )
     forecast = Forecast(f"Predicting the {len(names)} validation cases", report)
     follow = _follow(progress, cancel, "Predict the validation cases", "case", forecast)
-    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow)
+    degrading = _follow(progress, cancel, "Predict degraded validation scans", "scan")
+    validate_fold(fold, preprocessed, names, device, calibrate=held_out, progress=follow, degrading=degrading)
     if held_out:
         allowed = min(MAX_CALIBRATION_SECONDS, CALIBRATION_SHARE * trained)
         follow = _follow(progress, cancel, "Calibrate the uncertainty", "case")
         calibrate_uncertainty(fold, preprocessed, names, device, allowed, follow)
+        if cases_with_raters(preprocessed, names):
+            allowed = min(MAX_DISTANCE_SECONDS, max(MIN_CHOICE_SECONDS, CALIBRATION_SHARE * trained))
+            follow = _follow(progress, cancel, "Compare samples with the raters", "case")
+            measure_distances(fold, preprocessed, names, device, allowed, follow)
     note_validated(fold)
     return trained_fold(fold, held_out)
 

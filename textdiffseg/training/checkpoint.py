@@ -25,6 +25,7 @@ from textdiffseg.training.optimisers import optimisers_of
 
 MODEL, DENOISER = "model.", "denoiser."
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
+STEP = "moment.step."  # the prefix of AdamW's counts of steps; a weight without a gradient does not step
 
 
 class Pairs(NamedTuple):
@@ -94,7 +95,8 @@ class TrainingState:
         tensors |= {EMA + name: value for name, value in self.ema.items()}
         for name, parameter, optimiser in self._optimised():
             state = optimiser.state.get(parameter, {})
-            tensors |= {moment + name: state[key] for moment, key in MOMENTS.items() if key in state}
+            kept = MOMENTS | {STEP: "step"}
+            tensors |= {prefix + name: state[key] for prefix, key in kept.items() if key in state}
         _write(fold.checkpoint("latest"), tensors, self.progress)
 
     def save_best(self, fold: FoldFolder) -> None:
@@ -121,14 +123,16 @@ class TrainingState:
         averaged = _part(tensors, EMA)
         for name, value in self.ema.items():
             value.copy_(averaged[name])
-        moments = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}
+        moments, steps = {key: _part(tensors, moment) for moment, key in MOMENTS.items()}, _part(tensors, STEP)
         for name, parameter, optimiser in self._optimised():
             state = {key: values[name].to(parameter.device) for key, values in moments.items() if name in values}
             if any(value.shape != parameter.shape for value in state.values()):
                 raise RuntimeError(f"the optimiser's averages of {name} have another shape than the weight")
+            if state and isinstance(optimiser, torch.optim.AdamW):
+                step = steps.get(name, torch.tensor(float(self.progress.iteration)))  # older files have none
+                state["step"] = step.to(parameter.device)
             if state:
-                step = torch.tensor(float(self.progress.iteration), device=parameter.device)
-                optimiser.state[parameter] = state | {"step": step}
+                optimiser.state[parameter] = state
 
     def _optimised(self) -> Iterator[tuple[str, Parameter, torch.optim.Optimizer]]:
         """(name, parameter, its optimiser) for each parameter."""

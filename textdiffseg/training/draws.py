@@ -17,6 +17,7 @@ from textdiffseg.data.batch import SampleKey
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send
 
+SKIPS_SHARE = 0.5  # of the reconstructions
 STREAM = 3  # a random stream of its own; `data.sampling` uses others for the same sample
 Tensors = TypeVar("Tensors", "LatentDraws", "NoiseDraws")
 
@@ -25,9 +26,8 @@ Tensors = TypeVar("Tensors", "LatentDraws", "NoiseDraws")
 class LatentDraws:
     """Of the training of masks and of the label autoencoder (preset `default`)."""
 
-    skips: Tensor  # (B,) bool: the decoder of the mask reads the image's skips
     reconstructed: Tensor  # (S,) int64: the samples that train the label autoencoder
-    skips_of_reconstructed: Tensor  # (S,) bool: their reconstruction reads the image's skips, too
+    skips: Tensor  # (S,) bool: their reconstruction reads the skips, too
 
     def to(self, device: torch.device | str) -> "LatentDraws":
         """The same draws on another device."""
@@ -52,15 +52,11 @@ Draws = LatentDraws | NoiseDraws
 def draw_latent(plan: DiffusionPlan, seed: int, keys: Sequence[SampleKey]) -> LatentDraws:
     """The random parameters of one step for the samples `keys`; `seed` is that of the training run."""
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
-    skips, order, of_reconstructed = torch.stack([torch.rand(3, generator=one) for one in generators], dim=1)
+    order, skips = torch.stack([torch.rand(2, generator=one) for one in generators], dim=1)
     first = min(key.index for key in keys)
     count = int((first + len(keys)) * plan.reconstruction) - int(first * plan.reconstruction)
     chosen = order.argsort()[:count]
-    return LatentDraws(
-        skips=skips >= plan.skip_dropout,
-        reconstructed=chosen,
-        skips_of_reconstructed=of_reconstructed[chosen] < 0.5,
-    )
+    return LatentDraws(reconstructed=chosen, skips=skips[chosen] < SKIPS_SHARE)
 
 
 def draw_noise(
@@ -82,7 +78,8 @@ def draw_noise(
         timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
     """
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
-    t = torch.cat([torch.rand(count, generator=one) for one in generators])
+    first = torch.stack([torch.rand(1, generator=one) for one in generators])
+    t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
     return NoiseDraws(t, torch.cat([torch.randn(count, channels, *latent, generator=one) for one in generators]))

@@ -29,7 +29,7 @@ def _named_reconstruction(old: Fields) -> Fields:
 
 
 class EpochLog(Record):
-    """Losses and scores of one epoch. Losses are means over its iterations."""
+    """Losses and scores of one epoch. Losses are means over its iterations; one that lacks a loss counts as 0."""
 
     upgrades: ClassVar[Upgrades] = {1: _named_reconstruction}
     version: Literal[2] = 2

@@ -84,7 +84,7 @@ def _first_state(
     length = prolong(run, position, options, report, progress) if longer else position
     if length.limit_seconds is not None:
         compile_ahead(run, position)
-    state = run.fresh(position)
+    state = run.fresh(length)  # a longer run begins with the masks again
     state.load(run.fold)
     state.progress = length
     if longer:
@@ -191,17 +191,19 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
     averaged.load_state_dict(state.ema)
     segmenter = Segmenter.of(averaged)
     scores = validate_patches(segmenter, run.bank, run.patches, run.device, state.progress.seed)
-    progress, (done, length) = state.progress, state.progress.schedule
+    progress = state.progress
+    last = progress.after(iteration=progress.iteration - 1)
     entry = EpochLog(
         epoch=epoch,
         iteration=progress.iteration,
-        learning_rate=learning_rate(run.plan.training, done - 1, length),
+        learning_rate=learning_rate(run.plan.training, *last.schedule),
         losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
         dice=scores.dice,
         latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
-    if entry.mean_dice >= progress.best or not run.fold.checkpoint("best").is_file():
+    best = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
+    if best or not run.fold.checkpoint("best").is_file():
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry
@@ -210,7 +212,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
 def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:
     """The sums of losses with those of further steps added. This waits for the device."""
     for step in steps:
-        sums = {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
+        sums = sums | {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
     return sums
 
 

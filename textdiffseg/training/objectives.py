@@ -9,7 +9,10 @@ the samples, half of them with skips. No gradient flows from the latent loss int
 z_0 easier to predict by storing less in it:
 
     z_0  = encoder(embedded label map),   m = F(z_it)
-    loss = seg(decoder(m, skips)) + seg(decoder(z_0, skips or none)) + |m - z_0|^2
+    loss = seg(decoder(m, skips)) + w (seg(decoder(z_0, skips or none)) + |m - z_0|^2)
+
+The weight w is small: the modules that the mask shares with the autoencoder learn for the mask first. The optimiser's
+step does not depend on a gradient's size, so the label encoder learns as fast as with a large one.
 
 Second stage, with everything but the denoiser R frozen (s: `TextDiffSeg.residual_scale`):
 
@@ -29,14 +32,17 @@ import torch
 from torch import Tensor
 
 from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
+from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import Segmenter, condition
 from textdiffseg.training.draws import Draws, LatentDraws, NoiseDraws, draw_latent, draw_noise
+from textdiffseg.training.label_diffusion import label_diffusion_loss
 
 NOISY_LATENTS = 4  # of each sample in the second stage; the frozen modules, most of its time, run once for all of them
 
@@ -106,15 +112,16 @@ class LatentObjective(Objective):
         conditioned = condition(network, image, queries)
         m = conditioned.mask_latent
         assert m is not None, "expected a model with an estimator"
-        logits = network.decode(m, _kept(conditioned.skips, draws.skips), queries)
+        logits = network.decode(m, conditioned.skips, queries)
         mask = self.readout.loss(logits, targets, queries)
         if not len(rows):
             return Losses(mask)
         targets, queries = targets[rows], queries.of(rows)
         z_0 = network.encode_labels(targets, queries)
-        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips_of_reconstructed)
+        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips)
         reconstruction = self.readout.loss(network.decode(z_0, skips, queries), targets, queries)
-        return Losses(mask, reconstruction, latent_loss(m[rows], z_0, targets))
+        weight = self.diffusion.latent_weight
+        return Losses(mask, weight * reconstruction, weight * latent_loss(m[rows], z_0, targets))
 
 
 @dataclass(frozen=True)
@@ -173,9 +180,27 @@ class PublicationObjective(Objective):
         )
 
 
+@dataclass(frozen=True)
+class LabelDiffusionObjective(Objective):
+    """Preset `peer-diffunet`: the loss of `label_diffusion`."""
+
+    network: LabelDiffusion
+
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
+        plan = self.network.plan
+        return draw_noise(len(plan.labels), plan.patch, seed, keys, timesteps=LABEL_TIMESTEPS)
+
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
+        t = (draws.t * LABEL_TIMESTEPS).round().long()
+        return Losses(label_diffusion_loss(self.network, self.readout, image, targets, queries, t, draws.eps))
+
+
 def objective_of(network: SegmentationNetwork, trains_denoiser: bool = False) -> Objective:
     """The objective of a network; with `trains_denoiser`, that of the second stage of preset `default`."""
     plan, readout = network.plan, readout_of(network.plan)
+    if isinstance(network, LabelDiffusion):
+        return LabelDiffusionObjective(readout, network)
     if isinstance(network, TextDiffSeg) and plan.paper:
         return PublicationObjective(readout, network, CosineSchedule(plan.paper.timesteps), plan.paper)
     if isinstance(network, TextDiffSeg) and plan.diffusion:

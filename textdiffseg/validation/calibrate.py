@@ -28,7 +28,7 @@ def calibrate_uncertainty(
     max_seconds: float = MAX_CALIBRATION_SECONDS,
     progress: WindowProgress | None = None,
 ) -> Fit | None:
-    """The calibration of probabilities and volume intervals with `--uncertainty`. It is written to calibration.json.
+    """The calibration of probabilities with the setting of `--uncertainty`. It is written to calibration.json.
 
     Returns None and writes nothing in two cases. `max_seconds` are too short for `MIN_CASES` cases, or the plan has no
     diffusion: then `validate_fold` calibrates its only setting. The time is estimated from a few windows. Cases that
@@ -67,15 +67,13 @@ def gather(
     progress: WindowProgress | None = None,
     deadline: Deadline | None = None,
 ) -> Evidence:
-    """The probabilities and volumes of predicted cases, for a calibration. At `deadline`, other cases are left out."""
+    """The evidence of predicted cases, for a calibration. At `deadline`, other cases are left out."""
     evidence, count = Evidence(predictor.plan, predictor.settings), len(case_ids)
     for done, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         follow = within(progress, done / count, 1 / count, count)
         try:
-            prediction = predict_case(
-                predictor, case, bank, uncertainty=True, progress=deadline.follow(follow) if deadline else follow
-            )
+            prediction = predict_case(predictor, case, bank, progress=deadline.follow(follow) if deadline else follow)
         except OutOfTime:
             break
         evidence.add(prediction, case)

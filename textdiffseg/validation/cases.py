@@ -15,11 +15,14 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.sampling import full_query
 from textdiffseg.data.store import StoredCase
+from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
+from textdiffseg.evaluation.raters import mean_over_raters
 from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Prediction
+from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -44,9 +47,9 @@ def predict_case(
     predictor: Predictor,
     case: StoredCase,
     bank: TextBank,
-    uncertainty: bool = False,
     progress: WindowProgress | None = None,
     first_window: bool = False,
+    degradation: tuple[str, int] | None = None,
 ) -> Prediction:
     """The prediction of a stored case on the plan's grid. Its classes are label numbers (`Prediction.by_label`).
 
@@ -57,22 +60,30 @@ def predict_case(
         predictor: of the model.
         case: the stored case.
         bank: the fold's words.
-        uncertainty: predict maps and volumes, too.
         progress: called with (groups of windows done, all groups).
         first_window: predict only the first window of the case.
+        degradation: the name in `DEGRADATIONS` and the seed, to predict a degraded scan; None: the scan itself.
     """
     plan, name, known = predictor.plan, case.record.case, case.record.known
-    queries = bank.queries([full_query(known)])
-    if plan.reads_texts:
-        texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
-        queries = queries.with_tokens([texts.get(name)])
+    queries = queries_of(plan, case, bank)
     place = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
-    image = torch.from_numpy(case.image[place].astype(np.float32))
+    image = case.image[place].astype(np.float32)
+    if degradation is not None:
+        image = degrade(degradation[0], image, degradation[1])
     try:
-        prediction = predictor.predict_image(image, queries, uncertainty, progress=progress)
+        prediction = predictor.predict_image(torch.from_numpy(image), queries, progress=progress)
     except UserError as error:
         raise UserError(*error.naming(name)) from None
     return prediction.by_label(known, len(plan.labels))
+
+
+def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
+    """The queries for the labels that are known in a case, with its text if it has one and the model reads texts."""
+    name, queries = case.record.case, bank.queries([full_query(case.record.known)])
+    if plan.reads_texts:
+        texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
+        queries = queries.with_tokens([texts.get(name)])
+    return queries
 
 
 def within(progress: WindowProgress | None, before: float, share: float, total: float) -> WindowProgress | None:
@@ -86,14 +97,29 @@ def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) ->
 
 
 def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
-    """The scores of a mask from `restore_slots` against the case's reference, on the file's own grid."""
-    names: dict[int | tuple[int, ...], str] = {
-        plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated
-    }
-    numbers = np.array([0, *plan.written_numbers])[slots]
+    """The scores of a mask from `restore_slots`, on the file's own grid.
+
+    With several references, they are means over the references (`evaluation.raters`).
+    """
+    numbers, names = numbers_of(plan)[slots], scored_names(plan, case)
     spacing = case.record.transform.geometry.spacing
-    reference = case.original_labels()
-    return score_case(numbers, reference, spacing, names, case=case.record.case, surfaces=surfaces)
+    originals = (case.original_labels(place) for place in range(case.record.references))
+    return mean_over_raters(
+        [
+            score_case(numbers, original, spacing, names, case=case.record.case, surfaces=surfaces)
+            for original in originals
+        ]
+    )
+
+
+def numbers_of(plan: Plan) -> np.ndarray:
+    """The number in stored label maps that each class of a mask writes."""
+    return np.array([0, *plan.written_numbers])
+
+
+def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], str]:
+    """The labels that are annotated in a case: number in stored label maps -> name."""
+    return {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
 
 
 def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:

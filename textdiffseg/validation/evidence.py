@@ -7,86 +7,135 @@ import numpy as np
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.calibration import brier_score, expected_calibration_error, sample_voxels
-from textdiffseg.folds.calibration import Fit, Widening
+from textdiffseg.folds.calibration import Fit, Widening, widen
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.uncertainty import coverage, interval, label_volumes
+from textdiffseg.inference.volumes import VoxelSums, sum_voxels
 from textdiffseg.inference.windows import Prediction
 from textdiffseg.readout import readout_of
 from textdiffseg.temperature import SampledVoxels
-from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
+from textdiffseg.validation.expected_dice import ScoredMask, fit_expected_dice, scored_mask
+from textdiffseg.validation.fitting import (
+    coverage,
+    fit_temperature,
+    fit_widening,
+    half_temperatures,
+    tempered_in_halves,
+)
 
 MIN_CASES = 4  # two per half in cross-fitting
 
 
 class Evidence:
-    """A sample of voxels, and the volumes, of predicted validation cases. All predictions have one setting."""
+    """What a calibration is fitted to: sampled voxels, level sets, true volumes and Dice of predicted cases.
+
+    All predictions have one setting. Cases without foreground are left out.
+    """
 
     def __init__(self, plan: Plan, settings: Settings):
         self.plan, self.settings, self.readout = plan, settings, readout_of(plan)
-        self.voxels: list[SampledVoxels] = []
-        self.intervals: list[np.ndarray] = []  # (L, 2) voxels of the file's grid
+        self.voxels: list[SampledVoxels] = []  # one per case
+        self.sums: list[VoxelSums] = []  # of the cases whose volumes are known, like the three lists below
+        self.scales: list[float] = []  # voxels of the file's grid per voxel of the plan's
         self.truths: list[np.ndarray] = []  # (L,) voxels of the file's grid; 0 if not known
+        self.halves: list[int] = []  # 0 or 1: the half of the case in cross-fitting
+        self.masks: list[ScoredMask] = []  # undegraded and degraded
+        self.absent: set[int] = set()  # labels that are known to be absent in a case
 
     def add(self, prediction: Prediction, case: StoredCase) -> None:
-        """Add a case, unless it has no foreground. The classes of `prediction` are label numbers."""
-        known = case.record.known
-        if not case.record.present:
+        """Add a case. The classes of `prediction` are label numbers."""
+        record = case.record
+        self.absent |= {*record.known} - {*record.present}
+        if not record.present:
             return
-        voxels = sample_voxels(prediction.probabilities.numpy(), case.labels[...], self.plan.spacing)
-        self.voxels.append(self.readout.calibration_voxels(voxels, known))
-        if prediction.volumes is None:
+        p, spacing = prediction.probabilities.numpy(), self.plan.spacing
+        of_raters = [sample_voxels(p, reference[...], spacing) for reference in case.references]
+        sums, index = sum_voxels(prediction.probabilities, self.readout), len(self.voxels)
+        self.voxels.append(joined([self.readout.calibration_voxels(voxels, record.known) for voxels in of_raters]))
+        if mask := scored_mask(index, prediction, sums, case, self.readout):
+            self.masks.append(mask)
+        originals = [case.original_labels(place) for place in range(record.references)]
+        if any(original.min(initial=0) < 0 for original in originals):  # with ignored voxels, no volume is known
             return
-        transform, original = case.record.transform, case.original_labels()
-        if original.min(initial=0) < 0:  # with ignored voxels, no volume is known
-            return
-        scale = np.prod(transform.cropped_shape) / np.prod(
-            transform.shape
-        )  # voxels of the file's grid per voxel of the plan's
-        drawn = label_volumes(prediction.volumes, self.plan, range(1, len(self.plan.labels) + 1)) * scale
-        self.intervals.append(np.array([interval(of_label) for of_label in np.moveaxis(drawn, -1, 0)]))
-        counts = np.bincount(original.ravel(), minlength=1 + max(map(max, self.plan.parts)))
-        volumes = [counts[list(part)].sum() * (number in known) for number, part in enumerate(self.plan.parts, start=1)]
+        size = 1 + max(map(max, self.plan.parts))  # of several references, the mean volume is the true one
+        counts = np.mean([np.bincount(original.ravel(), minlength=size) for original in originals], axis=0)
+        volumes = [
+            counts[list(part)].sum() * (number in record.known) for number, part in enumerate(self.plan.parts, start=1)
+        ]
+        self.sums.append(sums)
+        self.scales.append(float(np.prod(record.transform.cropped_shape) / np.prod(record.transform.shape)))
         self.truths.append(np.array(volumes, dtype=np.float64))
+        self.halves.append(index % 2)
+
+    def add_degraded(self, index: int, prediction: Prediction, case: StoredCase) -> None:
+        """Add the prediction of a degraded scan of the case that was added as number `index`."""
+        sums = sum_voxels(prediction.probabilities, self.readout)
+        if mask := scored_mask(index, prediction, sums, case, self.readout, degraded=True):
+            self.masks.append(mask)
 
     def fit(self) -> Fit | None:
-        """The temperature and the widening, with their scores. None with fewer than `MIN_CASES` cases."""
+        """The calibration with its scores. None with fewer than `MIN_CASES` cases."""
         if len(self.voxels) < MIN_CASES:
             return None
         before, after = (scores(cases).mean(0) for cases in (self.voxels, tempered_in_halves(self.voxels)))
+        temperature = fit_temperature(self.voxels)
         return Fit(
             steps=self.settings.steps,
             samples=self.settings.samples,
             mirroring=bool(self.settings.mirror_axes),
             cases=len(self.voxels),
-            temperature=fit_temperature(self.voxels),
+            temperature=temperature,
             ece_before=before[0],
             ece_after=after[0],
             brier_before=before[1],
             brier_after=after[1],
-            widening=self._widening(),
+            widening=self._widening(temperature),
+            expected_dice=fit_expected_dice(self.masks, self.plan, sorted(self.absent)),
         )
 
-    def _widening(self) -> Widening | None:
-        if not self.intervals:
+    def intervals(self, temperature: float) -> np.ndarray:
+        """The 90% intervals (cases, L, 2) from level sets, in voxels of the file's grid, not widened."""
+        pairs = zip(self.sums, self.scales, strict=True)
+        return np.stack([sums.interval(temperature) * scale for sums, scale in pairs])
+
+    def intervals_in_halves(self) -> tuple[np.ndarray, list[float]]:
+        """The widened intervals (cases, L, 2) of each half with temperature and factor of the other, and the factors.
+
+        Entry h of the factors is fitted to half h. A half is every second case.
+        """
+        truths, halves = np.stack(self.truths), np.array(self.halves)
+        found, factors = self.intervals(1.0), []
+        for half, temperature in enumerate(half_temperatures(self.voxels)):
+            intervals, own = self.intervals(temperature), halves == half
+            factors.append(fit_widening(intervals[own], truths[own]) or 1.0)
+            found[~own] = widen(intervals[~own], factors[-1])
+        return found, factors
+
+    def _widening(self, temperature: float) -> Widening | None:
+        if not self.sums:
             return None
-        intervals, truths = np.stack(self.intervals), np.stack(self.truths)
-        factor = fit_widening(intervals, truths)
+        truths = np.stack(self.truths)
+        factor = fit_widening(self.intervals(temperature), truths)
         if factor is None:
             return None
         return Widening(
             factor=factor,
-            coverage_before=self.coverage(intervals, truths),
-            coverage_after=self.coverage(widened_in_halves(intervals, truths), truths),
+            coverage_before=self.coverage(self.intervals(1.0)),
+            coverage_after=self.coverage(self.intervals_in_halves()[0]),
         )
 
-    def coverage(self, intervals: np.ndarray, truths: np.ndarray) -> dict[str, float]:
-        """The share of true volumes inside their interval, by label name. Absent structures are left out."""
-        shares = {}
+    def coverage(self, intervals: np.ndarray) -> dict[str, float]:
+        """The share of true volumes inside their interval (cases, L, 2), by label. Absent structures are left out."""
+        truths, shares = np.stack(self.truths), {}
         for number, label in enumerate(self.plan.labels):
             present = truths[:, number] > 0
             if present.any():
                 shares[label.name] = coverage(intervals[present, number], truths[present, number])
         return shares
+
+
+def joined(voxels: Sequence[SampledVoxels]) -> SampledVoxels:
+    """The voxels of all references of one case together."""
+    return SampledVoxels(np.concatenate([v.p for v in voxels], axis=1), np.concatenate([v.truth for v in voxels]))
 
 
 def scores(cases: Sequence[SampledVoxels]) -> np.ndarray:

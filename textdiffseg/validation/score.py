@@ -1,5 +1,6 @@
 """Validation of a fold: its stored cases are predicted, scored on their files' grids, and used to calibrate."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from textdiffseg.validation.cases import (
     within,
     write_mask,
 )
+from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECONDS, add_degraded
 from textdiffseg.validation.evidence import Evidence
+from textdiffseg.validation.timing import Deadline
 
 
 def validate_fold(
@@ -30,6 +33,7 @@ def validate_fold(
     sampling: Sampling | None = None,
     calibrate: bool = False,
     progress: WindowProgress | None = None,
+    degrading: WindowProgress | None = None,
 ) -> Summary:
     """The scores of a fold's stored cases on their files' own grids. They are written to validation/summary.json.
 
@@ -40,18 +44,19 @@ def validate_fold(
         device: "cpu" or "cuda".
         sampling: None: that of sampling.json.
         calibrate: fit a calibration to the predictions and write calibration.json. Only for cases that the fold was
-            not trained on.
+            not trained on. Then some degraded scans of these cases are predicted, too (`degrading.add_degraded`).
         progress: called with (cases done, all cases).
+        degrading: called with (degraded scans done, all degraded scans).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    volumes = calibrate and predictor.plan.sample_steps is None  # of masks: without diffusion there are no samples
     scores, evidence = [], Evidence(predictor.plan, predictor.settings)
+    began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
         follow = within(progress, before, share, len(case_ids))
-        prediction = predict_case(predictor, case, bank, uncertainty=volumes, progress=follow)
+        prediction = predict_case(predictor, case, bank, progress=follow)
         slots = restore_slots(predictor.readout, prediction, case)
         if calibrate:
             evidence.add(prediction, case)
@@ -60,5 +65,8 @@ def validate_fold(
     text = predictor.plan.text
     summary = summarise(scores, notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)
-    store_fit(fold, evidence.fit())
+    if calibrate:
+        allowed = max(MIN_DEGRADED_SECONDS, DEGRADED_SHARE * (time.perf_counter() - began))
+        add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
+        store_fit(fold, evidence.fit())
     return summary

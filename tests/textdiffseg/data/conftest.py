@@ -26,7 +26,7 @@ def tiny_plan(**changes) -> Plan:
             {"stride": (2, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1},
         ],
         "latent": {"level": 1, "channels": 4},
-        "diffusion": {},
+        "diffusion": {"min_log_snr": -3},
         "text": {"encoder": "bundled", "width": 384},
         "training": {
             "epochs": 2,

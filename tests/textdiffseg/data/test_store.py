@@ -14,6 +14,7 @@ from plans.errors import UserError
 from textdiffseg import files
 from textdiffseg.data import store
 from textdiffseg.data.checks import check_cases, is_complete, preprocessing_settings
+from textdiffseg.data.sampling import MAX_CANDIDATES_PER_LABEL, candidate_centres
 from textdiffseg.data.store import CaseRecord, list_cases, open_case, remove_case, save_case
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import TransformRecord
@@ -65,10 +66,10 @@ def test_foreground_rows_lie_on_their_label(tmp_path, parts):
     rows = open_case(tmp_path, "a.b").foreground
     assert rows.dtype == np.int32
     assert (parts[2][tuple(rows[:, 1:].T)] == rows[:, 0]).all()
-    assert [np.count_nonzero(rows[:, 0] == number) for number in (1, 2)] == [store.MAX_CANDIDATES_PER_LABEL] * 2
+    assert [np.count_nonzero(rows[:, 0] == number) for number in (1, 2)] == [MAX_CANDIDATES_PER_LABEL] * 2
     assert len(np.unique(rows, axis=0)) == len(rows)
-    assert np.array_equal(rows, store.candidate_centres(parts[2], "a.b"))
-    assert store.candidate_centres(np.zeros((3, 3, 3), np.int16), "x").shape == (0, 4)
+    assert np.array_equal(rows, candidate_centres(parts[2], "a.b"))
+    assert candidate_centres(np.zeros((3, 3, 3), np.int16), "x").shape == (0, 4)
 
 
 def test_a_case_without_foreground_is_stored(tmp_path, parts):

@@ -13,9 +13,10 @@ from textdiffseg.folds.calibration import (
     read_calibration,
     widen,
 )
+from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.temperature import SampledVoxels, temper
-from textdiffseg.validation.fitting import fit_temperature, fit_widening, tempered_in_halves, widened_in_halves
+from textdiffseg.validation.fitting import coverage, fit_temperature, fit_widening, tempered_in_halves
 
 
 def draw(seed, count=20_000, sharpness=1.0):
@@ -29,7 +30,7 @@ def draw(seed, count=20_000, sharpness=1.0):
 def fitted(temperature=1.0, factor=None, cases=4, **setting):
     widening = factor and Widening(factor=factor, coverage_before={}, coverage_after={})
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
-    setting = {"steps": 1, "samples": 1, "mirroring": False} | setting
+    setting = {"steps": 0, "samples": 1, "mirroring": False} | setting
     return Fit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
 
 
@@ -88,9 +89,8 @@ def test_the_factor_is_the_conformal_quantile():
     assert fit_widening(points, np.exp(needed)) == pytest.approx(np.exp(1.8))
 
 
-def test_intervals_are_widened_by_the_other_half():
-    points, truths = np.ones((4, 1, 2)), np.array([[2.0], [3.0], [2.0], [3.0]])
-    assert widened_in_halves(points, truths)[:, 0, 1] == pytest.approx([3, 2, 3, 2])
+def test_coverage_is_the_share_of_volumes_inside():
+    assert coverage(np.array([(1.0, 2.0), (1.0, 2.0), (3.0, 4.0), (0.0, 9.0)]), np.array([1.5, 2.5, 3.0, 5.0])) == 0.75
 
 
 def test_folds_are_pooled_by_their_cases_and_only_for_their_own_setting():
@@ -114,3 +114,38 @@ def test_a_setting_has_one_fit_and_the_file_is_read_back(tmp_path):
     assert read_calibration(FoldFolder(tmp_path)) == Calibration()
     write_record(tmp_path / "calibration.json", calibration)
     assert read_calibration(FoldFolder(tmp_path)) == calibration
+
+
+def test_factors_of_version_2_belong_to_other_intervals_and_are_dropped(tmp_path):
+    older = Calibration(fits=(fitted(2.0, 1.5), fitted(3.0, samples=8))).model_dump(mode="json") | {"version": 2}
+    for fit in older["fits"]:
+        del fit["expected_dice"]
+    found = Calibration.parse(older, "x")
+    assert [(fit.temperature, fit.widening) for fit in found.fits] == [(2.0, None), (3.0, None)]
+    assert applied([found], Settings()).widening is None
+
+
+def curve(value, threshold, *absent):
+    """A curve that has `value` times the soft Dice."""
+    return DiceFit(
+        curve=tuple(value * knot for knot in KNOTS),
+        threshold=threshold,
+        may_be_absent=absent,
+        scans=8,
+        degraded=4,
+        poor_dice=0.75,
+        error=0.1,
+    )
+
+
+def test_curves_of_folds_are_averaged_by_their_cases():
+    fits = (fitted(1.0, cases=3), fitted(1.0, cases=1), fitted(1.0, cases=9))
+    dice = (curve(0.8, 0.7, "b", "a"), curve(0.4, 0.3, "c", "a"), None)
+    folds = [
+        Calibration(fits=(fit.model_copy(update={"expected_dice": d}),)) for fit, d in zip(fits, dice, strict=True)
+    ]
+    pooled = applied(folds, Settings()).expected_dice
+    assert pooled.expected(np.array([0.0, 0.5, 0.97, 1.0])) == pytest.approx([0.0, 0.35, 0.679, 0.7])
+    assert (pooled.threshold, pooled.may_be_absent) == (pytest.approx(0.6), ("a", "b", "c"))
+    assert applied(folds[2:], Settings()).expected_dice is None
+    assert applied(folds, Settings(steps=2)).expected_dice is None

@@ -1,7 +1,16 @@
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.folds.sampling import Sampling, Settings, Trial, choose, pool, settings_for, settings_of_uncertainty
+from textdiffseg.folds.sampling import (
+    Sampling,
+    Settings,
+    Trial,
+    choose,
+    plain_sampling,
+    pool,
+    settings_for,
+    settings_of_uncertainty,
+)
 
 
 def row(steps, mirroring, dice):
@@ -32,31 +41,57 @@ def test_folds_are_pooled_by_their_cases():
     assert pool([Sampling(), Sampling()], 3) == Sampling()
 
 
-def test_the_user_s_settings_override_the_validation_s(plan):
-    chosen = Sampling(steps=4, samples=2, mirroring=True)
-    assert settings_for(plan, chosen) == Settings(steps=4, samples=2, mirror_axes=plan.mirror_axes)
-    assert settings_for(plan, chosen, steps=1, samples=5, mirroring=False, seed=9) == Settings(
-        steps=1, samples=5, seed=9
-    )
+def test_without_steps_or_samples_the_validation_s_choice_is_the_mask(plan):
+    chosen = Sampling(mirroring=True)
+    assert settings_for(plan, chosen) == Settings(steps=0, samples=1, mirror_axes=plan.mirror_axes)
+    assert settings_for(plan, chosen, mirroring=False, seed=9) == Settings(seed=9)
     assert settings_for(plan, Sampling(mirroring=False)).mirror_axes == ()
 
 
-def test_uncertainty_takes_at_least_four_steps_and_eight_samples(plan):
-    masks = Settings(steps=1, samples=2, mirror_axes=(0, 2), overlap=0.25, seed=3)
-    assert settings_of_uncertainty(plan, masks) == Settings(steps=4, samples=8, overlap=0.25, seed=3)
+@pytest.mark.parametrize(
+    ("given", "steps", "samples"),
+    [
+        ({"steps": 5}, 5, 1),
+        ({"samples": 4}, 3, 4),  # the plan's steps
+        ({"samples": 1}, 3, 1),
+        ({"steps": 1, "samples": 5}, 1, 5),
+    ],
+)
+def test_with_steps_or_samples_the_mask_is_the_mean_of_diffusion_samples(plan, given, steps, samples):
+    assert plan.sample_steps == 3
+    found = settings_for(plan, Sampling(mirroring=False), **given)
+    assert (found.steps, found.samples) == (steps, samples)
+
+
+def test_the_publication_s_mask_is_a_sample(make_plan):
+    published = make_plan("paper", latent={"level": 2, "channels": 1}, paper={"steps": 10})
+    assert (published.mask_steps, published.sample_steps) == (10, 10)
+    assert plain_sampling(published).steps == 10
+    assert settings_for(published, plain_sampling(published)).steps == 10
+    assert settings_for(published, plain_sampling(published), steps=4).steps == 4
+    with pytest.raises(UserError, match="1000 time steps, found 1001"):
+        settings_for(published, Sampling(), steps=1001)
+
+
+def test_uncertainty_takes_the_plan_s_steps_and_at_least_eight_samples(plan):
+    masks = Settings(steps=0, samples=2, mirror_axes=(0, 2), overlap=0.25, seed=3)
+    assert settings_of_uncertainty(plan, masks) == Settings(steps=3, samples=8, overlap=0.25, seed=3)
     more = Settings(steps=10, samples=32)
     assert settings_of_uncertainty(plan, more) == more
 
 
-def test_more_steps_than_time_steps_are_refused(plan):
-    with pytest.raises(UserError, match="1000 time steps"):
-        settings_for(plan, Sampling(), steps=1001)
+def test_samples_and_views_add_to_the_passes_of_a_window():
+    assert Settings().passes == pytest.approx(1)
+    assert Settings(mirror_axes=(0, 1, 2)).passes == pytest.approx(8)
+    one, more = Settings(steps=8).passes, Settings(steps=8, samples=4).passes
+    assert 1 < one < more < 4 * one
 
 
 def test_unet_has_no_steps_and_needs_two_folds_for_uncertainty(make_plan):
     unet = make_plan("unet")
-    with pytest.raises(UserError, match="no diffusion"):
-        settings_for(unet, Sampling(), steps=4)
+    for given in ({"steps": 4}, {"samples": 2}):
+        with pytest.raises(UserError, match="no diffusion"):
+            settings_for(unet, Sampling(), **given)
     masks = settings_for(unet, Sampling())
     with pytest.raises(UserError, match="one fold"):
         settings_of_uncertainty(unet, masks)

@@ -99,7 +99,7 @@ def test_a_fold_without_a_checkpoint_is_reported(root, folder, fold):
 
 
 def test_a_fit_is_used_only_with_its_own_checkpoint(folder, fold):
-    """DESIGN 6: if nothing was chosen, one step and no mirroring."""
+    """DESIGN 6: if nothing was chosen, the mask and no mirroring."""
     own = {"weights": hash_weights(fold, "best")}
     write_record(fold.sampling, Sampling(steps=4, mirroring=True, **own))
     write_record(fold.calibration, Calibration(**own))
@@ -107,7 +107,7 @@ def test_a_fit_is_used_only_with_its_own_checkpoint(folder, fold):
     latest = load_ensemble(fold.path, checkpoint="latest")
     assert (latest.sampling, latest.calibrations[0].fits) == (Sampling(), ())
     assert latest.notes == (
-        "Fold 0: sampling and calibration were fitted to checkpoint_best and are not used: 1 step, no mirroring, "
+        "Fold 0: sampling and calibration were fitted to checkpoint_best and are not used: no mirroring, "
         "no calibration.",
     )
     mark(fold, "best", 4)
@@ -124,9 +124,9 @@ def test_a_fit_of_an_older_version_belongs_to_the_best_checkpoint(fold):
 
 
 def test_a_fold_without_validation_uses_plain_sampling_and_reports_it(root, folder, fold, plan):
-    assert load_ensemble(fold.path).sampling == Sampling(steps=1, samples=1, mirroring=False)
+    assert load_ensemble(fold.path).sampling == Sampling(steps=0, samples=1, mirroring=False)
     assert load_ensemble(fold.path).notes == (
-        "Fold 0: its validation has not chosen the sampling: 1 step, no mirroring, no calibration. To validate "
+        "Fold 0: its validation has not chosen the sampling: no mirroring, no calibration. To validate "
         f"it: tds_train {plan.dataset} 0 --root {root}.",
     )
     write_record(folder / "fold_1" / "sampling.json", Sampling(steps=4))

@@ -1,14 +1,14 @@
 import random
 
-import numpy as np
 import pytest
 import torch
 
 from plans.errors import UserError
+from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.schedule import schedule_of
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
 from textdiffseg.readout import OverlappingReadout
-from textdiffseg.regions import written
 
 SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
 
@@ -38,7 +38,6 @@ def test_window_order_changes_no_bit(models, bank, image, batch):
     assert torch.equal(found.probabilities, expected.probabilities)
     assert torch.equal(found.between_samples, expected.between_samples)
     assert torch.equal(found.between_folds, expected.between_folds)
-    assert (found.volumes == expected.volumes).all()
 
 
 def test_batch_sizes_agree(models, bank, image):
@@ -78,8 +77,9 @@ def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image)
     def predict(**settings):
         return Predictor(models[:1], Settings(**settings)).predict_image(image, bank.all_labels()).probabilities
 
-    assert torch.equal(predict(seed=1), predict(seed=1))
-    assert not torch.allclose(predict(seed=1), predict(seed=2), atol=1e-4)
+    assert torch.equal(predict(seed=1, steps=2), predict(seed=1, steps=2))
+    assert not torch.allclose(predict(seed=1, steps=2), predict(seed=2, steps=2), atol=1e-4)
+    assert torch.equal(predict(seed=1), predict(seed=2)), "the mask reads no noise"
     assert not torch.equal(latent_noise((2, 3, 3, 3), 0, 0), latent_noise((2, 3, 3, 3), 0, 1))
 
 
@@ -95,18 +95,35 @@ def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make
 def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
     model, queries = models[0], bank.all_labels()
-    p = Predictor([model], Settings(seed=4)).predict_image(image, queries).probabilities
+    p = Predictor([model], Settings()).predict_image(image, queries).probabilities
+    sampled = Predictor([model], Settings(seed=4, steps=2)).predict_image(image, queries).probabilities
     with torch.inference_mode():
         z_i, skips = model.encode_image(image[None])
+        z_it = model.fuse(z_i, queries)
+        features, m = model.estimate(z_it)
+        skips = (*skips, features)
         noise = latent_noise((plan.latent.channels, *z_i.shape[2:]), 4, 0)[None]
-        z_0 = model.denoise(noise, torch.tensor([plan.diffusion.timesteps]), model.fuse(z_i, queries))
-        expected = model.decode(z_0, skips, queries).softmax(1)[0]
-    torch.testing.assert_close(p, expected)
+        r = sample(lambda r_t, t: model.denoise(r_t, t, (m, z_it)), noise, schedule_of(plan), 2)
+        torch.testing.assert_close(p, model.decode(m, skips, queries).softmax(1)[0])
+        z_0 = m + model.residual_scale.view(1, -1, 1, 1, 1) * r
+        torch.testing.assert_close(sampled, model.decode(z_0, skips, queries).softmax(1)[0])
 
 
 def test_unet_has_no_samples(make_plan, make_model):
-    with pytest.raises(ValueError, match="no diffusion"):
-        Predictor([make_model(make_plan("unet"))], Settings(steps=2))
+    unet = make_model(make_plan("unet"))
+    for settings in (Settings(steps=2), Settings(samples=2)):
+        with pytest.raises(ValueError, match="no diffusion"):
+            Predictor([unet], settings)
+    Predictor([unet], Settings())
+
+
+def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(plan, make_model):
+    trained, untrained = make_model(plan), make_model(plan, 1)
+    untrained.residual_scale.zero_()
+    with pytest.raises(UserError, match="This model has no samples yet: its denoiser learns in the last epochs"):
+        Predictor([trained, untrained], Settings(steps=2))
+    Predictor([trained, untrained], Settings())
+    Predictor([trained], Settings(steps=2))
 
 
 def test_views_are_all_subsets():
@@ -118,7 +135,7 @@ def test_an_ensemble_from_its_folder(root, plan, bank, image):
     folder = root / "results" / plan.dataset / "default"
     predictor = Predictor.from_folder(folder)
     assert len(predictor.networks) == 2
-    assert predictor.settings == Settings(), "nothing was chosen: one step, no mirroring"
+    assert predictor.settings == Settings(), "nothing was chosen: the mask, no mirroring"
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
 
 
@@ -139,15 +156,12 @@ def test_windows_that_are_sure_make_no_more_than_certain(plan, make_model, bank,
     assert p.max() <= 1, "1 - p is a probability too"
 
 
-def test_samples_of_labels_that_overlap_disagree_and_have_volumes(plan, make_model, bank):
+def test_samples_of_labels_that_overlap_disagree(plan, make_model, bank):
     models = [make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}), seed) for seed in (0, 1)]
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
     predictor, queries = Predictor(models, SETTINGS), bank.all_labels()
     found = predictor.predict_image(image, queries, uncertainty=True)
     assert torch.equal(found.probabilities, predictor.predict_image(image, queries).probabilities)
-    assert found.volumes.sum(2) == pytest.approx(np.full((2, 2), image.numel()))
-    alone = Predictor(models[:1], SETTINGS.model_copy(update={"samples": 1})).predict_image(image, queries)
-    assert found.volumes[0, 0] == pytest.approx(np.bincount(written(alone.probabilities).flatten(), minlength=3))
     for part in (found.between_samples, found.between_folds):
         assert part.shape == image.shape[1:]
         assert 1e-5 < part.max() < 2, "at most a bit a label"

@@ -1,18 +1,24 @@
 """What is known of one scan, and that asking for more of it changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.expected_dice import KNOTS, DiceCurve
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.scan import Calibrated, Distribution, ScanResult, examine, volumes_of
+from textdiffseg.inference.scan import Calibrated, ScanResult, examine
+from textdiffseg.inference.volumes import sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
+from textdiffseg.readout import readout_of
 
-SAMPLES = Settings(steps=4, samples=8)
+SAMPLES = Settings(steps=3, samples=8)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +40,22 @@ def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(mod
     both = examine(*scan, selection, calibrated, calibrated)
     mask = examine(*scan, selection, Calibrated(Predictor(models, Settings())))
     separate = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated)
-    assert mask.distribution is None
+    assert mask.maps == {}
+    assert mask.sums is None, "nothing was fitted for this setting"
     assert (separate.slots == mask.slots).all()
     assert torch.equal(separate.probabilities, mask.probabilities)
     assert not torch.equal(both.probabilities, mask.probabilities)
-    assert set(separate.distribution.maps) == {"entropy", "between_samples", "between_folds"}
-    assert all(torch.equal(separate.distribution.maps[name], one) for name, one in both.distribution.maps.items())
-    assert (separate.distribution.volumes == both.distribution.volumes).all()
-    assert separate.distribution.widening == 1.5
+    assert set(separate.maps) == {"entropy", "between_samples", "between_folds"}
+    assert all(torch.equal(separate.maps[name], one) for name, one in both.maps.items())
+
+
+def sums_of(plan, *p_and_voxels):
+    """The sums of a prediction in which each label has its p at so many voxels, and background the others."""
+    p = torch.zeros(3, 1, 1, 1000)
+    for slot, (value, voxels) in enumerate(p_and_voxels, start=1):
+        p[slot, 0, 0, 300 * slot : 300 * slot + voxels] = value
+    p[0] = 1 - p[1:].sum(0)
+    return sum_voxels(p, readout_of(plan))
 
 
 def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan):
@@ -50,14 +64,59 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     voxel = np.prod(transform.geometry.spacing) / 1000
     slots = np.zeros(transform.original_shape, np.int16)
     slots[0, 0, :10], slots[0, 1, :10] = 1, 2
-    drawn = np.array([0.0, 12.0, 30.0]).reshape(1, 1, 3) / ratio  # voxels of the plan's grid
-    found = ScanResult(slots, torch.zeros(0), Distribution({}, drawn, widening=1.5))
+    on_plan = [round(voxels / ratio) for voxels in (12, 30)]
+    found = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.999, on_plan[0]), (0.7, on_plan[1])), {})
     selection = select_labels(plan, bank)
-    front, back = volumes_of(found, selection, plan, transform)
+    front, back = volumes_of(found, selection, plan, transform, Applied(widening=1.5))
     assert (front.volume_ml, back.volume_ml) == pytest.approx((10 * voxel, 10 * voxel))
     assert (front.low_ml, front.high_ml) == pytest.approx((12 / 1.5 * voxel, 12 * 1.5 * voxel))
-    assert (back.low_ml, back.high_ml) == pytest.approx((10 * voxel, 30 * 1.5 * voxel))
-    assert next(volumes_of(ScanResult(slots, torch.zeros(0), None), selection, plan, transform)).low_ml is None
+    assert (back.low_ml, back.high_ml) == pytest.approx((0, 30 * 1.5 * voxel)), "p = 0.7 is in p > 0.05 alone"
+    warm, _ = volumes_of(found, selection, plan, transform, Applied(widening=1.5, temperature=3.0))
+    assert warm.low_ml == 0, "0.999 is 0.91 with this temperature"
+    assert warm.high_ml == pytest.approx(front.high_ml)
+    assert next(volumes_of(found, selection, plan, transform, Applied(temperature=1.0))).low_ml is None, "no factor"
+    plain = ScanResult(slots, torch.zeros(0), None, {})
+    assert next(volumes_of(plain, selection, plan, transform, Applied())).low_ml is None
+
+
+def test_the_whole_holds_the_volume_of_its_part(plan, bank, scan):
+    nested, (_, transform) = plan.model_copy(update={"regions": ((3, 7), (3,))}), scan
+    slots = np.zeros(transform.original_shape, np.int16)
+    slots[0, 0, :8], slots[0, 1, :10] = 1, 2
+    found = ScanResult(slots, torch.zeros(0), None, {})
+    whole, part = volumes_of(found, select_labels(nested, bank), nested, transform, Applied())
+    voxel = np.prod(transform.geometry.spacing) / 1000
+    assert (whole.volume_ml, part.volume_ml) == pytest.approx((18 * voxel, 10 * voxel))
+
+
+CURVE = DiceCurve(curve=tuple(0.8 * knot for knot in KNOTS), threshold=0.6, may_be_absent=("back",))
+
+
+def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
+    selection, slots = select_labels(plan, bank), np.zeros(0)
+    found = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.9, 10), (0.7, 30)), {})
+    dice = expected_dice_of(found, selection, plan, Applied(expected_dice=CURVE))
+    front, back = (2 * p / (1 + p) for p in (0.9, 0.7))
+    assert dice.labels == pytest.approx({"Front_Part": 0.8 * front, "back": 0.8 * back}, abs=1e-6)
+    assert (dice.mean, dice.threshold) == (pytest.approx(0.4 * (front + back)), 0.6)
+    assert not dice.needs_check
+    assert dice.note is None
+    assert expected_dice_of(found, selection, plan, Applied(temperature=2.0)) is None, "a fold without a curve"
+    poor = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.4, 10), (0.7, 30)), {})
+    checked = expected_dice_of(poor, selection, plan, Applied(expected_dice=CURVE))
+    assert checked.labels["Front_Part"] == 0, "an empty mask of a label that every validation case has"
+    assert checked.note == "Check this mask: its expected Dice is 0.33, of Front_Part 0.00 (threshold 0.60)."
+
+
+def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
+    found = ScanResult(np.zeros(0), torch.zeros(0), sums_of(plan, (0.9, 10), (0.4, 30)), {})
+    applied = Applied(expected_dice=CURVE)
+    dice = expected_dice_of(found, select_labels(plan, bank), plan, applied)
+    assert set(dice.labels) == {"Front_Part"}
+    selection = select_labels(plan, bank, ["back"])
+    only = replace(selection, queries=replace(selection.queries, labels=torch.tensor([[9]])))
+    alone = replace(found, sums=replace(found.sums, soft_dice=np.ones(1), voxels=np.ones(1)))
+    assert expected_dice_of(alone, only, plan, applied).mean is None, "a phrase that the model was not trained with"
 
 
 def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):

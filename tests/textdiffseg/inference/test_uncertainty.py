@@ -4,13 +4,7 @@ import torch
 
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.uncertainty import (
-    coverage,
-    disagreement,
-    interval,
-    label_volumes,
-    slot_volumes,
-)
+from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.readout import ExclusiveReadout, OverlappingReadout
 
 
@@ -98,49 +92,9 @@ def test_both_terms_of_overlapping_labels_are_never_negative_and_sum_to_the_whol
     assert (between_folds > 0).all()
 
 
-def test_slot_volumes_count_voxels_by_their_share(apart):
-    p = torch.tensor([[0.9, 0.1, 0.3], [0.1, 0.3, 0.7], [0.0, 0.6, 0.0]]).view(3, 1, 1, 3)
-    share = torch.tensor([0.5, 1.0, 0.25]).view(1, 1, 3)
-    assert slot_volumes(apart.winner(p), share, 2).tolist() == [0.5, 0.25, 1.0]
-    assert slot_volumes(apart.winner(p), share, 1).tolist() == [1.5, 0.25], "what a rival wins is background"
-
-
-def test_the_last_label_above_one_half_writes_the_volume_and_the_whole_holds_its_part(plan, nested):
-    p = torch.tensor([[0.1, 0.4, 0.5, 0.9], [0.9, 0.6, 0.2, 0.1], [0.6, 0.3, 0.5, 0.1]]).view(3, 1, 1, 4)
-    share = torch.tensor([1.0, 2.0, 4.0, 8.0]).view(1, 1, 4)
-    volumes = slot_volumes(nested.winner(p), share, 2).numpy()
-    assert volumes.tolist() == [12, 2, 1]
-    assert label_volumes(volumes, nested.plan, [1, 2]).tolist() == [3, 1]
-    assert label_volumes(volumes, nested.plan, [2, 1]).tolist() == [2, 3], "slots in another order"
-    assert label_volumes(volumes, plan, [1, 2]).tolist() == [2, 1]
-    assert label_volumes(np.stack((volumes, 2 * volumes)), nested.plan, [1, 3]).tolist() == [[2, 1], [4, 2]], (
-        "3 is not a label"
-    )
-
-
-def test_an_interval_contains_nine_of_ten_draws():
-    rng = np.random.default_rng(0)
-    low, high = interval(rng.normal(size=(5, 4000)))
-    assert (low, high) == pytest.approx((-1.645, 1.645), abs=0.05)
-    assert coverage([(low, high)] * 4000, rng.normal(size=4000)) == pytest.approx(0.9, abs=0.02)
-
-
-def test_volumes_of_each_sample_fill_the_volume_and_match_a_single_window(plan, bank, make_model):
-    image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
-    model = make_model(plan)
-    settings = Settings(steps=4, samples=8)
-    prediction = Predictor([model, make_model(plan, 1)], settings).predict_image(image, bank.all_labels(), True)
-    assert prediction.volumes.shape == (2, 8, 3)
-    assert prediction.volumes.sum(2) == pytest.approx(np.full((2, 8), image.numel()))
-    alone = Predictor([model], Settings(steps=4)).predict_image(image, bank.all_labels()).probabilities
-    counts = np.bincount(alone.argmax(0).numpy().ravel(), minlength=3)
-    assert prediction.volumes[0, 0] == pytest.approx(counts)
-
-
 def test_folds_share_their_noise(plan, bank, make_model, image):
     model = make_model(plan)
     prediction = Predictor([model, model], Settings(steps=4, samples=8)).predict_image(image, bank.all_labels(), True)
-    assert (prediction.volumes[0] == prediction.volumes[1]).all()
     assert prediction.between_folds.max() < 1e-5
     assert prediction.between_samples.max() > 1e-5
     assert prediction.between_samples.shape == image.shape[1:]

@@ -10,19 +10,17 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import importance, tile
 
-T = 1000
-
 
 @pytest.fixture
 def predict(bank, image):
     """A function that predicts in groups of `batch` windows, and returns the prediction with what the denoiser of each
-    model got: [(z_t, t)], and the patches that its image encoder got."""
+    model got: [(r_t, t)], and the patches that its image encoder got."""
 
     def run(*models, batch=1, **settings):
         noise, patches, handles = [[] for _ in models], [], []
         for model, seen in zip(models, noise, strict=True):
             handles += [
-                model.denoiser.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[:2])),
+                model.denoiser.register_forward_pre_hook(lambda _, args, seen=seen: seen.append((args[0][0], args[1]))),
                 model.image_encoder.register_forward_pre_hook(lambda _, args: patches.append(args[0])),
             ]
         try:
@@ -41,8 +39,8 @@ def tiling(image, plan):
 
 
 def counted(calls) -> Counter:
-    """How often each z_T was given."""
-    return Counter(z_T.numpy().tobytes() for z_T, t in calls if t.tolist() == [T])
+    """How often each r_T was given."""
+    return Counter(r_T.numpy().tobytes() for r_T, t in calls if t.tolist() == [1])
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -50,10 +48,10 @@ def test_overlapping_windows_share_the_noise_of_their_place_and_no_place_that_of
     predict, tiling, plan, make_model, batch
 ):
     """Put together, the windows' noise is one volume, in which no number comes twice."""
-    _, (calls,), _ = predict(make_model(plan), batch=batch)
+    _, (calls,), _ = predict(make_model(plan), batch=batch, steps=1)
     whole = torch.full((plan.latent.channels, *tiling.latent_shape), torch.nan)
     noise, times = (torch.cat(parts) for parts in zip(*calls, strict=True))
-    assert set(times.tolist()) == {T}
+    assert set(times.tolist()) == {1}
     overlapping = 0
     for start, z_T in zip(tiling.starts, noise, strict=False):  # the last group may be padded
         there = whole[:, *tiling.latent_window(start)]
@@ -70,7 +68,7 @@ def test_overlapping_windows_share_the_noise_of_their_place_and_no_place_that_of
 
 def test_mirrored_views_get_the_noise_of_the_plain_one(predict, tiling, plan, make_model):
     """Noise is not flipped: each window's is given as often as there are views, which see the patch flipped."""
-    _, (calls,), patches = predict(make_model(plan), mirror_axes=(0, 2))
+    _, (calls,), patches = predict(make_model(plan), mirror_axes=(0, 2), steps=1)
     assert list(counted(calls).values()) == [4] * len(tiling.starts)
     plain, *flipped = patches[:4]
     for view, dims in zip(flipped, ((2,), (4,), (2, 4)), strict=True):
@@ -78,22 +76,29 @@ def test_mirrored_views_get_the_noise_of_the_plain_one(predict, tiling, plan, ma
 
 
 def test_each_sample_has_noise_of_its_own(predict, tiling, plan, make_model):
-    _, (calls,), _ = predict(make_model(plan), samples=3)
+    _, (calls,), _ = predict(make_model(plan), samples=3, steps=1)
     assert list(counted(calls).values()) == [1] * (3 * len(tiling.starts))
-    _, (one,), _ = predict(make_model(plan), samples=1)
+    _, (one,), _ = predict(make_model(plan), samples=1, steps=1)
     assert counted(one).keys() < counted(calls).keys(), "the first sample's is the same, however many there are"
-    _, (other,), _ = predict(make_model(plan), samples=1, seed=1)
+    _, (other,), _ = predict(make_model(plan), samples=1, seed=1, steps=1)
     assert not counted(one).keys() & counted(other).keys()
 
 
 def test_folds_share_their_noise(predict, plan, make_model):
-    _, (first, second), _ = predict(make_model(plan, 0), make_model(plan, 1), samples=2, mirror_axes=(1,))
+    _, (first, second), _ = predict(make_model(plan, 0), make_model(plan, 1), samples=2, mirror_axes=(1,), steps=1)
     assert counted(first) == counted(second)
 
 
-def test_the_denoiser_runs_at_the_times_of_ddim_down_from_T(predict, tiling, plan, make_model):
-    _, (calls,), _ = predict(make_model(plan), steps=4)
-    assert [int(t) for _, t in calls] == [1000, 750, 500, 250] * len(tiling.starts)
+def test_the_denoiser_runs_at_even_levels_of_log_snr_from_the_noisiest_to_the_cleanest(
+    predict, tiling, plan, make_model
+):
+    _, (calls,), _ = predict(make_model(plan), steps=5)
+    assert [float(t) for _, t in calls] == [1, 0.75, 0.5, 0.25, 0] * len(tiling.starts)
+
+
+def test_the_mask_needs_no_denoiser(predict, plan, make_model):
+    _, (calls,), _ = predict(make_model(plan))
+    assert calls == []
 
 
 def test_a_voxel_is_the_gaussian_mean_of_its_windows(predict, tiling, make_plan, make_model):

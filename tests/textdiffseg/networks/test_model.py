@@ -3,8 +3,9 @@ import torch
 
 from plans.network_plan import DiffusionPlan, LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
+from textdiffseg.networks.blocks import ConvBlock, ResidualBlock
 from textdiffseg.networks.label_autoencoder import normalise_channels
-from textdiffseg.networks.model import build_model
+from textdiffseg.networks.model import build_model, can_sample
 from textdiffseg.queries import Queries
 
 TEXT_WIDTH = 12
@@ -27,7 +28,7 @@ def make_plan(preset="default", strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 2,
         batch=2,
         stages=stages,
         latent=LatentPlan(level=2, channels=4),
-        diffusion=None if preset == "unet" else DiffusionPlan(),
+        diffusion=None if preset == "unet" else DiffusionPlan(min_log_snr=-5),
         text=TextPlan(encoder="bundled", width=TEXT_WIDTH),
         training=TrainingPlan(
             epochs=1,
@@ -62,9 +63,10 @@ def model(request):
 
 
 @torch.no_grad()
-def run(model, image, queries, z_t, t):
+def run(model, image, queries):
     z_i, skips = model.encode_image(image)
-    return model.decode(model.denoise(z_t, t, model.fuse(z_i, queries)), skips, queries)
+    features, m = model.estimate(model.fuse(z_i, queries))
+    return model.decode(m, (*skips, features), queries)
 
 
 def test_shapes_follow_the_plan(model):
@@ -72,22 +74,26 @@ def test_shapes_follow_the_plan(model):
     z_i, skips = model.encode_image(image)
     assert z_i.shape == (2, 24, 2, 4, 4)
     assert [skip.shape[1:] for skip in skips] == [(8, 8, 16, 16), (16, 4, 8, 8)]
-    logits = run(model, image, make_queries([[1, 2], [2, 1]]), torch.randn(2, 4, 2, 4, 4), torch.tensor([1000, 3]))
+    logits = run(model, image, make_queries([[1, 2], [2, 1]]))
     assert logits.shape == (2, 3, 8, 16, 16)
+    features, m = model.estimate(torch.randn(2, 24, 2, 4, 4))
+    assert features.shape == (2, 24, 2, 4, 4)
+    assert (m is None) == (model.plan.diffusion is None)
+    assert m is None or m.shape == (2, 4, 2, 4, 4)
 
 
 def test_a_batch_gives_the_results_of_its_samples(model):
-    image, z_t, t = torch.randn(2, 2, 8, 16, 16), torch.randn(2, 4, 2, 4, 4), torch.tensor([1000, 3])
+    image = torch.randn(2, 2, 8, 16, 16)
     queries = make_queries([[1, 2], [2, 1]])
-    together = run(model, image, queries, z_t, t)
+    together = run(model, image, queries)
     for i in range(2):
         chosen = Queries(*(part[i : i + 1] for part in vars(queries).values()))
-        exclusive = run(model, image[i : i + 1], chosen, z_t[i : i + 1], t[i : i + 1])
+        exclusive = run(model, image[i : i + 1], chosen)
         torch.testing.assert_close(exclusive[0], together[i], atol=1e-4, rtol=1e-4)
 
 
 def test_padded_slots_and_masked_tokens_change_nothing(model):
-    image, z_t, t = torch.randn(1, 2, 8, 16, 16), torch.randn(1, 4, 2, 4, 4), torch.tensor([1000])
+    image = torch.randn(1, 2, 8, 16, 16)
     queries = make_queries([[1]])
     padded = Queries(
         torch.tensor([[1, 0]]),
@@ -95,25 +101,23 @@ def test_padded_slots_and_masked_tokens_change_nothing(model):
         torch.cat((queries.tokens, torch.randn(1, 3, TEXT_WIDTH)), dim=1),
         torch.cat((queries.token_mask, torch.zeros(1, 3, dtype=torch.bool)), dim=1),
     )
-    expected, found = run(model, image, queries, z_t, t), run(model, image, padded, z_t, t)
+    expected, found = run(model, image, queries), run(model, image, padded)
     torch.testing.assert_close(found[:, :2], expected, atol=1e-5, rtol=1e-5)
     assert (found.softmax(1)[:, 2] == 0).all()
 
 
 def test_logits_follow_the_order_of_the_queries(model):
     """The text vectors are the classifier, so another order of queries only reorders the logits."""
-    image, z_t, t = torch.randn(1, 2, 8, 16, 16), torch.randn(1, 4, 2, 4, 4), torch.tensor([1000])
+    image = torch.randn(1, 2, 8, 16, 16)
     queries = make_queries([[1, 2]])
     swapped = Queries(queries.labels.flip(1), queries.vectors.flip(1), queries.tokens, queries.token_mask)
     torch.testing.assert_close(
-        run(model, image, swapped, z_t, t)[:, [0, 2, 1]], run(model, image, queries, z_t, t), atol=1e-5, rtol=1e-5
+        run(model, image, swapped)[:, [0, 2, 1]], run(model, image, queries), atol=1e-5, rtol=1e-5
     )
 
 
-def test_every_parameter_is_used_in_training(model):
+def test_every_parameter_is_used_in_one_of_both_stages_of_training(model):
     from textdiffseg.data.batch import batch_keys
-    from textdiffseg.segmenter import Segmenter
-    from textdiffseg.training.draws import draw_for
     from textdiffseg.training.objectives import objective_of
 
     torch.manual_seed(3)
@@ -121,12 +125,42 @@ def test_every_parameter_is_used_in_training(model):
     for parameter in model.parameters():  # zero-initialised layers hide what lies before them
         parameter.data += 0.01 * torch.randn_like(parameter)
     slots = torch.randint(0, 3, (2, 8, 16, 16))
-    draws = draw_for(model.plan, 1, batch_keys(0, 0, 2))
-    queries = make_queries([[1, 2], [2, 1]])
-    objective = objective_of(Segmenter.of(model))
-    objective.losses(torch.randn(2, 2, 8, 16, 16), slots, queries, draws).total.backward()
+    queries, image = make_queries([[1, 2], [2, 1]]), torch.randn(2, 2, 8, 16, 16)
+    stages = (False,) if model.plan.diffusion is None else (False, True)
+    if model.plan.diffusion:
+        model.residual_scale.fill_(1)
+    for trains_denoiser in stages:
+        objective = objective_of(model, trains_denoiser)
+        draws = objective.draw(1, batch_keys(0, 2, 2))  # a sample of this batch trains the label autoencoder
+        objective.losses(image, slots, queries, draws).total.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert idle == []
+
+
+def test_the_scale_of_residuals_is_stored_and_0_before_the_denoiser_is_trained(model):
+    if model.plan.diffusion is None:
+        assert not hasattr(model, "residual_scale")
+        assert can_sample([model]), "nothing is missing: it has no samples"
+        return
+    assert torch.equal(model.state_dict()["residual_scale"], torch.zeros(4))
+    assert not can_sample([model])
+    other = build_model(model.plan)
+    other.residual_scale.fill_(0.1)
+    assert can_sample([other])
+    assert not can_sample([other, model])
+
+
+@pytest.mark.parametrize(("up", "blocks"), [(1, 0), (2, 0), (1, 2)])
+@torch.no_grad()
+def test_a_stage_may_have_one_convolution_on_the_way_up_and_no_block_on_the_way_down(up, blocks):
+    plan = make_plan()
+    lean = tuple(stage.model_copy(update={"up": up, "blocks": blocks}) for stage in plan.stages)
+    model = build_model(plan.model_copy(update={"stages": lean})).eval()
+    kinds = {type(block) for block in model.label_decoder.blocks}
+    assert kinds == {ConvBlock if up == 1 else ResidualBlock}
+    assert [len(stage.blocks) for stage in model.estimator.down] == [blocks] * 2
+    assert [len(stage.blocks) for stage in model.denoiser.down] == [1, 1]
+    assert run(model, torch.randn(1, 2, 8, 16, 16), make_queries([[1, 2]])).shape == (1, 3, 8, 16, 16)
 
 
 def test_label_encoder_is_independent_of_the_number_of_labels():
@@ -149,7 +183,7 @@ def test_attention_has_as_many_heads_as_the_plan_says():
     narrow = plan.model_copy(update={"network": plan.network.model_copy(update={"head_width": 4})})
     for chosen, heads in ((plan, 1), (narrow, 6)):
         model = build_model(chosen)
-        assert model.fusion.attention.heads == model.denoiser.down[0].attention.heads == heads
+        assert model.fusion.attention.heads == model.estimator.down[0].attention.heads == heads
 
 
 def test_latent_is_normalised_over_channels_at_each_position():

@@ -201,7 +201,7 @@ def test_ignored_voxels_belong_to_no_label(write_raw, tmp_path):
     dataset = read_dataset(raw)
     (case,) = fingerprint_dataset(dataset, 0).cases
     assert [label.label for label in case.labels] == [1, 2]
-    _, numbers = read_case(dataset.cases[0], dataset.labels, dataset.channels)
+    _, (numbers,) = read_case(dataset.cases[0], dataset.labels, dataset.channels)
     truth = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.cases[0].label)))
     assert np.array_equal(np.where(truth == 7, -1, truth.astype(int)), numbers)
 
@@ -246,7 +246,7 @@ def write_nested(write_raw, root, **header):
 
 def test_labels_that_overlap_are_measured_as_unions(write_raw, tmp_path):
     dataset = write_nested(write_raw, tmp_path)
-    _, numbers = read_case(dataset.cases[0], dataset.labels, dataset.channels)
+    _, (numbers,) = read_case(dataset.cases[0], dataset.labels, dataset.channels)
     assert set(np.unique(numbers)) == {0, 1, 2}
     both, dark = fingerprint_dataset(dataset, 0).cases[0].labels
     assert (both.label, both.voxels) == (1, np.count_nonzero(numbers))
@@ -257,7 +257,7 @@ def test_labels_that_overlap_are_measured_as_unions(write_raw, tmp_path):
 
 def test_a_value_may_belong_to_a_label_that_is_not_annotated_if_an_annotated_label_has_it(write_raw, tmp_path):
     dataset = write_nested(write_raw, tmp_path / "a", annotated=["both"])
-    assert read_case(dataset.cases[0], dataset.labels, dataset.channels)[1].any()
+    assert read_case(dataset.cases[0], dataset.labels, dataset.channels)[1][0].any()
     for field, words in (
         ({"annotated": ["dark cube"]}, "has voxels of 'both' (value 1), which is not named as annotated"),
         ({"absent": ["dark cube"]}, "has voxels of 'dark cube' (value 2), which is declared absent"),

@@ -8,11 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import temporary_name, write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
+from textdiffseg.folds.expected_dice import KNOTS
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks import announce
 from textdiffseg.tasks.manifest import Manifest
@@ -212,15 +215,15 @@ def test_a_model_trained_without_texts_refuses_them(predict, root, scans):
     assert "this model does not read case texts" in err
 
 
-def test_uncertainty_writes_maps_and_intervals(predict, root, scans):
+def test_uncertainty_writes_maps(predict, root, scans):
     predict("-i", scans / "a_0000.nii.gz", out=root / "plain")
     code, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
     plain, manifest = (Manifest.read(root / folder / "a.json") for folder in ("plain", "out"))
     assert code == 0
-    assert "Uncertainty: 4 steps, 8 samples, no mirroring, seed 0, predicted in addition to the mask" in out
+    assert "Uncertainty: 8 samples of 3 steps, no mirroring, seed 0, predicted in addition to the mask" in out
     assert manifest.request.settings == plain.request.settings
     assert manifest.outputs["a.nii.gz"] == plain.outputs["a.nii.gz"], "the mask is the same as without uncertainty"
-    assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
+    assert manifest.volumes == plain.volumes
     assert len(list((root / "out" / "uncertainty").iterdir())) == 3
 
 
@@ -230,25 +233,52 @@ def test_labels_that_overlap_have_uncertainty_too(predict, root, scans):
     assert predict("-i", scans / "a_0000.nii.gz", "--uncertainty", "--no-mirroring")[0] == 0
     whole, part = Manifest.read(root / "out" / "a.json").volumes
     assert part.volume_ml < whole.volume_ml
-    for volume in (whole, part):
-        assert volume.low_ml <= volume.volume_ml <= volume.high_ml
     (entropy,) = (root / "out" / "uncertainty").glob("*_entropy.nii.gz")
     assert 0 < read_volume((entropy,)).array.max() <= 2, "at most one bit per label"
 
 
-def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root, scans):
+@pytest.fixture
+def calibrated(root):
+    """The folds with a fit for masks and one for the setting of --uncertainty."""
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
-    fit = Fit(steps=4, samples=8, mirroring=False, cases=4, temperature=1.5, widening=widening, **figures)
+    curve = {"curve": KNOTS, "threshold": 0.98, "scans": 8, "degraded": 4, "poor_dice": 0.75, "error": 0.1}
+    of_masks = Fit(
+        steps=0, samples=1, mirroring=False, cases=4, temperature=2.0, widening=widening, expected_dice=curve, **figures
+    )
+    of_samples = Fit(steps=3, samples=8, mirroring=False, cases=4, temperature=1.5, **figures)
     for fold in root.glob("results/*/*/fold_*"):
-        write_record(fold / "calibration.json", Calibration(fits=(fit,)))
-    _, out, _ = predict("-i", scans / "a_0000.nii.gz", "--uncertainty")
-    assert "temperature 1.50, volume intervals widened by 1.25" in out
+        write_record(fold / "calibration.json", Calibration(fits=(of_masks, of_samples)))
+
+
+def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root, scans, calibrated):
+    scan = scans / "a_0000.nii.gz"
+    _, out, _ = predict("-i", scan, "--uncertainty", "--no-mirroring")
+    assert "Calibration of uncertainty: temperature 1.50" in out
+    assert "Volumes: with 90% intervals, widened by 1.25" in out
     request = Manifest.read(root / "out" / "a.json").request
-    assert (request.calibration, request.sampled.calibration) == (Applied(), Applied(temperature=1.5, widening=1.25))
-    _, out, _ = predict("-i", scans / "b_0000.nii.gz", "--probabilities")
+    assert (request.calibration.temperature, request.calibration.widening) == (2.0, 1.25)
+    assert request.sampled.calibration == Applied(temperature=1.5)
+    _, out, _ = predict("-i", scan, "--probabilities", "--no-mirroring", "--steps", 2, out=root / "other")
     assert "none was fitted for this sampling" in out
-    assert Manifest.read(root / "out" / "b.json").request.calibration == Applied()
+    assert "90% intervals" not in out
+    manifest = Manifest.read(root / "other" / "a.json")
+    assert (manifest.request.calibration, manifest.expected_dice) == (Applied(), None)
+    assert {volume.low_ml for volume in manifest.volumes} == {None}
+
+
+def test_volumes_have_intervals_and_masks_an_expected_dice_without_samples(predict, root, scans, calibrated):
+    code, out, _ = predict("-i", scans, "--no-mirroring")
+    assert code == 0
+    manifest = Manifest.read(root / "out" / "a.json")
+    assert all(volume.low_ml <= volume.volume_ml <= volume.high_ml for volume in manifest.volumes)
+    dice = manifest.expected_dice
+    assert set(dice.labels) == set(manifest.labels)
+    assert dice.mean == pytest.approx(sum(dice.labels.values()) / 2)
+    assert (dice.threshold, dice.needs_check) == (0.98, True)
+    assert dice.note in manifest.notes
+    assert f"a: {dice.note}" in out
+    assert "2 of 2 masks to check (low expected Dice): a, b." in out
 
 
 def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_scan):
@@ -270,7 +300,6 @@ def test_bad_scans_are_listed_after_the_good_ones(predict, root, scans, make_sca
         (("-i", "SCANS", "--folds", "4"), "has no trained fold 4; it has 0, 1"),
         (("-i", "SCANS", "-m", "nowhere"), "is not a folder"),
         (("-i", "SCANS", "-d", "7"), "No data set '7'"),
-        (("-i", "SCANS", "--steps", "2000"), "1000 time steps"),
     ],
 )
 def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, sentence):
@@ -278,6 +307,17 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
     assert code == 2
     assert sentence in err
     assert not (root / "out").exists()
+
+
+@pytest.mark.parametrize("option", [("--steps", 2), ("--samples", 3), ("--uncertainty",)])
+def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(predict, root, scans, option):
+    for path in root.glob("results/*/*/fold_0/checkpoint_*"):
+        save_file(load_file(path) | {"ema.residual_scale": torch.zeros(4)}, path)
+    code, _, err = predict("-i", scans, *option)
+    assert code == 2
+    assert "This model has no samples yet" in err
+    assert "leave out --steps, --samples, --uncertainty" in err
+    assert predict("-i", scans)[0] == 0, "masks need no denoiser"
 
 
 def test_a_file_with_the_manifest_s_name_is_not_replaced(predict, root, scans):

@@ -39,12 +39,6 @@ def store_shapes():
     return store_cases
 
 
-def diffusion_of(preset):
-    if preset in paper.VARIANTS:
-        return paper.DIFFUSION
-    return DiffusionPlan() if preset == "default" else None
-
-
 def make_plan(preset):
     return Plan(
         preset=preset,
@@ -61,7 +55,7 @@ def make_plan(preset):
             for i, s in enumerate((1, 2, 2))
         ),
         latent=LatentPlan(level=1, channels=1 if preset in paper.VARIANTS else 4),
-        diffusion=diffusion_of(preset),
+        diffusion=DiffusionPlan(min_log_snr=-6, steps=3) if preset == "default" else None,
         paper=paper.VARIANTS.get(preset),
         peer=paper.PEERS.get(preset),
         text=TextPlan(encoder="hash", width=8),

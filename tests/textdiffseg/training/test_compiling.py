@@ -64,7 +64,7 @@ def train(state, compiled, iterations):
         generator = torch.Generator().manual_seed(iteration)
         image = torch.randn(2, 1, 16, 16, 16, generator=generator)
         labels = torch.randint(0, 3, (2, 16, 16, 16), generator=generator).short()
-        batch = Batch(image, labels, (), ("a", "b"), (), tuple(batch_keys(0, 0, 2)))
+        batch = Batch(image, labels, (), ("a", "b"), (), tuple(batch_keys(0, 2, 2)))
         losses.append(train_step(state, words, batch, compiled).read())
         graphs.append(counters["stats"]["unique_graphs"])
     return losses, graphs

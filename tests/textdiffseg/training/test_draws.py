@@ -1,17 +1,127 @@
-"""The random parameters of a training step in constant shapes."""
+"""The random parameters of a training step have the plan's shares, and each sample has its own."""
+
+from collections import Counter
+
+import pytest
+import torch
 
 from plans.network_plan import DiffusionPlan
-from textdiffseg.data.batch import batch_keys
-from textdiffseg.training.draws import draw, max_recycled
+from textdiffseg.data.batch import SampleKey, batch_keys
+from textdiffseg.training.draws import draw_latent, draw_noise
+
+DRAWN, SIGMAS = 10_000, 5  # samples, and standard errors that a share may be off
+PLANS = (
+    DiffusionPlan(min_log_snr=-5),
+    DiffusionPlan(min_log_snr=-5, skip_dropout=0.4, reconstruction=0.45),
+    DiffusionPlan(min_log_snr=-5, skip_dropout=0, reconstruction=1),
+)
 
 
-def test_the_number_of_recycled_samples_has_a_maximum():
-    plan = DiffusionPlan(terminal_share=0.5, recycling=0.5)
-    drawn = [draw(plan, (2, 4, 4, 4), seed, batch_keys(0, 0, 6)) for seed in range(200)]
-    counts = [int(one.recycled.sum()) for one in drawn]
-    assert max(counts) == max_recycled(plan, 6) == 3
-    assert 1.2 < sum(counts) / len(counts) < 1.6, "a quarter of six, less what found no room"
+@pytest.fixture(scope="module", params=PLANS, ids=["default", "another", "all"])
+def plan(request):
+    return request.param
+
+
+def near(share: float, samples: int = DRAWN):
+    """Equal to `share`, within the chance error of so many samples."""
+    return pytest.approx(share, abs=SIGMAS * (share * (1 - share) / samples) ** 0.5)
+
+
+def share(mask: torch.Tensor) -> float:
+    return mask.double().mean().item()
+
+
+def batches(plan, size=2, iterations=3000):
+    """The draws of the batches of an epoch."""
+    return [draw_latent(plan, 0, batch_keys(0, iteration, size)) for iteration in range(iterations)]
+
+
+def test_the_share_of_masks_without_skips_is_the_plan_s(plan):
+    assert share(~draw_latent(plan, 0, batch_keys(0, 0, DRAWN)).skips) == near(plan.skip_dropout)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_over_many_batches_the_plan_s_share_of_samples_trains_the_autoencoder(plan, size):
+    drawn = batches(plan, size, 600)
+    counts = [len(one.reconstructed) for one in drawn]
+    assert abs(sum(counts) - 600 * size * plan.reconstruction) <= 1
+    assert max(counts) - min(counts) <= 1
     for one in drawn:
-        assert one.recycled[one.estimated].all()
-        assert one.recycled.sum() == len(one.estimated)
-        assert set(one.estimated.tolist()) <= set(one.of_one_size(plan).estimated.tolist())
+        rows = one.reconstructed.tolist()
+        assert len(set(rows)) == len(rows) == len(one.skips_of_reconstructed)
+        assert set(rows) <= set(range(size))
+
+
+def test_each_place_of_a_batch_trains_the_autoencoder_equally_often(plan):
+    places = Counter(place for one in batches(plan) for place in one.reconstructed.tolist())
+    total = sum(places.values())
+    assert all(count / total == near(1 / 2, total) for count in places.values())
+    assert len(places) == 2
+
+
+def test_half_of_the_reconstructions_have_skips_whether_the_mask_has_them_or_not(plan):
+    drawn = batches(plan)
+    with_skips = torch.cat([one.skips_of_reconstructed for one in drawn])
+    of_masks = torch.cat([one.skips[one.reconstructed] for one in drawn])
+    assert share(with_skips) == near(0.5, len(with_skips))
+    assert share(with_skips[of_masks]) == near(0.5, int(of_masks.sum()))
+
+
+def test_draws_of_a_step_are_a_function_of_its_keys(plan):
+    keys = batch_keys(3, 5, 4)
+    one, other = (draw_latent(plan, 9, keys) for _ in range(2))
+    assert all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
+    noise = [draw_noise(2, (3, 2, 2), 9, keys) for _ in range(2)]
+    assert torch.equal(noise[0].t, noise[1].t)
+    assert torch.equal(noise[0].eps, noise[1].eps)
+
+
+def test_a_sample_s_draws_do_not_depend_on_its_batch(plan):
+    keys = batch_keys(3, 5, 12)
+    together, skips = draw_noise(2, (3, 2, 2), 9, keys), draw_latent(plan, 9, keys).skips
+    for place, key in enumerate(keys):
+        alone = draw_noise(2, (3, 2, 2), 9, [key])
+        assert torch.equal(together.t[place], alone.t[0])
+        assert torch.equal(together.eps[place], alone.eps[0])
+        assert torch.equal(skips[place], draw_latent(plan, 9, [key]).skips[0])
+    assert torch.equal(draw_noise(2, (3, 2, 2), 9, keys[::-1]).eps.flip(0), together.eps)
+
+
+def test_seed_epoch_and_index_each_change_a_sample_s_draws():
+    def eps(seed, epoch, index):
+        return float(draw_noise(1, (1, 1, 1), seed, [SampleKey(epoch, index)]).eps)
+
+    assert len({eps(0, 0, 0), eps(1, 0, 0), eps(0, 1, 0), eps(0, 0, 1)}) == 4
+
+
+def test_all_levels_of_noise_are_equally_likely():
+    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, DRAWN)).t
+    assert 0 <= t.min() < t.max() < 1
+    assert len(t.unique()) > 0.99 * DRAWN
+    for part in (0.05, 0.25, 0.5, 0.75, 0.95):
+        assert share(t <= part) == near(part)
+
+
+def test_the_publication_draws_all_time_steps_up_to_T_equally_often():
+    times = 5
+    t = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, DRAWN), timesteps=times).t
+    counts = Counter((times * t).tolist())
+    assert sorted(counts) == [1, 2, 3, 4, 5]
+    assert all(count / DRAWN == near(1 / times) for count in counts.values())
+
+
+def test_several_noisy_latents_of_a_sample_are_spread_evenly_over_the_levels():
+    keys = batch_keys(0, 0, 50)
+    one, four = draw_noise(2, (3, 1, 1), 0, keys), draw_noise(2, (3, 1, 1), 0, keys, 4)
+    t = four.t.view(50, 4)
+    torch.testing.assert_close(t, (one.t.view(50, 1) + torch.arange(4)) / 4)
+    assert four.eps.shape == (200, 2, 3, 1, 1)
+    assert len(four.eps.unique()) == four.eps.numel()
+    assert torch.equal(draw_noise(2, (3, 1, 1), 0, keys[7:8], 4).eps, four.eps[28:32])
+
+
+def test_noise_is_standard_normal():
+    eps = draw_noise(1, (1, 1, 1), 0, batch_keys(0, 0, DRAWN)).eps.flatten().double()
+    assert eps.mean().item() == pytest.approx(0, abs=SIGMAS / DRAWN**0.5)
+    assert eps.std().item() == pytest.approx(1, abs=SIGMAS / DRAWN**0.5)
+    assert len(eps.unique()) > 0.99 * DRAWN

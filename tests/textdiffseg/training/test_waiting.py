@@ -53,24 +53,27 @@ def overlapping(plan):
 
 
 @pytest.mark.parametrize(
-    ("preset", "regions"),
-    [(preset, False) for preset in ("default", "unet", "paper", "peer-unet")]
-    + [(preset, True) for preset in ("default", "unet", "peer-unet")],  # the publication has no regions
+    ("preset", "regions", "first"),
+    [(preset, False, 0) for preset in ("default", "unet", "paper", "peer-unet")]
+    + [(preset, True, 0) for preset in ("default", "unet", "peer-unet")]  # the publication has no regions
+    + [("default", regions, 20) for regions in (False, True)],  # the denoiser learns
 )
-def test_a_step_waits_for_nothing(shapes_plan, preset, regions):
+def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
     plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
-    state = TrainingState.start(build_model(plan).to(META), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=20))
+    denoiser = 1 if preset == "default" else None
+    length = TrainingProgress(seed=0, epochs=2, iterations_per_epoch=20, denoiser_epoch=denoiser, iteration=first)
+    state = TrainingState.start(build_model(plan).to(META), length)
     batch = Batch(
         torch.randn(2, 1, 16, 16, 16),
         torch.ones(2, 16, 16, 16, dtype=torch.int16),
         (),
         ("a", "b"),
         (),
-        tuple(batch_keys(0, 0, 2)),
+        tuple(batch_keys(0, 2, 2)),  # a sample of this batch trains the label autoencoder
     )
     compiled, most = Compiled(active=False, on_gpu=True, report=print), 0
     for iteration in range(8):
-        state.progress = state.progress.after(iteration=iteration)
+        state.progress = state.progress.after(iteration=first + iteration)
         with Waits() as waits:
             step = train_step(state, Words(), batch, compiled)
         assert waits.found == []

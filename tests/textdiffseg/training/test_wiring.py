@@ -27,7 +27,7 @@ MAX_NORM = 12.0  # nnU-Net's
 
 @pytest.fixture(scope="module")
 def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
-    plan = shapes_plan("default")
+    plan = shapes_plan("unet").model_copy(update={"preset": "default"})  # it has a single stage of training
     changes = {"warmup": WARM / TOTAL, "ema": DECAY, "learning_rate": RATE, "epochs": EPOCHS}
     training = plan.training.model_copy(update=changes)
     plan = plan.model_copy(update={"patch": (8, 8, 8), "training": training})

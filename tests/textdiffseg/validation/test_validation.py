@@ -7,21 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import CaseRecord, open_case, save_case
+from textdiffseg.degradations import DEGRADATIONS, degrade
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.sampling import Sampling, read_sampling, settings_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.volumes import sum_voxels
 from textdiffseg.inference.windows import Prediction
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
-from textdiffseg.validation import calibrate, choose, score
+from textdiffseg.validation import calibrate, choose, degrading, score
 from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
-from textdiffseg.validation.cases import load_fold, spread
+from textdiffseg.validation.cases import load_fold, predict_case, spread
 from textdiffseg.validation.choose import choose_sampling
+from textdiffseg.validation.expected_dice import scored_mask
 from textdiffseg.validation.fitting import MIN_TEMPERATURE
 from textdiffseg.validation.score import validate_fold
 
@@ -30,7 +34,7 @@ CASES = ("p", "q", "r", "s")
 
 def predict_as(monkeypatch, function):
     """Let `function` predict every stored case."""
-    for module in (score, calibrate):
+    for module in (score, calibrate, degrading):
         monkeypatch.setattr(module, "predict_case", function)
 
 
@@ -71,7 +75,7 @@ def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
     expected = 2 * np.sum((slots == 1) & (truth == 1)) / (np.sum(slots == 1) + np.sum(truth == 1))
     assert expected > 0.8
 
-    def perfect(predictor, case, queries, uncertainty=False, **_):
+    def perfect(predictor, case, queries, **_):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
         return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
 
@@ -114,21 +118,21 @@ def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, pla
 
 def test_the_choice_of_sampling_is_a_table_that_prediction_reads(fold, stored):
     sampling = choose_sampling(FoldFolder(fold), stored, ["p", "q"])
-    assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False), (1, True), (4, False)]
+    assert [(row.steps, row.mirroring) for row in sampling.table] == [(0, False), (0, True)]
     assert sampling.cases == 2
     assert read_sampling(FoldFolder(fold)) == sampling
     best = max(row.dice for row in sampling.table)
     chosen = next(row for row in sampling.table if (row.steps, row.mirroring) == (sampling.steps, sampling.mirroring))
-    assert chosen.dice >= best - 0.002
+    assert chosen.dice >= best - 0.001
     assert len(Predictor.from_folder(fold.parent, ["0"]).settings.mirror_axes) == 2 * sampling.mirroring
 
 
 def test_without_the_time_for_every_setting_none_is_tried(fold, stored, monkeypatch):
-    """One step and no mirroring then, known after single windows."""
+    """The mask without mirroring then, known after single windows."""
     monkeypatch.setattr(choose, "predict_case", lambda *_, **__: pytest.fail("a whole scan is predicted"))
     sampling = choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=1e-6)
     assert sampling == read_sampling(FoldFolder(fold))
-    assert (sampling.cases, sampling.steps, sampling.mirroring, sampling.table) == (0, 1, False, ())
+    assert (sampling.cases, sampling.steps, sampling.mirroring, sampling.table) == (0, 0, False, ())
 
 
 def test_settings_that_take_longer_than_their_share_are_cut_off(fold, stored, monkeypatch):
@@ -150,17 +154,19 @@ def test_settings_that_take_longer_than_their_share_are_cut_off(fold, stored, mo
     began = time.perf_counter()
     sampling = choose_sampling(FoldFolder(fold), stored, ["p"], max_seconds=3.0)
     assert time.perf_counter() - began < 8.0
-    assert [(row.steps, row.mirroring) for row in sampling.table] == [(1, False)]
-    assert (sampling.steps, sampling.mirroring) == (1, False)
+    assert [(row.steps, row.mirroring) for row in sampling.table] == [(0, False)]
+    assert (sampling.steps, sampling.mirroring) == (0, False)
 
 
 def test_trials_weigh_what_they_cost_on_one_bar(fold, stored):
     reports = []
     choose_sampling(FoldFolder(fold), stored, ["p"], progress=lambda *at: reports.append(at))
     assert reports == sorted(reports)
-    assert reports[-1] == (3, 3)
-    costs = [settings_of(Plan.read(fold / "plan.json"), trial).passes for trial in choose.TRIALS]
-    ends = [3 * sum(costs[: number + 1]) / sum(costs) for number in range(3)]
+    assert reports[-1] == (2, 2)
+    plan = Plan.read(fold / "plan.json")
+    costs = [settings_of(plan, trial).passes for trial in choose.trials_of(plan)]
+    assert costs == pytest.approx([1, 4]), "four views"
+    ends = [2 * sum(costs[: number + 1]) / sum(costs) for number in range(2)]
     assert all(any(done == pytest.approx(end) for done, _ in reports) for end in ends)
 
 
@@ -188,7 +194,7 @@ def test_one_large_case_does_not_keep_the_others_from_choosing(fold, stored, mon
 def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
-    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [1, 1]
+    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [0, 0]
     assert validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].case == "p"
 
 
@@ -196,29 +202,28 @@ def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, s
     validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
     fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     found = read_calibration(FoldFolder(fold)).fits
-    assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(1, 1, False, 4), (4, 8, False, 4)]
-    assert found[0].widening is None
+    assert [(one.steps, one.samples, one.mirroring, one.cases) for one in found] == [(0, 1, False, 4), (3, 8, False, 4)]
+    assert all(set(one.widening.coverage_before) == {"Front_Part", "back"} for one in found)
     assert found[1] == fit
-    assert set(fit.widening.coverage_before) == {"Front_Part", "back"}
+    assert fit.expected_dice is None
     validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
     assert len(read_calibration(FoldFolder(fold)).fits) == 2
     choose_sampling(FoldFolder(fold), stored, ["p"])
     assert read_calibration(FoldFolder(fold)).fits == ()
 
 
-def test_a_plan_that_fixes_its_steps_is_calibrated_with_them(tmp_path, stored, make_plan, make_fold, bank):
+def test_uncertainty_is_calibrated_with_the_plan_s_steps(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
-    make_fold(fold, make_plan("default", diffusion={"steps": 6}), bank, 0)
-    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [6]
+    make_fold(fold, make_plan("default", diffusion={"min_log_snr": -3, "steps": 6}), bank, 0)
+    assert [row.steps for row in choose_sampling(FoldFolder(fold), stored, ["p"]).table] == [0, 0]
     fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     assert (fit.steps, fit.samples, fit.mirroring) == (6, 8, False)
 
 
 def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
-    def exact(predictor, case, queries, uncertainty=False, **_):
+    def exact(predictor, case, queries, **_):
         one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
-        volumes = one_hot.sum((1, 2, 3))[None, None]
-        return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)), volumes=volumes)
+        return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
 
     predict_as(monkeypatch, exact)
     predictor, queries = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
@@ -226,7 +231,7 @@ def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
     scale = 9 * 20 * 17 / np.prod(open_case(stored, "p").record.shape)
     assert scale != 1
     on_plan = [(open_case(stored, "p").labels[...] == number).sum() for number in (1, 2)]
-    assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
+    assert evidence.intervals(1.0)[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
     assert evidence.truths[0].tolist() == [3 * 6 * 6, 3 * 6 * 6]
 
 
@@ -252,6 +257,16 @@ def slow_down(monkeypatch, name, seconds):
 def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
     slow_down(monkeypatch, "restore_slots", 1.0)
     assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=8.0).cases == 1
+
+
+def test_a_model_whose_denoiser_is_not_trained_has_no_uncertainty_to_calibrate(fold, stored):
+    for path in fold.glob("checkpoint_*"):
+        weights = load_file(path)
+        save_file(weights | {"ema.residual_scale": torch.zeros(4)}, path)
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
+    assert calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6) is None
+    (fit,) = read_calibration(FoldFolder(fold)).fits
+    assert (fit.steps, fit.samples) == (0, 1)
 
 
 def change(stored, case, **changes):
@@ -282,18 +297,18 @@ def test_the_known_labels_of_a_case_are_queried(fold, stored, bank, monkeypatch)
     assert [voxels.p.shape[0] for voxels in evidence.voxels] == [3, 3, 3], "classes are label numbers"
     assert not evidence.voxels[0].p[1].any()
     assert evidence.voxels[0].p.sum(0) == pytest.approx(1, abs=1e-5)
-    assert not evidence.intervals[0][0].any()
+    assert not evidence.intervals(1.0)[0][0].any()
     assert [truth.tolist()[0] > 0 for truth in evidence.truths] == [False, True, True]
     summary = validate_fold(FoldFolder(fold), stored, ["p"])
     assert set(summary.cases[0].labels) == {"back"}
 
 
-def test_unet_s_mask_has_an_interval_of_its_errors_alone(tmp_path, stored, make_plan, make_fold, bank):
+def test_the_mask_s_probabilities_give_unet_its_intervals(tmp_path, stored, make_plan, make_fold, bank):
     fold = tmp_path / "fold_0"
     make_fold(fold, make_plan("unet"), bank, 0)
     validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
     (fit,) = read_calibration(FoldFolder(fold)).fits
-    assert (fit.steps, fit.samples) == (1, 1)
+    assert (fit.steps, fit.samples) == (0, 1)
     assert fit.widening.factor > 1
     assert calibrate_uncertainty(FoldFolder(fold), stored, CASES) is None
 
@@ -328,12 +343,11 @@ def nested_fold(tmp_path, bank, plan, make_fold):
     return fold
 
 
-def exact_nested(predictor, case, queries, uncertainty=False, **_):
+def exact_nested(predictor, case, queries, **_):
     """Right everywhere, and as sure as 0.9."""
     numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
     whole, part = (np.where(mask, 0.9, 0.1).astype(np.float32) for mask in (numbers > 0, numbers == 1))
-    volumes = np.bincount(numbers.ravel(), minlength=3)[[0, 2, 1]][None, None]  # the whole writes 7, its part 3
-    return Prediction(torch.from_numpy(np.stack([1 - whole, whole, part])), volumes=volumes)
+    return Prediction(torch.from_numpy(np.stack([1 - whole, whole, part])))
 
 
 def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypatch):
@@ -359,7 +373,9 @@ def test_labels_that_overlap_are_calibrated_on_their_unions(nested_fold, stored,
     case = open_case(stored, "p")
     scale = 9 * 20 * 17 / np.prod(case.record.shape)
     on_plan = [np.count_nonzero(case.labels[...] > 0), np.count_nonzero(case.labels[...] == 1)]
-    assert evidence.intervals[0] == pytest.approx(np.outer(on_plan, (scale, scale)))
+    everything = [9 * 20 * 17, 9 * 20 * 17]
+    assert evidence.intervals(1.0)[0].T.tolist() == [[0, 0], pytest.approx(everything)], "0.9 < 0.95, and 0.1 > 0.05"
+    assert evidence.intervals(0.5)[0] == pytest.approx(scale * np.outer(on_plan, (1, 1))), "0.99 and 0.01"
     assert evidence.truths[0].tolist() == [2 * 3 * 6 * 6, 3 * 6 * 6]
     fit = calibrate_uncertainty(FoldFolder(nested_fold), stored, CASES, max_seconds=1e6)
     assert set(fit.widening.coverage_after) == {"Front_Part", "back"}
@@ -370,3 +386,71 @@ def test_the_seconds_of_a_trial_are_those_of_one_case(fold, stored, monkeypatch)
     slow_down(monkeypatch, "predict_case", 0.2)
     first = choose_sampling(FoldFolder(fold), stored, CASES, max_seconds=1e6).table[0]
     assert 0.2 < first.seconds < 0.2 * len(CASES)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The degradations of all predictions, which are sure and right, or unsure and misplaced if degraded."""
+    found = []
+
+    def placed(predictor, case, bank, degradation=None, **_):
+        found.append(degradation)
+        labels = case.labels[...] if degradation is None else np.roll(case.labels[...], 3, 0)
+        p = 0.98 if degradation is None else 0.6
+        p = np.where(np.arange(3)[:, None, None, None] == labels, p, (1 - p) / 2).astype(np.float32)
+        return Prediction(torch.from_numpy(p))
+
+    predict_as(monkeypatch, placed)
+    return found
+
+
+def test_the_expected_dice_is_fitted_to_undegraded_and_degraded_scans(fold, stored, seen, monkeypatch):
+    monkeypatch.setattr(score, "MIN_DEGRADED_SECONDS", 600.0)
+    reports = []
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True, degrading=lambda *at: reports.append(at))
+    (fit,) = read_calibration(FoldFolder(fold)).fits
+    dice = fit.expected_dice
+    assert (dice.scans, dice.degraded, len(seen)) == (36, 32, 36)
+    assert {degradation[0] for degradation in seen[4:]} == set(DEGRADATIONS)
+    assert reports[-1] == (32, 32)
+    assert dice.may_be_absent == ()
+    assert (dice.poor_dice, dice.poor_found, dice.good_flagged) == (0.75, 1.0, 0.0)
+    assert 0.5 < dice.threshold < 1
+    assert dice.error < 0.02
+
+
+def test_degraded_scans_end_with_their_share_of_the_time(fold, stored, seen, monkeypatch):
+    monkeypatch.setattr(score, "MIN_DEGRADED_SECONDS", 0.0)
+    monkeypatch.setattr(score, "DEGRADED_SHARE", 0.0)
+    validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
+    (fit,) = read_calibration(FoldFolder(fold)).fits
+    assert seen == 4 * [None]
+    assert fit.expected_dice is None, "no degraded scan, no curve"
+    assert fit.widening is not None
+
+
+def test_a_degraded_scan_is_predicted_from_the_degraded_image(fold, stored):
+    predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling())
+    case = open_case(stored, "p")
+    found = predict_case(predictor, case, bank, degradation=("noise 1", 5)).probabilities
+    image = degrade("noise 1", case.image[...].astype(np.float32), 5)
+    assert torch.equal(found, predictor.predict_image(torch.from_numpy(image), bank.all_labels()).probabilities)
+
+
+def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored):
+    predictor, _ = load_fold(FoldFolder(fold), "cpu", Sampling())
+    change(stored, "p", annotated=(2,), absent=())
+    case = open_case(stored, "p")
+    labels = case.labels[...]
+    exact = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
+    prediction = Prediction(torch.from_numpy(np.ascontiguousarray(exact)))
+    sums = sum_voxels(prediction.probabilities, predictor.readout)
+    found = scored_mask(0, prediction, sums, case, predictor.readout)
+    assert np.isnan(found.dice[0])
+    assert (found.dice[1], found.mean_dice) == (1.0, 1.0)
+    wrong = Prediction(prediction.probabilities.roll(3, 1))
+    ignoring = replace(case, labels=np.where(labels == 2, 2, -1))
+    assert scored_mask(0, wrong, sums, case, predictor.readout).dice[1] < 1
+    overlap = scored_mask(0, wrong, sums, ignoring, predictor.readout).dice[1]
+    hit = np.count_nonzero((wrong.probabilities[2].numpy() > 0) & (labels == 2))
+    assert overlap == pytest.approx(2 * hit / (hit + np.count_nonzero(labels == 2)))

@@ -1,0 +1,129 @@
+"""The two rows of parts.py on diffusion samples: does the denoiser read its latent, and do samples vary as they should?
+
+- `passthrough`: a true latent is decoded with skips. Before, its residual is noised to log SNR +4 (98% of it is signal)
+  by the model's own schedule and denoised once. Dice against the reference (bar: at least 0.92). A denoiser that does
+  not read its latent returns the mask instead.
+- `exchangeability`: eight samples of the plan's steps. If a sample were a second annotator, it would agree with another
+  sample as well as with the reference (bar: both mean Dice differ by at most 0.02). The control is the mask: a sample's
+  Dice is at most 0.04 lower.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import combinations
+
+import torch
+from stored import Scan, dice, mean, predict, score
+from torch import Tensor
+
+from plans.plan import Plan
+from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
+
+NOISED = 4.0  # log SNR
+SAMPLES = 8
+BARS = {"passthrough": 0.92, "exchangeability": 0.02, "sample_below_mask": 0.04}
+
+
+class Undisturbed:
+    """A trained model with the methods that `Predictor` calls. Each intervention replaces one method."""
+
+    def __init__(self, model: TextDiffSeg):
+        self.model, self.plan, self.estimator = model, model.plan, model.estimator
+
+    def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return self.model.encode_image(image)
+
+    def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
+        return self.model.fuse(z_i, queries)
+
+    def estimate(self, z_it: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.model.estimate(z_it)
+
+    def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
+        return self.model.decode(z_0, skips, queries)
+
+
+class Passthrough(Undisturbed):
+    """Decodes the true latent after its residual is noised and denoised. The image's last channel is the label map."""
+
+    def __init__(self, model: TextDiffSeg):
+        super().__init__(model)
+        self.readout, self.schedule = readout_of(model.plan), schedule_of_residual(model.plan)
+        self.generator = torch.Generator().manual_seed(0)
+        self.labels = self.z_it = torch.empty(0)  # of the present window
+
+    def encode_image(self, image):
+        self.labels = image[:, -1].round().long()
+        return super().encode_image(image[:, :-1])
+
+    def fuse(self, z_i, queries):
+        self.z_it = super().fuse(z_i, queries)
+        return self.z_it
+
+    def decode(self, m, skips, queries):
+        z_0 = self.model.encode_labels(self.readout.targets(self.labels, queries), queries)
+        scale = self.model.residual_scale.view(1, -1, 1, 1, 1)
+        t = torch.full((len(m),), time_of(self.schedule, NOISED), device=m.device)
+        eps = torch.randn(m.shape, generator=self.generator).to(m.device)
+        r_t = self.schedule.diffuse((z_0 - m) / scale, eps, t)
+        v_hat = self.model.denoise(r_t, t, (m, self.z_it)).float()
+        return super().decode(m + scale * self.schedule.clean(r_t, v_hat, t), skips, queries)
+
+
+def schedule_of_residual(plan: Plan) -> LogSnrSchedule:
+    """The schedule of a plan of preset `default`."""
+    assert plan.diffusion is not None, "expected a plan of preset default"
+    return log_snr_schedule(plan.diffusion)
+
+
+def time_of(schedule: LogSnrSchedule, log_snr: float) -> float:
+    """t at which the schedule has this log SNR."""
+    return (schedule.max_log_snr - log_snr) / (schedule.max_log_snr - schedule.min_log_snr)
+
+
+def passthrough(
+    model: TextDiffSeg,
+    queries: Queries,
+    scans: Sequence[Scan],
+    label_maps: Sequence[Tensor],
+    predictor: Callable[[Undisturbed], Predictor],
+) -> dict:
+    """The row `passthrough`. `label_maps` (D, H, W) are value numbers on the plan's grid, one per scan."""
+    pairs = zip(scans, label_maps, strict=True)
+    known = [replace(scan, image=torch.cat((scan.image, labels[None].float()))) for scan, labels in pairs]
+    found = dice(predictor(Passthrough(model)), known, queries)
+    average = mean(found.values())
+    return {"labels": found, "dice": average, "holds": average is not None and average >= BARS["passthrough"]}
+
+
+def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
+    """The row `exchangeability`."""
+    plan, steps = model.plan, model.plan.sample_steps or 0
+    predictors = [Predictor([model], Settings(steps=steps, seed=seed), device) for seed in range(SAMPLES)]
+    agreement, reference, masks = [], [], []
+    for scan in scans:
+        samples = [predict(predictor, scan, queries) for predictor in predictors]
+        pairs = [replace(scan, truth=one) for one, _ in combinations(samples, 2)]
+        others = [other for _, other in combinations(samples, 2)]
+        agreement += [score(plan, *pair).mean_dice for pair in zip(pairs, others, strict=True)]
+        reference += [score(plan, scan, one).mean_dice for one in samples]
+        masks.append(score(plan, scan, predict(Predictor([model], Settings(), device), scan, queries)).mean_dice)
+    agree, sample, mask = (mean(one for one in found if one is not None) for found in (agreement, reference, masks))
+    if agree is None or sample is None or mask is None:  # no label can be scored
+        return {"samples": SAMPLES, "steps": steps}
+    gap, below = abs(agree - sample), mask - sample
+    return {
+        "samples": SAMPLES,
+        "steps": steps,
+        "agreement": agree,
+        "reference": sample,
+        "mask": mask,
+        "gap": gap,
+        "sample_below_mask": below,
+        "holds": gap <= BARS["exchangeability"] and below <= BARS["sample_below_mask"],
+    }

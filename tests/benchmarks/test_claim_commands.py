@@ -1,0 +1,180 @@
+"""The commands behind claims on words, end to end with tiny networks. Each reports all figures and verdicts."""
+
+import contextlib
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from plans.dataset import read_dataset
+from plans.layout import PreprocessedFolder
+from plans.plan import Plan
+from plans.records import read_json
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.training.run import TrainingOptions
+
+VERDICTS = {"holds", "fails", "cannot be told"}
+
+
+@pytest.fixture
+def call(benchmark, shrink_plan, monkeypatch, capsys):
+    """A function that runs a benchmark in this process, with small networks and one epoch of three iterations.
+
+    It returns the printed JSON.
+    """
+
+    def here(work, *arguments):
+        with contextlib.redirect_stdout(sys.stderr):
+            return work(*arguments)
+
+    def one_epoch(max_minutes, **options):
+        return TrainingOptions(epochs=1, **options)
+
+    def run(name, *arguments):
+        module = benchmark(name)
+        prepare = benchmark("stored").prepare
+
+        def prepare_small(data, root, preset, device, **options):
+            folder = prepare(data, root, preset, device, **options)
+            path = PreprocessedFolder(folder).plan(preset)
+            if Plan.read(path).stages[-1].width > 8:
+                shrink_plan(path)
+            return folder
+
+        monkeypatch.setattr(module, "prepare", prepare_small, raising=False)
+        monkeypatch.setattr(module, "in_own_process", here, raising=False)
+        monkeypatch.setattr(benchmark("accuracy"), "TrainingOptions", one_epoch)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--device", "cpu"])
+        code = module.main()
+        output = capsys.readouterr()
+        assert code == 0, output.err
+        return json.loads(output.out)
+
+    return run
+
+
+def test_partial_trains_three_models_on_phantoms_that_lack_labels(call, benchmark, monkeypatch, tmp_path):
+    partial = benchmark("partial")
+    monkeypatch.setattr(partial, "TRAINING", 6)
+    found = call("partial", "--root", tmp_path, "--minutes", 1, "--cases", 2)
+    assert set(found["models"]) == {"default", "missing is background", "masked U-Net"}
+    assert found["missing_share"] == dict.fromkeys(found["often_missing"], 0.5)
+    assert [claim["verdict"] in VERDICTS for claim in found["claims"]] == [True, True]
+    assert [claim["bar"] for claim in found["claims"]] == [0.1, -0.01]
+    known, undeclared = (read_dataset(tmp_path / "raw" / f"{partial.NAME}{end}") for end in ("", "Undeclared"))
+    for case, other in zip(known.cases, undeclared.cases, strict=True):
+        values = {case.annotation.values[name] for name in case.annotation.annotated}
+        assert {*np.unique(read_labels(case.label).array)} <= {0, *values}
+        assert other.label.resolve() == case.label
+        assert other.annotation.annotated == tuple(label.name for label in known.labels)
+    again = call("partial", "--root", tmp_path, "--minutes", 1, "--cases", 2)
+    assert again == found, "trained folds are used again"
+
+
+def test_the_masked_network_learns_nothing_about_labels_that_are_not_annotated(model):
+    from textdiffseg.data.sampling import full_query
+    from textdiffseg.networks.model import build_model
+    from textdiffseg.queries import Queries
+    from textdiffseg.segmenter import Segmenter
+    from textdiffseg.training.objectives import objective_of
+
+    pytest.importorskip("monai")
+    changes = {"preset": "peer-unet", "peer": "unet", "diffusion": None}
+    network = build_model(Plan.model_validate(model.plan.model_dump() | changes))
+    numbers = torch.tensor([[number for number, _ in full_query([2])]])
+    empty = torch.zeros(1, 1, 16)
+    queries = Queries(numbers, empty, empty, torch.ones(1, 1, dtype=torch.bool))
+    targets = queries.slots(torch.randint(0, 2, (1, 16, 16, 16)) * 2, 2)
+    logits = []
+
+    def keep(module, inputs, output):
+        output.retain_grad()
+        logits.append(output)
+
+    network.network.register_forward_hook(keep)
+    objective_of(Segmenter.of(network)).losses(torch.randn(1, 1, 16, 16, 16), targets, queries, None).total.backward()
+    gradients = logits[0].grad.abs().amax((0, 2, 3, 4))
+    assert gradients[1] == 0
+    assert gradients[0] > 0
+    assert gradients[2] > 0
+
+
+def test_each_label_is_drawn_in_half_of_the_cases_and_no_case_lacks_all(benchmark):
+    kept = benchmark("partial").draw_annotation(8, np.random.default_rng(0))
+    assert kept.sum(0).tolist() == [4] * 6
+    assert kept.any(1).all()
+
+
+def test_joint_trains_a_model_of_each_half_and_one_of_both_whose_sides_are_compared(call, write_raw, tmp_path):
+    labels = ("left cube", "third cube", "right cube")
+    drawn = {"tiny_01": ["left cube"], "tiny_02": ["left cube", "third cube"]}
+    raw = write_raw(tmp_path / "elsewhere", cases=9, labels=labels, annotated=drawn)
+    keep_values(raw, "tiny_01", [1])
+    keep_values(raw, "tiny_02", [1, 2])
+    found = call("joint", "--data", raw, "--root", tmp_path, "--minutes", 1)
+    first, second = (read_dataset(tmp_path / "raw" / name) for name in found["data_sets"])
+    assert [label.name for label in first.labels] == ["left cube", "right cube"]
+    assert [label.value for label in second.labels] == [2]
+    assert [case.id for case in first.cases] == ["tiny_00", "tiny_02", "tiny_04", "tiny_06", "tiny_08"]
+    assert [case.id for case in second.cases] == ["tiny_03", "tiny_05", "tiny_07"], "tiny_01 lacks its label"
+    assert first.cases[1].annotation.annotated == ("left cube",)
+    assert {*np.unique(read_labels(first.cases[0].label).array)} == {0, 1, 3}
+    assert first.cases[1].images[0].resolve() == raw / "imagesTr" / "tiny_02_0000.nii.gz"
+    (claim,) = found["claims"]
+    assert claim["verdict"] in VERDICTS
+    assert (claim["bar"], claim["pooled"]["cases"]) == (-0.01, 2)
+    assert {seeds["0"]["trainings"][0]["iterations"] for seeds in found["models"].values()} == {3}
+    both = tmp_path / "results" / "Dataset911+912_FirstHalf+SecondHalf" / "default_seed0" / "fold_0"
+    assert read_json(both / "benchmark.json")["minutes"] == 2, "one minute per data set"
+    swaps = call("sides", both)
+    assert [set(by_label) for by_label in swaps["ways"].values()] == [{"left cube", "right cube"}] * 2
+    assert swaps["claims"][0]["verdict"] in VERDICTS
+
+
+def test_the_split_keeps_left_and_right_together(benchmark):
+    from plans.plan import LabelPlan
+
+    names = (
+        "brainstem",
+        "spinal cord",
+        "right parotid gland",
+        "left parotid gland",
+        "oesophagus",
+        "larynx",
+        "mandible",
+    )
+    labels = [LabelPlan(name=name, value=value) for value, name in enumerate(names, start=1)]
+    first, second = benchmark("joint").split_labels(labels)
+    assert [label.value for label in first] == [1, 3, 4, 7]
+    assert [label.value for label in second] == [2, 5, 6]
+
+
+def keep_values(raw, case, values):
+    """Set all other values of a label file to background."""
+    from textdiffseg.imaging.writers.files import write_labels
+
+    volume = read_labels(raw / "labelsTr" / f"{case}.nii.gz")
+    write_labels(
+        raw / "labelsTr" / f"{case}.nii.gz", volume.array[0] * np.isin(volume.array[0], values), volume.geometry
+    )
+
+
+def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
+    sentences = benchmark("sentences")
+    monkeypatch.setattr(sentences, "TRAINING", 6)
+    found = call("sentences", "--root", tmp_path, "--minutes", 1, "--cases", 3, "--alternatives")
+    assert set(found["ways"]) == {
+        "with its text",
+        "with another case's text",
+        "without its text",
+        "trained without texts",
+    }
+    assert [claim["verdict"] in VERDICTS for claim in found["claims"]] == [True] * 4
+    assert found["alternatives"]["verdict"] in VERDICTS
+    plans = [Plan.read(path) for path in sorted((tmp_path / "preprocessed").glob("*/plan.json"))]
+    assert [plan.reads_texts for plan in plans] == [True, False]
+    texts = sorted(path.read_text() for path in (tmp_path / "raw" / sentences.NAME / "texts").iterdir())
+    assert len(texts) == 6
+    assert read_json(tmp_path / "raw" / f"{sentences.NAME}WithoutTexts" / "dataset.json")["labels"]["metastasis"] == 1

@@ -1,0 +1,102 @@
+"""The two stages of a run: masks, then the denoiser alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from textdiffseg.folds.progress import TrainingProgress, parse_progress
+
+
+def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:
+    plain = TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=10, denoiser_share=share, **fields)
+    return plain.split()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "share", "first"),
+    [
+        (20, 0.15, 14),  # 140 iterations of masks, 60 of the denoiser, which take .4 of the time each
+        (200, 0.15, 139),
+        (4, 0.15, 3),  # at least one
+        (2, 0.15, 1),
+        (2, 0.9, 1),  # and one is left for the masks
+        (20, 0.0, None),
+        (1, 0.15, None),  # no epoch to spare
+    ],
+)
+def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first):
+    found = progress(epochs, share)
+    assert found.denoiser_epoch == first
+    assert found.denoiser_iteration == (None if first is None else 10 * first)
+    assert not found.trains_denoiser
+    if first is not None:
+        assert not found.after(iteration=10 * first - 1).trains_denoiser
+        assert found.after(iteration=10 * first).trains_denoiser
+    assert found.total == 10 * epochs
+
+
+def test_each_stage_has_a_schedule_of_its_own():
+    run = progress()
+    assert [run.after(iteration=one).schedule for one in (0, 139, 140, 199)] == [
+        (0, 140),
+        (139, 140),
+        (0, 60),
+        (59, 60),
+    ]
+    assert progress(share=0.0).after(iteration=170).schedule == (170, 200)
+
+
+def test_a_run_that_is_trained_longer_has_both_stages_again():
+    longer = progress().after(iteration=200, seconds=50.0).prolonged(epochs=40)
+    assert (longer.denoiser_epoch, longer.epoch, longer.trains_denoiser) == (34, 20, False)
+    assert longer.schedule == (0, 140)
+    assert longer.after(iteration=339).schedule == (139, 140)
+    assert longer.after(iteration=340).schedule == (0, 60)
+    one_more = progress().after(iteration=200).prolonged(epochs=21)
+    assert one_more.denoiser_epoch is None
+
+
+def at(iteration, seconds, limit, **fields) -> TrainingProgress:
+    return progress(**fields).after(iteration=iteration, seconds=seconds, limit_seconds=limit)
+
+
+@pytest.mark.parametrize(
+    ("limit", "epochs", "first"),
+    [
+        (200.0, 24, 17),  # 17 epochs of 10 s and 7 of 4 s
+        (100.0, 12, 8),
+        (400.0, 49, 34),
+        (10.0, 7, 6),  # one more for the masks, one for the denoiser
+    ],
+)
+def test_the_pace_of_the_masks_moves_both_ends(limit, epochs, first):
+    found = at(50, 50.0, limit).in_time()  # 5 epochs of 10 s
+    assert (found.epochs, found.denoiser_epoch) == (epochs, first)
+
+
+@pytest.mark.parametrize(("limit", "epochs"), [(200.0, 29), (144.0, 15), (100.0, 15)])
+def test_the_denoiser_s_epochs_fill_the_time_that_the_masks_leave(limit, epochs):
+    found = at(140, 140.0, limit).in_time()  # 14 epochs of 10 s; the next ones take 4 s
+    assert (found.epochs, found.denoiser_epoch, found.denoiser_seconds) == (epochs, 14, 140.0)
+
+
+def test_the_pace_of_the_denoiser_moves_the_last_end_alone():
+    later = at(160, 150.0, 200.0).after(denoiser_seconds=140.0)  # two epochs of 5 s
+    assert (later.in_time().epochs, later.in_time().denoiser_epoch) == (26, 14)
+    late = later.after(limit_seconds=100.0).in_time()
+    assert late.epochs == 17, "the epoch that follows takes the rate to 0"
+
+
+@pytest.mark.parametrize("iteration", [130, 190])
+def test_the_last_epoch_of_a_stage_is_neither_dropped_nor_postponed(iteration):
+    for limit in (1.0, 1e4):
+        assert at(iteration, 100.0, limit).in_time() == at(iteration, 100.0, limit)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_progress_is_read_and_has_no_denoiser_of_its_own(version):
+    old = {"version": version, "seed": 3, "epochs": 2, "iterations_per_epoch": 4, "iteration": 8}
+    found = parse_progress(Path("checkpoint"), {"progress": json.dumps(old)})
+    assert (found.seed, found.denoiser_share, found.denoiser_epoch, found.finished) == (3, 0, None, True)
+    assert found.schedule == (8, 8)

@@ -1,0 +1,215 @@
+"""A run of preset `default` learns masks first, then the denoiser alone on the best weights."""
+
+import shutil
+import signal
+
+import pytest
+import torch
+
+from plans.layout import FoldFolder
+from textdiffseg.data.splits import Fold
+from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.weights import load_network, read_tensors
+from textdiffseg.networks.model import can_sample
+from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
+from textdiffseg.segmenter import Segmenter
+from textdiffseg.training import loop, run
+from textdiffseg.training.log import read_log
+from textdiffseg.training.optimise import learning_rate
+from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.validate import PatchScores, residual_scale
+
+FOLD = Fold(train=("a", "b"), validation=("c",))
+EPOCHS, ITERATIONS, SPLIT, TOTAL = 4, 4, 8, 16
+MASKS, DENOISER = {"estimate", "reconstruction", "latent"}, {"residual"}
+
+
+@pytest.fixture(scope="module")
+def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
+    plan = shapes_plan("default")
+    diffusion = plan.diffusion.model_copy(update={"share": 0.2857, "reconstruction": 0.5})  # half of the epochs
+    training = plan.training.model_copy(update={"epochs": EPOCHS, "iterations_per_epoch": ITERATIONS})
+    changes = {"patch": (8, 8, 8), "diffusion": diffusion, "training": training}
+    return store_shapes(tmp_path_factory.mktemp("preprocessed"), plan.model_copy(update=changes))
+
+
+def fit(preprocessed, folder, **options):
+    messages = []
+    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
+    return messages
+
+
+@pytest.fixture(scope="module")
+def whole(preprocessed, tmp_path_factory):
+    """A finished fold, with the checkpoints at the end of the first stage in `before`."""
+    folder = tmp_path_factory.mktemp("whole") / "fold_0"
+    plain = loop.TrainingState.begin_denoiser
+
+    def begin(self, fold, scale):
+        shutil.copytree(fold.path, folder.parent / "before")
+        plain(self, fold, scale)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.TrainingState, "begin_denoiser", begin)
+        fit(preprocessed, folder)
+    return folder
+
+
+def weights(folder, which) -> dict[str, torch.Tensor]:
+    return load_network(FoldFolder(folder), which).state_dict()
+
+
+def same(some, others) -> bool:
+    assert some.keys() == others.keys()
+    return all(torch.equal(value, others[name]) for name, value in some.items())
+
+
+def of_masks(state) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith(("denoiser.", "residual_scale"))}
+
+
+def of_denoiser(state) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if name.startswith("denoiser.")}
+
+
+def interrupt_after(monkeypatch, iterations):
+    """Behave as if Ctrl-C came during the given iteration."""
+    plain, count = loop.train_step, 0
+
+    def step(*args):
+        nonlocal count
+        count += 1
+        if count == iterations:
+            signal.raise_signal(signal.SIGINT)
+        return plain(*args)
+
+    monkeypatch.setattr(loop, "train_step", step)
+
+
+def test_each_stage_logs_its_own_losses_and_takes_its_rate_to_0(whole, preprocessed):
+    log, plan = read_log(whole / "log.jsonl"), load_network(FoldFolder(whole)).plan.training
+    assert [set(entry.losses) for entry in log] == [MASKS, MASKS, DENOISER, DENOISER]
+    assert [entry.iteration for entry in log] == [4, 8, 12, 16]
+    expected = [learning_rate(plan, done, SPLIT) for done in (3, 7, 3, 7)]
+    assert [entry.learning_rate for entry in log] == pytest.approx(expected)
+    assert log[1].learning_rate < 0.1 * plan.learning_rate
+
+
+def test_the_mask_is_bit_identical_before_and_after_the_denoiser_is_trained(whole):
+    before, after = (load_network(FoldFolder(folder)) for folder in (whole.parent / "before", whole))
+    assert same(of_masks(before.state_dict()), of_masks(after.state_dict()))
+    assert not same(of_denoiser(before.state_dict()), of_denoiser(after.state_dict()))
+    plan, generator = before.plan, torch.Generator().manual_seed(0)
+    image = torch.randn(1, 1, *plan.patch, generator=generator)
+    queries = queries_of(plan, generator)
+    with torch.no_grad():
+        first, second = (next(Segmenter.of(one.eval()).logits(image, queries)) for one in (before, after))
+    assert torch.equal(first, second)
+    log = read_log(whole / "log.jsonl")
+    assert log[2].dice == log[3].dice
+
+
+def queries_of(plan, generator):
+    """Random words of both labels."""
+    vectors, tokens = (torch.randn(1, count, plan.text.width, generator=generator) for count in (2, 4))
+    return Queries(torch.tensor([[1, 2]]), vectors, tokens, torch.ones(1, 4, dtype=torch.bool))
+
+
+def test_residuals_get_a_scale_when_the_denoiser_begins(whole):
+    before, after = weights(whole.parent / "before", "best"), weights(whole, "best")
+    assert not before["residual_scale"].any()
+    assert (after["residual_scale"] > 0).all()
+    assert torch.equal(after["residual_scale"], weights(whole, "latest")["residual_scale"])
+    assert not can_sample([load_network(FoldFolder(whole.parent / "before"))])
+    assert can_sample([load_network(FoldFolder(whole))])
+
+
+def test_the_scale_is_the_root_mean_square_of_the_residual_per_channel(whole, preprocessed):
+    progress = read_progress(FoldFolder(whole))
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, progress)
+    network = load_network(FoldFolder(whole.parent / "before")).eval()
+    found, readout = residual_scale(network, opened.bank, opened.patches), readout_of(network.plan)
+    torch.testing.assert_close(found, weights(whole, "best")["residual_scale"])
+    squares = []
+    with torch.no_grad():
+        for batch in opened.patches:
+            queries = opened.bank.queries(batch.queries, batch.texts)
+            z_i, _ = network.encode_image(batch.image)
+            z_0 = network.encode_labels(readout.targets(batch.labels, queries), queries)
+            _, m = network.estimate(network.fuse(z_i, queries))
+            squares.append((z_0 - m).square())
+    torch.testing.assert_close(found, torch.cat(squares).mean((0, 2, 3, 4)).sqrt(), rtol=0.02, atol=1e-3)
+
+
+def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocessed, tmp_path, monkeypatch):
+    """On a GPU the Dice of the same masks may differ in its last digits, so a lower one is no reason to keep less."""
+    averages, left = [], iter((0.5, 0.3, 0.49, 0.48))
+
+    def validate(segmenter, *_):
+        averages.append({name: value.clone() for name, value in segmenter.network.state_dict().items()})
+        return PatchScores({"ball": next(left)}, {})
+
+    monkeypatch.setattr(loop, "validate_patches", validate)
+    fit(preprocessed, tmp_path)
+    best, latest = weights(tmp_path, "best"), weights(tmp_path, "latest")
+    assert same(of_masks(best), of_masks(averages[0]))
+    assert not same(of_masks(best), of_masks(averages[1]))
+    assert same(best, averages[3])
+    assert same(best, latest)
+    assert not same(of_denoiser(averages[2]), of_denoiser(averages[3]))
+
+
+@pytest.mark.parametrize("stop_at", [5, 8, 9, 12, 14])
+def test_a_run_resumes_to_the_same_numbers_in_and_between_both_stages(
+    preprocessed, whole, tmp_path, monkeypatch, stop_at
+):
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            fit(preprocessed, tmp_path)
+    assert read_progress(FoldFolder(tmp_path)).iteration == stop_at
+    fit(preprocessed, tmp_path)
+    for which in ("latest", "best"):
+        left, right = (read_tensors(FoldFolder(folder).checkpoint(which)) for folder in (whole, tmp_path))
+        assert left.keys() == right.keys()
+        assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    logs = [
+        [entry.model_copy(update={"seconds": 0}) for entry in read_log(one / "log.jsonl")] for one in (whole, tmp_path)
+    ]
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_denoiser(
+    preprocessed, whole, tmp_path, monkeypatch
+):
+    folders = [tmp_path / name / "fold_0" for name in ("one", "two")]
+    for folder in folders:
+        shutil.copytree(whole, folder)
+    fit(preprocessed, folders[0], epochs=8)
+    log, progress = read_log(folders[0] / "log.jsonl"), read_progress(FoldFolder(folders[0]))
+    assert [set(entry.losses) for entry in log] == 2 * [MASKS, MASKS, DENOISER, DENOISER]
+    assert (progress.iteration, progress.denoiser_epoch, progress.start.iteration) == (32, 6, 16)
+    for stop_at in (3, 7):  # in the second stage of masks, in the second one of the denoiser
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, stop_at)
+            with pytest.raises(KeyboardInterrupt):
+                fit(preprocessed, folders[1], **({"epochs": 8} if stop_at == 3 else {}))
+    fit(preprocessed, folders[1])
+    left, right = (read_tensors(FoldFolder(folder).checkpoint("latest")) for folder in folders)
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_a_run_of_one_epoch_has_no_denoiser(preprocessed, tmp_path):
+    fit(preprocessed, tmp_path, epochs=1)
+    assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS]
+    assert read_progress(FoldFolder(tmp_path)).denoiser_epoch is None
+    assert not weights(tmp_path, "best")["residual_scale"].any()
+
+
+def test_compiling_ahead_in_the_denoiser_s_stage_needs_no_scale(preprocessed, tmp_path):
+    """A resumed run with a time limit compiles with untrained weights, whose residuals have no scale."""
+    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
+    length = run.plan_length(opened, TrainingOptions(), print)
+    assert length.after(iteration=SPLIT).trains_denoiser
+    run.compile_ahead(opened, length.after(iteration=SPLIT))

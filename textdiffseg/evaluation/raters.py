@@ -1,0 +1,117 @@
+"""Scores against several references of one case, and the energy distance of samples to them.
+
+With samples S, S' of a prediction and references Y, Y' of the same case, each pair drawn independently:
+
+    GED^2 = 2 E[d(S, Y)] - E[d(S, S')] - E[d(Y, Y')],    d = 1 - IoU of a label's masks
+
+(generalised energy distance, Kohl et al. 2018). It is 0 if samples are distributed like the references. 1 - IoU is a
+metric, and the distance is then never negative. 1 - Dice is not a metric.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, TOO_LARGE, CaseScores, LabelScores
+from textdiffseg.overlaps import intersections, iou_of
+
+RATER_RULE = (
+    "Some cases have several references. Their scores are means over the references; best_dice is the Dice with the "
+    "nearest one. A label absent from the mask and from one of the references scores Dice 1 and NSD 1 there."
+)
+GED_RULE = (
+    "ged2 is the squared generalised energy distance 2 E[d(S,Y)] - E[d(S,S')] - E[d(Y,Y')] of samples S and "
+    "references Y, with d = 1 - IoU. It is 0 if samples are distributed like the references."
+)
+
+
+def mean_over_raters(scores: Sequence[CaseScores]) -> CaseScores:
+    """The scores of one case, from those against each of its references. One reference: its scores."""
+    if len(scores) == 1:
+        return scores[0]
+    names = scores[0].labels
+    return CaseScores(
+        case=scores[0].case, labels={name: _mean_of([one.labels[name] for one in scores]) for name in names}
+    )
+
+
+def _mean_of(scores: Sequence[LabelScores]) -> LabelScores:
+    """The mean scores of one label. A label that no mask contains has no score."""
+    empty = [one.note == BOTH_EMPTY for one in scores]
+    if all(empty):
+        return scores[0].model_copy(update={"rater_dice": (None,) * len(scores)})
+    dice = tuple(1.0 if both else one.dice for both, one in zip(empty, scores, strict=True))
+    measured = any(one.nsd is not None for one in scores)
+    nsd = [1.0 if both and measured else one.nsd for both, one in zip(empty, scores, strict=True)]
+    return LabelScores(
+        dice=_mean(dice),
+        nsd=_mean(nsd),
+        hd95=_mean(one.hd95 for one in scores),
+        volume_ml=float(np.mean([one.volume_ml for one in scores])),
+        reference_ml=float(np.mean([one.reference_ml for one in scores])),
+        note=_note_of(scores),
+        rater_dice=dice,
+        best_dice=max(value for value in dice if value is not None),
+    )
+
+
+def _note_of(scores: Sequence[LabelScores]) -> str:
+    notes = {one.note for one in scores}
+    if len(notes) == 1:
+        return notes.pop()
+    if TOO_LARGE in notes:
+        return TOO_LARGE
+    absent = sum(one.reference_ml == 0 for one in scores)
+    return f"absent from {absent} of {len(scores)} references" if absent else ""
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def with_distances(scores: CaseScores, distances: Mapping[str, float]) -> CaseScores:
+    """The scores with the energy distance of each label."""
+    labels = {
+        name: one.model_copy(update={"ged2": distances[name]}) if name in distances else one
+        for name, one in scores.labels.items()
+    }
+    return scores.model_copy(update={"labels": labels})
+
+
+def energy_distances(
+    samples: Sequence[np.ndarray],
+    references: Sequence[np.ndarray],
+    labels: Mapping[int | tuple[int, ...], str],
+    shares: Sequence[float] | None = None,
+) -> dict[str, float]:
+    """GED^2 of each label that a sample or a reference contains.
+
+    Args:
+        samples: (D, H, W) integers.
+        references: (D, H, W) integers on the same grid. Voxels that one of them ignores (negative) count nowhere.
+        labels: value in the arrays -> label name. A label that overlaps with others has several values.
+        shares: of the samples, with sum 1; None: all are equal.
+    """
+    ignored = np.logical_or.reduce([one < 0 for one in references])
+    maps = [*samples, *references]
+    if ignored.any():
+        maps = [np.where(ignored, 0, one) for one in maps]
+    weights = np.full(len(samples), 1 / len(samples)) if shares is None else np.asarray(shares)
+    found = {}
+    for key, name in labels.items():
+        counts = intersections(maps, _values(key))
+        if counts.any():
+            found[name] = energy_distance(1 - iou_of(counts), weights)
+    return found
+
+
+def energy_distance(distances: np.ndarray, shares: np.ndarray) -> float:
+    """GED^2, from the distances (S + R, S + R) of S samples with their shares, followed by R references."""
+    count = len(shares)
+    own, cross, theirs = distances[:count, :count], distances[:count, count:], distances[count:, count:]
+    return float(2 * (shares @ cross).mean() - shares @ own @ shares - theirs.mean())
+
+
+def _values(key: int | tuple[int, ...]) -> Collection[int]:
+    return key if isinstance(key, tuple) else (key,)

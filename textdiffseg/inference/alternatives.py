@@ -1,0 +1,141 @@
+"""Alternatives: the diffusion samples of a scan, and the few of them that represent all.
+
+The distance of two samples is 1 minus their Dice, averaged over the labels that at least one of them contains. Labels
+that overlap are compared in the values that they write.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from torch import Tensor
+
+from plans.errors import UserError
+from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
+from textdiffseg.inference.medoids import medoids
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.overlaps import dice_of, intersections
+from textdiffseg.preprocessing.case import TransformRecord
+from textdiffseg.queries import Queries
+
+MAX_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
+
+
+Progress = Callable[[float, float], None]  # called with (done, total)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One of several possible masks of a scan."""
+
+    labels: np.ndarray  # the value of each voxel on the scan's own grid, 0 background
+    share: float  # of the samples that are nearer to this one than to the other alternatives
+
+
+def check_count(alternatives: int) -> int:
+    """The number of alternatives; 0 means none. `UserError` if it is not possible."""
+    if type(alternatives) is not int or not 0 <= alternatives <= ALTERNATIVE_SAMPLES:
+        raise UserError(
+            f"--alternatives: expected a whole number from 1 to {ALTERNATIVE_SAMPLES}, the number of samples; found "
+            f"{alternatives}."
+        )
+    return alternatives
+
+
+def class_type(classes: int) -> type[np.uint8] | type[np.int16]:
+    """The integer type of kept masks with this number of classes."""
+    return np.uint8 if classes <= 256 else np.int16
+
+
+def samples_at_once(classes: int, voxels: int) -> int:
+    """The number of samples that are drawn together. More are faster, as the image is encoded once for all of them."""
+    return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_SUMS_BYTES // (4 * classes * voxels))))
+
+
+def draw_masks(
+    predictor: Predictor,
+    image: Tensor,
+    transform: TransformRecord,
+    queries: Queries,
+    answers: int,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """The masks (S, D, H, W) of all S samples on the scan's own grid. Class q is answer q, and 0 is background.
+
+    Args:
+        predictor: its settings have S samples.
+        image: (C, D, H, W) on the plan's grid.
+        transform: from the scan's grid to the plan's.
+        queries: of one sample.
+        answers: the number of leading slots that are written.
+        progress: called with (samples done, all samples).
+    """
+    samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
+    at_once = samples_at_once(classes, prod(image.shape[1:]))
+    masks = np.zeros((samples, *transform.original_shape), class_type(classes))
+    for first in range(0, samples, at_once):
+        numbers = range(first, min(first + at_once, samples))
+        follow = _follow(progress, first, len(numbers), samples)
+        for number, p in zip(numbers, predictor.sample_image(image, queries, numbers, follow), strict=True):
+            slots = predictor.readout.restore(p.numpy(), transform)
+            masks[number] = np.where(slots > answers, 0, slots)  # rivals are background
+    return masks
+
+
+def _follow(progress: Progress | None, first: int, count: int, samples: int) -> Progress | None:
+    """The progress of `count` samples from `first` on, as that of all samples."""
+    return progress and (lambda done, total: progress(first + count * done / total, samples))
+
+
+@dataclass(frozen=True)
+class AlternativeChoice:
+    """Draws the samples of a scan and chooses alternatives among them."""
+
+    predictor: Predictor  # its settings have `ALTERNATIVE_SAMPLES` samples
+    count: int
+
+    def __call__(
+        self,
+        image: Tensor,
+        transform: TransformRecord,
+        queries: Queries,
+        values: tuple[int, ...],
+        progress: Progress | None,
+    ) -> tuple[Alternative, ...]:
+        """The alternatives of an image (C, D, H, W) on the plan's grid. `values`: of the answers in the masks."""
+        masks = draw_masks(self.predictor, image, transform, queries, len(values), progress)
+        return choose_alternatives(masks, values, self.count)
+
+    def notes(self, found: int) -> tuple[str, ...]:
+        """A note if there are fewer alternatives than requested."""
+        if found == self.count:
+            return ()
+        samples = self.predictor.settings.samples
+        reason = f"the {samples} samples contain only {found} different masks" if found > 1 else "all samples are equal"
+        return (f"Alternatives: {found} instead of {self.count}, because {reason}.",)
+
+
+def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) -> tuple[Alternative, ...]:
+    """At most `count` of the samples' masks, with their shares. There are fewer if the samples differ in fewer masks.
+
+    Args:
+        masks: (S, D, H, W), from `draw_masks`.
+        values: the value of each answer.
+        count: of alternatives.
+    """
+    table = np.array([0, *values])
+    found = medoids(distances(masks, len(values)), count)
+    return tuple(Alternative(table[masks[one.sample]], one.share) for one in found)
+
+
+def distances(masks: np.ndarray, answers: int) -> np.ndarray:
+    """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `answers`."""
+    total, labels = np.zeros((2, len(masks), len(masks)))
+    for answer in range(1, 1 + answers):
+        counts = intersections(list(masks), (answer,))
+        sizes = np.diagonal(counts)
+        contained = (sizes[:, None] + sizes) > 0
+        total += contained * (1 - dice_of(counts))
+        labels += contained
+    return total / np.maximum(labels, 1)

@@ -1,0 +1,72 @@
+"""The volumes of a segmented scan in ml, with intervals, and its expected Dice.
+
+Both come from the sums over the mask's prediction (`inference.volumes`) and the calibration of its setting.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from plans.plan import Plan
+from textdiffseg.folds.calibration import Applied, widen
+from textdiffseg.folds.expected_dice import ExpectedDice
+from textdiffseg.inference.prompting import Selection
+from textdiffseg.inference.scan import ScanResult
+from textdiffseg.inference.volumes import VolumeInterval
+from textdiffseg.preprocessing.case import TransformRecord
+
+
+def volumes_of(
+    result: ScanResult, selection: Selection, plan: Plan, transform: TransformRecord, calibration: Applied
+) -> Iterator[VolumeInterval]:
+    """The volume of each answer in ml, with its 90% interval if a factor was fitted for the setting of the mask.
+
+    The interval is extended to contain the volume of the mask, which may lie outside it. If labels overlap, a label
+    contains its own voxels and those of every answer that writes one of its values.
+    """
+    millilitres = float(np.prod(transform.geometry.spacing)) / 1000
+    plan_millilitres = millilitres * float(np.prod(transform.cropped_shape)) / float(np.prod(transform.shape))
+    classes, numbers, factor = 1 + len(selection.names), selection.numbers, calibration.widening
+    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in result.slots]  # plane by plane, to save memory
+    voxels = np.sum(planes, axis=0)
+    intervals: list[tuple[float, float] | None] = [None] * len(selection.names)
+    if result.sums is not None and factor is not None:
+        found = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
+        intervals = [(low, high) for low, high in widen(found, factor).tolist()]
+    for slot, (name, interval) in enumerate(zip(selection.names, intervals, strict=True), start=1):
+        volume = float(voxels[_slots_within(plan, numbers, slot)].sum()) * millilitres
+        low, high = (None, None) if interval is None else (min(interval[0], volume), max(interval[1], volume))
+        yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
+
+
+def _slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
+    """The slots whose voxels belong to the label of `slot`.
+
+    A forced prompt has a number above the label numbers. It only has its own slot.
+    """
+    labels, number = len(plan.labels), numbers[slot - 1]
+    own_values = plan.parts[number - 1] if number <= labels else ()
+    return [
+        other
+        for other, other_number in enumerate(numbers, start=1)
+        if other == slot or (other_number <= labels and plan.written_numbers[other_number - 1] in own_values)
+    ]
+
+
+def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calibration: Applied) -> ExpectedDice | None:
+    """The expected Dice of the mask by answer, and their mean. None: no curve was fitted for the setting of the mask.
+
+    Two kinds of answers have none: phrases that the model was not trained with, and labels whose mask is empty and that
+    a validation case lacks.
+    """
+    curve = calibration.expected_dice
+    if curve is None or result.sums is None:
+        return None
+    labels: dict[str, float] = {}
+    values, voxels = curve.expected(result.sums.soft_dice).tolist(), result.sums.voxels.tolist()
+    for name, number, value, size in zip(selection.names, selection.numbers, values, voxels, strict=True):
+        if number > len(plan.labels) or (not size and plan.labels[number - 1].name in curve.may_be_absent):
+            continue
+        labels[name] = value
+    mean = float(np.mean(list(labels.values()))) if labels else None
+    return ExpectedDice(mean=mean, labels=labels, threshold=curve.threshold)

@@ -1,0 +1,88 @@
+"""The energy distance of a fold's samples to the references of validation cases that have several."""
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.data.store import StoredCase, open_case, read_record
+from textdiffseg.evaluation.raters import energy_distances, with_distances
+from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.files import write_record
+from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_alternatives
+from textdiffseg.inference.alternatives import draw_masks
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.text.bank import TextBank
+from textdiffseg.validation.cases import WindowProgress, load_fold, numbers_of, queries_of, scored_names, within
+from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
+
+MAX_DISTANCE_SECONDS = 300.0  # of `measure_distances`
+
+
+def cases_with_raters(preprocessed: Path, case_ids: Sequence[str]) -> list[str]:
+    """The cases with several references, the smallest first."""
+    records = [read_record(preprocessed, case_id) for case_id in case_ids]
+    several = [record for record in records if record.references > 1]
+    return [record.case for record in sorted(several, key=lambda record: (prod(record.shape), record.case))]
+
+
+def measure_distances(
+    fold: FoldFolder,
+    preprocessed: Path,
+    case_ids: Sequence[str],
+    device: str = "cpu",
+    max_seconds: float = MAX_DISTANCE_SECONDS,
+    progress: WindowProgress | None = None,
+) -> Summary:
+    """The scores of a validated fold, with the energy distance of its samples. They replace summary.json.
+
+    Nothing changes without diffusion, and if no case has several references. Cases that `max_seconds` do not suffice
+    for are left out, and a note gives their number.
+
+    Args:
+        fold: the validated fold.
+        preprocessed: the folder of the preprocessed data set.
+        case_ids: the validation cases.
+        device: "cpu" or "cuda".
+        max_seconds: the limit of the whole measurement.
+        progress: called with (cases done, all cases).
+    """
+    summary, plan = Summary.read(fold.summary), Plan.read(fold.plan)
+    names = cases_with_raters(preprocessed, case_ids)
+    if plan.diffusion is None or not names:
+        return summary
+    deadline, sampling = Deadline(max_seconds), read_sampling(fold)
+    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
+    predictor = Predictor(plain.networks, settings_of_alternatives(plan, settings_of(plan, sampling)), device)
+    found: dict[str, dict[str, float]] = {}
+    for done, name in enumerate(names):
+        case = open_case(preprocessed, name, plan)
+        expected = seconds_of(plain, case, bank) * predictor.settings.passes / plain.settings.passes
+        if expected > deadline.left:
+            break
+        follow = deadline.follow(within(progress, done / len(names), 1 / len(names), len(names)))
+        try:
+            found[name] = _distances(predictor, case, bank, follow)
+        except OutOfTime:
+            break
+    scores = [with_distances(one, found.get(one.case, {})) for one in summary.cases]
+    notes = [*summary.notes, f"ged2 was measured on {len(found)} of {len(names)} cases with several references."]
+    summary = summarise(scores, summary.tolerance_mm, notes).model_copy(update={"notes": tuple(notes)})
+    write_record(fold.summary, summary)
+    return summary
+
+
+def _distances(
+    predictor: Predictor, case: StoredCase, bank: TextBank, progress: WindowProgress | None
+) -> dict[str, float]:
+    """The energy distance of each annotated label of a case, on the file's own grid."""
+    plan, known = predictor.plan, case.record.known
+    image, queries = torch.from_numpy(case.image[...].astype(np.float32)), queries_of(plan, case, bank)
+    masks = draw_masks(predictor, image, case.record.transform, queries, len(known), progress)
+    numbers = numbers_of(plan)[[0, *known]]
+    references = [case.original_labels(place) for place in range(case.record.references)]
+    return energy_distances([numbers[mask] for mask in masks], references, scored_names(plan, case))

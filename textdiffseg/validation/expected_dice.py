@@ -1,0 +1,131 @@
+"""The fit of the expected Dice: soft Dice and true Dice of validation masks, undegraded and degraded.
+
+The curve is an isotonic regression of Dice on soft Dice, over all labels of all scans. Below the lowest soft Dice it
+falls linearly to 0 at 0.
+
+A mask is poor if its mean Dice lies below `POOR_DICE`, or below `POOR_SHARE` of the median of undegraded scans if that
+is less: a difficult data set would otherwise have poor masks only. The threshold is the expected Dice that separates
+poor masks from the others best: sensitivity + specificity is largest. Without masks of both kinds it is the limit
+of poor masks itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from plans.plan import Plan
+from textdiffseg.data.store import StoredCase
+from textdiffseg.folds.expected_dice import KNOTS, DiceCurve, DiceFit
+from textdiffseg.inference.volumes import VoxelSums
+from textdiffseg.inference.windows import Prediction
+from textdiffseg.readout import Readout
+
+POOR_DICE, POOR_SHARE = 0.75, 0.9
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """Soft Dice and Dice of each label in one predicted scan. NaN: the label is not known there, or in neither mask."""
+
+    case: int  # scans of one case are never in both halves of a cross-fit
+    soft_dice: np.ndarray  # (L,)
+    dice: np.ndarray  # (L,)
+    degraded: bool = False
+
+    @property
+    def scored(self) -> np.ndarray:
+        """The labels with a Dice (L,) bool."""
+        return np.isfinite(self.dice)
+
+    @property
+    def mean_dice(self) -> float:
+        """The mean Dice over labels."""
+        return float(self.dice[self.scored].mean())
+
+
+def scored_mask(
+    case: int, prediction: Prediction, sums: VoxelSums, stored: StoredCase, readout: Readout, degraded: bool = False
+) -> ScoredMask | None:
+    """The scores of a prediction by label number, on the plan's grid. None if no label has a Dice.
+
+    Ignored voxels are left out of Dice.
+    """
+    parts, labels = readout.plan.parts, torch.from_numpy(stored.labels[...])
+    dice = np.full(len(parts), np.nan)
+    for number, mask in enumerate(readout.slot_masks(prediction.probabilities), start=1):
+        if number not in stored.record.known:
+            continue
+        truth = torch.isin(labels, torch.tensor(parts[number - 1], dtype=labels.dtype))
+        total = int((mask & (labels >= 0)).sum()) + int(truth.sum())
+        if total:
+            dice[number - 1] = 2 * int((mask & truth).sum()) / total
+    return ScoredMask(case, sums.soft_dice, dice, degraded) if np.isfinite(dice).any() else None
+
+
+def fit_expected_dice(masks: Sequence[ScoredMask], plan: Plan, absent: Sequence[int] = ()) -> DiceFit | None:
+    """The curve and the threshold, with cross-fitted scores. None without degraded masks, or with one case.
+
+    Args:
+        masks: of validation cases, which the fold was not trained on.
+        plan: of the fold.
+        absent: the numbers of labels that are known to be absent in a validation case.
+    """
+    halves = [[mask for mask in masks if mask.case % 2 == half] for half in (0, 1)]
+    if not all(halves) or not any(mask.degraded for mask in masks):
+        return None
+    whole, poor = _fit(masks), _poor_dice(masks)
+    pairs = np.concatenate([_means(_fit(halves[1 - half]), halves[half]) for half in (0, 1)])
+    expected, true, below = pairs[:, 0], pairs[:, 1], pairs[:, 2].astype(bool)
+    is_poor = true < poor
+    return DiceFit(
+        curve=whole.curve,
+        threshold=whole.threshold,
+        may_be_absent=tuple(plan.labels[number - 1].name for number in sorted(set(absent))),
+        scans=len(masks),
+        degraded=sum(mask.degraded for mask in masks),
+        poor_dice=poor,
+        error=float(np.abs(expected - true).mean()),
+        poor_found=float(below[is_poor].mean()) if is_poor.any() else None,
+        good_flagged=float(below[~is_poor].mean()) if not is_poor.all() else None,
+    )
+
+
+def _fit(masks: Sequence[ScoredMask]) -> DiceCurve:
+    from scipy.optimize import isotonic_regression
+
+    soft_dice = np.concatenate([mask.soft_dice[mask.scored] for mask in masks])
+    dice = np.concatenate([mask.dice[mask.scored] for mask in masks])
+    x, places = np.unique(soft_dice, return_inverse=True)
+    counts = np.bincount(places)
+    y = isotonic_regression(np.bincount(places, weights=dice) / counts, weights=counts).x
+    if x[0] > 0:
+        x, y = np.append(0.0, x), np.append(0.0, y)
+    curve = np.interp(KNOTS, x, y).clip(0, 1).tolist()
+    plain = DiceCurve(curve=tuple(curve), threshold=0.0)
+    expected, true, _ = _means(plain, masks).T
+    return plain.model_copy(update={"threshold": _threshold(expected, true, _poor_dice(masks))})
+
+
+def _means(curve: DiceCurve, masks: Sequence[ScoredMask]) -> np.ndarray:
+    """The expected mean Dice, the true mean Dice, and whether the former is below the threshold: (masks, 3)."""
+    expected = [float(curve.expected(mask.soft_dice[mask.scored]).mean()) for mask in masks]
+    return np.array([(e, mask.mean_dice, e < curve.threshold) for e, mask in zip(expected, masks, strict=True)])
+
+
+def _poor_dice(masks: Sequence[ScoredMask]) -> float:
+    """The mean Dice below which a mask is poor."""
+    usual = [mask.mean_dice for mask in masks if not mask.degraded]
+    return min(POOR_DICE, POOR_SHARE * float(np.median(usual))) if usual else POOR_DICE
+
+
+def _threshold(expected: np.ndarray, true: np.ndarray, poor: float) -> float:
+    """The expected Dice that separates poor masks from the others best: midway between two neighbours."""
+    is_poor = true < poor
+    if is_poor.all() or not is_poor.any():
+        return poor
+    values = np.unique(expected)
+    places = (values[1:] + values[:-1]) / 2 if len(values) > 1 else values
+    gains = [(expected < place)[is_poor].mean() - (expected < place)[~is_poor].mean() for place in places]
+    return float(places[int(np.argmax(gains))])
