@@ -132,6 +132,9 @@ def test_all_presets_get_the_same_spacing(make_fingerprint):
     plans = [plan_for(fingerprint, cpu_budget(2), preset) for preset in PRESETS]
     assert {plan.spacing for plan in plans} == {plans[0].spacing} != {spacing}
     assert {reason_of(plan) for plan in plans} == {reason_of(plans[0])}
+    assert {(plan.channels, plan.labels, plan.crop) for plan in plans} == {
+        (plans[0].channels, plans[0].labels, plans[0].crop)
+    }, "so each accepts the stored cases of the others"
 
 
 def test_the_user_s_spacing_is_kept(make_fingerprint):
