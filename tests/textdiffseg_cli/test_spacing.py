@@ -48,7 +48,7 @@ def test_cases_of_one_spacing_never_serve_a_plan_of_another(tiny_raw, tmp_path, 
     cases = list_cases(folder.path)
     plans = {"default": Plan.read(folder.plan("default"))}
     assert plan_and_preprocess.main(["901", "--root", str(tmp_path), "--spacing", "90", "90", "90"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]  # below the progress
     assert "--spacing 90 x 90 x 90: a median case would have" in line
     check_cases(folder.path, cases, plans["default"])
 
