@@ -32,16 +32,16 @@ KNOWN = (
         "rate = training.learning_rate",
     ),
     Known(
-        "skip dropout inverted",
+        "every reconstruction has skips",
         "textdiffseg/training/draws.py",
-        "skips=skips >= plan.skip_dropout",
-        "skips=skips < plan.skip_dropout",
+        "skips=skips[chosen] < SKIPS_SHARE",
+        "skips=skips[chosen] >= 0",
     ),
     Known(
         "skips of reconstructions inverted",
         "textdiffseg/training/objectives.py",
-        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips_of_reconstructed)",
-        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), ~draws.skips_of_reconstructed)",
+        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips)",
+        "skips = _kept(tuple(skip[rows] for skip in conditioned.skips), ~draws.skips)",
     ),
     Known(
         "latent loss teaches the label encoder",

@@ -94,7 +94,7 @@ def training_plan(device: Device) -> TrainingPlan:
     """The optimisation settings for a device.
 
     A CPU does fewer iterations. So its learning rate is higher, and its moving average is shorter. With the number of
-    iterations that a GPU does in minutes, both learning rates gave equal models (docs/method.md). This was measured on
+    iterations that a GPU does in minutes, both learning rates gave equal models (docs/history.md). This was measured on
     a CPU. Muon was not measured on a GPU.
     """
     shared = {"weight_decay": 1e-2, "warmup": 0.05, "foreground_share": 0.33}

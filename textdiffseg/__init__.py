@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     load = Model.load
 
-__version__ = "0.1.0"  # setup.cfg and `--version` read it here
+__version__ = "0.2.0"  # setup.cfg and `--version` read it here
 
 _HOMES = {
     "Cancelled": "textdiffseg.progress",

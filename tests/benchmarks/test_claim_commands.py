@@ -77,7 +77,6 @@ def test_the_masked_network_learns_nothing_about_labels_that_are_not_annotated(m
     from textdiffseg.data.sampling import full_query
     from textdiffseg.networks.model import build_model
     from textdiffseg.queries import Queries
-    from textdiffseg.segmenter import Segmenter
     from textdiffseg.training.objectives import objective_of
 
     pytest.importorskip("monai")
@@ -94,7 +93,7 @@ def test_the_masked_network_learns_nothing_about_labels_that_are_not_annotated(m
         logits.append(output)
 
     network.network.register_forward_hook(keep)
-    objective_of(Segmenter.of(network)).losses(torch.randn(1, 1, 16, 16, 16), targets, queries, None).total.backward()
+    objective_of(network).losses(torch.randn(1, 1, 16, 16, 16), targets, queries, None).total.backward()
     gradients = logits[0].grad.abs().amax((0, 2, 3, 4))
     assert gradients[1] == 0
     assert gradients[0] > 0

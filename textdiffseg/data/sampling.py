@@ -104,7 +104,7 @@ def first_subset_iteration(iterations: int) -> int:
     """The first iteration in which samples may query a subset of the labels, of a run of `iterations`.
 
     Random subsets from the start slow learning down by an order of magnitude. On head and neck, `unet` finds the
-    parotid glands after 106 iterations with all labels, but not after 174 with subsets (docs/method.md).
+    parotid glands after 106 iterations with all labels, but not after 174 with subsets (docs/history.md).
     """
     return ceil(ALL_LABELS_SHARE * iterations)
 

@@ -145,7 +145,7 @@ def settings_of_alternatives(plan: Plan, settings: Settings) -> Settings:
 
     Raises `UserError` if the model has no diffusion, and thus no samples.
     """
-    if plan.diffusion is None:
+    if plan.sample_steps is None:
         raise UserError(
             f"--alternatives: this model (preset {plan.preset}) has no diffusion, so it has no samples to choose from. "
             "Leave it out, or train the preset default."

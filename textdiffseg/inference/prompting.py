@@ -1,7 +1,7 @@
 """The queries of a prediction: labels or phrases, their values in the output file, and case texts.
 
 The first slots of a query are the answers. The slots after them are rivals: other labels of the model that compete for
-voxels and are not written. Without rivals, similar structures are confused more often (docs/method.md). Labels that no
+voxels and are not written. Without rivals, similar structures are confused more often (docs/history.md). Labels that no
 training case knows together are not rivals (`Plan.rivals`): the network has not learned to choose between them.
 """
 

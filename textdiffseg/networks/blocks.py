@@ -13,7 +13,7 @@ class InstanceNorm(nn.GroupNorm):
     """Instance normalisation: each channel of each sample gets mean 0 and variance 1, then a learned scale and shift.
 
     It is a group normalisation with one channel per group, as torch's kernel for groups is faster on a CPU. Forward
-    and backward over 2 x 16 x 40 x 56 x 40 values take 6 ms; `InstanceNorm3d` takes 11 to 39 ms (docs/method.md).
+    and backward over 2 x 16 x 40 x 56 x 40 values take 6 ms; `InstanceNorm3d` takes 11 to 39 ms (docs/history.md).
 
     The output has the input's data type. Statistics are computed in float32. Under CUDA's autocast torch would return
     float32, which takes twice the memory. CUDA's kernels need weights of the input's data type.

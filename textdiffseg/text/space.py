@@ -166,7 +166,7 @@ def projection(labels: Sequence[Tensor]) -> Tensor:
 
     Encoders put "gland beside the liver" near "gland beside the spleen" and far from "liver-side gland". Measured with
     eight phrasings per label: a new phrasing is 0.66 times as far from its label's mean as from the nearest other mean.
-    After the projection it is 0.09 times as far (docs/method.md). If every label has one phrasing, P is orthogonal.
+    After the projection it is 0.09 times as far (docs/history.md). If every label has one phrasing, P is orthogonal.
 
     Args:
         labels: for each label the vectors (n, d_t) of its phrasings, n >= 1.

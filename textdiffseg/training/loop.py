@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests
-from textdiffseg.training.validate import residual_scale, validate_patches
+from textdiffseg.training.validate import PatchScores, residual_scale, validate_patches
 
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
 
@@ -123,7 +123,7 @@ def train(
             if state.progress.epoch == epoch:
                 _save(run, state, report)
                 raise stop.pop(0)
-            log.append(end_epoch(run, state, epoch))
+            log.append(end_epoch(run, state, epoch, log))
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
@@ -185,14 +185,21 @@ def _event(position: TrainingProgress, log: list[EpochLog]) -> ProgressEvent:
     return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log))
 
 
-def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
-    """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far."""
-    averaged = copy.deepcopy(state.model)
-    averaged.load_state_dict(state.ema)
-    segmenter = Segmenter.of(averaged)
-    scores = validate_patches(segmenter, run.bank, run.patches, run.device, state.progress.seed)
+def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog] = ()) -> EpochLog:
+    """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far.
+
+    The masks do not change while the denoiser learns. The scores are then those of the best epoch in the `log`.
+    """
     progress = state.progress
     last = progress.after(iteration=progress.iteration - 1)
+    best = max(log, key=lambda one: one.mean_dice, default=None)
+    if last.trains_denoiser and best is not None:
+        scores = PatchScores(best.dice, best.latent_dice)
+    else:
+        averaged = copy.deepcopy(state.model)
+        averaged.load_state_dict(state.ema)
+        segmenter = Segmenter.of(averaged)
+        scores = validate_patches(segmenter, run.bank, run.patches, run.device, progress.seed)
     entry = EpochLog(
         epoch=epoch,
         iteration=progress.iteration,
@@ -202,8 +209,8 @@ def end_epoch(run: Run, state: TrainingState, epoch: int) -> EpochLog:
         latent_dice=scores.reconstruction,
         seconds=progress.seconds,
     )
-    best = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
-    if best or not run.fold.checkpoint("best").is_file():
+    improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
+    if improved or not run.fold.checkpoint("best").is_file():
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry

@@ -2,7 +2,7 @@
 
 Muon updates a weight along the orthogonal matrix nearest to its momentum, so all directions of a layer learn equally
 fast (K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024). A convolution's weight is a
-matrix whose rows are its first axis and whose columns are all other axes. docs/method.md has the measured gain.
+matrix whose rows are its first axis and whose columns are all other axes. docs/history.md has the measured gain.
 """
 
 from collections.abc import Callable, Iterable, Sequence

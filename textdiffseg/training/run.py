@@ -37,7 +37,7 @@ from textdiffseg.training.validate import validate_patches
 VALIDATION_PATCHES = 16
 WARM_UP_ITERATIONS = 3  # before iterations are timed
 TIMED_ITERATIONS, ITERATIONS_PER_READING = 20, 5  # to read the clock, the host waits for the GPU
-MIN_EPOCHS = 4  # of a run with a time limit
+MIN_EPOCHS = 7  # of a run with a time limit, so that the last of them are near the denoiser's share of the time
 MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS

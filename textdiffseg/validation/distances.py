@@ -16,6 +16,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_alternatives
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.networks.model import can_sample
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, load_fold, numbers_of, queries_of, scored_names, within
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
@@ -53,10 +54,12 @@ def measure_distances(
     """
     summary, plan = Summary.read(fold.summary), Plan.read(fold.plan)
     names = cases_with_raters(preprocessed, case_ids)
-    if plan.diffusion is None or not names:
+    if plan.sample_steps is None or not names:
         return summary
     deadline, sampling = Deadline(max_seconds), read_sampling(fold)
     plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
+    if not can_sample(plain.networks):
+        return summary
     predictor = Predictor(plain.networks, settings_of_alternatives(plan, settings_of(plan, sampling)), device)
     found: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):

@@ -12,8 +12,8 @@ from textdiffseg.training.draws import draw_latent, draw_noise
 DRAWN, SIGMAS = 10_000, 5  # samples, and standard errors that a share may be off
 PLANS = (
     DiffusionPlan(min_log_snr=-5),
-    DiffusionPlan(min_log_snr=-5, skip_dropout=0.4, reconstruction=0.45),
-    DiffusionPlan(min_log_snr=-5, skip_dropout=0, reconstruction=1),
+    DiffusionPlan(min_log_snr=-5, reconstruction=0.45),
+    DiffusionPlan(min_log_snr=-5, reconstruction=1),
 )
 
 
@@ -36,10 +36,6 @@ def batches(plan, size=2, iterations=3000):
     return [draw_latent(plan, 0, batch_keys(0, iteration, size)) for iteration in range(iterations)]
 
 
-def test_the_share_of_masks_without_skips_is_the_plan_s(plan):
-    assert share(~draw_latent(plan, 0, batch_keys(0, 0, DRAWN)).skips) == near(plan.skip_dropout)
-
-
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_over_many_batches_the_plan_s_share_of_samples_trains_the_autoencoder(plan, size):
     drawn = batches(plan, size, 600)
@@ -48,7 +44,7 @@ def test_over_many_batches_the_plan_s_share_of_samples_trains_the_autoencoder(pl
     assert max(counts) - min(counts) <= 1
     for one in drawn:
         rows = one.reconstructed.tolist()
-        assert len(set(rows)) == len(rows) == len(one.skips_of_reconstructed)
+        assert len(set(rows)) == len(rows) == len(one.skips)
         assert set(rows) <= set(range(size))
 
 
@@ -59,12 +55,9 @@ def test_each_place_of_a_batch_trains_the_autoencoder_equally_often(plan):
     assert len(places) == 2
 
 
-def test_half_of_the_reconstructions_have_skips_whether_the_mask_has_them_or_not(plan):
-    drawn = batches(plan)
-    with_skips = torch.cat([one.skips_of_reconstructed for one in drawn])
-    of_masks = torch.cat([one.skips[one.reconstructed] for one in drawn])
+def test_half_of_the_reconstructions_have_skips(plan):
+    with_skips = torch.cat([one.skips for one in batches(plan)])
     assert share(with_skips) == near(0.5, len(with_skips))
-    assert share(with_skips[of_masks]) == near(0.5, int(of_masks.sum()))
 
 
 def test_draws_of_a_step_are_a_function_of_its_keys(plan):
@@ -76,14 +69,13 @@ def test_draws_of_a_step_are_a_function_of_its_keys(plan):
     assert torch.equal(noise[0].eps, noise[1].eps)
 
 
-def test_a_sample_s_draws_do_not_depend_on_its_batch(plan):
+def test_a_sample_s_noise_does_not_depend_on_its_batch():
     keys = batch_keys(3, 5, 12)
-    together, skips = draw_noise(2, (3, 2, 2), 9, keys), draw_latent(plan, 9, keys).skips
+    together = draw_noise(2, (3, 2, 2), 9, keys)
     for place, key in enumerate(keys):
         alone = draw_noise(2, (3, 2, 2), 9, [key])
         assert torch.equal(together.t[place], alone.t[0])
         assert torch.equal(together.eps[place], alone.eps[0])
-        assert torch.equal(skips[place], draw_latent(plan, 9, [key]).skips[0])
     assert torch.equal(draw_noise(2, (3, 2, 2), 9, keys[::-1]).eps.flip(0), together.eps)
 
 

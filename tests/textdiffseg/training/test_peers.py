@@ -13,9 +13,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.progress import Cancelled
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
-from textdiffseg.segmenter import Segmenter
 from textdiffseg.training import dry_run
-from textdiffseg.training.draws import draw_for
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 from textdiffseg.training.loop import fit
 from textdiffseg.training.objectives import objective_of
@@ -45,11 +43,11 @@ def test_the_loss_of_one_batch_falls(shapes_plan, preset):
     plan, (image, targets) = shapes_plan(preset), boxes()
     torch.manual_seed(0)
     model = build_model(plan)
-    objective = objective_of(Segmenter.of(model))
+    objective = objective_of(model)
     optimisers = optimisers_of(model, plan.training.model_copy(update={"learning_rate": 3e-3}))
     found = []
     for iteration in range(25):
-        draws = draw_for(plan, 0, batch_keys(0, iteration, 2))
+        draws = objective.draw(0, batch_keys(0, iteration, 2))
         model.zero_grad()
         total = objective.losses(image, targets, queries([1, 2], [1, 2]), draws).total
         total.backward()
@@ -73,13 +71,13 @@ def test_the_memory_of_a_step_is_measured_and_the_plan_refitted(shapes_plan, mon
 
 
 def test_diffunet_draws_noise_of_the_label_map_and_uniform_times(shapes_plan):
-    plan = shapes_plan("peer-diffunet")
-    draws = draw_for(plan, 0, batch_keys(0, 0, 500))
+    draw = objective_of(build_model(shapes_plan("peer-diffunet"))).draw
+    draws = draw(0, batch_keys(0, 0, 500))
     assert draws.eps.shape == (500, 2, 16, 16, 16)
-    assert draws.t.float().mean().item() == pytest.approx(500, abs=45)
-    again = draw_for(plan, 0, batch_keys(0, 0, 3))
+    assert draws.t.mean().item() == pytest.approx(0.5, abs=0.045)
+    again = draw(0, batch_keys(0, 0, 3))
     assert torch.equal(again.eps, draws.eps[:3])
-    assert draw_for(shapes_plan("peer-unetrpp"), 0, batch_keys(0, 0, 3)) is None
+    assert objective_of(build_model(shapes_plan("peer-unetrpp"))).draw(0, batch_keys(0, 0, 3)) is None
 
 
 @pytest.fixture
