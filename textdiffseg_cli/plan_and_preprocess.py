@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         tds_plan_and_preprocess Hippocampus --root /data --workers 8
         tds_plan_and_preprocess /elsewhere/Dataset101_Sarcoma --preset unet --memory-gb 11
         tds_plan_and_preprocess 4 --preset paper --text-encoder /models/Bio_ClinicalBERT
+        tds_plan_and_preprocess 4 --spacing 3 2 2
         """,
     )
     parser.add_argument(
@@ -76,14 +78,14 @@ class _Spacing(argparse.Action):
     """The value of --spacing: three positive numbers, or the word full."""
 
     def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
-        if values != ["full"]:
-            try:
-                values = tuple(positive_float(value) for value in values)
-            except (argparse.ArgumentTypeError, ValueError):
-                values = ()
-            if len(values) != 3:
-                parser.error("argument --spacing: expected three positive numbers (mm, z y x) or the word full")
-        setattr(namespace, self.dest, "full" if values == ["full"] else values)
+        spacing: tuple[float, ...] | str = "full" if values == ["full"] else ()
+        if not spacing:
+            with suppress(argparse.ArgumentTypeError, ValueError):
+                spacing = tuple(positive_float(value) for value in values)
+            if len(spacing) != 3:
+                expected = "three positive numbers (mm, z y x) or the word full"
+                parser.error(f"argument --spacing: expected {expected}, found {' '.join(values)}")
+        setattr(namespace, self.dest, spacing)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from plans.errors import UserError, merged
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
+from plans.spacing import as_option
 from textdiffseg.data.arrays import array_path, arrays_of, of_reference
 from textdiffseg.data.store import RUN_AGAIN, StoredCase, open_array_of, open_case, read_record
 from textdiffseg.files import hash_text
@@ -83,13 +84,13 @@ def _hash_ahead(folder: Path, case: str) -> None:
 def _misfits(case: StoredCase, plan: Plan) -> list[str]:
     expected = preprocessing_settings(plan)
     stored = case.record.settings
-    fields = ", ".join(field for field in sorted(expected | stored) if stored.get(field) != expected.get(field))
+    fields = [field for field in sorted(expected | stored) if stored.get(field) != expected.get(field)]
     if not fields:
         return _size_misfits(case, plan)
-    return [
-        f"{case.folder}: case {case.record.case} was stored by a plan with other {fields}. Put the plan back, or run "
-        "tds_plan_and_preprocess again."
-    ]
+    way_out = "Put the plan back, or run tds_plan_and_preprocess again"
+    if "spacing" in fields:
+        way_out += f" with --preset {plan.preset} --spacing {as_option(plan.spacing)}"
+    return [f"{case.folder}: case {case.record.case} was stored by a plan with other {', '.join(fields)}. {way_out}."]
 
 
 def _size_misfits(case: StoredCase, plan: Plan) -> list[str]:

@@ -7,14 +7,15 @@ from typing import TypeVar
 
 from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
+from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
 from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
 from plans.presence import presence_notes
-from plans.presets import Preset
+from plans.presets import PRESETS, Preset
 from plans.prompts import Prompts
-from plans.spacing import WantedSpacing
+from plans.spacing import WantedSpacing, as_option, checked_spacing
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
@@ -77,7 +78,7 @@ def plan(
     workers: int | None = None,
     scheduler: str | None = None,
     text_encoder: str | None = None,
-    spacing: WantedSpacing = None,
+    spacing: Iterable[float] | str | None = None,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -94,7 +95,7 @@ def plan(
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
-    root, force = Path(root), Workforce(workers, scheduler, progress, cancel)
+    root, force, wanted = Path(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
     if workers != 0 and scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this one reads the data set
     parts = read_datasets(str(dataset), root)
@@ -112,13 +113,14 @@ def plan(
         fingerprint = _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         text = text_plan(encoders, bank, preset, bool(texts))
-        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text, spacing)
+        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text, wanted)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
     notes = (*presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(new_plan, splits, text_notes))
+    notes += tuple(_notes_on_other_plans(new_plan, folder))
     return PlannedDataset(root, folder, new_plan, splits, stored, (*joint.notes, *notes))
 
 
@@ -203,3 +205,20 @@ def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[
             'the label under "absent" in dataset.json. Otherwise the model may find it there.'
         )
     yield from filter(None, (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note))
+
+
+def _notes_on_other_plans(plan: Plan, folder: PreprocessedFolder) -> Iterator[str]:
+    """A note for each preset whose plan has another spacing than the cases, which now have that of `plan`."""
+    for preset in PRESETS:
+        if preset == plan.preset or not folder.plan(preset).is_file():
+            continue
+        try:
+            other = Plan.read(folder.plan(preset)).spacing
+        except UserError:
+            continue  # reported when it is used
+        if other != plan.spacing:
+            yield (
+                f"The plan of preset {preset} has a spacing of {as_option(other)} mm, and no longer fits the stored "
+                f"cases. Before you train {preset}, run tds_plan_and_preprocess with --preset {preset} --spacing "
+                f"{as_option(plan.spacing)}."
+            )

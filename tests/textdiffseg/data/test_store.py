@@ -233,7 +233,9 @@ def test_cases_of_another_plan_and_broken_ones_are_reported_together(stored, mak
         assert f"{len(cases)} cases are alike: {cases[0]}, " in line
     with pytest.raises(UserError, match="with other crop, crop_to_nonzero"):
         check_cases(folder, cases, make_plan(crop="body"))
-    with pytest.raises(UserError, match="with other spacing") as error:
+    with pytest.raises(
+        UserError, match=r"with other spacing\..*again with --preset default --spacing 2\.0 1\.0 1\.0\."
+    ) as error:
         check_cases(folder, [*cases, "ghost"], make_plan(spacing=(2, 1, 1)))
     assert ["ghost" in line for line in error.value.lines] == [False, True]
 

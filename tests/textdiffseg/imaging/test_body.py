@@ -80,6 +80,14 @@ def test_a_table_and_noise_do_not_count_but_both_legs_and_an_arm_do():
     assert holds(body_box(image, SPACING), (5, 20), (70, 122))
 
 
+def test_a_small_object_beside_the_body_does_not_count_though_it_is_thick():
+    image = trunk()
+    image[10:15, 112:124, 4:16] = 300
+    assert body_box(image, SPACING) == body_box(trunk(), SPACING)
+    image[:, 112:124, 4:16] = 300  # as long as the body: it may be an arm
+    assert holds(body_box(image, SPACING), (37, 4), (124, 100))
+
+
 def test_the_body_may_touch_every_face():
     image = trunk(centre=(20, 64), radii=(30, 70))
     box = body_box(image, SPACING)
@@ -92,6 +100,14 @@ def test_a_scan_of_few_slices_is_not_worn_down_from_its_ends():
     box = body_box(trunk()[:2], (2.0, 2.0, 2.0))
     assert box[0] == slice(0, 2)
     assert box[1:] == body_box(trunk(), (2.0, 2.0, 2.0))[1:]
+
+
+def test_a_part_in_a_single_thick_slice_counts():
+    image, thick = trunk(), (10.0, 2.0, 2.0)
+    image[7, ellipse((112, 64), (12, 30))] = 30
+    assert body_box(image, thick)[1].stop >= 124
+    image[7] = trunk()[7]
+    assert body_box(image, thick)[1].stop < 112
 
 
 @pytest.mark.parametrize("turn", list(itertools.permutations(range(3))))
