@@ -45,8 +45,7 @@ def make_plan(
 ) -> Plan:
     """The plan of a data set for a preset.
 
-    Preset `unet` and the peers get the patch, batch and widths of `default`, for a fair comparison. The ablations of
-    `paper` get those of `paper`.
+    Preset `unet` and the peers get the patch, batch and widths of `default`, the ablations of `paper` those of `paper`.
 
     `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
     user's; None: the usual rule. `texts` are those of cases. Raises `UserError` for single slices, a budget too small
@@ -66,7 +65,6 @@ def make_plan(
         regions=regions,
         known_together=known_together,
         crop=rules.crop_of(channels),
-        batch=batch,
         text=text,
         mirror_axes=mirror_axes,
         low_resolution=low_resolution,
@@ -141,6 +139,7 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
     diffusion = DiffusionPlan(min_log_snr=min_log_snr) if preset == "default" else None
     training = training_plan(facts.budget.device)
     return {
+        "batch": batch,
         "device": facts.budget.device,
         "spacing": facts.spacing,
         "median_shape": facts.median_shape,

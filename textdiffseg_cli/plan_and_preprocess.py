@@ -48,6 +48,12 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="G",
         help="plan for a GPU with this much memory (default: at most 8 if there is a GPU, else a plan for the CPU)",
     )
+    _add_work(parser)
+    return parser
+
+
+def _add_work(parser: argparse.ArgumentParser) -> None:
+    """Add the options on processes, the text encoder and the spacing."""
     parser.add_argument(
         "--workers",
         type=whole_number,
@@ -71,7 +77,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="voxel size of the stored scans in mm: three numbers, z y x; or `full`: nnU-Net's (default: nnU-Net's; on "
         "a CPU coarser, until a patch covers a quarter of a scan). Give the same for all presets of a data set",
     )
-    return parser
 
 
 class _Spacing(argparse.Action):

@@ -101,9 +101,7 @@ def plan(
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
     refuse_overlap(joint.regions, preset, joint.name)
-    folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
-    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
-    report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
+    folder = _swept(joint, parts, root, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
         names = tuple(label.name for label in joint.labels)
@@ -119,9 +117,17 @@ def plan(
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
-    notes = (*presence_notes(joint, fingerprint), *fingerprint.notes(), *_notes(new_plan, splits, text_notes))
-    notes += tuple(_notes_on_other_plans(new_plan, folder))
-    return PlannedDataset(root, folder, new_plan, splits, stored, (*joint.notes, *notes))
+    found = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes())
+    notes = (*found, *_notes(new_plan, splits, text_notes), *_notes_on_other_plans(new_plan, folder))
+    return PlannedDataset(root, folder, new_plan, splits, stored, notes)
+
+
+def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, report: Report) -> PreprocessedFolder:
+    """The folder of the preprocessed data set, without files that killed processes left. Reports the data set."""
+    folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
+    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
+    report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
+    return folder
 
 
 def _fingerprint(dataset: Dataset, folder: PreprocessedFolder, force: Workforce) -> Fingerprint:
