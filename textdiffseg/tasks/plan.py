@@ -1,6 +1,6 @@
 """Plan and preprocess a raw data set: plan, text bank, folds and stored cases. A second run redoes only changes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -100,18 +100,17 @@ def plan(
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this one reads the data set
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
-    refuse_overlap(joint.regions, preset, joint.name)
-    folder = _swept(joint, parts, root, report)
+    folder = _swept(joint, parts, root, preset, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
-        names = tuple(label.name for label in joint.labels)
-        bank = pool.submit(write_words, names, words.prompts, encoders, folder, preset)  # while cases are read
+        names = tuple(label.name for label in joint.labels)  # their words are written while cases are read
+        bank = pool.submit(write_words, names, words.prompts, encoders, folder, preset)
         texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
-        text = text_plan(encoders, bank, preset, bool(texts))
-        new_plan = _decide(joint, words.prompts, fingerprint, budget_of(gpu_gb, gpu.result()), preset, text, wanted)
+        budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(texts))
+        new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
@@ -122,8 +121,9 @@ def plan(
     return PlannedDataset(root, folder, new_plan, splits, stored, notes)
 
 
-def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, report: Report) -> PreprocessedFolder:
+def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, preset: Preset, report: Report) -> PreprocessedFolder:
     """The folder of the preprocessed data set, without files that killed processes left. Reports the data set."""
+    refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
     sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
