@@ -142,7 +142,8 @@ def test_hippocampus(make_fingerprint, budget):
 def test_thick_slices(make_fingerprint, budget):
     plan = plan_for(make_fingerprint((9, 256, 256), (10, 1.5, 1.5), cases=150, thickness=(30, 8, 30)), budget, labels=3)
     check_laws(plan, budget)
-    assert plan.spacing == (10, 1.5, 1.5)
+    assert plan.spacing[0] == 10, "only the fine axes become coarser on a CPU"
+    assert plan.spacing == (10, 1.5, 1.5) or budget.device == "cpu"
     assert plan.stages[0].kernel == (1, 3, 3)
     assert plan.latent_stride == (1, 4, 4)
 
@@ -253,10 +254,10 @@ def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fin
     assert smaller.patch == plan.patch
     assert smaller.batch < plan.batch
     assert smaller.reasons[-1].name == "refitted"
-    tiny = refit(plan, gpu_budget(5))
+    tiny = refit(plan, gpu_budget(3))
     assert tiny.batch == 2
     assert prod(tiny.patch) < prod(plan.patch)
-    for one, budget in ((smaller, 16), (tiny, 5)):
+    for one, budget in ((smaller, 16), (tiny, 3)):
         assert one.memory.training_gb <= one.memory.budget_gb == budget
         assert one.stages == plan.stages
 

@@ -225,8 +225,10 @@ def test_thickness_of_a_label_is_robust(make_fingerprint):
 
 
 def test_attention_only_on_small_grids():
-    assert rules.attends((64, 64, 60), (4, 4, 4))  # 3,840
-    assert not rules.attends((64, 64, 64), (4, 4, 4))  # 4,096
+    assert rules.attends((64, 64, 60), (4, 4, 4), 320)  # 3,840 positions
+    assert not rules.attends((64, 64, 64), (4, 4, 4), 320)  # 4,096
+    assert rules.attends((32, 32, 52), (4, 4, 4), 64)  # 832 positions: 13 per channel
+    assert not rules.attends((32, 32, 56), (4, 4, 4), 64)  # 896
 
 
 @settings(max_examples=50, derandomize=True)

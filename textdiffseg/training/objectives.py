@@ -4,15 +4,15 @@ Preset `unet` and the peers:
 
     loss = seg(decoder(F(z_it), skips))
 
-Preset `default`, first stage. The mask's latent m is learned together with the label autoencoder, which sees a share of
-the samples, half of them with skips. No gradient flows from the latent loss into z_0. With it, the encoder could make
-z_0 easier to predict by storing less in it:
+Preset `default`, first stage. The latent m of the mask is learned together with the label autoencoder, which sees a
+share of the samples, half of them with skips:
 
-    z_0  = encoder(embedded label map),   m = F(z_it)
+    z_0  = encoder(embedded label map),   h, m = F(z_it)
     loss = seg(decoder(m, skips)) + w (seg(decoder(z_0, skips or none)) + |m - z_0|^2)
 
-The weight w is small: the modules that the mask shares with the autoencoder learn for the mask first. The optimiser's
-step does not depend on a gradient's size, so the label encoder learns as fast as with a large one.
+No gradient flows from the latent loss into z_0. With it, the encoder could make z_0 easier to predict by storing less
+in it. The weight w is small, so that shared modules learn for the mask first. The optimiser's step does not depend on
+the size of a gradient: the label encoder learns as fast as with a large weight.
 
 Second stage, with everything but the denoiser R frozen (s: `TextDiffSeg.residual_scale`):
 
