@@ -71,7 +71,8 @@ def validate_patches(
 def residual_scale(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches) -> Tensor:
     """s (k,): the root mean square of z_0 - m over the known positions of the validation patches, per channel."""
     device, readout = next(network.parameters()).device, readout_of(network.plan)
-    total, weights = torch.zeros(network.plan.latent.channels, device=device), torch.zeros((), device=device)
+    total = torch.zeros(network.plan.latent.channels, dtype=torch.float64)  # exact: a resumed run gets the same sums
+    weights = torch.zeros((), dtype=torch.float64)
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets = readout.targets(batch.labels, queries)
@@ -79,6 +80,7 @@ def residual_scale(network: TextDiffSeg, bank: TextBank, patches: ValidationPatc
             m, z_0 = condition(network, batch.image, queries).mask_latent, network.encode_labels(targets, queries)
         assert m is not None, "expected a model with an estimator"
         known = known_share(targets, triple(z_0.shape[2:]))
-        total += ((z_0 - m).float().square() * known).sum((0, 2, 3, 4))
+        known = known.cpu().double()
+        total += ((z_0 - m).cpu().double().square() * known).sum((0, 2, 3, 4))
         weights += known.sum()
-    return (total / weights.clamp(min=1e-6)).sqrt().clamp(min=MIN_RESIDUAL_SCALE)
+    return (total / weights.clamp(min=1e-6)).sqrt().clamp(min=MIN_RESIDUAL_SCALE).float()
