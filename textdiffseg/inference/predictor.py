@@ -58,6 +58,7 @@ class Predictor:
         self.settings = settings
         self.device = torch.device(device)
         self.batch = batch
+        self.steps = settings.steps or self.plan.mask_steps
         self.segmenters = tuple(Segmenter.of(network) for network in networks)
         if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps must be 0 and samples 1")
@@ -167,7 +168,7 @@ class Predictor:
     def _noise(self, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
         """z_T (S, k, d, h, w) of the diffusion samples with these numbers over the whole latent grid."""
         shape = (self.plan.latent.channels, *tiling.latent_shape)
-        if self.settings.steps == 0:  # not read
+        if self.steps == 0:  # not read
             return torch.zeros(1, *shape)
         return torch.stack([latent_noise(shape, self.settings.seed, number) for number in numbers])
 
@@ -203,7 +204,7 @@ class Predictor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                samples = segmenter.logits(patches.flip(dims), queries, z_T, self.settings.steps)
+                samples = segmenter.logits(patches.flip(dims), queries, z_T, self.steps)
                 for s, logits in enumerate(samples):
                     finite = logits.isfinite().all()  # stays on the device, so that the host does not wait
                     p = self.readout.probabilities(logits).flip(dims).where(finite, torch.nan)
