@@ -169,6 +169,11 @@ class Plan(Record):
         return settings.steps if settings else None
 
     @property
+    def max_steps(self) -> int | None:
+        """The most DDIM steps that a sample can take; None: any number."""
+        return self.paper.timesteps if self.paper else None
+
+    @property
     def mask_steps(self) -> int:
         """The DDIM steps behind a mask: 0, unless the mask is a sample (the publication's presets)."""
         return self.paper.steps if self.paper else 0

@@ -43,8 +43,8 @@ class Segmenter:
 
     @classmethod
     def of(cls, network: SegmentationNetwork) -> "Segmenter":
-        """The network with the schedule of its plan."""
-        return cls(network, schedule_of(network.plan))
+        """The network with the schedule of its plan, on the device of its weights."""
+        return cls(network, schedule_of(network.plan, next(network.parameters()).device))
 
     @property
     def plan(self) -> Plan:

@@ -82,7 +82,7 @@ class CosineSchedule(Schedule):
     Raises `ValueError` if `timesteps` (T) is below 1. The table is float32, also under autocast.
     """
 
-    def __init__(self, timesteps: int = 1000):
+    def __init__(self, timesteps: int = 1000, device: torch.device | str = "cpu"):
         if timesteps < 1:
             raise ValueError(f"timesteps must be at least 1, found {timesteps}")
         t = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
@@ -90,10 +90,10 @@ class CosineSchedule(Schedule):
         alpha = (cosine[1:] / cosine[:-1]).clamp(min=1 - MAX_BETA)
         alpha_bar = torch.cat((torch.ones(1, dtype=torch.float64), alpha.cumprod(0)))
         self.timesteps = timesteps
-        self.alpha_bar = alpha_bar.float()  # (T + 1,)
+        self.alpha_bar = alpha_bar.float().to(device)  # (T + 1,)
 
     def signal(self, t: Tensor) -> Tensor:
-        return self.alpha_bar.sqrt().to(t.device)[(t * self.timesteps).round().long()]
+        return self.alpha_bar.sqrt()[(t * self.timesteps).round().long()]
 
     def levels(self, steps: int) -> tuple[float, ...]:
         """Evenly spaced, from T on, rounded to whole time steps."""
@@ -111,10 +111,10 @@ class CosineSchedule(Schedule):
         return F.layer_norm(z_t - sigma * predicted, z_t.shape[1:])
 
 
-def schedule_of(plan: Plan) -> Schedule | None:
-    """The schedule of a plan; None if it has no diffusion."""
+def schedule_of(plan: Plan, device: torch.device | str = "cpu") -> Schedule | None:
+    """The schedule of a plan, for latents on `device`; None if it has no diffusion."""
     if plan.paper:
-        return CosineSchedule(plan.paper.timesteps)
+        return CosineSchedule(plan.paper.timesteps, device)
     return log_snr_schedule(plan.diffusion) if plan.diffusion else None
 
 

@@ -109,8 +109,8 @@ def settings_for(
     """
     if (steps is not None or samples is not None) and plan.sample_steps is None:
         raise UserError(f"--steps, --samples: this model (preset {plan.preset}) has no diffusion. Leave both out.")
-    if plan.paper and (steps or 1) > plan.paper.timesteps:
-        raise UserError(f"--steps: the model has {plan.paper.timesteps} time steps, found {steps}.")
+    if plan.max_steps is not None and (steps or 1) > plan.max_steps:
+        raise UserError(f"--steps: the model has {plan.max_steps} time steps, found {steps}.")
     sampled = plan.sample_steps if steps is not None or samples is not None else None
     chosen = sampling.model_copy(
         update={

@@ -202,7 +202,8 @@ def objective_of(network: SegmentationNetwork, trains_denoiser: bool = False) ->
     if isinstance(network, LabelDiffusion):
         return LabelDiffusionObjective(readout, network)
     if isinstance(network, TextDiffSeg) and plan.paper:
-        return PublicationObjective(readout, network, CosineSchedule(plan.paper.timesteps), plan.paper)
+        schedule = CosineSchedule(plan.paper.timesteps, next(network.parameters()).device)
+        return PublicationObjective(readout, network, schedule, plan.paper)
     if isinstance(network, TextDiffSeg) and plan.diffusion:
         if trains_denoiser:
             return ResidualObjective(readout, network, log_snr_schedule(plan.diffusion))

@@ -73,7 +73,7 @@ def choose_sampling(
 
 def trials_of(plan: Plan) -> list[Setting]:
     """The settings to try: the mask, without mirroring and with it. The publication's presets are never mirrored."""
-    mirrored = (False, True) if plan.mirror_axes and not plan.paper else (False,)
+    mirrored = (False, True) if plan.mirror_axes and plan.mask_steps == 0 else (False,)
     return [Setting(steps=plan.mask_steps, samples=1, mirroring=mirroring) for mirroring in mirrored]
 
 

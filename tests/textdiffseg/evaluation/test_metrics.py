@@ -78,7 +78,7 @@ def test_cropping_changes_nothing_even_at_the_border_of_the_scan():
     one, other = cube((0, 0, 0)), cube((1, 0, 2))
     wide = [np.pad(mask, 9) for mask in (one, other)]
     small, large = scores(one, other), scores(*wide)
-    assert small.model_dump() == pytest.approx(large.model_dump())
+    assert small.model_dump(exclude={"rater_dice"}) == pytest.approx(large.model_dump(exclude={"rater_dice"}))
 
 
 def test_nsd_equals_monais_with_subvoxels_on_the_whole_scan():

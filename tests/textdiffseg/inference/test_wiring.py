@@ -19,10 +19,10 @@ def predict(bank, image):
     def run(*models, batch=1, **settings):
         noise, patches, handles = [[] for _ in models], [], []
         for model, seen in zip(models, noise, strict=True):
-            handles += [
-                model.denoiser.register_forward_pre_hook(lambda _, args, seen=seen: seen.append((args[0][0], args[1]))),
-                model.image_encoder.register_forward_pre_hook(lambda _, args: patches.append(args[0])),
-            ]
+            handles.append(model.image_encoder.register_forward_pre_hook(lambda _, args: patches.append(args[0])))
+            if model.denoiser is not None:
+                keep = lambda _, args, seen=seen: seen.append((args[0][0], args[1]))  # noqa: E731
+                handles.append(model.denoiser.register_forward_pre_hook(keep))
         try:
             found = Predictor(models, Settings(**settings), batch=batch).predict_image(image, bank.all_labels())
         finally:

@@ -60,7 +60,7 @@ def test_a_cancelled_training_is_saved_and_resumes(planned):
     assert trained.sampling.table
     done = [event.done for event in events if event.stage == "Train"]
     assert done == [0, 1, 2, *range(2, 7)]  # each call begins where it stands
-    assert {event.stage for event in events} >= {"Choose steps and mirroring", "Predict the validation cases"}
+    assert {event.stage for event in events} >= {"Choose mirroring", "Predict the validation cases"}
 
 
 def test_a_trained_fold_is_loaded_by_its_folder(planned):

@@ -34,7 +34,7 @@ def written(root):
 def test_alternatives_are_written_beside_the_mask_with_their_shares(predict, root):
     code, out, _ = predict("--alternatives", 3)
     assert code == 0
-    assert "Alternatives: 3, chosen from 4 steps, 16 samples, no mirroring, seed 0" in out
+    assert "Alternatives: 3, chosen from 16 samples of 3 steps, no mirroring, seed 0" in out
     names = [f"a.alternative{number}.nii.gz" for number in (1, 2, 3)]
     assert written(root) == {"a.nii.gz", "a.json", *names}
     manifest = Manifest.read(root / "out" / "a.json")
