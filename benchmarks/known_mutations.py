@@ -94,7 +94,7 @@ KNOWN = (
     Known(
         "best checkpoint is the last one",
         "textdiffseg/training/loop.py",
-        'if best or not run.fold.checkpoint("best").is_file():',
+        'if improved or not run.fold.checkpoint("best").is_file():',
         "if True:",
     ),
     Known(

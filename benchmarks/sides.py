@@ -112,8 +112,8 @@ def counts(overlaps: Sequence[tuple[float, float]]) -> dict:
     """The counts of one label, from Dice with its own and with the other side's reference in each scan."""
     return {
         "masks": len(overlaps),
-        "swaps": sum(other > own for own, other in overlaps),
-        "found_neither": sum(own == other == 0 for own, other in overlaps),
+        "swaps": sum(bool(other > own) for own, other in overlaps),
+        "found_neither": sum(bool(own == other == 0) for own, other in overlaps),
         "dice": mean(own for own, _ in overlaps),
         "dice_with_other_side": mean(other for _, other in overlaps),
     }

@@ -28,7 +28,7 @@ from plans.plan import Plan
 from textdiffseg.folds import weights
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
-from textdiffseg.readout import Readout
+from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training import checkpoint, run
 from textdiffseg.training.objectives import Losses, Objective
@@ -100,14 +100,8 @@ def classifier_of(network: TextDiffSeg) -> StochasticClassifier:
     return network.label_decoder.classifier
 
 
-def _objective_of(segmenter: Segmenter) -> Objective:
-    return StochasticObjective(_readout_of(segmenter), segmenter)
-
-
-def _readout_of(segmenter: Segmenter) -> Readout:
-    from textdiffseg.readout import readout_of
-
-    return readout_of(segmenter.plan)
+def _objective_of(network: TextDiffSeg, trains_denoiser: bool = False) -> Objective:
+    return StochasticObjective(readout_of(network.plan), Segmenter.of(network))
 
 
 @contextmanager

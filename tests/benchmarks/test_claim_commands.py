@@ -29,8 +29,8 @@ def call(benchmark, shrink_plan, monkeypatch, capsys):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def one_epoch(max_minutes, **options):
-        return TrainingOptions(epochs=1, **options)
+    def two_epochs(max_minutes, **options):
+        return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):
         module = benchmark(name)
@@ -45,7 +45,7 @@ def call(benchmark, shrink_plan, monkeypatch, capsys):
 
         monkeypatch.setattr(module, "prepare", prepare_small, raising=False)
         monkeypatch.setattr(module, "in_own_process", here, raising=False)
-        monkeypatch.setattr(benchmark("accuracy"), "TrainingOptions", one_epoch)
+        monkeypatch.setattr(benchmark("accuracy"), "TrainingOptions", two_epochs)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--device", "cpu"])
         code = module.main()
         output = capsys.readouterr()

@@ -94,7 +94,7 @@ def test_paper_reports_the_networks_of_table_i(call, root):
     raw = ("--data", root / "raw" / "Dataset901_Tiny", "--root", root, "--device", "cpu")
     found = call("paper", *raw, "--minutes", 1, "--cases", 1, "--presets", *presets)["presets"]
     assert [figures["table_i"] for figures in found.values()] == ["UNETR++", "Diff-UNet"]
-    assert all(figures["iterations"] == 3 and figures["dice"] is not None for figures in found.values())
+    assert all(figures["iterations"] == 6 and figures["dice"] is not None for figures in found.values())
 
 
 def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):

