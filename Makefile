@@ -7,6 +7,7 @@ VENV_MIN ?= .venv-min
 DEMO_MINUTES ?= 3
 
 , := ,
+PEERS = dynamic-network-architectures==0.4.4
 PIP = python -m pip install --quiet --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(1)/bin/python -m pytest
 
@@ -54,6 +55,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	$(call step,Creating an environment in $(VENV),$(PYTHON) -m venv $(VENV))
 	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV)/bin/$(PIP) "$(TORCH)")
 	$(call step,Installing TextDiffSeg and the requirements of its tests (300 MB),$(VENV)/bin/$(PIP) --editable ".[dev]")
+	$(call step,Installing the networks of nnU-Net without their requirements,$(VENV)/bin/$(PIP) --no-deps $(PEERS))
 	@touch $@
 
 $(VENV_MIN)/installed: setup.cfg pyproject.toml tests/minimum.py
@@ -61,4 +63,5 @@ $(VENV_MIN)/installed: setup.cfg pyproject.toml tests/minimum.py
 	@$(PYTHON) tests/minimum.py > $(VENV_MIN)/constraints.txt
 	$(call step,Installing $(TORCH) (200 MB; with CUDA 3 GB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt)
 	$(call step,Installing the lowest versions of all other requirements (300 MB),$(VENV_MIN)/bin/$(PIP) "$(TORCH)" --constraint $(VENV_MIN)/constraints.txt --editable ".[dev$(,)cluster]")
+	$(call step,Installing the networks of nnU-Net without their requirements,$(VENV_MIN)/bin/$(PIP) --no-deps $(PEERS))
 	@touch $@

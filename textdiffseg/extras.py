@@ -8,8 +8,12 @@ from plans.errors import UserError
 REPORT = ("monai", "matplotlib")
 EXTRAS = {
     "report": REPORT,
-    "train": ("batchgeneratorsv2", "batchgenerators", "dynamic_network_architectures", "einops", *REPORT),
+    "train": ("batchgeneratorsv2", "batchgenerators", "einops", *REPORT),
     "cluster": ("distributed",),
+}
+# Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.
+ALONE = {
+    "dynamic_network_architectures": "pip install --no-deps 'dynamic-network-architectures>=0.3.1,<0.5'",
 }
 
 
@@ -23,7 +27,8 @@ def require(extra: str, user: str, *modules: str) -> None:
     """
     missing = [name for name in modules or EXTRAS[extra] if not _installed(name)]
     if missing:
-        raise UserError(f"{user} needs {_listed(missing)}: {advice(extra)}")
+        commands = dict.fromkeys(ALONE.get(name, advice(extra)) for name in missing)
+        raise UserError(f"{user} needs {_listed(missing)}: {', and '.join(commands)}")
 
 
 def advice(extra: str) -> str:

@@ -124,7 +124,7 @@ def test_joint_trains_a_model_of_each_half_and_one_of_both_whose_sides_are_compa
     (claim,) = found["claims"]
     assert claim["verdict"] in VERDICTS
     assert (claim["bar"], claim["pooled"]["cases"]) == (-0.01, 2)
-    assert {seeds["0"]["trainings"][0]["iterations"] for seeds in found["models"].values()} == {3}
+    assert {seeds["0"]["trainings"][0]["iterations"] for seeds in found["models"].values()} == {6}
     both = tmp_path / "results" / "Dataset911+912_FirstHalf+SecondHalf" / "default_seed0" / "fold_0"
     assert read_json(both / "benchmark.json")["minutes"] == 2, "one minute per data set"
     swaps = call("sides", both)

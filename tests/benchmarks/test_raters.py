@@ -55,7 +55,7 @@ def test_the_likelihood_falls_where_the_logits_agree_and_samples_share_their_coe
     torch.manual_seed(0)
     network = ssn.stochastic(plan)
     segmenter = ssn.Segmenter.of(network)
-    objective, queries = ssn._objective_of(segmenter), bank.all_labels().expand(2)
+    objective, queries = ssn._objective_of(network), bank.all_labels().expand(2)
     image, targets = torch.randn(2, 1, 16, 16, 16), torch.zeros(2, 16, 16, 16, dtype=torch.long)
     first = objective.losses(image, targets, queries, None).total
     first.backward()
@@ -89,7 +89,7 @@ def test_the_command_prints_all_rows_and_resumes(benchmark, raters, monkeypatch,
     monkeypatch.setattr(raters, "in_own_process", here)
     monkeypatch.setattr(raters, "prepare", small)
     monkeypatch.setattr(
-        benchmark("accuracy"), "TrainingOptions", lambda max_minutes, **options: TrainingOptions(epochs=1, **options)
+        benchmark("accuracy"), "TrainingOptions", lambda max_minutes, **options: TrainingOptions(epochs=2, **options)
     )
     arguments = ["--phantoms", "5", "--minutes", "1", "--cases", "1", "--root", str(tmp_path), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["raters", *arguments])

@@ -78,14 +78,15 @@ def test_from_python_a_missing_extra_is_a_user_error(monkeypatch):
 def test_a_peer_network_names_the_extra_that_it_needs(monkeypatch, make_plan):
     from textdiffseg.networks.model import build_model
 
-    for preset, module in (
-        ("peer-unet", "monai"),
-        ("peer-nnunet", "dynamic_network_architectures"),
-        ("peer-resenc", "dynamic_network_architectures"),
-        ("peer-unetrpp", "monai"),
+    extra, alone = r"'textdiffseg\[train\]'", "--no-deps 'dynamic-network-architectures>=0.3.1,<0.5'"
+    for preset, module, what in (
+        ("peer-unet", "monai", extra),
+        ("peer-nnunet", "dynamic_network_architectures", alone),
+        ("peer-resenc", "dynamic_network_architectures", alone),
+        ("peer-unetrpp", "monai", extra),
     ):
         monkeypatch.setitem(sys.modules, module, None)
-        with pytest.raises(UserError, match=rf"^Preset {preset} needs {module}: pip install 'textdiffseg\[train\]'$"):
+        with pytest.raises(UserError, match=rf"^Preset {preset} needs {module}: pip install {what}$"):
             build_model(make_plan(preset, diffusion=None, peer=preset.removeprefix("peer-")))
     build_model(make_plan("peer-diffunet", diffusion=None, peer="diffunet"))  # it needs no library
 
