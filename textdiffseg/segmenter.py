@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from plans.plan import Plan
@@ -42,9 +43,9 @@ class Segmenter:
     schedule: Schedule | None  # None: no diffusion
 
     @classmethod
-    def of(cls, network: SegmentationNetwork) -> "Segmenter":
-        """The network with the schedule of its plan, on the device of its weights."""
-        return cls(network, schedule_of(network.plan, next(network.parameters()).device))
+    def of(cls, network: SegmentationNetwork, device: torch.device | str = "cpu") -> "Segmenter":
+        """The network, whose weights are on `device`, with the schedule of its plan."""
+        return cls(network, schedule_of(network.plan, device))
 
     @property
     def plan(self) -> Plan:

@@ -59,7 +59,7 @@ class Predictor:
         self.device = torch.device(device)
         self.batch = batch
         self.steps = settings.steps or self.plan.mask_steps
-        self.segmenters = tuple(Segmenter.of(network) for network in networks)
+        self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
         if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps must be 0 and samples 1")
         if settings.steps and not can_sample(self.networks):

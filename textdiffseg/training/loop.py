@@ -198,7 +198,7 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
     else:
         averaged = copy.deepcopy(state.model)
         averaged.load_state_dict(state.ema)
-        segmenter = Segmenter.of(averaged)
+        segmenter = Segmenter.of(averaged, run.device)
         scores = validate_patches(segmenter, run.bank, run.patches, run.device, progress.seed)
     entry = EpochLog(
         epoch=epoch,

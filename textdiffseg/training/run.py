@@ -208,7 +208,7 @@ def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed:
 
 def _validation_seconds(run: Run, state: TrainingState) -> float:
     """The seconds of the validation at the end of an epoch."""
-    plain = Segmenter.of(copy.deepcopy(state.model))  # not compiled, as in the loop
+    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
     for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
         began = time.perf_counter()
         validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
