@@ -41,8 +41,9 @@ from stored import fold_parser, in_own_process, machine, prepare
 from plans.dataset import read_dataset
 from textdiffseg.evaluation.metrics import dice
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.model import Model, SegmentOptions
+from textdiffseg.inference.model import Model
 from textdiffseg.inference.result import Result
+from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg_cli.common import positive_float, run, whole_number
 
 TRAINING = 60  # phantoms

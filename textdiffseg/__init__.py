@@ -16,8 +16,9 @@ from plans.errors import UserError
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.volume import Geometry
-    from textdiffseg.inference.model import Model, SegmentOptions
+    from textdiffseg.inference.model import Model
     from textdiffseg.inference.result import Result
+    from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
     from textdiffseg.tasks.outcome import Outcome

@@ -5,12 +5,10 @@ result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from plans.errors import UserError
 from plans.layout import Checkpoint
@@ -26,135 +24,21 @@ from textdiffseg.folds.sampling import (
     settings_of_uncertainty,
 )
 from textdiffseg.imaging.sources.objects import volume_of
-from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count
-from textdiffseg.inference.measures import expected_dice_of, volumes_of
+from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.prompting import Selection, caution, encode_texts, select_answers, select_labels
-from textdiffseg.inference.result import Result, probability_maps
+from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
+from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import (
     Calibrated,
-    ScanResult,
-    WindowProgress,
-    examine,
     follow,
-    part_of,
 )
-from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
+from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
-
-EMPTY_NOTE = "The mask is empty: no label was found in this scan."
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentOptions:
-    """The queried labels and the settings of a prediction. None: the value that validation chose."""
-
-    prompts: tuple[str, ...] = ()  # phrases of the labels to segment; empty: all labels
-    answers: str | Path | None = None  # instead: a JSON file of phrases with the user's names and values
-    force: bool = False  # run phrases that the model was not trained with
-    text_encoder: str | None = None  # hub name or folder of the model's text encoder, if it is not the bundled one
-    steps: int | None = None  # of DDIM, for masks from diffusion samples; None: the single pass, or the plan's steps
-    samples: int | None = None  # diffusion samples whose mean is the mask; None: the single pass
-    mirroring: bool = True  # if validation chose it
-    seed: int = 0  # of the noise
-    uncertainty: bool = False  # measure it, with its own samples if needed
-    alternatives: int = 0  # the number of alternatives to choose from the samples; 0: none
-    probabilities: bool = False  # keep each label's probabilities
-
-
-@dataclass(frozen=True)
-class Segmenting:
-    """A model with queries and sampling settings. `Model.prepare` returns it."""
-
-    selection: Selection
-    masks: Calibrated  # predicts masks and probabilities
-    samples: Calibrated | None  # predicts uncertainty; `masks` itself if the settings are equal; None: not requested
-    probabilities: bool
-    choice: AlternativeChoice | None = None  # of alternatives; None: not requested
-
-    @property
-    def plan(self) -> Plan:
-        """The model's plan."""
-        return self.masks.predictor.plan
-
-    @property
-    def samples_apart(self) -> bool:
-        """Whether uncertainty needs separate predictions."""
-        return self.samples is not None and self.samples is not self.masks
-
-    @property
-    def hounsfield(self) -> bool:
-        """Whether the first channel is CT."""
-        return self.plan.channels[0].scheme == "ct"
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Notes on the model and on the queried labels."""
-        return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
-
-    def run(self, volume: Volume, text: CaseText | None = None, progress: WindowProgress | None = None) -> Result:
-        """The segmentation of a scan. `text`: the case text of the scan, encoded by `Model.texts`.
-
-        Raises `UserError` if the scan does not fit the model, or if the network's output is not finite.
-        """
-        image, transform = preprocess_image(volume, self.plan)
-        notes = volume.notes
-        del volume  # frees its memory before the network runs
-        selection = self.selection
-        if text is not None:
-            selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
-        chosen: tuple[Alternative, ...] = ()
-        if self.choice is not None:
-            share = self.choice.predictor.settings.passes / self.passes
-            follow, progress = part_of(progress, 0, share), part_of(progress, share, 1 - share)
-            chosen = self.choice(torch.from_numpy(image), transform, selection.queries, selection.values, follow)
-            notes = (*notes, *self.choice.notes(len(chosen)))
-        scanned = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
-        return self._result(scanned, transform, notes, chosen)
-
-    @property
-    def passes(self) -> float:
-        """The time of a window, in plain passes, of all predictions together."""
-        predictors = [self.masks.predictor, *([self.choice.predictor] if self.choice is not None else [])]
-        if self.samples_apart and self.samples is not None:
-            predictors.append(self.samples.predictor)
-        return sum(predictor.settings.passes for predictor in predictors)
-
-    def _result(
-        self,
-        scanned: ScanResult,
-        transform: TransformRecord,
-        notes: tuple[str, ...],
-        alternatives: tuple[Alternative, ...],
-    ) -> Result:
-        selection = self.selection
-        maps = dict(probability_maps(selection.names, scanned.probabilities.numpy())) if self.probabilities else {}
-        maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.maps.items()}
-        calibration = self.masks.calibration
-        volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
-        expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
-        check = expected_dice.note if expected_dice else None
-        note = check if scanned.slots.any() else EMPTY_NOTE
-        return Result(
-            labels=np.array([0, *selection.values])[scanned.slots],
-            geometry=transform.geometry,
-            names=selection.names,
-            values=selection.values,
-            volumes={volume.label: volume for volume in volumes},
-            notes=(*self.notes, *([note] if note else [])),
-            scan_notes=notes,
-            transform=transform,
-            maps=maps,
-            hounsfield=self.hounsfield,
-            expected_dice=expected_dice,
-            alternatives=alternatives,
-        )
 
 
 class Model:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.memory import largest_ram_gb
-from textdiffseg.inference.model import Model, Segmenting
+from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
 from textdiffseg.text.case_texts import cut_notes

@@ -10,9 +10,10 @@ from plans.errors import UserError, merged
 from plans.file_names import alternative_file, alternative_of, manifest_path, split_ending, written_ending
 from plans.plan import Plan
 from textdiffseg.files import hash_files
-from textdiffseg.inference.model import Model, Segmenting
+from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.result import Result
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.tasks.manifest import Manifest, Request, Sampled, WrittenAlternative, read_manifest, versions
 from textdiffseg.text.case_texts import CaseText
 

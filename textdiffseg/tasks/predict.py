@@ -17,8 +17,9 @@ from plans.texts import read_texts
 from textdiffseg.extras import require
 from textdiffseg.files import write_record
 from textdiffseg.folds.find import find_model
-from textdiffseg.inference.model import Model, SegmentOptions
+from textdiffseg.inference.model import Model
 from textdiffseg.inference.scan import follow
+from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from textdiffseg.inference.memory import shape_on_plan
-from textdiffseg.inference.model import Segmenting
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import OnProgress, ProgressEvent, Report
 

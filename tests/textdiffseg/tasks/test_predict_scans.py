@@ -12,11 +12,12 @@ from textdiffseg.folds.ensemble import Ensemble
 from textdiffseg.folds.sampling import Sampling, Settings
 from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
-from textdiffseg.inference.model import Model, Segmenting
+from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.result import _probability
 from textdiffseg.inference.scan import Calibrated
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.tasks.predict import (
     PredictionRun,
