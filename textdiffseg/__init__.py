@@ -40,7 +40,7 @@ _HOMES = {
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
     "Result": "textdiffseg.inference.result",
-    "SegmentOptions": "textdiffseg.inference.model",
+    "SegmentOptions": "textdiffseg.inference.segmenting",
     "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
     "evaluate": "textdiffseg.tasks.evaluate",

@@ -17,21 +17,13 @@ from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.sampling import (
-    Settings,
-    settings_for,
-    settings_of_alternatives,
-    settings_of_uncertainty,
-)
+from textdiffseg.folds.sampling import Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
-from textdiffseg.inference.scan import (
-    Calibrated,
-    follow,
-)
+from textdiffseg.inference.scan import Calibrated, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device

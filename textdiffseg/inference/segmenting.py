@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,18 +12,9 @@ from textdiffseg.inference.alternatives import Alternative, AlternativeChoice
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.result import Result, probability_maps
-from textdiffseg.inference.scan import (
-    Calibrated,
-    ScanResult,
-    WindowProgress,
-    examine,
-    part_of,
-)
+from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, part_of
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.text.case_texts import CaseText
-
-if TYPE_CHECKING:
-    pass
 
 EMPTY_NOTE = "The mask is empty: no label was found in this scan."
 
