@@ -35,16 +35,16 @@ def predict(root, scans, capsys):
 @pytest.fixture
 def finding(monkeypatch):
     """A function that restricts predictions to these slots."""
-    from textdiffseg.inference import model
+    from textdiffseg.inference import segmenting
 
-    plain = model.examine
+    plain = segmenting.examine
 
     def only(*slots):
         def examine(*args):
             result = plain(*args)
             return ScanResult(np.where(np.isin(result.slots, slots), result.slots, 0), *list(vars(result).values())[1:])
 
-        monkeypatch.setattr(model, "examine", examine)
+        monkeypatch.setattr(segmenting, "examine", examine)
 
     return only
 
