@@ -38,6 +38,7 @@ import ssn
 import torch
 from accuracy import train
 from bootstrap import paired
+from claims import FAILS, HOLDS
 from scipy.ndimage import distance_transform_edt
 from stored import add_device, held_out, in_own_process, machine, mean, prepare
 
@@ -280,7 +281,7 @@ def summary_of(found: list[dict], seeds: list[int]) -> dict:
         "minus_four_unets": gaps["minus_four_unets"]["mean"] <= BARS["minus_four_unets"],
         "best_of_4_minus_mask": gaps["best_of_4_minus_mask"]["mean"] >= BARS["best_of_4_minus_mask"],
     }
-    named = {name: "holds" if holds else "fails" for name, holds in verdict.items()}
+    named = {name: HOLDS if holds else FAILS for name, holds in verdict.items()}
     return {"means": means, "seeds_apart": per_seed, "of_unet": ratio, "differences": gaps, "verdict": named}
 
 

@@ -15,8 +15,8 @@ gets Gaussian noise whose standard deviation is drawn between 0 and `MAX_NOISE`.
 two, its robustness is regularisation, which `unet` can have as well.
 
 Prints JSON: the mean Dice of each form for each degradation; the differences with 95% intervals of a paired bootstrap
-over cases (of means over seeds); the verdict for each data set. A difference under .01 needs three seeds. If their
-spread leaves the bar open, it cannot be told.
+over cases (of means over seeds); the verdict for each data set. A difference under .01 needs three seeds. If
+the bar lies within their spread, the claim stays open.
 
 All masks have one step and no mirroring. The averaged weights are scored on the fold's validation cases, on the files'
 grids. With --root the trained folds and the scores are kept, and an interrupted run resumes.
@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bootstrap import paired
+from claims import FAILS, HOLDS, MIN_SEEDS, OPEN
 from stored import fold_parser, held_out, in_own_process, machine, prepare, read_fold, shared_data
 
 from plans.errors import UserError
@@ -56,7 +57,7 @@ from textdiffseg_cli.common import positive_float, run, whole_number
 UNDEGRADED, DEGRADED = "undegraded", "mean of all degradations"
 SKIP_DROPOUT = 0.3  # share of the samples
 MAX_NOISE = 1.0  # in standard deviations of the normalised image
-MIN_SEEDS, CLEAR_DICE = 3, 0.01  # a smaller difference needs so many seeds
+CLEAR_DICE = 0.01  # a smaller difference needs `MIN_SEEDS` seeds
 SCORES = "shifts.json"
 
 
@@ -214,7 +215,7 @@ def report(scores: dict[str, list[Scores]], seeds: list[int]) -> dict:
     }
     clauses = {name: verdict(gaps[other][scans], bar) for name, (scans, other, bar) in BARS.items()}
     found = set(clauses.values())
-    whole = "fails" if "fails" in found else "holds" if found == {"holds"} else "cannot be told"
+    whole = FAILS if FAILS in found else HOLDS if found == {HOLDS} else OPEN
     return {"dice": means, "default_minus": gaps, "clauses": clauses, "verdict": whole}
 
 
@@ -231,13 +232,13 @@ def gap(differences: np.ndarray, seeds: list[int]) -> dict:
 
 
 def verdict(difference: dict, bar: float) -> str:
-    """Whether a difference reaches a bar: holds, fails, or cannot be told."""
+    """Whether a difference reaches a bar: `HOLDS`, `FAILS`, or `OPEN` if the seeds do not decide."""
     found, by_seed = difference["mean"], list(difference["per_seed"].values())
     if abs(found) < CLEAR_DICE:
         spread = max(by_seed) - min(by_seed) if len(by_seed) >= MIN_SEEDS else np.inf
         if abs(found - bar) <= spread:
-            return "cannot be told"
-    return "holds" if found >= bar else "fails"
+            return OPEN
+    return HOLDS if found >= bar else FAILS
 
 
 if __name__ == "__main__":

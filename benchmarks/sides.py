@@ -120,7 +120,7 @@ def counts(overlaps: Sequence[tuple[float, float]]) -> dict:
 
 
 def verdict(found: dict[str, dict[str, dict]]) -> str:
-    """Whether no way and label has a swap. Without a mask on either side, it cannot be told."""
+    """Whether no way and label has a swap. If a mask lies on neither side, the claim stays open."""
     rows = [row for by_label in found.values() for row in by_label.values()]
     if any(row["swaps"] for row in rows):
         return FAILS

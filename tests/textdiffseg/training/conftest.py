@@ -1,5 +1,7 @@
 """A small plan for tests of training, 16 x 16 x 16 voxels, two labels; and three stored cases to train on."""
 
+import signal
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import build_bank
 from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg.training import loop
 
 NAMES = ("ball", "box")
 
@@ -104,3 +107,22 @@ def store_cases(folder, plan):
     prompts = Prompts(scan="a scan", labels={"ball": ("ball", "a ball"), "box": ("box", "the box")})
     build_bank(prompts, NAMES, WordHash()).save(PreprocessedFolder(folder).words(plan.preset))
     return folder
+
+
+@pytest.fixture
+def interrupt_after():
+    """A function that behaves as if Ctrl-C came during the given iteration, until its `monkeypatch` is undone."""
+
+    def interrupt(monkeypatch, iterations):
+        plain, count = loop.train_step, 0
+
+        def step(*args):
+            nonlocal count
+            count += 1
+            if count == iterations:
+                signal.raise_signal(signal.SIGINT)
+            return plain(*args)
+
+        monkeypatch.setattr(loop, "train_step", step)
+
+    return interrupt

@@ -39,22 +39,10 @@ def fit(preprocessed, folder, **options):
     return messages
 
 
-def interrupt_after(monkeypatch, iterations):
-    """Behave as if Ctrl-C came during the given iteration."""
-    plain, count = loop.train_step, 0
-
-    def step(*args):
-        nonlocal count
-        count += 1
-        if count == iterations:
-            signal.raise_signal(signal.SIGINT)
-        return plain(*args)
-
-    monkeypatch.setattr(loop, "train_step", step)
-
-
 @pytest.mark.parametrize("stop_at", [4, 6])
-def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(preprocessed, tmp_path, monkeypatch, stop_at):
+def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(
+    preprocessed, tmp_path, monkeypatch, stop_at, interrupt_after
+):
     fit(preprocessed, tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_after(patch, stop_at)
@@ -109,7 +97,7 @@ def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, 
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch):
+def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch, interrupt_after):
     loaders, plain = [], loop.open_run
 
     def opened(*args):
@@ -128,7 +116,9 @@ def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, mon
         gc.enable()
 
 
-def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(preprocessed, tmp_path, monkeypatch):
+def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
+    preprocessed, tmp_path, monkeypatch, interrupt_after
+):
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
@@ -252,7 +242,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(preprocessed, tmp_p
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
 
 
-def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch):
+def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch, interrupt_after):
     interrupt_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=1)

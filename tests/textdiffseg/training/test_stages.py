@@ -1,7 +1,6 @@
 """A run of preset `default` learns masks first, then the denoiser alone on the best weights."""
 
 import shutil
-import signal
 
 import pytest
 import torch
@@ -71,20 +70,6 @@ def of_masks(state) -> dict[str, torch.Tensor]:
 
 def of_denoiser(state) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if name.startswith("denoiser.")}
-
-
-def interrupt_after(monkeypatch, iterations):
-    """Behave as if Ctrl-C came during the given iteration."""
-    plain, count = loop.train_step, 0
-
-    def step(*args):
-        nonlocal count
-        count += 1
-        if count == iterations:
-            signal.raise_signal(signal.SIGINT)
-        return plain(*args)
-
-    monkeypatch.setattr(loop, "train_step", step)
 
 
 def test_each_stage_logs_its_own_losses_and_takes_its_rate_to_0(whole, preprocessed):
@@ -162,7 +147,7 @@ def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocess
 
 @pytest.mark.parametrize("stop_at", [5, 8, 9, 12, 14])
 def test_a_run_resumes_to_the_same_numbers_in_and_between_both_stages(
-    preprocessed, whole, tmp_path, monkeypatch, stop_at
+    preprocessed, whole, tmp_path, monkeypatch, stop_at, interrupt_after
 ):
     with monkeypatch.context() as patch:
         interrupt_after(patch, stop_at)
@@ -181,7 +166,7 @@ def test_a_run_resumes_to_the_same_numbers_in_and_between_both_stages(
 
 
 def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_denoiser(
-    preprocessed, whole, tmp_path, monkeypatch
+    preprocessed, whole, tmp_path, monkeypatch, interrupt_after
 ):
     folders = [tmp_path / name / "fold_0" for name in ("one", "two")]
     for folder in folders:
