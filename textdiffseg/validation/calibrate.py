@@ -8,12 +8,11 @@ from plans.plan import Plan
 from textdiffseg.data.store import open_case
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Fit, read_calibration
-from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.sampling import settings_of_uncertainty
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.networks.model import can_sample
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_fold, predict_case, spread, within
+from textdiffseg.validation.cases import WindowProgress, load_samplers, predict_case, spread, within
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
@@ -42,14 +41,12 @@ def calibrate_uncertainty(
         max_seconds: the limit of the whole calibration.
         progress: called with (cases done, all cases).
     """
-    sampling, plan = read_sampling(fold), Plan.read(fold.plan)
-    if plan.sample_steps is None or len(case_ids) < MIN_CASES:
+    if Plan.read(fold.plan).sample_steps is None or len(case_ids) < MIN_CASES:
         return None
-    deadline = Deadline(max_seconds)
-    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
-    if not can_sample(plain.networks):
+    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, settings_of_uncertainty)
+    if loaded is None:
         return None
-    predictor = Predictor(plain.networks, settings_of_uncertainty(plan, settings_of(plan, sampling)), device)
+    plain, predictor, bank = loaded
     middle = open_case(preprocessed, sorted(case_ids)[len(case_ids) // 2])
     seconds = seconds_of(plain, middle, bank) * predictor.settings.passes / plain.settings.passes
     affordable = int(deadline.left / max(1e-3, seconds))

@@ -18,10 +18,11 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import mean_over_raters
-from textdiffseg.folds.sampling import Sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.sampling import Sampling, Settings, read_sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Prediction
+from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 from textdiffseg.text.bank import TextBank
@@ -41,6 +42,21 @@ def load_fold(
     if uncertainty:
         settings = settings_of_uncertainty(network.plan, settings)
     return Predictor([network], settings, device), TextBank.load(fold.words)
+
+
+def load_samplers(
+    fold: FoldFolder, device: str, of_samples: Callable[[Plan, Settings], Settings]
+) -> tuple[Predictor, Predictor, TextBank] | None:
+    """The predictor of unmirrored masks, that of samples with the settings `of_samples`, and the words.
+
+    None if the denoiser is not trained.
+    """
+    sampling = read_sampling(fold)
+    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
+    if not can_sample(plain.networks):
+        return None
+    settings = of_samples(plain.plan, settings_of(plain.plan, sampling))
+    return plain, Predictor(plain.networks, settings, device), bank
 
 
 def predict_case(

@@ -13,12 +13,11 @@ from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.evaluation.raters import energy_distances, with_distances
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_alternatives
+from textdiffseg.folds.sampling import settings_of_alternatives
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.networks.model import can_sample
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_fold, numbers_of, queries_of, scored_names, within
+from textdiffseg.validation.cases import WindowProgress, load_samplers, numbers_of, queries_of, scored_names, within
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
 MAX_DISTANCE_SECONDS = 300.0  # of `measure_distances`
@@ -56,11 +55,10 @@ def measure_distances(
     names = cases_with_raters(preprocessed, case_ids)
     if plan.sample_steps is None or not names:
         return summary
-    deadline, sampling = Deadline(max_seconds), read_sampling(fold)
-    plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
-    if not can_sample(plain.networks):
+    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, settings_of_alternatives)
+    if loaded is None:
         return summary
-    predictor = Predictor(plain.networks, settings_of_alternatives(plan, settings_of(plan, sampling)), device)
+    plain, predictor, bank = loaded
     found: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
