@@ -4,10 +4,9 @@
 
 Prints JSON. Each row has Dice by label, the mean, and the mean's loss against the undisturbed model:
 
-- the mask's latent m from another case;
 - fusion without effect, z_it = z_i; the classifier is unchanged;
 - the classifier's vectors exchanged between the labels; the fusion's tokens are unchanged;
-- skips set to zero;
+- the image's skips set to zero;
 - each label queried alone, undisturbed and with another label's tokens in the fusion; the classifier is unchanged.
   (If all labels are queried, attention reads their tokens as one set, and an exchange has no effect.)
 
@@ -38,7 +37,6 @@ from stored import (
     preprocessed_beside,
     stored_scans,
 )
-from torch import Tensor
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
@@ -53,31 +51,6 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg_cli.common import positive_int, run
 
 MIN_LOSS = 0.005  # mean Dice; a smaller loss makes a module decorative
-
-
-class LatentRecorder(Undisturbed):
-    """Records the latents that are decoded."""
-
-    def __init__(self, model: TextDiffSeg):
-        super().__init__(model)
-        self.latents: list[Tensor] = []
-
-    def decode(self, z_0, skips, queries):
-        self.latents.append(z_0)
-        return super().decode(z_0, skips, queries)
-
-
-class ExchangedLatent(Undisturbed):
-    """Decodes another case's latents, window by window. If that case has fewer windows, they are repeated."""
-
-    def __init__(self, model: TextDiffSeg, latents: Sequence[Tensor]):
-        super().__init__(model)
-        self.latents, self.calls = latents, 0
-
-    def decode(self, z_0, skips, queries):
-        other = self.latents[self.calls % len(self.latents)]
-        self.calls += 1
-        return super().decode(other, skips, queries)
 
 
 class NoFusion(Undisturbed):
@@ -101,15 +74,15 @@ class ExchangedTokens(Undisturbed):
 class SwappedVectors(Undisturbed):
     """The classifier uses the vector of the preceding label for every label."""
 
-    def decode(self, z_0, skips, queries):
-        return super().decode(z_0, skips, replace(queries, vectors=queries.vectors.roll(1, dims=1)))
+    def classify(self, g, queries):
+        return super().classify(g, replace(queries, vectors=queries.vectors.roll(1, dims=1)))
 
 
 class NoSkips(Undisturbed):
-    """The decoder reads the latent without skips."""
+    """The decoder reads the estimator's features without the image's skips."""
 
-    def decode(self, z_0, skips, queries):
-        return super().decode(z_0, None, queries)
+    def decode(self, skips):
+        return super().decode((*(torch.zeros_like(skip) for skip in skips[:-1]), skips[-1]))
 
 
 def main() -> int:
@@ -163,8 +136,6 @@ def disturb(
 
     whole = together(Undisturbed(model))
     rows = {"as it is": row(whole)}
-    if len(scans) > 1:
-        rows["mask's latent of another case"] = row(exchanged(model, queries, scans, predictor), whole)
     rows["fusion zeroed"] = row(together(NoFusion(model)), whole)
     rows["skips zeroed"] = row(together(NoSkips(model)), whole)
     if len(bank.labels) > 1:
@@ -178,19 +149,6 @@ def disturb(
         rows["each label alone"] = row(alone)
         rows["each label alone, fusion's tokens swapped"] = row(swapped, alone)
     return rows
-
-
-def exchanged(
-    model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], predictor: Callable[[Undisturbed], Predictor]
-) -> dict[str, float]:
-    """The mean Dice by label if each scan is decoded from the latents of the preceding scan."""
-    by_scan = []
-    for scan, donor in zip(scans, [scans[-1], *scans[:-1]], strict=True):
-        recorder = LatentRecorder(model)
-        predictor(recorder).predict_image(donor.image, queries.with_tokens([donor.text]))
-        by_scan.append(dice(predictor(ExchangedLatent(model, recorder.latents)), [scan], queries))
-    names = dict.fromkeys(name for by_label in by_scan for name in by_label)
-    return {name: mean(by_label[name] for by_label in by_scan if name in by_label) for name in names}
 
 
 def row(found: dict[str, float], undisturbed: dict[str, float] | None = None) -> dict:

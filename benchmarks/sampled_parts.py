@@ -17,12 +17,14 @@ from stored import Scan, dice, mean, predict, score
 from torch import Tensor
 
 from plans.plan import Plan
+from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
+from textdiffseg.training.objectives import true_masks
 
 NOISED = 4.0  # log SNR
 SAMPLES = 8
@@ -30,10 +32,10 @@ BARS = {"passthrough": 0.92, "exchangeability": 0.02, "sample_below_mask": 0.04}
 
 
 class Undisturbed:
-    """A trained model with the methods that `Predictor` calls. Each intervention replaces one method."""
+    """A trained model with the methods that masks need. Each intervention replaces one method."""
 
     def __init__(self, model: TextDiffSeg):
-        self.model, self.plan, self.estimator = model, model.plan, model.estimator
+        self.model, self.plan = model, model.plan
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         return self.model.encode_image(image)
@@ -41,11 +43,14 @@ class Undisturbed:
     def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
         return self.model.fuse(z_i, queries)
 
-    def estimate(self, z_it: Tensor) -> tuple[Tensor, Tensor | None]:
+    def estimate(self, z_it: Tensor) -> Tensor:
         return self.model.estimate(z_it)
 
-    def decode(self, z_0: Tensor, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        return self.model.decode(z_0, skips, queries)
+    def decode(self, skips: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return self.model.decode(skips)
+
+    def classify(self, g: Tensor, queries: Queries) -> Tensor:
+        return self.model.classify(g, queries)
 
 
 class Passthrough(Undisturbed):
@@ -55,24 +60,28 @@ class Passthrough(Undisturbed):
         super().__init__(model)
         self.readout, self.schedule = readout_of(model.plan), schedule_of_residual(model.plan)
         self.generator = torch.Generator().manual_seed(0)
-        self.labels = self.z_it = torch.empty(0)  # of the present window
+        self.labels, self.skips = torch.empty(0), ()  # of the present window
 
     def encode_image(self, image):
         self.labels = image[:, -1].round().long()
         return super().encode_image(image[:, :-1])
 
-    def fuse(self, z_i, queries):
-        self.z_it = super().fuse(z_i, queries)
-        return self.z_it
+    def decode(self, skips):
+        features, level = super().decode(skips), self.plan.latent.level
+        self.skips = (*skips[:level], features[-1 - level])
+        return features
 
-    def decode(self, m, skips, queries):
-        z_0 = self.model.encode_labels(self.readout.targets(self.labels, queries), queries)
-        scale = self.model.residual_scale.view(1, -1, 1, 1, 1)
-        t = torch.full((len(m),), time_of(self.schedule, NOISED), device=m.device)
-        eps = torch.randn(m.shape, generator=self.generator).to(m.device)
-        r_t = self.schedule.diffuse((z_0 - m) / scale, eps, t)
-        v_hat = self.model.denoise(r_t, t, (m, self.z_it)).float()
-        return super().decode(m + scale * self.schedule.clean(r_t, v_hat, t), skips, queries)
+    def classify(self, g, queries):
+        logits, model = super().classify(g, queries), self.model
+        targets = self.readout.targets(self.labels, queries)
+        z_0 = model.encode_masks(true_masks(self.readout, logits, targets, queries), queries)
+        posterior = model.posterior(self.readout.probabilities(logits)[:, 1:], queries)
+        t = torch.full((len(g),), time_of(self.schedule, NOISED), device=g.device)
+        eps = torch.stack([smooth_noise(tuple(one.shape), self.generator) for one in z_0]).to(g.device)
+        r_t = self.schedule.diffuse(posterior.residual(z_0), eps, t)
+        v_hat = model.denoise(r_t, t, (posterior.mean, self.skips[-1])).float()
+        z = posterior.latent(self.schedule.clean(r_t, v_hat, t), torch.ones((), device=g.device))
+        return model.decode_sample(z, self.skips, queries)
 
 
 def schedule_of_residual(plan: Plan) -> LogSnrSchedule:

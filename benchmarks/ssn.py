@@ -100,7 +100,7 @@ def classifier_of(network: TextDiffSeg) -> StochasticClassifier:
     return network.label_decoder.classifier
 
 
-def _objective_of(network: TextDiffSeg, trains_denoiser: bool = False) -> Objective:
+def _objective_of(network: TextDiffSeg, samples: bool = False) -> Objective:
     return StochasticObjective(readout_of(network.plan), Segmenter.of(network))
 
 

@@ -5,21 +5,19 @@ A change that the library does not offer has its code here.
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import gcd
 from unittest import mock
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.errors import UserError
 from plans.plan import Plan
 from textdiffseg.data import sampling
 from textdiffseg.networks.blocks import Attention, InstanceNorm
-from textdiffseg.networks.label_autoencoder import BACKGROUND_BIAS, LabelDecoder, LabelEncoder
+from textdiffseg.networks.label_decoder import BACKGROUND_BIAS, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg
-from textdiffseg.queries import Queries
 
 CONTROL = "control"
 GROUPS = 4
@@ -73,34 +71,13 @@ def scaled_rate(factor: float) -> Change:
     return Change(change, costs=False)
 
 
-class OneHotEncoder(nn.Module):
-    """The label encoder on one-hot maps: a label's vector is the one-hot code of its number instead of its text."""
-
-    def __init__(self, plan: Plan):
-        super().__init__()
-        self.labels = len(plan.labels)
-        stages = plan.stages[: plan.latent.level + 1]
-        self.encoder = LabelEncoder(stages, self.labels, plan.latent.channels, plan.network)
-
-    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> z_0 (B, k, d, h, w)."""
-        vectors = F.one_hot(queries.labels, 1 + self.labels)[..., 1:]
-        return self.encoder(slots, replace(queries, vectors=vectors.float()))
-
-
-def one_hot(model: TextDiffSeg) -> TextDiffSeg:
-    """Replace the label encoder, if there is one, by one that reads label numbers instead of text."""
-    if model.label_encoder is not None:
-        model.label_encoder = OneHotEncoder(model.plan)
-    return model
-
-
 def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     """Replace the text classifier by one channel per label. The prior for background stays the same."""
     plan = model.plan
-    stages = plan.stages[: plan.latent.level + 1]
-    channels = plan.latent.channels if plan.diffusion else None
-    model.label_decoder = LabelDecoder(stages, plan.text.width, channels, len(plan.labels))
+    if plan.diffusion:
+        raise UserError("--changes: samples need the text classifier. Use this change with --preset unet.")
+    stages = plan.stages[: plan.fusion_level + 1]
+    model.label_decoder = LabelDecoder(stages, plan.text.width, None, len(plan.labels))
     nn.init.zeros_(model.label_decoder.classifier.bias)
     model.label_decoder.classifier.bias.data[0] = BACKGROUND_BIAS
     return model
@@ -109,14 +86,6 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
 def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
     """Scale the classifier's initial vectors down to the size of a convolutional head's weights."""
     model.label_decoder.classifier.head.weight.data *= 0.15
-    return model
-
-
-def normalised_over_patch(model: TextDiffSeg) -> TextDiffSeg:
-    """Normalise z_0 over the whole patch instead of over the channels of each position."""
-    if model.label_encoder is None:
-        raise UserError(f"--changes: preset {model.plan.preset} has no latent to normalise. Leave that change out.")
-    model.label_encoder.normalise = lambda z: F.layer_norm(z.float(), z.shape[1:])
     return model
 
 
@@ -159,19 +128,12 @@ CHANGES = {
     "instance to group normalisation": Change(model=group_normalised),
     "subsets from the start": Change(costs=False, all_labels_share=0.0),
     "all labels always": Change(costs=False, all_labels_share=1.0),
-    "latent normalised over the patch": Change(model=normalised_over_patch),
-    "one-hot labels": Change(model=one_hot),
     "convolutional head": Change(model=convolutional_head),
-    "one-hot labels, convolutional head": Change(model=lambda model: one_hot(convolutional_head(model))),
     "classifier begins small": Change(model=quiet_classifier, costs=False),
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),
-    "latent stride 2": setting("latent", costs=True, level=1),
     "16 latent channels": setting("latent", costs=True, channels=16),
-    "reconstruction of all samples": setting("diffusion", costs=True, reconstruction=1.0),
-    "latent weight 0.05": setting("diffusion", latent_weight=0.05),
-    "latent weight 1": setting("diffusion", latent_weight=1.0),
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),

@@ -1,6 +1,6 @@
 """One change at a time against the same control, with equal training time: the comparisons behind docs/method.md.
 
-    python benchmarks/variants.py --changes "AdamW alone" "latent weight 1" [--preset unet] [--iterations 500]
+    python benchmarks/variants.py --changes "AdamW alone" "learning rate x 2" [--preset unet] [--iterations 500]
         [--seeds 0 1] [--root DIR]
 
 First the time of an iteration is measured for each variant. Turns with the control alternate, as the machine's speed

@@ -11,7 +11,7 @@ from math import prod
 from typing import Literal
 
 from plans.geometry import Triple, triple
-from plans.network_plan import RECONSTRUCTION, NetworkPlan, Stage
+from plans.network_plan import NetworkPlan, Stage
 from plans.plan import Plan
 
 GB = 1e9
@@ -36,18 +36,19 @@ class Network:
     """The properties of a network that determine its memory and work."""
 
     stages: tuple[Stage, ...]
-    level: int  # of the latent grid
+    level: int  # the stage where the words are fused; there the latent U-Net starts
+    latent_level: int  # of the label latent
     latent_channels: int
     image_channels: int
     labels: int
     text_width: int
-    diffusion: bool  # it has a label encoder and a denoiser
+    diffusion: bool  # it has a denoiser
     paper: bool = False  # the publication's network: no estimator, attention in the image encoder
     plan: NetworkPlan = field(default_factory=NetworkPlan)
 
     @property
-    def latent(self) -> bool:
-        """Whether masks go through a latent of the label autoencoder (preset `default`)."""
+    def samples(self) -> bool:
+        """Whether it has a sampler beside the masks (preset `default`)."""
         return self.diffusion and not self.paper
 
     @property
@@ -56,13 +57,8 @@ class Network:
         return self.stride_at(len(self.stages) - 1)
 
     @property
-    def decodings(self) -> float:
-        """Label decoder passes per sample and training iteration: the mask, and in `default` the reconstruction."""
-        return 1 + RECONSTRUCTION if self.latent else 1.0
-
-    @property
     def coarse(self) -> tuple[Stage, ...]:
-        """The stages of the latent grid and below."""
+        """The stages of the fusion's grid and below."""
         return self.stages[self.level :]
 
     @property
@@ -70,7 +66,7 @@ class Network:
         """The stages of the denoiser; () without one."""
         if self.paper:
             return self.coarse
-        return tuple(self.plan.denoiser_stage(stage) for stage in self.coarse) if self.diffusion else ()
+        return tuple(map(self.plan.denoiser_stage, self.stages[self.latent_level :])) if self.diffusion else ()
 
     def attentions(self, stage: int) -> int:
         """The self-attentions on a stage's grid in training: in the latent U-Net, and in the paper's encoder."""
@@ -111,7 +107,8 @@ def network_of(plan: Plan) -> Network:
     """The description of a plan's network."""
     return Network(
         stages=plan.stages,
-        level=plan.latent.level,
+        level=plan.fusion_level,
+        latent_level=plan.latent.level,
         latent_channels=plan.latent.channels,
         image_channels=len(plan.channels),
         labels=len(plan.labels),
@@ -123,18 +120,19 @@ def network_of(plan: Plan) -> Network:
 
 
 def convolutions(net: Network) -> tuple[Convolution, ...]:
-    """All convolutions, in the order image encoder, label encoder, estimator, denoiser and label decoder."""
-    layers = _image_encoder(net)
-    if net.diffusion:
-        layers += _label_encoder(net)
-    if not net.paper:
-        layers += _latent_unet(net, net.coarse, net.coarse[0].width, net.latent_channels if net.latent else None)
-    if net.latent:  # it learns alone, after all other modules
-        inputs = 2 * net.latent_channels + net.coarse[0].width
-        layers += _latent_unet(net, net.denoiser_stages, inputs, net.latent_channels, passes=0, kept=0)
+    """All convolutions. Those of the sampler count no passes: it learns alone, after all other modules."""
+    layers, k = _image_encoder(net), net.latent_channels
     if net.paper:
-        layers += _latent_unet(net, net.coarse, 2 * net.latent_channels, net.latent_channels)
-    return (*layers, *_label_decoder(net))
+        layers += _label_encoder(net)
+        layers += _latent_unet(net.level, net.coarse, 2 * k, k)
+        return (*layers, *_label_decoder(net.stages[: net.level + 1], k))
+    layers += _latent_unet(net.level, net.coarse, net.coarse[0].width, None)
+    layers += _label_decoder(net.stages[: net.level + 1], None)
+    if net.samples:
+        level = net.latent_level
+        layers += _latent_unet(level, net.denoiser_stages, 2 * k + net.stages[level].width, k, passes=0, kept=0)
+        layers += _label_decoder(net.stages[: level + 1], k, passes=0, kept=0)
+    return tuple(layers)
 
 
 def _residual(
@@ -154,21 +152,19 @@ def _image_encoder(net: Network) -> list[Convolution]:
 
 
 def _label_encoder(net: Network) -> list[Convolution]:
-    width_in = 1 if net.paper else net.plan.paint_width
-    passes = kept = 1.0 if net.paper else RECONSTRUCTION
-    layers = [Convolution(0, 1, 0, width_in, passes, kept, plain=True)]
+    width_in, layers = 1, [Convolution(0, 1, 0, 1, plain=True)]
     for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
         width = net.plan.label_width(stage.width)
-        layers += [Convolution(index, 27, width_in, width, passes, kept)]
-        layers += _residual(index, width, stage.kernel, passes=passes, kept=kept)
+        layers += [Convolution(index, 27, width_in, width)]
+        layers += _residual(index, width, stage.kernel)
         width_in = width
-    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, passes, kept, plain=True)]
+    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True)]
 
 
 def _latent_unet(
-    net: Network, stages: Sequence[Stage], width_in: int, width_out: int | None, passes: float = 1.0, kept: float = 1.0
+    level: int, stages: Sequence[Stage], width_in: int, width_out: int | None, passes: float = 1.0, kept: float = 1.0
 ) -> list[Convolution]:
-    first, level = stages[0], net.level
+    first = stages[0]
     layers = [Convolution(level, prod(first.kernel), width_in, first.width, passes, kept)]
     for index, stage in enumerate(stages, start=level):
         layers += _residual(index, stage.width, stage.kernel, stage.blocks, passes, kept)
@@ -186,12 +182,13 @@ def _transposed(stage: int, fine: Stage, coarse: Stage, passes: float, kept: flo
     return Convolution(stage, 1, coarse.width, fine.width, passes, kept, plain=True)
 
 
-def _label_decoder(net: Network) -> list[Convolution]:
-    passes = kept = net.decodings
-    last, layers = net.stages[net.level], []
-    if net.diffusion:
-        layers += [Convolution(net.level, prod(last.kernel), net.latent_channels, last.width, passes, kept)]
-    for index, (fine, coarse) in enumerate(pairwise(net.stages[: net.level + 1])):
+def _label_decoder(
+    stages: Sequence[Stage], latent_channels: int | None, passes: float = 1.0, kept: float = 1.0
+) -> list[Convolution]:
+    last, layers = stages[-1], []
+    if latent_channels is not None:
+        layers += [Convolution(len(stages) - 1, prod(last.kernel), latent_channels, last.width, passes, kept)]
+    for index, (fine, coarse) in enumerate(pairwise(stages)):
         layers += [_transposed(index, fine, coarse, passes, kept)]
         layers += [Convolution(index, prod(fine.kernel), fine.width, fine.width, passes, kept)] * fine.up
     return layers
@@ -201,7 +198,8 @@ def parameters(net: Network) -> int:
     """The number of weights of the model, without the text encoder."""
     total = sum(layer.weights for layer in convolutions(net))
     unets = (() if net.paper else (net.coarse,)) + ((net.denoiser_stages,) if net.diffusion else ())
-    for stages in (net.stages[: net.level + 1], *unets):
+    decoders = (net.stages[: net.level + 1], *((net.stages[: net.latent_level + 1],) if net.samples else ()))
+    for stages in (*decoders, *unets):
         for fine, coarse in pairwise(stages):  # a transposed kernel has prod(stride) values; 1 is counted above
             total += (prod(coarse.stride) - 1) * fine.width * coarse.width
     if net.diffusion:
@@ -214,8 +212,7 @@ def parameters(net: Network) -> int:
     total += 2 * net.coarse[0].width * (net.coarse[0].width + net.text_width)  # fusion
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + net.coarse[0].width * net.latent_channels
-    embedded = net.plan.paint_width if net.diffusion else 0
-    return total + net.text_width * (net.stages[0].width + 1 + embedded)
+    return total + (1 + net.samples) * net.text_width * (net.stages[0].width + 1)  # classifiers
 
 
 def _of_time(net: Network) -> int:
@@ -238,7 +235,7 @@ def macs(net: Network, patch: Triple) -> float:
         layer.passes * grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out
         for layer in convolutions(net)
     )
-    total += net.decodings * grids[0] * net.stages[0].width * (1 + net.labels)
+    total += grids[0] * net.stages[0].width * (1 + net.labels)
     for index, stage in enumerate(net.stages):
         if net.attentions(index):
             total += 2 * grids[index] * stage.width * (4 * stage.width + 2 * grids[index])
@@ -254,7 +251,7 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
         attentions = net.attentions(index) + (index == net.level)  # fusion is one more
         activations += attentions * 6 * grids[index] * stage.width * BYTES_PER_ATTENDED_VALUE
     gradients = 3 * 4 * grids[0] * net.stages[0].width
-    logits = net.decodings * grids[0] * (1 + net.labels) * BYTES_PER_LOGIT
+    logits = grids[0] * (1 + net.labels) * BYTES_PER_LOGIT
     inputs = grids[0] * (4 * net.image_channels + 16)
     per_sample = MARGIN * (activations + gradients + logits + inputs)
     return FIXED_BYTES[device] + BYTES_PER_WEIGHT * parameters(net) + batch * per_sample

@@ -12,7 +12,6 @@ MAX_BLOCKS = 1 << 10
 MAX_TIMESTEPS = 1 << 20
 Channels = Annotated[int, Field(gt=0, le=MAX_CHANNELS)]
 Timesteps = Annotated[int, Field(gt=1, le=MAX_TIMESTEPS)]
-RECONSTRUCTION = 1 / 6  # of the samples; an iteration then takes about a tenth longer than without the autoencoder
 
 
 class Stage(Record):
@@ -23,11 +22,11 @@ class Stage(Record):
     width: Channels  # feature channels
     blocks: int = Field(ge=0, le=MAX_BLOCKS)  # residual blocks on the way down
     up: Literal[0, 1, 2] = 2  # convolutions on the way up; 2 form a residual block
-    attention: bool = False  # self-attention (from the latent grid down; with `Plan.paper` in the image encoder too)
+    attention: bool = False  # self-attention (from the fusion's grid down; with `Plan.paper` in the image encoder too)
 
 
 class LatentPlan(Record):
-    """The label latent: its grid is that of `Plan.stages[level]`."""
+    """The label latent, which diffusion samples. Its grid is that of `Plan.stages[level]`."""
 
     level: int = Field(ge=1, le=MAX_BLOCKS)
     channels: Channels  # k
@@ -37,8 +36,8 @@ class NetworkPlan(Record):
     """Settings besides `stages` and `latent` that decide the shape or meaning of weights."""
 
     head_width: Channels = 32  # of one attention head; narrower stages have one head
-    paint_width: Channels = 8  # of the painted label map; no layer of the label encoder has fewer
-    label_divisor: Channels = 2  # the label encoder is narrower than the image encoder by this factor
+    least_width: Channels = 8  # of the layers of label encoder and denoiser
+    label_divisor: Channels = 2  # the publication's label encoder is narrower than the image encoder by this factor
     denoiser_divisor: Channels = 2  # and so is the denoiser, of preset default
     time_factor: Channels = 4  # channels of the time embedding per channel of the denoiser's first stage
     swin_features: Channels = 12  # of SwinUNETR per 8 channels of the first stage; published: 48 for 32
@@ -47,23 +46,21 @@ class NetworkPlan(Record):
 
     def label_width(self, width: int) -> int:
         """The channels of a label encoder's stage, if the image encoder's stage has `width`."""
-        return max(self.paint_width, width // self.label_divisor)
+        return max(self.least_width, width // self.label_divisor)
 
     def denoiser_stage(self, stage: Stage) -> Stage:
-        """The denoiser's stage on the grid of `stage`, of preset `default`: narrower, with one block."""
-        width = max(self.paint_width, stage.width // self.denoiser_divisor)
-        return stage.model_copy(update={"width": width, "blocks": 1, "up": 2})
+        """The denoiser's stage on the grid of `stage`, of preset `default`: narrower, with at most one block."""
+        width = max(self.least_width, stage.width // self.denoiser_divisor)
+        return stage.model_copy(update={"width": width, "blocks": min(1, stage.blocks), "up": 2})
 
 
 class DiffusionPlan(Record):
-    """The residual diffusion of preset `default`, and the training of its latent (docs/method.md)."""
+    """The residual diffusion of preset `default` (docs/method.md)."""
 
-    share: float = Field(0.15, gt=0, lt=1)  # of the training time, the last, in which the denoiser learns
+    share: float = Field(0.15, gt=0, lt=1)  # of the training time, the last, in which the sampler learns
     min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample
-    reconstruction: float = Field(RECONSTRUCTION, gt=0, le=1)  # share of samples that train the label autoencoder
-    latent_weight: float = Field(0.2, gt=0)  # of the losses of the label autoencoder and of the mask's latent
 
 
 class PaperPlan(Record):

@@ -62,6 +62,7 @@ def reasons(plan: Plan) -> dict[str, Decision]:
             f"published: {PAPER_PATCH} along each axis, cut to the padded median case ({numbers(plan.median_shape)}); "
             "smaller only if the narrowest network does not fit the budget",
         ),
+        ("fusion stride", numbers(plan.latent_stride), "published: the latent grid"),
         (
             "latent stride",
             numbers(plan.latent_stride),

@@ -7,7 +7,16 @@ from typing import Final, Literal
 from pydantic import Field, model_validator
 
 from plans.geometry import Shape, Spacing, Triple, triple
-from plans.network_plan import MAX_CHANNELS, Channels, DiffusionPlan, LatentPlan, NetworkPlan, PaperPlan, Stage
+from plans.network_plan import (
+    MAX_BLOCKS,
+    MAX_CHANNELS,
+    Channels,
+    DiffusionPlan,
+    LatentPlan,
+    NetworkPlan,
+    PaperPlan,
+    Stage,
+)
 from plans.presets import PeerNetwork, Preset
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
@@ -126,6 +135,9 @@ class Plan(Record):
     patch: Shape
     batch: int = Field(gt=0, le=MAX_CHANNELS)
     stages: tuple[Stage, ...] = Field(min_length=2)
+    fusion_level: int = Field(
+        ge=1, le=MAX_BLOCKS
+    )  # the stage where features meet the words; there the estimator starts
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
     diffusion: DiffusionPlan | None  # of preset default
@@ -137,15 +149,6 @@ class Plan(Record):
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _renamed_crop(cls, values: object) -> object:
-        """Older plans have `crop_to_nonzero` in place of `crop`."""
-        if not isinstance(values, dict) or not isinstance(values.get("crop_to_nonzero"), bool):
-            return values
-        kept = {name: value for name, value in values.items() if name != "crop_to_nonzero"}
-        return {"crop": "nonzero" if values["crop_to_nonzero"] else "none"} | kept
 
     @property
     def reads_words(self) -> bool:
@@ -219,8 +222,11 @@ class Plan(Record):
 
     @model_validator(mode="after")
     def _sensible(self) -> "Plan":
-        if self.latent.level > len(self.stages) - 1:
-            raise ValueError(f"latent.level {self.latent.level} is beyond the last of {len(self.stages)} stages")
+        for name, level in (("latent.level", self.latent.level), ("fusion_level", self.fusion_level)):
+            if level > len(self.stages) - 1:
+                raise ValueError(f"{name} {level} is beyond the last of {len(self.stages)} stages")
+        if self.latent.level > self.fusion_level:
+            raise ValueError(f"latent.level {self.latent.level} is beyond fusion_level {self.fusion_level}")
         if self.stages[0].stride != (1, 1, 1):
             raise ValueError(f"stages.0.stride must be (1, 1, 1), found {self.stages[0].stride}")
         if any(stride not in (1, 2) for stage in self.stages for stride in stage.stride):
@@ -241,6 +247,8 @@ class Plan(Record):
             raise ValueError("a peer has neither paper nor diffusion")
         if self.paper and (self.diffusion or self.latent.channels != 1):
             raise ValueError("paper has its own diffusion, and needs latent.channels 1")
+        if self.paper and self.latent.level != self.fusion_level:
+            raise ValueError("paper needs latent.level and fusion_level to be equal")
         if len(set(self.mirror_axes)) < len(self.mirror_axes):
             raise ValueError("mirror_axes lists an axis twice")
         return self

@@ -134,7 +134,7 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
 def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network."""
     network = replace(draft.network, diffusion=preset == "default" or facts.paper)
-    positions = memory.grid(network, draft.patch, network.level)
+    positions = memory.grid(network, draft.patch, network.latent_level)
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
     diffusion = DiffusionPlan(min_log_snr=min_log_snr) if preset == "default" else None
     training = training_plan(facts.budget.device)
@@ -145,7 +145,8 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "median_shape": facts.median_shape,
         "patch": draft.patch,
         "stages": network.stages,
-        "latent": LatentPlan(level=network.level, channels=network.latent_channels),
+        "fusion_level": network.level,
+        "latent": LatentPlan(level=network.latent_level, channels=network.latent_channels),
         "network": network.plan,
         "diffusion": diffusion,
         "paper": paper.VARIANTS.get(preset),

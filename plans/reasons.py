@@ -1,6 +1,7 @@
 """The table of reasons: a row per decision. Each reason is written by the function that decides."""
 
 from collections.abc import Iterator
+from math import prod
 
 from plans import memory, paper, rules
 from plans.fingerprint import Fingerprint
@@ -56,14 +57,16 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         ", ".join("x".join(map(str, stage.kernel)) for stage in plan.stages),
         "1 along an axis while its spacing is twice the finest or more",
     )
-    yield "latent stride", numbers(plan.latent_stride), chosen.reasons["latent stride"]
+    yield "fusion stride", numbers(plan.stride_at(plan.fusion_level)), chosen.reasons["fusion stride"]
+    positions = f"the grid below the image's own, which has {prod(plan.latent_stride)} times as many positions"
+    yield "latent stride", numbers(plan.latent_stride), positions
     yield "latent channels", str(plan.latent.channels), chosen.reasons["latent channels"]
     attending = [f"stage {index}" for index, stage in enumerate(plan.stages) if stage.attention]
     counts = [str(rules.tokens(plan.patch, plan.stride_at(index))) for index in range(level, len(plan.stages))]
     yield (
         "attention",
         ", ".join(attending) or "none",
-        f"stages from the latent grid on with at most {rules.MAX_ATTENTION_TOKENS} positions and "
+        f"stages from the fusion's grid on with at most {rules.MAX_ATTENTION_TOKENS} positions and "
         f"{rules.MAX_TOKENS_PER_CHANNEL} per channel; from stage {level} on they have {', '.join(counts)}",
     )
 

@@ -21,10 +21,11 @@ PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
 PAPER_COARSER_STAGES = 2  # the number of its denoiser's stages below the latent grid
 MAX_ATTENTION_TOKENS = 4000
 MAX_TOKENS_PER_CHANNEL = 13  # beyond, self-attention costs more than half of a residual block of the same width
-MAX_LATENT_STRIDE = 4
-# The latent positions that a typical structure must span: one voxel at stride 4. Thinner ones are carried by the skips.
+MAX_FUSION_STRIDE = 4
+# The positions that a typical structure must span: one voxel at stride 4. Thinner ones are carried by the skips.
 MIN_POSITIONS = 0.25
-MAX_POSITION_VOXELS, MAX_FEW_LABELS = 64, 32  # beyond either, a position of the latent grid gets more channels
+LATENT_LEVEL = 1  # the stage of the label latent: stride 2
+MAX_FEW_LABELS = 32  # beyond it, the label latent gets more channels
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
     "nonorm": "none",
@@ -180,8 +181,8 @@ def pad_to(size: Triple, stride: Triple) -> Triple:
     return triple(ceil(edge / step) * step for edge, step in zip(size, stride, strict=True))
 
 
-def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
-    """The stage of the latent grid, and the reason: stride 4, or the coarsest grid that represents a typical structure.
+def fusion_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladder) -> tuple[int, str]:
+    """The stage where the words meet the image, and the reason: stride 4, or the coarsest grid that suits the labels.
 
     The typical structure is the label with the median thickness. Along every pooled axis it must span `MIN_POSITIONS`
     positions. A single thin label does not decide: a finer grid costs all labels, and the mask also sees the skips.
@@ -197,8 +198,8 @@ def latent_level(thickness: dict[str, float], spacing: Millimetres, steps: Ladde
     for candidate in range(2, len(steps.strides)):
         total = steps.total(candidate)
         spanned = _spanned(typical, spacing, total)
-        if max(total) > MAX_LATENT_STRIDE:
-            stop = f"a coarser one than stride {MAX_LATENT_STRIDE} is not used"
+        if max(total) > MAX_FUSION_STRIDE:
+            stop = f"a coarser one than stride {MAX_FUSION_STRIDE} is not used"
             break
         if spanned < MIN_POSITIONS:
             stop = f"at stride {numbers(total)} it would span {spanned:.2g}, and {MIN_POSITIONS:g} are needed"
@@ -227,15 +228,11 @@ def _spanned(thickness: float, spacing: Millimetres, stride: Triple) -> float:
     return thickness / max(one * step for one, step in zip(spacing, stride, strict=True) if step > 1)
 
 
-def latent_channels(stride: Triple, labels: int) -> tuple[int, str]:
-    """The latent channels k, and the reason: 16 for positions of over 4 x 4 x 4 voxels or over 32 labels, else 8."""
-    voxels = prod(stride)
-    reasons = [f"a position stands for {voxels} voxels (over {MAX_POSITION_VOXELS})"] * (voxels > MAX_POSITION_VOXELS)
-    reasons += [f"there are {labels} labels (over {MAX_FEW_LABELS})"] * (labels > MAX_FEW_LABELS)
-    if reasons:
-        return 16, " and ".join(reasons)
-    few = f"voxels of a position: {voxels} (at most {MAX_POSITION_VOXELS})"
-    return 8, f"{few}; labels: {labels} (at most {MAX_FEW_LABELS})"
+def latent_channels(labels: int) -> tuple[int, str]:
+    """The channels k of the label latent, and the reason: 16 for over 32 labels, else 8."""
+    if labels > MAX_FEW_LABELS:
+        return 16, f"there are {labels} labels (over {MAX_FEW_LABELS})"
+    return 8, f"labels: {labels} (at most {MAX_FEW_LABELS})"
 
 
 def tokens(patch: Triple, stride: Triple) -> int:

@@ -129,7 +129,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         level, why_level = rules.paper_level(steps), ""
         first_attending = max(1, level - 1)
     else:
-        level, why_level = rules.latent_level(facts.thickness, facts.spacing, steps)
+        level, why_level = rules.fusion_level(facts.thickness, facts.spacing, steps)
         first_attending = level
     if facts.paper:
         steps = steps.down_to(min(level + rules.PAPER_COARSER_STAGES, len(steps.strides) - 1))
@@ -148,10 +148,11 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         )
         for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
     )
-    latent_channels, why_channels = (1, "") if facts.paper else rules.latent_channels(steps.total(level), facts.labels)
+    latent_channels, why_channels = (1, "") if facts.paper else rules.latent_channels(facts.labels)
     network = Network(
         stages=stages,
         level=level,
+        latent_level=level if facts.paper else rules.LATENT_LEVEL,
         latent_channels=latent_channels,
         image_channels=facts.channels,
         labels=facts.labels,
@@ -159,7 +160,7 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         diffusion=True,
         paper=facts.paper,
     )
-    return Draft(patch, network, {"latent stride": why_level, "latent channels": why_channels})
+    return Draft(patch, network, {"fusion stride": why_level, "latent channels": why_channels})
 
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:

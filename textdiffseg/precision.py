@@ -44,6 +44,11 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def float32_products(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which products of float32 stay float32, also within `autocast`."""
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+
+
 def _cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware and oneDNN's faulty AMX kernels are off.
 

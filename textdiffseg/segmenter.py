@@ -1,14 +1,17 @@
 """`Segmenter`: a network with its noise schedule. It computes the logits of an image.
 
-    z_i, skips = f_img(x)                encode
-    z_it       = fusion(z_i, E)          fuse
-    h, m       = F(z_it)                 estimate: features, another skip, and the latent of the mask
-    r          = DDIM(R, r_T | m, z_it)  sample: what the image leaves open, for each diffusion sample
-    logits     = g(m + s r, skips)       decode; the mask is g(m, skips)
+    z_i, skips = f_img(x)              encode
+    z_it       = fusion(z_i, E)        fuse
+    h          = F(z_it)               estimate
+    g_1, g     = decoder(skips, h)     decode: features on the latent grid and on the image's own
+    p          = classifier(g, E)      classify: the mask
 
-The image is encoded, fused and estimated once; each diffusion sample repeats the last two steps. Preset `unet` has
-only the mask. The publication's preset samples the latent itself: z_0 = DDIM(f, z_T | z_it). A peer is a single
-network.
+    m, s = posterior(p)                mean and scale of the label latent (networks/label_latent.py)
+    r    = DDIM(R, r_T | m, g_1)       sample: what the image leaves open
+    mask = decoder_s(m + tau s r, skips, g_1, E)       tau: `spread`
+
+The first part is computed once, the last two lines for each diffusion sample. Preset `unet` has only the first part.
+The publication's preset samples the latent itself: z_0 = DDIM(f, z_T | z_it). A peer is a single network.
 """
 
 from collections.abc import Iterator
@@ -24,15 +27,20 @@ from textdiffseg.diffusion.schedule import Schedule, schedule_of
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
 
 
 @dataclass(frozen=True)
-class Conditioned:
-    """An image that is encoded: everything before the diffusion."""
+class MaskFeatures:
+    """What the mask's single pass computes; samples start from it."""
 
-    z_it: Tensor  # (B, c, d, h, w)
-    skips: tuple[Tensor, ...]  # from the finest to the latent grid; in the publication's presets they are not read
-    mask_latent: Tensor | None  # m (B, k, d, h, w), of preset `default`
+    logits: Tensor  # (B, 1 + Q, D, H, W)
+    skips: tuple[Tensor, ...]  # the image's, finer than the latent grid; then the decoder's features on that grid
+
+    @property
+    def on_latent_grid(self) -> Tensor:
+        """The decoder's features (B, c, d, h, w) on the latent grid."""
+        return self.skips[-1]
 
 
 @dataclass(frozen=True)
@@ -67,33 +75,47 @@ class Segmenter:
         if isinstance(self.network, Peer):
             yield self.network.segment(image, queries)
             return
-        conditioned = condition(self.network, image, queries)
-        for z_0 in self._latents(self.network, conditioned, noise, steps):
-            yield self.network.decode(z_0, conditioned.skips, queries)
-
-    def _latents(
-        self, network: TextDiffSeg, conditioned: Conditioned, noise: Tensor | None, steps: int
-    ) -> Iterator[Tensor | None]:
-        """The latents to decode (B, k, d, h, w); None in preset `unet`."""
-        m, z_it = conditioned.mask_latent, conditioned.z_it
-        if network.estimator is not None and steps == 0:
-            yield m
+        if self.plan.paper:
+            yield from self._from_noise(self.network, image, queries, noise, steps)
             return
+        features = mask_features(self.network, image, queries)
+        if steps == 0:
+            yield features.logits
+        else:
+            yield from self._around_mask(self.network, features, queries, noise, steps)
+
+    def _from_noise(
+        self, network: TextDiffSeg, image: Tensor, queries: Queries, noise: Tensor | None, steps: int
+    ) -> Iterator[Tensor]:
+        """The samples of the publication's presets."""
+        z_i, _ = network.encode_image(image)
+        denoise = partial(network.denoise, conditions=(network.fuse(z_i, queries),))
+        schedule, starts = self._starts(noise, steps)
+        for z_T in starts:
+            yield network.decode_latent(sample(denoise, z_T, schedule, steps), queries)
+
+    def _around_mask(
+        self, network: TextDiffSeg, features: MaskFeatures, queries: Queries, noise: Tensor | None, steps: int
+    ) -> Iterator[Tensor]:
+        """The samples of preset `default`."""
+        schedule, starts = self._starts(noise, steps)
+        p = readout_of(self.plan).probabilities(features.logits)[:, 1:]
+        posterior = network.posterior(p, queries)
+        denoise = partial(network.denoise, conditions=(posterior.mean, features.on_latent_grid))
+        for r_T in starts:
+            z = posterior.latent(sample(denoise, r_T, schedule, steps), network.spread)
+            yield network.decode_sample(z, features.skips, queries)
+
+    def _starts(self, noise: Tensor | None, steps: int) -> tuple[Schedule, Tensor]:
+        """The schedule, and the initial noise (S, B, k, d, h, w) of the samples."""
         if self.schedule is None or noise is None or steps == 0:
             raise ValueError(f"preset {self.plan.preset}: sampling needs diffusion, noise and steps")
-        for first in noise:
-            if m is None:
-                yield sample(partial(network.denoise, conditions=(z_it,)), first, self.schedule, steps)
-            else:
-                r = sample(partial(network.denoise, conditions=(m, z_it)), first, self.schedule, steps)
-                yield m + network.residual_scale.view(1, -1, 1, 1, 1) * r
+        return self.schedule, noise
 
 
-def condition(network: TextDiffSeg, image: Tensor, queries: Queries) -> Conditioned:
-    """Encode, fuse and estimate: image (B, C, D, H, W)."""
+def mask_features(network: TextDiffSeg, image: Tensor, queries: Queries) -> MaskFeatures:
+    """The mask of image (B, C, D, H, W) in one pass."""
     z_i, skips = network.encode_image(image)
-    z_it = network.fuse(z_i, queries)
-    if network.estimator is None:
-        return Conditioned(z_it, skips, None)
-    features, m = network.estimate(z_it)
-    return Conditioned(z_it, (*skips, features), m)
+    features = network.decode((*skips, network.estimate(network.fuse(z_i, queries))))
+    level = network.plan.latent.level
+    return MaskFeatures(network.classify(features[-1], queries), (*skips[:level], features[-1 - level]))

@@ -137,9 +137,7 @@ def _print(trained: "TrainedFold") -> None:
         print(f"Note: {note}")
     if trained.latent_dice:  # low if the latent grid is too coarse for a label, or if training was short
         carried = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
-        print(
-            f"True masks, encoded and decoded without the image (a check of the latent, not a result): Dice {carried}."
-        )
+        print(f"True masks, encoded and decoded (a check of the samples' decoder, not a result): Dice {carried}.")
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")

@@ -61,7 +61,8 @@ def model() -> TextDiffSeg:
             "patch": (16, 16, 16),
             "batch": 2,
             "stages": [fine, coarse, coarse | {"attention": True}],
-            "latent": {"level": 2, "channels": 4},
+            "fusion_level": 2,
+            "latent": {"level": 1, "channels": 4},
             "diffusion": {"min_log_snr": -3, "steps": 3},
             "text": {"encoder": "bundled", "width": FakeEncoder.width},
             "training": training | {"ema": 0.9, "foreground_share": 0.33},
@@ -74,5 +75,5 @@ def model() -> TextDiffSeg:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape)
-        model.residual_scale.fill_(0.5)
+        model.spread.fill_(1.5)
     return model

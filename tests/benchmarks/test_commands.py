@@ -70,7 +70,6 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     rows = call("parts", folders["default"], "--device", "cpu")["rows"]
     assert list(rows) == [
         "as it is",
-        "mask's latent of another case",
         "fusion zeroed",
         "skips zeroed",
         "classifier's vectors swapped",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from plans.errors import UserError
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.networks.blocks import InstanceNorm
@@ -27,9 +28,11 @@ def build(variants, model):
     """A function: the untrained model of a change."""
 
     def build(name):
-        change = variants.CHANGES[name]
+        change, plan = variants.CHANGES[name], model.plan
+        if name == "convolutional head":  # not for models with samples
+            plan = plan.model_copy(update={"preset": "unet", "diffusion": None})
         torch.manual_seed(0)
-        return change.model(build_model(change.plan(model.plan)))
+        return change.model(build_model(change.plan(plan)))
 
     return build
 
@@ -43,7 +46,7 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
         built = build(name)
         objective = objective_of(built)
         optimiser = torch.optim.AdamW(built.parameters(), 1e-2)
-        draws = objective.draw(2, batch_keys(0, 2, 2))  # a sample of this batch trains the label autoencoder
+        draws = objective.draw(2, batch_keys(0, 2, 2))
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
         for _ in range(2):
             found = objective.losses(image, slots, two(bank.all_labels()), draws)
@@ -80,20 +83,16 @@ def test_groups_are_normalised_together(build):
     torch.testing.assert_close(together.unflatten(1, (8, 2)).mean((0, 2, 3, 4, 5)), torch.zeros(8), atol=1e-5, rtol=0)
 
 
-def test_one_hot_labels_do_not_depend_on_text(build, bank, slots):
-    plain, queries = build("one-hot labels, convolutional head"), two(bank.all_labels())
+def test_a_convolutional_head_does_not_read_text_and_makes_no_samples(variants, build, model, bank):
+    plain, queries = build("convolutional head"), two(bank.all_labels())
     others = replace(queries, vectors=torch.randn_like(queries.vectors))
-    z = plain.encode_labels(slots, queries)
-    assert torch.equal(z, plain.encode_labels(slots, others))
-    assert torch.equal(plain.decode(z, None, queries), plain.decode(z, None, others))
-    assert not torch.equal(z, plain.encode_labels(slots, replace(queries, labels=queries.labels.flip(1))))
-
-
-def test_the_latent_over_the_patch_is_standardised_as_a_whole(build, bank, slots):
-    z = build("latent normalised over the patch").encode_labels(slots, two(bank.all_labels())).detach()
-    assert z[0].mean().abs() < 1e-3
-    assert z[0].std(unbiased=False) == pytest.approx(1, abs=1e-2)
-    assert z.square().mean(1).std() > 0.01  # which the control's is nowhere
+    g = torch.randn(2, 8, 4, 4, 4)
+    assert torch.equal(plain.classify(g, queries), plain.classify(g, others))
+    assert not torch.equal(
+        plain.classify(g, queries), plain.classify(g, replace(queries, labels=queries.labels.flip(1)))
+    )
+    with pytest.raises(UserError, match="Use this change with --preset unet"):
+        variants.CHANGES["convolutional head"].model(model)
 
 
 @pytest.mark.parametrize("width", [64, 96, 16])

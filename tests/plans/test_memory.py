@@ -1,5 +1,6 @@
 """The computed memory and work compared with built networks."""
 
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -38,7 +39,7 @@ def test_the_plan_has_all_settings_that_determine_a_shape(make_fingerprint, pres
     from textdiffseg.networks.model import build_model
 
     usual = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget())
-    other = NetworkPlan(head_width=8, paint_width=12, label_divisor=3, denoiser_divisor=3, time_factor=2)
+    other = NetworkPlan(head_width=8, least_width=12, label_divisor=3, denoiser_divisor=3, time_factor=2)
     found = {}
     for plan in (usual, usual.model_copy(update={"network": other})):
         found[plan.network] = sum(weight.numel() for weight in build_model(plan).parameters())
@@ -53,7 +54,7 @@ def test_plans_without_network_settings_have_those_of_older_weights(make_fingerp
     usual = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
     older = Plan.model_validate(usual.model_dump(exclude={"network"}))
     assert older == usual
-    numbers = {"head_width": 32, "paint_width": 8, "label_divisor": 2, "denoiser_divisor": 2, "time_factor": 4}
+    numbers = {"head_width": 32, "least_width": 8, "label_divisor": 2, "denoiser_divisor": 2, "time_factor": 4}
     assert older.network.model_dump() == numbers | {"swin_features": 12, "swin_stride": 32, "swin_edge": 64}
     assert [older.network.label_width(width) for width in (8, 16, 40)] == [8, 8, 20]
 
@@ -62,12 +63,15 @@ def test_plans_without_network_settings_have_those_of_older_weights(make_fingerp
 @pytest.mark.parametrize("labels", [2, 20])
 @pytest.mark.parametrize(("shape", "spacing"), CASES)
 def test_the_training_estimate_covers_what_autograd_keeps(make_fingerprint, shape, spacing, preset, labels):
+    """In both stages of training. It is made for the first, so only there it must be near."""
     plan = small_plan(make_fingerprint, shape, spacing, preset, cpu_budget(1), labels)
     kept = bytes_kept(plan)
     network = memory.network_of(plan)
     estimate = memory.training_bytes(network, plan.patch, plan.batch, "cpu")
     estimate -= memory.FIXED_BYTES["cpu"] + memory.BYTES_PER_WEIGHT * memory.parameters(network)
     assert kept < estimate < 2.5 * kept
+    if network.samples:
+        assert bytes_kept(plan, samples=True) < estimate
 
 
 def queries_of(plan: Plan, batch: int):
@@ -86,8 +90,8 @@ def queries_of(plan: Plan, batch: int):
     )
 
 
-def bytes_kept(plan: Plan) -> int:
-    """The bytes of activations that one training step keeps for its gradient."""
+def bytes_kept(plan: Plan, samples: bool = False) -> int:
+    """The bytes of activations that one training step keeps for its gradient; `samples`: of the second stage."""
     import torch
 
     from textdiffseg.data.batch import batch_keys
@@ -107,7 +111,7 @@ def bytes_kept(plan: Plan) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        objective = objective_of(model)
+        objective = objective_of(model, samples)
         total = objective.losses(image, slots, queries, objective.draw(0, batch_keys(0, 0, batch))).total
     for weight in model.parameters():
         sizes.pop(weight.untyped_storage().data_ptr(), None)
@@ -123,7 +127,7 @@ def test_weights_of_one_convolution_by_hand():
 
 @pytest.mark.parametrize("preset", ["default", "unet", "paper"])
 def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fingerprint, preset):
-    """A label autoencoder that learns from a share of the samples counts by that share, the denoiser not at all."""
+    """Those of the modules that training runs first. The sampler, which learns alone afterwards, counts not at all."""
     import torch
 
     from textdiffseg.networks.model import build_model
@@ -131,14 +135,13 @@ def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fing
     plan = small_plan(make_fingerprint, *CASES[0], preset, cpu_budget(2))
     plan = plan.model_copy(update={"stages": tuple(one.model_copy(update={"attention": False}) for one in plan.stages)})
     model, network = build_model(plan).eval(), memory.network_of(plan)
-    share = plan.diffusion.reconstruction if plan.diffusion else 1.0
     total = 0.0
 
     def count(weight, _, output):
         nonlocal total
         transposed = isinstance(weight, torch.nn.ConvTranspose3d)
         taps = 1 if transposed else prod(weight.kernel_size)
-        total += factor * output[0].numel() * weight.in_channels * taps
+        total += output[0].numel() * weight.in_channels * taps
 
     for part in model.modules():
         if isinstance(part, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
@@ -146,23 +149,36 @@ def test_multiplications_are_those_of_the_built_network_s_convolutions(make_fing
     queries = queries_of(plan, 1)
     image, slots = torch.zeros(1, 1, *plan.patch), torch.zeros(1, *plan.patch, dtype=torch.int64)
     with torch.no_grad():
-        factor = 1.0
         z_i, skips = model.encode_image(image)
         z_it = model.fuse(z_i, queries)
-        latent = torch.zeros(1, plan.latent.channels, *plan.latent_shape)
         if plan.paper:
-            m = model.denoise(latent, torch.ones(1), (z_it,))
+            z_0 = model.encode_numbers(slots, queries)
+            model.decode_latent(model.denoise(z_0, torch.ones(1), (z_it,)), queries)
         else:
-            features, m = model.estimate(z_it)
-            skips = (*skips, features)
-        model.decode(m, skips, queries)
-        if preset != "unet":
-            factor = share
-            z_0 = model.encode_labels(slots, queries)
-            if preset == "default":
-                model.decode(z_0, skips, queries)
+            g = model.decode((*skips, model.estimate(z_it)))[-1]
+            model.classify(g, queries)
     assert total == pytest.approx(memory.macs(network, plan.patch), rel=0.1)
     assert total <= memory.macs(network, plan.patch)
+
+
+def test_the_sampler_adds_weights_but_neither_work_nor_activations(make_fingerprint):
+    plan = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
+    sampling = memory.network_of(plan)
+    masks = replace(sampling, diffusion=False)
+    weights = memory.parameters(sampling) - memory.parameters(masks)
+    assert weights > 0
+    assert memory.macs(sampling, plan.patch) == memory.macs(masks, plan.patch)
+    first, second = (memory.training_bytes(net, plan.patch, 2, "gpu") for net in (masks, sampling))
+    assert second - first == pytest.approx(memory.BYTES_PER_WEIGHT * weights)
+
+
+def test_the_denoiser_starts_on_the_latent_grid_and_the_estimator_on_the_fusion_s(make_fingerprint):
+    plan = small_plan(make_fingerprint, *CASES[0], "default", gpu_budget())
+    network = memory.network_of(plan)
+    assert (network.latent_level, network.level) == (plan.latent.level, plan.fusion_level) == (1, 2)
+    strides = [stage.stride for stage in plan.stages]
+    assert [stage.stride for stage in network.denoiser_stages] == strides[1:]
+    assert [stage.stride for stage in network.coarse] == strides[2:]
 
 
 def test_twice_the_batch_costs_twice_the_activations(make_fingerprint):

@@ -42,8 +42,10 @@ def check_laws(plan: Plan, budget) -> None:
         assert all(mm <= 2 * min(before) for mm, step in zip(before, stage.stride, strict=True) if step > 1)
         positions = memory.grid(network, plan.patch, level)
         cheap = positions <= min(4000, 13 * stage.width)  # it then costs less than half of a residual block
-        assert stage.attention == (level >= plan.latent.level and cheap)
-    assert 2 <= max(plan.latent_stride) <= 4
+        assert stage.attention == (level >= plan.fusion_level and cheap)
+    assert 2 <= max(plan.stride_at(plan.fusion_level)) <= 4
+    assert plan.latent.level == 1
+    assert max(plan.latent_stride) == 2
     if plan.diffusion:
         values = plan.latent.channels * prod(plan.latent_shape)
         assert plan.diffusion.min_log_snr == pytest.approx(2 - log(values))
@@ -74,6 +76,8 @@ def check_reasons(plan: Plan, covers: bool) -> None:
     assert f"{memory.parameters(network) / 1e6:.1f} M weights" in why["widths"]
     assert f"{plan.batch * memory.macs(network, plan.patch) / 1e9:.3g} billion" in why["widths"]
     assert ("to compare with it" in why["batch"]) == (plan.diffusion is None)
+    times_more = re.search(r"finer ones cost (\d+) times more", why["latent stride"])
+    assert times_more is None or int(times_more[1]) == prod(plan.latent_stride)
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -123,7 +127,7 @@ def test_hippocampus(make_fingerprint, budget):
     plan = plan_for(make_fingerprint((35, 51, 36), (1, 1, 1), cases=208, thickness=(8, 7)), budget, labels=2)
     check_laws(plan, budget)
     assert plan.patch == (40, 56, 40)
-    assert plan.latent_stride == (4, 4, 4)
+    assert (plan.stride_at(plan.fusion_level), plan.latent_stride) == ((4, 4, 4), (2, 2, 2))
     assert plan.low_resolution is None
     widths = [stage.width for stage in plan.stages]
     if budget.device == "gpu":
@@ -145,7 +149,7 @@ def test_thick_slices(make_fingerprint, budget):
     assert plan.spacing[0] == 10, "only the fine axes become coarser on a CPU"
     assert plan.spacing == (10, 1.5, 1.5) or budget.device == "cpu"
     assert plan.stages[0].kernel == (1, 3, 3)
-    assert plan.latent_stride == (1, 4, 4)
+    assert (plan.stride_at(plan.fusion_level), plan.latent_stride) == ((1, 4, 4), (1, 2, 2))
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -189,15 +193,6 @@ def test_ct_is_cropped_to_the_body_and_the_reason_counts_labels_outside_it(make_
     assert "labels outside the body in 1 of 4 cases" in next(row.reason for row in plan.reasons if row.name == "crop")
 
 
-@pytest.mark.parametrize(("before", "crop"), [(True, "nonzero"), (False, "none")])
-def test_older_plans_have_another_name_for_the_crop(make_fingerprint, before, crop):
-    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget())
-    fields = plan.model_dump(exclude={"crop"}) | {"crop_to_nonzero": before}
-    assert Plan.parse(fields, "plan.json") == plan.model_copy(update={"crop": crop})
-    with pytest.raises(UserError, match="crop_to_nonzero: unknown field"):
-        Plan.parse(fields | {"crop_to_nonzero": "maybe"}, "plan.json")
-
-
 def test_more_memory_never_means_a_smaller_patch(make_fingerprint):
     fingerprint = make_fingerprint((200, 400, 400), (1, 1, 1), cases=100)
     patches = [prod(plan_for(fingerprint, gpu_budget(gb)).patch) for gb in (6, 12, 48)]
@@ -213,12 +208,8 @@ def test_unet_is_the_same_network_without_diffusion(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
     default, unet = (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in ("default", "unet"))
     assert unet.diffusion is None
-    assert (unet.patch, unet.batch, unet.stages, unet.latent) == (
-        default.patch,
-        default.batch,
-        default.stages,
-        default.latent,
-    )
+    for field in ("patch", "batch", "stages", "fusion_level", "latent"):
+        assert getattr(unet, field) == getattr(default, field)
     assert unet.memory.training_gb < default.memory.training_gb
 
 
@@ -278,6 +269,24 @@ def test_a_plan_whose_patch_shrinks_to_one_voxel_is_refused(make_fingerprint):
         Plan.parse(plan.model_dump() | {"patch": plan.total_stride}, "plan.json")
 
 
+def test_a_plan_whose_latent_or_fusion_has_no_stage_is_refused(make_fingerprint):
+    """The latent is decoded with features of the mask, which exist from the fusion's grid on."""
+    plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget())
+    fields, stages = plan.model_dump(), len(plan.stages)
+
+    def at(fusion: int, latent: int) -> Plan:
+        levels = {"fusion_level": fusion, "latent": fields["latent"] | {"level": latent}}
+        return Plan.parse(fields | levels, "plan.json")
+
+    assert at(stages - 1, stages - 1).latent_stride == plan.total_stride
+    with pytest.raises(UserError, match=rf"fusion_level {stages} is beyond the last of {stages} stages"):
+        at(stages, 1)
+    with pytest.raises(UserError, match=rf"latent\.level {stages} is beyond the last of {stages} stages"):
+        at(stages - 1, stages)
+    with pytest.raises(UserError, match=r"latent\.level 2 is beyond fusion_level 1"):
+        at(1, 2)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     st.tuples(*[st.integers(2, 400)] * 3),
@@ -290,11 +299,13 @@ def test_the_publication_fits_any_volume(make_fingerprint, shape, spacing, budge
     network = memory.network_of(plan)
     assert memory.training_bytes(network, plan.patch, plan.batch, budget.device) <= budget.memory_gb * 1e9
     assert plan.latent.channels == 1
+    assert plan.latent.level == plan.fusion_level
     assert max(plan.latent_stride) <= 16
     assert all(edge % stride == 0 for edge, stride in zip(plan.patch, plan.total_stride, strict=True))
     attending = [stage.attention for stage in plan.stages[: plan.latent.level + 1]]
     assert attending[max(1, plan.latent.level - 1) :] == [True] * min(2, plan.latent.level)
     assert not any(attending[: max(1, plan.latent.level - 1)])
+    assert all(decision.reason and decision.value for decision in plan.reasons)
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
@@ -358,6 +369,8 @@ def test_settings_of_different_presets_are_not_mixed(make_fingerprint):
         (("spacing", 0), 0.0),
         (("spacing", 2), 1e30),
         (("stages", 0, "width"), 2**31),
+        (("fusion_level",), 2**31),
+        (("latent", "level"), 2**31),
         (("latent", "channels"), 2**31),
         (("text", "width"), 2**31),
         (("diffusion", "steps"), 2**40),

@@ -153,9 +153,9 @@ def test_ladder_keeps_its_invariants(spacing: Millimetres, size: Triple):
         ({"liver": 50, "typical": 0.6}, 2),
     ],
 )
-def test_the_latent_grid_can_represent_the_structure_of_median_thickness(thickness, stride):
+def test_the_fusion_s_grid_can_represent_the_structure_of_median_thickness(thickness, stride):
     steps = rules.ladder((1, 1, 1), (256, 256, 256))
-    level, reason = rules.latent_level(thickness, (1, 1, 1), steps)
+    level, reason = rules.fusion_level(thickness, (1, 1, 1), steps)
     assert steps.total(level) == (stride,) * 3
     assert "median thickness, typical," in reason
 
@@ -183,37 +183,33 @@ def check_stride_reason(reason: str, thickness: float, spacing: Millimetres, ste
 
 @settings(derandomize=True)
 @given(spacings, sizes, st.floats(0.1, 200))
-def test_the_reason_for_the_latent_stride_is_true(spacing, size, thickness):
+def test_the_reason_for_the_fusion_stride_is_true(spacing, size, thickness):
     """DESIGN 4: a reason is never false."""
     steps = rules.ladder(spacing, rules.least_size(spacing, size))
-    level, reason = rules.latent_level({"cyst": thickness, "liver": 300.0}, spacing, steps)
+    level, reason = rules.fusion_level({"cyst": thickness, "liver": 300.0}, spacing, steps)
     check_stride_reason(reason, thickness, spacing, steps, level)
 
 
 def test_a_thick_structure_is_not_called_lost_if_the_patch_is_short():
     steps = rules.ladder((5.0, 1.0, 1.0), rules.least_size((5.0, 1.0, 1.0), (4, 9, 9)))
-    level, reason = rules.latent_level({"liver": 50.0}, (5.0, 1.0, 1.0), steps)
+    level, reason = rules.fusion_level({"liver": 50.0}, (5.0, 1.0, 1.0), steps)
     assert level == 1
     assert "the patch has no coarser one" in reason
 
 
 @pytest.mark.parametrize(
-    ("stride", "labels", "channels", "words"),
-    [
-        ((4, 4, 4), 32, 8, "voxels of a position: 64 (at most 64); labels: 32 (at most 32)"),
-        ((8, 8, 8), 2, 16, "a position stands for 512 voxels (over 64)"),
-        ((2, 2, 2), 33, 16, "there are 33 labels (over 32)"),
-    ],
+    ("labels", "channels", "words"),
+    [(1, 8, "labels: 1 (at most 32)"), (32, 8, "labels: 32 (at most 32)"), (33, 16, "there are 33 labels (over 32)")],
 )
-def test_latent_channels_and_their_reason(stride, labels, channels, words):
-    assert rules.latent_channels(stride, labels) == (channels, words)
+def test_latent_channels_and_their_reason(labels, channels, words):
+    assert rules.latent_channels(labels) == (channels, words)
 
 
 @settings(derandomize=True)
 @given(spacings, st.floats(0.1, 200))
-def test_latent_stride_is_two_or_four(spacing, thickness):
+def test_the_fusion_stride_is_two_or_four(spacing, thickness):
     steps = rules.ladder(spacing, (200, 200, 200))
-    level, _ = rules.latent_level({"cyst": thickness}, spacing, steps)
+    level, _ = rules.fusion_level({"cyst": thickness}, spacing, steps)
     assert max(steps.total(level)) in (2, 4)
 
 

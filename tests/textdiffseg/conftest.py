@@ -33,7 +33,7 @@ class FakeEncoder:
 
 
 def tiny_plan(preset: str = "default", **changes) -> Plan:
-    """One channel, labels of values 7 and 3, latent stride (2, 4, 4)."""
+    """One channel, labels of values 7 and 3, latent stride (1, 2, 2)."""
     fields = {
         "preset": preset,
         "dataset": "Dataset900_Tiny",
@@ -49,7 +49,8 @@ def tiny_plan(preset: str = "default", **changes) -> Plan:
             {"stride": (1, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1},
             {"stride": (2, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1, "attention": True},
         ],
-        "latent": {"level": 2, "channels": 4},
+        "fusion_level": 2,
+        "latent": {"level": 1, "channels": 4},
         "diffusion": {"min_log_snr": -3, "steps": 3} if preset == "default" else None,
         "text": {"encoder": "bundled", "width": TEXT_WIDTH},
         "training": {
@@ -76,7 +77,7 @@ def random_model(plan: Plan, seed: int = 0) -> TextDiffSeg:
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
         if plan.diffusion:
-            model.residual_scale.fill_(0.5)
+            model.spread.fill_(1.5)
     return model
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textdiffseg.diffusion.ddim import sample
-from textdiffseg.segmenter import Segmenter, condition
+from textdiffseg.segmenter import Segmenter, mask_features
 
 
 @pytest.fixture
@@ -29,15 +29,19 @@ def test_each_sample_starts_from_its_own_noise(plan, make_model, bank, patch):
 
 @torch.no_grad()
 def test_a_sample_is_the_mask_s_latent_and_its_scaled_residual(plan, make_model, bank, patch):
+    """z = m + spread s r. The denoiser reads m and the mask's features on the latent grid."""
     model, queries, z_T = make_model(plan), bank.all_labels().expand(2), noise(plan, 1)
-    model.residual_scale.copy_(torch.tensor([0.1, 0.2, 0.4, 0.8]))
+    model.spread.fill_(1.5)
     segmenter, decoded = Segmenter.of(model), []
-    model.label_decoder.register_forward_pre_hook(lambda _, given: decoded.append(given[0]))
-    list(segmenter.logits(patch, queries, z_T, steps=3))
-    ready = condition(model, patch, queries)
-    r = sample(lambda r_t, t: model.denoise(r_t, t, (ready.mask_latent, ready.z_it)), z_T[0], segmenter.schedule, 3)
-    scale = torch.tensor([0.1, 0.2, 0.4, 0.8]).view(1, 4, 1, 1, 1)
-    torch.testing.assert_close(decoded[0], ready.mask_latent + scale * r)
+    model.sample_decoder.register_forward_pre_hook(lambda _, given: decoded.append(given))
+    (logits,) = segmenter.logits(patch, queries, z_T, steps=3)
+    mask = mask_features(model, patch, queries)
+    posterior = model.posterior(mask.logits.softmax(1)[:, 1:], queries)
+    r = sample(lambda r_t, t: model.denoise(r_t, t, (posterior.mean, mask.skips[-1])), z_T[0], segmenter.schedule, 3)
+    z, skips = decoded[0]
+    torch.testing.assert_close(z, posterior.mean + 1.5 * posterior.scale * r)
+    assert all(torch.equal(one, other) for one, other in zip(skips, mask.skips, strict=True))
+    assert torch.equal(logits, model.sample_decoder.logits(z, skips, queries))
 
 
 @torch.no_grad()
@@ -46,10 +50,9 @@ def test_without_steps_the_mask_is_decoded_and_no_noise_is_read(plan, make_model
     (mask,) = Segmenter.of(model).logits(patch, queries)
     (with_noise,) = Segmenter.of(model).logits(patch, queries, noise(plan, 3), steps=0)
     assert torch.equal(mask, with_noise)
-    ready = condition(model, patch, queries)
-    assert torch.equal(mask, model.decode(ready.mask_latent, ready.skips, queries))
-    for parameter in model.denoiser.parameters():
-        parameter.fill_(torch.nan)
+    for sampling in (model.denoiser, model.sample_decoder, model.label_latent):
+        for value in (*sampling.parameters(), *sampling.buffers()):
+            value.fill_(torch.nan)
     assert torch.equal(next(Segmenter.of(model).logits(patch, queries)), mask)
 
 

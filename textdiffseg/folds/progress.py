@@ -9,7 +9,7 @@ from plans.layout import FoldFolder
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import read_metadata
 
-DENOISER_COST = 0.4  # the time of an iteration of the denoiser, relative to one of all other modules
+DENOISER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules
 PROGRESS = "progress"  # the key in a checkpoint's metadata
 
 

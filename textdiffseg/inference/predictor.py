@@ -22,6 +22,7 @@ from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
 from plans.plan import Plan
+from textdiffseg.diffusion.noise import smooth_noise, white_noise
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
@@ -169,8 +170,9 @@ class Predictor:
         """z_T (S, k, d, h, w) of the diffusion samples with these numbers over the whole latent grid."""
         shape = (self.plan.latent.channels, *tiling.latent_shape)
         if self.steps == 0:  # not read
-            return torch.zeros(1, *shape)
-        return torch.stack([latent_noise(shape, self.settings.seed, number) for number in numbers])
+            return torch.zeros(1).expand(1, *shape)
+        draw = white_noise if self.plan.paper else smooth_noise
+        return torch.stack([draw(shape, torch_generator(self.settings.seed, number)) for number in numbers])
 
     def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
@@ -212,11 +214,6 @@ class Predictor:
                     total[s] += p
         assert total is not None, "expected at least one view and one sample"
         return total.div_(len(views))
-
-
-def latent_noise(shape: tuple[int, ...], seed: int, sample_index: int) -> Tensor:
-    """Standard normal noise (k, d, h, w). It is drawn on the CPU, so it is the same for every device."""
-    return torch.randn(shape, generator=torch_generator(seed, sample_index))
 
 
 def subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:

@@ -11,7 +11,7 @@ from textdiffseg.queries import Queries
 
 
 class Fusion(nn.Module):
-    """Cross-attention from every position of the latent grid to the tokens of all queried labels."""
+    """Cross-attention from every position of z_i to the tokens of all queried labels."""
 
     def __init__(self, width: int, text_width: int, head_width: int):
         super().__init__()

@@ -9,7 +9,7 @@ from textdiffseg.networks.blocks import Attention, ConvBlock, ResidualBlock, con
 
 
 class ImageEncoder(nn.Module):
-    """Each stage has one strided block and some residual blocks. The last stage is the latent grid.
+    """Each stage has one strided block and some residual blocks. The last stage is the grid of z_i.
 
     With `head_width`, self-attention follows in the stages that the plan marks (in the publication the last two).
     """

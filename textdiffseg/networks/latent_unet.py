@@ -1,7 +1,7 @@
-"""The U-Net on the latent grid. It has most of the model's depth and serves twice:
+"""The U-Net on coarse grids. It has most of the model's depth and serves twice:
 
-    h     = F(z_it)                  the estimator: features, of which the latent of the mask is a projection
-    v_hat = R([r_t, m, z_it], t)     the denoiser of the residual, once per DDIM step
+    h     = F(z_it)                 the estimator: the features of the mask, from the fusion's grid down
+    v_hat = R([r_t, m, g_1], t)     the denoiser of the residual, once per DDIM step, from the latent grid down
 
 The publication's denoiser is the second form: eps_hat = f([z_t, z_it], t).
 """
@@ -32,7 +32,7 @@ class LatentStage(nn.Module):
 
 
 class LatentUNet(nn.Module):
-    """A U-Net over `stages`. stages[0] is the latent grid; the others are coarser.
+    """A U-Net over `stages`. stages[0] is the grid of inputs and output; the others are coarser.
 
     Args:
         stages: strides, kernels, widths and blocks.
@@ -60,6 +60,12 @@ class LatentUNet(nn.Module):
         )
         self.up = nn.ModuleList(LatentStage(fine, 1, head_width, time_width) for fine, _ in pairs)
         self.out = None if width_out is None else convolution(first.width, width_out, (1, 1, 1))
+
+    def start_at_zero(self) -> "LatentUNet":
+        """Set the last projection to 0, so that training starts from the output 0. Returns itself."""
+        for parameter in self.out.parameters() if self.out is not None else ():
+            nn.init.zeros_(parameter)
+        return self
 
     def forward(self, inputs: Sequence[Tensor], t: Tensor | None = None) -> Tensor:
         """Inputs (B, C, d, h, w) each, t (B,) from 0 to 1 or None -> (B, width_out, d, h, w).

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from plans.network_plan import PaperPlan
 from plans.plan import Plan
-from textdiffseg.networks.blocks import convolution
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
-from textdiffseg.networks.label_autoencoder import LabelDecoder, LabelEncoder, NumberEncoder, NumberReduction
+from textdiffseg.networks.label_decoder import LabelDecoder, NumberEncoder, NumberReduction, TextClassifier
+from textdiffseg.networks.label_latent import LabelLatent, LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
 from textdiffseg.networks.peers import Peer, build_peer
 from textdiffseg.queries import Queries
@@ -20,11 +20,11 @@ from textdiffseg.queries import Queries
 class TextDiffSeg(nn.Module):
     """The modules of the model. Each method runs one or two; `Segmenter` and the objectives combine the methods.
 
-    Preset `default` has all modules. Preset `unet` has no latent: neither label encoder, `to_latent` nor denoiser. The
-    publication's presets have no estimator.
+    Preset `unet` makes only masks. Preset `default` makes the same masks, and has a sampler. The publication's presets
+    have no estimator: a label encoder, a denoiser and the label decoder make samples.
     """
 
-    residual_scale: Tensor  # (k,), a buffer: s, the standard deviation of z_0 - m per channel; 0 until R is trained
+    spread: Tensor  # (), a buffer: the factor of a sample's residual; 0 until the sampler is trained
 
     def __init__(
         self,
@@ -33,24 +33,24 @@ class TextDiffSeg(nn.Module):
         image_encoder: ImageEncoder | DownSampledImage,
         fusion: Fusion | ProjectedFusion | ConcatenatedFusion | NoFusion,
         label_decoder: LabelDecoder,
-        label_encoder: LabelEncoder | NumberEncoder | NumberReduction | None = None,
         estimator: LatentUNet | None = None,
-        to_latent: nn.Conv3d | None = None,
+        label_encoder: NumberEncoder | NumberReduction | None = None,
         denoiser: LatentUNet | None = None,
-        reads_skips: bool = True,
+        label_latent: LabelLatent | None = None,
+        sample_decoder: LabelDecoder | None = None,
     ):
         super().__init__()
-        self.reads_skips = reads_skips  # whether the decoder reads the image's skips
         self.plan = plan
         self.image_encoder = image_encoder
         self.fusion = fusion
-        self.label_encoder = label_encoder
         self.estimator = estimator
-        self.to_latent = to_latent
-        self.denoiser = denoiser
         self.label_decoder = label_decoder
-        if plan.diffusion:
-            self.register_buffer("residual_scale", torch.zeros(plan.latent.channels))
+        self.label_encoder = label_encoder
+        self.label_latent = label_latent
+        self.denoiser = denoiser
+        self.sample_decoder = sample_decoder
+        if sample_decoder is not None:
+            self.register_buffer("spread", torch.zeros(()))
 
     @property
     def compilable_modules(self) -> tuple[nn.Module, ...]:
@@ -59,7 +59,8 @@ class TextDiffSeg(nn.Module):
         Modules that read tokens are left out, as the number of tokens changes between batches.
         """
         label_stages = getattr(self.label_encoder, "stages", None)
-        modules = (self.image_encoder, label_stages, self.estimator, self.denoiser, self.label_decoder)
+        decoders = self.label_decoder, self.sample_decoder
+        modules = (self.image_encoder, label_stages, self.estimator, self.denoiser, *decoders)
         return tuple(module for module in modules if module is not None)
 
     def encode_image(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -70,44 +71,61 @@ class TextDiffSeg(nn.Module):
         """z_i (B, c, d, h, w) and the queries' tokens -> z_it (B, c, d, h, w); (B, k, d, h, w) in preset `paper`."""
         return self.fusion(z_i, queries)
 
-    def estimate(self, z_it: Tensor) -> tuple[Tensor, Tensor | None]:
-        """z_it (B, c, d, h, w) -> features (B, c, d, h, w) and the latent m of the mask (B, k, d, h, w) float32.
+    def estimate(self, z_it: Tensor) -> Tensor:
+        """z_it (B, c, d, h, w) -> h, features of the same shape. Raises `ValueError` in preset `paper`."""
+        return _present(self.estimator, "estimator", self.plan)([z_it])
 
-        In preset `unet` there is no latent.
-        """
-        features = _present(self.estimator, "estimator", self.plan)([z_it])
-        return features, None if self.to_latent is None else self.to_latent(features).float()
+    def decode(self, skips: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The decoder's features (B, c, ...) of all stages, coarsest first. `skips`: those of the image, then h."""
+        return self.label_decoder(None, skips)
 
-    def encode_labels(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w). Raises `ValueError` in preset `unet`."""
-        return _present(self.label_encoder, "label encoder", self.plan)(slots, queries)
+    def classify(self, g: Tensor, queries: Queries) -> Tensor:
+        """The decoder's last features (B, c, D, H, W) -> logits (B, 1 + Q, D, H, W) of the mask."""
+        return self.label_decoder.classifier(g, queries)
+
+    def encode_masks(self, masks: Tensor, queries: Queries) -> Tensor:
+        """The true latent z_0 (B, k, d, h, w) of masks (B, Q, D, H, W)."""
+        return _present(self.label_latent, "label latent", self.plan)(masks, self._vectors(queries))
+
+    def posterior(self, p: Tensor, queries: Queries) -> LatentPosterior:
+        """Mean and scale of z_0 from the probabilities p (B, Q, D, H, W) of the masks."""
+        return _present(self.label_latent, "label latent", self.plan).posterior(p, self._vectors(queries))
 
     def denoise(self, noisy: Tensor, t: Tensor, conditions: Sequence[Tensor]) -> Tensor:
         """The denoiser's output (B, k, d, h, w), for a noisy latent (B, k, d, h, w) at t (B,) from 0 to 1.
 
-        `conditions` are m and z_it, and in preset `paper` only z_it.
+        `conditions`: m and the mask's features on the latent grid; in preset `paper` only z_it.
         """
         return _present(self.denoiser, "denoiser", self.plan)([noisy, *conditions], t)
 
-    def decode(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w) and the skips or None -> logits (B, 1 + Q, D, H, W). Preset `unet` has only the skips.
+    def decode_sample(self, z: Tensor, skips: tuple[Tensor, ...], queries: Queries) -> Tensor:
+        """A latent z (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W) of the sample.
 
-        The skips are features from the finest grid to the latent grid.
+        `skips`: the image's skips that are finer than the latent grid, then the mask's features on that grid.
         """
-        return self.label_decoder(z_0, skips if self.reads_skips else None, queries)
+        return _present(self.sample_decoder, "sample decoder", self.plan).logits(z, skips, queries)
 
-    def reconstruct(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> logits (B, 1 + Q, D, H, W), decoded from the latent without skips."""
-        return self.decode(self.encode_labels(slots, queries), None, queries)
+    def encode_numbers(self, slots: Tensor, queries: Queries) -> Tensor:
+        """Preset `paper`: slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w)."""
+        return _present(self.label_encoder, "label encoder", self.plan)(slots, queries)
+
+    def decode_latent(self, z: Tensor, queries: Queries) -> Tensor:
+        """Preset `paper`: a latent z (B, k, d, h, w) -> logits (B, 1 + Q, D, H, W)."""
+        return self.label_decoder.logits(z, None, queries)
+
+    def _vectors(self, queries: Queries) -> Tensor:
+        classifier = self.label_decoder.classifier
+        assert isinstance(classifier, TextClassifier), "expected a classifier of words"
+        return classifier.vectors(queries)
 
 
 SegmentationNetwork = TextDiffSeg | Peer
 
 
 def can_sample(networks: Sequence[SegmentationNetwork]) -> bool:
-    """Whether all networks have a trained denoiser."""
+    """Whether all networks have a trained sampler."""
     return all(
-        isinstance(one, TextDiffSeg) and (one.plan.paper is not None or bool(one.residual_scale.any()))
+        isinstance(one, TextDiffSeg) and (one.plan.paper is not None or bool(one.spread > 0))
         for one in networks
         if one.plan.sample_steps is not None
     )
@@ -129,25 +147,25 @@ def build_model(plan: Plan) -> SegmentationNetwork:
         return build_peer(plan, plan.peer)
     if plan.paper:
         return _build_paper(plan, plan.paper)
-    level, text_width, network = plan.latent.level, plan.text.width, plan.network
+    level, text_width, network = plan.fusion_level, plan.text.width, plan.network
     fine, coarse = plan.stages[: level + 1], plan.stages[level:]
-    width, channels = fine[-1].width, plan.latent.channels if plan.diffusion else None
+    width = fine[-1].width
     shared: dict[str, Any] = {
         "image_encoder": ImageEncoder(len(plan.channels), (*fine[:-1], fine[-1].model_copy(update={"blocks": 0}))),
         "fusion": Fusion(width, text_width, network.head_width),
         "estimator": LatentUNet(coarse, width, None, network, timed=False),
-        "label_decoder": LabelDecoder(fine, text_width, channels),
+        "label_decoder": LabelDecoder(fine, text_width, None),
     }
-    if channels is None:
+    if plan.diffusion is None:
         return TextDiffSeg(plan, **shared)
-    parts = plan.parts if plan.regions else None
-    narrow = [network.denoiser_stage(stage) for stage in coarse]
+    below, channels = plan.stages[plan.latent.level :], plan.latent.channels
+    inputs, narrow = 2 * channels + below[0].width, list(map(network.denoiser_stage, below))
     return TextDiffSeg(
         plan,
         **shared,
-        label_encoder=LabelEncoder(fine, text_width, channels, network, parts),
-        to_latent=convolution(width, channels, (1, 1, 1)),
-        denoiser=LatentUNet(narrow, 2 * channels + width, channels, network, timed=True),
+        label_latent=LabelLatent(plan.latent_stride, plan.stages[0].width, channels),
+        denoiser=LatentUNet(narrow, inputs, channels, network, timed=True).start_at_zero(),
+        sample_decoder=LabelDecoder(plan.stages[: plan.latent.level + 1], text_width, channels),
     )
 
 
@@ -176,5 +194,4 @@ def _build_paper(plan: Plan, paper: PaperPlan) -> TextDiffSeg:
         label_encoder=NumberEncoder(fine, labels, plan.network) if learned else NumberReduction(stride, labels),
         denoiser=LatentUNet(coarse, 2 * channels, channels, plan.network, timed=True),
         label_decoder=LabelDecoder(fine, text_width, channels, labels),
-        reads_skips=False,
     )

@@ -37,7 +37,7 @@ class TrainedFold:
     held_out: bool  # False: fold all, whose validation cases were trained on
     sampling: Sampling
     calibration: Calibration
-    latent_dice: dict[str, float]  # per label: Dice of the reconstruction, without the image
+    latent_dice: dict[str, float]  # per label: Dice of decoded true latents
 
 
 def validate(

@@ -4,7 +4,7 @@
 holds only the averaged weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,8 @@ from textdiffseg.tensors import write_tensor_file
 from textdiffseg.training.objectives import Objective, objective_of
 from textdiffseg.training.optimisers import optimisers_of
 
-MODEL, DENOISER = "model.", "denoiser."
+MODEL = "model."
+SAMPLER = "denoiser.", "sample_decoder."  # the modules that learn in the second stage of preset `default`
 MOMENTS = {"moment.first.": "exp_avg", "moment.second.": "exp_avg_sq"}  # of the optimisers, by prefix in the file
 STEP = "moment.step."  # the prefix of AdamW's counts of steps; a weight without a gradient does not step
 
@@ -52,13 +53,13 @@ class TrainingState:
 
     @classmethod
     def start(cls, model: SegmentationNetwork, progress: TrainingProgress) -> "TrainingState":
-        """The initial state for the weights that learn at `progress`: the denoiser's alone, or all others."""
+        """The initial state for the weights that learn at `progress`: the sampler's alone, or all others."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
         if model.plan.diffusion:
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(name.startswith(DENOISER) == progress.trains_denoiser)
-        part = DENOISER if training.averaged == "denoiser" or progress.trains_denoiser else ""
+                parameter.requires_grad_(name.startswith(SAMPLER) == progress.trains_denoiser)
+        part = SAMPLER if training.averaged == "denoiser" or progress.trains_denoiser else ("",)
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks hold whole numbers, too
         averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
@@ -78,16 +79,23 @@ class TrainingState:
         if self.copied.ema:
             torch._foreach_copy_(self.copied.ema, self.copied.weights)
 
-    def begin_denoiser(self, fold: FoldFolder, scale: Callable[[TextDiffSeg], Tensor]) -> None:
-        """Change to the training of the denoiser, on the frozen weights of `checkpoint_best`.
+    def begin_sampler(self, fold: FoldFolder) -> None:
+        """Change to the training of the sampler, on the frozen weights of `checkpoint_best`.
 
-        `scale` computes the residual scale s (k,) of these weights.
+        The decoder of samples starts as a copy of the mask decoder's finest stages.
         """
-        assert isinstance(self.model, TextDiffSeg), "expected a model with a denoiser"
+        assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
         self.model.load_state_dict(_part(read_tensors(fold.checkpoint("best")), EMA))
-        self.model.residual_scale.copy_(scale(self.model))
+        assert self.model.sample_decoder is not None, "expected a model with a sampler"
+        self.model.sample_decoder.copy_finest(self.model.label_decoder)
         for field, value in vars(TrainingState.start(self.model, self.progress)).items():
             setattr(self, field, value)
+
+    def set_spread(self, spread: float) -> None:
+        """Store the spread of samples, in the current and in the averaged weights."""
+        assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
+        self.model.spread.fill_(spread)
+        self.ema["spread"].fill_(spread)
 
     def save(self, fold: FoldFolder) -> None:
         """Write `checkpoint_latest`."""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 MAX_LEGEND_LINES = 16  # more would fill the picture
 LOSS_NAMES = {  # in progress.png, by their keys in log.jsonl
     "estimate": "predicted mask",
-    "reconstruction": "true mask through the latent and back",
-    "latent": "latent of the mask",
-    "residual": "noise of the samples",
+    "reconstruction": "decoded true latent",
+    "latent": "noise of the latent",
+    "residual": "residual of the latent",
 }
 
 
@@ -38,7 +38,7 @@ class EpochLog(Record):
     learning_rate: float
     losses: dict[str, float]
     dice: dict[str, float]  # by label: one-step estimate on the fixed validation patches, averaged weights
-    latent_dice: dict[str, float]  # by label: the true mask through the latent and back; empty without a label encoder
+    latent_dice: dict[str, float]  # by label: of decoded true latents; empty while no decoder of latents is trained
     seconds: float  # training time so far
 
     @property

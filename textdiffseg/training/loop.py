@@ -15,6 +15,7 @@ from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.replacing import discard, replaced
+from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
@@ -25,7 +26,7 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests
-from textdiffseg.training.validate import PatchScores, residual_scale, validate_patches
+from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
 
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
 
@@ -111,7 +112,7 @@ def train(
         while not state.progress.finished:
             epoch, start = state.progress.epoch, state.progress.in_epoch
             if state.progress.iteration == state.progress.denoiser_iteration:
-                state.begin_denoiser(run.fold, lambda model: residual_scale(model, run.bank, run.patches))
+                state.begin_sampler(run.fold)
             subsets_from = _subsets_from(state.progress)
             batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop, cancel)
             while steps := [_step(run, state, batch, progress, log) for batch in islice(batches, READ_EVERY)]:
@@ -188,16 +189,19 @@ def _event(position: TrainingProgress, log: list[EpochLog]) -> ProgressEvent:
 def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog] = ()) -> EpochLog:
     """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far.
 
-    The masks do not change while the denoiser learns. The scores are then those of the best epoch in the `log`.
+    The masks do not change while the sampler learns. Their scores are then those of the best epoch in the `log`.
     """
     progress = state.progress
     last = progress.after(iteration=progress.iteration - 1)
     best = max(log, key=lambda one: one.mean_dice, default=None)
+    averaged = copy.deepcopy(state.model)
+    averaged.load_state_dict(state.ema)
     if last.trains_denoiser and best is not None:
-        scores = PatchScores(best.dice, best.latent_dice)
+        assert isinstance(averaged, TextDiffSeg), "expected a model with a sampler"
+        fit = fit_samples(averaged, run.bank, run.patches, progress.seed)
+        state.set_spread(fit.spread)
+        scores = PatchScores(best.dice, fit.latent_dice)
     else:
-        averaged = copy.deepcopy(state.model)
-        averaged.load_state_dict(state.ema)
         segmenter = Segmenter.of(averaged, run.device)
         scores = validate_patches(segmenter, run.bank, run.patches, run.device, progress.seed)
     entry = EpochLog(
@@ -206,10 +210,10 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
         learning_rate=learning_rate(run.plan.training, *last.schedule),
         losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
         dice=scores.dice,
-        latent_dice=scores.reconstruction,
+        latent_dice=scores.latent_dice,
         seconds=progress.seconds,
     )
-    improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the denoiser does not change the mask
+    improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the sampler does not change the mask
     if improved or not run.fold.checkpoint("best").is_file():
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)

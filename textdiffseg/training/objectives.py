@@ -1,23 +1,15 @@
 """The training objectives, one for each kind of model. `objective_of` chooses it. seg = Dice + CE.
 
-Preset `unet` and the peers:
+Masks (presets `default` and `unet`, and the peers):
 
-    loss = seg(decoder(F(z_it), skips))
+    loss = seg(mask)
 
-Preset `default`, first stage. The latent m of the mask is learned together with the label autoencoder, which sees a
-share of the samples, half of them with skips:
-
-    z_0  = encoder(embedded label map),   h, m = F(z_it)
-    loss = seg(decoder(m, skips)) + w (seg(decoder(z_0, skips or none)) + |m - z_0|^2)
-
-No gradient flows from the latent loss into z_0. With it, the encoder could make z_0 easier to predict by storing less
-in it. The weight w is small, so that shared modules learn for the mask first. The optimiser's step does not depend on
-the size of a gradient: the label encoder learns as fast as with a large weight.
-
-Second stage, with everything but the denoiser R frozen (s: `TextDiffSeg.residual_scale`):
+Samples (preset `default`, second stage, with everything that makes masks frozen; networks/label_latent.py has m and s):
 
     r_0  = (z_0 - m) / s,   r_t = a_t r_0 + sigma_t eps,   v = a_t eps - sigma_t r_0
-    loss = |R([r_t, m, z_it], t) - v|^2  =  (1 + SNR) |r_0_hat - r_0|^2
+    loss = seg(decoder_s(z_0, skips)) + |R([r_t, m, g_1], t) - v|^2,   |v_hat - v|^2 = (1 + SNR) |r_0_hat - r_0|^2
+
+The second term is weighted by s^2, the variance of z_0. Where the image determines the mask, r_0 has no meaning.
 
 The publication's model predicts the noise, and its gradients run end to end:
 
@@ -31,20 +23,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from plans.network_plan import DiffusionPlan, PaperPlan
+from plans.geometry import triple
+from plans.network_plan import PaperPlan
 from plans.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
-from textdiffseg.diffusion.losses import latent_loss, segmentation_loss
+from textdiffseg.diffusion.losses import known_share, latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter, condition
-from textdiffseg.training.draws import Draws, LatentDraws, NoiseDraws, draw_latent, draw_noise
+from textdiffseg.segmenter import Segmenter, mask_features
+from textdiffseg.training.draws import NoiseDraws, draw_noise
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 
-NOISY_LATENTS = 4  # of each sample in the second stage; the frozen modules, most of its time, run once for all of them
+NOISY_LATENTS = 2  # of each sample in the second stage; the frozen modules run once for all of them
 
 
 @dataclass(frozen=True)
@@ -73,12 +66,12 @@ class Objective(ABC):
 
     readout: Readout
 
-    def draw(self, seed: int, keys: Sequence[SampleKey]) -> Draws | None:
+    def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws | None:
         """The random parameters of a step for the samples `keys`; None if the objective needs none."""
         return None
 
     @abstractmethod
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
         """The losses of image (B, C, D, H, W) with targets (B, D, H, W) int64 (`Readout.targets`), -1 ignored.
 
         `draws` are those of `draw`.
@@ -91,64 +84,40 @@ class DirectObjective(Objective):
 
     segmenter: Segmenter
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
         logits = next(self.segmenter.logits(image, queries))
         return Losses(self.readout.loss(logits, targets, queries))
 
 
 @dataclass(frozen=True)
-class LatentObjective(Objective):
-    """Preset `default`, first stage: the losses of the mask, of the label autoencoder and of the mask's latent."""
-
-    network: TextDiffSeg
-    diffusion: DiffusionPlan
-
-    def draw(self, seed: int, keys: Sequence[SampleKey]) -> LatentDraws:
-        return draw_latent(self.diffusion, seed, keys)
-
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        assert isinstance(draws, LatentDraws), "expected the draws of this objective"
-        network, rows = self.network, draws.reconstructed
-        conditioned = condition(network, image, queries)
-        m = conditioned.mask_latent
-        assert m is not None, "expected a model with an estimator"
-        logits = network.decode(m, conditioned.skips, queries)
-        mask = self.readout.loss(logits, targets, queries)
-        if not len(rows):
-            return Losses(mask)
-        targets, queries = targets[rows], queries.of(rows)
-        z_0 = network.encode_labels(targets, queries)
-        skips = _kept(tuple(skip[rows] for skip in conditioned.skips), draws.skips)
-        reconstruction = self.readout.loss(network.decode(z_0, skips, queries), targets, queries)
-        weight = self.diffusion.latent_weight
-        return Losses(mask, weight * reconstruction, weight * latent_loss(m[rows], z_0, targets))
-
-
-@dataclass(frozen=True)
-class ResidualObjective(Objective):
-    """Preset `default`, second stage: the loss of the denoiser. Everything else is frozen."""
+class SamplingObjective(Objective):
+    """Preset `default`, second stage: the losses of the decoder of samples and of the denoiser."""
 
     network: TextDiffSeg
     schedule: LogSnrSchedule
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS)
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS, smooth=True)
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
+        assert draws is not None, "expected the draws of this objective"
         network = self.network
         with torch.no_grad():
-            conditioned = condition(network, image, queries)
-            m, z_0 = conditioned.mask_latent, network.encode_labels(targets, queries)
-            assert m is not None, "expected a model with an estimator"
-            r_0 = (z_0 - m) / network.residual_scale.view(1, -1, 1, 1, 1)
-        r_0, m, z_it, targets = (
-            part.repeat_interleave(NOISY_LATENTS, dim=0) for part in (r_0, m, conditioned.z_it, targets)
+            mask = mask_features(network, image, queries)
+            p = self.readout.probabilities(mask.logits)[:, 1:]
+            posterior = network.posterior(p, queries)
+            z_0 = network.encode_masks(true_masks(self.readout, mask.logits, targets, queries), queries)
+        rows = torch.arange(len(image) // 2, len(image), device=image.device)  # patches with foreground come last
+        some, skips = queries.of(rows), tuple(skip[rows] for skip in mask.skips)
+        decoded = self.readout.loss(network.decode_sample(z_0[rows], skips, some), targets[rows], some)
+        r_0, weight = posterior.residual(z_0), posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
+        r_0, weight, m, g_1 = (
+            part.repeat_interleave(NOISY_LATENTS, dim=0) for part in (r_0, weight, posterior.mean, mask.on_latent_grid)
         )
-        r_t = self.schedule.diffuse(r_0, draws.eps, draws.t)
-        v_hat = network.denoise(r_t, draws.t, (m, z_it))
-        return Losses(residual=latent_loss(v_hat, self.schedule.velocity(r_0, draws.eps, draws.t), targets))
+        r_t, v = self.schedule.diffuse(r_0, draws.eps, draws.t), self.schedule.velocity(r_0, draws.eps, draws.t)
+        error = (network.denoise(r_t, draws.t, (m, g_1)) - v).square()
+        return Losses(reconstruction=decoded, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
 
 
 @dataclass(frozen=True)
@@ -166,14 +135,15 @@ class PublicationObjective(Objective):
         plan = self.network.plan
         return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, timesteps=self.paper.timesteps)
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
+        assert draws is not None, "expected the draws of this objective"
         network, paper = self.network, self.paper
-        z_it = condition(network, image, queries).z_it
-        z_t = self.schedule.diffuse(network.encode_labels(targets, queries), draws.eps, draws.t)
+        z_i, _ = network.encode_image(image)
+        z_it = network.fuse(z_i, queries)
+        z_t = self.schedule.diffuse(network.encode_numbers(targets, queries), draws.eps, draws.t)
         eps_hat = network.denoise(z_t, draws.t, (z_it,))
         z = self.schedule.clean(z_t, eps_hat, draws.t) if paper.decoder_input == "z_0" else z_t - eps_hat
-        logits = network.decode(z, None, queries)
+        logits = network.decode_latent(z, queries)
         return Losses(
             segmentation_loss(logits, targets, queries.labels, dice_weight=paper.dice_weight),
             latent=paper.latent_weight * latent_loss(eps_hat, draws.eps, targets),
@@ -190,27 +160,25 @@ class LabelDiffusionObjective(Objective):
         plan = self.network.plan
         return draw_noise(len(plan.labels), plan.patch, seed, keys, timesteps=LABEL_TIMESTEPS)
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: Draws | None) -> Losses:
-        assert isinstance(draws, NoiseDraws), "expected the draws of this objective"
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
+        assert draws is not None, "expected the draws of this objective"
         t = (draws.t * LABEL_TIMESTEPS).round().long()
         return Losses(label_diffusion_loss(self.network, self.readout, image, targets, queries, t, draws.eps))
 
 
-def objective_of(network: SegmentationNetwork, trains_denoiser: bool = False) -> Objective:
-    """The objective of a network; with `trains_denoiser`, that of the second stage of preset `default`."""
+def objective_of(network: SegmentationNetwork, samples: bool = False) -> Objective:
+    """The objective of a network; with `samples`, that of the second stage of preset `default`."""
     plan, readout = network.plan, readout_of(network.plan)
     if isinstance(network, LabelDiffusion):
         return LabelDiffusionObjective(readout, network)
     if isinstance(network, TextDiffSeg) and plan.paper:
         schedule = CosineSchedule(plan.paper.timesteps, next(network.parameters()).device)
         return PublicationObjective(readout, network, schedule, plan.paper)
-    if isinstance(network, TextDiffSeg) and plan.diffusion:
-        if trains_denoiser:
-            return ResidualObjective(readout, network, log_snr_schedule(plan.diffusion))
-        return LatentObjective(readout, network, plan.diffusion)
+    if isinstance(network, TextDiffSeg) and plan.diffusion and samples:
+        return SamplingObjective(readout, network, log_snr_schedule(plan.diffusion))
     return DirectObjective(readout, Segmenter.of(network))
 
 
-def _kept(skips: tuple[Tensor, ...], keep: Tensor) -> tuple[Tensor, ...]:
-    """The skips, zeroed for the samples where `keep` (B,) is False."""
-    return tuple(skip * keep.view(-1, 1, 1, 1, 1) for skip in skips)
+def true_masks(readout: Readout, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
+    """The true mask of each slot (B, Q, D, H, W) bool. Ignored voxels are False."""
+    return torch.stack([true for _, true in readout.masks(logits, targets, queries)], dim=1)

@@ -14,7 +14,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled
-from textdiffseg.training.draws import Draws
+from textdiffseg.training.draws import NoiseDraws
 from textdiffseg.training.objectives import Losses
 
 MAX_GRADIENT_NORM = 12.0  # nnU-Net's
@@ -47,7 +47,7 @@ class Inputs:
 
     batch: Batch
     queries: Queries
-    draws: Draws | None
+    draws: NoiseDraws | None
 
     def to(self, device: torch.device) -> "Inputs":
         """The same inputs on another device."""

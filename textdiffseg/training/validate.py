@@ -1,21 +1,26 @@
-"""Quick validation during training: the Dice of one-step predictions and of reconstructions on fixed patches."""
+"""Quick validation during training, on fixed patches: the Dice of masks, and the spread of samples."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from plans.geometry import triple
 from textdiffseg.data.samples import ValidationPatches
-from textdiffseg.diffusion.losses import known_share
+from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.noise import smooth_noise, white_noise
+from textdiffseg.diffusion.schedule import log_snr_schedule
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
-from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter, condition
+from textdiffseg.readout import Pair, Readout, readout_of
+from textdiffseg.segmenter import Segmenter, mask_features
 from textdiffseg.text.bank import TextBank
+from textdiffseg.training.objectives import true_masks
 
-MIN_RESIDUAL_SCALE = 1e-3  # of a latent with variance 1
+SPREADS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # factors of the residual of a sample
+MAX_GAP = 0.015  # of Dice
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class PatchScores:
     """The Dice by label name, over all voxels of all patches, for labels that some patch holds."""
 
     dice: dict[str, float]
-    reconstruction: dict[str, float]  # decoder(z_0) without skips; empty without a label encoder
+    latent_dice: dict[str, float]  # of decoded true latents; only with a trained decoder of latents
 
 
 class Overlap:
@@ -35,7 +40,10 @@ class Overlap:
 
     def add(self, logits: Tensor, targets: Tensor, queries: Queries) -> None:
         """Add a batch: logits (B, 1 + Q, D, H, W), targets (B, D, H, W) (`Readout.targets`), -1 ignored."""
-        pairs = self.readout.masks(logits, targets, queries)
+        self.add_masks(self.readout.masks(logits, targets, queries), queries)
+
+    def add_masks(self, pairs: Iterable[Pair], queries: Queries) -> None:
+        """Add the masks A and B of each slot."""
         for labels, (predicted, true) in zip(queries.labels.T.tolist(), pairs, strict=True):
             for label, a, b in zip(labels, predicted, true, strict=True):
                 self.sums[:, label] += torch.stack(((a & b).sum(), a.sum(), b.sum())).double().cpu()
@@ -54,33 +62,76 @@ def validate_patches(
     """The scores of a network with its current weights. Patches and noise are the same in every call."""
     plan, network, readout = segmenter.plan, segmenter.network.eval(), readout_of(segmenter.plan)
     generator = torch.Generator().manual_seed(seed)
-    estimate, reconstruction = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
+    estimate, latent = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
-        eps = torch.randn(1, len(image), plan.latent.channels, *plan.latent_shape, generator=generator).to(device)
+        eps = torch.stack([white_noise((plan.latent.channels, *plan.latent_shape), generator) for _ in image])[None]
         with autocast(device):
-            estimate.add(next(segmenter.logits(image, queries, eps, plan.mask_steps)), targets, queries)
-            if isinstance(network, TextDiffSeg) and network.label_encoder is not None:
-                reconstruction.add(network.reconstruct(targets, queries), targets, queries)
+            estimate.add(next(segmenter.logits(image, queries, eps.to(device), plan.mask_steps)), targets, queries)
+            if isinstance(network, TextDiffSeg) and plan.paper:
+                latent.add(network.decode_latent(network.encode_numbers(targets, queries), queries), targets, queries)
     network.train()
-    return PatchScores(estimate.dice(bank.labels), reconstruction.dice(bank.labels))
+    return PatchScores(estimate.dice(bank.labels), latent.dice(bank.labels))
+
+
+@dataclass(frozen=True)
+class SampleFit:
+    """The spread of samples, and the Dice of decoded true latents by label name."""
+
+    spread: float
+    latent_dice: dict[str, float]
 
 
 @torch.no_grad()
-def residual_scale(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches) -> Tensor:
-    """s (k,): the root mean square of z_0 - m over the known positions of the validation patches, per channel."""
-    device, readout = next(network.parameters()).device, readout_of(network.plan)
-    total = torch.zeros(network.plan.latent.channels, dtype=torch.float64)  # exact: a resumed run gets the same sums
-    weights = torch.zeros((), dtype=torch.float64)
+def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches, seed: int) -> SampleFit:
+    """Choose the spread: the smallest of `SPREADS` at which samples agree with each other as with the reference.
+
+    A larger spread makes samples rougher. Their agreement may exceed the Dice with the reference by `MAX_GAP`.
+    """
+    network.eval()
+    plan, device, readout = network.plan, next(network.parameters()).device, readout_of(network.plan)
+    assert plan.diffusion is not None, "expected a plan of preset default"
+    labels, generator, schedule = (
+        len(bank.labels),
+        torch.Generator().manual_seed(seed),
+        log_snr_schedule(plan.diffusion),
+    )
+    latent = Overlap(labels, readout)
+    agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets = readout.targets(batch.labels, queries)
+        shape = (plan.latent.channels, *plan.latent_shape)
+        noise = torch.stack([smooth_noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
         with autocast(device):
-            m, z_0 = condition(network, batch.image, queries).mask_latent, network.encode_labels(targets, queries)
-        assert m is not None, "expected a model with an estimator"
-        known = known_share(targets, triple(z_0.shape[2:]))
-        known = known.cpu().double()
-        total += ((z_0 - m).cpu().double().square() * known).sum((0, 2, 3, 4))
-        weights += known.sum()
-    return (total / weights.clamp(min=1e-6)).sqrt().clamp(min=MIN_RESIDUAL_SCALE).float()
+            mask = mask_features(network, batch.image, queries)
+            posterior = network.posterior(readout.probabilities(mask.logits)[:, 1:], queries)
+            z_0 = network.encode_masks(true_masks(readout, mask.logits, targets, queries), queries)
+            latent.add(network.decode_sample(z_0, mask.skips, queries), targets, queries)
+            denoise = partial(network.denoise, conditions=(posterior.mean, mask.on_latent_grid))
+            pair = [sample(denoise, r_T, schedule, plan.diffusion.steps) for r_T in noise.chunk(2)]
+            for spread in SPREADS:
+                scale = torch.tensor(spread, device=device)
+                first, second = (
+                    list(
+                        readout.masks(
+                            network.decode_sample(posterior.latent(r, scale), mask.skips, queries), targets, queries
+                        )
+                    )
+                    for r in pair
+                )
+                reference[spread].add_masks(first, queries)
+                agreement[spread].add_masks([(a, b) for (a, _), (b, _) in zip(first, second, strict=True)], queries)
+    network.train()
+    gaps = {
+        spread: _gap(agreement[spread].dice(bank.labels), reference[spread].dice(bank.labels)) for spread in SPREADS
+    }
+    fitting = [spread for spread, gap in gaps.items() if gap <= MAX_GAP]
+    return SampleFit(min(fitting, default=SPREADS[-1]), latent.dice(bank.labels))
+
+
+def _gap(agreement: dict[str, float], reference: dict[str, float]) -> float:
+    """The mean Dice of two samples minus that of a sample and the reference, over the labels that both have."""
+    both = agreement.keys() & reference.keys()
+    return sum(agreement[name] - reference[name] for name in both) / max(1, len(both))

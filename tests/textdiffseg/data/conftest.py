@@ -25,6 +25,7 @@ def tiny_plan(**changes) -> Plan:
             {"stride": (1, 1, 1), "kernel": (3, 3, 3), "width": 8, "blocks": 1},
             {"stride": (2, 2, 2), "kernel": (3, 3, 3), "width": 8, "blocks": 1},
         ],
+        "fusion_level": 1,
         "latent": {"level": 1, "channels": 4},
         "diffusion": {"min_log_snr": -3},
         "text": {"encoder": "bundled", "width": 384},

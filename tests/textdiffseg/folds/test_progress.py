@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from textdiffseg.folds import progress as module
 from textdiffseg.folds.progress import TrainingProgress, parse_progress
+
+
+@pytest.fixture(autouse=True)
+def cost(monkeypatch):
+    """The examples hold for a denoiser whose iterations take .4 of the usual time."""
+    monkeypatch.setattr(module, "DENOISER_COST", 0.4)
 
 
 def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:

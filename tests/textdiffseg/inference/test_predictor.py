@@ -5,10 +5,13 @@ import torch
 
 from plans.errors import UserError
 from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import schedule_of
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.predictor import Predictor, latent_noise, subsets
+from textdiffseg.inference.predictor import Predictor, subsets
+from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import OverlappingReadout
+from textdiffseg.segmenter import mask_features
 
 SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
 
@@ -80,7 +83,6 @@ def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image)
     assert torch.equal(predict(seed=1, steps=2), predict(seed=1, steps=2))
     assert not torch.allclose(predict(seed=1, steps=2), predict(seed=2, steps=2), atol=1e-4)
     assert torch.equal(predict(seed=1), predict(seed=2)), "the mask reads no noise"
-    assert not torch.equal(latent_noise((2, 3, 3, 3), 0, 0), latent_noise((2, 3, 3, 3), 0, 1))
 
 
 def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make_plan, make_model, bank, image):
@@ -98,15 +100,14 @@ def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
     p = Predictor([model], Settings()).predict_image(image, queries).probabilities
     sampled = Predictor([model], Settings(seed=4, steps=2)).predict_image(image, queries).probabilities
     with torch.inference_mode():
-        z_i, skips = model.encode_image(image[None])
-        z_it = model.fuse(z_i, queries)
-        features, m = model.estimate(z_it)
-        skips = (*skips, features)
-        noise = latent_noise((plan.latent.channels, *z_i.shape[2:]), 4, 0)[None]
-        r = sample(lambda r_t, t: model.denoise(r_t, t, (m, z_it)), noise, schedule_of(plan), 2)
-        torch.testing.assert_close(p, model.decode(m, skips, queries).softmax(1)[0])
-        z_0 = m + model.residual_scale.view(1, -1, 1, 1, 1) * r
-        torch.testing.assert_close(sampled, model.decode(z_0, skips, queries).softmax(1)[0])
+        mask = mask_features(model, image[None], queries)
+        posterior = model.posterior(mask.logits.softmax(1)[:, 1:], queries)
+        noise = smooth_noise((plan.latent.channels, *plan.latent_shape), torch_generator(4, 0))[None]
+        conditions = (posterior.mean, mask.on_latent_grid)
+        r = sample(lambda r_t, t: model.denoise(r_t, t, conditions), noise, schedule_of(plan), 2)
+        torch.testing.assert_close(p, mask.logits.softmax(1)[0])
+        z = posterior.latent(r, model.spread)
+        torch.testing.assert_close(sampled, model.decode_sample(z, mask.skips, queries).softmax(1)[0])
 
 
 def test_unet_has_no_samples(make_plan, make_model):
@@ -119,7 +120,7 @@ def test_unet_has_no_samples(make_plan, make_model):
 
 def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(plan, make_model):
     trained, untrained = make_model(plan), make_model(plan, 1)
-    untrained.residual_scale.zero_()
+    untrained.spread.zero_()
     with pytest.raises(UserError, match="This model has no samples yet: its denoiser learns in the last epochs"):
         Predictor([trained, untrained], Settings(steps=2))
     Predictor([trained, untrained], Settings())

@@ -4,9 +4,9 @@ import torch
 from plans.network_plan import DiffusionPlan, LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from textdiffseg.networks.blocks import ConvBlock, ResidualBlock
-from textdiffseg.networks.label_autoencoder import normalise_channels
 from textdiffseg.networks.model import build_model, can_sample
 from textdiffseg.queries import Queries
+from textdiffseg.segmenter import mask_features
 
 TEXT_WIDTH = 12
 
@@ -27,7 +27,8 @@ def make_plan(preset="default", strides=((1, 1, 1), (2, 2, 2), (2, 2, 2), (1, 2,
         patch=(8, 16, 16),
         batch=2,
         stages=stages,
-        latent=LatentPlan(level=2, channels=4),
+        fusion_level=2,
+        latent=LatentPlan(level=1, channels=4),
         diffusion=None if preset == "unet" else DiffusionPlan(min_log_snr=-5),
         text=TextPlan(encoder="bundled", width=TEXT_WIDTH),
         training=TrainingPlan(
@@ -64,9 +65,7 @@ def model(request):
 
 @torch.no_grad()
 def run(model, image, queries):
-    z_i, skips = model.encode_image(image)
-    features, m = model.estimate(model.fuse(z_i, queries))
-    return model.decode(m, (*skips, features), queries)
+    return mask_features(model, image, queries).logits
 
 
 def test_shapes_follow_the_plan(model):
@@ -76,10 +75,9 @@ def test_shapes_follow_the_plan(model):
     assert [skip.shape[1:] for skip in skips] == [(8, 8, 16, 16), (16, 4, 8, 8)]
     logits = run(model, image, make_queries([[1, 2], [2, 1]]))
     assert logits.shape == (2, 3, 8, 16, 16)
-    features, m = model.estimate(torch.randn(2, 24, 2, 4, 4))
-    assert features.shape == (2, 24, 2, 4, 4)
-    assert (m is None) == (model.plan.diffusion is None)
-    assert m is None or m.shape == (2, 4, 2, 4, 4)
+    h = model.estimate(torch.randn(2, 24, 2, 4, 4))
+    assert h.shape == (2, 24, 2, 4, 4)
+    assert [one.shape[1:] for one in model.decode((*skips, h))] == [(24, 2, 4, 4), (16, 4, 8, 8), (8, 8, 16, 16)]
 
 
 def test_a_batch_gives_the_results_of_its_samples(model):
@@ -127,27 +125,47 @@ def test_every_parameter_is_used_in_one_of_both_stages_of_training(model):
     slots = torch.randint(0, 3, (2, 8, 16, 16))
     queries, image = make_queries([[1, 2], [2, 1]]), torch.randn(2, 2, 8, 16, 16)
     stages = (False,) if model.plan.diffusion is None else (False, True)
-    if model.plan.diffusion:
-        model.residual_scale.fill_(1)
-    for trains_denoiser in stages:
-        objective = objective_of(model, trains_denoiser)
-        draws = objective.draw(1, batch_keys(0, 2, 2))  # a sample of this batch trains the label autoencoder
+    for samples in stages:
+        objective = objective_of(model, samples)
+        draws = objective.draw(1, batch_keys(0, 2, 2))
         objective.losses(image, slots, queries, draws).total.backward()
     idle = [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().max() == 0]
     assert idle == []
 
 
-def test_the_scale_of_residuals_is_stored_and_0_before_the_denoiser_is_trained(model):
+def test_the_spread_is_stored_and_0_before_the_sampler_is_trained(model):
     if model.plan.diffusion is None:
-        assert not hasattr(model, "residual_scale")
+        assert not hasattr(model, "spread")
         assert can_sample([model]), "nothing is missing: it has no samples"
         return
-    assert torch.equal(model.state_dict()["residual_scale"], torch.zeros(4))
+    assert torch.equal(model.state_dict()["spread"], torch.zeros(()))
     assert not can_sample([model])
     other = build_model(model.plan)
-    other.residual_scale.fill_(0.1)
+    other.spread.fill_(1)
     assert can_sample([other])
     assert not can_sample([other, model])
+
+
+def test_default_and_unet_start_with_the_same_masks():
+    """The sampler is beside the masks: with the same seed both presets train the same network first."""
+    models = []
+    for preset in ("default", "unet"):
+        torch.manual_seed(0)
+        models.append(build_model(make_plan(preset)).eval())
+    image, queries = torch.randn(1, 2, 8, 16, 16), make_queries([[1, 2]])
+    assert torch.equal(*(run(one, image, queries) for one in models))
+
+
+@torch.no_grad()
+def test_the_decoder_of_samples_starts_as_the_mask_s_finest_stages():
+    model = build_model(make_plan()).eval()
+    image, queries = torch.randn(1, 2, 8, 16, 16), make_queries([[1, 2]])
+    mask = mask_features(model, image, queries)
+    decoder = model.sample_decoder
+    assert not torch.allclose(decoder.logits(None, mask.skips, queries), mask.logits)
+    decoder.copy_finest(model.label_decoder)
+    torch.testing.assert_close(decoder.logits(None, mask.skips, queries), mask.logits)
+    assert [skip.shape[1:] for skip in mask.skips] == [(8, 8, 16, 16), (16, 4, 8, 8)]
 
 
 @pytest.mark.parametrize(("up", "blocks"), [(1, 0), (2, 0), (1, 2)])
@@ -159,23 +177,8 @@ def test_a_stage_may_have_one_convolution_on_the_way_up_and_no_block_on_the_way_
     kinds = {type(block) for block in model.label_decoder.blocks}
     assert kinds == {ConvBlock if up == 1 else ResidualBlock}
     assert [len(stage.blocks) for stage in model.estimator.down] == [blocks] * 2
-    assert [len(stage.blocks) for stage in model.denoiser.down] == [1, 1]
+    assert [len(stage.blocks) for stage in model.denoiser.down] == [min(1, blocks)] * 3
     assert run(model, torch.randn(1, 2, 8, 16, 16), make_queries([[1, 2]])).shape == (1, 3, 8, 16, 16)
-
-
-def test_label_encoder_is_independent_of_the_number_of_labels():
-    """The latent of a label map does not depend on the number of other labels, in the plan or in the query."""
-    torch.manual_seed(0)
-    few, many = build_model(make_plan(labels=2)), build_model(make_plan(labels=120))
-    assert {n: p.shape for n, p in few.named_parameters()} == {n: p.shape for n, p in many.named_parameters()}
-    many.load_state_dict(few.state_dict())
-    wide = make_queries([list(range(1, 121))], tokens=6)
-    narrow = Queries(torch.tensor([[7, 90]]), wide.vectors[:, [6, 89]], wide.tokens, wide.token_mask)
-    label_map = torch.zeros(1, 8, 16, 16, dtype=torch.int64)
-    label_map[0, 2:5, 3:9, 4:8], label_map[0, 5:, 9:, 9:] = 7, 90
-    z_narrow = few.encode_labels(narrow.slots(label_map, 120), narrow)
-    z_wide = many.encode_labels(wide.slots(label_map, 120), wide)
-    torch.testing.assert_close(z_wide, z_narrow)
 
 
 def test_attention_has_as_many_heads_as_the_plan_says():
@@ -186,35 +189,8 @@ def test_attention_has_as_many_heads_as_the_plan_says():
         assert model.fusion.attention.heads == model.estimator.down[0].attention.heads == heads
 
 
-def test_latent_is_normalised_over_channels_at_each_position():
-    z = normalise_channels(5 + 3 * torch.randn(2, 8, 3, 4, 5))
-    torch.testing.assert_close(z.mean(1), torch.zeros(2, 3, 4, 5), atol=1e-5, rtol=0)
-    torch.testing.assert_close(z.square().mean(1), torch.ones(2, 3, 4, 5), atol=1e-4, rtol=0)
-    flat = torch.zeros(1, 8, 1, 1, 1)
-    assert torch.isfinite(normalise_channels(flat)).all()
-
-
 def test_slots_of_queries():
     queries = make_queries([[5, 2], [1, 0]])
     label_map = torch.tensor([[0, 1, 2, 5, -1], [0, 1, 2, 5, -1]]).view(2, 1, 1, 5)
     expected = torch.tensor([[0, 0, 2, 1, -1], [0, 1, 0, 0, -1]]).view(2, 1, 1, 5)
     assert torch.equal(queries.slots(label_map, 5), expected)
-
-
-@torch.no_grad()
-def test_a_voxel_of_several_labels_is_embedded_as_the_sum_of_their_vectors():
-    torch.manual_seed(0)
-    exclusive = build_model(make_plan()).eval()
-    nested = build_model(make_plan().model_copy(update={"regions": ((1, 2), (2,))})).eval()
-    nested.load_state_dict(exclusive.state_dict())
-    queries = make_queries([[1, 2]])
-    paint = exclusive.label_encoder.paint
-    both = Queries(queries.labels, queries.vectors.clone(), queries.tokens, queries.token_mask)
-    both.vectors[0, 1] += both.vectors[0, 0]
-    bias = paint(torch.zeros(1, TEXT_WIDTH))
-    assert not bias.any()  # otherwise a sum of text vectors would not be embedded as a sum
-    value_map = torch.randint(0, 3, (1, 8, 16, 16), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(nested.encode_labels(value_map, queries), exclusive.encode_labels(value_map, both))
-    only = make_queries([[2]])
-    slots = (value_map == 2).long()
-    torch.testing.assert_close(nested.encode_labels(value_map, only), exclusive.encode_labels(slots, only))

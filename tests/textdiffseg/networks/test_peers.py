@@ -85,7 +85,7 @@ def test_each_weight_has_one_name(make_peer, preset):
 def test_nnunet_has_the_stages_that_nnunet_plans(make_peer):
     """nnU-Net 2.8.1's plan of Hippocampus: patch 40 x 56 x 40, four stages of 32 to 256 channels."""
     stages = [{"stride": (s, s, s), "kernel": (3, 3, 3), "width": 32, "blocks": 1} for s in (1, 2)]
-    usual = {"patch": (40, 56, 40), "stages": stages, "latent": {"level": 1, "channels": 4}}
+    usual = {"patch": (40, 56, 40), "stages": stages, "fusion_level": 1, "latent": {"level": 1, "channels": 4}}
     network = make_peer("peer-nnunet", **usual).network
     assert network.encoder.output_channels == [32, 64, 128, 256]
     assert network.encoder.strides == [(1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2)]

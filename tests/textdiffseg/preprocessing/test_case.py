@@ -39,6 +39,7 @@ def make_plan(spacing=(1.0, 1.0, 1.0), channels=1, scheme="none", **changes) -> 
         patch=(16, 16, 16),
         batch=1,
         stages=[Stage(stride=(1, 1, 1), **stage), Stage(stride=(2, 2, 2), **stage)],
+        fusion_level=1,
         latent=LatentPlan(level=1, channels=4),
         diffusion=None,
         text=TextPlan(encoder="bundled", width=8),

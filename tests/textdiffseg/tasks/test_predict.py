@@ -312,7 +312,7 @@ def test_mistakes_get_a_line_and_exit_code_2(predict, root, scans, arguments, se
 @pytest.mark.parametrize("option", [("--steps", 2), ("--samples", 3), ("--uncertainty",)])
 def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(predict, root, scans, option):
     for path in root.glob("results/*/*/fold_0/checkpoint_*"):
-        save_file(load_file(path) | {"ema.residual_scale": torch.zeros(4)}, path)
+        save_file(load_file(path) | {"ema.spread": torch.zeros(())}, path)
     code, _, err = predict("-i", scans, *option)
     assert code == 2
     assert "This model has no samples yet" in err

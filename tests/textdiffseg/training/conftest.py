@@ -57,6 +57,7 @@ def make_plan(preset):
             Stage(stride=(s, s, s), kernel=(3, 3, 3), width=8, blocks=1, attention=s > 1 and i > 1)
             for i, s in enumerate((1, 2, 2))
         ),
+        fusion_level=1,
         latent=LatentPlan(level=1, channels=1 if preset in paper.VARIANTS else 4),
         diffusion=DiffusionPlan(min_log_snr=-6, steps=3) if preset == "default" else None,
         paper=paper.VARIANTS.get(preset),

@@ -1,25 +1,14 @@
-"""The random parameters of a training step have the plan's shares, and each sample has its own."""
+"""The random parameters of a training step: each sample has its own."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from plans.network_plan import DiffusionPlan
 from textdiffseg.data.batch import SampleKey, batch_keys
-from textdiffseg.training.draws import draw_latent, draw_noise
+from textdiffseg.training.draws import draw_noise
 
 DRAWN, SIGMAS = 10_000, 5  # samples, and standard errors that a share may be off
-PLANS = (
-    DiffusionPlan(min_log_snr=-5),
-    DiffusionPlan(min_log_snr=-5, reconstruction=0.45),
-    DiffusionPlan(min_log_snr=-5, reconstruction=1),
-)
-
-
-@pytest.fixture(scope="module", params=PLANS, ids=["default", "another", "all"])
-def plan(request):
-    return request.param
 
 
 def near(share: float, samples: int = DRAWN):
@@ -31,40 +20,10 @@ def share(mask: torch.Tensor) -> float:
     return mask.double().mean().item()
 
 
-def batches(plan, size=2, iterations=3000):
-    """The draws of the batches of an epoch."""
-    return [draw_latent(plan, 0, batch_keys(0, iteration, size)) for iteration in range(iterations)]
-
-
-@pytest.mark.parametrize("size", [1, 2, 5])
-def test_over_many_batches_the_plan_s_share_of_samples_trains_the_autoencoder(plan, size):
-    drawn = batches(plan, size, 600)
-    counts = [len(one.reconstructed) for one in drawn]
-    assert abs(sum(counts) - 600 * size * plan.reconstruction) <= 1
-    assert max(counts) - min(counts) <= 1
-    for one in drawn:
-        rows = one.reconstructed.tolist()
-        assert len(set(rows)) == len(rows) == len(one.skips)
-        assert set(rows) <= set(range(size))
-
-
-def test_each_place_of_a_batch_trains_the_autoencoder_equally_often(plan):
-    places = Counter(place for one in batches(plan) for place in one.reconstructed.tolist())
-    total = sum(places.values())
-    assert all(count / total == near(1 / 2, total) for count in places.values())
-    assert len(places) == 2
-
-
-def test_half_of_the_reconstructions_have_skips(plan):
-    with_skips = torch.cat([one.skips for one in batches(plan)])
-    assert share(with_skips) == near(0.5, len(with_skips))
-
-
-def test_draws_of_a_step_are_a_function_of_its_keys(plan):
+@pytest.mark.parametrize("smooth", [False, True])
+def test_draws_of_a_step_are_a_function_of_its_keys(smooth):
     keys = batch_keys(3, 5, 4)
-    one, other = (draw_latent(plan, 9, keys) for _ in range(2))
-    assert all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
-    noise = [draw_noise(2, (3, 2, 2), 9, keys) for _ in range(2)]
+    noise = [draw_noise(2, (3, 2, 2), 9, keys, smooth=smooth) for _ in range(2)]
     assert torch.equal(noise[0].t, noise[1].t)
     assert torch.equal(noise[0].eps, noise[1].eps)
 
@@ -117,3 +76,10 @@ def test_noise_is_standard_normal():
     assert eps.mean().item() == pytest.approx(0, abs=SIGMAS / DRAWN**0.5)
     assert eps.std().item() == pytest.approx(1, abs=SIGMAS / DRAWN**0.5)
     assert len(eps.unique()) > 0.99 * DRAWN
+
+
+def test_smooth_noise_is_correlated_and_white_noise_is_not():
+    keys = batch_keys(0, 0, 50)
+    for smooth, expected in ((False, 0.0), (True, 0.8)):
+        eps = draw_noise(4, (6, 6, 6), 0, keys, 2, smooth=smooth).eps
+        assert (eps[..., 1:] * eps[..., :-1]).mean().item() == pytest.approx(expected, abs=0.15)

@@ -93,4 +93,4 @@ def test_of_many_labels_the_legend_names_the_mean_alone(tmp_path, figures):
 
 def test_the_words_of_the_losses_are_those_of_the_docs(tmp_path, figures):
     draw_progress(tmp_path / "progress.png", epochs(), "t")
-    assert legends(figures[0])[1] == ["predicted mask", "latent of the mask"]
+    assert legends(figures[0])[1] == ["predicted mask", "noise of the latent"]

@@ -17,7 +17,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
-from textdiffseg.folds.progress import TrainingProgress, read_progress
+from textdiffseg.folds.progress import DENOISER_COST, TrainingProgress, read_progress
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop, run
 from textdiffseg.training.log import read_log
@@ -149,7 +149,7 @@ def test_a_run_limited_by_minutes_validates_now_and_then(preprocessed, tmp_path,
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), options, "default", print, None)
     length = run.plan_length(opened, options, print)
     masks = length.epochs if length.denoiser_epoch is None else length.denoiser_epoch
-    whole = masks + 0.4 * (length.epochs - masks)  # an epoch of the denoiser takes less time
+    whole = masks + DENOISER_COST * (length.epochs - masks)  # an epoch of the denoiser takes less time
     assert whole == pytest.approx(epochs, rel=0.06)
     an_epoch = length.iterations_per_epoch * 0.04 + 0.1
     assert epochs * an_epoch == pytest.approx(60 * minutes, rel=0.05)

@@ -65,12 +65,10 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_queried_channel
 
 
 def test_the_noise_loss_alone_reaches_the_label_encoder(shapes_plan):
-    """Gradients end to end: in `default` they stop at z_0."""
-    for preset, reaches in (("paper", True), ("default", False)):
-        model, parts, _ = step(shapes_plan(preset))
-        parts.latent.backward()
-        found = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in model.label_encoder.parameters()]
-        assert any(found) == reaches
+    """Gradients run end to end."""
+    model, parts, _ = step(shapes_plan("paper"))
+    parts.latent.backward()
+    assert any(p.grad is not None and bool(p.grad.abs().max() > 0) for p in model.label_encoder.parameters())
 
 
 def test_gamma_and_lambda_weigh_dice_and_noise(shapes_plan):

@@ -1,4 +1,4 @@
-"""A run of preset `default` learns masks first, then the denoiser alone on the best weights."""
+"""A run of preset `default` learns masks first, then the sampler alone on the best weights."""
 
 import shutil
 
@@ -11,23 +11,23 @@ from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
-from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training import loop, run
+from textdiffseg.training import loop, run, validate
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
-from textdiffseg.training.validate import PatchScores, residual_scale
+from textdiffseg.training.validate import MAX_GAP, SPREADS, PatchScores, fit_samples
 
+PARTS = ("denoiser.", "sample_decoder.")
 FOLD = Fold(train=("a", "b"), validation=("c",))
 EPOCHS, ITERATIONS, SPLIT, TOTAL = 4, 4, 8, 16
-MASKS, DENOISER = {"estimate", "reconstruction", "latent"}, {"residual"}
+MASKS, SAMPLER = {"estimate"}, {"reconstruction", "residual"}
 
 
 @pytest.fixture(scope="module")
 def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
     plan = shapes_plan("default")
-    diffusion = plan.diffusion.model_copy(update={"share": 0.2857, "reconstruction": 0.5})  # half of the epochs
+    diffusion = plan.diffusion.model_copy(update={"share": 0.4444})  # half of the epochs
     training = plan.training.model_copy(update={"epochs": EPOCHS, "iterations_per_epoch": ITERATIONS})
     changes = {"patch": (8, 8, 8), "diffusion": diffusion, "training": training}
     return store_shapes(tmp_path_factory.mktemp("preprocessed"), plan.model_copy(update=changes))
@@ -43,14 +43,14 @@ def fit(preprocessed, folder, **options):
 def whole(preprocessed, tmp_path_factory):
     """A finished fold, with the checkpoints at the end of the first stage in `before`."""
     folder = tmp_path_factory.mktemp("whole") / "fold_0"
-    plain = loop.TrainingState.begin_denoiser
+    plain = loop.TrainingState.begin_sampler
 
-    def begin(self, fold, scale):
+    def begin(self, fold):
         shutil.copytree(fold.path, folder.parent / "before")
-        plain(self, fold, scale)
+        plain(self, fold)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.TrainingState, "begin_denoiser", begin)
+        patch.setattr(loop.TrainingState, "begin_sampler", begin)
         fit(preprocessed, folder)
     return folder
 
@@ -65,16 +65,16 @@ def same(some, others) -> bool:
 
 
 def of_masks(state) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in state.items() if not name.startswith(("denoiser.", "residual_scale"))}
+    return {name: value for name, value in state.items() if not name.startswith((*PARTS, "spread"))}
 
 
-def of_denoiser(state) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in state.items() if name.startswith("denoiser.")}
+def of_sampler(state) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if name.startswith(PARTS)}
 
 
 def test_each_stage_logs_its_own_losses_and_takes_its_rate_to_0(whole, preprocessed):
     log, plan = read_log(whole / "log.jsonl"), load_network(FoldFolder(whole)).plan.training
-    assert [set(entry.losses) for entry in log] == [MASKS, MASKS, DENOISER, DENOISER]
+    assert [set(entry.losses) for entry in log] == [MASKS, MASKS, SAMPLER, SAMPLER]
     assert [entry.iteration for entry in log] == [4, 8, 12, 16]
     expected = [learning_rate(plan, done, SPLIT) for done in (3, 7, 3, 7)]
     assert [entry.learning_rate for entry in log] == pytest.approx(expected)
@@ -84,7 +84,7 @@ def test_each_stage_logs_its_own_losses_and_takes_its_rate_to_0(whole, preproces
 def test_the_mask_is_bit_identical_before_and_after_the_denoiser_is_trained(whole):
     before, after = (load_network(FoldFolder(folder)) for folder in (whole.parent / "before", whole))
     assert same(of_masks(before.state_dict()), of_masks(after.state_dict()))
-    assert not same(of_denoiser(before.state_dict()), of_denoiser(after.state_dict()))
+    assert not same(of_sampler(before.state_dict()), of_sampler(after.state_dict()))
     plan, generator = before.plan, torch.Generator().manual_seed(0)
     image = torch.randn(1, 1, *plan.patch, generator=generator)
     queries = queries_of(plan, generator)
@@ -101,30 +101,55 @@ def queries_of(plan, generator):
     return Queries(torch.tensor([[1, 2]]), vectors, tokens, torch.ones(1, 4, dtype=torch.bool))
 
 
-def test_residuals_get_a_scale_when_the_denoiser_begins(whole):
+def test_samples_get_a_spread_when_the_sampler_has_learned(whole):
     before, after = weights(whole.parent / "before", "best"), weights(whole, "best")
-    assert not before["residual_scale"].any()
-    assert (after["residual_scale"] > 0).all()
-    assert torch.equal(after["residual_scale"], weights(whole, "latest")["residual_scale"])
+    assert before["spread"] == 0
+    assert after["spread"] in SPREADS
+    assert torch.equal(after["spread"], weights(whole, "latest")["spread"])
     assert not can_sample([load_network(FoldFolder(whole.parent / "before"))])
     assert can_sample([load_network(FoldFolder(whole))])
 
 
-def test_the_scale_is_the_root_mean_square_of_the_residual_per_channel(whole, preprocessed):
-    progress = read_progress(FoldFolder(whole))
-    opened = run.open_run(preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, progress)
-    network = load_network(FoldFolder(whole.parent / "before")).eval()
-    found, readout = residual_scale(network, opened.bank, opened.patches), readout_of(network.plan)
-    torch.testing.assert_close(found, weights(whole, "best")["residual_scale"])
-    squares = []
-    with torch.no_grad():
-        for batch in opened.patches:
-            queries = opened.bank.queries(batch.queries, batch.texts)
-            z_i, _ = network.encode_image(batch.image)
-            z_0 = network.encode_labels(readout.targets(batch.labels, queries), queries)
-            _, m = network.estimate(network.fuse(z_i, queries))
-            squares.append((z_0 - m).square())
-    torch.testing.assert_close(found, torch.cat(squares).mean((0, 2, 3, 4)).sqrt(), rtol=0.02, atol=1e-3)
+def test_the_log_has_the_dice_of_decoded_true_latents(whole):
+    log = read_log(whole / "log.jsonl")
+    assert [set(entry.latent_dice) for entry in log] == [set(), set(), {"ball", "box"}, {"ball", "box"}]
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(1.0, SPREADS[0]), (0.02, SPREADS[-1])])
+def test_the_spread_is_the_smallest_at_which_samples_agree_no_more_than_with_the_reference(
+    whole, preprocessed, monkeypatch, shift, expected
+):
+    """The Dice of two samples is made to lie above that with the reference by 0.2 / spread, less `shift`."""
+    opened = run.open_run(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_progress(FoldFolder(whole))
+    )
+    network, seen = load_network(FoldFolder(whole)), []
+
+    def gap(agreement, reference):
+        seen.append(agreement)
+        return 0.2 / SPREADS[len(seen) - 1] - shift * (len(seen) == len(SPREADS) or shift == 1)
+
+    monkeypatch.setattr(validate, "_gap", gap)
+    assert fit_samples(network, opened.bank, opened.patches, 0).spread == expected
+    assert len(seen) == len(SPREADS)
+
+
+def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the_labels(
+    whole, preprocessed, monkeypatch
+):
+    """At a spread of 0 both samples are equal, and their Dice with the reference is that of the decoded mean."""
+    opened = run.open_run(
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_progress(FoldFolder(whole))
+    )
+    network, found = load_network(FoldFolder(whole)), []
+    monkeypatch.setattr(validate, "SPREADS", (0.0, 100.0))
+    monkeypatch.setattr(validate, "_gap", lambda *dice: found.append(dice) or 1.0)
+    fit_samples(network, opened.bank, opened.patches, 0)
+    (agreement, reference), (wide, _) = found
+    assert set(agreement.values()) == {1.0}
+    assert max(reference.values()) < 1
+    assert max(wide.values()) < 1
+    assert MAX_GAP < 0.05
 
 
 def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocessed, tmp_path, monkeypatch):
@@ -141,7 +166,7 @@ def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocess
     assert same(of_masks(best), of_masks(averages[0]))
     assert not same(of_masks(best), of_masks(averages[1]))
     assert same(best, latest)
-    assert not same(of_denoiser(best), of_denoiser(averages[0]))
+    assert not same(of_sampler(best), of_sampler(averages[0]))
     assert [entry.mean_dice for entry in read_log(tmp_path / "log.jsonl")] == [0.5, 0.3, 0.5, 0.5]
 
 
@@ -173,7 +198,7 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
         shutil.copytree(whole, folder)
     fit(preprocessed, folders[0], epochs=8)
     log, progress = read_log(folders[0] / "log.jsonl"), read_progress(FoldFolder(folders[0]))
-    assert [set(entry.losses) for entry in log] == 2 * [MASKS, MASKS, DENOISER, DENOISER]
+    assert [set(entry.losses) for entry in log] == 2 * [MASKS, MASKS, SAMPLER, SAMPLER]
     assert (progress.iteration, progress.denoiser_epoch, progress.start.iteration) == (32, 6, 16)
     for stop_at in (3, 7):  # in the second stage of masks, in the second one of the denoiser
         with monkeypatch.context() as patch:
@@ -189,11 +214,11 @@ def test_a_run_of_one_epoch_has_no_denoiser(preprocessed, tmp_path):
     fit(preprocessed, tmp_path, epochs=1)
     assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS]
     assert read_progress(FoldFolder(tmp_path)).denoiser_epoch is None
-    assert not weights(tmp_path, "best")["residual_scale"].any()
+    assert weights(tmp_path, "best")["spread"] == 0
 
 
-def test_compiling_ahead_in_the_denoiser_s_stage_needs_no_scale(preprocessed, tmp_path):
-    """A resumed run with a time limit compiles with untrained weights, whose residuals have no scale."""
+def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preprocessed, tmp_path):
+    """A resumed run with a time limit compiles before it loads its weights."""
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
     length = run.plan_length(opened, TrainingOptions(), print)
     assert length.after(iteration=SPLIT).trains_denoiser

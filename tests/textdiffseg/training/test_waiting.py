@@ -69,7 +69,7 @@ def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
         (),
         ("a", "b"),
         (),
-        tuple(batch_keys(0, 2, 2)),  # a sample of this batch trains the label autoencoder
+        tuple(batch_keys(0, 2, 2)),
     )
     compiled, most = Compiled(active=False, on_gpu=True, report=print), 0
     for iteration in range(8):

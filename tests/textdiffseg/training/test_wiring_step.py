@@ -21,14 +21,13 @@ def setting(shapes_plan):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-        model.residual_scale.fill_(0.5)
     words = torch.randn(4, 1, 8), torch.randn(4, 3, 8), torch.ones(4, 3, dtype=torch.bool)
     queries = Queries(torch.tensor([[1], [2], [2], [1]]), *words)
     return model, torch.randn(4, 1, 8, 8, 8), torch.randint(0, 2, (4, 8, 8, 8)), queries
 
 
 def latents():
-    """r_t, m and z_it."""
+    """r_t, m and the mask's features."""
     return torch.randn(1, 4, 4, 4, 4), torch.randn(1, 4, 4, 4, 4), torch.randn(1, 8, 4, 4, 4)
 
 
@@ -39,21 +38,20 @@ def timed_blocks(model) -> list[ResidualBlock]:
 @torch.no_grad()
 def test_the_output_of_each_time_conditioned_block_depends_on_t(setting):
     """If only one block reads t, the whole output depends on it."""
-    model, (r_t, m, z_it) = setting[0], latents()
+    model, (r_t, m, g_1) = setting[0], latents()
     parts = timed_blocks(model)
     assert len(parts) == 3, "two stages down, one up"
     for part in parts:
         for other in parts:
             other.film.weight.normal_(0, 0.3) if other is part else other.film.weight.zero_()
-        found = [model.denoise(r_t, torch.tensor([t]), (m, z_it)) for t in (0.0, 0.002, 0.5, 0.502, 0.998, 1.0)]
+        found = [model.denoise(r_t, torch.tensor([t]), (m, g_1)) for t in (0.0, 0.002, 0.5, 0.502, 0.998, 1.0)]
         for one, later in pairwise(found):
             assert (one - later).abs().max() > 1e-4
 
 
 def test_every_time_conditioned_block_learns_to_read_t(setting):
     model = build_model(setting[0].plan)
-    model.residual_scale.fill_(0.5)
-    objective = objective_of(model, trains_denoiser=True)
+    objective = objective_of(model, samples=True)
     objective.losses(*setting[1:], objective.draw(0, batch_keys(0, 0, 4))).total.backward()
     assert len(timed_blocks(model)) == 3
     for part in timed_blocks(model):

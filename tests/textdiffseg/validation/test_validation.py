@@ -262,7 +262,7 @@ def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatc
 def test_a_model_whose_denoiser_is_not_trained_has_no_uncertainty_to_calibrate(fold, stored):
     for path in fold.glob("checkpoint_*"):
         weights = load_file(path)
-        save_file(weights | {"ema.residual_scale": torch.zeros(4)}, path)
+        save_file(weights | {"ema.spread": torch.zeros(())}, path)
     validate_fold(FoldFolder(fold), stored, CASES, calibrate=True)
     assert calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6) is None
     (fit,) = read_calibration(FoldFolder(fold)).fits

@@ -24,7 +24,7 @@ from plans.geometry import Triple
 from plans.paper import LABEL_TIMESTEPS
 from plans.plan import Plan
 from textdiffseg.networks.blocks import ConvBlock
-from textdiffseg.networks.label_autoencoder import queried_channels
+from textdiffseg.networks.label_decoder import queried_channels
 from textdiffseg.networks.peers.peer import Peer, two_positions
 from textdiffseg.queries import Queries
 

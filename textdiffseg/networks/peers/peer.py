@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from plans.geometry import Triple
 from plans.plan import Plan
-from textdiffseg.networks.label_autoencoder import queried_channels
+from textdiffseg.networks.label_decoder import queried_channels
 from textdiffseg.queries import Queries
 
 

@@ -1,7 +1,4 @@
-"""The label autoencoder: a label map to its latent z_0, and a latent back to logits. Both use the labels' text.
-
-The encoder reads an *embedded label map*: each voxel holds a projection of the text vector e_q of its label. The
-input's width does therefore not depend on the number of labels.
+"""The label decoder, from features to logits, and the publication's label encoders.
 
 In the decoder the text vectors are the classifier, with g the decoder's features at a voxel:
 
@@ -14,25 +11,11 @@ from torch import Tensor, nn
 
 from plans.geometry import Triple
 from plans.network_plan import NetworkPlan, Stage
-from plans.regions import Regions
 from textdiffseg.networks.blocks import ConvBlock, InstanceNorm, ResidualBlock, TextProjection
 from textdiffseg.queries import Queries
-from textdiffseg.regions import members
 
 PADDED_LOGIT = -1e4
-MIN_VARIANCE = 1e-6  # added to a position's variance over channels
 BACKGROUND_BIAS = 3.0  # at the start nearly every voxel is background, as in the data; saves about 30 iterations
-
-
-def normalise_channels(z: Tensor) -> Tensor:
-    """z (B, k, ...) with mean 0 and variance 1 over the k channels of each latent position, float32.
-
-    There are no affine parameters. The result at a position does not depend on the rest of the patch or batch. A patch
-    without foreground is therefore no special case.
-    """
-    z = z.float()
-    z = z - z.mean(dim=1, keepdim=True)
-    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + MIN_VARIANCE)
 
 
 class EncoderPath(nn.Sequential):
@@ -56,60 +39,6 @@ class EncoderPath(nn.Sequential):
         for stage in self:
             x = stage(x)
         return x
-
-
-class LabelEncoder(nn.Module):
-    """The latent z_0 of an embedded label map. It has the image encoder's strides and fewer channels.
-
-    `parts` is given where labels overlap: for label 1..N, the value numbers that belong to it (`Plan.parts`).
-    """
-
-    def __init__(
-        self,
-        stages: tuple[Stage, ...],
-        text_width: int,
-        latent_channels: int,
-        network: NetworkPlan,
-        parts: Regions | None = None,
-    ):
-        super().__init__()
-        self.parts = parts
-        self.paint = TextProjection(text_width, network.paint_width)
-        self.background = nn.Parameter(torch.randn(network.paint_width))
-        self.stages = EncoderPath(network.paint_width, stages, network)
-        self.out = nn.Conv3d(network.label_width(stages[-1].width), latent_channels, 1)
-        self.normalise = normalise_channels
-
-    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 (`Readout.targets`) -> z_0 (B, k, d, h, w) float32.
-
-        0 is background and q + 1 the label of slot q; ignored voxels count as background. Where labels overlap,
-        `slots` holds value numbers instead.
-        """
-        vectors = self.paint(queries.vectors)  # (B, Q, p)
-        background = self.background.expand(len(vectors), 1, -1).to(vectors.dtype)
-        if self.parts is None:
-            vectors = torch.cat((background, vectors), dim=1)
-        else:
-            vectors = _value_vectors(vectors, background, members(queries, self.parts))
-        return self.normalise(self.out(self.stages(embedded(slots, vectors))))
-
-
-def embedded(slots: Tensor, vectors: Tensor) -> Tensor:
-    """The vector of each voxel: slots (B, D, H, W) int64 and vectors (B, 1 + Q, p) -> (B, p, D, H, W).
-
-    Negative slots count as 0. It is a matrix product with one-hot indicators, three times faster on a CPU than
-    `F.embedding`. The gradient of `F.embedding` also adds up voxels one by one in the vectors' own precision.
-    """
-    classes = torch.arange(vectors.shape[1], device=slots.device).view(1, -1, 1)
-    indicators = (slots.clamp(min=0).flatten(1).unsqueeze(1) == classes).to(vectors.dtype)
-    return torch.bmm(vectors.transpose(1, 2), indicators).unflatten(2, slots.shape[1:])
-
-
-def _value_vectors(vectors: Tensor, background: Tensor, membership: Tensor) -> Tensor:
-    """The vector of each value number (B, 1 + E, p): the sum over its labels (B, Q, p); background without a label."""
-    total = torch.einsum("bqe,bqp->bep", membership.to(vectors.dtype), vectors)
-    return torch.where(membership.any(1).unsqueeze(2), total, background)
 
 
 def scaled_label_map(slots: Tensor, queries: Queries, labels: int) -> Tensor:
@@ -152,9 +81,11 @@ class NumberReduction(nn.Module):
 
 
 class LabelDecoder(nn.Module):
-    """Logits of background and of each queried label, from z_0 and the skips.
+    """Logits of background and of each queried label. It decodes skips, a latent, or both.
 
-    Without `latent_channels`, it reads no latent, only the skips (preset `unet`).
+    - Masks: skips alone, without `latent_channels`.
+    - Samples of preset `default`: a latent, and as skips the features of the masks' decoder.
+    - The publication's presets: a latent alone.
 
     With `labels`, the classifier is a convolution with one channel per label 1..`labels` instead of the text vectors.
     """
@@ -173,17 +104,31 @@ class LabelDecoder(nn.Module):
         width = stages[0].width
         self.classifier = TextClassifier(width, text_width) if labels is None else ChannelClassifier(width, labels)
 
-    def forward(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
-        """z_0 (B, k, d, h, w), skips from the finest to the latent grid -> logits (B, 1 + Q, D, H, W) float32.
+    def logits(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None, queries: Queries) -> Tensor:
+        """The logits (B, 1 + Q, D, H, W) float32. The other arguments are those of `forward`."""
+        return self.classifier(self(z_0, skips)[-1], queries)
 
-        Either may be None.
+    def forward(self, z_0: Tensor | None, skips: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        """The features of all stages (B, width, ...), from the coarsest to the image's own grid.
+
+        Either argument may be None: z_0 (B, k, d, h, w), or the skips, from the finest to the latent grid.
         """
-        h = 0 if z_0 is None or self.enter is None else self.enter(z_0)
-        h = h if skips is None else h + skips[-1]
+        entering = [] if z_0 is None or self.enter is None else [self.enter(z_0)]
+        first, *others = entering if skips is None else [*entering, skips[-1]]
+        h = sum(others, first)
+        found = [h]
         for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True), start=2):
             h = up(h)
             h = block(h if skips is None else h + skips[-level])
-        return self.classifier(h, queries)
+            found.append(h)
+        return tuple(found)
+
+    def copy_finest(self, other: "LabelDecoder") -> None:
+        """Copy the weights of another decoder's finest stages and classifier."""
+        for own, its in ((self.up, other.up), (self.blocks, other.blocks)):
+            for module, source in zip(own, its[len(its) - len(own) :], strict=True):
+                module.load_state_dict(source.state_dict())
+        self.classifier.load_state_dict(other.classifier.state_dict())
 
 
 def up_block(stage: Stage) -> nn.Module:
@@ -211,6 +156,10 @@ class TextClassifier(nn.Module):
         head = torch.cat((self.background.expand(len(head), 1, -1).to(head.dtype), head), dim=1)  # (B, 1 + Q, c + 1)
         weight, bias = head[..., :-1].to(g.dtype), head[..., -1:].float()
         return (torch.bmm(weight, g.flatten(2)).float() + bias).unflatten(2, g.shape[2:])
+
+    def vectors(self, queries: Queries) -> Tensor:
+        """H e_q (B, Q, c): the direction of each label in the features; 0 for padded slots."""
+        return self.head(queries.vectors)[..., :-1] * queries.mask.unsqueeze(2)
 
 
 class ChannelClassifier(nn.Module):
