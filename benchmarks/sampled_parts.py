@@ -24,7 +24,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
-from textdiffseg.training.objectives import true_masks
+from textdiffseg.training.objectives import true_latent
 
 NOISED = 4.0  # log SNR
 SAMPLES = 8
@@ -74,8 +74,8 @@ class Passthrough(Undisturbed):
     def classify(self, g, queries):
         logits, model = super().classify(g, queries), self.model
         targets = self.readout.targets(self.labels, queries)
-        z_0 = model.encode_masks(true_masks(self.readout, logits, targets, queries), queries)
-        posterior = model.posterior(self.readout.probabilities(logits)[:, 1:], queries)
+        p = self.readout.probabilities(logits)[:, 1:]
+        posterior, z_0 = model.posterior(p, queries), true_latent(model, self.readout, p, targets, queries)
         t = torch.full((len(g),), time_of(self.schedule, NOISED), device=g.device)
         eps = torch.stack([smooth_noise(tuple(one.shape), self.generator) for one in z_0]).to(g.device)
         r_t = self.schedule.diffuse(posterior.residual(z_0), eps, t)

@@ -133,7 +133,6 @@ CHANGES = {
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),
-    "16 latent channels": setting("latent", costs=True, channels=16),
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),

@@ -10,10 +10,9 @@ iterations that take the same time.
 Prints JSON. For each variant and seed, of the averaged weights on the fold's validation cases:
 
 - Dice of the masks without mirroring, as a mean and by label;
-- Dice with mirroring (--mirroring);
-- Dice of the latent's reconstruction on validation patches.
+- Dice with mirroring (--mirroring).
 
-The denoiser is not trained, as it does not change the masks.
+The sampler is not trained, as it does not change the masks.
 
 For each variant also the difference in Dice from the control, of the cases' means over seeds. The difference has the
 95% interval of a paired bootstrap. variant_changes.py has the changes.
@@ -173,7 +172,7 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
-    figures: dict = {"iterations": last.iteration, "latent": last.latent_dice}
+    figures: dict = {"iterations": last.iteration}
     plain = scores(model, run_.bank, preprocessed, cases, Settings(), args.device)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
     others = {"mirrored": Settings(mirror_axes=model.plan.mirror_axes)} if args.mirroring else {}

@@ -123,6 +123,7 @@ def _shrink(path: Path) -> None:
         stage["width"], stage["blocks"] = 8 if index < 2 else 16, 1
         stage["attention"] = bool(stage["attention"]) and index > 1
     plan["latent"]["level"] = min(plan["latent"]["level"], 2)
+    plan["fusion_level"] = min(plan["fusion_level"], 2)
     plan["patch"], plan["batch"] = [24, 32, 24], 2
     plan["training"] |= {"iterations_per_epoch": ITERATIONS, "learning_rate": 3e-5, "ema": 0.9, "warmup": 0.2}
     path.write_text(json.dumps(plan))

@@ -1,22 +1,23 @@
 """A short training finds the cubes of scans that it has not seen; a broken trainer does not.
 
-The commands run as a user types them, on one thread in float32. Measured on the validation patches, last epoch:
+The commands run as a user types them, on one thread in float32. Measured on the validation patches, last epoch of the
+masks (the broken trainers were measured before 0.2, with the same floor):
 
-| trainer | Dice | Dice of the reconstruction |
-| --- | --- | --- |
-| healthy | .967 | .247 |
-| every second weight is left as it was | .774 | .029 |
-| most steps see no skips (dropout inverted) | .849 | .359 |
-| labels shifted by 3 voxels | .567 | .323 |
-| learning rate 30 times too high, and constant | .142 | .000 |
-| learning rate 30 times too low, and constant | .138 | .011 |
-| matrices are left as they were | .097 | .028 |
-| averaged weights never follow | .046 | .050 |
-| labels flipped along one axis, image not | .000 | .354 |
-| wrong sign of the Dice loss | .000 | .000 |
-| reconstruction learns an empty target | .975 | .000 |
+| trainer | Dice |
+| --- | --- |
+| healthy | .983 |
+| every second weight is left as it was | .774 |
+| labels shifted by 3 voxels | .567 |
+| learning rate 30 times too high, and constant | .142 |
+| learning rate 30 times too low, and constant | .138 |
+| matrices are left as they were | .097 |
+| averaged weights never follow | .046 |
+| labels flipped along one axis, image not | .000 |
+| wrong sign of the Dice loss | .000 |
 
-On the whole validation cases, which the test asks about, the healthy one has .985, the one with half its weights .863.
+The sampler learns after the masks. A healthy one has a loss of the residual of .46, and one whose true latents are 0 has
+3.2. An untrained denoiser, which returns 0, has about 1. On the whole validation cases, which the test asks about, the
+healthy masks have .986.
 """
 
 import json
@@ -29,7 +30,7 @@ import torch
 
 from textdiffseg_cli import plan_and_preprocess, train
 
-FLOOR, RECONSTRUCTION_FLOOR = 0.9, 0.1
+FLOOR, LATENT_FLOOR, MAX_RESIDUAL = 0.9, 0.95, 0.8
 CASES, SHAPE, EDGE = 10, (20, 24, 28), 7
 WIDTHS = (8, 16, 16)  # of the stages: as narrow as learns
 TRAINING = {"iterations_per_epoch": 20, "ema": 0.9, "learning_rate": 3e-3}
@@ -95,4 +96,5 @@ def test_a_short_training_finds_most_of_what_it_has_not_seen(tmp_path):
     log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
     assert len(summary["cases"]) == CASES // 5
     assert summary["mean"]["dice"] > FLOOR
-    assert np.mean(list(log[-1]["latent_dice"].values())) > RECONSTRUCTION_FLOOR
+    assert np.mean(list(log[-1]["latent_dice"].values())) > LATENT_FLOOR
+    assert log[-1]["losses"]["residual"] < MAX_RESIDUAL

@@ -49,6 +49,10 @@ class Readout(ABC):
         """The predicted and the true mask of each slot. Ignored voxels are False in both."""
 
     @abstractmethod
+    def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
+        """The true mask of each slot (B, Q, D, H, W) bool. Ignored voxels are False."""
+
+    @abstractmethod
     def probabilities(self, logits: Tensor) -> Tensor:
         """logits (B, 1 + Q, D, H, W) -> p of the same shape, float32."""
 
@@ -106,6 +110,10 @@ class ExclusiveReadout(Readout):
         for slot in range(1, logits.shape[1]):
             yield predicted == slot, targets == slot
 
+    def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
+        slots = torch.arange(1, 1 + queries.labels.shape[1], device=targets.device)
+        return targets.unsqueeze(1) == slots.view(1, -1, 1, 1, 1)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1)
 
@@ -152,9 +160,12 @@ class OverlappingReadout(Readout):
         return region_loss(logits, targets, members(queries, self.plan.parts), queries.labels)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
-        known, true = targets >= 0, masks(targets, members(queries, self.plan.parts))
+        known, true = targets >= 0, self.true_masks(targets, queries)
         for slot, z in enumerate(region_logits(logits).unbind(1)):
-            yield (z > 0) & known, true[:, slot] & known
+            yield (z > 0) & known, true[:, slot]
+
+    def true_masks(self, targets: Tensor, queries: Queries) -> Tensor:
+        return masks(targets, members(queries, self.plan.parts)) & (targets >= 0).unsqueeze(1)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return probabilities(logits)

@@ -61,7 +61,7 @@ def test_accuracy_and_parts_report_all_figures(call, root, benchmark, tmp_path, 
     table = [(row["steps"], row["samples"]) for row in default["steps"]]
     assert table == [(steps, samples) for samples in (1, 8) for steps in (1, 2, 4, 8)]
     assert default["most_steps_below_best"] >= 0
-    assert set(default["latent_reconstruction_dice"]) == {"bright cube", "dark cube"}
+    assert set(default["true_latent_dice"]) == {"bright cube", "dark cube"}
     gap = found["default_minus_unet"]["pooled"]
     assert gap["interval_95"][0] <= gap["mean"] <= gap["interval_95"][1]
     folders = {preset: root / "results" / raw.name / f"{preset}_seed0" / "fold_0" for preset in ("default", "unet")}

@@ -17,14 +17,21 @@ def smooth_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     total, variance = torch.randn(shape, generator=generator), 1.0
     for scale in range(1, SCALES + 1):
         step, power = 2**scale, GROWTH ** (2 * scale)
-        between = ((2 + step**-2) / 3) ** 3  # the mean variance of linear interpolation between nodes of variance 1
         nodes = [-(-(edge - 1) // step) + 1 for edge in shape[1:]]
         field = torch.randn(1, shape[0], *nodes, generator=generator)
         size = [(count - 1) * step + 1 for count in nodes]
         field = F.interpolate(field, size=size, mode="trilinear", align_corners=True)[0]
-        total += (power / between) ** 0.5 * field[:, : shape[1], : shape[2], : shape[3]]
+        field = field[:, : shape[1], : shape[2], : shape[3]]
+        d, h, w = (_interpolated_variance(edge, step) for edge in shape[1:])
+        total += power**0.5 * field / (d[:, None, None] * h[:, None] * w).sqrt()
         variance += power
     return total / variance**0.5
+
+
+def _interpolated_variance(size: int, step: int) -> Tensor:
+    """The variance (size,) of linear interpolation between nodes of variance 1 that are `step` positions apart."""
+    between = torch.arange(size) % step / step
+    return between**2 + (1 - between) ** 2
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

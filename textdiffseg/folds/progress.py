@@ -32,7 +32,9 @@ class TrainingProgress(Record):
     upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
-    denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the denoiser learns
+    denoiser_share: float = Field(
+        0.0, ge=0, lt=1
+    )  # of the time, the last, in which only the sampler learns: denoiser and decoder
     denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
     denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
     iterations_per_epoch: int = Field(gt=0)  # since `start`
@@ -62,12 +64,12 @@ class TrainingProgress(Record):
 
     @property
     def denoiser_iteration(self) -> int | None:
-        """The first iteration in which only the denoiser learns; None: there is none."""
+        """The first iteration in which only the sampler learns; None: there is none."""
         return None if self.denoiser_epoch is None else self._first_iteration(self.denoiser_epoch)
 
     @property
     def trains_denoiser(self) -> bool:
-        """Whether only the denoiser learns now, or learned at the end of a finished run."""
+        """Whether only the sampler learns now, or learned at the end of a finished run."""
         return self.denoiser_epoch is not None and self.epoch >= self.denoiser_epoch
 
     @property
@@ -108,7 +110,7 @@ class TrainingProgress(Record):
         return self.filling(first + round((self.limit_seconds - seconds) * pace))
 
     def filling(self, epochs: int) -> "TrainingProgress":
-        """The progress if the time of `epochs` epochs without a denoiser is shared with the denoiser."""
+        """The progress if the time of `epochs` epochs without a sampler is shared with the sampler."""
         length = epochs - self.start.epoch
         last = self.denoiser_share / DENOISER_COST  # epochs for the denoiser, per epoch without one
         longer = self.start.epoch + round(length * (1 - self.denoiser_share + last))

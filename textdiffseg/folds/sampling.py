@@ -12,8 +12,7 @@ from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import hash_weights
 
 MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .004 on hippocampus
-# The time of a window, as shares of one plain pass on a CPU: per view, per step, per sample.
-ENCODE, DENOISE, DECODE = 0.65, 0.1, 0.35
+DENOISE, DECODE = 0.25, 0.5  # the time of a step and of a sample, as shares of the mask's pass, on a CPU
 ALTERNATIVE_SAMPLES = 16  # from which `--alternatives` chooses
 MIN_SAMPLES = 8  # for uncertainty
 
@@ -30,7 +29,8 @@ class Settings(Record):
     @property
     def passes(self) -> float:
         """The time of a window, in plain passes (the mask, no mirroring)."""
-        return 2 ** len(self.mirror_axes) * (ENCODE + self.samples * (self.steps * DENOISE + DECODE))
+        sampling = self.samples * (self.steps * DENOISE + DECODE) if self.steps else 0.0
+        return 2 ** len(self.mirror_axes) * (1 + sampling)
 
 
 class Setting(Record):

@@ -38,7 +38,7 @@ BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave
 
 
 UNTRAINED = (
-    "This model has no samples yet: its denoiser learns in the last epochs, of two or more. Train the fold to the "
+    "This model has no samples yet: its sampler learns in the last epochs, of two or more. Train the fold to the "
     "end, or leave out --steps, --samples, --uncertainty and --alternatives."
 )
 

@@ -1,7 +1,7 @@
 """The segmentation of a scan on the plan's grid: mask, probabilities, uncertainty, volumes.
 
-Masks use the settings that are best for masks, often one step from pure noise. Uncertainty uses several samples. They
-are predicted separately, so that `uncertainty` does not change the mask. If the settings are equal, as without
+Masks use the settings that are best for masks, in preset `default` a single pass. Uncertainty uses several samples.
+They are predicted separately, so that `uncertainty` does not change the mask. If the settings are equal, as without
 diffusion, one prediction gives both. Volumes and the expected Dice come from the prediction of the mask.
 """
 

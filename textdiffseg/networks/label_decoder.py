@@ -113,6 +113,7 @@ class LabelDecoder(nn.Module):
 
         Either argument may be None: z_0 (B, k, d, h, w), or the skips, from the finest to the latent grid.
         """
+        assert z_0 is None or self.enter is not None, "this decoder reads no latent"
         entering = [] if z_0 is None or self.enter is None else [self.enter(z_0)]
         first, *others = entering if skips is None else [*entering, skips[-1]]
         h = sum(others, first)

@@ -2,11 +2,11 @@
 
     z_0 = sum_q pool(y_q) c_q                                    of masks y_q, with one vector c_q for each label
     m   = sum_q pool(p_q) c_q                                    its mean, as it is linear in y
-    s^2 = sum_q pool(sd_q)^2 c_q^2 + MIN_SCALE^2                 its variance, if all voxels of a position agree
+    s^2 = sum_q pool(sd_q)^2 c_q^2 + MIN_SCALE^2                 its variance, if labels are independent
 
-pool is the mean over the voxels of a latent position, p_q the probability of label q, and sd_q^2 = p_q (1 - p_q). c_q
-is a fixed projection of the vector that classifies label q (`TextClassifier.vectors`), scaled to the length sqrt(k). No
-weight is learned.
+pool is the mean over the voxels of a latent position, p_q the probability of label q, and sd_q^2 = p_q (1 - p_q). The
+variance also assumes that all voxels of a position agree; it is only a scale. c_q is a fixed projection of the vector
+that classifies label q (`TextClassifier.vectors`), scaled to the length sqrt(k). No weight is learned.
 """
 
 from dataclasses import dataclass

@@ -82,20 +82,23 @@ class TrainingState:
     def begin_sampler(self, fold: FoldFolder) -> None:
         """Change to the training of the sampler, on the frozen weights of `checkpoint_best`.
 
-        The decoder of samples starts as a copy of the mask decoder's finest stages.
+        The decoder of samples starts as a copy of the mask decoder's finest stages. If a run is trained longer, its
+        first block and the denoiser continue from their weights.
         """
         assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
-        self.model.load_state_dict(_part(read_tensors(fold.checkpoint("best")), EMA))
         assert self.model.sample_decoder is not None, "expected a model with a sampler"
+        best = _part(read_tensors(fold.checkpoint("best")), EMA)
+        masks = {name: value for name, value in best.items() if not name.startswith(SAMPLER)}
+        self.model.load_state_dict(self.model.state_dict() | masks)
         self.model.sample_decoder.copy_finest(self.model.label_decoder)
         for field, value in vars(TrainingState.start(self.model, self.progress)).items():
             setattr(self, field, value)
 
     def set_spread(self, spread: float) -> None:
-        """Store the spread of samples, in the current and in the averaged weights."""
-        assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
-        self.model.spread.fill_(spread)
-        self.ema["spread"].fill_(spread)
+        """Store the spread of samples, in the current and in the averaged weights. Nothing in presets without one."""
+        if "spread" in self.ema:
+            self.model.get_buffer("spread").fill_(spread)
+            self.ema["spread"].fill_(spread)
 
     def save(self, fold: FoldFolder) -> None:
         """Write `checkpoint_latest`."""

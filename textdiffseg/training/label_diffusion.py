@@ -48,8 +48,7 @@ def label_diffusion_loss(
 def _masks(readout: Readout, targets: Tensor, queries: Queries) -> tuple[Tensor, Tensor]:
     """The masks of all labels and whether a voxel is known, each (B, N, D, H, W), float32 of 0 and 1."""
     batch, *size = targets.shape
-    nothing = torch.zeros(batch, 1 + queries.labels.shape[1], *size, device=targets.device)
-    true = torch.stack([mask for _, mask in readout.masks(nothing, targets, queries)], dim=1)  # of each slot
+    true = readout.true_masks(targets, queries)
     known = (targets >= 0).unsqueeze(1) & queries.mask[..., None, None, None]
     channel = queries.labels[..., None, None, None].expand(true.shape)  # padded slots write channel 0
     empty = torch.zeros(batch, 1 + len(readout.plan.labels), *size, device=targets.device)

@@ -88,7 +88,7 @@ def draw_progress(path: Path, epochs: Sequence[EpochLog], title: str) -> None:
 
 
 def _draw_dice(axes: "Axes", x: list[int], epochs: Sequence[EpochLog]) -> None:
-    """Plot the Dice of each label, and of the true masks through the latent, which is an upper bound.
+    """Plot the Dice of each label, and of decoded true latents.
 
     With many labels, the legend names only the means.
     """

@@ -15,7 +15,7 @@ from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.replacing import discard, replaced
-from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
@@ -89,6 +89,7 @@ def _first_state(
     state.load(run.fold)
     state.progress = length
     if longer:
+        state.set_spread(0.0)  # samples do not fit masks that learn again
         report(f"Training longer: from iteration {length.iteration} to {length.total}.")
         report_few_iterations(length, report)
     else:
@@ -128,6 +129,8 @@ def train(
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
+            if state.progress.finished and state.progress.trains_denoiser:
+                log[-1] = choose_spread(run, state, log[-1])
             write_log(run.fold.log, log)
             _save(run, state, report)
             draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
@@ -194,15 +197,10 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
     progress = state.progress
     last = progress.after(iteration=progress.iteration - 1)
     best = max(log, key=lambda one: one.mean_dice, default=None)
-    averaged = copy.deepcopy(state.model)
-    averaged.load_state_dict(state.ema)
     if last.trains_denoiser and best is not None:
-        assert isinstance(averaged, TextDiffSeg), "expected a model with a sampler"
-        fit = fit_samples(averaged, run.bank, run.patches, progress.seed)
-        state.set_spread(fit.spread)
-        scores = PatchScores(best.dice, fit.latent_dice)
+        scores = PatchScores(best.dice, {})
     else:
-        segmenter = Segmenter.of(averaged, run.device)
+        segmenter = Segmenter.of(_averaged(state), run.device)
         scores = validate_patches(segmenter, run.bank, run.patches, run.device, progress.seed)
     entry = EpochLog(
         epoch=epoch,
@@ -218,6 +216,23 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
         state.progress = progress.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry
+
+
+def choose_spread(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
+    """The last log entry with the Dice of decoded true latents. The spread of samples is chosen and saved."""
+    network = _averaged(state)
+    assert isinstance(network, TextDiffSeg), "expected a model with a sampler"
+    fit = fit_samples(network, run.bank, run.patches, state.progress.seed)
+    state.set_spread(fit.spread)
+    state.save_best(run.fold)
+    return entry.model_copy(update={"latent_dice": fit.latent_dice})
+
+
+def _averaged(state: TrainingState) -> SegmentationNetwork:
+    """A copy of the network with the averaged weights."""
+    averaged = copy.deepcopy(state.model)
+    averaged.load_state_dict(state.ema)
+    return averaged
 
 
 def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:

@@ -107,7 +107,7 @@ class SamplingObjective(Objective):
             mask = mask_features(network, image, queries)
             p = self.readout.probabilities(mask.logits)[:, 1:]
             posterior = network.posterior(p, queries)
-            z_0 = network.encode_masks(true_masks(self.readout, mask.logits, targets, queries), queries)
+            z_0 = true_latent(network, self.readout, p, targets, queries)
         rows = torch.arange(len(image) // 2, len(image), device=image.device)  # patches with foreground come last
         some, skips = queries.of(rows), tuple(skip[rows] for skip in mask.skips)
         decoded = self.readout.loss(network.decode_sample(z_0[rows], skips, some), targets[rows], some)
@@ -179,6 +179,7 @@ def objective_of(network: SegmentationNetwork, samples: bool = False) -> Objecti
     return DirectObjective(readout, Segmenter.of(network))
 
 
-def true_masks(readout: Readout, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
-    """The true mask of each slot (B, Q, D, H, W) bool. Ignored voxels are False."""
-    return torch.stack([true for _, true in readout.masks(logits, targets, queries)], dim=1)
+def true_latent(network: TextDiffSeg, readout: Readout, p: Tensor, targets: Tensor, queries: Queries) -> Tensor:
+    """z_0 (B, k, d, h, w) of the targets. Ignored voxels have the probabilities p (B, Q, D, H, W) of the mask."""
+    known = (targets >= 0).unsqueeze(1)
+    return network.encode_masks(torch.where(known, readout.true_masks(targets, queries).to(p.dtype), p), queries)

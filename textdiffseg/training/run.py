@@ -218,4 +218,4 @@ def _validation_seconds(run: Run, state: TrainingState) -> float:
 def compile_ahead(run: Run, progress: TrainingProgress) -> None:
     """Compile, and let a GPU search its fastest kernels, before the time is measured. The weights are discarded."""
     losses = train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled)
-    losses.values.tolist()  # waits for the device; an untrained model has no scale of residuals, so they may be nan
+    losses.values.tolist()  # waits for the device

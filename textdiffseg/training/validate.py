@@ -1,5 +1,6 @@
 """Quick validation during training, on fixed patches: the Dice of masks, and the spread of samples."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -17,10 +18,10 @@ from textdiffseg.queries import Queries
 from textdiffseg.readout import Pair, Readout, readout_of
 from textdiffseg.segmenter import Segmenter, mask_features
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.objectives import true_masks
+from textdiffseg.training.objectives import true_latent
 
 SPREADS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)  # factors of the residual of a sample
-MAX_GAP = 0.015  # of Dice
+MAX_GAP, MAX_LOSS = 0.015, 0.04  # of Dice
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,14 @@ def validate_patches(
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
-        eps = torch.stack([white_noise((plan.latent.channels, *plan.latent_shape), generator) for _ in image])[None]
+        shape = (plan.latent.channels, *plan.latent_shape)
+        eps = torch.stack([white_noise(shape, generator) for _ in image])[None] if plan.mask_steps else None
         with autocast(device):
-            estimate.add(next(segmenter.logits(image, queries, eps.to(device), plan.mask_steps)), targets, queries)
+            estimate.add(
+                next(segmenter.logits(image, queries, None if eps is None else eps.to(device), plan.mask_steps)),
+                targets,
+                queries,
+            )
             if isinstance(network, TextDiffSeg) and plan.paper:
                 latent.add(network.decode_latent(network.encode_numbers(targets, queries), queries), targets, queries)
     network.train()
@@ -87,7 +93,8 @@ class SampleFit:
 def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches, seed: int) -> SampleFit:
     """Choose the spread: the smallest of `SPREADS` at which samples agree with each other as with the reference.
 
-    A larger spread makes samples rougher. Their agreement may exceed the Dice with the reference by `MAX_GAP`.
+    Their agreement may exceed the Dice with the reference by `MAX_GAP`. A larger spread makes samples rougher: their
+    Dice may lie at most `MAX_LOSS` below that of the mask.
     """
     network.eval()
     plan, device, readout = network.plan, next(network.parameters()).device, readout_of(network.plan)
@@ -97,7 +104,7 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
         torch.Generator().manual_seed(seed),
         log_snr_schedule(plan.diffusion),
     )
-    latent = Overlap(labels, readout)
+    latent, masks = Overlap(labels, readout), Overlap(labels, readout)
     agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
@@ -106,8 +113,9 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
         noise = torch.stack([smooth_noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
         with autocast(device):
             mask = mask_features(network, batch.image, queries)
-            posterior = network.posterior(readout.probabilities(mask.logits)[:, 1:], queries)
-            z_0 = network.encode_masks(true_masks(readout, mask.logits, targets, queries), queries)
+            masks.add(mask.logits, targets, queries)
+            p = readout.probabilities(mask.logits)[:, 1:]
+            posterior, z_0 = network.posterior(p, queries), true_latent(network, readout, p, targets, queries)
             latent.add(network.decode_sample(z_0, mask.skips, queries), targets, queries)
             denoise = partial(network.denoise, conditions=(posterior.mean, mask.on_latent_grid))
             pair = [sample(denoise, r_T, schedule, plan.diffusion.steps) for r_T in noise.chunk(2)]
@@ -124,14 +132,13 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
                 reference[spread].add_masks(first, queries)
                 agreement[spread].add_masks([(a, b) for (a, _), (b, _) in zip(first, second, strict=True)], queries)
     network.train()
-    gaps = {
-        spread: _gap(agreement[spread].dice(bank.labels), reference[spread].dice(bank.labels)) for spread in SPREADS
-    }
-    fitting = [spread for spread, gap in gaps.items() if gap <= MAX_GAP]
-    return SampleFit(min(fitting, default=SPREADS[-1]), latent.dice(bank.labels))
+    found = {one: reference[one].dice(bank.labels) for one in SPREADS}
+    near = [one for one in SPREADS if _gap(masks.dice(bank.labels), found[one]) <= MAX_LOSS] or list(SPREADS[:1])
+    fitting = [one for one in near if _gap(agreement[one].dice(bank.labels), found[one]) <= MAX_GAP]
+    return SampleFit(min(fitting, default=near[-1]), latent.dice(bank.labels))
 
 
-def _gap(agreement: dict[str, float], reference: dict[str, float]) -> float:
-    """The mean Dice of two samples minus that of a sample and the reference, over the labels that both have."""
-    both = agreement.keys() & reference.keys()
-    return sum(agreement[name] - reference[name] for name in both) / max(1, len(both))
+def _gap(dice: dict[str, float], other: dict[str, float]) -> float:
+    """The mean difference of two Dice by label, over the labels that both have; infinity without one."""
+    both = dice.keys() & other.keys()
+    return sum(dice[name] - other[name] for name in both) / len(both) if both else math.inf

@@ -49,7 +49,7 @@ def load_samplers(
 ) -> tuple[Predictor, Predictor, TextBank] | None:
     """The predictor of unmirrored masks, that of samples with the settings `of_samples`, and the words.
 
-    None if the denoiser is not trained.
+    None if the sampler is not trained.
     """
     sampling = read_sampling(fold)
     plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))

@@ -16,6 +16,13 @@ def test_the_mean_is_0_and_the_variance_1(field):
     assert field.var().item() == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("size", [(17, 9, 10), (1, 8, 8), (2, 3, 20)])
+def test_the_variance_is_1_at_every_position(size):
+    """Also at the nodes of the coarse fields and between them."""
+    drawn = smooth_noise((20_000, *size), torch.Generator().manual_seed(1))
+    assert (drawn.var(0) - 1).abs().max() < 0.06
+
+
 def test_near_positions_are_alike_and_far_ones_are_not(field):
     def correlation(distance):
         return (field[:, distance:] * field[:, : 32 - distance]).mean().item()

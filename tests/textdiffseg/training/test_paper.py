@@ -25,7 +25,7 @@ def step(plan, seed=0):
     model = build_model(plan)
     image, slots = torch.randn(2, 1, 16, 16, 16), torch.randint(0, 3, (2, 16, 16, 16))
     objective = objective_of(model)
-    draws = objective.draw(seed, batch_keys(0, 2, 2))  # in this batch a sample trains the label autoencoder
+    draws = objective.draw(seed, batch_keys(0, 2, 2))
     return model, objective.losses(image, slots, QUERIES, draws), draws
 
 

@@ -115,23 +115,33 @@ def test_the_log_has_the_dice_of_decoded_true_latents(whole):
     assert [set(entry.latent_dice) for entry in log] == [set(), set(), {"ball", "box"}, {"ball", "box"}]
 
 
-@pytest.mark.parametrize(("shift", "expected"), [(1.0, SPREADS[0]), (0.02, SPREADS[-1])])
-def test_the_spread_is_the_smallest_at_which_samples_agree_no_more_than_with_the_reference(
-    whole, preprocessed, monkeypatch, shift, expected
+@pytest.mark.parametrize(
+    ("loss", "gap", "expected"),
+    [
+        (0.0, 0.01, 1.0),  # the smallest spread fits
+        (0.0, 0.03, 2.0),  # the smallest at which 0.03 / spread is at most 0.015
+        (0.015, 0.2, 2.5),  # none fits: the largest at which 0.015 times the spread is at most 0.04
+        (0.015, 0.03, 2.0),
+        (0.05, 0.2, 1.0),  # all are too rough: the smallest
+    ],
+)
+def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask(
+    whole, preprocessed, monkeypatch, loss, gap, expected
 ):
-    """The Dice of two samples is made to lie above that with the reference by 0.2 / spread, less `shift`."""
     opened = run.open_run(
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_progress(FoldFolder(whole))
     )
-    network, seen = load_network(FoldFolder(whole)), []
+    losses = iter([loss * spread for spread in SPREADS])
+    near = [spread for spread in SPREADS if loss * spread <= 0.04] or [SPREADS[0]]
+    gaps = iter([gap / spread for spread in near])
+    calls = []
 
-    def gap(agreement, reference):
-        seen.append(agreement)
-        return 0.2 / SPREADS[len(seen) - 1] - shift * (len(seen) == len(SPREADS) or shift == 1)
+    def found(dice, other):
+        calls.append(dice)
+        return next(losses) if len(calls) <= len(SPREADS) else next(gaps)
 
-    monkeypatch.setattr(validate, "_gap", gap)
-    assert fit_samples(network, opened.bank, opened.patches, 0).spread == expected
-    assert len(seen) == len(SPREADS)
+    monkeypatch.setattr(validate, "_gap", found)
+    assert fit_samples(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0).spread == expected
 
 
 def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the_labels(
@@ -143,9 +153,11 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
     )
     network, found = load_network(FoldFolder(whole)), []
     monkeypatch.setattr(validate, "SPREADS", (0.0, 100.0))
-    monkeypatch.setattr(validate, "_gap", lambda *dice: found.append(dice) or 1.0)
+    monkeypatch.setattr(validate, "_gap", lambda *dice: found.append(dice) or 0.03)
     fit_samples(network, opened.bank, opened.patches, 0)
-    (agreement, reference), (wide, _) = found
+    (mask, decoded), _, (agreement, reference), (wide, _) = found
+    assert decoded == reference
+    assert mask != decoded
     assert set(agreement.values()) == {1.0}
     assert max(reference.values()) < 1
     assert max(wide.values()) < 1
