@@ -15,9 +15,9 @@ masks (the broken trainers were measured before 0.2, with the same floor):
 | labels flipped along one axis, image not | .000 |
 | wrong sign of the Dice loss | .000 |
 
-The sampler learns after the masks. A healthy one has a loss of the residual of .46, and one whose true latents are 0 has
-3.2. An untrained denoiser, which returns 0, has about 1. On the whole validation cases, which the test asks about, the
-healthy masks have .986.
+The sampler learns after the masks. A healthy one has a loss of the residual of .46, and one whose true latents are 0
+has 3.2. An untrained denoiser, which returns 0, has about 1. On the whole validation cases, which the test asks about,
+the healthy masks have .986.
 """
 
 import json
