@@ -52,8 +52,8 @@ KNOWN = (
     Known(
         "sampler trained on the last instead of the best weights",
         "textdiffseg/training/checkpoint.py",
-        'self.model.load_state_dict(_part(read_tensors(fold.checkpoint("best")), EMA))',
-        "pass",
+        'best = _part(read_tensors(fold.checkpoint("best")), EMA)',
+        "best = self.model.state_dict()",
     ),
     Known(
         "spread not applied to samples",

@@ -68,7 +68,7 @@ def test_more_steps_than_a_model_has_are_refused_before_training(benchmark, mode
     diffusion = {
         "diffusion": None,
         "paper": PaperPlan(),
-        "latent": model.plan.latent.model_copy(update={"channels": 1}),
+        "latent": model.plan.latent.model_copy(update={"channels": 1, "level": model.plan.fusion_level}),
     }
     write_record(tmp_path / "plan.json", model.plan.model_copy(update=diffusion))
     args = argparse.Namespace(test=(tmp_path, tmp_path), fold="0", steps=[1, 2000])
