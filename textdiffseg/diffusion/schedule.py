@@ -15,6 +15,7 @@ from torch import Tensor
 
 from plans.network_plan import DiffusionPlan
 from plans.plan import Plan
+from textdiffseg.diffusion.noise import smooth_noise, white_noise
 
 OFFSET, MAX_BETA = 0.008, 0.999  # Nichol and Dhariwal 2021, section 3.2
 
@@ -29,6 +30,10 @@ class Schedule(ABC):
     @abstractmethod
     def levels(self, steps: int) -> tuple[float, ...]:
         """t of each of `steps` DDIM steps, from 1 down. Raises `ValueError` if there cannot be so many."""
+
+    @abstractmethod
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """The noise (k, d, h, w) with which sampling starts, drawn on the CPU."""
 
     @abstractmethod
     def clean(self, z_t: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
@@ -65,6 +70,9 @@ class LogSnrSchedule(Schedule):
             raise ValueError(f"steps must be at least 1, found {steps}")
         return tuple(1 - step / max(1, steps - 1) for step in range(steps))
 
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return smooth_noise(shape, generator)
+
     def clean(self, z_t: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
         """z_0_hat = a_t z_t - sigma_t v_hat."""
         a, sigma = self.coefficients(t, z_t)
@@ -100,6 +108,9 @@ class CosineSchedule(Schedule):
         if not 1 <= steps <= self.timesteps:
             raise ValueError(f"steps must lie between 1 and {self.timesteps}, found {steps}")
         return tuple(round(self.timesteps * (steps - i) / steps) / self.timesteps for i in range(steps))
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return white_noise(shape, generator)
 
     def clean(self, z_t: Tensor, predicted: Tensor, t: Tensor) -> Tensor:
         """z_0_hat: eq. 3 solved for z_0, then standardised over the patch.

@@ -22,7 +22,6 @@ from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
 from plans.plan import Plan
-from textdiffseg.diffusion.noise import smooth_noise, white_noise
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
 from textdiffseg.inference.tiling import Tiling, importance, tile
@@ -171,8 +170,9 @@ class Predictor:
         shape = (self.plan.latent.channels, *tiling.latent_shape)
         if self.steps == 0:  # not read
             return torch.zeros(1).expand(1, *shape)
-        draw = white_noise if self.plan.paper else smooth_noise
-        return torch.stack([draw(shape, torch_generator(self.settings.seed, number)) for number in numbers])
+        schedule = self.segmenters[0].schedule
+        assert schedule is not None, "expected a model with diffusion"
+        return torch.stack([schedule.noise(shape, torch_generator(self.settings.seed, number)) for number in numbers])
 
     def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""

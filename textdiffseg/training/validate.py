@@ -68,14 +68,11 @@ def validate_patches(
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
         shape = (plan.latent.channels, *plan.latent_shape)
-        eps = torch.stack([white_noise(shape, generator) for _ in image])[None] if plan.mask_steps else None
+        drawn = [white_noise(shape, generator) for _ in image] if plan.mask_steps else []
+        eps = torch.stack(drawn)[None].to(device) if drawn else None
         with autocast(device):
-            estimate.add(
-                next(segmenter.logits(image, queries, None if eps is None else eps.to(device), plan.mask_steps)),
-                targets,
-                queries,
-            )
-            if isinstance(network, TextDiffSeg) and plan.paper:
+            estimate.add(next(segmenter.logits(image, queries, eps, plan.mask_steps)), targets, queries)
+            if isinstance(network, TextDiffSeg) and network.label_encoder is not None:
                 latent.add(network.decode_latent(network.encode_numbers(targets, queries), queries), targets, queries)
     network.train()
     return PatchScores(estimate.dice(bank.labels), latent.dice(bank.labels))

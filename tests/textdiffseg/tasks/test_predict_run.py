@@ -168,6 +168,6 @@ def test_a_sampling_pass_weighs_more_than_the_mask_s(root, scans):
     model, events = tds.load(root / "results" / "Dataset900_Tiny" / "default", folds=["0"]), []
     model.segment(scans / "a_0000.nii.gz", mirroring=False, uncertainty=True, progress=events.append)
     half = len(events) // 2
-    costs = 0.65 + 8 * (model.plan.sample_steps * 0.1 + 0.35), 1.0
+    costs = 1 + 8 * (model.plan.sample_steps * 0.25 + 0.5), 1.0
     assert events[half - 1].done / events[half - 1].total == pytest.approx(costs[0] / sum(costs))
     assert events[-1].done == pytest.approx(events[-1].total)

@@ -51,6 +51,8 @@ def test_the_output_of_each_time_conditioned_block_depends_on_t(setting):
 
 def test_every_time_conditioned_block_learns_to_read_t(setting):
     model = build_model(setting[0].plan)
+    assert not model.denoiser.out.weight.any(), "the output starts at 0"
+    torch.nn.init.normal_(model.denoiser.out.weight)  # as after the first step
     objective = objective_of(model, samples=True)
     objective.losses(*setting[1:], objective.draw(0, batch_keys(0, 0, 4))).total.backward()
     assert len(timed_blocks(model)) == 3
