@@ -40,7 +40,7 @@ KNOWN = (
     Known(
         "white instead of smooth noise in training",
         "textdiffseg/training/objectives.py",
-        "NOISY_LATENTS, smooth=True)",
+        "NOISY_LATENTS, draw=self.schedule.noise)",
         "NOISY_LATENTS)",
     ),
     Known(

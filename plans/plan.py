@@ -135,9 +135,7 @@ class Plan(Record):
     patch: Shape
     batch: int = Field(gt=0, le=MAX_CHANNELS)
     stages: tuple[Stage, ...] = Field(min_length=2)
-    fusion_level: int = Field(
-        ge=1, le=MAX_BLOCKS
-    )  # the stage where features meet the words; there the estimator starts
+    fusion_level: int = Field(ge=1, le=MAX_BLOCKS)  # the stage where words meet features; the estimator starts there
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
     diffusion: DiffusionPlan | None  # of preset default

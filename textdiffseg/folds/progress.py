@@ -32,9 +32,7 @@ class TrainingProgress(Record):
     upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
-    denoiser_share: float = Field(
-        0.0, ge=0, lt=1
-    )  # of the time, the last, in which only the sampler learns: denoiser and decoder
+    denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the sampler learns
     denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
     denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
     iterations_per_epoch: int = Field(gt=0)  # since `start`

@@ -3,7 +3,7 @@
 Each sample's parameters are a function of (seed, epoch, index).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plans.geometry import Triple
 from textdiffseg.data.batch import SampleKey
-from textdiffseg.diffusion.noise import smooth_noise, white_noise
+from textdiffseg.diffusion.noise import white_noise
 from textdiffseg.randomness import torch_generator
 from textdiffseg.transfer import send
 
@@ -37,7 +37,7 @@ def draw_noise(
     keys: Sequence[SampleKey],
     count: int = 1,
     timesteps: int | None = None,
-    smooth: bool = False,
+    draw: Callable[[tuple[int, ...], torch.Generator], Tensor] = white_noise,
 ) -> NoiseDraws:
     """The noise and its level for the samples `keys`.
 
@@ -48,12 +48,11 @@ def draw_noise(
         keys: of the batch's samples.
         count: N, of noisy latents for each sample.
         timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
-        smooth: draw the noise of preset `default`, else white noise.
+        draw: draws the noise of a shape (k, d, h, w), e.g. `Schedule.noise`.
     """
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
     first = torch.stack([torch.rand(1, generator=one) for one in generators])
     t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
-    draw = smooth_noise if smooth else white_noise
     return NoiseDraws(t, torch.stack([draw((channels, *latent), one) for one in generators for _ in range(count)]))

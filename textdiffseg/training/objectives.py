@@ -98,7 +98,7 @@ class SamplingObjective(Objective):
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS, smooth=True)
+        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=self.schedule.noise)
 
     def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
         assert draws is not None, "expected the draws of this objective"

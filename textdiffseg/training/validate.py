@@ -10,7 +10,7 @@ from torch import Tensor
 
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.diffusion.ddim import sample
-from textdiffseg.diffusion.noise import smooth_noise, white_noise
+from textdiffseg.diffusion.noise import white_noise
 from textdiffseg.diffusion.schedule import log_snr_schedule
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
@@ -96,18 +96,15 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
     network.eval()
     plan, device, readout = network.plan, next(network.parameters()).device, readout_of(network.plan)
     assert plan.diffusion is not None, "expected a plan of preset default"
-    labels, generator, schedule = (
-        len(bank.labels),
-        torch.Generator().manual_seed(seed),
-        log_snr_schedule(plan.diffusion),
-    )
+    labels, schedule = len(bank.labels), log_snr_schedule(plan.diffusion)
+    generator = torch.Generator().manual_seed(seed)
     latent, masks = Overlap(labels, readout), Overlap(labels, readout)
     agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
     for batch in patches:
         batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts).to(device)
         targets = readout.targets(batch.labels, queries)
         shape = (plan.latent.channels, *plan.latent_shape)
-        noise = torch.stack([smooth_noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
+        noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
         with autocast(device):
             mask = mask_features(network, batch.image, queries)
             masks.add(mask.logits, targets, queries)
@@ -118,19 +115,13 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
             pair = [sample(denoise, r_T, schedule, plan.diffusion.steps) for r_T in noise.chunk(2)]
             for spread in SPREADS:
                 scale = torch.tensor(spread, device=device)
-                first, second = (
-                    list(
-                        readout.masks(
-                            network.decode_sample(posterior.latent(r, scale), mask.skips, queries), targets, queries
-                        )
-                    )
-                    for r in pair
-                )
+                decoded = (network.decode_sample(posterior.latent(r, scale), mask.skips, queries) for r in pair)
+                first, second = (list(readout.masks(logits, targets, queries)) for logits in decoded)
                 reference[spread].add_masks(first, queries)
                 agreement[spread].add_masks([(a, b) for (a, _), (b, _) in zip(first, second, strict=True)], queries)
     network.train()
-    found = {one: reference[one].dice(bank.labels) for one in SPREADS}
-    near = [one for one in SPREADS if _gap(masks.dice(bank.labels), found[one]) <= MAX_LOSS] or list(SPREADS[:1])
+    of_mask, found = masks.dice(bank.labels), {one: reference[one].dice(bank.labels) for one in SPREADS}
+    near = [one for one in SPREADS if _gap(of_mask, found[one]) <= MAX_LOSS] or list(SPREADS[:1])
     fitting = [one for one in near if _gap(agreement[one].dice(bank.labels), found[one]) <= MAX_GAP]
     return SampleFit(min(fitting, default=near[-1]), latent.dice(bank.labels))
 

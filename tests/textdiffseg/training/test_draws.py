@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from textdiffseg.data.batch import SampleKey, batch_keys
+from textdiffseg.diffusion.noise import smooth_noise, white_noise
 from textdiffseg.training.draws import draw_noise
 
 DRAWN, SIGMAS = 10_000, 5  # samples, and standard errors that a share may be off
@@ -20,10 +21,10 @@ def share(mask: torch.Tensor) -> float:
     return mask.double().mean().item()
 
 
-@pytest.mark.parametrize("smooth", [False, True])
-def test_draws_of_a_step_are_a_function_of_its_keys(smooth):
+@pytest.mark.parametrize("draw", [white_noise, smooth_noise])
+def test_draws_of_a_step_are_a_function_of_its_keys(draw):
     keys = batch_keys(3, 5, 4)
-    noise = [draw_noise(2, (3, 2, 2), 9, keys, smooth=smooth) for _ in range(2)]
+    noise = [draw_noise(2, (3, 2, 2), 9, keys, draw=draw) for _ in range(2)]
     assert torch.equal(noise[0].t, noise[1].t)
     assert torch.equal(noise[0].eps, noise[1].eps)
 
@@ -80,6 +81,6 @@ def test_noise_is_standard_normal():
 
 def test_smooth_noise_is_correlated_and_white_noise_is_not():
     keys = batch_keys(0, 0, 50)
-    for smooth, expected in ((False, 0.0), (True, 0.8)):
-        eps = draw_noise(4, (6, 6, 6), 0, keys, 2, smooth=smooth).eps
+    for draw, expected in ((white_noise, 0.0), (smooth_noise, 0.8)):
+        eps = draw_noise(4, (6, 6, 6), 0, keys, 2, draw=draw).eps
         assert (eps[..., 1:] * eps[..., :-1]).mean().item() == pytest.approx(expected, abs=0.15)

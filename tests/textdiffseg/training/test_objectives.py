@@ -7,11 +7,14 @@ import torch
 
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
+from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import log_snr_schedule
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import mask_features
-from textdiffseg.training.objectives import NOISY_LATENTS, objective_of
+from textdiffseg.training.draws import draw_noise
+from textdiffseg.training.objectives import NOISY_LATENTS, objective_of, true_latent
 
 BATCH = 4
 MASKS = {"image_encoder", "fusion", "estimator", "label_decoder"}
@@ -154,3 +157,24 @@ def test_overlapping_labels_have_a_latent(setting):
     masks = torch.stack([slots == 1], dim=1)  # value 2 belongs to both labels
     calls = calls_of([nested.label_latent], lambda: of_samples((nested, image, 2 * slots, queries)))[0]
     assert torch.equal(calls[0][0][0], masks)
+
+
+def test_ignored_voxels_of_a_true_latent_have_the_probabilities_of_the_mask(setting):
+    model, _, slots, queries = setting
+    p = torch.rand(BATCH, 1, 16, 16, 16)
+    ignored = slots.clone()
+    ignored[:, :8] = -1
+    found = true_latent(model, readout_of(model.plan), p, ignored, queries)
+    torch.testing.assert_close(found[:, :, :4], model.encode_masks(p, queries)[:, :, :4])
+    masks = torch.stack([slots == 1], dim=1)
+    torch.testing.assert_close(found[:, :, 4:], model.encode_masks(masks, queries)[:, :, 4:])
+
+
+def test_the_denoiser_learns_on_the_noise_from_which_sampling_starts(setting):
+    objective = objective_of(setting[0], samples=True)
+    plan, keys = setting[0].plan, batch_keys(0, 0, BATCH)
+    expected = draw_noise(plan.latent.channels, plan.latent_shape, 0, keys, NOISY_LATENTS, draw=smooth_noise)
+    assert torch.equal(objective.draw(0, keys).eps, expected.eps)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    shape = (plan.latent.channels, *plan.latent_shape)
+    assert torch.equal(objective.schedule.noise(shape, generators[0]), smooth_noise(shape, generators[1]))

@@ -217,6 +217,9 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
             interrupt_after(patch, stop_at)
             with pytest.raises(KeyboardInterrupt):
                 fit(preprocessed, folders[1], **({"epochs": 8} if stop_at == 3 else {}))
+        if stop_at == 3:
+            left = read_tensors(FoldFolder(folders[1]).checkpoint("latest"))
+            assert left["model.spread"] == left["ema.spread"] == 0, "samples do not fit masks that learn again"
     fit(preprocessed, folders[1])
     left, right = (read_tensors(FoldFolder(folder).checkpoint("latest")) for folder in folders)
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
