@@ -164,7 +164,8 @@ class Model:
             alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        return self.prepare(options).run(volume_of(scan, spacing, affine), encoded, follow(progress, cancel))
+        segmenting = self.prepare(options)
+        return segmenting.run(segmenting.read(volume_of(scan, spacing, affine)), encoded, follow(progress, cancel))
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

@@ -1,12 +1,12 @@
 """The reports and outputs of a prediction: empty masks, pictures, presets, forecasts, and a second run."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.inference.scan import ScanResult
 from textdiffseg.progress import ProgressEvent
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.tasks.scan_progress import RunProgress
@@ -42,7 +42,7 @@ def finding(monkeypatch):
     def only(*slots):
         def examine(*args):
             result = plain(*args)
-            return ScanResult(np.where(np.isin(result.slots, slots), result.slots, 0), *list(vars(result).values())[1:])
+            return replace(result, slots=np.where(np.isin(result.slots, slots), result.slots, 0))
 
         monkeypatch.setattr(segmenting, "examine", examine)
 
