@@ -259,12 +259,13 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
     return FIXED_BYTES[device] + BYTES_PER_WEIGHT * parameters(net) + batch * per_sample
 
 
-def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
-    """The peak memory of predicting one window, in bytes: weights, skips, the widest stage, probabilities."""
+def prediction_bytes(net: Network, patch: Triple, device: Device, windows: int = 1) -> float:
+    """The peak memory of predicting `windows` at once, in bytes: weights, skips, the widest stage, probabilities."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
     values = skips + 4 * grids[0] * net.stages[0].width + 2 * grids[0] * (1 + net.labels)
-    return FIXED_BYTES[device] + 4 * parameters(net) + 4 * values + 4 * grids[0] * net.image_channels
+    of_window = 4.0 * values + 4 * grids[0] * net.image_channels
+    return FIXED_BYTES[device] + 4 * parameters(net) + windows * of_window
 
 
 def bytes_per_sum(classes: int, voxels: int) -> int:

@@ -5,7 +5,7 @@ They are predicted separately, so that `uncertainty` does not change the mask. I
 diffusion, one prediction gives both. Volumes and the expected Dice come from the prediction of the mask.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from plans.geometry import triple
+from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.inference.maps import Maps, probability_map
 from textdiffseg.inference.predictor import Predictor
@@ -21,6 +22,7 @@ from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
 from textdiffseg.inference.windows import Slab
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent
+from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 
 WindowProgress = Callable[[float, float], None]  # called with (done, total), in groups of windows
@@ -74,12 +76,12 @@ def examine(
         costs = samples.predictor.settings.passes, masks.predictor.settings.passes
         first = costs[0] / sum(costs)
         follow = part_of(progress, 0, first)
-        for slab in samples.predictor.predict_slabs(image, queries, True, answers, progress=follow):
+        for slab in _slabs(samples.predictor, image, queries, True, answers, follow):
             _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
         progress = part_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
     sums = SlabVoxelSums(readout, answers) if masks.calibration != Applied() else None
-    for slab in masks.predictor.predict_slabs(image, queries, samples is masks, answers, progress=progress):
+    for slab in _slabs(masks.predictor, image, queries, samples is masks, answers, progress):
         restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
         if sums is not None:
             sums.add(slab.prediction.probabilities)
@@ -94,6 +96,19 @@ def examine(
     slots = restoring.finish()
     slots[slots > answers] = 0  # rivals
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
+
+
+def _slabs(
+    predictor: Predictor,
+    image: Tensor,
+    queries: Queries,
+    uncertainty: bool,
+    answers: int,
+    progress: WindowProgress | None,
+) -> Iterator[Slab]:
+    """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
+    slabs = predictor.predict_slabs(image, queries, uncertainty, answers, progress=progress)
+    return ahead(slabs, predictor.device.type != "cpu")
 
 
 def part_of(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:

@@ -80,7 +80,7 @@ def _maps(prediction: Prediction) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class WindowGroup:
-    """The predictions of a group of B windows."""
+    """The predictions of a group of B windows. Where the network's output is not finite, background is NaN."""
 
     starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
@@ -128,7 +128,8 @@ class SlabSums:
     def add(self, windows: WindowGroup) -> Iterator[Slab]:
         """Add one group, and yield the slabs that are complete before it. `UserError` for output that is not finite."""
         device = self.total.device
-        self.finite &= windows.probabilities.isfinite().all().to(device)  # read later, so that the host does not wait
+        background = windows.probabilities[:, 0]
+        self.finite &= background.sum().isfinite().to(device)  # read later, so that the host does not wait
         probabilities = windows.probabilities.to(device, self.probabilities.dtype)
         maps = None if windows.maps is None else windows.maps.to(device)
         weight = self.weight.to(self.probabilities.dtype)
