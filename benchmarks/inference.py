@@ -92,20 +92,23 @@ def main() -> int:
     parser.add_argument("--slices", type=positive_int, nargs="+", default=[275, 600], metavar="N")
     parser.add_argument("--labels", type=positive_int, nargs="+", default=[3, 60, 117], metavar="N")
     parser.add_argument("--patch", type=positive_int, nargs=3, default=[64, 160, 168], metavar="N")
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, metavar="X", help="of windows; memory does not depend on it"
+    )
     parser.add_argument("--in-plane", type=positive_int, default=512, metavar="N", help="voxels along x and y")
     return run(measure, parser.parse_args())
 
 
 def measure(args: argparse.Namespace) -> None:
     """Print the figures of each scan and number of labels."""
-    report = {"benchmark": "inference", "patch": args.patch, "bars": BARS} | machine("cpu")
+    report = {"benchmark": "inference", "patch": args.patch, "overlap": args.overlap, "bars": BARS} | machine("cpu")
     report["scans"] = []
     with tempfile.TemporaryDirectory() as temporary:
         for slices in args.slices:
             path = Path(temporary) / f"{slices}.nii.gz"
             in_own_process(make_scan, path, slices, args.in_plane)
             for labels in args.labels:
-                found = in_own_process(predict, path, Path(temporary) / f"{slices}_{labels}", args.patch, labels)
+                found = in_own_process(predict, path, Path(temporary) / f"{slices}_{labels}", args, labels)
                 report["scans"].append({"slices": slices, "labels": labels} | found)
     print(json.dumps(report, indent=1))
 
@@ -120,9 +123,9 @@ def make_scan(path: Path, slices: int, in_plane: int) -> None:
     nib.save(image, path)
 
 
-def predict(path: Path, out: Path, patch: list[int], labels: int) -> dict[str, Any]:
+def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dict[str, Any]:
     """The seconds of each stage of one scan, the peak memory, and the estimate."""
-    made = run_of(out, triple(patch), labels)
+    made = run_of(out, triple(args.patch), labels, args.overlap)
     geometry = read_geometry(path)
     assert geometry is not None, "expected a readable header"
     estimate, work, found = scan_ram_gb(made.segmenting, geometry), stages.start(made, "ct", (path,)), {}
@@ -150,13 +153,13 @@ def predict(path: Path, out: Path, patch: list[int], labels: int) -> dict[str, A
     }
 
 
-def run_of(out: Path, patch: Triple, labels: int) -> PredictionRun:
+def run_of(out: Path, patch: Triple, labels: int, overlap: float) -> PredictionRun:
     """A prediction into a folder, with the network that takes no time."""
     plan = plan_of(patch, labels)
     names = tuple(label.name for label in plan.labels)
     bank = build_bank(Prompts(scan="a CT", labels={name: (name,) for name in names}), names, NoEncoder())
     network = build_model(plan).eval()
-    predictor = Predictor([network], Settings(), batch=1)
+    predictor = Predictor([network], Settings(overlap=overlap), batch=1)
     predictor.segmenters = (NoNetwork(patch, labels),)
     ensemble = Ensemble(out, ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
     segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
