@@ -73,7 +73,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
     def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
         record, rng = stored.record, generator(self.seed, key.epoch, key.index)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
-        query, beside = full_query(record.known), ()
+        query, beside = full_query(record.known), full_query(())
         if self.plan.reads_words:
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)

@@ -1,4 +1,5 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_query_of_all_annotated_labels_also_reads_the_words_of_all_others(make
     assert {which for beside in drawn for _, which in beside[2:]} == {0, 1}, "each has a random phrasing"
     assert {draw_query(rng, (2, 4), (2,), (1,) * 4)[1] for _ in range(100)} == {(), ((1, 0), (3, 0))}
     assert words_beside(make_plan(), (2,)) == ((1, 0),)
-    assert words_beside(make_plan().model_copy(update={"preset": "peer-unet"}), (2,)) == (), "it reads no words"
+    assert words_beside(SimpleNamespace(reads_words=False, labels=(1, 2)), (2,)) == ()
 
 
 def test_the_full_query_is_in_label_order_and_first_phrasings():
