@@ -20,8 +20,8 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
-from textdiffseg.imaging.classes import last_above_half, most_probable
-from textdiffseg.preprocessing.case import Restoring, TransformRecord
+from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
+from textdiffseg.preprocessing.case import Restoring, TransformRecord, restore
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
@@ -76,19 +76,22 @@ class Readout(ABC):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         """Apply temperature scaling to p (1 + Q, ...) in place, which saves memory."""
 
+    @property
     @abstractmethod
-    def restoring(self, transform: TransformRecord) -> Restoring:
-        """Computes the winning class of each voxel of the scan's own grid, from slabs of `competing`."""
+    def choice(self) -> Choice:
+        """The rule that chooses the class of a voxel of the scan's own grid, from `competing`."""
 
     @abstractmethod
     def competing(self, p: np.ndarray) -> np.ndarray:
-        """The classes of p (1 + Q, ...) among which `restoring` chooses."""
+        """The classes of p (1 + Q, ...) among which `choice` chooses."""
+
+    def restoring(self, transform: TransformRecord) -> Restoring:
+        """Computes the winning class of each voxel of the scan's own grid, from slabs of `competing`."""
+        return Restoring(transform, self.choice)
 
     def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
         """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
-        restoring = self.restoring(transform)
-        restoring.add(self.competing(p))
-        return restoring.finish()
+        return restore(self.competing(p), transform, self.choice)
 
     @abstractmethod
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
@@ -147,8 +150,9 @@ class ExclusiveReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper(p, temperature, out=p)
 
-    def restoring(self, transform: TransformRecord) -> Restoring:
-        return Restoring(transform, most_probable)
+    @property
+    def choice(self) -> Choice:
+        return most_probable
 
     def competing(self, p: np.ndarray) -> np.ndarray:
         return p
@@ -203,8 +207,9 @@ class OverlappingReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper_overlapping(p, temperature)
 
-    def restoring(self, transform: TransformRecord) -> Restoring:
-        return Restoring(transform, last_above_half)
+    @property
+    def choice(self) -> Choice:
+        return last_above_half
 
     def competing(self, p: np.ndarray) -> np.ndarray:
         return p[1:]

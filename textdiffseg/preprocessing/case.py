@@ -149,6 +149,13 @@ class Restoring:
         return _uncrop(self._inside.classes, self.transform, 0)
 
 
+def restore(probabilities: np.ndarray, transform: TransformRecord, choose: Choice = most_probable) -> np.ndarray:
+    """The class (D, H, W) int16 of each voxel of the file's grid, from probabilities (K, D, H, W) of all planes."""
+    restoring = Restoring(transform, choose)
+    restoring.add(probabilities)
+    return restoring.finish()
+
+
 def restore_map(array: np.ndarray, transform: TransformRecord, outside: float = 0.0) -> np.ndarray:
     """A map (D, H, W) float32 on the file's grid, e.g. of uncertainty, from one on the plan's grid.
 

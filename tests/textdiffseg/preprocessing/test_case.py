@@ -16,21 +16,14 @@ from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (
     IGNORED,
-    Restoring,
     TransformRecord,
     number_labels,
     preprocess_image,
     preprocess_labels,
+    restore,
     restore_map,
 )
 from textdiffseg.preprocessing.crop import nonzero_box
-
-
-def restored(probabilities, transform):
-    """The classes on the file's grid, from all planes (K, D, H, W) at once."""
-    restoring = Restoring(transform)
-    restoring.add(probabilities)
-    return restoring.finish()
 
 
 def make_plan(spacing=(1.0, 1.0, 1.0), channels=1, scheme="none", **changes) -> Plan:
@@ -95,7 +88,7 @@ def test_labels_are_restored_from_another_spacing(permutation, signs):
     there = preprocess_labels(numbers, transform, plan)
     assert image.shape[1:] == there.shape == transform.shape
     probabilities = np.stack([there == number for number in range(3)]).astype(np.float32)
-    back = restored(probabilities, transform)
+    back = restore(probabilities, transform)
     assert back.shape == numbers.shape
     for number in (1, 2):
         both = np.count_nonzero((back == number) & (numbers == number))
@@ -110,7 +103,7 @@ def test_at_the_same_spacing_the_inverse_is_exact(permutation, signs):
     there = preprocess_labels(numbers, transform, plan)
     held = [size - zeros for size, zeros in zip(numbers.shape, (5, 8, 7), strict=True)]  # along the file's axes
     assert transform.shape == tuple(held[permutation.index(axis)] for axis in range(3))
-    assert np.array_equal(restored(np.stack([there == number for number in range(3)]), transform), numbers)
+    assert np.array_equal(restore(np.stack([there == number for number in range(3)]), transform), numbers)
     assert np.array_equal(restore_map(image[0], transform), volume.array[0])
 
 
@@ -118,7 +111,7 @@ def test_outside_the_crop_are_background_and_the_map_s_outside_value():
     volume, _ = scene()
     _, transform = preprocess_image(volume, make_plan())
     everywhere = np.stack([np.zeros(transform.shape), np.ones(transform.shape)])
-    found, outside = restored(everywhere, transform), volume.array[0] == 0
+    found, outside = restore(everywhere, transform), volume.array[0] == 0
     assert found.sum() == np.prod(transform.cropped_shape)
     assert not found[outside].any()
     assert (restore_map(np.ones(transform.shape), transform, outside=-3.0)[outside] == -3).all()

@@ -11,20 +11,13 @@ from textdiffseg.data.preparing import preprocess_case
 from textdiffseg.data.store import open_case
 from textdiffseg.imaging.body import body_box
 from textdiffseg.imaging.volume import Geometry, Volume
-from textdiffseg.preprocessing.case import Restoring, preprocess_image, preprocess_labels
+from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
 from textdiffseg.preprocessing.crop import crop_box, nonzero_box
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset
 
 SHAPE = (40, 120, 120)
 SPACING = (2.0, 2.0, 2.0)
 FULL = tuple((0, size) for size in SHAPE)
-
-
-def restored(probabilities, transform):
-    """The classes on the file's grid, from all planes (K, D, H, W) at once."""
-    restoring = Restoring(transform)
-    restoring.add(probabilities)
-    return restoring.finish()
 
 
 def scan(shape=SHAPE) -> np.ndarray:
@@ -105,7 +98,7 @@ def test_prediction_leads_back_to_the_scan_s_grid(make_plan):
     plan = ct_plan(make_plan)
     there, transform = preprocess_image(volume(scan()), plan)
     mask = there[0] > 0
-    back = restored(np.stack([~mask, mask]).astype(np.float32), transform)
+    back = restore(np.stack([~mask, mask]).astype(np.float32), transform)
     assert np.array_equal(back == 1, scan() > 0)
 
 
