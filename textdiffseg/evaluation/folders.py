@@ -136,7 +136,12 @@ def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int)
 def _values_of(paths: tuple[Path, ...]) -> set[int]:
     from textdiffseg.imaging.sources.files import read_labels
 
-    return {int(value) for path in paths for value in np.unique(read_labels(path).array)}
+    return {value for path in paths for value in _values_in(read_labels(path).array[0])}
+
+
+def _values_in(array: np.ndarray) -> set[int]:
+    """The values of an array (D, H, W). Slices are read one by one, which saves the memory of sorting all voxels."""
+    return {value for plane in array for value in np.unique(plane).tolist()}
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> C
     if faults:
         raise UserError(*faults)
     if ignored:
-        references = [np.where(one == annotation.ignore, -1, one.astype(np.int64)) for one in references]
+        references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
     labels = {annotation.values[name]: name for name in task.answers.labels}
     score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
     scores = mean_over_raters([score(one, case=task.case, lesions=lesions) for one in references])
@@ -204,7 +209,7 @@ def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignor
     """A line if an array holds values that are neither of a label nor background nor `ignored`."""
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
     allowed = {0, *values, *ignored}
-    if unknown := sorted(set(np.unique(array).tolist()) - allowed):
+    if unknown := sorted(_values_in(array) - allowed):
         return [
             f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
             "files of one data set, or correct dataset.json."
