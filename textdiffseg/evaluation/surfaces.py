@@ -60,13 +60,15 @@ def surface_scores(
     """
     areas = element_areas(spacing)
     first, second = surface_of(predicted), surface_of(expected)
-    within, percentiles = 0.0, []
+    whole, within, percentiles = 0.0, 0.0, []
     for here, there in ((first, second), (second, first)):
-        own = areas[here.codes]
-        distances = nearest_distances(here, there, own, spacing, tolerance_mm)
-        within += own[distances <= tolerance_mm].sum()
-        percentiles.append(weighted_percentile(distances, own))
-    return float(within / (areas[first.codes].sum() + areas[second.codes].sum())), max(percentiles)
+        distances, at_distance = area_by_distance(
+            nearest_distances(here, there, areas, spacing, tolerance_mm), here.codes, areas
+        )
+        whole += at_distance.sum()
+        within += at_distance[distances <= tolerance_mm].sum()
+        percentiles.append(percentile_of(distances, at_distance))
+    return float(within / whole), max(percentiles)
 
 
 def element_areas(spacing: Millimetres) -> np.ndarray:
@@ -97,12 +99,27 @@ def surface_of(mask: np.ndarray) -> Surface:
     return Surface(triple(codes.shape), places, codes.reshape(-1)[places])
 
 
-def weighted_percentile(distances: np.ndarray, areas: np.ndarray) -> float:
-    """The smallest distance within which `PERCENTILE` of the areas lies."""
-    order = np.argsort(distances)
-    share = areas[order].cumsum()
-    place = np.searchsorted(share / share[-1], PERCENTILE)
-    return float(distances[order[min(place, len(order) - 1)]])
+def area_by_distance(distances: np.ndarray, codes: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different distances (M,), ascending, and the area (M,) in mm² of the elements at each of them.
+
+    Args:
+        distances: (N,) in mm, of N elements.
+        codes: (N,) of the elements.
+        areas: (256,) in mm² of each code.
+    """
+    different = np.unique(distances)
+    area = np.zeros(len(different))
+    for block in _blocks(len(distances)):
+        places = np.searchsorted(different, distances[block])
+        area += np.bincount(places, areas[codes[block]], minlength=len(different))
+    return different, area
+
+
+def percentile_of(distances: np.ndarray, area: np.ndarray) -> float:
+    """The smallest of the distances (M,) within which `PERCENTILE` of the area (M,) lies."""
+    within = area.cumsum()
+    place = np.searchsorted(within / within[-1], PERCENTILE)
+    return float(distances[min(place, len(distances) - 1)])
 
 
 def nearest_distances(
@@ -111,6 +128,7 @@ def nearest_distances(
     """The distance (N,) in mm from each element of `here` to the nearest one of `there`.
 
     It is infinite for elements farther than `NEAR_VOXELS` voxels, if neither NSD nor HD95 depends on their distances.
+    `areas` (256,) are those of the codes.
     """
     from scipy.spatial import cKDTree
 
@@ -121,7 +139,8 @@ def nearest_distances(
     distances[np.isin(here.places, there.places, assume_unique=True, kind="sort")] = 0.0
     near, tree = NEAR_VOXELS * float(step.max()), cKDTree(there.points * step)
     _search(tree, here, there, step, distances, near)
-    known = areas[np.isfinite(distances)].sum() / areas.sum()
+    own = areas[here.codes]
+    known = own[np.isfinite(distances)].sum() / own.sum()
     if tolerance_mm < 0.99 * near and known > PERCENTILE + 1e-6:  # both margins: rounding
         return distances
     if np.count_nonzero(np.isinf(distances)) * float(len(there.places)) > MAX_FAR_PAIRS * voxels:
@@ -133,7 +152,8 @@ def nearest_distances(
 def _search(tree, here: Surface, there: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float) -> None:  # type: ignore[no-untyped-def]  # scipy has no types
     """Fill in the distances that are infinite and at most `most_mm`."""
     unknown = np.flatnonzero(np.isinf(distances))
-    for block in _blocks(unknown):
+    for part in _blocks(len(unknown)):
+        block = unknown[part]
         _, nearest = tree.query(here.points[block] * step, distance_upper_bound=most_mm)
         found = nearest < len(there.places)  # scipy's mark of elements without a neighbour is the number of elements
         block, nearest = block[found], nearest[found]
@@ -149,7 +169,7 @@ def _transformed(here: Surface, there: Surface, step: np.ndarray) -> np.ndarray:
     nearest = distance_transform_edt(outside, sampling=step, return_distances=False, return_indices=True)
     nearest = nearest.reshape(3, -1)
     distances = np.empty(len(here.places))
-    for block in _blocks(np.arange(len(here.places))):
+    for block in _blocks(len(here.places)):
         places = here.places[block]
         points = np.stack(np.unravel_index(places, here.grid), 1)
         distances[block] = _lengths(points - nearest[:, places].T, step)
@@ -161,6 +181,6 @@ def _lengths(steps: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return np.sqrt(np.square(steps * spacing).sum(1))
 
 
-def _blocks(places: np.ndarray) -> Iterator[np.ndarray]:
-    for first in range(0, len(places), BLOCK):
-        yield places[first : first + BLOCK]
+def _blocks(elements: int) -> Iterator[slice]:
+    for first in range(0, elements, BLOCK):
+        yield slice(first, first + BLOCK)

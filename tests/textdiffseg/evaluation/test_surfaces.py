@@ -9,12 +9,13 @@ from surface_distance import metrics as deepmind
 
 from textdiffseg.evaluation import surfaces
 from textdiffseg.evaluation.surfaces import (
+    area_by_distance,
     corner_codes,
     element_areas,
     nearest_distances,
+    percentile_of,
     surface_of,
     surface_scores,
-    weighted_percentile,
 )
 from textdiffseg.imaging.sources.files import read_labels
 
@@ -119,14 +120,16 @@ def test_distances_that_decide_nothing_are_not_searched(monkeypatch):
     monkeypatch.setattr(surfaces, "MAX_TREE_SHARE", 1.0)
     monkeypatch.setattr(surfaces, "NEAR_VOXELS", 2)
     here, there = surface_of(slab(0, 9) | points((13, 21, 25))), surface_of(slab(0, 9))
-    areas = element_areas((1.0, 1.0, 1.0))[here.codes]
+    areas = element_areas((1.0, 1.0, 1.0))
     few = nearest_distances(here, there, areas, (1.0, 1.0, 1.0), 1.0)
     assert np.isinf(few).sum() == 8, "the corners of the far voxel"
     assert np.isfinite(nearest_distances(here, there, areas, (1.0, 1.0, 1.0), 2.0)).all(), "the tolerance is not near"
 
 
 def test_the_percentile_is_weighted_by_area():
-    distances = np.array([3.0, 0.0, 1.0])
-    assert weighted_percentile(distances, np.array([1.0, 1.0, 98.0])) == 1.0
-    assert weighted_percentile(distances, np.array([6.0, 1.0, 93.0])) == 3.0
-    assert weighted_percentile(distances, np.array([0.0, 95.0, 5.0])) == 0.0
+    distances, codes, areas = np.array([3.0, 0.0, 1.0, 0.0]), np.array([1, 2, 3, 2]), np.arange(256.0)
+    different, area = area_by_distance(distances, codes, areas)
+    assert (different.tolist(), area.tolist()) == ([0.0, 1.0, 3.0], [4.0, 3.0, 1.0])
+    assert percentile_of(different, np.array([1.0, 98.0, 1.0])) == 1.0
+    assert percentile_of(different, np.array([1.0, 93.0, 6.0])) == 3.0
+    assert percentile_of(different, np.array([95.0, 5.0, 0.0])) == 0.0
