@@ -48,7 +48,7 @@ def main() -> int:
 def measure(args: argparse.Namespace) -> None:
     """Print the report."""
     left_out = [name for name in args.peers if importlib.util.find_spec(name) is None]
-    if "surface_distance" in left_out:
+    if importlib.util.find_spec("surface_distance") is None:
         raise UserError("surface-distance is not installed, and the scores need it: pip install surface-distance")
     programs = ("textdiffseg", *(name for name in args.peers if name not in left_out))
     report = {"benchmark": "evaluation", "shape": list(args.shape), "spacing": SPACING, "tolerance_mm": TOLERANCE_MM}
@@ -61,9 +61,7 @@ def measure(args: argparse.Namespace) -> None:
         for program in programs[1:]:
             scores, theirs = found[program]
             figures[name][program] = theirs | {
-                "times_our_seconds": round(theirs["seconds"] / cost["seconds"], 1),
-                "times_our_cpu_seconds": round(theirs["cpu_seconds"] / cost["cpu_seconds"], 1),
-                "times_our_memory": round(theirs["peak_mb"] / cost["peak_mb"], 1),
+                **{f"{figure}_ratio": round(theirs[figure] / cost[figure], 1) for figure in cost if cost[figure]},
                 "nsd_difference": max(abs(scores[label][0] - ours[label][0]) for label in ours),
                 "hd95_difference_mm": max(abs(scores[label][1] - ours[label][1]) for label in ours),
             }

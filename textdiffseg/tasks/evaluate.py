@@ -9,6 +9,7 @@ from plans.file_names import FILE_ENDINGS, split_ending
 from plans.layout import RawFolder
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.folders import evaluate_folders
+from textdiffseg.evaluation.matching import match_files
 from textdiffseg.evaluation.report import Summary, to_csv
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
@@ -36,7 +37,8 @@ def evaluate(
         tolerance_mm: surfaces this close count as equal in NSD.
         partial: leave out references without a prediction instead of raising an error.
         against: other segmentations of the same scans: a folder, or one file. The scores are compared case by case.
-            Cases that only one of the two has are left out of the comparison, and a note names them.
+            Cases that only one of the two has are left out of the comparison, and a note names them. If the others
+            cannot be scored, the scores of `predictions` are already written.
         lesions: names of the labels whose single lesions are scored, too; empty: all labels; None: no label.
         workers: the number of processes; 0: this process only.
         output: a JSON file for all scores.
@@ -54,15 +56,22 @@ def evaluate(
     score = with_options(
         evaluate_folders, references=Path(references), tolerance_mm=tolerance_mm, lesions=lesions, workers=workers
     )
+    if against is not None:
+        match_files(Path(against), Path(references), partial_predictions=True)  # faults are found before the work
     summary = score(Path(predictions), partial_predictions=partial)
+    _write(summary, output, csv)
     if against is not None:
         summary = _compared(summary, score(Path(against), partial_predictions=True), str(against))
+        _write(summary, output)
+    return summary
+
+
+def _write(summary: Summary, output: str | Path | None, csv: str | Path | None = None) -> None:
     if output is not None:
         sweep([Path(output).parent])
         write_record(Path(output), summary)
     if csv is not None:
         write_atomically(Path(csv), to_csv(summary))
-    return summary
 
 
 def _compared(summary: Summary, other: Summary, against: str) -> Summary:

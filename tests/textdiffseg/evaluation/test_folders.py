@@ -379,11 +379,23 @@ def test_another_folder_is_compared_case_by_case(pair, tmp_path, capsys):
     assert found.mean["dice"].difference == pytest.approx(1 / 3)
     assert Summary.read(out).mean.scored == 8, "the first folder is scored on all of its cases"
     (predictions / "tiny_02.nii.gz").unlink()
-    with pytest.raises(UserError, match=r"has no prediction for tiny_02"):
+    with pytest.raises(UserError, match=r"has no prediction for .*tiny_02"):
         tds.evaluate(predictions, references, against=other)
     summary = tds.evaluate(predictions, references, against=other, partial=True)
     assert summary.comparison.only_second == ("tiny_02",)
     assert any(note == f"Not compared, because only {other} have them: tiny_02." for note in summary.notes)
+
+
+def test_scores_are_kept_if_the_other_folder_cannot_be_scored(pair, tmp_path):
+    other, out = tmp_path / "other", tmp_path / "summary.json"
+    shutil.copytree(pair[0], other)
+    with pytest.raises(UserError, match="is not a folder"):
+        tds.evaluate(*pair, against=tmp_path / "absent", output=out)
+    assert not out.exists(), "this is found before the work"
+    (other / "tiny_02.nii.gz").write_bytes(b"no image")
+    with pytest.raises(UserError, match="tiny_02"):
+        tds.evaluate(*pair, against=other, output=out)
+    assert Summary.read(out).mean.dice == 1.0
 
 
 def test_lesions_are_scored_on_request(pair, tmp_path, capsys):
