@@ -97,10 +97,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     if summary.comparison is not None:
         out.print(comparison_table(summary.comparison))
     rules = (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}")
-    rules = (*rules, summary.rater_rule, summary.ged_rule, summary.lesion_rule)
-    if summary.comparison is not None:
-        rules = (*rules, summary.comparison.rule)
-    for line in filter(None, rules):
+    compared = None if summary.comparison is None else summary.comparison.rule
+    for line in filter(None, (*rules, summary.rater_rule, summary.ged_rule, summary.lesion_rule, compared)):
         out.print(line, style="dim", highlight=False)
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)

@@ -21,6 +21,7 @@ Three ways lead to the same distances, and the masks alone decide between them:
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -62,12 +63,11 @@ def surface_scores(
     first, second = surface_of(predicted), surface_of(expected)
     whole, within, percentiles = 0.0, 0.0, []
     for here, there in ((first, second), (second, first)):
-        distances, at_distance = area_by_distance(
-            nearest_distances(here, there, areas, spacing, tolerance_mm), here.codes, areas
-        )
-        whole += at_distance.sum()
-        within += at_distance[distances <= tolerance_mm].sum()
-        percentiles.append(percentile_of(distances, at_distance))
+        found = nearest_distances(here, there, areas, spacing, tolerance_mm)
+        distances, area = area_by_distance(found, here.codes, areas)
+        whole += area.sum()
+        within += area[distances <= tolerance_mm].sum()
+        percentiles.append(percentile_of(distances, area))
     return float(within / whole), max(percentiles)
 
 
@@ -118,7 +118,7 @@ def area_by_distance(distances: np.ndarray, codes: np.ndarray, areas: np.ndarray
 def percentile_of(distances: np.ndarray, area: np.ndarray) -> float:
     """The smallest of the distances (M,) within which `PERCENTILE` of the area (M,) lies."""
     within = area.cumsum()
-    place = np.searchsorted(within / within[-1], PERCENTILE)
+    place = int(np.searchsorted(within / within[-1], PERCENTILE))
     return float(distances[min(place, len(distances) - 1)])
 
 
@@ -149,15 +149,15 @@ def nearest_distances(
     return distances
 
 
-def _search(tree, here: Surface, there: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float) -> None:  # type: ignore[no-untyped-def]  # scipy has no types
-    """Fill in the distances that are infinite and at most `most_mm`."""
+def _search(tree: Any, here: Surface, there: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float) -> None:
+    """Fill in the distances that are infinite and at most `most_mm`, from the k-d tree of `there`."""
     unknown = np.flatnonzero(np.isinf(distances))
     for part in _blocks(len(unknown)):
-        block = unknown[part]
-        _, nearest = tree.query(here.points[block] * step, distance_upper_bound=most_mm)
+        searched = here.points[unknown[part]]
+        _, nearest = tree.query(searched * step, distance_upper_bound=most_mm)
         found = nearest < len(there.places)  # scipy's mark of elements without a neighbour is the number of elements
-        block, nearest = block[found], nearest[found]
-        distances[block] = _lengths(here.points[block] - there.points[nearest], step)
+        steps = searched[found] - there.points[nearest[found]]
+        distances[unknown[part][found]] = _lengths(steps, step)
 
 
 def _transformed(here: Surface, there: Surface, step: np.ndarray) -> np.ndarray:
