@@ -40,6 +40,22 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MM",
         help="tolerance of NSD: surfaces this close count as equal (default: 1)",
     )
+    _add_comparison_and_lesions(parser)
+    parser.add_argument("--cases", action="store_true", help="also print the scores of each case")
+    parser.add_argument(
+        "--partial", action="store_true", help="leave out references without a prediction, instead of stopping"
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="number of processes; 0 means no extra process (default: 0)",
+    )
+    return parser
+
+
+def _add_comparison_and_lesions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         type=Path,
@@ -53,18 +69,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="LABEL",
         help="also score single lesions of these labels (default: of all); put this option behind the two folders",
     )
-    parser.add_argument("--cases", action="store_true", help="also print the scores of each case")
-    parser.add_argument(
-        "--partial", action="store_true", help="leave out references without a prediction, instead of stopping"
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole_number,
-        default=0,
-        metavar="N",
-        help="number of processes; 0 means no extra process (default: 0)",
-    )
-    return parser
 
 
 def main(argv: list[str] | None = None) -> int:

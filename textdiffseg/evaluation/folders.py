@@ -50,19 +50,14 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
-    manifests = {case: one or PredictedLabels() for case, one in found.items()}
-    if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
-        notes.append(
-            f"tds_predict did not write these JSON files beside predictions, so they were not read: {listed(foreign)}."
-        )
-    annotations, own = read_annotations(Path(references), tuple(pairs), Path(predictions)) or (None, {})
-    if annotations is None:
+    manifests, foreign = _manifests(pairs)
+    notes += foreign
+    known = read_annotations(Path(references), tuple(pairs), Path(predictions))
+    if known is None:
         names = shared_names(manifests.values())
         notes.append(_names_note(names))
-        values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
-        own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-        annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
+        known = _annotations_by_value(pairs, names, workers)
+    annotations, own = known
     counted = _lesion_labels(lesions, own)
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
     notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
@@ -122,6 +117,23 @@ def read_annotations(
     if faults:
         raise UserError(*faults)
     return annotations, {label.name: label.value for label in table.labels}
+
+
+def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
+    """The manifest of each prediction, empty if there is none, and a note about JSON files of other programs."""
+    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
+    foreign = listed([f"{case}.json" for case, one in found.items() if one is None])
+    note = f"tds_predict did not write these JSON files beside predictions, so they were not read: {foreign}."
+    return {case: one or PredictedLabels() for case, one in found.items()}, [note] if foreign else []
+
+
+def _annotations_by_value(
+    pairs: Mapping[str, Pair], names: Mapping[int, str], workers: int
+) -> tuple[dict[str, Annotation], dict[str, int]]:
+    """What `read_annotations` returns, without a `dataset.json`: all values in the files, with the names if known."""
+    values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
+    own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
+    return dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own))), own
 
 
 def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:
