@@ -20,7 +20,7 @@ from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
 
-METHOD = 2  # raised when preprocessing changes what it stores
+METHOD = 3  # raised when preprocessing changes what it stores
 
 
 def preprocess_dataset(
