@@ -5,11 +5,14 @@ All are drawn from a `numpy.random.Generator` that is a function of (seed, epoch
 
 from collections.abc import Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.geometry import Triple, triple
-from textdiffseg.queries import Query
+
+if TYPE_CHECKING:
+    from textdiffseg.queries import Query  # it imports torch, which workers of preprocessing do without
 
 ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
@@ -116,7 +119,7 @@ def draw_query(
     phrasings: Sequence[int],
     absent: Sequence[int] = (),
     subsets: bool = True,
-) -> Query:
+) -> "Query":
     """The queried labels of a sample, in label order, each with a random phrasing.
 
     With `subsets`, `SUBSET_SHARE` of the samples query a random non-empty subset of the present labels and up to
@@ -140,7 +143,7 @@ def draw_query(
     return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in queried)
 
 
-def full_query(labels: Sequence[int]) -> Query:
+def full_query(labels: Sequence[int]) -> "Query":
     """A query for all of these label numbers, in label order, each with its first phrasing."""
     return tuple((label, 0) for label in sorted(labels))
 
