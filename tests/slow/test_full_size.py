@@ -41,13 +41,17 @@ def write_case(folder: Path, split: str, case: str, slices: int) -> None:
     edge = max(32, round(EDGE * SHARE))
     slices = max(12, round(slices * SHARE))
     step = np.array(EXTENT_MM) / [max(SLICES) * SHARE, edge, edge]
-    d, h, w = ((axis + 0.5) / axis.size for axis in np.ogrid[:slices, :edge, :edge])
-    body = (np.hypot((h - 0.5) / 0.33, (w - 0.5) / 0.42) < 1) & (d < 2)
-    scan = np.where(body, np.int16(40), np.int16(-1000))
+    size = np.array([slices, edge, edge])
+    h, w = ((axis + 0.5) / edge - 0.5 for axis in np.ogrid[:edge, :edge])
+    scan = np.where(np.hypot(h / 0.33, w / 0.42) < 1, np.int16(40), np.int16(-1000))[None].repeat(slices, 0)
     labels = np.zeros(scan.shape, np.uint8)
-    for number, (value, (z, y, x), (rd, rh, rw)) in ORGANS.items():
-        organ = ((d - z) / rd) ** 2 + ((h - y) / rh) ** 2 + ((w - x) / rw) ** 2 < 1
-        scan[organ], labels[organ] = value, number
+    for number, (value, centre, radii) in ORGANS.items():
+        middle, half = size * centre, size * radii
+        first = (middle - half).astype(int)
+        box = tuple(slice(low, low + int(2 * r) + 2) for low, r in zip(first, half, strict=True))
+        axes = np.ogrid[box]
+        organ = sum(((axis + 0.5 - m) / r) ** 2 for axis, m, r in zip(axes, middle, half, strict=True)) < 1
+        scan[box][organ], labels[box][organ] = value, number
     affine = np.diag([-step[2], -step[1], step[0], 1.0])
     for part, name, array in ((f"images{split}", f"{case}_0000", scan), (f"labels{split}", case, labels)):
         (folder / part).mkdir(parents=True, exist_ok=True)
