@@ -142,8 +142,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one per channel), an image of nibabel or SimpleITK, or an array (z, y, x) or
-                (C, z, y, x) in the scanner's LPS order.
+            scan: a path, paths (one per channel), an image of nibabel or SimpleITK, or an array ([C,] z, y, x) in LPS.
             spacing: mm along (z, y, x), for an array.
             affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
             prompts: phrases of the labels to segment; empty: all labels.
@@ -151,8 +150,7 @@ class Model:
             progress: called with a `ProgressEvent` after each group of windows.
             cancel: called after each group; True: raise `Cancelled`.
 
-        The other arguments are those of `SegmentOptions`. Raises `UserError` if an argument or the
-        scan is not valid.
+        The other arguments are those of `SegmentOptions`. Raises `UserError` for a wrong argument or scan.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
