@@ -122,6 +122,7 @@ class Model:
         *,
         spacing: Sequence[float] | None = None,
         affine: np.ndarray | None = None,
+        series: str | None = None,
         prompts: Sequence[str] = (),
         text: str | None = None,
         force: bool = False,
@@ -143,13 +144,13 @@ class Model:
                 (C, z, y, x) in the scanner's LPS order.
             spacing: mm along (z, y, x), for an array.
             affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
+            series: UID of the DICOM series to segment; None: the largest one.
             prompts: phrases of the labels to segment; empty: all labels.
             text: the case text of this scan, for a model that was trained with texts.
             progress: called with a `ProgressEvent` after each group of windows.
             cancel: called after each group; True: raise `Cancelled`.
 
-        The other arguments are those of `SegmentOptions`. Raises `UserError` if an argument or the
-        scan is not valid.
+        The other arguments are those of `SegmentOptions`. Raises `UserError` for an invalid argument or scan.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
@@ -164,7 +165,7 @@ class Model:
             alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        return self.prepare(options).run(volume_of(scan, spacing, affine), encoded, follow(progress, cancel))
+        return self.prepare(options).run(volume_of(scan, spacing, affine, series), encoded, follow(progress, cancel))
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

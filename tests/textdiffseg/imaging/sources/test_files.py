@@ -200,13 +200,6 @@ def test_dicom_folders_are_scans(tmp_path, own_locale):
     assert [path.name for path in slices] == [f"slice{number}.dcm" for number in (5, 4, 3, 2, 1)]
 
 
-@pytest.mark.parametrize("places", [(0, 2, 4, 8, 10), (0, 2, 4, 0, 2)])
-def test_dicom_slices_that_are_missing_or_lie_on_one_another_are_refused(tmp_path, own_locale, places):
-    write_series(tmp_path / "patient", np.zeros((5, 6, 7)), places)
-    with pytest.raises(UserError, match="slices are not evenly spaced"):
-        read_volume((tmp_path / "patient",))
-
-
 def test_scans_are_found_by_both_ways_of_naming(tmp_path):
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b.nii.gz", "c_2021.nrrd", ".hidden.nii.gz", "notes.txt")
     for name in names:
