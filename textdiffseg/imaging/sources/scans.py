@@ -50,7 +50,9 @@ def _scans_in(folder: Path, is_output: Callable[[Path], bool]) -> dict[str, tupl
     for case, path in (*scans_of_slices(folder, beside_scans=bool(scans)), *_zips(folder)):
         _refuse_two(slices.setdefault(case, path), path)
     for case, paths in _by_case(slices).items():
-        _refuse_two(*scans.setdefault(case, paths), *paths)
+        if case in scans:
+            _refuse_two(scans[case][0], paths[0])
+        scans[case] = paths
     for path in _folders(folder):
         stem, ending = split_ending(path.name)
         if ending and path not in slices.values():  # reported when it is read

@@ -3,7 +3,6 @@
 GDCM decompresses the compressed ones. It gets a copy in memory without slopes, as it applies one slope to all frames.
 """
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +11,9 @@ from math import prod
 from typing import BinaryIO
 
 import numpy as np
-import SimpleITK as sitk
 
 from plans.errors import UserError
+from textdiffseg.imaging.sources.dicom.decompress import CannotDecompress, Decompressor
 from textdiffseg.imaging.sources.dicom.elements import BIG_ENDIAN, EXPLICIT, IMPLICIT, PIXEL_DATA, UNDEFINED, fragments
 from textdiffseg.imaging.sources.dicom.instances import (
     ALLOCATED,
@@ -29,7 +28,6 @@ from textdiffseg.imaging.sources.dicom.instances import (
     Instance,
 )
 from textdiffseg.imaging.sources.dicom.places import zip_faults_as_damage
-from textdiffseg.imaging.sources.itk import quiet
 from textdiffseg.imaging.sources.streams import Damaged
 from textdiffseg.resources import free_memory
 
@@ -58,12 +56,13 @@ def read_frames(frames: Sequence[Frame]) -> np.ndarray:
         )
     values = np.empty(shape, dtype=np.float32)
     rows = {(id(frame.instance), frame.number): row for row, frame in enumerate(frames)}
-    for instance in instances:
-        with _named(instance):
-            stored = _stored(instance)
-        for frame in instance.frames:
-            if (row := rows.get((id(instance), frame.number))) is not None:
-                values[row] = stored[frame.number] * np.float64(frame.slope) + frame.intercept
+    with Decompressor() as decompressor:
+        for instance in instances:
+            with _named(instance):
+                stored = _stored(instance, decompressor)
+            for frame in instance.frames:
+                if (row := rows.get((id(instance), frame.number))) is not None:
+                    values[row] = stored[frame.number] * np.float64(frame.slope) + frame.intercept
     return values
 
 
@@ -100,7 +99,7 @@ def _kind(instance: Instance) -> np.dtype:
     return np.dtype(f"{instance.header.order}{'i' if instance.whole(SIGNED) else 'u'}{bits // 8}")
 
 
-def _stored(instance: Instance) -> np.ndarray:
+def _stored(instance: Instance, decompressor: Decompressor) -> np.ndarray:
     """The stored values (frames, rows, columns), before slope and intercept."""
     kind, shape = _kind(instance), (instance.count, *instance.shape)
     header = instance.header
@@ -114,27 +113,22 @@ def _stored(instance: Instance) -> np.ndarray:
                 raise Damaged("it ends inside its pixels")
             values = np.frombuffer(content, kind).reshape(shape).astype(kind.newbyteorder("="), copy=False)
         else:
-            values = _decompressed(instance, file).reshape(shape)
+            values = _decompressed(instance, file, decompressor).reshape(shape)
     return values if kind.kind == "f" else _without_other_bits(values, instance)
 
 
-def _decompressed(instance: Instance, file: BinaryIO) -> np.ndarray:
-    """The values that GDCM decompresses. It reads a file in memory that has the pixels and their format only."""
-    offset, size = instance.header.offset, instance.place.size
-    content = file.read(size)
+def _decompressed(instance: Instance, file: BinaryIO, decompressor: Decompressor) -> np.ndarray:
+    """The values, from a copy of the file that has the pixels and their format only."""
+    offset = instance.header.offset
+    content = file.read(instance.place.size)
     length = fragments(BytesIO(content), len(content), offset)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
     try:
-        with _in_memory(_minimal(instance) + content[offset : offset + length]) as path, quiet():
-            reader.SetFileName(path)
-            values = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Damaged(f"its pixels cannot be decompressed: {lines[-1] if lines else error}") from None
-    expected = prod((instance.count, *instance.shape))
-    if values.size != expected:
-        raise Damaged(f"{expected} values are declared, {values.size} are stored")
+        values = decompressor.values(_minimal(instance) + content[offset : offset + length])
+    except CannotDecompress as error:
+        raise Damaged(f"its pixels cannot be decompressed: {error}") from None
+    expected, kind = prod((instance.count, *instance.shape)), _kind(instance)
+    if values.size != expected or values.dtype != kind:
+        raise Damaged(f"{expected} values of {kind} are declared, {values.size} of {values.dtype} are stored")
     return values
 
 
@@ -172,18 +166,6 @@ def _minimal(instance: Instance) -> bytes:
     )
     length = element(0x00020000, b"UL", struct.pack("<I", len(meta)))
     return bytes(128) + b"DICM" + length + meta + b"".join(body)
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
-    """The path of a file in memory. It vanishes with the process, as scans are data on patients."""
-    number = os.memfd_create("slice")
-    try:
-        with os.fdopen(number, "wb", closefd=False) as file:
-            file.write(content)
-        yield f"/proc/self/fd/{number}"
-    finally:
-        os.close(number)
 
 
 @contextmanager

@@ -133,4 +133,4 @@ def _is_dicom(place: Place) -> bool:
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in (".", ".."))
