@@ -16,11 +16,15 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXEL_DATA = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # in single precision, in double precision, whole numbers
 UNDEFINED = 0xFFFFFFFF  # length of an element that ends with a delimiter
 _SYNTAX = 0x00020010
+# The usual first elements of files without a preamble, of group 2 or 8.
+_FIRST = {bytes((2, 0, number, 0)) for number in (0, 1, 2, 16)} | {bytes((8, 0, number, 0)) for number in (0, 5, 8, 22)}
 _DELIMITERS = 0xFFFE  # group
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG = {*(b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")}
 _MAX_VALUE_BYTES = 1 << 16  # of a value that is kept; the longest is a list of a few numbers
 _MAX_DEPTH = 16
+_MAX_ITEMS = 100_000  # of a sequence, such as one per frame
+_MAX_HEADER_BYTES = 1 << 28
 _CHUNK_BYTES = 1 << 14
 
 
@@ -53,8 +57,9 @@ class Header:
 
 
 def is_dicom(start: bytes) -> bool:
-    """Whether a file begins as DICOM files do. `start`: its first 132 bytes. Old files begin with group 2 or 8."""
-    return start[128:132] == b"DICM" or (start[:1] in (b"\x02", b"\x08") and start[1:4] in (b"\0\0\0", b"\0\x05\0"))
+    """Whether a file begins as DICOM files do. `start`: its first 132 bytes. Old files begin with an element."""
+    is_first_element = start[:4] in _FIRST and (start[4:6].isupper() or start[6:8] == b"\0\0")
+    return start[128:132] == b"DICM" or is_first_element
 
 
 def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
@@ -74,7 +79,7 @@ def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
 
 def fragments(file: BinaryIO, size: int, offset: int) -> int:
     """The bytes of compressed pixel data from `offset` on, with their delimiters (PS3.5, A.4). Raises `Damaged`."""
-    source = _Bytes(file, size)
+    source = _Bytes(file, size, max_bytes=size)
     source.skip(offset)
     _skip_fragments(source)
     return source.position - offset
@@ -107,8 +112,9 @@ def _read_syntax(source: "_Bytes") -> str:
 class _Bytes:
     """The bytes of a file from its start. They are read forward in chunks, so that a compressed member may be read."""
 
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._size, self._chunk, self._at, self._start = file, size, b"", 0, 0
+    def __init__(self, file: BinaryIO, size: int, max_bytes: int = _MAX_HEADER_BYTES):
+        self._file, self._size, self._max_bytes = file, size, max_bytes
+        self._chunk, self._at, self._start = b"", 0, 0  # `_start`: of the chunk; `_at`: within it
 
     @property
     def position(self) -> int:
@@ -132,6 +138,8 @@ class _Bytes:
     def skip(self, count: int) -> None:
         if self.position + count > self._size:
             raise Damaged("it ends too early")
+        if self.position + count > self._max_bytes:
+            raise Damaged(f"its header has more than {self._max_bytes >> 20} MB")
         if self._at + count <= len(self._chunk):
             self._at += count
             return
@@ -202,6 +210,8 @@ class _Reader:
             if tag != _ITEM:
                 raise Damaged(f"no item of a sequence in byte {self._source.position - 8}")
             found.append(self.elements(size)[0])
+            if len(found) > _MAX_ITEMS:
+                raise Damaged(f"a sequence of more than {_MAX_ITEMS} items")
         return found
 
     def _numbers(self, kinds: str, size: int) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from textdiffseg.imaging.sources.dicom.instances import (
     Instance,
 )
 from textdiffseg.imaging.sources.dicom.places import zip_faults_as_damage
-from textdiffseg.imaging.sources.streams import Damaged
+from textdiffseg.imaging.sources.streams import MAX_TRAILING_BYTES, Damaged
 from textdiffseg.resources import free_memory
 
 _SYNTAXES = "1.2.840.10008.1.2."
@@ -70,6 +70,8 @@ def _check(instance: Instance) -> None:
     """Raise `Damaged` or `UserError` if the declared pixels cannot be in the file. Nothing is allocated."""
     header, name = instance.header, instance.place.name
     need = instance.count * prod(instance.shape) * _kind(instance).itemsize
+    if instance.place.size > header.offset + 2 * need + MAX_TRAILING_BYTES:  # a zip may declare much more than it holds
+        raise Damaged(f"its pixels should have {need} bytes, and {instance.place.size - header.offset} bytes follow")
     if header.syntax not in _PLAIN:
         if header.syntax not in _COMPRESSED:
             raise UserError(

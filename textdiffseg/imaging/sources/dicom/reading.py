@@ -20,7 +20,7 @@ from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.sources.streams import reported_as_damage
 from textdiffseg.imaging.volume import Geometry, Volume, refuse_flat
 
-MAX_SAMPLED = 8  # slices whose headers give an estimate of the grid
+SAMPLED = 6  # slices at the start whose headers give an estimate of the grid
 
 
 def read_series(source: Path, uid: str | None = None) -> Volume:
@@ -47,21 +47,21 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
 
 
 def read_series_geometry(source: Path) -> Geometry | None:
-    """The grid of a series, estimated from its first slices and their number; None if it cannot be estimated.
+    """The grid of a series, estimated from some of its slices and their number; None if it cannot be estimated.
 
-    The place in space is that of the first slice. Raises `UserError` for a damaged slice.
+    The place in space is that of the first slice. If these slices belong to several series, all headers are read.
+    Raises `UserError` for a damaged slice.
     """
     with _places(source) as places:
-        found = [one for one in map(read_instance, places[:MAX_SAMPLED]) if one is not None]
-        if not found:
-            return None
-        first = found[0]
-        if first.count > 1:
-            slices = stack(Series(first.series, (first,)), str(source))
-            return Geometry(slices.shape, slices.affine)
-        alike = [one for one in found if one.series == first.series and one.shape == first.shape]
-        estimate = estimated_affine(tuple(one.frames[0] for one in alike))
-        return None if estimate is None else Geometry((len(places), *first.shape), estimate)
+        sampled = dict.fromkeys((*range(SAMPLED), len(places) // 2, len(places) - 1))
+        found = [read_instance(places[number]) for number in sampled if 0 <= number < len(places)]
+        alike = [one for one in found if one is not None and one.count == 1]
+        if alike and len(alike) == len(found) and len({(one.series, one.shape) for one in alike}) == 1:
+            estimate = estimated_affine(tuple(one.frames[0] for one in alike))
+            return None if estimate is None else Geometry((len(places), *alike[0].shape), estimate)
+    with _chosen(source, None) as choice:
+        slices = stack(choice.series, str(source))
+    return Geometry(slices.shape, slices.affine)
 
 
 def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:

@@ -73,7 +73,7 @@ def _axes(frames: Sequence[Frame], where: str) -> np.ndarray:
         other = frames[int(turned.argmax())]
         raise UserError(
             f"{where}: its slices have different orientations, as in {frames[0].instance.place.name} and "
-            f"{other.instance.place.name}. Put the slices of each orientation into their own folder."
+            f"{other.instance.place.name}. {_apart('orientation', other)}"
         )
     row, column = found[0].reshape(2, 3)
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -131,7 +131,7 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
         one, other = (_named(frames[double[0] + number]) for number in (0, 1))
         raise UserError(
             f"{where}: {len(double)} of its {len(frames)} slices have the position of another one, as {one} and "
-            f"{other}. Remove copies, or put each phase or echo into its own folder."
+            f"{other}. {_apart('phase or echo', frames[0])}"
         )
     if np.abs(steps - usual).max() <= MAX_UNEVENNESS * usual:
         return
@@ -141,6 +141,13 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
         f"{where}: its slices are not evenly spaced: most are {usual:.4g} mm apart, but {one} and {other} are "
         f"{steps[widest]:.4g} mm apart. If slices are missing, add them. Else resample the scan to an even spacing."
     )
+
+
+def _apart(what: str, frame: Frame) -> str:
+    """The advice for a series that holds several scans."""
+    if frame.instance.count > 1:
+        return f"Split the file into one per {what}, for instance with dcm2niix."
+    return f"Remove copies, and put the slices of each {what} into their own folder."
 
 
 def _known(values: tuple[float, ...] | None, frame: Frame, field: str) -> tuple[float, ...]:

@@ -50,6 +50,16 @@ def test_each_form_of_a_series_gives_the_same_scan(tmp_path, write_series, voxel
     assert scan.notes == ()
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+@pytest.mark.parametrize("with_meta", [False, True])
+def test_old_files_have_no_preamble(tmp_path, write_series, voxels, syntax, with_meta):
+    folder = write_series(tmp_path, voxels, name="IM{}", syntax=syntax)
+    for path in folder.iterdir():
+        content = path.read_bytes()[132:]
+        path.write_bytes(content if with_meta else content[8 + len(syntax) + len(syntax) % 2 :])
+    assert np.array_equal(read_volume((folder,)).array[0], voxels)
+
+
 @pytest.mark.parametrize("undefined", [False, True])
 @pytest.mark.parametrize("order", [(0, 1, 2, 3, 4), (4, 3, 2, 1, 0), (2, 0, 1, 4, 3)])
 def test_a_multi_frame_file_has_its_frames_at_their_places(tmp_path, write_multi_frame, voxels, order, undefined):
@@ -191,6 +201,12 @@ def test_the_grid_is_known_from_the_first_slices(tmp_path, write_series, write_m
         assert geometry.shape == (40, 6, 7)
         np.testing.assert_allclose(geometry.spacing, (2, 0.75, 0.5))
     assert not read
+
+
+def test_the_grid_of_a_folder_with_several_series_is_that_of_the_largest(tmp_path, write_series, voxels):
+    write_series(tmp_path, voxels)
+    write_series(tmp_path, voxels[:3], series="1.2.4", name="a{}")
+    assert read_geometry(tmp_path).shape == (5, 6, 7)
 
 
 def test_the_files_of_a_slice_are_those_of_its_series(tmp_path, write_series, voxels):

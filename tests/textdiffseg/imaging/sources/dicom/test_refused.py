@@ -64,6 +64,11 @@ def test_a_slice_that_differs_from_the_others(tmp_path, write_series, voxels, od
     refused(write_series(tmp_path / "in", voxels, each=[{}, {}, odd, {}, {}]), *words)
 
 
+def test_phases_in_one_multi_frame_file(tmp_path, write_multi_frame, voxels):
+    path = write_multi_frame(tmp_path / "a.dcm", voxels[:4], [(1, 2, place) for place in (0, 2, 0, 2)])
+    refused(path, "2 of its 4 slices", "a.dcm, frame 1 and a.dcm, frame 3", "Split the file into one per phase")
+
+
 def test_alternating_orientations(tmp_path, write_series, voxels):
     refused(write_series(tmp_path / "in", voxels, each=[{}, TURNED, {}, TURNED, {}]), "different orientations")
 
@@ -192,6 +197,17 @@ def test_a_scan_that_does_not_fit_into_memory_is_refused_before_it_is_read(tmp_p
     folder = write_series(tmp_path / "in", voxels)
     monkeypatch.setattr("textdiffseg.imaging.sources.dicom.pixels.free_memory", lambda: 100.0)
     refused(folder, "GB of memory")
+
+
+def test_bytes_behind_the_pixels_are_not_unpacked_without_a_limit(tmp_path, write_series, voxels, monkeypatch):
+    """Zeros shrink to 1/1000 in a zip."""
+    folder = write_series(tmp_path / "in", voxels)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes() + bytes(2000))
+    archive = archive_of(tmp_path / "a.zip", {path.name: path.read_bytes() for path in folder.iterdir()})
+    assert np.array_equal(read_volume((archive,)).array[0], voxels)
+    monkeypatch.setattr("textdiffseg.imaging.sources.dicom.pixels.MAX_TRAILING_BYTES", 1000)
+    refused(archive, "pixels should have 84 bytes")
 
 
 def test_a_small_zip_of_a_large_scan_takes_no_memory(tmp_path, write_dicom):
