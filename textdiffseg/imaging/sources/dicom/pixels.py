@@ -56,7 +56,7 @@ def read_frames(frames: Sequence[Frame]) -> np.ndarray:
         )
     values = np.empty(shape, dtype=np.float32)
     rows = {(id(frame.instance), frame.number): row for row, frame in enumerate(frames)}
-    with Decompressor() as decompressor:
+    with Decompressor() as decompressor, np.errstate(over="ignore"):  # infinite values are refused later
         for instance in instances:
             with _named(instance):
                 stored = _stored(instance, decompressor)

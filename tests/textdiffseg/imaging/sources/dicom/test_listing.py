@@ -9,6 +9,7 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.files import read_volume
+from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.tasks.manifest import hash_inputs
 
@@ -163,6 +164,15 @@ def test_a_series_is_chosen_by_its_uid(study, voxels):
         with pytest.raises(UserError, match=r"no series '1\.9'.*1\.1 \(CT, number 4, 5 slices of 7x6\)"):
             choose()
     assert [*series_in(study)] == ["1.1", "1.2", "1.3", "1.4"]
+
+
+def test_a_series_is_for_dicom_only(study, voxels, tmp_path):
+    assert np.array_equal(volume_of(study, series="1.2").array[0], voxels[:3] + 5)
+    with pytest.raises(UserError, match="series= is for DICOM files only"):
+        volume_of(voxels, spacing=(1, 1, 1), series="1.2")
+    (tmp_path / "a.nii.gz").touch()
+    with pytest.raises(UserError, match="is not DICOM, so it has no series"):
+        volume_of(tmp_path / "a.nii.gz", series="1.2")
 
 
 def test_a_series_in_a_folder_of_folders_is_chosen_by_its_uid(hospital):
