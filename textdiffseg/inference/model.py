@@ -18,7 +18,7 @@ from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.sampling import Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
+from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.predictor import Predictor
@@ -106,6 +106,7 @@ class Model:
             samples=options.samples,
             mirroring=options.mirroring,
             seed=options.seed,
+            effort=options.effort,
         )
         masks, samples = self._calibrated(settings), None
         if options.uncertainty:
@@ -131,6 +132,7 @@ class Model:
         steps: int | None = None,
         samples: int | None = None,
         mirroring: bool = True,
+        effort: Effort = "chosen",
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -159,6 +161,7 @@ class Model:
             steps=steps,
             samples=samples,
             mirroring=mirroring,
+            effort=effort,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,

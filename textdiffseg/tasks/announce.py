@@ -51,6 +51,8 @@ def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Pa
 def in_words(settings: Settings) -> str:
     """The sampling settings as text: `one pass, no mirroring`, or `8 samples of 8 steps, no mirroring, seed 0`."""
     mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    if settings.overlap != Settings().overlap:
+        mirrored += f", windows overlap by {settings.overlap:.3g}"
     if settings.steps == 0:
         return f"one pass, {mirrored}"
     steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"
