@@ -143,8 +143,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one per channel), an image of nibabel or SimpleITK, or an array (z, y, x) or
-                (C, z, y, x) in the scanner's LPS order.
+            scan: a path, a list of paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
             spacing: mm along (z, y, x), for an array.
             affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
             series: UID of the DICOM series to segment; None: the largest one.
