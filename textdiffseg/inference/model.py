@@ -143,9 +143,8 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
-            spacing: mm along (z, y, x), for an array.
-            affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
+            scan: a path, paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS order.
+            spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
             prompts: phrases of the labels to segment; empty: all labels.
             text: the case text of this scan, for a model that was trained with texts.
