@@ -9,6 +9,8 @@ UNREAD_ENDINGS = (
     *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
 )
 NIFTI = ".nii.gz"
+ARCHIVE = ".zip"  # of DICOM slices
+_SLICE_ENDINGS = (".dcm", ".dicom", ".ima")  # most slices have none
 BUNDLED = "bundled"  # the text encoder that is installed with the package
 MAX_SUFFIX = 100  # characters of an encoder's name in file names
 
@@ -27,6 +29,16 @@ def written_ending(ending: str) -> str:
 def is_unread_image(name: str) -> bool:
     """Whether a file name has the ending of an image format that is not read."""
     return name.lower().endswith(UNREAD_ENDINGS)
+
+
+def is_slice_name(name: str) -> bool:
+    """Whether a file name has the ending of a DICOM slice."""
+    return name.lower().endswith(_SLICE_ENDINGS)
+
+
+def is_archive_name(name: str) -> bool:
+    """Whether a file name is that of a zip."""
+    return name.lower().endswith(ARCHIVE)
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:

@@ -125,7 +125,7 @@ def test_simpleitk_reads_and_writes_in_one_place_each(repository):
     library = repository / "textdiffseg"
     users = {module(path, repository) for path in sources(library) if "SimpleITK" in packages(path)}
     types_only = {"textdiffseg.imaging.sources.objects"}
-    readers = {"textdiffseg.imaging.sources.itk", "textdiffseg.imaging.sources.dicom"}
+    readers = {"textdiffseg.imaging.sources.itk", "textdiffseg.imaging.sources.dicom.decompress"}
     assert users - types_only == readers | {"textdiffseg.imaging.writers.files"}
 
 

@@ -28,7 +28,17 @@ def make_parser() -> argparse.ArgumentParser:
         """,
     )
     parser.add_argument(
-        "-i", dest="source", type=Path, required=True, metavar="IN", help="folder of scans, or one scan"
+        "-i",
+        dest="source",
+        type=Path,
+        required=True,
+        metavar="IN",
+        help="folder of scans, or one scan; DICOM may be a folder, a zip or one slice",
+    )
+    parser.add_argument(
+        "--series",
+        metavar="UID",
+        help="predict this DICOM series only (default: the largest of each folder; a note names the others)",
     )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
     _add_model(parser)
@@ -203,6 +213,7 @@ def _predict(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
             preset=args.preset,
             picture=args.picture,
+            series=args.series,
             report=bars.print_line,
             progress=bars,
         )

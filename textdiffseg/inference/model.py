@@ -124,6 +124,7 @@ class Model:
         *,
         spacing: Sequence[float] | None = None,
         affine: np.ndarray | None = None,
+        series: str | None = None,
         prompts: Sequence[str] = (),
         text: str | None = None,
         force: bool = False,
@@ -142,15 +143,14 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, paths (one per channel), an image of nibabel or SimpleITK, or an array ([C,] z, y, x) in LPS.
-            spacing: mm along (z, y, x), for an array.
-            affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
+            scan: a path, paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
+            spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
+            series: UID of the DICOM series to segment; None: the largest one.
             prompts: phrases of the labels to segment; empty: all labels.
             text: the case text of this scan, for a model that was trained with texts.
-            progress: called with a `ProgressEvent` after each group of windows.
-            cancel: called after each group; True: raise `Cancelled`.
+            progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
 
-        The other arguments are those of `SegmentOptions`. Raises `UserError` for a wrong argument or scan.
+        The other arguments are those of `SegmentOptions`. Raises `UserError` for an invalid argument or scan.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
@@ -166,8 +166,8 @@ class Model:
             alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        segmenting = self.prepare(options)
-        return segmenting.run(segmenting.read(volume_of(scan, spacing, affine)), encoded, follow(progress, cancel))
+        segmenting, volume = self.prepare(options), volume_of(scan, spacing, affine, series)
+        return segmenting.run(segmenting.read(volume), encoded, follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None

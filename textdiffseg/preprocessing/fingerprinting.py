@@ -109,7 +109,7 @@ def read_case(
     from textdiffseg.imaging.sources import files  # SimpleITK is only needed to read a scan
 
     faults: list[str] = []
-    volume = _tried(partial(files.read_volume, case.images), faults)
+    volume = _tried(partial(files.read_volume, case.images, one_grid=True), faults)
     if volume is not None and len(volume.array) != len(channels):
         found = " + ".join(str(path) for path in case.images)
         faults.append(

@@ -52,6 +52,7 @@ def predict(
     overwrite: bool = False,
     preset: str | None = None,
     picture: bool = False,
+    series: str | None = None,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -66,7 +67,7 @@ def predict(
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         preset: of the model; None: the only trained one.
-        picture: draw a PNG beside each mask, with three planes through its middle.
+        series: UID of the DICOM series to predict; None: the largest one of each folder.
     """
     if picture:
         require("report", "tds_predict --picture", "matplotlib")
@@ -75,30 +76,30 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    scans, options = find_scans(Path(source), len(model.plan.channels)), options or SegmentOptions()
+    scans, options = find_scans(Path(source), len(model.plan.channels), series), options or SegmentOptions()
     segmenting = model.prepare(options)
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     encoded = model.texts(words, options.text_encoder)
-    place, file_name = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture)
+    run = PredictionRun(model, segmenting, encoded, *output_place(Path(out), len(scans)), overwrite, picture)
     announce(model, segmenting, scans, report)
-    report_unsearched(Path(source), scans, place, report)
+    report_unsearched(Path(source), scans, run.out, report)
     if texts:
         report_texts({case: one.entry.length for case, one in encoded.items()}, len(scans), strays, Path(texts), report)
     return predict_scans(run, scans, progress, cancel, report)
 
 
-def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
+def find_scans(source: Path, channels: int, series: str | None = None) -> dict[str, tuple[Path, ...]]:
     """The scans of a folder, or the one scan of a file, by case.
 
-    If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added.
+    If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added. `series` is the
+    UID of a DICOM series; None: the largest one of each folder.
     """
     from textdiffseg.imaging.sources.scans import list_scans
 
-    if source.is_file() and channels > 1:
+    if source.is_file() and channels > 1 and series is None:
         siblings = list_scans(source.parent, is_output)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
-    return list_scans(source, is_output)
+    return list_scans(source, is_output, series)
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
@@ -121,14 +122,12 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
 
 def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> None:
     """Report the folders in `source` that hold scans of their own, which are not predicted."""
-    from textdiffseg.imaging.sources.scans import has_loose_slices, unsearched_folders
+    from textdiffseg.imaging.sources.scans import unsearched_folders
 
     searched = {path for paths in scans.values() for path in paths}
     made = {place.resolve() for place in (out, *(out / maps for maps in MAPS))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
-    if source.is_dir() and source not in searched and has_loose_slices(source):
-        report(f"Note: the DICOM slices beside the scans in {source} are not predicted. Put each series in a folder.")
 
 
 def predict_scans(

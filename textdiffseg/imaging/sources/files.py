@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, is_archive_name, split_ending
 from plans.plan import MAX_LABEL_VALUE
+from textdiffseg.imaging.regrid import MIN_OVERLAP, RESAMPLED, overlap, regrid
+from textdiffseg.imaging.sources.dicom.places import is_slice
 from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.volume import Geometry, Volume, describe, refuse_flat, refuse_unusable
 
@@ -19,24 +21,40 @@ _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
 
 
-def read_volume(paths: tuple[Path, ...]) -> Volume:
-    """The scan (C, D, H, W). `paths`: one file per channel, or one file or DICOM folder with all.
+def read_volume(paths: tuple[Path, ...], *, one_grid: bool = False, series: str | None = None) -> Volume:
+    """The scan (C, D, H, W). A channel on another grid is resampled to that of the first, with a note.
 
     Integers of at most two bytes keep their type, to save memory. All other numbers become float32.
+
+    Args:
+        paths: one file per channel, or one file with all channels. DICOM may be a folder of slices, a zip of slices,
+            one slice of a series, or a multi-frame file.
+        one_grid: refuse a channel on another grid. A training case is corrected once, not in each reading.
+        series: UID of the DICOM series to read; None: the largest one.
+
+    Raises:
+        UserError: a file cannot be read, or a channel covers too little of the first one's grid.
     """
-    volumes = [_read_any(Path(path)) for path in paths]
-    for path, volume in zip(paths, volumes, strict=True):
+    volumes = [_read_any(Path(path), series) for path in paths]
+    for number, (path, volume) in enumerate(zip(paths, volumes, strict=True)):
         refuse_unusable(volume.array, str(path))
         if not volume.geometry.matches(volumes[0].geometry):
-            raise UserError(
-                f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
-                f"({describe(volumes[0].geometry)}). Resample all channels to one grid."
-            )
+            if one_grid or overlap(volume.geometry, volumes[0].geometry) < MIN_OVERLAP:
+                raise UserError(
+                    f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
+                    f"({describe(volumes[0].geometry)}). Resample all channels to one grid."
+                )
+            volumes[number] = _on_grid(volume, volumes[0].geometry, number)
     arrays = [volume.array for volume in volumes]
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
     kind = joined.dtype if joined.dtype.kind in "iu" and joined.dtype.itemsize <= 2 else np.float32
     return Volume(np.ascontiguousarray(joined, dtype=kind), volumes[0].geometry, tuple(notes))
+
+
+def _on_grid(volume: Volume, geometry: Geometry, number: int) -> Volume:
+    array = regrid(volume.array, volume.geometry, geometry)
+    return Volume(array, geometry, (*volume.notes, RESAMPLED.format(number=number)))
 
 
 def read_labels(path: Path) -> Volume:
@@ -63,11 +81,15 @@ def read_labels(path: Path) -> Volume:
 
 
 def read_geometry(path: Path) -> Geometry | None:
-    """The grid of a scan from its header alone; None for DICOM folders and damaged files."""
+    """The grid of a scan from its headers; None for damaged files. That of a DICOM series is an estimate."""
     path = Path(path)
-    if not path.is_file():
-        return None
     try:
+        if is_series(path):
+            from textdiffseg.imaging.sources.dicom import read_series_geometry
+
+            return read_series_geometry(path)
+        if not path.is_file():
+            return None
         path, ending = _header_of(path)
         if ending in _NIFTI:
             from textdiffseg.imaging.sources.nifti import read_nifti_geometry
@@ -83,8 +105,12 @@ def read_geometry(path: Path) -> Geometry | None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The file of a scan. If it is only a header (.mhd, .nhdr, .hdr), the file with its voxels follows."""
+    """The files of a scan: a header and the file with its voxels, the slices of a DICOM slice's series, or one file."""
     try:
+        if Path(path).is_file() and is_slice(Path(path)):
+            from textdiffseg.imaging.sources.dicom import source_slices
+
+            return source_slices(Path(path))
         path, ending = _header_of(Path(path))
         if ending not in (".mhd", ".nhdr", ".hdr") or not path.is_file():
             return (path,)
@@ -104,6 +130,11 @@ def refuse_no_file(path: Path) -> None:
         raise UserError(f"{path} is not a plain file. Give a scan, or a folder of DICOM slices.")
 
 
+def is_series(path: Path) -> bool:
+    """Whether a path is a folder, a zip, or a DICOM file, so that it is read as DICOM."""
+    return path.is_dir() or (path.is_file() and (is_archive_name(path.name) or is_slice(path)))
+
+
 def _voxel_file(path: Path, ending: str) -> Path:
     if ending in _NIFTI:
         from textdiffseg.imaging.sources.nifti import voxel_file
@@ -112,19 +143,21 @@ def _voxel_file(path: Path, ending: str) -> Path:
     return _block(path, ending).path
 
 
-def _read_any(path: Path) -> Volume:
+def _read_any(path: Path, series: str | None = None) -> Volume:
     """An image in any format as (C, D, H, W), in its own number type. Raises `UserError` also for system errors."""
     try:
-        return _read(path)
+        return _read(path, series)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again or remove it.") from None
 
 
-def _read(path: Path) -> Volume:
-    if path.is_dir():
+def _read(path: Path, series: str | None) -> Volume:
+    if is_series(path):
         from textdiffseg.imaging.sources.dicom import read_series
 
-        return read_series(path)
+        return read_series(path, series)
+    if series is not None:
+        raise UserError(f"{path} is not DICOM, so it has no series to choose from. Leave the UID out.")
     path, ending = _header_of(path)
     refuse_no_file(path)
     if not ending:

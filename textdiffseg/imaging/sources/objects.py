@@ -28,7 +28,10 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def volume_of(
-    scan: "Scan", spacing: Sequence[float] | None = None, affine: np.ndarray | Sequence[Sequence[float]] | None = None
+    scan: "Scan",
+    spacing: Sequence[float] | None = None,
+    affine: np.ndarray | Sequence[Sequence[float]] | None = None,
+    series: str | None = None,
 ) -> Volume:
     """The scan as a float32 `Volume` with its own axes.
 
@@ -36,18 +39,21 @@ def volume_of(
         scan: a file, a DICOM folder, a list of files (one per channel), an array, or an image of nibabel or SimpleITK.
         spacing: mm along (z, y, x), for an array.
         affine: (4, 4), for an array, instead of `spacing`.
+        series: UID of the DICOM series to read; None: the largest one.
 
     Raises:
         UserError: the scan cannot be read, or its place in space is unknown.
     """
+    if series is not None and not isinstance(scan, (str, Path, list, tuple)):
+        raise UserError("series= is for DICOM files only. Leave it out.")
     if isinstance(scan, np.ndarray):
         return _of_array(scan, spacing, affine)
     if spacing is not None or affine is not None:
         raise UserError("spacing= and affine= are for arrays only, as this scan has its own grid. Leave them out.")
     if isinstance(scan, (str, Path)):
-        return _of_files([scan])
+        return _of_files([scan], series)
     if isinstance(scan, (list, tuple)):
-        return _of_files(scan)
+        return _of_files(scan, series)
     library = type(scan).__module__.partition(".")[0]
     if library == "nibabel" and hasattr(scan, "dataobj"):
         return _of_nibabel(scan)
@@ -59,10 +65,10 @@ def volume_of(
     )
 
 
-def _of_files(paths: Sequence[str | Path]) -> Volume:
+def _of_files(paths: Sequence[str | Path], series: str | None) -> Volume:
     from textdiffseg.imaging.sources.files import read_volume
 
-    return read_volume(tuple(Path(path) for path in paths))
+    return read_volume(tuple(Path(path) for path in paths), series=series)
 
 
 def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -> Volume:

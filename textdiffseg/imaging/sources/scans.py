@@ -7,84 +7,108 @@ from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import FILE_ENDINGS, is_unread_image, split_ending
+from plans.file_names import FILE_ENDINGS, is_archive_name, is_unread_image, split_ending
+from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
+from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 
 MAX_SEARCHED = 200  # folders below one without scans
 _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
-def list_scans(folder: Path, is_output: Callable[[Path], bool] = lambda _: False) -> dict[str, tuple[Path, ...]]:
+def list_scans(
+    folder: Path, is_output: Callable[[Path], bool] = lambda _: False, series: str | None = None
+) -> dict[str, tuple[Path, ...]]:
     """The scans in a folder: id -> files.
 
-    A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, or a DICOM folder. Images in an
-    unsupported format are listed too. So are folders and pipes that have a scan's name. Reading reports each of them.
+    A scan is one file per channel (ID_0000.nii.gz, ...), one file with a plain name, a folder of DICOM slices at any
+    depth, or a zip of slices. Images in an unsupported format are listed too. So are folders and pipes that have a
+    scan's name. Reading reports each of them.
 
     Args:
-        folder: of scans. It may also be one file or one DICOM series.
+        folder: of scans. It may also be one file, one DICOM series, one of its slices, or a zip of slices.
         is_output: whether a file is a mask of an earlier prediction, as masks may be in the same folder.
+        series: UID of a DICOM series. The scans are then those that hold it, each given by a slice of it.
 
     Raises:
         UserError: no scans, two scans of one id, or a missing channel.
     """
-    from textdiffseg.imaging.sources.dicom import series_in
-
     folder = Path(folder)
+    scans: dict[str, tuple[Path, ...]]
     if folder.exists() and not folder.is_dir():
-        stem, ending = split_ending(folder.name.removesuffix(".img") + ".hdr" * folder.name.endswith(".img"))
-        if not ending:
-            raise UserError(f"{folder} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}.")
-        return {stem.removesuffix("_0000"): (folder,)}
-    if not folder.is_dir():
+        scans = {_case_of(folder): (folder,)}
+    elif folder.is_dir():
+        scans = _scans_in(folder, is_output)
+    else:
         what = "is a link that leads nowhere" if folder.is_symlink() else "does not exist"
         raise UserError(f"{folder} {what}. Give a scan, or a folder of scans.")
+    return dict(sorted(scans.items())) if series is None else first_slices_of(series, scans, folder)
+
+
+def _scans_in(folder: Path, is_output: Callable[[Path], bool]) -> dict[str, tuple[Path, ...]]:
     scans = _by_case(files_by_stem(folder, is_output))
-    if not scans and series_in(folder):
-        return {folder.resolve().name: (folder,)}
+    slices: dict[str, Path] = {}
+    for case, path in (*scans_of_slices(folder, beside_scans=bool(scans)), *_zips(folder)):
+        _refuse_two(slices.setdefault(case, path), path)
+    for case, paths in _by_case(slices).items():
+        if case in scans:
+            _refuse_two(scans[case][0], paths[0])
+        scans[case] = paths
     for path in _folders(folder):
         stem, ending = split_ending(path.name)
-        if series_in(path):
-            _refuse_two(*scans.setdefault(path.name, (path,)), path)
-        elif ending:  # reported when it is read
+        if ending and path not in slices.values():  # reported when it is read
             _refuse_two(*scans.setdefault(stem, (path,)), path)
     for path in unread_images(folder):
         scans.setdefault(path.name.partition(".")[0], (path,))
     if not scans:
         near = _nearest_with_scans(folder)
         raise UserError(
-            f"{folder} holds no scan. Expected files that end with {', '.join(FILE_ENDINGS)}, or folders of DICOM "
-            "slices." + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
+            f"{folder} holds no scan. Expected files that end with {', '.join(FILE_ENDINGS)}, or DICOM slices."
+            + (f" Scans lie in {near}: give that folder, or the one above it." if near else "")
         )
-    return dict(sorted(scans.items()))
+    return scans
+
+
+def _case_of(file: Path) -> str:
+    """The id of the scan in one file."""
+    stem, ending = split_ending(file.name.removesuffix(".img") + ".hdr" * file.name.endswith(".img"))
+    if ending:
+        return stem.removesuffix("_0000")
+    if is_archive_name(file.name):
+        return file.name[: -len(file.suffix)]
+    if is_slice(file):
+        return scan_of_slice(file)
+    raise UserError(
+        f"{file} is not a scan. Expected a file that ends with {', '.join(FILE_ENDINGS)}, or a DICOM slice."
+    )
+
+
+def _zips(folder: Path) -> list[tuple[str, Path]]:
+    """The zips of slices: (id, file)."""
+    files = [path for path in _files(folder) if is_archive_name(path.name) and is_zip_of_slices(path)]
+    return [(path.name[: -len(path.suffix)], path) for path in files]
 
 
 def unsearched_folders(
     folder: Path, others: Collection[Path], is_output: Callable[[Path], bool] = lambda _: False
 ) -> list[Path]:
-    """The folders in `folder` that hold scans of their own, directly or one folder below; without those in `others`."""
-    from textdiffseg.imaging.sources.dicom import series_in
+    """The folders in `folder` that hold files of scans, directly or one folder below; without those in `others`.
+
+    DICOM slices do not count, as they are listed at any depth.
+    """
 
     def holds_scans(inner: Path) -> bool:
-        files = any(split_ending(path.name)[1] and not is_output(path) for path in _files(inner))
-        return files or any(series_in(path) for path in (inner, *_folders(inner)))
+        folders = (inner, *_folders(inner))
+        return any(split_ending(path.name)[1] and not is_output(path) for one in folders for path in _files(one))
 
     if not folder.is_dir():
         return []
     return [path for path in _folders(folder) if not {path, path.resolve()} & {*others} and holds_scans(path)]
 
 
-def has_loose_slices(folder: Path) -> bool:
-    """Whether DICOM slices lie beside the scans of a folder. They are not predicted."""
-    from textdiffseg.imaging.sources.dicom import is_slice
-
-    return any(path.is_file() and is_slice(path) for path in _files(folder) if not split_ending(path.name)[1])
-
-
 def _nearest_with_scans(folder: Path) -> Path | None:
     """The first folder below that holds scans, of the first ones that are searched."""
-    from textdiffseg.imaging.sources.dicom import series_in
-
     for inner, _, names in islice(os.walk(folder), 1, MAX_SEARCHED):
-        if any(split_ending(name)[1] for name in names) or (names and series_in(Path(inner))):
+        if any(split_ending(name)[1] for name in names):
             return Path(inner)
     return None
 

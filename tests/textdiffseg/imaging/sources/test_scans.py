@@ -6,7 +6,7 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.files import read_volume
-from textdiffseg.imaging.sources.scans import has_loose_slices, list_scans, unread_images, unsearched_folders
+from textdiffseg.imaging.sources.scans import list_scans, unread_images, unsearched_folders
 from textdiffseg.tasks.manifest import hash_inputs
 
 
@@ -57,7 +57,7 @@ def test_two_files_of_one_case_are_both_named(tmp_path, one, other):
 def test_a_dicom_folder_and_a_file_of_one_case_are_both_named(tmp_path, file, monkeypatch):
     touch(tmp_path, file)
     (tmp_path / "A").mkdir()
-    monkeypatch.setattr("textdiffseg.imaging.sources.dicom.series_in", lambda folder: {"1.2": ("slice",)})
+    monkeypatch.setattr("textdiffseg.imaging.sources.dicom.listing.has_series", lambda folder: folder.name == "A")
     with pytest.raises(UserError, match=rf"{file} and .*A would be one case"):
         list_scans(tmp_path)
 
@@ -98,7 +98,7 @@ def test_what_has_a_scan_s_name_but_is_not_a_file_is_named(tmp_path):
     for read in (read_volume, hash_inputs):
         with pytest.raises(UserError, match=r"pipe\.nii\.gz is not a plain file"):
             read(scans["pipe"])
-    with pytest.raises(UserError, match=r"folder\.nii is a folder without DICOM slices"):
+    with pytest.raises(UserError, match=r"folder\.nii holds no DICOM slices"):
         read_volume(scans["folder"])
     assert list_scans(tmp_path / "pipe.nii.gz") == {"pipe": (tmp_path / "pipe.nii.gz",)}
 
@@ -110,13 +110,6 @@ def test_folders_with_scans_of_their_own_are_found(tmp_path):
     touch(tmp_path / "out", "a.nii.gz")
     assert unsearched_folders(tmp_path, {tmp_path / "out"}) == [tmp_path / "patient"]
     assert unsearched_folders(tmp_path, set(), lambda path: path.parent.name == "out") == [tmp_path / "patient"]
-
-
-def test_slices_beside_scans_are_seen(tmp_path):
-    touch(tmp_path, "a.nii.gz", "short")
-    assert not has_loose_slices(tmp_path)
-    (tmp_path / "0001").write_bytes(bytes(128) + b"DICM")
-    assert has_loose_slices(tmp_path)
 
 
 def test_a_folder_without_scans_leads_to_those_below(tmp_path):

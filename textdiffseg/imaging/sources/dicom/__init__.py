@@ -1,0 +1,22 @@
+"""DICOM: which files belong to one scan, their place in space, and their values."""
+
+from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
+from textdiffseg.imaging.sources.dicom.reading import (
+    has_series,
+    on_source_slices,
+    read_series,
+    read_series_geometry,
+    series_in,
+    source_slices,
+)
+
+__all__ = [
+    "has_series",
+    "is_slice",
+    "is_zip_of_slices",
+    "on_source_slices",
+    "read_series",
+    "read_series_geometry",
+    "series_in",
+    "source_slices",
+]

@@ -1,0 +1,108 @@
+"""Decompression by GDCM, in a process of its own: GDCM may crash on damaged data, and a run must go on.
+
+This file is also that process. It reads messages from its standard input: a length, then a DICOM file. It answers with
+the type and the length of the values, then the values. If they cannot be decompressed, the type is empty, and a reason
+follows.
+"""
+
+import os
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import IO, BinaryIO
+
+import numpy as np
+
+_LENGTH, _ANSWER = struct.Struct("<Q"), struct.Struct("<4sQ")  # of a message; type and length of an answer
+_SECONDS = 5.0  # until the process is ended by force
+
+
+class CannotDecompress(Exception):
+    """The reason why a file cannot be decompressed."""
+
+
+class Decompressor:
+    """A process that decompresses. It starts with the first file, and ends with the context."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> "Decompressor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def values(self, content: bytes) -> np.ndarray:
+        """All values of a DICOM file, in one dimension. Raises `CannotDecompress`."""
+        if self._process is None:
+            command = [sys.executable, "-P", __file__]  # -P: modules beside this file are not top-level modules
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        source, target = self._process.stdout, self._process.stdin
+        assert source is not None
+        assert target is not None
+        try:
+            target.write(_LENGTH.pack(len(content)) + content)
+            target.flush()
+            kind, length = _ANSWER.unpack(_exactly(source, _ANSWER.size))
+            answer = _exactly(source, length)
+        except (BrokenPipeError, EOFError):
+            self._end()
+            raise CannotDecompress("the decoder crashed") from None
+        if not kind.strip():
+            raise CannotDecompress(answer.decode(errors="replace"))
+        return np.frombuffer(answer, kind.decode().strip())
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            process.communicate(timeout=_SECONDS)  # it ends when its input does
+        process.kill()
+        process.wait()
+
+
+def _exactly(source: IO[bytes], count: int) -> bytes:
+    found = source.read(count)
+    if len(found) < count:
+        raise EOFError
+    return found
+
+
+def _serve(source: BinaryIO, target: BinaryIO) -> None:
+    """Answer messages until the input ends."""
+    while head := source.read(_LENGTH.size):
+        kind, answer = _decompressed(source.read(_LENGTH.unpack(head)[0]))
+        target.write(_ANSWER.pack(kind, len(answer)) + answer)
+        target.flush()
+
+
+def _decompressed(content: bytes) -> tuple[bytes, bytes]:
+    """The type and the bytes of the values; an empty type and a reason if GDCM fails."""
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    file = os.memfd_create("slice")  # in memory, as scans are data on patients
+    try:
+        with os.fdopen(file, "wb", closefd=False) as stream:
+            stream.write(content)
+        reader.SetFileName(f"/proc/self/fd/{file}")
+        values = sitk.GetArrayFromImage(reader.Execute())
+        return f"{values.dtype.str:4}".encode(), values.tobytes()
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return b" " * 4, (lines[-1] if lines else "unknown format").encode()
+    finally:
+        os.close(file)
+
+
+if __name__ == "__main__":
+    _serve(sys.stdin.buffer, sys.stdout.buffer)

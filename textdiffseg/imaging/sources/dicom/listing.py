@@ -1,0 +1,124 @@
+"""The scans among DICOM files. Listing reads the first kB of a few files, never pixels."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from plans.dataset import MAX_ID_BYTES
+from plans.errors import UserError, listed
+from plans.file_names import is_archive_name, is_slice_name
+from textdiffseg.files import hash_text
+from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
+from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
+from textdiffseg.imaging.sources.dicom.reading import has_series, series_in
+from textdiffseg.imaging.sources.dicom.series import described
+
+_HASH_LETTERS = 8
+_MAX_LETTERS = 100  # of an id that would be too long
+
+
+def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
+    """The scans of DICOM slices in a folder and in all folders below: (id, folder or file).
+
+    The id is the folder's path below `folder`, with _ between its parts. Multi-frame files of several studies in one
+    folder are one scan each.
+
+    Args:
+        folder: to search.
+        beside_scans: whether the folder itself holds other scans. Each series of its slices is then one scan, given by
+            its first slice.
+    """
+    found = []
+    for path in _with_folders_below(folder):
+        if not has_series(path):
+            continue
+        if path == folder and beside_scans:
+            found += _loose_series(folder)
+        else:
+            found += _of_one_folder(path, "" if path == folder else _id_of(path.relative_to(folder)))
+    return found
+
+
+def scan_of_slice(file: Path) -> str:
+    """The id of the scan of a DICOM file: its folder's name for a slice, its own name for a multi-frame file."""
+    try:
+        instance = read_instance(FilePlace(file))
+    except UserError:  # reported when it is read
+        instance = None
+    return file.resolve().parent.name if instance is not None and instance.count == 1 else _stem(file)
+
+
+def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The scans that hold a series, each given by its first slice. Raises `UserError` if no scan does."""
+    found, others = dict[str, tuple[Path, ...]](), list[str]()
+    for case, (path, *_) in scans.items():
+        if not (path.is_dir() or is_archive_name(path.name) or is_slice(path)):
+            continue
+        series = series_in(path)
+        if uid not in series:
+            others += [described(series.values())]
+            continue
+        if is_archive_name(path.name):
+            raise UserError(f"{path} holds series {uid}. A series cannot be chosen in a zip: unpack it.")
+        found[case] = (Path(series[uid].instances[0].place.name),)
+    if not found:
+        raise UserError(f"{folder}: no series {uid!r:.80}. " + (f"Found: {listed(others)}." if others else ""))
+    return found
+
+
+def _of_one_folder(folder: Path, case: str) -> list[tuple[str, Path]]:
+    name = case or folder.resolve().name
+    try:
+        apart = _multi_frame_studies(folder)
+    except UserError:  # reported when the folder is read
+        return [(name, folder)]
+    return [(f"{case}_{_stem(path)}" if case else _stem(path), path) for path in apart] or [(name, folder)]
+
+
+def _multi_frame_studies(folder: Path) -> list[Path]:
+    """The files of a folder, if they are multi-frame files of several studies, else none."""
+    found: list[Instance] = []
+    for path in sorted(folder.iterdir()):
+        instance = read_instance(FilePlace(path)) if is_slice(path) else None
+        if instance is not None and instance.count == 1:
+            return []
+        found += [instance] if instance is not None else []
+    several = len({instance.study for instance in found}) > 1
+    return [Path(instance.place.name) for instance in found] if several else []
+
+
+def _loose_series(folder: Path) -> list[tuple[str, Path]]:
+    name = folder.resolve().name
+    try:
+        series = [one for one in series_in(folder).values() if not one.instances[0].is_localizer]
+    except UserError:  # reported when the slice is read
+        return [(name, next(path for path in sorted(folder.iterdir()) if is_slice(path)))]
+    paths = [Path(one.instances[0].place.name) for one in series]
+    return [(name if len(paths) == 1 else f"{name}_series{number}", path) for number, path in enumerate(paths, start=1)]
+
+
+def _with_folders_below(folder: Path) -> Iterator[Path]:
+    """The folder and all folders below. Links to folders are followed, each folder is searched once."""
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if (real := path.resolve()) in seen:
+            continue
+        seen.add(real)
+        yield path
+        try:
+            inner = sorted(one for one in path.iterdir() if not one.name.startswith(".") and one.is_dir())
+        except OSError:  # another user's
+            continue
+        waiting += reversed(inner)
+
+
+def _id_of(path: Path) -> str:
+    """The id of a folder, by its relative path. A long one is cut, with a hash of the whole."""
+    case = "_".join(path.parts)
+    if len(case.encode(errors="replace")) <= MAX_ID_BYTES:
+        return case
+    return f"{case[:_MAX_LETTERS]}_{hash_text(case)[:_HASH_LETTERS]}"
+
+
+def _stem(file: Path) -> str:
+    return file.stem if is_slice_name(file.name) else file.name

@@ -1,0 +1,136 @@
+"""The files that may be slices: those of a folder, or the members of a zip. Members are not written to disk."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from plans.errors import UserError
+from plans.file_names import is_slice_name, split_ending
+from textdiffseg.imaging.sources.dicom.elements import is_dicom
+from textdiffseg.imaging.sources.streams import Damaged
+
+MAX_MEMBERS = 100_000
+_START_BYTES = 132  # of a file, which show that it is DICOM
+_ENCRYPTED = 1  # flag of a member
+
+
+class Place(Protocol):
+    """A file, or a member of a zip."""
+
+    @property
+    def name(self) -> str:
+        """The path, for messages."""
+
+    @property
+    def size(self) -> int:
+        """In bytes, as declared. Reading stops there."""
+
+    def open(self) -> "BinaryIO":
+        """The content, from its start. It can be read forward."""
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """A file on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path, for messages."""
+        return str(self.path)
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.path.stat().st_size
+
+    def open(self) -> BinaryIO:
+        """The content."""
+        return self.path.open("rb")
+
+
+@dataclass(frozen=True)
+class MemberPlace:
+    """A member of an open zip."""
+
+    archive: zipfile.ZipFile
+    member: zipfile.ZipInfo
+
+    @property
+    def name(self) -> str:
+        """The zip and the member, for messages."""
+        return f"{self.archive.filename}, {self.member.filename[-80:]}"
+
+    @property
+    def size(self) -> int:
+        """In bytes, as declared. Reading stops there."""
+        return self.member.file_size
+
+    def open(self) -> BinaryIO:
+        """The content. It is decompressed while it is read. Raises `Damaged`."""
+        with zip_faults_as_damage():
+            return self.archive.open(self.member)  # type: ignore[return-value]
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a file seems to be DICOM, by its name or its first bytes."""
+    if split_ending(path.name)[1] or path.name.startswith(".") or not path.is_file():
+        return False
+    return is_slice_name(path.name) or _is_dicom(FilePlace(path))
+
+
+@contextmanager
+def slices_of(source: Path) -> Iterator[list[Place]]:
+    """The DICOM files of a folder or of a zip. A zip stays open inside the context. Raises `UserError`, `Damaged`."""
+    if source.is_dir():
+        yield [FilePlace(path) for path in sorted(source.iterdir()) if is_slice(path)]
+        return
+    with _opened(source) as archive:
+        members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+        if len(members) > MAX_MEMBERS:
+            raise UserError(f"{source}: expected at most {MAX_MEMBERS} files in it, found {len(members)}. Unpack it.")
+        if any(one.flag_bits & _ENCRYPTED for one in members):
+            raise UserError(f"{source} is protected by a password. Unpack it, and give the folder.")
+        places = [MemberPlace(archive, one) for one in sorted(members, key=lambda one: one.filename)]
+        yield [one for one in places if is_slice_name(one.member.filename) or _is_dicom(one)]
+
+
+def is_zip_of_slices(path: Path, most: int = 20) -> bool:
+    """Whether one of the first `most` files in a zip is a slice, or whether the zip is damaged, to be reported."""
+    try:
+        with _opened(path) as archive:
+            members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
+            return any(is_slice_name(one.filename) or _is_dicom(MemberPlace(archive, one)) for one in members[:most])
+    except (UserError, Damaged, OSError):
+        return True
+
+
+@contextmanager
+def zip_faults_as_damage() -> Iterator[None]:
+    """Turn the errors of a zip into `Damaged`."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise Damaged(str(error) or "its compressed data end too early") from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    with zip_faults_as_damage():
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
+
+
+def _is_dicom(place: Place) -> bool:
+    with place.open() as file, zip_faults_as_damage():
+        return is_dicom(file.read(_START_BYTES))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.split("/") if part not in (".", ".."))

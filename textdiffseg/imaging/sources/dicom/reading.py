@@ -1,0 +1,138 @@
+"""Scans from DICOM: a folder of slices, a zip of slices, one slice of a series, or one multi-frame file."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from plans.errors import UserError
+from plans.file_names import is_archive_name
+from plans.geometry import triple
+from textdiffseg.imaging.grids import MAX_SHEAR, straighten
+from textdiffseg.imaging.sources.dicom.instances import read_instance
+from textdiffseg.imaging.sources.dicom.places import FilePlace, Place, is_slice, slices_of
+from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
+from textdiffseg.imaging.sources.dicom.stack import estimated_affine, stack
+from textdiffseg.imaging.sources.dicom.tilt import STRAIGHTENED, straight_grid
+from textdiffseg.imaging.sources.names import refuse_undecodable
+from textdiffseg.imaging.sources.streams import reported_as_damage
+from textdiffseg.imaging.volume import Geometry, Volume, refuse_flat
+
+SAMPLED = 6  # slices at the start whose headers give an estimate of the grid
+
+
+def read_series(source: Path, uid: str | None = None) -> Volume:
+    """A series as (1, D, H, W) float32. D runs along the normal of the slices.
+
+    Args:
+        source: a folder of slices, a zip of slices, one slice (its series is read), or one multi-frame file.
+        uid: of the series to read; None: the largest one of a folder or a zip.
+
+    Raises:
+        UserError: no series, a damaged slice, or slices that are not a regular stack.
+    """
+    from textdiffseg.imaging.sources.dicom.pixels import read_frames
+
+    with _chosen(source, uid) as choice:
+        slices = stack(choice.series, str(source))
+        refuse_flat(slices.shape, str(source))
+        array, affine, notes = read_frames(slices.frames), slices.affine, choice.notes
+    if _shear(affine) > MAX_SHEAR:
+        array, affine, shift = straight_grid(array, affine)
+        notes = (*notes, STRAIGHTENED.format(shift=shift))
+    affine, straightened = straighten(affine, array.shape, str(source))
+    return Volume(array[None], Geometry(triple(array.shape), affine), (*notes, *straightened))
+
+
+def read_series_geometry(source: Path) -> Geometry | None:
+    """The grid of a series, estimated from some of its slices and their number; None if it cannot be estimated.
+
+    The place in space is that of the first slice. If these slices belong to several series, all headers are read.
+    Raises `UserError` for a damaged slice.
+    """
+    with _places(source) as places:
+        sampled = dict.fromkeys((*range(SAMPLED), len(places) // 2, len(places) - 1))
+        found = [read_instance(places[number]) for number in sampled if 0 <= number < len(places)]
+        alike = [one for one in found if one is not None and one.count == 1]
+        if alike and len(alike) == len(found) and len({(one.series, one.shape) for one in alike}) == 1:
+            estimate = estimated_affine(tuple(one.frames[0] for one in alike))
+            return None if estimate is None else Geometry((len(places), *alike[0].shape), estimate)
+    with _chosen(source, None) as choice:
+        slices = stack(choice.series, str(source))
+    return Geometry(slices.shape, slices.affine)
+
+
+def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
+    """The files of the series that `read_series` reads, in the order of the slices (array axis D).
+
+    A multi-frame file is named once. Raises `UserError` for a zip, whose slices are not files.
+    """
+    if is_archive_name(source.name) and source.is_file():
+        raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
+    with _chosen(source, uid) as choice:
+        frames = stack(choice.series, str(source)).frames
+    return tuple(dict.fromkeys(Path(frame.instance.place.name) for frame in frames))
+
+
+def on_source_slices(labels: np.ndarray, geometry: Geometry, source: Path, uid: str | None = None) -> np.ndarray:
+    """A label map (D, H, W) on `geometry`, on the slices of the series (slices, rows, columns); same dtype.
+
+    Slices are in the order of `source_slices`. Each pixel gets the nearest voxel's value, 0 outside. The two grids
+    differ if the gantry was tilted.
+    """
+    with _chosen(source, uid) as choice:
+        slices = stack(choice.series, str(source))
+    index = np.linalg.solve(geometry.affine, slices.affine)
+    return ndimage.affine_transform(labels, index[:3, :3], index[:3, 3], slices.shape, order=0, mode="constant")
+
+
+def series_in(source: Path) -> dict[str, Series]:
+    """The series of a folder or a zip, by UID."""
+    with _places(source) as places:
+        return group(one for one in map(read_instance, places) if one is not None)
+
+
+def has_series(folder: Path) -> bool:
+    """Whether a folder holds a slice, or a damaged one. Only the files before it are read."""
+    try:
+        return any(read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
+    except (UserError, OSError):
+        return True
+
+
+@contextmanager
+def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
+    """The series to read. A zip stays open inside the context."""
+    with _places(source) as places:
+        if source.is_file() and not is_archive_name(source.name):
+            own = read_instance(FilePlace(source))
+            if own is None:
+                raise UserError(f"{source} is a DICOM file without slices of a scan. Give a slice, or their folder.")
+            uid = own.series
+        instances = [one for one in map(read_instance, places) if one is not None]
+        if not instances:
+            raise UserError(f"{source} holds no DICOM slices. Give the file in it, or a folder of slices.")
+        yield choose(instances, str(source), uid)
+
+
+@contextmanager
+def _places(source: Path) -> Iterator[list[Place]]:
+    """The slices of a folder or a zip. For a slice: those of its folder; for a multi-frame file: itself."""
+    refuse_undecodable(source)
+    with reported_as_damage(source):
+        if source.is_file() and not is_archive_name(source.name):
+            own = read_instance(FilePlace(source))
+            if own is None or own.count > 1:
+                yield [FilePlace(source)]
+                return
+            source = source.parent
+        with slices_of(source) as places:
+            yield places
+
+
+def _shear(affine: np.ndarray) -> float:
+    """The largest cosine between two axes."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())

@@ -1,0 +1,164 @@
+"""The slices of a series as one grid in space. Slices that are not a regular stack are refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plans.errors import UserError
+from textdiffseg.imaging.sources.dicom.instances import FRAME_OF_REFERENCE, LOOKUP_TABLE, SAMPLES, Frame
+from textdiffseg.imaging.sources.dicom.series import Series
+
+MAX_UNEVENNESS = 0.1  # deviation of a step between slices, relative to the median step
+MAX_TURN = 1e-3  # difference between the orientations of two slices, as of unit vectors
+MAX_SIDEWAYS_PIXELS = 0.5  # deviation of a slice from the line through the corners of all slices
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The frames in order along the normal of their planes, and their grid."""
+
+    frames: tuple[Frame, ...]
+    shape: tuple[int, int, int]  # (slices, rows, columns)
+    affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world LPS in mm; the first column may be tilted
+
+
+def stack(series: Series, source: str) -> Stack:
+    """The stack of a series. `source` is its name in messages. Raises `UserError` with the advice to correct it."""
+    where = f"{source}: series {series.uid}"
+    frames = series.frames
+    _refuse_mixed(series, frames, where)
+    axes = _axes(frames, where)
+    places = np.array([_known(frame.position, frame, "ImagePositionPatient") for frame in frames])
+    order = np.argsort(places @ axes[2], kind="stable")
+    frames, places = tuple(frames[number] for number in order), places[order]
+    _refuse_uneven(frames, places @ axes[2], where)
+    between_rows, between_columns = _known(frames[0].spacing, frames[0], "PixelSpacing")
+    if min(between_rows, between_columns) <= 0:
+        raise frames[0].instance.wrong("PixelSpacing", f"{between_rows:g}\\{between_columns:g}")
+    step = (places[-1] - places[0]) / max(1, len(places) - 1)
+    apart = (places - (places[0] + np.arange(len(places))[:, None] * step)) @ axes[:2].T
+    if np.abs(apart / (between_columns, between_rows)).max() > MAX_SIDEWAYS_PIXELS:
+        raise UserError(f"{where}: its slices are shifted sideways against each other. Export it again as one stack.")
+    affine = np.eye(4)
+    affine[:3] = np.stack([step, axes[1] * between_rows, axes[0] * between_columns, places[0]], axis=1)
+    rows, columns = frames[0].instance.shape
+    return Stack(frames, (len(frames), rows, columns), affine)
+
+
+def estimated_affine(frames: Sequence[Frame]) -> np.ndarray | None:
+    """The affine of a series, estimated from some of its frames; None if a field is missing.
+
+    The distance between slices is the smallest one between these frames, or the thickness of a slice if that is less.
+    """
+    first = frames[0]
+    if first.position is None or first.orientation is None or first.spacing is None:
+        return None
+    axes = _axes(frames[:1], first.instance.place.name)
+    places = np.sort([np.dot(frame.position, axes[2]) for frame in frames if frame.position is not None])
+    steps = [step for step in (*np.diff(places), first.instance.thickness) if step > 0]
+    if not steps or min(first.spacing) <= 0:
+        return None
+    affine = np.eye(4)
+    lengths = (min(steps), *first.spacing)
+    affine[:3] = np.stack([*(axes[[2, 1, 0]] * np.array(lengths)[:, None]), np.array(first.position)], axis=1)
+    return affine
+
+
+def _axes(frames: Sequence[Frame], where: str) -> np.ndarray:
+    """The directions of a row, of a column, and of the normal (3, 3), which all slices share."""
+    found = np.array([_known(frame.orientation, frame, "ImageOrientationPatient") for frame in frames])
+    turned = np.abs(found - found[0]).max(axis=1)
+    if turned.max() > MAX_TURN:
+        other = frames[int(turned.argmax())]
+        raise UserError(
+            f"{where}: its slices have different orientations, as in {frames[0].instance.place.name} and "
+            f"{other.instance.place.name}. {_apart('orientation', other)}"
+        )
+    row, column = found[0].reshape(2, 3)
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if not np.allclose(lengths, 1, atol=1e-2) or abs(row @ column) > 1e-2:
+        raise frames[0].instance.wrong("ImageOrientationPatient", "\\".join(f"{value:g}" for value in found[0]))
+    row = row / lengths[0]
+    column = column - (column @ row) * row
+    column /= np.linalg.norm(column)
+    return np.array([row, column, np.cross(row, column)])
+
+
+def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
+    """Raise `UserError` if the slices do not have one size, one spacing, one frame of reference and one value each."""
+    first = series.instances[0]
+    for one in series.instances:
+        name = one.place.name
+        if one.shape != first.shape:
+            found = " and ".join(f"{columns}x{rows}" for rows, columns in (first.shape, one.shape))
+            raise UserError(
+                f"{where}: its slices have different sizes, {found} ({name}). Put those of each size into their own "
+                "folder."
+            )
+        if one.text(FRAME_OF_REFERENCE) != first.text(FRAME_OF_REFERENCE):
+            raise UserError(
+                f"{where}: its slices have different frames of reference ({name}), so their places cannot be "
+                "compared. Put those of each one into their own folder."
+            )
+        if one.whole(SAMPLES, 1) != 1:
+            raise UserError(f"{where}: its slices are colour pictures ({name}). Give the slices of a scan.")
+        if LOOKUP_TABLE in one.header.elements:
+            raise UserError(
+                f"{where}: a lookup table maps its values ({name}), which is not read. Export it with RescaleSlope "
+                "and RescaleIntercept."
+            )
+    spacings = np.array([frame.spacing or (0.0, 0.0) for frame in frames])
+    if np.abs(spacings - spacings[0]).max() > 1e-4 * spacings.max(initial=0):
+        raise UserError(
+            f"{where}: its slices have different pixel spacings. Put those of each spacing into their own folder."
+        )
+
+
+def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> None:
+    """Raise `UserError` if slices are missing or double. `places`: mm along the normal, ascending."""
+    if len(frames) < 2:
+        return
+    steps = np.diff(places)
+    usual = float(np.median(steps))
+    if places[-1] - places[0] < 1e-3:
+        raise UserError(
+            f"{where}: its {len(frames)} slices are all at one position, so they are not a 3D image. Give a series "
+            "whose slices lie beside each other."
+        )
+    double = np.flatnonzero(steps < MAX_UNEVENNESS * max(usual, float(steps.max()) * MAX_UNEVENNESS))
+    if len(double):
+        one, other = (_named(frames[double[0] + number]) for number in (0, 1))
+        raise UserError(
+            f"{where}: {len(double)} of its {len(frames)} slices have the position of another one, as {one} and "
+            f"{other}. {_apart('phase or echo', frames[0])}"
+        )
+    if np.abs(steps - usual).max() <= MAX_UNEVENNESS * usual:
+        return
+    widest = int(steps.argmax())
+    one, other = (_named(frames[widest + number]) for number in (0, 1))
+    raise UserError(
+        f"{where}: its slices are not evenly spaced: most are {usual:.4g} mm apart, but {one} and {other} are "
+        f"{steps[widest]:.4g} mm apart. If slices are missing, add them. Else resample the scan to an even spacing."
+    )
+
+
+def _apart(what: str, frame: Frame) -> str:
+    """The advice for a series that holds several scans."""
+    if frame.instance.count > 1:
+        return f"Split the file into one per {what}, for instance with dcm2niix."
+    return f"Remove copies, and put the slices of each {what} into their own folder."
+
+
+def _known(values: tuple[float, ...] | None, frame: Frame, field: str) -> tuple[float, ...]:
+    if values is None:
+        raise UserError(
+            f"{frame.instance.place.name}: its {field} is missing, so its place in space is unknown. Export it as a "
+            "volume of slices from CT, MR or PET."
+        )
+    return values
+
+
+def _named(frame: Frame) -> str:
+    name = frame.instance.place.name.rpartition("/")[2]
+    return f"{name}, frame {frame.number + 1}" if frame.instance.count > 1 else name
