@@ -13,9 +13,11 @@ from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_BODY
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import make_plan, refit
+from plans.planner import make_plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
+from plans.refit import refit
+from plans.search import Facts, draft, shorten
 
 TEXT = TextPlan(encoder="bundled", width=384)
 BUDGETS = (gpu_budget(), gpu_budget(24), cpu_budget(2), cpu_budget(16))
@@ -245,12 +247,22 @@ def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fin
     assert smaller.patch == plan.patch
     assert smaller.batch < plan.batch
     assert smaller.reasons[-1].name == "refitted"
-    tiny = refit(plan, gpu_budget(3))
+    tiny = refit(plan, gpu_budget(1.5))
     assert tiny.batch == 2
     assert prod(tiny.patch) < prod(plan.patch)
-    for one, budget in ((smaller, 16), (tiny, 3)):
+    for one, budget in ((smaller, 16), (tiny, 1.5)):
         assert one.memory.training_gb <= one.memory.budget_gb == budget
         assert one.stages == plan.stages
+
+
+def test_a_patch_is_shortened_by_the_stride_of_the_shorter_one():
+    """nnU-Net's rule: after 256 voxels (stride 64) comes 224 (stride 32), not 192."""
+    facts = Facts(20, {}, (1.0, 1.0, 1.0), (256, 300, 300), 1, 1, 384, gpu_budget())
+    edges = [draft(facts, (256, 64, 64), 32)]
+    for _ in range(2):
+        edges.append(shorten(facts, edges[-1]))
+    assert [one.patch for one in edges] == [(256, 64, 64), (224, 64, 64), (192, 64, 64)]
+    assert [one.network.stride[0] for one in edges] == [64, 32, 32]
 
 
 def test_refit_always_returns_a_smaller_plan_until_none_is_possible(make_fingerprint):
