@@ -258,11 +258,11 @@ def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fin
 def test_a_patch_is_shortened_by_the_stride_of_the_shorter_one():
     """nnU-Net's rule: after 256 voxels (stride 64) comes 224 (stride 32), not 192."""
     facts = Facts(20, {}, (1.0, 1.0, 1.0), (256, 300, 300), 1, 1, 384, gpu_budget())
-    edges = [draft(facts, (256, 64, 64), 32)]
-    for _ in range(2):
-        edges.append(shorten(facts, edges[-1]))
-    assert [one.patch for one in edges] == [(256, 64, 64), (224, 64, 64), (192, 64, 64)]
-    assert [one.network.stride[0] for one in edges] == [64, 32, 32]
+    first = draft(facts, (256, 256, 256), 32)
+    second = shorten(facts, first)
+    assert [first.network.stride, second.network.stride] == [(64, 64, 64), (32, 64, 64)]
+    assert second.patch == (224, 256, 256)
+    assert shorten(facts, second).patch == (192, 256, 256)
 
 
 def test_refit_always_returns_a_smaller_plan_until_none_is_possible(make_fingerprint):
