@@ -64,6 +64,7 @@ class DeviceRules(Record):
     blocks: tuple[int, ...]  # residual blocks per stage on the way down; the last number is for all further stages
     up: tuple[Literal[0, 1, 2], ...]  # convolutions per stage on the way up, likewise
     largest_batch: int | None
+    finer_steps: bool  # patches are shortened by the stride of the shorter one (nnU-Net), not by their own
 
     def blocks_at(self, stage: int, paper: bool) -> int:
         """The residual blocks of a stage. The publication's networks have at least one."""
@@ -84,6 +85,7 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         blocks=(0, 0, 1, 1, 2),
         up=(1, 2),
         largest_batch=None,
+        finer_steps=True,
     ),
     "cpu": DeviceRules(
         first_patch_voxels=64**3,
@@ -94,6 +96,7 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         blocks=(0, 0, 1, 3),
         up=(1, 1, 2),
         largest_batch=4,
+        finer_steps=False,  # not measured
     ),
 }
 

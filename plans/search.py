@@ -178,11 +178,13 @@ def shorten(facts: Facts, current: Draft) -> Draft | None:
 
 
 def _step(facts: Facts, current: Draft, axis: int) -> int:
-    """The voxels by which an axis is shortened: the stride of the shorter patch's network (nnU-Net).
+    """The voxels by which an axis is shortened: the network's stride, on a GPU that of the shorter patch's (nnU-Net).
 
     It may be half of the present one: 256 voxels have stride 64, and 224 voxels have stride 32.
     """
     stride = current.network.stride
+    if not facts.rules.finer_steps:
+        return stride[axis]
     return rules.ladder(facts.spacing, _shorter(current.patch, axis, stride[axis])).total()[axis]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from math import log, prod
 
 import pytest
@@ -263,6 +264,8 @@ def test_a_patch_is_shortened_by_the_stride_of_the_shorter_one():
     assert [first.network.stride, second.network.stride] == [(64, 64, 64), (32, 64, 64)]
     assert second.patch == (224, 256, 256)
     assert shorten(facts, second).patch == (192, 256, 256)
+    on_cpu = replace(facts, budget=cpu_budget(2))
+    assert shorten(on_cpu, draft(on_cpu, (256, 256, 256), 16)).patch == (192, 256, 256), "a whole stride"
 
 
 def test_refit_always_returns_a_smaller_plan_until_none_is_possible(make_fingerprint):
