@@ -158,3 +158,14 @@ def make_scan():
 @pytest.fixture(scope="session")
 def make_geometry():
     return geometry
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Reading, segmenting and writing run beside each other, as on a GPU."""
+    from textdiffseg.ahead import ahead
+    from textdiffseg.inference import model, scan
+    from textdiffseg.tasks import predict
+
+    for module in (model, scan, predict):
+        monkeypatch.setattr(module, "ahead", lambda items, _, *stop: ahead(items, True, *stop))
