@@ -112,8 +112,8 @@ def settings_for(
     With `effort` best: the setting with the best Dice in validation, however much time it takes. With fast: no
     mirroring, and fewer windows (`FAST_OVERLAP`).
 
-    With `steps` or `samples`, the mask is the mean of diffusion samples. Without them, presets `default` and `unet` take
-    the single pass.
+    With `steps` or `samples`, the mask is the mean of diffusion samples. Without them, presets `default` and `unet`
+    take the single pass.
     Raises `UserError` if the model cannot use so many.
     """
     if (steps is not None or samples is not None) and plan.sample_steps is None:
