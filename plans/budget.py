@@ -9,6 +9,7 @@ from plans.memory import GB, Device, network_of, training_bytes
 from plans.plan import Plan, TrainingPlan
 from plans.records import Record
 
+GB_PER_CORE, MAX_CPU_GB = 2.0, 16.0  # of a CPU's budget
 GMACS_PER_CORE = 5.0  # billions of forward multiply-accumulates per core and iteration: about half a second
 MAX_BUDGET_FACTOR = 8.0  # up to this factor above the budget, training measures one step and refits the plan
 
@@ -28,8 +29,15 @@ def gpu_budget(memory_gb: float = 8.0) -> Budget:
 
 def cpu_budget(cores: int, memory_gb: float | None = None) -> Budget:
     """The budget of a CPU: by default 2 GB per core, at most 16 GB. An iteration takes half a second to a second."""
-    memory_gb = min(2.0 * max(cores, 1), 16.0) if memory_gb is None else memory_gb
+    memory_gb = min(GB_PER_CORE * max(cores, 1), MAX_CPU_GB) if memory_gb is None else memory_gb
     return Budget(device="cpu", memory_gb=memory_gb, gmacs_per_iteration=GMACS_PER_CORE * max(cores, 1))
+
+
+def planned_budget(plan: Plan) -> Budget:
+    """The budget that a plan was made for. With over 8 cores of a CPU, its work limit counts 8."""
+    if plan.device == "gpu":
+        return gpu_budget(plan.memory.budget_gb)
+    return cpu_budget(max(1, int(plan.memory.budget_gb / GB_PER_CORE)), plan.memory.budget_gb)
 
 
 def refuse_beyond_budget(plan: Plan, source: str) -> None:
@@ -56,6 +64,7 @@ class DeviceRules(Record):
     blocks: tuple[int, ...]  # residual blocks per stage on the way down; the last number is for all further stages
     up: tuple[Literal[0, 1, 2], ...]  # convolutions per stage on the way up, likewise
     largest_batch: int | None
+    finer_steps: bool  # patches are shortened by the stride of the shorter one (nnU-Net), not by their own
 
     def blocks_at(self, stage: int, paper: bool) -> int:
         """The residual blocks of a stage. The publication's networks have at least one."""
@@ -73,9 +82,10 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         widths=(32, 16, 8),
         usual_width=32,
         widest_factor=10,
-        blocks=(0, 1, 2),
+        blocks=(0, 0, 1, 1, 2),
         up=(1, 2),
         largest_batch=None,
+        finer_steps=True,
     ),
     "cpu": DeviceRules(
         first_patch_voxels=64**3,
@@ -86,6 +96,7 @@ RULES: dict[Literal["gpu", "cpu"], DeviceRules] = {
         blocks=(0, 0, 1, 3),
         up=(1, 1, 2),
         largest_batch=4,
+        finer_steps=False,  # not measured
     ),
 }
 

@@ -1,108 +1,52 @@
 """Memory and work of a plan, computed before any network is built.
 
-The network is described once as a list of convolutions, each on the grid of a stage. Weights, activations and
-multiply-accumulates (MACs) are sums over that list.
+Training keeps these tensors until their gradient is computed (`plans.layers` counts them for each convolution; a test
+compares the sums with what autograd saves):
+
+    convolution, normalisation, activation in place     output of the convolution, activation
+    residual block                                       the same twice, and the sum of the two paths
+    the same with a time embedding                       also the normalised value that is scaled
+    transposed convolution                               its sum with the skip
+    first convolution of a latent U-Net                  also a copy of its input
+    self-attention                                       two copies of its input; query, key, value; result; sum
+    fusion                                               copy of its input; query; result
+    loss, for each class                                 log-softmax, softmax, mask
+
+The tensors have bfloat16 values on a GPU, as convolutions, normalisation (`networks.blocks`) and attention return
+bfloat16 there. On a CPU they are counted with float32 values, as not every CPU has bfloat16. The loss is float32.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 from typing import Literal
 
-from plans.geometry import Triple, triple
-from plans.network_plan import NetworkPlan, Stage
+from plans.geometry import Triple
+from plans.layers import Convolution, Network, convolutions, denoiser_layers, mask_layers, sample_decoder_layers
 from plans.plan import Plan
 
 GB = 1e9
 SLAB_BYTES = 1 << 28  # of the probabilities that leave the sums over windows at once, unless a plane needs more
 MAX_SUMS_BYTES = 3e9  # of the sums in float32; larger sums are kept in float16
 TOKENS_PER_LABEL = 8  # text tokens that fusion reads per queried label
-# float32 weight, gradient, moving average, and AdamW's two moments. Muon has one moment. Its update needs two more
-# copies, but the activations are freed by then.
-BYTES_PER_WEIGHT = 20
-# Autograd keeps these bytes per output value of a convolution: its input, its normalisation and its activation. On the
-# GPU this is an upper bound: normalisation returns bfloat16 (`networks.blocks`), not autocast's float32.
-BYTES_PER_VALUE = {"gpu": 12.5, "cpu": 10.0}
-BYTES_PER_PLAIN_VALUE = {"gpu": 8.0, "cpu": 4.0}  # the same without normalisation and activation
-BYTES_PER_ATTENDED_VALUE = 8.0  # at most float32 and its gradient, on both devices
-MARGIN = 1.15  # factor for memory fragmentation and the workspace of convolutions
-BYTES_PER_LOGIT = 24.0  # float32 logits, log-softmax, softmax, one-hot truth, products of the Dice and their gradients
+NOISY_LATENTS = 2  # of each sample in the second stage of preset `default`; the mask is computed once for all of them
+# float32 weight, gradient, moving average and Muon's moment, and autocast's bfloat16 copy. AdamW has one moment more.
+# Muon's update needs two more copies, but the activations are freed by then.
+BYTES_PER_WEIGHT = {"muon": 18, "adamw": 22}
+BYTES_PER_FROZEN_WEIGHT = 8  # float32 weight and moving average, of the part that learns in the other stage
+BYTES_PER_VALUE = {"gpu": 2, "cpu": 4}  # of an activation: bfloat16, float32
+KEPT_BY_SELF_ATTENTION, KEPT_BY_FUSION = 7, 3  # tensors of the size of the attention's input
+# For fragmentation, workspaces of convolutions, and tensors that live only for a moment. The tensors that autograd
+# keeps are exact, but the peak of a GPU was not measured yet. Until then its activations get 30% more.
+MARGIN = {"gpu": 1.3, "cpu": 1.15}
+BYTES_KEPT_PER_CLASS = 9  # of each voxel by the loss: float32 log-softmax and softmax, and a mask
+BYTES_PER_CLASS = 24  # the most that the loss takes: also logits, products of the Dice, and gradients
+GRADIENTS = 3  # of a tensor on the image's grid, alive at the same time
+BYTES_PER_LATENT_VALUE = 48  # float32: z_0, m, s, r_0, r_t, v, the noise; some for each noisy latent
+BYTES_PER_TARGET = 24  # label map, targets and their masks
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
 
 Device = Literal["gpu", "cpu"]
-
-
-@dataclass(frozen=True)
-class Network:
-    """The properties of a network that determine its memory and work."""
-
-    stages: tuple[Stage, ...]
-    level: int  # the stage where the words are fused; there the latent U-Net starts
-    latent_level: int  # of the label latent
-    latent_channels: int
-    image_channels: int
-    labels: int
-    text_width: int
-    diffusion: bool  # it has a denoiser
-    paper: bool = False  # the publication's network: no estimator, attention in the image encoder
-    plan: NetworkPlan = field(default_factory=NetworkPlan)
-
-    @property
-    def samples(self) -> bool:
-        """Whether it has a sampler beside the masks (preset `default`)."""
-        return self.diffusion and not self.paper
-
-    @property
-    def stride(self) -> Triple:
-        """The cumulative stride of the coarsest stage, in voxels (D, H, W)."""
-        return self.stride_at(len(self.stages) - 1)
-
-    @property
-    def coarse(self) -> tuple[Stage, ...]:
-        """The stages of the fusion's grid and below."""
-        return self.stages[self.level :]
-
-    @property
-    def denoiser_stages(self) -> tuple[Stage, ...]:
-        """The stages of the denoiser; () without one."""
-        if self.paper:
-            return self.coarse
-        return tuple(map(self.plan.denoiser_stage, self.stages[self.latent_level :])) if self.diffusion else ()
-
-    def attentions(self, stage: int) -> int:
-        """The self-attentions on a stage's grid in training: in the latent U-Net, and in the paper's encoder."""
-        if not self.stages[stage].attention:
-            return 0
-        latent_unet = 0 if stage < self.level else 1 if stage == len(self.stages) - 1 else 2
-        return latent_unet + (self.paper and stage <= self.level)
-
-    def stride_at(self, stage: int) -> Triple:
-        """The cumulative stride of a stage, in voxels (D, H, W)."""
-        return triple(prod(finer.stride[axis] for finer in self.stages[: stage + 1]) for axis in range(3))
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """One convolution with its normalisation and activation."""
-
-    stage: int  # of its output grid
-    kernel: int  # number of values in the kernel, per pair of channels
-    width_in: int
-    width_out: int
-    passes: float = 1.0  # forward passes per training iteration
-    kept: float = 1.0  # those of them whose activations are kept for the gradient
-    plain: bool = False  # without normalisation and activation
-
-    @property
-    def weights(self) -> int:
-        """The number of weights: kernel, bias, and the normalisation's scale and shift."""
-        return self.width_out * (self.kernel * self.width_in + (1 if self.plain else 3))
-
-    def bytes_kept(self, device: Device) -> float:
-        """The bytes of activations kept for the gradient, per grid position."""
-        table = BYTES_PER_PLAIN_VALUE if self.plain else BYTES_PER_VALUE
-        return self.kept * self.width_out * table[device]
 
 
 def network_of(plan: Plan) -> Network:
@@ -119,81 +63,6 @@ def network_of(plan: Plan) -> Network:
         paper=plan.paper is not None,
         plan=plan.network,
     )
-
-
-def convolutions(net: Network) -> tuple[Convolution, ...]:
-    """All convolutions. Those of the sampler count no passes: it learns alone, after all other modules."""
-    layers, k = _image_encoder(net), net.latent_channels
-    if net.paper:
-        layers += _label_encoder(net)
-        layers += _latent_unet(net.level, net.coarse, 2 * k, k)
-        return (*layers, *_label_decoder(net.stages[: net.level + 1], k))
-    layers += _latent_unet(net.level, net.coarse, net.coarse[0].width, None)
-    layers += _label_decoder(net.stages[: net.level + 1], None)
-    if net.samples:
-        level = net.latent_level
-        layers += _latent_unet(level, net.denoiser_stages, 2 * k + net.stages[level].width, k, passes=0, kept=0)
-        layers += _label_decoder(net.stages[: level + 1], k, passes=0, kept=0)
-    return tuple(layers)
-
-
-def _residual(
-    stage: int, width: int, kernel: Triple, count: int = 1, passes: float = 1.0, kept: float = 1.0
-) -> list[Convolution]:
-    return [Convolution(stage, prod(kernel), width, width, passes, kept)] * (2 * count)
-
-
-def _image_encoder(net: Network) -> list[Convolution]:
-    width_in, layers = net.image_channels, []
-    for index, stage in enumerate(net.stages[: net.level + 1]):
-        layers += [Convolution(index, prod(stage.kernel), width_in, stage.width)]
-        if net.paper or index < net.level:  # else the estimator has the blocks of the latent grid
-            layers += _residual(index, stage.width, stage.kernel, stage.blocks)
-        width_in = stage.width
-    return layers
-
-
-def _label_encoder(net: Network) -> list[Convolution]:
-    width_in, layers = 1, [Convolution(0, 1, 0, 1, plain=True)]
-    for index, stage in enumerate(net.stages[1 : net.level + 1], start=1):
-        width = net.plan.label_width(stage.width)
-        layers += [Convolution(index, 27, width_in, width)]
-        layers += _residual(index, width, stage.kernel)
-        width_in = width
-    return [*layers, Convolution(net.level, 1, width_in, net.latent_channels, plain=True)]
-
-
-def _latent_unet(
-    level: int, stages: Sequence[Stage], width_in: int, width_out: int | None, passes: float = 1.0, kept: float = 1.0
-) -> list[Convolution]:
-    first = stages[0]
-    layers = [Convolution(level, prod(first.kernel), width_in, first.width, passes, kept)]
-    for index, stage in enumerate(stages, start=level):
-        layers += _residual(index, stage.width, stage.kernel, stage.blocks, passes, kept)
-    for index, (fine, coarse) in enumerate(pairwise(stages), start=level):
-        layers += [Convolution(index + 1, prod(coarse.kernel), fine.width, coarse.width, passes, kept)]
-        layers += [_transposed(index, fine, coarse, passes, kept)]
-        layers += _residual(index, fine.width, fine.kernel, passes=passes, kept=kept)
-    if width_out is None:
-        return layers
-    return [*layers, Convolution(level, 1, first.width, width_out, passes, kept, plain=True)]
-
-
-def _transposed(stage: int, fine: Stage, coarse: Stage, passes: float, kept: float) -> Convolution:
-    """A transposed convolution: each output voxel reads one input voxel. `parameters` counts its other weights."""
-    return Convolution(stage, 1, coarse.width, fine.width, passes, kept, plain=True)
-
-
-def _label_decoder(
-    stages: Sequence[Stage], latent_channels: int | None, passes: float = 1.0, kept: float = 1.0
-) -> list[Convolution]:
-    last, layers = stages[-1], []
-    if latent_channels is not None:
-        layers += [Convolution(len(stages) - 1, prod(last.kernel), latent_channels, last.width, passes, kept)]
-    for index, (fine, coarse) in enumerate(pairwise(stages)):
-        layers += [_transposed(index, fine, coarse, passes, kept)]
-        layers += [Convolution(index, prod(fine.kernel), fine.width, fine.width, passes, kept)] * fine.up
-    return layers
 
 
 def parameters(net: Network) -> int:
@@ -231,12 +100,12 @@ def grid(net: Network, patch: Triple, stage: int) -> int:
 
 
 def macs(net: Network, patch: Triple) -> float:
-    """The multiply-accumulates of one sample's forward passes in one training iteration."""
-    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
-    total = sum(
-        layer.passes * grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out
-        for layer in convolutions(net)
-    )
+    """The multiply-accumulates of one mask (preset `paper`: of one training sample), forward.
+
+    Training has as many in its first part. The sampler learns alone afterwards and counts not.
+    """
+    grids = _grids(net, patch)
+    total = sum(grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out for layer in mask_layers(net))
     total += grids[0] * net.stages[0].width * (1 + net.labels)
     for index, stage in enumerate(net.stages):
         if net.attentions(index):
@@ -246,17 +115,67 @@ def macs(net: Network, patch: Triple) -> float:
 
 
 def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> float:
-    """The peak memory of one training iteration, in bytes."""
-    grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
-    activations = sum(layer.bytes_kept(device) * grids[layer.stage] for layer in convolutions(net))
+    """The peak memory of one training iteration, in bytes: of the masks' or the sampler's, whichever is larger."""
+    kept = activations(net, patch, batch, device)
+    return FIXED_BYTES[device] + weight_bytes(net) + MARGIN[device] * kept
+
+
+def weight_bytes(net: Network) -> float:
+    """The bytes of weights and optimiser while masks are trained. The sampler, which has fewer weights, needs less."""
+    masks = parameters(replace(net, diffusion=False)) if net.samples else parameters(net)
+    frozen = parameters(net) - masks
+    return BYTES_PER_WEIGHT["adamw" if net.paper else "muon"] * masks + BYTES_PER_FROZEN_WEIGHT * frozen
+
+
+def activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+    """The bytes besides the weights of a training iteration, without a margin."""
+    return max(mask_activations(net, patch, batch, device), sampler_activations(net, patch, batch, device))
+
+
+def mask_activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+    """The bytes besides the weights of an iteration that trains masks, without a margin."""
+    grids, size = _grids(net, patch), BYTES_PER_VALUE[device]
+    values = _values(mask_layers(net), grids) + KEPT_BY_FUSION * grids[net.level] * net.stages[net.level].width
     for index, stage in enumerate(net.stages):
-        attentions = net.attentions(index) + (index == net.level)  # fusion is one more
-        activations += attentions * 6 * grids[index] * stage.width * BYTES_PER_ATTENDED_VALUE
-    gradients = 3 * 4 * grids[0] * net.stages[0].width
-    logits = grids[0] * (1 + net.labels) * BYTES_PER_LOGIT
-    inputs = grids[0] * (4 * net.image_channels + 16)
-    per_sample = MARGIN * (activations + gradients + logits + inputs)
-    return FIXED_BYTES[device] + BYTES_PER_WEIGHT * parameters(net) + batch * per_sample
+        values += KEPT_BY_SELF_ATTENTION * net.attentions(index) * grids[index] * stage.width
+    loss = grids[0] * max(BYTES_PER_CLASS * (1 + net.labels), GRADIENTS * size * net.stages[0].width)
+    return batch * (size * values + loss + _input_bytes(net, grids[0]))
+
+
+def sampler_activations(net: Network, patch: Triple, batch: int, device: Device) -> float:
+    """The bytes besides the weights of an iteration that trains the sampler, without a margin; 0 without one.
+
+    The denoiser reads `NOISY_LATENTS` latents of each patch, the decoder one latent of every second patch. The mask is
+    computed without gradients. Its logits, probabilities and the features that the sampler reads stay.
+    """
+    if not net.samples:
+        return 0.0
+    grids, size, latent = _grids(net, patch), BYTES_PER_VALUE[device], net.latent_level
+    denoiser = _values(denoiser_layers(net), grids)
+    for index, stage in enumerate(net.denoiser_stages, start=latent):
+        denoiser += KEPT_BY_SELF_ATTENTION * net.sampler_attentions(index) * grids[index] * stage.width
+    decoder = _values(sample_decoder_layers(net), grids)
+    features = sum(grids[index] * net.stages[index].width for index in range(latent))
+    features += (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
+    latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
+    classes, decoded = grids[0] * (1 + net.labels), -(-batch // 2)
+    held = size * features + 2 * 4 * classes + latents + _input_bytes(net, grids[0])
+    per_patch = size * NOISY_LATENTS * denoiser + held
+    return batch * per_patch + decoded * (size * decoder + BYTES_KEPT_PER_CLASS * classes)
+
+
+def _grids(net: Network, patch: Triple) -> list[int]:
+    return [grid(net, patch, stage) for stage in range(len(net.stages))]
+
+
+def _values(layers: tuple[Convolution, ...], grids: list[int]) -> float:
+    """The values that autograd keeps for one patch."""
+    return sum(layer.values_kept * grids[layer.stage] for layer in layers)
+
+
+def _input_bytes(net: Network, voxels: int) -> float:
+    """The image, also as autocast's bfloat16 copy, and the targets."""
+    return voxels * (6 * net.image_channels + BYTES_PER_TARGET)
 
 
 def prediction_bytes(net: Network, patch: Triple, device: Device, windows: int = 1) -> float:

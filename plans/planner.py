@@ -1,4 +1,4 @@
-"""`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision. `refit`: a smaller plan."""
+"""`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -9,8 +9,9 @@ from plans.budget import Budget, training_plan
 from plans.directions import named_axes
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
-from plans.geometry import Millimetres, Triple, triple
-from plans.memory import GB, Network
+from plans.geometry import Millimetres, Triple
+from plans.layers import Network
+from plans.memory import GB
 from plans.network_plan import DiffusionPlan, LatentPlan
 from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
 from plans.presets import Preset
@@ -18,7 +19,7 @@ from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
-from plans.search import MIN_BATCH, Draft, Facts, choose_batch, plan_low_resolution, search
+from plans.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.spacing import WantedSpacing, choose_spacing
 
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
@@ -212,42 +213,3 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
         ram_gb=ram / GB,
         disk_gb=memory.disk_bytes(facts.channels, tuple(shapes), tuple(case.shape for case in cases)) / GB,
     )
-
-
-def refit(plan: Plan, budget: Budget) -> Plan:
-    """A smaller plan that fits `budget`: the batch is reduced first, then the patch.
-
-    The network does not change. Raises `UserError` if no smaller plan is possible.
-    """
-    network = memory.network_of(plan)
-    stride, batch, patch = plan.total_stride, plan.batch, plan.patch
-    while (batch, patch) == (plan.batch, plan.patch) or not Draft(patch, network).fits(budget, batch):
-        longer = [axis for axis in range(3) if patch[axis] > 2 * stride[axis]]
-        if batch > MIN_BATCH:
-            batch -= 1
-        elif longer:
-            axis = max(longer, key=lambda one: patch[one] / plan.median_shape[one])
-            patch = triple(edge - stride[axis] * (axis == one) for one, edge in enumerate(patch))
-        elif batch > 1:
-            batch = 1
-        else:
-            raise UserError(
-                f"The plan does not fit {budget.memory_gb:g} GB even with one patch of {numbers(patch)} voxels. "
-                "Free memory, or plan again for less: --memory-gb (of a GPU), or fewer cores (on a CPU: "
-                "taskset -c 0 tds_plan_and_preprocess ...)."
-            )
-    used = memory.training_bytes(network, patch, batch, budget.device) / GB
-    reason = (
-        f"one training step did not fit: batch {plan.batch} to {batch}, patch {numbers(plan.patch)} to "
-        f"{numbers(patch)}, now about {used:.2g} GB of {budget.memory_gb:.3g}"
-    )
-    decision = Decision(name="refitted", value=f"{batch} of {numbers(patch)}", reason=reason)
-    estimate = plan.memory.model_copy(
-        update={
-            "budget_gb": budget.memory_gb,
-            "training_gb": used,
-            "prediction_gb": memory.prediction_bytes(network, patch, budget.device) / GB,
-        }
-    )
-    changes = {"batch": batch, "patch": patch, "memory": estimate, "reasons": (*plan.reasons, decision)}
-    return Plan.model_validate(plan.model_dump() | changes)

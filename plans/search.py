@@ -8,7 +8,8 @@ from plans import memory, rules
 from plans.budget import RULES, Budget, DeviceRules
 from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, resampled_shape, triple
-from plans.memory import GB, Network
+from plans.layers import Network
+from plans.memory import GB
 from plans.network_plan import Stage
 from plans.plan import LowResolutionPlan
 from plans.rules import numbers
@@ -165,16 +166,30 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:
     """A draft with a smaller patch: the relatively longest axis is one network stride shorter. None if impossible."""
-    least = rules.least_size(facts.spacing, (2, 2, 2))
-    stride, width = current.network.stride, current.network.stages[0].width
+    least, width = rules.least_size(facts.spacing, (2, 2, 2)), current.network.stages[0].width
     ratios = [edge / whole for edge, whole in zip(current.patch, facts.median_shape, strict=True)]
     for axis in sorted(range(3), key=ratios.__getitem__, reverse=True):
-        size = triple(edge - stride[axis] * (axis == other) for other, edge in enumerate(current.patch))
+        size = _shorter(current.patch, axis, _step(facts, current, axis))
         if size[axis] >= least[axis]:
             shorter = draft(facts, size, width)
             if prod(shorter.patch) < prod(current.patch):
                 return shorter
     return None
+
+
+def _step(facts: Facts, current: Draft, axis: int) -> int:
+    """The voxels by which an axis is shortened: the network's stride, on a GPU that of the shorter patch's (nnU-Net).
+
+    It may be half of the present one: 256 voxels have stride 64, and 224 voxels have stride 32.
+    """
+    stride = current.network.stride
+    if not facts.rules.finer_steps:
+        return stride[axis]
+    return rules.ladder(facts.spacing, _shorter(current.patch, axis, stride[axis])).total()[axis]
+
+
+def _shorter(patch: Triple, axis: int, voxels: int) -> Triple:
+    return triple(edge - voxels * (axis == other) for other, edge in enumerate(patch))
 
 
 def choose_batch(facts: Facts, chosen: Draft) -> tuple[int, str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from math import log, prod
 
 import pytest
@@ -13,9 +14,11 @@ from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_BODY
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import make_plan, refit
+from plans.planner import make_plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
+from plans.refit import refit
+from plans.search import Facts, draft, shorten
 
 TEXT = TextPlan(encoder="bundled", width=384)
 BUDGETS = (gpu_budget(), gpu_budget(24), cpu_budget(2), cpu_budget(16))
@@ -245,12 +248,24 @@ def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fin
     assert smaller.patch == plan.patch
     assert smaller.batch < plan.batch
     assert smaller.reasons[-1].name == "refitted"
-    tiny = refit(plan, gpu_budget(3))
+    tiny = refit(plan, gpu_budget(1.5))
     assert tiny.batch == 2
     assert prod(tiny.patch) < prod(plan.patch)
-    for one, budget in ((smaller, 16), (tiny, 3)):
+    for one, budget in ((smaller, 16), (tiny, 1.5)):
         assert one.memory.training_gb <= one.memory.budget_gb == budget
         assert one.stages == plan.stages
+
+
+def test_a_patch_is_shortened_by_the_stride_of_the_shorter_one():
+    """nnU-Net's rule: after 256 voxels (stride 64) comes 224 (stride 32), not 192."""
+    facts = Facts(20, {}, (1.0, 1.0, 1.0), (256, 300, 300), 1, 1, 384, gpu_budget())
+    first = draft(facts, (256, 256, 256), 32)
+    second = shorten(facts, first)
+    assert [first.network.stride, second.network.stride] == [(64, 64, 64), (32, 64, 64)]
+    assert second.patch == (224, 256, 256)
+    assert shorten(facts, second).patch == (192, 256, 256)
+    on_cpu = replace(facts, budget=cpu_budget(2))
+    assert shorten(on_cpu, draft(on_cpu, (256, 256, 256), 16)).patch == (192, 256, 256), "a whole stride"
 
 
 def test_refit_always_returns_a_smaller_plan_until_none_is_possible(make_fingerprint):

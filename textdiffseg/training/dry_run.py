@@ -1,10 +1,12 @@
-"""A training step on random numbers: does the plan fit into memory?
+"""A training step on random numbers: does the plan fit into memory, or is there room for a larger patch?
 
 The fitted plan is stored next to the plan. All folds of a plan are thus trained with the same patch.
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +15,11 @@ import torch
 from plans.budget import Budget
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
-from plans.memory import BYTES_PER_WEIGHT, GB, TOKENS_PER_LABEL
+from plans.memory import FIXED_BYTES, GB, TOKENS_PER_LABEL
 from plans.plan import Plan
-from plans.planner import refit
 from plans.presets import Preset
 from plans.records import Record
+from plans.refit import larger_patches, refit
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
@@ -28,6 +30,9 @@ from textdiffseg.queries import Queries
 from textdiffseg.resources import free_memory
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.objectives import objective_of
+
+MAX_GROWN_SHARE = 0.9  # of the budget; fragmentation and validation need the rest
+MAX_GROWTH_STEPS = 3  # training steps measured to find a larger patch
 
 
 class FittedPlan(Record):
@@ -86,19 +91,16 @@ def _refuse_too_large(plan: Plan, device: torch.device, path: Path, report: Repo
 
 
 def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
-    """The plan, made smaller until a training step fits into its budget, and a note with the measurements.
+    """The plan, fitted to its budget by measured training steps, and a note with the measurements.
 
-    On a CPU, free memory is a limit, too. `UserError` if no smaller plan exists.
+    A plan that does not fit is made smaller. If the first step leaves room, the patch grows, but only to a size whose
+    own step fits. On a CPU, free memory is a limit, too. `UserError` if no smaller plan exists.
     """
     limit, notes = plan.memory.budget_gb, []
     if device.type == "cpu":
         limit = min(limit, free_memory() / GB)
-    while True:
-        measured = measure(plan, device)
+    while (measured := measure(plan, device)) is None or measured > limit:
         size = "out of memory" if measured is None else f"{measured:.2f} GB"
-        if measured is not None and measured <= limit:
-            notes.append(f"A training step takes {size} (estimate {plan.memory.training_gb:.2f}, budget {limit:.1f}).")
-            return plan, " ".join(notes)
         smaller = limit * 0.9 if measured is None else limit * limit / measured
         refitted = refit(plan, Budget(device=plan.device, memory_gb=smaller))
         notes.append(
@@ -106,43 +108,80 @@ def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
             f"refitted to batch {refitted.batch} of {refitted.patch}."
         )
         plan = refitted
+    if not notes:
+        plan, measured, notes = _grown(plan, device, measured, limit)
+    notes.append(
+        f"A training step takes {measured:.2f} GB (estimate {plan.memory.training_gb:.2f}, budget {limit:.1f})."
+    )
+    return plan, " ".join(notes)
+
+
+def _grown(plan: Plan, device: torch.device, measured: float, limit: float) -> tuple[Plan, float, list[str]]:
+    """The plan with the largest patch that fits, the GB of its training step, and a note if the patch has grown.
+
+    A plan for another device keeps its patch.
+    """
+    if (plan.device == "gpu") == (device.type == "cuda"):
+        for larger in islice(larger_patches(plan, measured, MAX_GROWN_SHARE * limit), MAX_GROWTH_STEPS):
+            found = measure(larger, device)
+            if found is not None and found <= MAX_GROWN_SHARE * limit:
+                note = (
+                    f"A training step took {measured:.2f} GB with batch {plan.batch} of {plan.patch}: the patch grew "
+                    f"to {larger.patch}, batch {larger.batch}."
+                )
+                return larger, found, [note]
+    return plan, measured, []
 
 
 def measure(plan: Plan, device: torch.device) -> float | None:
     """The memory of a training step in GB, or None if the device runs out of memory.
 
-    On CUDA it is the allocator's peak. Elsewhere it is the size of the weights and of all tensors that autograd saves.
-    Nothing is compiled: compiled modules are expected to save less.
+    Preset `default` trains masks, then its sampler: the larger of the two counts. On CUDA it is the allocator's peak
+    and the memory of libraries. Elsewhere it is the size of the weights and of all tensors that autograd saves. Nothing
+    is compiled: compiled modules are expected to save less.
     """
     with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
         torch.manual_seed(0)
         model = build_model(plan)
-    weights = sum(parameter.numel() for parameter in model.parameters()) * BYTES_PER_WEIGHT
+    try:
+        model.to(device)
+        return max(_step_bytes(model, device, samples) for samples in (False, True)[: 1 + bool(plan.diffusion)]) / GB
+    except torch.cuda.OutOfMemoryError:
+        return None
+
+
+def _step_bytes(model: SegmentationNetwork, device: torch.device, samples: bool) -> float:
+    """The memory of a training step in bytes; with `samples`, of a step that trains the sampler."""
+    if device.type == "cuda":
+        _loss(model, device, samples).backward()  # cuDNN searches its fastest kernels, which may take all memory
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        _loss(model, device, samples).backward()
+        peak = torch.cuda.max_memory_allocated(device)
+        return peak + FIXED_BYTES["gpu"] + sum(_optimiser_bytes(model))
     saved: dict[int, int] = {}  # bytes by address
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    try:
-        model.to(device)
-        if device.type == "cuda":
-            _loss(model, device).backward()  # cuDNN searches its fastest kernels, which may take all memory
-            model.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-            total = _loss(model, device)
-        total.backward()
-    except torch.cuda.OutOfMemoryError:
-        return None
-    if device.type == "cuda":
-        optimiser = weights * 3 // 5  # moments and averaged weights, which do not exist yet
-        return (torch.cuda.max_memory_allocated(device) + optimiser) / GB
-    return (weights + sum(saved.values())) / GB
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        loss = _loss(model, device, samples)
+    loss.backward()
+    for weight in model.parameters():
+        saved[weight.untyped_storage().data_ptr()] = 4 * weight.numel() * (1 + (weight.grad is not None))
+    return sum(saved.values()) + sum(_optimiser_bytes(model))
 
 
-def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
+def _optimiser_bytes(model: SegmentationNetwork) -> Iterator[int]:
+    """The bytes of moments and averaged weights, which do not exist before training. Call it after a backward pass."""
+    moments = 1 if model.plan.training.optimiser == "muon" else 2
+    for weight in model.parameters():
+        yield 4 * weight.numel() * (1 + moments * (weight.grad is not None))
+
+
+def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> torch.Tensor:
     plan, generator = model.plan, torch.Generator().manual_seed(0)
     batch, count, width = plan.batch, len(plan.labels), plan.text.width
     labels = torch.arange(1, count + 1).expand(batch, count)
@@ -153,7 +192,7 @@ def _loss(model: SegmentationNetwork, device: torch.device) -> torch.Tensor:
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # in a label map
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
-    objective = objective_of(model)
+    objective = objective_of(model, samples)
     draws = objective.draw(0, batch_keys(0, 0, batch))
     with autocast(device):
         return objective.losses(image, targets, queries, draws and draws.to(device)).total

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from plans.geometry import triple
+from plans.memory import NOISY_LATENTS
 from plans.network_plan import PaperPlan
 from plans.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
@@ -36,8 +37,6 @@ from textdiffseg.readout import Readout, readout_of
 from textdiffseg.segmenter import Segmenter, mask_features
 from textdiffseg.training.draws import NoiseDraws, draw_noise
 from textdiffseg.training.label_diffusion import label_diffusion_loss
-
-NOISY_LATENTS = 2  # of each sample in the second stage; the frozen modules run once for all of them
 
 
 @dataclass(frozen=True)
