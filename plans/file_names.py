@@ -9,6 +9,7 @@ UNREAD_ENDINGS = (
     *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
 )
 NIFTI = ".nii.gz"
+DICOM = ".dcm"
 BUNDLED = "bundled"  # the text encoder that is installed with the package
 MAX_SUFFIX = 100  # characters of an encoder's name in file names
 
@@ -27,6 +28,11 @@ def written_ending(ending: str) -> str:
 def is_unread_image(name: str) -> bool:
     """Whether a file name has the ending of an image format that is not read."""
     return name.lower().endswith(UNREAD_ENDINGS)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the ending of an image, in any format."""
+    return bool(split_ending(name)[1]) or is_unread_image(name) or name.lower().endswith(DICOM)
 
 
 def channel_file(case: str, channel: int, ending: str) -> str:

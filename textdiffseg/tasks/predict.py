@@ -11,7 +11,7 @@ from pathlib import Path
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
-from plans.file_names import manifest_path, split_ending, written_ending
+from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import MAPS, Checkpoint
 from plans.texts import read_texts
 from textdiffseg.extras import require
@@ -109,12 +109,19 @@ def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
-    """The output folder, which is created, and the file name if one scan goes to a file like `x.nii.gz`."""
+    """The output folder, which is created, and the file name if one scan goes to a file like `x.nii.gz`.
+
+    Raises `UserError` for a file name if there are several scans, or if masks are not written in its format.
+    """
     name = None
     ending = split_ending(out.name)[1]
-    if scans == 1 and not out.is_dir() and ending:
+    if not out.is_dir() and is_image_name(out.name):
+        if scans != 1:
+            raise UserError(f"{out} is the name of one file, but {scans} scans give {scans} masks. Give a folder.")
         if written_ending(ending) != ending:
-            raise UserError(f"{out}: masks are not written as {ending}. Choose a name with {written_ending(ending)}.")
+            raise UserError(
+                f"{out}: masks are not written as {ending or out.suffix}. Choose a name with {written_ending(ending)}."
+            )
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the masks.")
