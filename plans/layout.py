@@ -239,6 +239,11 @@ class FoldFolder:
         return self.validation / f"{case}{NIFTI}"
 
 
+def volume_table(folder: Path) -> Path:
+    """The table of volumes in a folder of segmentations."""
+    return folder / "volumes.csv"
+
+
 def root_of(fold: FoldFolder) -> Path | None:
     """The root that a fold lies below; None for a fold that was copied elsewhere."""
     above = fold.path.parents

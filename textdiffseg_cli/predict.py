@@ -195,6 +195,8 @@ def _predict(args: argparse.Namespace) -> None:
 def _print(outcome: "Outcome", out: Path) -> None:
     """Print what was predicted and what to look at. Raises `UserError` if scans failed."""
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
+    if outcome.table is not None:
+        print(f"Volumes of all cases: {outcome.table}")
     cases = len(outcome.written) + len(outcome.skipped)
     if outcome.empty:
         print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")

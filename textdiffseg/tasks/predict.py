@@ -3,7 +3,7 @@
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
 `OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
 a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
-`OUT/uncertainty/`.
+`OUT/uncertainty/`. `OUT/volumes.csv` holds the volumes of all cases.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,7 @@ from textdiffseg.tasks.one_scan import (
 from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
 from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 from textdiffseg.tasks.scan_progress import RunProgress
+from textdiffseg.tasks.volume_table import add_table, refuse_table_of_others
 
 Scans = Mapping[str, tuple[Path, ...]]
 """The files of each scan, by case: one per channel, or one with all channels."""
@@ -154,6 +155,7 @@ def predict_scans(
 ) -> Outcome:
     """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted."""
     refuse_alternatives_as_scans(run, scans)
+    refuse_table_of_others(run)
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
     complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
     following = RunProgress(run.segmenting, scans, complete, progress, report)
@@ -176,6 +178,7 @@ def predict_scans(
     outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
     outcome.to_check = cases_to_check(manifests)
+    add_table(run, outcome)
     return outcome
 
 

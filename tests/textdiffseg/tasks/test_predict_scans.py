@@ -308,7 +308,7 @@ def test_scans_with_bad_names_or_formats_are_one_line_each_and_the_others_are_pr
     assert outcome.written == ["good"]
     assert len(outcome.failures) == 6
     assert sum("expected a name of printable characters" in line for line in outcome.failures) == 4
-    assert sorted(path.name for path in job().out.iterdir()) == ["good.json", "good.nii.gz"]
+    assert sorted(path.name for path in job().out.iterdir()) == ["good.json", "good.nii.gz", "volumes.csv"]
     assert largest.count(None) == 3
 
 
