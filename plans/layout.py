@@ -20,6 +20,9 @@ FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
 MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
+Conversion = Literal["separate"]  # further files of masks; each kind has a folder of its name beside segmentations
+SEPARATE: Conversion = "separate"  # one mask per label, in a folder per case
+BESIDE = (*MAPS, SEPARATE)
 
 
 def tree(root: Path, name: Tree) -> Path:

@@ -126,6 +126,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also draw a PNG of each scan: three planes through the middle of the masks",
     )
+    parser.add_argument(
+        "--separate",
+        dest="conversions",
+        action="append_const",
+        const="separate",
+        help="also write one mask per label, with the values 0 and 1: OUT/separate/CASE/LABEL.nii.gz",
+    )
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of each label")
     parser.add_argument(
         "--uncertainty",
@@ -186,6 +193,7 @@ def _predict(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
             preset=args.preset,
             picture=args.picture,
+            conversions=args.conversions or (),
             report=bars.print_line,
             progress=bars,
         )

@@ -1,6 +1,5 @@
 """`Result`: the segmentation of one scan, on the scan's own grid."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, alternative_file, split_ending
+from plans.file_names import NIFTI, alternative_file, safe_name, split_ending
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.alternatives import Alternative
@@ -18,8 +17,6 @@ from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.sources.objects import Scan
-
-MAX_NAME_BYTES = 40  # of a label in file names; a case takes up to 200, and file systems allow 255
 
 
 @dataclass(frozen=True)
@@ -110,5 +107,4 @@ def probability_maps(names: tuple[str, ...], probabilities: np.ndarray) -> Itera
 
 
 def _probability(names: tuple[str, ...], name: str) -> str:
-    words = re.sub(r"[^\w-]+", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip("_")
-    return f"probabilities/{names.index(name) + 1}_{words}"
+    return f"probabilities/{names.index(name) + 1}_{safe_name(name)}"

@@ -62,8 +62,8 @@ class WrittenAlternative(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[2] = 2
-    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
+    version: Literal[3] = 3
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
@@ -74,6 +74,7 @@ class Manifest(Record):
     notes: tuple[str, ...] = ()  # sentences on the model
     scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
+    converted: dict[str, str] = Field(default_factory=dict)  # file made from the mask -> SHA-256; "": being written
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0

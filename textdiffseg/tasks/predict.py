@@ -3,16 +3,16 @@
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
 `OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
 a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
-`OUT/uncertainty/`. `OUT/volumes.csv` holds the volumes of all cases.
+`OUT/uncertainty/`, further files of a mask to `OUT/separate/`. `OUT/volumes.csv` holds the volumes of all cases.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
-from plans.layout import MAPS, Checkpoint
+from plans.layout import BESIDE, Checkpoint, Conversion
 from plans.texts import read_texts
 from textdiffseg.extras import require
 from textdiffseg.files import write_record
@@ -23,6 +23,7 @@ from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.announce import announce, report_texts
+from textdiffseg.tasks.converting import Converting
 from textdiffseg.tasks.manifest import Manifest, hash_inputs, is_output, read_manifest
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
@@ -60,6 +61,7 @@ def predict(
     overwrite: bool = False,
     preset: str | None = None,
     picture: bool = False,
+    conversions: Sequence[Conversion] = (),
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -75,6 +77,7 @@ def predict(
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         preset: of the model; None: the only trained one.
         picture: draw a PNG beside each mask, with three planes through its middle.
+        conversions: further files of each mask: "separate" writes one mask per label.
     """
     if picture:
         require("report", "tds_predict --picture", "matplotlib")
@@ -88,7 +91,7 @@ def predict(
     words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
     encoded = model.texts(words, options.text_encoder)
     place, file_name = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture)
+    run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture, tuple(conversions))
     announce(model, segmenting, scans, report)
     report_unsearched(Path(source), scans, place, report)
     if texts:
@@ -130,7 +133,7 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be made ({error.strerror}). Choose another folder.") from None
-    sweep([out, *(out / maps for maps in MAPS)])
+    sweep([out, *(out / maps for maps in BESIDE)])
     return out, name
 
 
@@ -139,7 +142,7 @@ def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> 
     from textdiffseg.imaging.sources.scans import has_loose_slices, unsearched_folders
 
     searched = {path for paths in scans.values() for path in paths}
-    made = {place.resolve() for place in (out, *(out / maps for maps in MAPS))}
+    made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
     if source.is_dir() and source not in searched and has_loose_slices(source):
@@ -204,15 +207,19 @@ def predict_scan(
     request = request_of(run, case, hash_inputs(paths))
     manifest = manifest_path(mask)
     before = read_manifest(manifest)
+    converting = Converting(run, mask, paths)
+    converting.refuse_others(before)
     if run.picture:
         refuse_picture_of_others(mask, before, run.overwrite)
     if not run.overwrite and before is not None and before.is_complete(request, run.out):
+        before = converting.from_mask(before)
         if run.picture and not is_drawn(mask, before):
             draw_from_files(mask, paths, before, segmenting.hounsfield)
         return False
     refuse_files_of_others(run, mask, manifest, paths, before)
     drop_picture(mask, before)
     drop_alternatives(run, before)
+    converting.drop(before)
     write_record(manifest, Manifest(request=request))
     try:
         volume = read_volume(paths)
@@ -226,6 +233,7 @@ def predict_scan(
         raise
     final = manifest_of(run, request, result, result.write(run.out, mask.name))
     write_record(manifest, final)
+    final = converting.write(result.labels, result.geometry, final)
     if run.picture:
         draw(mask, volume, result.labels, final, segmenting.hounsfield)
     if notes is not None:
