@@ -44,6 +44,12 @@ def channel_file(case: str, channel: int, ending: str) -> str:
     return f"{case}_{channel:04d}{ending}"
 
 
+def named_input(name: str, channel: int, channels: int) -> str:
+    """A scan's file in messages and manifests: its name, with the channel if there are several and it does not show."""
+    shown = channels == 1 or split_ending(name)[0].endswith(f"_{channel:04d}")
+    return name if shown else f"{name} (channel {channel})"
+
+
 def rater_file(case: str, number: int, ending: str) -> str:
     """The reference mask of one of several raters: `CASE.rater1.nii.gz`."""
     return f"{case}.rater{number}{ending}"

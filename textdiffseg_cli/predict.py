@@ -24,11 +24,18 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
         tds_predict -i scans -o segmentations --prompts labels.json
         tds_predict -i scans -o segmentations --texts texts
+        tds_predict --list cases.csv -o segmentations
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,
     )
-    parser.add_argument(
-        "-i", dest="source", type=Path, required=True, metavar="IN", help="folder of scans, or one scan"
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("-i", dest="source", type=Path, metavar="IN", help="folder of scans, or one scan")
+    source.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="CSV or JSON file with a row per case: its name (case), its scan (image; for several channels image_0, "
+        "image_1, ...) and a text about it (text, optional)",
     )
     parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
     _add_model(parser)
@@ -179,7 +186,7 @@ def _predict(args: argparse.Namespace) -> None:
     )
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
-            args.source,
+            args.source if args.list is None else tds.CaseList.read(args.list),
             args.out,
             model=args.model,
             dataset=args.dataset,

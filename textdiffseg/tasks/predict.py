@@ -9,12 +9,11 @@ a manifest is not replaced. Alternatives lie beside the mask. Maps are written t
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from plans.case_list import CaseList
 from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import BESIDE, Checkpoint, Conversion
-from plans.texts import read_texts
-from textdiffseg.extras import require
 from textdiffseg.files import write_record
 from textdiffseg.folds.find import find_model
 from textdiffseg.inference.model import Model
@@ -22,8 +21,9 @@ from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
-from textdiffseg.tasks.announce import announce, report_texts
-from textdiffseg.tasks.converting import Converting
+from textdiffseg.tasks.announce import announce
+from textdiffseg.tasks.derived import DerivedFiles, require_extras
+from textdiffseg.tasks.listed import find_case_texts, refuse_replaced_scans, report_case_texts
 from textdiffseg.tasks.manifest import Manifest, hash_inputs, is_output, read_manifest
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
@@ -37,7 +37,6 @@ from textdiffseg.tasks.one_scan import (
     seems_complete,
 )
 from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
-from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 from textdiffseg.tasks.scan_progress import RunProgress
 from textdiffseg.tasks.volume_table import add_table, refuse_table_of_others
 
@@ -46,7 +45,7 @@ Scans = Mapping[str, tuple[Path, ...]]
 
 
 def predict(
-    source: str | Path,
+    source: str | Path | CaseList,
     out: str | Path,
     *,
     model: Model | str | Path | None = None,
@@ -71,6 +70,7 @@ def predict(
     A scan that fails is noted, and the others are still predicted.
 
     Args:
+        source: a folder of scans, one scan, or a list of cases.
         model: a loaded model, or its folder; None: the model of `dataset`, else the only one below `root`.
         include_unfinished: also use folds that are in training or were interrupted.
         texts: a folder with texts of cases, one file CASE.txt per case.
@@ -79,33 +79,34 @@ def predict(
         picture: draw a PNG beside each mask, with three planes through its middle.
         conversions: further files of each mask: "separate" writes one mask per label.
     """
-    if picture:
-        require("report", "tds_predict --picture", "matplotlib")
+    require_extras(picture, conversions)
     if not isinstance(model, Model):
         folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    scans, options = find_scans(Path(source), len(model.plan.channels)), options or SegmentOptions()
+    scans, options = find_scans(source, len(model.plan.channels)), options or SegmentOptions()
     segmenting = model.prepare(options)
-    words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
+    words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
-    place, file_name = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, place, file_name, overwrite, picture, tuple(conversions))
+    place = output_place(Path(out), len(scans))
+    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions))
     announce(model, segmenting, scans, report)
-    report_unsearched(Path(source), scans, place, report)
-    if texts:
-        report_texts({case: one.entry.length for case, one in encoded.items()}, len(scans), strays, Path(texts), report)
+    report_unsearched(source, scans, run.out, report)
+    report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
 
 
-def find_scans(source: Path, channels: int) -> dict[str, tuple[Path, ...]]:
-    """The scans of a folder, or the one scan of a file, by case.
+def find_scans(source: str | Path | CaseList, channels: int) -> dict[str, tuple[Path, ...]]:
+    """The scans of a folder or a list, or the one scan of a file, by case.
 
     If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added.
     """
     from textdiffseg.imaging.sources.scans import list_scans
 
+    if isinstance(source, CaseList):
+        return dict(source.scans)
+    source = Path(source)
     if source.is_file() and channels > 1:
         siblings = list_scans(source.parent, is_output)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
@@ -137,10 +138,13 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
     return out, name
 
 
-def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> None:
+def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, report: Report) -> None:
     """Report the folders in `source` that hold scans of their own, which are not predicted."""
     from textdiffseg.imaging.sources.scans import has_loose_slices, unsearched_folders
 
+    if isinstance(source, CaseList):
+        return
+    source = Path(source)
     searched = {path for paths in scans.values() for path in paths}
     made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
@@ -158,6 +162,7 @@ def predict_scans(
 ) -> Outcome:
     """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted."""
     refuse_alternatives_as_scans(run, scans)
+    refuse_replaced_scans(run, scans)
     refuse_table_of_others(run)
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
     complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
@@ -207,19 +212,14 @@ def predict_scan(
     request = request_of(run, case, hash_inputs(paths))
     manifest = manifest_path(mask)
     before = read_manifest(manifest)
-    converting = Converting(run, mask, paths)
-    converting.refuse_others(before)
-    if run.picture:
-        refuse_picture_of_others(mask, before, run.overwrite)
+    derived = DerivedFiles(run, mask, paths)
+    derived.refuse_others(before)
     if not run.overwrite and before is not None and before.is_complete(request, run.out):
-        before = converting.from_mask(before)
-        if run.picture and not is_drawn(mask, before):
-            draw_from_files(mask, paths, before, segmenting.hounsfield)
+        derived.complete(before)
         return False
     refuse_files_of_others(run, mask, manifest, paths, before)
-    drop_picture(mask, before)
     drop_alternatives(run, before)
-    converting.drop(before)
+    derived.drop(before)
     write_record(manifest, Manifest(request=request))
     try:
         volume = read_volume(paths)
@@ -233,9 +233,7 @@ def predict_scan(
         raise
     final = manifest_of(run, request, result, result.write(run.out, mask.name))
     write_record(manifest, final)
-    final = converting.write(result.labels, result.geometry, final)
-    if run.picture:
-        draw(mask, volume, result.labels, final, segmenting.hounsfield)
+    derived.write(result, volume, final)
     if notes is not None:
         notes += [f"case {case}: {note}" for note in result.scan_notes]
     return True

@@ -1,4 +1,4 @@
-"""Further files of masks: they fit the mask, are listed in the manifest, and need no second prediction."""
+"""Files derived from masks: they fit the mask, are listed in the manifest, and need no second prediction."""
 
 import json
 

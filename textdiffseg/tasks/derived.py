@@ -1,9 +1,10 @@
-"""Further files of a predicted mask: one mask per label, DICOM-SEG, RTSTRUCT.
+"""Files that are derived from a predicted mask: the picture, and the mask in other forms (`Conversion`).
 
-They are made from the mask, with it or later from the files of a complete case. So a case is not predicted again to
-get them. The manifest lists them apart from the outputs of the prediction.
+They are written with the mask, or later from the files of a complete case. So a case is not predicted again to get
+them. The manifest lists them apart from the outputs of the prediction.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +12,29 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import label_stems, manifest_path, split_ending
-from plans.layout import SEPARATE
+from plans.layout import SEPARATE, Conversion
+from textdiffseg.extras import require
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import files_of, read_labels
-from textdiffseg.imaging.volume import Geometry
+from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.imaging.writers.separate import write_separate
 from textdiffseg.inference.measures import values_within
+from textdiffseg.inference.result import Result
 from textdiffseg.leftovers import sweep
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.tasks.one_scan import PredictionRun
+from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
+
+
+def require_extras(picture: bool, conversions: Collection[Conversion]) -> None:
+    """Raise `UserError` if the files need a library that is not installed."""
+    if picture:
+        require("report", "tds_predict --picture", "matplotlib")
 
 
 @dataclass(frozen=True)
-class Converting:
-    """The further files of one case."""
+class DerivedFiles:
+    """The derived files of one case that were requested."""
 
     run: PredictionRun
     mask: Path  # the path of the mask
@@ -42,11 +52,13 @@ class Converting:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All files that were requested."""
+        """All files but the picture."""
         return tuple(self.separate) if SEPARATE in self.run.conversions else ()
 
     def refuse_others(self, before: Manifest | None) -> None:
         """Raise `UserError` if one of the files would replace a file that no prediction wrote."""
+        if self.run.picture:
+            refuse_picture_of_others(self.mask, before, self.run.overwrite)
         known = {} if before is None else before.converted
         for path in () if self.run.overwrite else self.paths:
             if path.exists() and self._name(path) not in known:
@@ -54,28 +66,36 @@ class Converting:
                     f"{path} exists and was not made by tds_predict. Choose another output folder, or --overwrite."
                 )
 
-    def is_done(self, manifest: Manifest) -> bool:
-        """Whether all files that were requested are there, unchanged."""
+    def is_converted(self, manifest: Manifest) -> bool:
+        """Whether all files but the picture are there, unchanged."""
         digests = {path: manifest.converted.get(self._name(path)) for path in self.paths}
         return all(path.is_file() and hash_files([path]) == digest for path, digest in digests.items())
 
     def drop(self, before: Manifest | None) -> None:
         """Delete the files of an earlier mask before the mask is replaced. Files that changed since are kept."""
+        drop_picture(self.mask, before)
         for name, digest in {} if before is None else before.converted.items():
             path = self.run.out / name
             if path.is_file() and digest in ("", hash_files([path])):  # "": a process was killed while it wrote
                 for file in files_of(path):
                     file.unlink(missing_ok=True)
 
-    def from_mask(self, manifest: Manifest) -> Manifest:
-        """The manifest of a complete case with the requested files. If one is missing, they are made from the mask."""
-        if self.is_done(manifest):
-            return manifest
-        mask = read_labels(self.mask)
-        return self.write(mask.array[0], mask.geometry, manifest)
+    def complete(self, manifest: Manifest) -> None:
+        """Write those files of a complete case that are missing, from its mask and its scan."""
+        if not self.is_converted(manifest):
+            mask = read_labels(self.mask)
+            manifest = self._convert(mask.array[0], mask.geometry, manifest)
+        if self.run.picture and not is_drawn(self.mask, manifest):
+            draw_from_files(self.mask, self.scan, manifest, self.run.segmenting.hounsfield)
 
-    def write(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> Manifest:
-        """The manifest with the requested files, which are written. labels: values (D, H, W) on `geometry`."""
+    def write(self, result: Result, volume: Volume | None, manifest: Manifest) -> None:
+        """Write all files, and note them in the manifest. volume: the scan, for the picture."""
+        manifest = self._convert(result.labels, result.geometry, manifest)
+        if self.run.picture and volume is not None:
+            draw(self.mask, volume, result.labels, manifest, self.run.segmenting.hounsfield)
+
+    def _convert(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> Manifest:
+        """The manifest with all files but the picture, which are written. labels: values (D, H, W) on `geometry`."""
         if not self.paths:
             return manifest
         begun = manifest.converted | {self._name(path): "" for path in self.paths}
