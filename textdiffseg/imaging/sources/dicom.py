@@ -42,21 +42,33 @@ def series_in(folder: Path) -> dict[str, tuple[str, ...]]:
         return {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
 
 
+def source_slices(path: Path) -> tuple[Path, ...]:
+    """The files of the series that `read_volume` reads from a folder, in the order of its slices (array axis D).
+
+    Raises `UserError` for a folder without slices, or with several series.
+    """
+    return tuple(map(Path, _the_series(path)))
+
+
 def is_slice(path: Path) -> bool:
     """Whether a file begins as DICOM files do."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def _read_series(folder: Path) -> sitk.Image:
+def _the_series(folder: Path) -> tuple[str, ...]:
     series = series_in(folder)
     if not series:
         raise UserError(f"{folder} is a folder without DICOM slices. Give the file in it, or a folder of slices.")
     if len(series) != 1:
         counts = ", ".join(f"{uid} ({len(files)} slices)" for uid, files in series.items())
         raise UserError(f"{folder}: expected one DICOM series, found {counts}. Put each series into its own folder.")
-    reader = sitk.ImageSeriesReader()
     (files,) = series.values()
+    return files
+
+
+def _read_series(folder: Path) -> sitk.Image:
+    reader, files = sitk.ImageSeriesReader(), _the_series(folder)
     reader.SetFileNames(files)
     image = reader.Execute()
     if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation") and _uneven(files, image):

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
+from textdiffseg.imaging.sources.dicom import source_slices
 from textdiffseg.imaging.sources.files import files_of, read_labels, read_volume
 from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.imaging.volume import Geometry
@@ -195,6 +196,8 @@ def test_dicom_folders_are_scans(tmp_path, own_locale):
     found = read_volume((tmp_path / "in" / "patient",))
     assert np.array_equal(found.array[0], array)
     assert np.allclose(found.geometry.spacing, (2, 0.75, 0.5))
+    slices = source_slices(tmp_path / "in" / "patient")
+    assert [path.name for path in slices] == [f"slice{number}.dcm" for number in (5, 4, 3, 2, 1)]
 
 
 @pytest.mark.parametrize("places", [(0, 2, 4, 8, 10), (0, 2, 4, 0, 2)])
