@@ -65,9 +65,7 @@ def predict(
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> Outcome:
-    """The outcome of predicting a folder of scans, or one scan, into the folder `out`.
-
-    A scan that fails is noted, and the others are still predicted.
+    """The outcome of predicting scans into the folder `out`. If a scan fails, the others are still predicted.
 
     Args:
         source: a folder of scans, one scan, or a list of cases.
