@@ -33,8 +33,9 @@ demo: $(VENV)/installed ## plan, train, predict and score on generated phantoms,
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
 	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed ## run the tests with installations: a wheel in a fresh environment, a Dask cluster
+test-slow: $(VENV)/installed ## run the tests with installations: a wheel in a fresh environment, a Dask cluster, DICOM readers
 	$(call step,Installing Dask,$(VENV)/bin/$(PIP) --editable ".[cluster]")
+	$(call step,Installing two readers of DICOM,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch)
 	$(call PYTEST,$(VENV)) -m slow
 
 test-min: $(VENV_MIN)/installed ## run the tests with the lowest versions that setup.cfg allows (Python 3.11)

@@ -19,10 +19,12 @@ CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
-MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
-Conversion = Literal["separate"]  # further files of masks; each kind has a folder of its name beside segmentations
+MAPS = ("probabilities", "uncertainty")
+Conversion = Literal["separate", "dicom-seg", "rtstruct"]  # other forms of a mask, each in a folder of its name
 SEPARATE: Conversion = "separate"  # one mask per label, in a folder per case
-BESIDE = (*MAPS, SEPARATE)
+DICOM_SEG: Conversion = "dicom-seg"
+RTSTRUCT: Conversion = "rtstruct"
+BESIDE = (*MAPS, SEPARATE, DICOM_SEG, RTSTRUCT)  # folders beside segmentations
 
 
 def tree(root: Path, name: Tree) -> Path:

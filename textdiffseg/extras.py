@@ -9,6 +9,7 @@ REPORT = ("monai", "matplotlib")
 EXTRAS = {
     "report": REPORT,
     "train": ("batchgeneratorsv2", "batchgenerators", "einops", *REPORT),
+    "dicom": ("pydicom", "highdicom", "contourpy"),
     "cluster": ("distributed",),
 }
 # Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.

@@ -140,6 +140,14 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         const="separate",
         help="also write one mask per label, with the values 0 and 1: OUT/separate/CASE/LABEL.nii.gz",
     )
+    for kind, name in (("dicom-seg", "a DICOM segmentation"), ("rtstruct", "a DICOM structure set (outlines)")):
+        parser.add_argument(
+            f"--{kind}",
+            dest="conversions",
+            action="append_const",
+            const=kind,
+            help=f"also write {name} on the slices of a DICOM scan: OUT/{kind}/CASE.dcm",
+        )
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of each label")
     parser.add_argument(
         "--uncertainty",

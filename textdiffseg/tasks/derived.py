@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import label_stems, manifest_path, split_ending
-from plans.layout import SEPARATE, Conversion
+from plans.file_names import DICOM, label_stems, manifest_path, split_ending
+from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
 from textdiffseg.extras import require
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import files_of, read_labels
 from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.imaging.writers.dicom import check_source, write_dicom
 from textdiffseg.imaging.writers.separate import write_separate
 from textdiffseg.inference.measures import values_within
 from textdiffseg.inference.result import Result
@@ -30,6 +31,9 @@ def require_extras(picture: bool, conversions: Collection[Conversion]) -> None:
     """Raise `UserError` if the files need a library that is not installed."""
     if picture:
         require("report", "tds_predict --picture", "matplotlib")
+    for kind in (DICOM_SEG, RTSTRUCT):
+        if kind in conversions:
+            require("dicom", f"tds_predict --{kind}")
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,36 @@ class DerivedFiles:
     scan: tuple[Path, ...]  # its files
 
     @property
-    def separate(self) -> dict[Path, tuple[int, ...]]:
-        """The values of each file with the mask of one label."""
-        stem, ending = split_ending(self.mask.name)
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """The values in the mask of each label, by name."""
         selection = self.run.segmenting.selection
-        stems = label_stems(selection.names, selection.values)
+        return dict(zip(selection.names, values_within(self.run.segmenting.plan, selection), strict=True))
+
+    @property
+    def separate(self) -> dict[Path, tuple[int, ...]]:
+        """The values of each file with the mask of one label, if they were requested."""
+        if SEPARATE not in self.run.conversions:
+            return {}
+        stem, ending = split_ending(self.mask.name)
+        stems = label_stems(self.run.segmenting.selection.names, self.run.segmenting.selection.values)
         folder = self.run.out / SEPARATE / stem
-        parts = values_within(self.run.segmenting.plan, selection)
-        return {folder / f"{one}{ending}": values for one, values in zip(stems, parts, strict=True)}
+        return {folder / f"{one}{ending}": values for one, values in zip(stems, self.structures.values(), strict=True)}
+
+    @property
+    def dicom(self) -> dict[Conversion, Path]:
+        """The DICOM files that were requested, by kind."""
+        name = f"{split_ending(self.mask.name)[0]}{DICOM}"
+        return {kind: self.run.out / kind / name for kind in (DICOM_SEG, RTSTRUCT) if kind in self.run.conversions}
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files but the picture."""
-        return tuple(self.separate) if SEPARATE in self.run.conversions else ()
+        return *self.separate, *self.dicom.values()
 
-    def refuse_others(self, before: Manifest | None) -> None:
-        """Raise `UserError` if one of the files would replace a file that no prediction wrote."""
+    def check(self, before: Manifest | None) -> None:
+        """Raise `UserError` if a file would replace one that no prediction wrote, or cannot be made from the scan."""
+        for kind in self.dicom:
+            check_source(self.scan[0], f"--{kind}")
         if self.run.picture:
             refuse_picture_of_others(self.mask, before, self.run.overwrite)
         known = {} if before is None else before.converted
@@ -102,6 +120,9 @@ class DerivedFiles:
         write_record(manifest_path(self.mask), manifest.model_copy(update={"converted": begun}))
         sweep({path.parent for path in self.paths})
         write_separate(self.separate, labels, geometry)
+        if self.dicom:
+            version = manifest.versions.get("textdiffseg", "")
+            write_dicom(self.dicom, labels, geometry, self.structures, self.scan[0], version)
         done = manifest.converted | {self._name(path): hash_files([path]) for path in self.paths}
         final = manifest.model_copy(update={"converted": done})
         write_record(manifest_path(self.mask), final)

@@ -30,7 +30,7 @@ class PredictionRun:
     file_name: str | None  # of the segmentation, if one scan goes to one file
     overwrite: bool
     picture: bool = False  # draw a picture beside each mask
-    conversions: tuple[Conversion, ...] = ()  # further files of each mask
+    conversions: tuple[Conversion, ...] = ()  # other forms of each mask
 
 
 def mask_path(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:

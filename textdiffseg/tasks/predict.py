@@ -3,7 +3,8 @@
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
 `OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
 a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
-`OUT/uncertainty/`, further files of a mask to `OUT/separate/`. `OUT/volumes.csv` holds the volumes of all cases.
+`OUT/uncertainty/`, other forms of a mask to `OUT/separate/`, `OUT/dicom-seg/` and `OUT/rtstruct/`. `OUT/volumes.csv`
+holds the volumes of all cases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,7 +76,7 @@ def predict(
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         preset: of the model; None: the only trained one.
         picture: draw a PNG beside each mask, with three planes through its middle.
-        conversions: further files of each mask: "separate" writes one mask per label.
+        conversions: other forms of each mask: "separate" (one file per label), "dicom-seg", "rtstruct".
     """
     require_extras(picture, conversions)
     if not isinstance(model, Model):
@@ -211,7 +212,7 @@ def predict_scan(
     manifest = manifest_path(mask)
     before = read_manifest(manifest)
     derived = DerivedFiles(run, mask, paths)
-    derived.refuse_others(before)
+    derived.check(before)
     if not run.overwrite and before is not None and before.is_complete(request, run.out):
         derived.complete(before)
         return False
