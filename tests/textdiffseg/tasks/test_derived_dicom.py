@@ -32,8 +32,7 @@ def predict(root, make_series, capsys):
 
 
 def test_both_files_are_written_and_listed(predict, root):
-    code, _, err = predict("--dicom-seg", "--rtstruct", "--separate")
-    assert (code, err) == (0, "")
+    assert predict("--dicom-seg", "--rtstruct", "--separate")[0] == 0
     mask = read_labels(root / "out" / "one.nii.gz").array[0]
     segmentation = pydicom.dcmread(root / "out" / "dicom-seg" / "one.dcm")
     pixels = segmentation.pixel_array
@@ -85,8 +84,7 @@ def test_a_scan_that_is_not_dicom_is_one_line_and_the_others_are_predicted(predi
     code, out, err = predict("--dicom-seg")
     assert (code, "2 predicted" in out) == (2, True)
     line = f"error: {root}/scans/plain.nii.gz: --dicom-seg needs a DICOM scan. Leave it out, or give the folder of"
-    assert err.startswith(line)
-    assert err.count("\n") == 1
+    assert err.count("error: ") == err.count(line) == 1
     assert not (root / "out" / "plain.nii.gz").exists()
 
 
