@@ -168,8 +168,8 @@ EXCUSED: tuple[Excused, ...] = (
     ),
     Excused(
         "textdiffseg/data/loader.py",
-        "return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))",
-        "return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(1, index))",
+        "return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside)",
+        "return Sample(image, labels, full_query(annotated), case, SampleKey(1, index), beside)",
         "a validation patch's key is not read",
     ),
     Excused(

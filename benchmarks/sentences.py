@@ -134,7 +134,8 @@ def segment(
     """The segmentation of each phantom."""
     encoded, prepared = model.texts(texts), model.prepare(options)
     return [
-        prepared.run(Volume(phantom.image[None], phantom.geometry), encoded.get(phantom.case)) for phantom in phantoms
+        prepared.run(prepared.read(Volume(phantom.image[None], phantom.geometry)), encoded.get(phantom.case))
+        for phantom in phantoms
     ]
 
 

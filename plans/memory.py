@@ -15,6 +15,8 @@ from plans.network_plan import NetworkPlan, Stage
 from plans.plan import Plan
 
 GB = 1e9
+SLAB_BYTES = 1 << 28  # of the probabilities that leave the sums over windows at once, unless a plane needs more
+MAX_SUMS_BYTES = 3e9  # of the sums in float32; larger sums are kept in float16
 TOKENS_PER_LABEL = 8  # text tokens that fusion reads per queried label
 # float32 weight, gradient, moving average, and AdamW's two moments. Muon has one moment. Its update needs two more
 # copies, but the activations are freed by then.
@@ -257,20 +259,47 @@ def training_bytes(net: Network, patch: Triple, batch: int, device: Device) -> f
     return FIXED_BYTES[device] + BYTES_PER_WEIGHT * parameters(net) + batch * per_sample
 
 
-def prediction_bytes(net: Network, patch: Triple, device: Device) -> float:
-    """The peak memory of predicting one window, in bytes: weights, skips, the widest stage, probabilities."""
+def prediction_bytes(net: Network, patch: Triple, device: Device, windows: int = 1) -> float:
+    """The peak memory of predicting `windows` at once, in bytes: weights, skips, the widest stage, probabilities."""
     grids = [grid(net, patch, stage) for stage in range(len(net.stages))]
     skips = sum(grids[index] * stage.width for index, stage in enumerate(net.stages))
     values = skips + 4 * grids[0] * net.stages[0].width + 2 * grids[0] * (1 + net.labels)
-    return FIXED_BYTES[device] + 4 * parameters(net) + 4 * values + 4 * grids[0] * net.image_channels
+    of_window = 4.0 * values + 4 * grids[0] * net.image_channels
+    return FIXED_BYTES[device] + 4 * parameters(net) + windows * of_window
 
 
-def ram_bytes(channels: int, labels: int, shape: Triple, original_shape: Triple) -> float:
-    """The host memory of predicting one case, in bytes.
+def bytes_per_sum(classes: int, voxels: int) -> int:
+    """The bytes of a number in the sums over windows: 4, or 2 where 4 would exceed `MAX_SUMS_BYTES`.
 
-    On the plan's grid: image, sums of probabilities and of weights. On the file's grid: maximum, label, one class.
+    It depends on the scan's shape and on the labels alone. So masks do not depend on the machine.
     """
-    return 4.0 * prod(shape) * (channels + labels + 3) + prod(original_shape) * (4 * channels + 4 + 2 + 8)
+    return 4 if 4 * classes * voxels <= MAX_SUMS_BYTES else 2
+
+
+def sums_bytes(classes: int, voxels: int) -> float:
+    """The bytes of sums over windows, for `voxels` of one patch along D (`inference.windows`)."""
+    return voxels * (bytes_per_sum(classes, voxels) * classes + 4.0)
+
+
+def slab_bytes(classes: int, voxels: int, plane: int) -> float:
+    """The bytes of a slab that leaves the sums: at most `SLAB_BYTES`, but at least one plane of `plane` voxels."""
+    return min(max(SLAB_BYTES, 4.0 * classes * plane), 4.0 * classes * voxels)
+
+
+def reading_bytes(channels: int, shape: Triple, original_shape: Triple) -> float:
+    """The host memory of reading a case and resampling it to `shape`, in bytes."""
+    return 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
+
+
+def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
+    """The host memory of predicting one case slab by slab, in bytes.
+
+    On the plan's grid: the image, the sums over one patch along D, and three copies of a slab. On the file's grid:
+    class, label and file.
+    """
+    voxels, plane, classes = patch[0] * shape[1] * shape[2], shape[1] * shape[2], 1 + labels
+    slabs = sums_bytes(classes, voxels) + 3 * slab_bytes(classes, voxels, plane)
+    return 4.0 * channels * prod(shape) + slabs + 6.0 * prod(original_shape)
 
 
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:

@@ -199,7 +199,10 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
-        memory.ram_bytes(facts.channels, facts.labels, shape, case.shape)
+        max(
+            memory.reading_bytes(facts.channels, shape, case.shape),
+            memory.ram_bytes(facts.channels, facts.labels, patch, shape, case.shape),
+        )
         for shape, case in zip(shapes, cases, strict=True)
     )
     return MemoryPlan(

@@ -11,7 +11,19 @@ import pytest
 
 FLOORS = (
     {"plans"},
-    {"execution", "extras", "files", "leftovers", "overlaps", "pace", "pictures", "precision", "progress", "queries"}
+    {
+        "ahead",
+        "execution",
+        "extras",
+        "files",
+        "leftovers",
+        "overlaps",
+        "pace",
+        "pictures",
+        "precision",
+        "progress",
+        "queries",
+    }
     | {"randomness", "regions", "resources", "temperature", "tensors", "transfer"},
     {"imaging"},
     {"text", "networks", "diffusion", "preprocessing", "evaluation", "degradations"},

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.diffusion.losses import region_loss, segmentation_loss
-from textdiffseg.imaging.resample import probabilities_to_labels, probabilities_to_regions
-from textdiffseg.preprocessing.case import TransformRecord, restore
+from textdiffseg.imaging.classes import Choice, last_above_half, most_probable
+from textdiffseg.preprocessing.case import Restoring, TransformRecord, restore
 from textdiffseg.queries import Queries
 from textdiffseg.regions import masks, members, probabilities, region_logits, written
 from textdiffseg.temperature import SampledVoxels, label_by_label, temper, temper_overlapping
@@ -76,9 +76,22 @@ class Readout(ABC):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         """Apply temperature scaling to p (1 + Q, ...) in place, which saves memory."""
 
+    @property
     @abstractmethod
+    def choice(self) -> Choice:
+        """The rule that chooses the class of a voxel of the scan's own grid, from `competing`."""
+
+    @abstractmethod
+    def competing(self, p: np.ndarray) -> np.ndarray:
+        """The classes of p (1 + Q, ...) among which `choice` chooses."""
+
+    def restoring(self, transform: TransformRecord) -> Restoring:
+        """Computes the winning class of each voxel of the scan's own grid, from slabs of `competing`."""
+        return Restoring(transform, self.choice)
+
     def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
         """p (1 + Q, D, H, W) on the plan's grid -> the winning class (D, H, W) int16 on the scan's own grid."""
+        return restore(self.competing(p), transform, self.choice)
 
     @abstractmethod
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
@@ -137,8 +150,12 @@ class ExclusiveReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper(p, temperature, out=p)
 
-    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
-        return restore(p, transform, probabilities_to_labels)
+    @property
+    def choice(self) -> Choice:
+        return most_probable
+
+    def competing(self, p: np.ndarray) -> np.ndarray:
+        return p
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
         return voxels
@@ -190,8 +207,12 @@ class OverlappingReadout(Readout):
     def temper(self, p: np.ndarray, temperature: float) -> None:
         temper_overlapping(p, temperature)
 
-    def restore(self, p: np.ndarray, transform: TransformRecord) -> np.ndarray:
-        return restore(p[1:], transform, probabilities_to_regions)
+    @property
+    def choice(self) -> Choice:
+        return last_above_half
+
+    def competing(self, p: np.ndarray) -> np.ndarray:
+        return p[1:]
 
     def calibration_voxels(self, voxels: SampledVoxels, known: Sequence[int]) -> SampledVoxels:
         return label_by_label(voxels, self.plan.parts, known)

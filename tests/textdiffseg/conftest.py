@@ -204,3 +204,14 @@ def write_series(folder, array, spacing=(2.5, 0.7, 1.1), row=(1, 0, 0), column=(
 def make_series():
     pytest.importorskip("pydicom")
     return write_series
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Reading, segmenting and writing run beside each other, as on a GPU."""
+    from textdiffseg.ahead import ahead
+    from textdiffseg.inference import model, scan
+    from textdiffseg.tasks import predict
+
+    for module in (model, scan, predict):
+        monkeypatch.setattr(module, "ahead", lambda items, _, *stop: ahead(items, True, *stop))

@@ -29,12 +29,13 @@ class Sample:
     query: Query
     case: str
     key: SampleKey
+    beside: Query = ()  # labels whose words are read, too
     with_text: bool = True  # the case's text is read, if it has one
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples. `TextBank.queries` converts `queries` and `texts` to text vectors."""
+    """Stacked samples. `TextBank.queries` converts `queries`, `texts` and `beside` to text vectors."""
 
     image: Tensor  # (B, C, *patch) float32
     labels: Tensor  # (B, *patch) int16, to send little between processes; `Queries.slots` returns int64
@@ -42,6 +43,7 @@ class Batch:
     cases: tuple[str, ...]
     texts: tuple[str | None, ...]  # the case whose text is read, or None for a sample without text
     keys: tuple[SampleKey, ...]  # the random parameters of a step are drawn from them
+    beside: tuple[Query, ...] = ()  # labels whose words are read, too
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -71,6 +73,7 @@ def collate(items: Sequence[Sample | Fault]) -> Batch | Fault:
         queries=tuple(sample.query for sample in samples),
         cases=tuple(sample.case for sample in samples),
         texts=tuple(sample.case if sample.with_text else None for sample in samples),
+        beside=tuple(sample.beside for sample in samples),
         keys=tuple(sample.key for sample in samples),
     )
 

@@ -23,6 +23,7 @@ from textdiffseg.data.sampling import (
     full_query,
     generator,
     reads_text,
+    words_beside,
 )
 from textdiffseg.data.store import StoredCase, open_case, read_record
 
@@ -72,13 +73,13 @@ class TrainingSamples(Dataset[Sample | Fault]):
     def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
         record, rng = stored.record, generator(self.seed, key.epoch, key.index)
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
+        query, beside = full_query(record.known), full_query(())
         if self.plan.reads_words:
-            query = draw_query(rng, record.annotated, record.present, self.phrasings, record.absent, key.subsets)
-        else:
-            query = full_query(record.known)
+            known = record.annotated, record.present
+            query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
         reference = stored.references[choose_rater(record.references, self.seed, key.epoch, key.index)]
         image, labels = self.augment(stored.image, reference, record.shape, start, rng)
-        return Sample(image, labels, query, record.case, key)
+        return Sample(image, labels, query, record.case, key, beside)
 
 
 class ValidationPatches:
@@ -102,4 +103,6 @@ class ValidationPatches:
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         reference = stored.references[choose_rater(stored.record.references, self.seed, 0, index)]
         image, labels = read_patch(stored.image, reference, stored.record.shape, start, self.plan.patch)
-        return Sample(image, labels, full_query(stored.record.annotated), case, SampleKey(0, index))
+        annotated = stored.record.annotated
+        beside = words_beside(self.plan, annotated)
+        return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside)

@@ -9,6 +9,7 @@ from math import ceil
 import numpy as np
 
 from plans.geometry import Triple, triple
+from plans.plan import Plan
 from textdiffseg.queries import Query
 
 ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
@@ -116,11 +117,13 @@ def draw_query(
     phrasings: Sequence[int],
     absent: Sequence[int] = (),
     subsets: bool = True,
-) -> Query:
-    """The queried labels of a sample, in label order, each with a random phrasing.
+) -> tuple[Query, Query]:
+    """The queried labels of a sample, and the labels whose words it also reads, each with a random phrasing.
 
     With `subsets`, `SUBSET_SHARE` of the samples query a random non-empty subset of the present labels and up to
-    `MAX_ABSENT_LABELS` absent ones. All other samples query all annotated labels.
+    `MAX_ABSENT_LABELS` absent ones. All other samples query all annotated labels, and also read the words of all other
+    labels. A prediction of all labels reads them, too. Otherwise a model of several data sets would recognise the data
+    set by the words, and fail where it is queried for the labels of all (docs/method.md).
 
     Args:
         rng: the sample's generator.
@@ -130,14 +133,27 @@ def draw_query(
         absent: labels that are not annotated but declared absent.
         subsets: whether a subset may be drawn.
     """
-    queried = sorted(annotated)
+    queried, beside = sorted(annotated), _others(annotated, len(phrasings))
     if subsets and rng.random() < SUBSET_SHARE:
         filled = sorted(set(annotated) & set(present))
         empty = sorted((set(annotated) | set(absent)) - set(present))
         n_filled = rng.integers(1, len(filled), endpoint=True) if filled else 0
         n_empty = rng.integers(0 if filled else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
-        queried = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]])
-    return tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in queried)
+        queried, beside = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]]), ()
+    first, second = (
+        tuple((int(label), int(rng.integers(phrasings[label - 1]))) for label in some) for some in (queried, beside)
+    )
+    return first, second
+
+
+def words_beside(plan: Plan, labels: Sequence[int]) -> Query:
+    """The labels of a plan besides `labels`. A prediction of all labels reads their words, too."""
+    return full_query(_others(labels, len(plan.labels))) if plan.reads_words else ()
+
+
+def _others(labels: Sequence[int], count: int) -> tuple[int, ...]:
+    """The label numbers 1..`count` that are not among `labels`."""
+    return tuple(number for number in range(1, count + 1) if number not in labels)
 
 
 def full_query(labels: Sequence[int]) -> Query:

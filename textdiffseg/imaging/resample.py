@@ -23,7 +23,6 @@ Matrices = Sequence[np.ndarray | None]  # one per axis; None if the axis keeps i
 
 NO_AXIS: Mapping[int, int] = {}
 MIN_ENTRY = 1e-12  # smaller entries of a matrix become zero: some are denormals, which are slow to multiply
-MAX_ROUNDING = 1e-3  # relative error of the sum of probabilities
 
 
 @lru_cache(maxsize=64)
@@ -48,7 +47,7 @@ def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapp
     array = np.asarray(array, dtype=np.float32)
     if array.shape[1:] == tuple(shape):
         return np.array(array, order="C")
-    matrices = _matrices(array.shape[1:], shape, order, order_along)
+    matrices = matrices_between(array.shape[1:], shape, order, order_along)
     result = np.empty((len(array), *shape), dtype=np.float32)
     for channel, out in zip(array, result, strict=True):
         _apply(matrices, channel, out)
@@ -70,7 +69,7 @@ def resample_labels(
     """
     if labels.shape == tuple(shape):
         return np.array(labels, order="C")
-    matrices = _matrices(labels.shape, shape, order, order_along)
+    matrices = matrices_between(labels.shape, shape, order, order_along)
     result = np.zeros(shape, dtype=labels.dtype)
     boxes = [(number, box) for number, box in enumerate(ndimage.find_objects(labels), start=1) if box]
     if labels.min(initial=0) < 0:
@@ -78,13 +77,13 @@ def resample_labels(
     foreground = joint(box for _, box in boxes)
     if foreground is None:
         return result
-    whole = _footprint(matrices, foreground)
+    whole = footprint_of(matrices, foreground)
     if whole is None:
         return result
     window, winner = whole.target, result[whole.target]
     best = 1 - whole.interpolate(labels[whole.source] != 0)
     for number, box in boxes:
-        footprint = _footprint(matrices, box)
+        footprint = footprint_of(matrices, box)
         if footprint is None:
             continue
         value = footprint.interpolate(labels[footprint.source] == number)
@@ -97,38 +96,7 @@ def resample_labels(
     return result
 
 
-def probabilities_to_labels(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
-    """The most probable class (*shape) int16 of K classes (D, H, W) that sum to 1. A tie goes to the first class.
-
-    Classes are interpolated linearly one by one. A class is only computed in the footprint of its voxels with
-    p >= 1/K. Elsewhere another class has a larger p.
-    """
-    matrices = _matrices(probabilities[0].shape, shape, 1)
-    best, winner = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.int16)
-    least = (1 - MAX_ROUNDING) / len(probabilities)
-    for number, probability in enumerate(probabilities):
-        for footprint in _footprints(matrices, probability >= least):
-            value = footprint.interpolate(probability[footprint.source])
-            winner[footprint.target][value > best[footprint.target]] = number
-            np.maximum(best[footprint.target], value, out=best[footprint.target])
-    return winner
-
-
-def probabilities_to_regions(probabilities: np.ndarray | Sequence[np.ndarray], shape: Triple) -> np.ndarray:
-    """The last class (*shape) int16 with p > 0.5, else 0 (nnU-Net's rule for regions).
-
-    `probabilities` are those of classes 1, 2, ... (D, H, W). They are interpolated linearly one by one, each in the
-    footprint of its voxels with p > 0.5.
-    """
-    matrices = _matrices(probabilities[0].shape, shape, 1)
-    last = np.zeros(shape, dtype=np.int16)
-    for number, probability in enumerate(probabilities, start=1):
-        for footprint in _footprints(matrices, probability > 0.5):
-            last[footprint.target][footprint.interpolate(probability[footprint.source]) > 0.5] = number
-    return last
-
-
-def _matrices(shape: Triple, shape_to: Triple, order: int, order_along: Mapping[int, int] = NO_AXIS) -> Matrices:
+def matrices_between(shape: Triple, shape_to: Triple, order: int, order_along: Mapping[int, int] = NO_AXIS) -> Matrices:
     """One matrix per axis; None if the axis keeps its size."""
     return [
         None if n == m else spline_matrix(n, m, order_along.get(axis, order))
@@ -160,10 +128,10 @@ def _multiply(matrix: np.ndarray, volume: np.ndarray, axis: int, out: np.ndarray
 
 
 @dataclass(frozen=True)
-class _Footprint:
-    """The footprint of a box of input voxels: the output voxels whose interpolation reads them."""
+class Footprint:
+    """A box of output voxels, and the input voxels that their interpolation reads."""
 
-    target: Box  # the footprint, on the output grid
+    target: Box  # on the output grid
     source: Box  # all input voxels that `target` reads
     matrices: Matrices  # from `source` to `target`
 
@@ -172,33 +140,34 @@ class _Footprint:
         return _apply(self.matrices, values.astype(np.float32))
 
 
-def _footprints(matrices: Matrices, mask: np.ndarray) -> list[_Footprint]:
+def footprints_of(matrices: Matrices, mask: np.ndarray) -> list[Footprint]:
     """The footprint of a mask's (D, H, W) bounding box; an empty list for an empty mask or footprint."""
     boxes = ndimage.find_objects(mask.view(np.int8))
-    found = [_footprint(matrices, box) for box in boxes]
+    found = [footprint_of(matrices, box) for box in boxes]
     return [footprint for footprint in found if footprint is not None]
 
 
-def _footprint(matrices: Matrices, box: Box) -> _Footprint | None:
+def footprint_of(matrices: Matrices, box: Box) -> Footprint | None:
     """The footprint of a box; None if no output voxel reads it."""
     target: list[slice] = []
-    source: list[slice] = []
-    cut: list[np.ndarray | None] = []
     for matrix, axis in zip(matrices, box, strict=True):
-        if matrix is None:
-            target.append(axis)
-            source.append(axis)
-            cut.append(None)
-            continue
-        rows = _extent(np.any(matrix[:, axis], axis=1))
+        rows = axis if matrix is None else _extent(np.any(matrix[:, axis], axis=1))
         if rows is None:
             return None
-        columns = _extent(np.any(matrix[rows], axis=0))
-        assert columns is not None, "a row that reads the box has columns that are not zero"
         target.append(rows)
+    return reading(matrices, tuple(target))
+
+
+def reading(matrices: Matrices, target: Box) -> Footprint:
+    """The output voxels of a box `target`, with the input voxels that they read."""
+    source: list[slice] = []
+    cut: list[np.ndarray | None] = []
+    for matrix, rows in zip(matrices, target, strict=True):
+        columns = rows if matrix is None else _extent(np.any(matrix[rows], axis=0))
+        assert columns is not None, "every output voxel reads at least one input voxel"
         source.append(columns)
-        cut.append(np.ascontiguousarray(matrix[rows, columns]))
-    return _Footprint(tuple(target), tuple(source), cut)
+        cut.append(None if matrix is None else np.ascontiguousarray(matrix[rows, columns]))
+    return Footprint(target, tuple(source), cut)
 
 
 def _extent(flags: np.ndarray) -> slice | None:

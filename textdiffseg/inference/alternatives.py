@@ -6,12 +6,12 @@ that overlap are compared in the values that they write.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from torch import Tensor
 
 from plans.errors import UserError
+from plans.geometry import triple
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
 from textdiffseg.inference.predictor import Predictor
@@ -49,7 +49,10 @@ def class_type(classes: int) -> type[np.uint8] | type[np.int16]:
 
 
 def samples_at_once(classes: int, voxels: int) -> int:
-    """The number of samples that are drawn together. More are faster, as the image is encoded once for all of them."""
+    """The number of samples that are drawn together. More are faster, as the image is encoded once for all of them.
+
+    `voxels`: in the sums of one sample (`Predictor.slab_voxels`).
+    """
     return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_SUMS_BYTES // (4 * classes * voxels))))
 
 
@@ -72,13 +75,17 @@ def draw_masks(
         progress: called with (samples done, all samples).
     """
     samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
-    at_once = samples_at_once(classes, prod(image.shape[1:]))
+    readout, at_once = predictor.readout, samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
     masks = np.zeros((samples, *transform.original_shape), class_type(classes))
     for first in range(0, samples, at_once):
         numbers = range(first, min(first + at_once, samples))
         follow = _follow(progress, first, len(numbers), samples)
-        for number, p in zip(numbers, predictor.sample_image(image, queries, numbers, follow), strict=True):
-            slots = predictor.readout.restore(p.numpy(), transform)
+        restoring = [readout.restoring(transform) for _ in numbers]
+        for slabs in predictor.sample_slabs(image, queries, numbers, follow):
+            for one, slab in zip(restoring, slabs, strict=True):
+                one.add(readout.competing(slab.prediction.probabilities.numpy()))
+        for number, one in zip(numbers, restoring, strict=True):
+            slots = one.finish()
             masks[number] = np.where(slots > answers, 0, slots)  # rivals are background
     return masks
 
@@ -124,9 +131,14 @@ def choose_alternatives(masks: np.ndarray, values: tuple[int, ...], count: int) 
         values: the value of each answer.
         count: of alternatives.
     """
-    table = np.array([0, *values])
+    table = value_table(values)
     found = medoids(distances(masks, len(values)), count)
     return tuple(Alternative(table[masks[one.sample]], one.share) for one in found)
+
+
+def value_table(values: tuple[int, ...]) -> np.ndarray:
+    """The value of each class of a mask, in the smallest integer type: 0, then the `values` of the answers."""
+    return np.array([0, *values], dtype=np.result_type(*map(np.min_scalar_type, (0, *values))))
 
 
 def distances(masks: np.ndarray, answers: int) -> np.ndarray:

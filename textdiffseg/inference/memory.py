@@ -1,18 +1,21 @@
-"""An estimate of the host memory to predict a scan, which is reported before the prediction starts."""
+"""An estimate of the host memory to predict a scan. A scan that cannot fit is refused before it is read."""
 
-from collections.abc import Iterable
 from math import prod
 
 import numpy as np
 
+from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
-from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes
+from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes, reading_bytes, sums_bytes
 from plans.plan import Plan
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once
+from textdiffseg.inference.predictor import BATCH
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
+from textdiffseg.resources import free_memory
 
 LIBRARIES_BYTES = 0.15 * GB  # numpy, SimpleITK and others, without torch
 
@@ -30,7 +33,8 @@ def prediction_ram_gb(
 ) -> float:
     """The peak RAM in GB to predict a scan.
 
-    It is the larger of two peaks: to read and resample the scan, and to predict and restore it.
+    It is the larger of two peaks: to read and resample the scan, and to predict and restore it slab by slab. Maps are
+    in files; one at a time is restored when they are written.
 
     Args:
         plan: of the model.
@@ -46,22 +50,71 @@ def prediction_ram_gb(
     slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
-    classes, window = 1 + slots, 4.0 * prod(plan.patch)
-    reading = 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
-    noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape)
-    maps = (3 if uncertainty else 0) * 4.0 * (prod(tiling.padded) + prod(original_shape))
-    samples = window * classes * (2 * settings.samples + folds)
-    kept = _kept_bytes(1 + slots, prod(tiling.padded), prod(original_shape)) if alternatives else 0.0
-    padding = 4.0 * channels * prod(tiling.padded)  # the padded image is a copy
-    predicting = ram_bytes(channels, slots, tiling.padded, original_shape) + padding + noise + maps + samples + kept
+    classes, voxels, window = 1 + slots, tiling.slab_voxels, 4.0 * prod(plan.patch)
+    noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
+    maps = 2 * 4.0 * voxels if uncertainty else 0.0
+    samples = BATCH * window * classes * (2 * settings.samples + folds)
+    kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
+    padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
+    predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
+    predicting += padding + noise + maps + samples + kept
     models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
-    return (max(reading, predicting) + models + LIBRARIES_BYTES) / GB
+    ahead = (
+        0.0 if on_cpu else 4.0 * channels * prod(shape)
+    )  # the next scan waits while one is read (`textdiffseg.ahead`)
+    reading = reading_bytes(channels, shape, original_shape)
+    peak = max(reading, predicting) if on_cpu else reading + predicting
+    return (peak + ahead + models + LIBRARIES_BYTES) / GB
 
 
 def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
-    """The bytes of the masks of all samples, and of the probabilities of those that are drawn at once."""
-    sums = 4.0 * classes * voxels * (samples_at_once(classes, voxels) - 1)
+    """The bytes of the masks of all samples, and of the sums of those that are drawn at once."""
+    sums = sums_bytes(classes, voxels) * (samples_at_once(classes, voxels) - 1)
     return sums + ALTERNATIVE_SAMPLES * np.dtype(class_type(classes)).itemsize * original_voxels
+
+
+def scan_ram_gb(segmenting: Segmenting, geometry: Geometry) -> float | None:
+    """The estimate in GB for a scan with this header. None: the scan is too large to be predicted."""
+    plan, shape = segmenting.plan, shape_on_plan(geometry, segmenting.plan)
+    if shape is None:
+        return None
+    drawn = None if segmenting.choice is None else segmenting.choice.predictor
+    samples = None if segmenting.samples is None else segmenting.samples.predictor
+    return max(
+        prediction_ram_gb(
+            plan,
+            one.settings,
+            len(one.networks),
+            shape,
+            geometry.shape,
+            slots=segmenting.selection.queries.labels.shape[1],  # rivals included
+            uncertainty=one is samples,
+            on_cpu=one.device.type == "cpu",
+            alternatives=one is drawn,
+        )
+        for one in (segmenting.masks.predictor, samples, drawn)
+        if one is not None
+    )
+
+
+def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None) -> None:
+    """Raise `UserError` if a scan with this header needs more memory than is free. None: the header is not known."""
+    need, free = None if geometry is None else scan_ram_gb(segmenting, geometry), free_memory() / GB
+    if need is None or need <= free:
+        return
+    masks = segmenting.masks.predictor
+    ways = {
+        "close other programs": True,
+        "query fewer labels (--prompt)": len(segmenting.selection.names) > 1,
+        "use fewer --samples": masks.settings.samples > 1,
+        "leave out --alternatives": segmenting.choice is not None,
+        "use fewer --folds": len(masks.networks) > 1,
+    }
+    advice = ", ".join(way for way, helps in ways.items() if helps)
+    raise UserError(
+        f"its prediction needs about {need:.1f} GB of memory, and {free:.1f} GB are free. To make room, {advice}, or "
+        "take a larger machine."
+    )
 
 
 def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
@@ -71,28 +124,3 @@ def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
     spacing = millimetres(geometry.spacing[axis] for axis in axes)
     on_plan = resampled_shape(shape, spacing, plan.spacing)
     return on_plan if prod(on_plan) <= MAX_VOXELS else None
-
-
-def largest_ram_gb(
-    plan: Plan,
-    settings: Settings,
-    folds: int,
-    geometries: Iterable[Geometry | None],
-    slots: int | None = None,
-    uncertainty: bool = False,
-    on_cpu: bool = True,
-    alternatives: bool = False,
-) -> float:
-    """The largest estimate in GB over scans, by their headers. Without any readable header: the plan's estimate."""
-    estimates = []
-    for geometry in geometries:
-        if geometry is None:
-            continue
-        on_plan = shape_on_plan(geometry, plan)
-        if on_plan is None:
-            continue
-        shapes = (on_plan, geometry.shape)
-        estimates.append(
-            prediction_ram_gb(plan, settings, folds, *shapes, slots, uncertainty, on_cpu, alternatives=alternatives)
-        )
-    return max(estimates, default=plan.memory.ram_gb)

@@ -4,7 +4,7 @@ model = Model.load("results/Dataset004_Hippocampus/default")
 result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from plans.errors import UserError
 from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
+from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
@@ -24,7 +25,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import Calibrated, follow
-from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
+from textdiffseg.inference.segmenting import PreparedScan, Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
@@ -164,7 +165,31 @@ class Model:
             alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        return self.prepare(options).run(volume_of(scan, spacing, affine), encoded, follow(progress, cancel))
+        segmenting = self.prepare(options)
+        return segmenting.run(segmenting.read(volume_of(scan, spacing, affine)), encoded, follow(progress, cancel))
+
+    def segment_each(
+        self, scans: Iterable["Scan"], options: SegmentOptions | None = None
+    ) -> Iterator[Result | UserError]:
+        """The segmentation of each scan, in order. A scan that fails gives its `UserError`, and the others go on.
+
+        On a GPU, the next scan is read while one is segmented. Scans are taken from `scans` one by one, so it may be a
+        queue that never ends. See `segment` for the kinds of scans.
+        """
+        segmenting = self.prepare(options or SegmentOptions())
+
+        def read() -> Iterator[PreparedScan | UserError]:
+            for scan in scans:
+                try:
+                    yield segmenting.read(volume_of(scan, None, None))
+                except UserError as error:
+                    yield error
+
+        for scan in ahead(read(), self.device != "cpu"):
+            try:
+                yield scan if isinstance(scan, UserError) else segmenting.run(scan)
+            except UserError as error:
+                yield error
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

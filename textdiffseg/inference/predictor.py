@@ -11,9 +11,10 @@ Windows are computed in fixed groups of `batch`; the last group is padded. The g
 the CPU, the result is thus bitwise independent of the order in which they are computed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,12 +22,20 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
+from plans.memory import network_of, prediction_bytes, sums_bytes
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
-from textdiffseg.inference.tiling import Tiling, importance, tile
+from textdiffseg.inference.tiling import Tiling, tile
 from textdiffseg.inference.uncertainty import disagreement
-from textdiffseg.inference.windows import Prediction, WindowGroup, WindowInputs, WindowSums
+from textdiffseg.inference.windows import (
+    Prediction,
+    Slab,
+    SlabSums,
+    WindowGroup,
+    WindowInputs,
+    joined,
+)
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
@@ -34,7 +43,9 @@ from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
 
 BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
-
+MAX_BATCH = 8  # on a GPU
+FREE_SHARE = 0.5  # of the free memory of a GPU, for windows
+Of = TypeVar("Of")
 
 UNTRAINED = (
     "This model has no samples yet: its sampler learns in the last epochs, of two or more. Train the fold to the "
@@ -50,14 +61,15 @@ class Predictor:
         networks: Sequence[SegmentationNetwork],
         settings: Settings,
         device: torch.device | str = "cpu",
-        batch: int = BATCH,
+        batch: int | None = None,
     ):
+        """`batch`: windows that are computed together; None: what the device allows."""
         self.networks = tuple(networks)
         self.plan: Plan = networks[0].plan
         self.readout = readout_of(self.plan)
         self.settings = settings
         self.device = torch.device(device)
-        self.batch = batch
+        self.batch = batch or windows_at_once(self.plan, self.device)
         self.steps = settings.steps or self.plan.mask_steps
         self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
         if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
@@ -75,9 +87,15 @@ class Predictor:
 
     def windows(self, shape: Triple) -> int:
         """The number of windows of an image of this shape (D, H, W) on the plan's grid."""
-        return len(tile(shape, self.plan.patch, self.plan.latent_stride, self.settings.overlap).starts)
+        return len(self._tiling(shape).starts)
 
-    @torch.inference_mode()
+    def slab_voxels(self, shape: Triple) -> int:
+        """The voxels in the sums over windows of an image of this shape (D, H, W) on the plan's grid."""
+        return self._tiling(shape).slab_voxels
+
+    def _tiling(self, shape: Triple) -> Tiling:
+        return tile(shape, self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+
     def predict_image(
         self,
         image: Tensor,
@@ -87,7 +105,24 @@ class Predictor:
         order: Sequence[int] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Prediction:
-        """The prediction of an image: probabilities (1 + Q, D, H, W), and uncertainty on request.
+        """The prediction of a whole image: probabilities (1 + Q, D, H, W), and uncertainty on request.
+
+        It needs memory for all classes of all voxels. The arguments are those of `predict_slabs`.
+        """
+        slabs = self.predict_slabs(image, queries, uncertainty, answers, order, progress)
+        return joined(slabs, triple(image.shape[1:]))
+
+    @torch.inference_mode()
+    def predict_slabs(
+        self,
+        image: Tensor,
+        queries: Queries,
+        uncertainty: bool = False,
+        answers: int | None = None,
+        order: Sequence[int] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Slab]:
+        """The prediction of an image, slab by slab along D. Only sums over one patch along D are kept.
 
         Raises `UserError` if the network's output is not finite.
 
@@ -102,24 +137,26 @@ class Predictor:
         numbers, answers = range(self.settings.samples), queries.labels.shape[1] if answers is None else answers
         volume = self._inputs(image, queries, numbers, answers, uncertainty)
         groups = self._groups(volume.tiling)
-        sums, waiting = WindowSums(volume), {}
+        sums, added, waiting = self._sums(volume), 0, {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
-            waiting[index] = self._compute(volume, groups[index])
-            while sums.added in waiting:
-                sums.add(waiting.pop(sums.added))
+            waiting[index] = self._within_memory(lambda part: self._compute(volume, part), groups[index], [sums])
+            while added in waiting:
+                for group in waiting.pop(added):
+                    yield from sums.add(group)
+                added += 1
             if progress:
                 progress(done, len(groups))
-        return sums.finish()
+        yield from sums.finish()
 
     @torch.inference_mode()
-    def sample_image(
+    def sample_slabs(
         self,
         image: Tensor,
         queries: Queries,
         numbers: Sequence[int],
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Tensor]:
-        """The probabilities (1 + Q, D, H, W) of single diffusion samples. Sample s is drawn with fold s modulo F.
+    ) -> Iterator[tuple[Slab, ...]]:
+        """Single diffusion samples, slab by slab along D. Sample s is drawn with fold s modulo F.
 
         A mean over folds would blend the alternatives of different folds. Raises `UserError` if the network's output is
         not finite.
@@ -131,25 +168,56 @@ class Predictor:
             progress: called with (groups of windows done, all groups).
         """
         volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
-        sums, groups = [WindowSums(volume) for _ in numbers], self._groups(volume.tiling)
+        sums, groups = [self._sums(volume, len(numbers)) for _ in numbers], self._groups(volume.tiling)
         for done, starts in enumerate(groups, start=1):
-            patches, z_T, expanded = self._stacked(volume, starts)
-            for fold, segmenter in enumerate(self.segmenters):
-                places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
-                if not places:
-                    continue
-                p = self._fold(segmenter, patches, z_T[places], expanded)[:, : len(starts)].cpu()
-                for place, p_s in zip(places, p, strict=True):
-                    sums[place].add(WindowGroup(starts, p_s))
+            for of_samples in self._within_memory(lambda part: self._draw(volume, part, numbers), starts, sums):
+                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
             if progress:
                 progress(done, len(groups))
-        return [one.finish().probabilities for one in sums]
+        yield from zip(*(one.finish() for one in sums), strict=True)
+
+    def _draw(self, volume: WindowInputs, starts: tuple[Triple, ...], numbers: Sequence[int]) -> list[WindowGroup]:
+        """The predictions of one group of windows for each sample."""
+        patches, z_T, queries = self._stacked(volume, starts)
+        found: dict[int, Tensor] = {}
+        for fold, segmenter in enumerate(self.segmenters):
+            places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
+            if places:
+                found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
+        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
+
+    def _sums(self, volume: WindowInputs, count: int = 1) -> SlabSums:
+        """Sums on the device, if `count` of them leave half of its memory free; else on the host."""
+        need = count * sums_bytes(volume.classes, volume.tiling.slab_voxels)
+        fit = self.device.type == "cuda" and need < torch.cuda.mem_get_info(self.device)[0] / 2
+        return SlabSums(volume, self.device if fit else "cpu")
+
+    def _within_memory(
+        self, compute: Callable[[tuple[Triple, ...]], Of], starts: tuple[Triple, ...], sums: Sequence[SlabSums]
+    ) -> list[Of]:
+        """What `compute` returns for a group of windows, in parts of fewer windows if the device's memory runs out.
+
+        If it runs out with single windows, the sums move to the host. After that, `torch.OutOfMemoryError` is raised.
+        """
+        while True:
+            try:
+                return [compute(starts[i : i + self.batch]) for i in range(0, len(starts), self.batch)]
+            except torch.OutOfMemoryError:
+                on_device = [one for one in sums if one.total.device.type != "cpu"]
+                if self.batch == 1 and not on_device:
+                    raise
+            torch.cuda.empty_cache()  # outside `except`, which keeps the failed call's tensors alive
+            if self.batch > 1:
+                self.batch //= 2
+            else:
+                for one in on_device:
+                    one.to("cpu")
 
     def _inputs(
         self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
     ) -> WindowInputs:
         """What all windows of an image share. `numbers` are those of the diffusion samples."""
-        tiling = tile(triple(image.shape[1:]), self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        tiling = self._tiling(triple(image.shape[1:]))
         return WindowInputs(
             tiling=tiling,
             image=tiling.pad(image.float()),
@@ -157,8 +225,6 @@ class Predictor:
             queries=queries.to(self.device),
             answers=answers,
             uncertainty=uncertainty,
-            importance=importance(tiling.patch),
-            total=tiling.total_importance(),
         )
 
     def _groups(self, tiling: Tiling) -> list[tuple[Triple, ...]]:
@@ -189,31 +255,57 @@ class Predictor:
         of_folds, inner = [], []
         for segmenter in self.segmenters:
             p = self._fold(segmenter, patches, z_T, queries)[:, : len(starts)]  # (S, B, K, D, H, W)
-            of_folds.append(p.mean(0))
+            of_folds.append(_mean(p))
             if volume.uncertainty:
                 inner.append(torch.stack([readout.entropy(readout.answered(p_s, answers, 1), 1) for p_s in p]).mean(0))
-        means = torch.stack(of_folds)
+            del p
+        means = _stacked(of_folds)
         del of_folds  # as large as `means`: it frees memory
         if not volume.uncertainty:
-            return WindowGroup(starts, means.mean(0).cpu())
+            return WindowGroup(starts, _mean(means))
         maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
-        return WindowGroup(starts, means.mean(0).cpu(), torch.stack(maps).cpu())
+        return WindowGroup(starts, _mean(means), torch.stack(maps))
 
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""
         views = subsets(self.settings.mirror_axes)
-        total: Tensor | None = None
+        sums: list[Tensor] = []  # over views, one per sample
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
-                samples = segmenter.logits(patches.flip(dims), queries, z_T, self.steps)
-                for s, logits in enumerate(samples):
-                    finite = logits.isfinite().all()  # stays on the device, so that the host does not wait
-                    p = self.readout.probabilities(logits).flip(dims).where(finite, torch.nan)
-                    total = torch.zeros(len(z_T), *p.shape, device=p.device) if total is None else total
-                    total[s] += p
-        assert total is not None, "expected at least one view and one sample"
-        return total.div_(len(views))
+                seen = patches.flip(dims) if dims else patches
+                for s, logits in enumerate(segmenter.logits(seen, queries, z_T, self.steps)):
+                    p = self.readout.probabilities(logits)
+                    finite = logits.sum().isfinite()  # ten times faster than a test of each number
+                    p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+                    p = p.flip(dims) if dims else p
+                    if s == len(sums):
+                        sums.append(p)
+                    else:
+                        sums[s] += p
+        total = _stacked(sums)
+        return total if len(views) == 1 else total.div_(len(views))
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """The tensors (T, ...), without a copy of a single one."""
+    return tensors[0].unsqueeze(0) if len(tensors) == 1 else torch.stack(tensors)
+
+
+def _mean(tensor: Tensor) -> Tensor:
+    """The mean over the first axis, without a copy of a single item."""
+    return tensor[0] if len(tensor) == 1 else tensor.mean(0)
+
+
+def windows_at_once(plan: Plan, device: torch.device) -> int:
+    """The windows that are computed together: `BATCH` on a CPU; on a GPU what fits, `MAX_BATCH` at most."""
+    if device.type != "cuda":
+        return BATCH
+    network = network_of(plan)
+    weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
+    window = prediction_bytes(network, plan.patch, "gpu") - weights
+    free = torch.cuda.mem_get_info(device)[0]
+    return max(1, min(MAX_BATCH, int(FREE_SHARE * free / window)))
 
 
 def subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:

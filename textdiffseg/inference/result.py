@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, alternative_file, safe_name, split_ending
+from plans.file_names import NIFTI, alternative_file, split_ending
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.alternatives import Alternative
+from textdiffseg.inference.maps import probability_map
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
@@ -45,7 +46,7 @@ class Result:
 
     def probability(self, name: str) -> np.ndarray:
         """The calibrated probability of a label, float32. `KeyError` unless probabilities were requested."""
-        return restore_map(self.maps[_probability(self.names, name)], self.transform)
+        return restore_map(self.maps[probability_map(self.names, name)], self.transform)
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless requested."""
@@ -98,13 +99,3 @@ class Result:
         for name, array in self.maps.items():
             folder, _, rest = name.partition("/")
             yield f"{folder}/{stem}_{rest}", array
-
-
-def probability_maps(names: tuple[str, ...], probabilities: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """The name in `Result.maps` and the map of each label. `probabilities` (1 + Q, D, H, W) start with background."""
-    for slot, name in enumerate(names, start=1):
-        yield _probability(names, name), probabilities[slot]
-
-
-def _probability(names: tuple[str, ...], name: str) -> str:
-    return f"probabilities/{names.index(name) + 1}_{safe_name(name)}"

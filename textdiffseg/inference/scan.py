@@ -5,19 +5,24 @@ They are predicted separately, so that `uncertainty` does not change the mask. I
 diffusion, one prediction gives both. Volumes and the expected Dice come from the prediction of the mask.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from plans.geometry import triple
+from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import Applied
+from textdiffseg.inference.maps import Maps, probability_map
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
-from textdiffseg.inference.volumes import VoxelSums, sum_voxels
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
+from textdiffseg.inference.windows import Slab
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent
+from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 
 WindowProgress = Callable[[float, float], None]  # called with (done, total), in groups of windows
@@ -39,9 +44,8 @@ class ScanResult:
     """The segmentation of one scan."""
 
     slots: np.ndarray  # (D, H, W) the mask on the scan's own grid; 0 is background, q + 1 is answer q
-    probabilities: Tensor  # (1 + Q, D, H, W) on the plan's grid, calibrated
     sums: VoxelSums | None  # of the answers; None: nothing was fitted for the setting of the mask
-    maps: dict[str, Tensor]  # of uncertainty: name -> (D, H, W) bits on the plan's grid; empty: not requested
+    maps: Mapping[str, np.ndarray]  # (D, H, W) on the plan's grid: calibrated probabilities, uncertainty in bits
 
 
 def examine(
@@ -51,10 +55,10 @@ def examine(
     masks: Calibrated,
     samples: Calibrated | None = None,
     progress: WindowProgress | None = None,
+    probabilities: bool = False,
+    folder: Path | None = None,
 ) -> ScanResult:
-    """The segmentation of an image (C, D, H, W) on the plan's grid.
-
-    The samples are deleted before the mask is predicted. The memory peak is thus that of one prediction.
+    """The segmentation of an image (C, D, H, W) on the plan's grid. It is computed slab by slab.
 
     Args:
         image: (C, D, H, W) on the plan's grid.
@@ -63,27 +67,48 @@ def examine(
         masks: predicts the mask and the probabilities.
         samples: predicts uncertainty; None: not requested.
         progress: called with (groups of windows done, all groups).
+        probabilities: keep a map of each answer's probabilities.
+        folder: for the maps; None: they stay in memory.
     """
     readout, queries, answers = masks.predictor.readout, selection.queries, len(selection.names)
-    maps: dict[str, Tensor] = {}
+    maps = Maps(triple(image.shape[1:]), folder)
     if samples is not None and samples is not masks:
         costs = samples.predictor.settings.passes, masks.predictor.settings.passes
         first = costs[0] / sum(costs)
         follow = part_of(progress, 0, first)
-        drawn = samples.predictor.predict_image(image, queries, True, answers, progress=follow)
-        _temper(drawn, readout, samples.calibration)
-        maps = _maps(drawn.of(answers, readout), readout)
+        for slab in _slabs(samples.predictor, image, queries, True, answers, follow):
+            _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
         progress = part_of(progress, first, 1 - first)
-        del drawn
-    prediction = masks.predictor.predict_image(image, queries, samples is masks, answers, progress=progress)
-    slots = readout.restore(prediction.probabilities.numpy(), transform)
+    restoring = readout.restoring(transform)
+    sums = SlabVoxelSums(readout, answers) if masks.calibration != Applied() else None
+    for slab in _slabs(masks.predictor, image, queries, samples is masks, answers, progress):
+        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+        if sums is not None:
+            sums.add(slab.prediction.probabilities)
+        if not probabilities and samples is not masks:
+            continue
+        slab = _tempered(slab, readout, masks.calibration, answers)  # after the mask, which must not change
+        if probabilities:
+            for name, p in zip(selection.names, slab.prediction.probabilities[1:].numpy(), strict=True):
+                maps.add(probability_map(selection.names, name), slab.first, p)
+        if samples is masks:
+            _add_uncertainty(maps, slab, readout)
+    slots = restoring.finish()
     slots[slots > answers] = 0  # rivals
-    sums = sum_voxels(prediction.probabilities, readout, answers) if masks.calibration != Applied() else None
-    _temper(prediction, readout, masks.calibration)  # after the mask, which must not change
-    prediction = prediction.of(answers, readout)
-    if samples is masks:
-        maps = _maps(prediction, readout)
-    return ScanResult(slots, prediction.probabilities, sums, maps)
+    return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
+
+
+def _slabs(
+    predictor: Predictor,
+    image: Tensor,
+    queries: Queries,
+    uncertainty: bool,
+    answers: int,
+    progress: WindowProgress | None,
+) -> Iterator[Slab]:
+    """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
+    slabs = predictor.predict_slabs(image, queries, uncertainty, answers, progress=progress)
+    return ahead(slabs, predictor.device.type != "cpu")
 
 
 def part_of(progress: WindowProgress | None, before: float, share: float) -> WindowProgress | None:
@@ -91,21 +116,20 @@ def part_of(progress: WindowProgress | None, before: float, share: float) -> Win
     return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
-def _temper(prediction: Prediction, readout: Readout, calibration: Applied) -> None:
-    """Apply temperature scaling in place, which saves memory."""
+def _tempered(slab: Slab, readout: Readout, calibration: Applied, answers: int) -> Slab:
+    """The slab with temperature scaling, which is applied in place, and with background and answers alone."""
     if calibration.temperature is not None:
-        readout.temper(prediction.probabilities.numpy(), calibration.temperature)
+        readout.temper(slab.prediction.probabilities.numpy(), calibration.temperature)
+    return replace(slab, prediction=slab.prediction.of(answers, readout))
 
 
-def _maps(prediction: Prediction, readout: Readout) -> dict[str, Tensor]:
-    between_samples, between_folds = prediction.between_samples, prediction.between_folds
-    if between_samples is None or between_folds is None:
+def _add_uncertainty(maps: Maps, slab: Slab, readout: Readout) -> None:
+    prediction = slab.prediction
+    if prediction.between_samples is None or prediction.between_folds is None:
         raise ValueError("this prediction was made without uncertainty; expected one made with it")
-    return {
-        "entropy": readout.entropy(prediction.probabilities, 0),
-        "between_samples": between_samples,
-        "between_folds": between_folds,
-    }
+    maps.add("uncertainty/entropy", slab.first, readout.entropy(prediction.probabilities, 0).numpy())
+    maps.add("uncertainty/between_samples", slab.first, prediction.between_samples.numpy())
+    maps.add("uncertainty/between_folds", slab.first, prediction.between_folds.numpy())
 
 
 def follow(progress: OnProgress, cancel: Cancel, detail: str = "") -> WindowProgress:

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.alternatives import Alternative, AlternativeChoice
+from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
-from textdiffseg.inference.result import Result, probability_maps
+from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, part_of
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.text.case_texts import CaseText
@@ -37,6 +37,15 @@ class SegmentOptions:
 
 
 @dataclass(frozen=True)
+class PreparedScan:
+    """A scan on the plan's grid. `Segmenting.read` returns it."""
+
+    image: Tensor  # (C, D, H, W)
+    transform: TransformRecord  # from the scan's grid to the plan's
+    notes: tuple[str, ...]  # on the scan
+
+
+@dataclass(frozen=True)
 class Segmenting:
     """A model with queries and sampling settings. `Model.prepare` returns it."""
 
@@ -57,6 +66,11 @@ class Segmenting:
         return self.samples is not None and self.samples is not self.masks
 
     @property
+    def maps(self) -> bool:
+        """Whether the result has maps: probabilities or uncertainty."""
+        return self.probabilities or self.samples is not None
+
+    @property
     def hounsfield(self) -> bool:
         """Whether the first channel is CT."""
         return self.plan.channels[0].scheme == "ct"
@@ -66,25 +80,42 @@ class Segmenting:
         """Notes on the model and on the queried labels."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
 
-    def run(self, volume: Volume, text: CaseText | None = None, progress: WindowProgress | None = None) -> Result:
-        """The segmentation of a scan. `text`: the case text of the scan, encoded by `Model.texts`.
-
-        Raises `UserError` if the scan does not fit the model, or if the network's output is not finite.
-        """
+    def read(self, volume: Volume) -> PreparedScan:
+        """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
         image, transform = preprocess_image(volume, self.plan)
-        notes = volume.notes
-        del volume  # frees its memory before the network runs
-        selection = self.selection
+        return PreparedScan(torch.from_numpy(image), transform, volume.notes)
+
+    def run(
+        self,
+        scan: PreparedScan,
+        text: CaseText | None = None,
+        progress: WindowProgress | None = None,
+        folder: Path | None = None,
+    ) -> Result:
+        """The segmentation of a scan.
+
+        Raises `UserError` if the network's output is not finite, and `torch.OutOfMemoryError` if the device has not
+        enough memory for a single window.
+
+        Args:
+            scan: from `read`.
+            text: the case text of the scan, encoded by `Model.texts`.
+            progress: called with (groups of windows done, all groups).
+            folder: for the result's maps, which are then read when they are used; None: they stay in memory.
+        """
+        selection, notes = self.selection, scan.notes
         if text is not None:
             selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
         chosen: tuple[Alternative, ...] = ()
         if self.choice is not None:
             share = self.choice.predictor.settings.passes / self.passes
             follow, progress = part_of(progress, 0, share), part_of(progress, share, 1 - share)
-            chosen = self.choice(torch.from_numpy(image), transform, selection.queries, selection.values, follow)
+            chosen = self.choice(scan.image, scan.transform, selection.queries, selection.values, follow)
             notes = (*notes, *self.choice.notes(len(chosen)))
-        scanned = examine(torch.from_numpy(image), transform, selection, self.masks, self.samples, progress)
-        return self._result(scanned, transform, notes, chosen)
+        scanned = examine(
+            scan.image, scan.transform, selection, self.masks, self.samples, progress, self.probabilities, folder
+        )
+        return self._result(scanned, scan.transform, notes, chosen)
 
     @property
     def passes(self) -> float:
@@ -102,15 +133,13 @@ class Segmenting:
         alternatives: tuple[Alternative, ...],
     ) -> Result:
         selection = self.selection
-        maps = dict(probability_maps(selection.names, scanned.probabilities.numpy())) if self.probabilities else {}
-        maps |= {f"uncertainty/{name}": array.numpy() for name, array in scanned.maps.items()}
         calibration = self.masks.calibration
         volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
         expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
         check = expected_dice.note if expected_dice else None
         note = check if scanned.slots.any() else EMPTY_NOTE
         return Result(
-            labels=np.array([0, *selection.values])[scanned.slots],
+            labels=value_table(selection.values)[scanned.slots],
             geometry=transform.geometry,
             names=selection.names,
             values=selection.values,
@@ -118,7 +147,7 @@ class Segmenting:
             notes=(*self.notes, *([note] if note else [])),
             scan_notes=notes,
             transform=transform,
-            maps=maps,
+            maps=scanned.maps,
             hounsfield=self.hounsfield,
             expected_dice=expected_dice,
             alternatives=alternatives,

@@ -3,7 +3,7 @@
 A volume is padded to a multiple of the latent stride and to at least one patch. Every window starts at a multiple of
 the latent stride, so all windows share one latent grid. The probability at voxel v is
 
-    p(v) = sum_w share_w(v) p_w(v),    share_w(v) = g(v - start_w) / sum_u g(v - start_u),
+    p(v) = sum_w g(v - start_w) p_w(v) / sum_w g(v - start_w),
 
 where g is a Gaussian with sigma = patch / 8 (nnU-Net's importance map).
 """
@@ -45,8 +45,15 @@ class Tiling:
         """The slices of the volume inside the padded volume."""
         return _window(slice(b, b + size) for b, size in zip(self.before, self.shape, strict=True))
 
+    @property
+    def slab_voxels(self) -> int:
+        """The voxels of the padded volume in one patch along D. Sums over windows hold as many."""
+        return self.patch[0] * self.padded[1] * self.padded[2]
+
     def pad(self, image: Tensor) -> Tensor:
         """The image (C, D, H, W), padded with zeros. Zero is the mean of a normalised image."""
+        if self.padded == self.shape:
+            return image  # not a copy
         pairs = [
             (before, padded - before - size)
             for before, padded, size in zip(self.before, self.padded, self.shape, strict=True)
@@ -61,15 +68,6 @@ class Tiling:
         """The slices of the window at `start` on the latent grid."""
         corners = zip(start, self.patch, self.stride, strict=True)
         return _window(slice(s // stride, (s + size) // stride) for s, size, stride in corners)
-
-    def total_importance(self) -> Tensor:
-        """sum_u g(v - start_u) over all windows, of the padded shape. It is infinite in the padding: the share is 0."""
-        weight, total = importance(self.patch), torch.zeros(self.padded)
-        for start in self.starts:
-            total[self.window(start)] += weight
-        outside = torch.ones(self.padded, dtype=torch.bool)
-        outside[self.interior] = False
-        return total.masked_fill_(outside, torch.inf)
 
 
 def _window(axes: Iterable[slice]) -> Window:

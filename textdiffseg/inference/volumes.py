@@ -67,21 +67,38 @@ class VoxelSums:
         return self.volumes(INTERVAL, temperature)
 
 
-def sum_voxels(probabilities: Tensor, readout: Readout, answers: int | None = None) -> VoxelSums:
-    """The sums over p (1 + Q, D, H, W) of the first `answers` slots; None: of all slots."""
-    slots = len(probabilities) - 1 if answers is None else answers
-    levels, sums = np.zeros((slots, len(EDGES) - 1)), np.zeros((slots, 3))
-    for slab in probabilities.split(max(1, SLAB_VOXELS // max(1, probabilities[0, 0].numel())), dim=1):
-        masks = readout.slot_masks(slab)
-        for slot, (p, mask) in enumerate(zip(slab[1 : 1 + slots], masks, strict=False)):
-            levels[slot] += _by_level(p.numpy())
-            inside = p[mask]
-            totals = p[p > MIN_SUMMED_P].sum(dtype=torch.float64), inside.sum(dtype=torch.float64), inside.numel()
-            sums[slot] += [float(total) for total in totals]
-    total, inside, voxels = sums.T
-    with np.errstate(invalid="ignore"):
-        soft_dice = np.where(voxels > 0, 2 * inside / (total + voxels), 0.0)
-    return VoxelSums(levels, soft_dice, voxels)
+class SlabVoxelSums:
+    """The sums over a prediction that arrives slab by slab."""
+
+    def __init__(self, readout: Readout, slots: int):
+        """`slots`: the leading slots to sum over."""
+        self._readout, self._slots = readout, slots
+        self._levels, self._sums = np.zeros((slots, len(EDGES) - 1)), np.zeros((slots, 3))
+
+    def add(self, probabilities: Tensor) -> None:
+        """Add p (1 + Q, D, H, W) of the next planes."""
+        step = max(1, SLAB_VOXELS // max(1, probabilities[0, 0].numel()))
+        for slab in probabilities.split(step, dim=1):
+            masks = self._readout.slot_masks(slab)
+            for slot, (p, mask) in enumerate(zip(slab[1 : 1 + self._slots], masks, strict=False)):
+                self._levels[slot] += _by_level(p.numpy())
+                inside = p[mask]
+                totals = p[p > MIN_SUMMED_P].sum(dtype=torch.float64), inside.sum(dtype=torch.float64), inside.numel()
+                self._sums[slot] += [float(total) for total in totals]
+
+    def finish(self) -> VoxelSums:
+        """The sums over all planes."""
+        total, inside, voxels = self._sums.T
+        with np.errstate(invalid="ignore"):
+            soft_dice = np.where(voxels > 0, 2 * inside / (total + voxels), 0.0)
+        return VoxelSums(self._levels, soft_dice, voxels)
+
+
+def sum_voxels(probabilities: Tensor, readout: Readout) -> VoxelSums:
+    """The sums over p (1 + Q, D, H, W) of all slots."""
+    sums = SlabVoxelSums(readout, len(probabilities) - 1)
+    sums.add(probabilities)
+    return sums.finish()
 
 
 def _by_level(p: np.ndarray) -> np.ndarray:

@@ -1,6 +1,10 @@
-"""The prediction of an image, and its assembly from groups of windows."""
+"""The prediction of an image, and its sums over windows.
 
-from collections.abc import Sequence
+Sums hold one patch along the first axis, D. When the windows move on along D, the planes behind them are complete, and
+leave as slabs. So the memory of sums depends on labels, patch, H and W, but not on the length of the scan.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -8,14 +12,20 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import Triple
-from textdiffseg.inference.tiling import Tiling
+from plans.memory import bytes_per_sum, slab_bytes
+from textdiffseg.inference.tiling import Tiling, importance
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
+
+NOT_FINITE = (
+    "the network's output is not finite here, so there is no segmentation. Check the intensities of this scan; if "
+    "other scans fail too, copy the model's folds again or train them again."
+)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The prediction of one image, on the plan's grid. Class 0 is background, and class q + 1 is slot q."""
+    """The prediction of an image or a slab, on the plan's grid. Class 0 is background, and class q + 1 is slot q."""
 
     probabilities: Tensor  # (1 + Q, D, H, W) float32
     between_samples: Tensor | None = None  # (D, H, W) bits
@@ -41,8 +51,36 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Slab:
+    """Consecutive planes of a prediction, along D."""
+
+    first: int  # plane of the volume
+    prediction: Prediction
+
+
+def joined(slabs: Iterable[Slab], shape: Triple) -> Prediction:
+    """The prediction of a whole volume (D, H, W), from its slabs."""
+    probabilities, maps = None, []
+    for slab in slabs:
+        part = slab.prediction
+        planes = slice(slab.first, slab.first + part.probabilities.shape[1])
+        if probabilities is None:
+            probabilities = torch.empty(len(part.probabilities), *shape)
+            maps = [torch.empty(shape) for _ in _maps(part)]
+        probabilities[:, planes] = part.probabilities
+        for whole, of_slab in zip(maps, _maps(part), strict=True):
+            whole[planes] = of_slab
+    assert probabilities is not None, "expected at least one slab"
+    return Prediction(probabilities, *maps)
+
+
+def _maps(prediction: Prediction) -> list[Tensor]:
+    return [one for one in (prediction.between_samples, prediction.between_folds) if one is not None]
+
+
+@dataclass(frozen=True)
 class WindowGroup:
-    """The predictions of a group of B windows."""
+    """The predictions of a group of B windows. Where the network's output is not finite, background is NaN."""
 
     starts: tuple[Triple, ...]
     probabilities: Tensor  # (B, K, D, H, W)
@@ -59,41 +97,76 @@ class WindowInputs:
     queries: Queries  # of one sample, on the device
     answers: int  # leading slots that are kept for uncertainty
     uncertainty: bool
-    importance: Tensor  # g (*patch)
-    total: Tensor  # sum of g over the windows of each voxel
 
-    def share(self, start: Triple) -> Tensor:
-        """The share of a window at each of its voxels: g / sum g."""
-        return self.importance / self.total[self.tiling.window(start)]
+    @property
+    def classes(self) -> int:
+        """Background and slots."""
+        return 1 + self.queries.labels.shape[1]
 
 
-class WindowSums:
-    """Sums over windows. Groups are added in their order in `Tiling.starts`."""
+class SlabSums:
+    """Sums of g p and of g over the windows (`tiling`). Windows are added in their order in `Tiling.starts`."""
 
-    def __init__(self, volume: WindowInputs):
-        self.volume, self.tiling, self.added = volume, volume.tiling, 0
-        self.probabilities = torch.zeros(1 + volume.queries.labels.shape[1], *self.tiling.padded)
-        self.maps = torch.zeros(2, *self.tiling.padded) if volume.uncertainty else None
+    def __init__(self, volume: WindowInputs, device: torch.device | str = "cpu"):
+        tiling = self.tiling = volume.tiling
+        shape = tiling.patch[0], *tiling.padded[1:]
+        kind = torch.float32 if bytes_per_sum(volume.classes, tiling.slab_voxels) == 4 else torch.float16
+        self.weight = importance(tiling.patch).to(device)
+        self.probabilities = torch.zeros(volume.classes, *shape, dtype=kind, device=device)
+        self.maps = torch.zeros(2, *shape, device=device) if volume.uncertainty else None
+        self.total = torch.zeros(shape, device=device)
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
+        self.top = 0  # the plane of the padded volume that is the first one of the sums
 
-    def add(self, windows: WindowGroup) -> None:
-        """Add one group. `UserError` if the network's output is not finite."""
-        if not windows.probabilities.isfinite().all():
-            raise UserError(
-                "the network's output is not finite here, so there is no segmentation. Check the intensities of this "
-                "scan; if other scans fail too, copy the model's folds again or train them again."
-            )
+    def to(self, device: torch.device | str) -> None:
+        """Move the sums to another device."""
+        self.weight, self.probabilities, self.total, self.finite = (
+            one.to(device) for one in (self.weight, self.probabilities, self.total, self.finite)
+        )
+        self.maps = None if self.maps is None else self.maps.to(device)
+
+    def add(self, windows: WindowGroup) -> Iterator[Slab]:
+        """Add one group, and yield the slabs that are complete before it. `UserError` for output that is not finite."""
+        device = self.total.device
+        background = windows.probabilities[:, 0]
+        self.finite &= background.sum().isfinite().to(device)  # read later, so that the host does not wait
+        probabilities = windows.probabilities.to(device, self.probabilities.dtype)
+        maps = None if windows.maps is None else windows.maps.to(device)
+        weight = self.weight.to(self.probabilities.dtype)
         for b, start in enumerate(windows.starts):
-            window, share = self.tiling.window(start), self.volume.share(start)
-            self.probabilities[:, *window] += share * windows.probabilities[b]
-            if self.maps is not None and windows.maps is not None:
-                self.maps[:, *window] += share * windows.maps[:, b]
-        self.added += 1
+            if start[0] > self.top:
+                yield from self._leave(start[0])
+            window = (slice(None), *self.tiling.window(start)[1:])  # the sums begin where the window does
+            self.total[window] += self.weight
+            self.probabilities[:, *window].addcmul_(weight, probabilities[b])
+            if self.maps is not None and maps is not None:
+                self.maps[:, *window].addcmul_(self.weight, maps[:, b])
 
-    def finish(self) -> Prediction:
-        """The prediction of the volume without its padding."""
-        inside = self.tiling.interior
-        probabilities = self.probabilities[:, *inside].clamp_(max=1)  # shares sum to 1, apart from rounding
-        if self.maps is None:
-            return Prediction(probabilities)
-        between_samples, between_folds = self.maps[:, *inside]
-        return Prediction(probabilities, between_samples, between_folds)
+    def finish(self) -> Iterator[Slab]:
+        """Yield the slabs that are left after the last window."""
+        return self._leave(self.tiling.padded[0])
+
+    def _leave(self, top: int) -> Iterator[Slab]:
+        """Yield the planes before `top`, and move the sums there."""
+        if not self.finite:
+            raise UserError(NOT_FINITE)
+        count = top - self.top
+        yield from self._slabs(count)
+        for tensor in (self.probabilities, self.total[None], *([] if self.maps is None else [self.maps])):
+            depth = tensor.shape[1]
+            for plane in range(depth):  # one by one, as the planes to move and their new places may overlap
+                tensor[:, plane] = tensor[:, plane + count] if plane + count < depth else 0
+        self.top = top
+
+    def _slabs(self, count: int) -> Iterator[Slab]:
+        """The first `count` planes of the sums, without the volume's padding."""
+        planes, *inside = self.tiling.interior
+        first, last = max(self.top, planes.start), min(self.top + count, planes.stop)
+        classes, plane = len(self.probabilities), self.total[0].numel()
+        step = int(slab_bytes(classes, self.total.numel(), plane) // (4 * classes * plane))
+        for start in range(first, last, step):
+            rows = slice(start - self.top, min(start + step, last) - self.top)
+            total = self.total[rows, *inside]
+            p = (self.probabilities[:, rows, *inside] / total).clamp_(max=1)  # float32, as `total` is; 1 for rounding
+            maps = () if self.maps is None else (self.maps[:, rows, *inside] / total).cpu()
+            yield Slab(start - planes.start, Prediction(p.cpu(), *maps))

@@ -2,11 +2,11 @@
 
 Forward (nnU-Net's order): canonical orientation, crop, normalise, resample.
 
-Inverse: resample class by class with a running argmax, undo the crop, undo the orientation. `TransformRecord` holds
-the parameters of the inverse.
+Inverse: resample slab by slab and class by class with a running argmax, undo the crop, undo the orientation.
+`TransformRecord` holds the parameters of the inverse.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 from types import EllipsisType
 from typing import Literal
@@ -19,9 +19,10 @@ from plans.geometry import Millimetres, Shape, Triple, millimetres, resampled_sh
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
+from textdiffseg.imaging.classes import Choice, SlabClasses, most_probable
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import nonzero_mask, normalise
-from textdiffseg.imaging.resample import probabilities_to_labels, resample, resample_labels
+from textdiffseg.imaging.resample import resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 from textdiffseg.preprocessing.crop import crop_box
 
@@ -32,8 +33,6 @@ MAX_VOXELS = 1 << 32  # on the plan's grid; more means that the spacing is wrong
 MAX_FINER = 10  # times finer than the plan, along an axis on which one voxel is left; more is a wrong spacing
 Axis = Literal[0, 1, 2]
 Affine = tuple[tuple[float, float, float, float], ...]
-ToClasses = Callable[[np.ndarray | Sequence[np.ndarray], Triple], np.ndarray]
-"""Function of probabilities (K, D, H, W) and a shape -> the class of each voxel of that shape."""
 
 
 class TransformRecord(Record):
@@ -134,16 +133,27 @@ def preprocess_labels(labels: np.ndarray, transform: TransformRecord, plan: Plan
     return resample_labels(cropped, transform.shape, order=1, order_along=_order_along(spacing, plan))
 
 
-def restore(
-    probabilities: np.ndarray | Sequence[np.ndarray],
-    transform: TransformRecord,
-    to_classes: ToClasses = probabilities_to_labels,
-) -> np.ndarray:
-    """The class (D, H, W) of each voxel of the file's grid, from probabilities (K, D, H, W) on the plan's grid.
+class Restoring:
+    """The class of each voxel of the file's grid, from slabs of probabilities on the plan's grid."""
 
-    `to_classes` resamples and chooses the class. Voxels outside the crop box are background.
-    """
-    return _uncrop(to_classes(probabilities, transform.cropped_shape), transform, 0)
+    def __init__(self, transform: TransformRecord, choose: Choice = most_probable):
+        self.transform = transform
+        self._inside = SlabClasses(transform.shape, transform.cropped_shape, choose)
+
+    def add(self, probabilities: np.ndarray) -> None:
+        """Add the next planes (K, D, H, W)."""
+        self._inside.add(probabilities)
+
+    def finish(self) -> np.ndarray:
+        """The classes (D, H, W) int16 on the file's grid. Voxels outside the crop box are background."""
+        return _uncrop(self._inside.classes, self.transform, 0)
+
+
+def restore(probabilities: np.ndarray, transform: TransformRecord, choose: Choice = most_probable) -> np.ndarray:
+    """The class (D, H, W) int16 of each voxel of the file's grid, from probabilities (K, D, H, W) of all planes."""
+    restoring = Restoring(transform, choose)
+    restoring.add(probabilities)
+    return restoring.finish()
 
 
 def restore_map(array: np.ndarray, transform: TransformRecord, outside: float = 0.0) -> np.ndarray:

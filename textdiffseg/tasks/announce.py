@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.memory import largest_ram_gb
+from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
 from textdiffseg.inference.segmenting import Segmenting
@@ -81,25 +81,6 @@ def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]]
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    outputs = [segmenting.masks.predictor]
-    if segmenting.samples is not None:
-        outputs.append(segmenting.samples.predictor)
-    drawn = None if segmenting.choice is None else segmenting.choice.predictor
-    if drawn is not None:
-        outputs.append(drawn)
-    need = max(
-        largest_ram_gb(
-            segmenting.plan,
-            one.settings,
-            len(one.networks),
-            geometries,
-            slots=segmenting.selection.queries.labels.shape[1],  # rivals included
-            uncertainty=segmenting.samples is not None,
-            on_cpu=one.device.type == "cpu",
-            alternatives=one is drawn,
-        )
-        for one in outputs
-    )
-    free = free_memory() / 1e9
-    advice = " This may not fit: use fewer --samples or --folds, or a larger machine." if need > free else ""
-    report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free:.1f} GB free.{advice}")
+    found = [scan_ram_gb(segmenting, one) for one in geometries if one is not None]
+    need = max((one for one in found if one is not None), default=segmenting.plan.memory.ram_gb)
+    report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free_memory() / 1e9:.1f} GB free.")

@@ -1,42 +1,36 @@
 """Predict the scans of a folder, and write masks and manifests.
 
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
-`OUT/<case>.json` is its manifest. It is written before the prediction (without outputs) and after it. A file without
+`OUT/<case>.json` is its manifest. It is written before the other files (without outputs) and after them. A file without
 a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
 `OUT/uncertainty/`, other forms of a mask to `OUT/separate/`, `OUT/dicom-seg/` and `OUT/rtstruct/`. `OUT/volumes.csv`
 holds the volumes of all cases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
+from threading import Event
 
 from plans.case_list import CaseList
-from plans.dataset import is_plain_name
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import BESIDE, Checkpoint, Conversion
-from textdiffseg.files import write_record
+from textdiffseg.ahead import ahead
+from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_model
 from textdiffseg.inference.model import Model
-from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
+from textdiffseg.tasks import stages
 from textdiffseg.tasks.announce import announce
-from textdiffseg.tasks.derived import DerivedFiles, require_extras
+from textdiffseg.tasks.derived import require_extras
 from textdiffseg.tasks.listed import find_case_texts, refuse_replaced_scans, report_case_texts
-from textdiffseg.tasks.manifest import Manifest, hash_inputs, is_output, read_manifest
-from textdiffseg.tasks.one_scan import (
-    PredictionRun,
-    check_channels,
-    drop_alternatives,
-    manifest_of,
-    mask_path,
-    refuse_alternatives_as_scans,
-    refuse_files_of_others,
-    request_of,
-    seems_complete,
-)
+from textdiffseg.tasks.manifest import Manifest, is_output, read_manifest
+from textdiffseg.tasks.one_scan import PredictionRun, refuse_alternatives_as_scans, seems_complete
 from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
 from textdiffseg.tasks.scan_progress import RunProgress
 from textdiffseg.tasks.volume_table import add_table, refuse_table_of_others
@@ -159,29 +153,27 @@ def predict_scans(
     cancel: Cancel = never,
     report: Report = silent,
 ) -> Outcome:
-    """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted."""
+    """The outcome of predicting every scan. A scan that fails is noted, and the others are still predicted.
+
+    On a GPU, the next scan is read while one is segmented, and the last one is written.
+    """
     refuse_alternatives_as_scans(run, scans)
     refuse_replaced_scans(run, scans)
     refuse_table_of_others(run)
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
-    complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
-    following = RunProgress(run.segmenting, scans, complete, progress, report)
-    for case, paths in scans.items():
-        try:
-            is_new = predict_scan(run, case, paths, following.of(case), cancel, outcome.notes)
-        except UserError as error:
-            faults += [(case, line) for line in error.naming(case)]
+    for work in _works(run, scans, progress, cancel, report):
+        if work.fault is not None:
+            faults += [(work.case, line) for line in work.fault.naming(work.case)]
             continue
-        except Exception as error:
-            error.add_note(f"while predicting case {case} ({', '.join(map(str, paths))})")
-            raise
-        (outcome.written if is_new else outcome.skipped).append(case)
-        if (manifest := read_manifest(manifest_path(mask_path(run, case, paths)))) is not None:
-            manifests[case] = manifest
-            if empty_cases({case: manifest}):
-                report(f"{case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
+        (outcome.skipped if work.complete else outcome.written).append(work.case)
+        if work.result is not None:
+            outcome.notes += [f"case {work.case}: {note}" for note in work.result.scan_notes]
+        if (manifest := read_manifest(manifest_path(work.mask))) is not None:
+            manifests[work.case] = manifest
+            if empty_cases({work.case: manifest}):
+                report(f"{work.case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")
             elif manifest.expected_dice is not None and manifest.expected_dice.needs_check:
-                report(f"{case}: {manifest.expected_dice.note}")
+                report(f"{work.case}: {manifest.expected_dice.note}")
     outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
     outcome.to_check = cases_to_check(manifests)
@@ -189,50 +181,24 @@ def predict_scans(
     return outcome
 
 
-def predict_scan(
-    run: PredictionRun,
-    case: str,
-    paths: tuple[Path, ...],
-    progress: OnProgress = silent,
-    cancel: Cancel = never,
-    notes: list[str] | None = None,
-) -> bool:
-    """Predict one scan and write its files. False if they are complete already.
+def _works(
+    run: PredictionRun, scans: Scans, progress: OnProgress, cancel: Cancel, report: Report
+) -> Iterator[stages.Work]:
+    """The works of all scans, after their last stage."""
+    complete = {case for case, paths in scans.items() if seems_complete(run, case, paths)}
+    following = RunProgress(run.segmenting, scans, complete, progress, report)
+    overlapping, stopped = run.model.device != "cpu", Event()
+    run.out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder(run.out / "maps")) if run.segmenting.maps else None
 
-    `notes` receives lines on the scan. Raises `UserError` if the scan cannot be read or does not fit the model.
-    """
-    from textdiffseg.imaging.sources.files import read_volume
+        def segment(work: stages.Work) -> stages.Work:
+            return stages.segment(run, work, following.of(work.case), lambda: stopped.is_set() or cancel(), folder)
 
-    if not is_plain_name(case):
-        raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
-    segmenting, mask = run.segmenting, mask_path(run, case, paths)
-    if len(paths) > 1:  # a single file may hold all channels; it is checked when it is read
-        check_channels(len(paths), segmenting.plan, paths)
-    request = request_of(run, case, hash_inputs(paths))
-    manifest = manifest_path(mask)
-    before = read_manifest(manifest)
-    derived = DerivedFiles(run, mask, paths)
-    derived.check(before)
-    if not run.overwrite and before is not None and before.is_complete(request, run.out):
-        derived.complete(before)
-        return False
-    refuse_files_of_others(run, mask, manifest, paths, before)
-    drop_alternatives(run, before)
-    derived.drop(before)
-    write_record(manifest, Manifest(request=request))
-    try:
-        volume = read_volume(paths)
-        check_channels(len(volume.array), segmenting.plan, paths)
-        following = follow(progress, cancel, case)
-        following(0, 1)  # the bar is there before the first window is done
-        result = segmenting.run(volume, run.texts.get(case), following)
-    except BaseException:
-        if before is None:  # the scan had no outputs
-            manifest.unlink(missing_ok=True)
-        raise
-    final = manifest_of(run, request, result, result.write(run.out, mask.name))
-    write_record(manifest, final)
-    derived.write(result, volume, final)
-    if notes is not None:
-        notes += [f"case {case}: {note}" for note in result.scan_notes]
-    return True
+        started = (stages.start(run, case, paths) for case, paths in scans.items())
+        read = ahead(stages.each(partial(stages.read, run), started), overlapping, stopped.set)
+        segmented = ahead(stages.each(segment, read), overlapping, stopped.set)
+        for work in stages.each(partial(stages.write, run), segmented):
+            yield work
+            if folder is not None:
+                rmtree(folder / work.case, ignore_errors=True)

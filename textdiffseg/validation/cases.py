@@ -13,7 +13,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.sampling import full_query
+from textdiffseg.data.sampling import full_query, words_beside
 from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
@@ -94,8 +94,12 @@ def predict_case(
 
 
 def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
-    """The queries for the labels that are known in a case, with its text if it has one and the model reads texts."""
-    name, queries = case.record.case, bank.queries([full_query(case.record.known)])
+    """The queries for the labels that are known in a case, with its text if it has one and the model reads texts.
+
+    The words of all other labels are read, too, as in a prediction of all labels.
+    """
+    name, known = case.record.case, case.record.known
+    queries = bank.queries([full_query(known)], beside=[words_beside(plan, known)])
     if plan.reads_texts:
         texts = read_case_texts(stored_case_texts(PreprocessedFolder(case.folder.parent), plan), bank, [name])
         queries = queries.with_tokens([texts.get(name)])

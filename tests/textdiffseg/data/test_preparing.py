@@ -38,7 +38,7 @@ def test_label_values_come_back_on_the_files_grid(write_raw, tmp_path):
         assert np.array_equal(values[stored.original_labels()], truth)
         assert stored.record.present == stored.record.annotated == (1, 2)
         assert stored.record.shape == stored.image.shape[1:] == (40, 24, 28)
-        back = restore([stored.labels[...] == number for number in range(3)], stored.record.transform)
+        back = restore(np.stack([stored.labels[...] == number for number in range(3)]), stored.record.transform)
         assert (values[back] == truth).mean() > 0.99
 
 

@@ -1,4 +1,5 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from textdiffseg.data.sampling import (
     full_query,
     generator,
     reads_text,
+    words_beside,
 )
 
 
@@ -76,8 +78,9 @@ def test_half_of_the_samples_query_all_labels_and_the_others_a_subset_with_absen
     rng = np.random.default_rng(0)
     full, others = 0, Counter()
     for _ in range(2000):
-        query = draw_query(rng, annotated, present, phrasings, absent=(7,))
+        query, beside = draw_query(rng, annotated, present, phrasings, absent=(7,))
         labels = [label for label, _ in query]
+        assert [label for label, _ in beside] == ([7] if labels == list(annotated) else [])
         assert labels == sorted(set(labels))
         assert all(0 <= which < phrasings[label - 1] for label, which in query)
         if labels == list(annotated):
@@ -92,14 +95,25 @@ def test_half_of_the_samples_query_all_labels_and_the_others_a_subset_with_absen
 
 def test_a_case_without_structures_queries_absent_labels():
     rng = np.random.default_rng(0)
-    queries = [draw_query(rng, (1, 2), (), (1, 1)) for _ in range(200)]
+    queries = [draw_query(rng, (1, 2), (), (1, 1))[0] for _ in range(200)]
     assert all(queries)
     assert {len(query) for query in queries} == {1, 2}
 
 
 def test_labels_that_are_not_annotated_are_never_queried():
     rng = np.random.default_rng(0)
-    assert {label for _ in range(100) for label, _ in draw_query(rng, (2,), (1, 2), (1, 1, 1))} == {2}
+    assert {label for _ in range(100) for label, _ in draw_query(rng, (2,), (1, 2), (1, 1, 1))[0]} == {2}
+
+
+def test_a_query_of_all_annotated_labels_also_reads_the_words_of_all_others(make_plan):
+    """So a model of two data sets cannot recognise the data set by the words alone."""
+    rng = np.random.default_rng(0)
+    drawn = [draw_query(rng, (2, 4), (2,), (1, 1, 1, 3, 2), subsets=False)[1] for _ in range(100)]
+    assert {tuple(label for label, _ in beside) for beside in drawn} == {(1, 3, 5)}
+    assert {which for beside in drawn for _, which in beside[2:]} == {0, 1}, "each has a random phrasing"
+    assert {draw_query(rng, (2, 4), (2,), (1,) * 4)[1] for _ in range(100)} == {(), ((1, 0), (3, 0))}
+    assert words_beside(make_plan(), (2,)) == ((1, 0),)
+    assert words_beside(SimpleNamespace(reads_words=False, labels=(1, 2)), (2,)) == ()
 
 
 def test_the_full_query_is_in_label_order_and_first_phrasings():
@@ -117,6 +131,6 @@ def test_half_of_the_samples_have_no_case_text():
 def test_in_the_first_half_of_a_run_every_sample_queries_all_annotated_labels():
     assert [first_subset_iteration(iterations) for iterations in (1, 7, 10)] == [1, 4, 5]
     rng = np.random.default_rng(0)
-    queries = [draw_query(rng, (1, 2, 4), (1, 2), (2, 2, 2, 2), absent=(3,), subsets=False) for _ in range(100)]
+    queries = [draw_query(rng, (1, 2, 4), (1, 2), (2, 2, 2, 2), absent=(3,), subsets=False)[0] for _ in range(100)]
     assert {tuple(label for label, _ in query) for query in queries} == {(1, 2, 4)}
     assert {which for query in queries for _, which in query} == {0, 1}

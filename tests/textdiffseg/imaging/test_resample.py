@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from textdiffseg.imaging.resample import (
-    probabilities_to_labels,
-    probabilities_to_regions,
     resample,
     resample_labels,
     spline_matrix,
@@ -99,29 +97,6 @@ def test_voxels_that_are_half_ignored_are_ignored():
 
 def test_empty_labels_stay_empty():
     assert not resample_labels(np.zeros((3, 4, 5), np.int16), (6, 7, 8)).any()
-
-
-@pytest.mark.parametrize("shape", [(15, 11, 24), (9, 12, 17), (9, 12, 10), (4, 5, 3)])
-@pytest.mark.parametrize(("classes", "sharpness"), [(4, 5), (30, 60)])
-def test_probabilities_equal_the_argmax_of_all_classes_at_once(shape, classes, sharpness):
-    rng = np.random.default_rng(4)
-    raw = sharpness * np.stack([ndimage.gaussian_filter(rng.normal(size=(9, 12, 10)), 1) for _ in range(classes)])
-    probabilities = (np.exp(raw) / np.exp(raw).sum(0)).astype(np.float32)
-    expected = np.stack([scipy_zoom(p.astype(np.float64), shape, 1) for p in probabilities])
-    top = np.sort(expected, axis=0)
-    clear = top[-1] - top[-2] > 1e-5
-    assert clear.mean() > 0.99
-    assert np.array_equal(probabilities_to_labels(probabilities, shape)[clear], expected.argmax(0)[clear])
-
-
-def test_the_last_region_above_one_half_writes_its_number():
-    whole, core = np.array([0.2, 0.5, 0.9, 0.6]), np.array([0.1, 0.4, 0.51, 0.5])
-    found = probabilities_to_regions([p.reshape(1, 1, 4).astype(np.float32) for p in (whole, core)], (1, 1, 4))
-    assert found.ravel().tolist() == [0, 0, 2, 1]
-    p = np.random.default_rng(0).random((3, 6, 7, 8)).astype(np.float32)
-    masks = [resample(one[None], (9, 7, 5), 1)[0] > 0.5 for one in p]
-    expected = np.select(masks[::-1], [3, 2, 1])
-    assert np.array_equal(probabilities_to_regions(p, (9, 7, 5)), expected)
 
 
 def test_matrices_of_full_size_hold_no_denormal_numbers_and_still_equal_scipy():

@@ -9,6 +9,7 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference import alternatives
 from textdiffseg.inference.alternatives import choose_alternatives, distances, draw_masks, samples_at_once
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import joined
 
 
 @pytest.fixture
@@ -22,21 +23,27 @@ def scan(tmp_path, make_scan):
     return tmp_path / "a.nii.gz"
 
 
+def whole_samples(predictor, image, bank, numbers):
+    """The probabilities of each sample, from its slabs."""
+    slabs = list(zip(*predictor.sample_slabs(image, bank.all_labels(), numbers), strict=True))
+    return [joined(of_sample, tuple(image.shape[1:])).probabilities for of_sample in slabs]
+
+
 def test_a_single_sample_is_the_sample_of_its_number(plan, make_model, image, bank):
     """The mean over the samples of one fold is the prediction with all of them."""
     predictor = Predictor([make_model(plan)], Settings(steps=2, samples=3))
-    single = predictor.sample_image(image, bank.all_labels(), range(3))
+    single = whole_samples(predictor, image, bank, range(3))
     whole = predictor.predict_image(image, bank.all_labels()).probabilities
     torch.testing.assert_close(torch.stack(single).mean(0), whole)
     assert not torch.allclose(single[0], single[1], atol=1e-3)
-    assert torch.equal(predictor.sample_image(image, bank.all_labels(), [2])[0], single[2])
+    assert torch.equal(whole_samples(predictor, image, bank, [2])[0], single[2])
 
 
 def test_samples_are_drawn_with_the_folds_in_turn(plan, make_model, image, bank):
     networks, settings = [make_model(plan, seed) for seed in (0, 1)], Settings(steps=2, samples=4)
-    together = Predictor(networks, settings).sample_image(image, bank.all_labels(), range(4))
+    together = whole_samples(Predictor(networks, settings), image, bank, range(4))
     for number, found in enumerate(together):
-        alone = Predictor([networks[number % 2]], settings).sample_image(image, bank.all_labels(), [number])
+        alone = whole_samples(Predictor([networks[number % 2]], settings), image, bank, [number])
         assert torch.equal(found, alone[0])
 
 
@@ -79,7 +86,7 @@ def test_alternatives_are_samples_of_the_scan(model, scan):
     assert masks.dtype == np.uint8
     values = np.array([0, *prepared.selection.values])
     drawn = {values[mask].tobytes() for mask in masks}
-    result = prepared.run(volume)
+    result = prepared.run(prepared.read(volume))
     assert {one.labels.astype(values.dtype).tobytes() for one in result.alternatives} == drawn
 
 

@@ -1,33 +1,60 @@
 import numpy as np
 import pytest
 
+from plans.errors import UserError
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
-from textdiffseg.inference.memory import largest_ram_gb, prediction_ram_gb
+from textdiffseg.inference import memory
+from textdiffseg.inference.memory import prediction_ram_gb, refuse_too_large, scan_ram_gb
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.prompting import select_labels
+from textdiffseg.inference.scan import Calibrated
+from textdiffseg.inference.segmenting import Segmenting
 
 
 def test_more_of_anything_takes_more(plan):
     def need(shape=(100, 200, 200), original=(100, 200, 200), samples=1, folds=1, **more):
-        return prediction_ram_gb(plan, Settings(samples=samples), folds, shape, original, **more)
+        return prediction_ram_gb(plan, Settings(steps=3, samples=samples), folds, shape, original, **more)
 
     base = need()
     assert need(shape=(200, 200, 200)) > base
     assert need(original=(200, 400, 400)) > base
     assert need(samples=8) > base
     assert need(folds=5) > base
-    assert need(slots=30) > need(slots=3) > base
-    assert need(uncertainty=True) > base
+    assert need(slots=60) > need(slots=30) > base
+    assert need(slots=60, uncertainty=True) > need(slots=60)
 
 
-def test_the_largest_scan_decides_whatever_its_axes(plan):
+@pytest.fixture
+def segmenting(plan, bank, make_model):
+    calibrated = Calibrated(Predictor([make_model(plan)], Settings()))
+    return Segmenting(select_labels(plan, bank), calibrated, None, False)
+
+
+def test_a_longer_scan_adds_its_image_and_mask_alone(plan):
+    def need(shape, slots):
+        return prediction_ram_gb(plan, Settings(), 1, shape, shape, slots=slots)
+
+    few, many = (need((600, 200, 200), slots) - need((300, 200, 200), slots) for slots in (60, 117))
+    assert few == pytest.approx(many), "the sums over windows do not grow with the length"
+    assert need((300, 400, 400), 117) - need((300, 200, 200), 117) > need((300, 400, 400), 3) - need((300, 200, 200), 3)
+
+
+def test_axes_count_in_the_canonical_order(segmenting):
     tall = Geometry((100, 50, 50), np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
     turned = Geometry((50, 50, 100), np.eye(4))
-    tiny = Geometry((4, 4, 4), np.eye(4))
-    one = largest_ram_gb(plan, Settings(), 1, [tiny, tall])
-    assert one == largest_ram_gb(plan, Settings(), 1, [tall, None])
-    assert one == pytest.approx(largest_ram_gb(plan, Settings(), 1, [turned]))
-    assert largest_ram_gb(plan, Settings(), 1, [None]) == plan.memory.ram_gb
+    assert scan_ram_gb(segmenting, tall) == pytest.approx(scan_ram_gb(segmenting, turned))
+    assert scan_ram_gb(segmenting, Geometry((4000, 4000, 4000), np.eye(4))) is None
+
+
+def test_a_scan_that_does_not_fit_is_refused(segmenting, monkeypatch):
+    large = Geometry((100, 500, 500), np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
+    refuse_too_large(segmenting, large)
+    refuse_too_large(segmenting, None)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e8)
+    with pytest.raises(UserError, match=r"needs about \d\.\d GB of memory, and 0\.1 GB are free"):
+        refuse_too_large(segmenting, large)
 
 
 def test_a_header_gives_the_grid_that_reading_gives(tmp_path, make_scan):

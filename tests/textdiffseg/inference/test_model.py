@@ -153,3 +153,27 @@ def test_nothing_but_the_mask_and_its_volumes_is_computed_unless_requested(model
     prepared = model.prepare(tds.SegmentOptions())
     assert (prepared.samples, prepared.probabilities, prepared.samples_apart) == (None, False, False)
     assert prepared.masks.predictor.settings.seed == 0
+
+
+@pytest.mark.parametrize("as_on_gpu", [False, True])
+def test_scans_are_segmented_one_after_the_other_and_one_that_fails_stops_no_other(
+    model, scan, tmp_path, as_on_gpu, request
+):
+    if as_on_gpu:
+        request.getfixturevalue("threads")
+    expected = model.segment(scan, prompts=["back"]).labels
+    taken = []
+
+    def queue():
+        for path in (scan, tmp_path / "missing.nii.gz", scan):
+            taken.append(path)
+            yield path
+
+    results = model.segment_each(queue(), tds.SegmentOptions(prompts=("back",)))
+    first = next(results)
+    assert len(taken) <= 2, "scans are taken one by one"
+    second, third = results
+    assert np.array_equal(first.labels, expected)
+    assert np.array_equal(third.labels, expected)
+    assert isinstance(second, tds.UserError)
+    assert "missing.nii.gz does not exist" in str(second)

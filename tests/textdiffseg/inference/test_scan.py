@@ -19,6 +19,7 @@ from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
 SAMPLES = Settings(steps=3, samples=8)
+PROBABILITIES = {"probabilities/1_Front_Part", "probabilities/2_back"}
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +38,29 @@ def models(request, plan, make_model):
 def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(models, bank, scan):
     calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0, widening=1.5))
     selection = select_labels(models[0].plan, bank)
-    both = examine(*scan, selection, calibrated, calibrated)
-    mask = examine(*scan, selection, Calibrated(Predictor(models, Settings())))
-    separate = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated)
-    assert mask.maps == {}
+    both = examine(*scan, selection, calibrated, calibrated, probabilities=True)
+    mask = examine(*scan, selection, Calibrated(Predictor(models, Settings())), probabilities=True)
+    separate = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated, probabilities=True)
+    assert set(mask.maps) == PROBABILITIES
     assert mask.sums is None, "nothing was fitted for this setting"
     assert (separate.slots == mask.slots).all()
-    assert torch.equal(separate.probabilities, mask.probabilities)
-    assert not torch.equal(both.probabilities, mask.probabilities)
-    assert set(separate.maps) == {"entropy", "between_samples", "between_folds"}
-    assert all(torch.equal(separate.maps[name], one) for name, one in both.maps.items())
+    assert all(np.array_equal(separate.maps[name], mask.maps[name]) for name in PROBABILITIES)
+    assert not any(np.array_equal(both.maps[name], mask.maps[name]) for name in PROBABILITIES)
+    assert set(separate.maps) - PROBABILITIES == {
+        f"uncertainty/{n}" for n in ("entropy", "between_samples", "between_folds")
+    }
+    assert all(np.array_equal(separate.maps[name], both.maps[name]) for name in set(both.maps) - PROBABILITIES)
+
+
+def test_maps_in_files_are_those_in_memory(models, bank, scan, tmp_path):
+    calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0))
+    arguments = *scan, select_labels(models[0].plan, bank), calibrated, calibrated
+    kept, written = examine(*arguments, probabilities=True), examine(*arguments, probabilities=True, folder=tmp_path)
+    assert set(kept.maps) == set(written.maps)
+    assert len(list(tmp_path.iterdir())) == len(kept.maps) == 5
+    for name, array in kept.maps.items():
+        assert array.any()
+        assert np.array_equal(array, written.maps[name])
 
 
 def sums_of(plan, *p_and_voxels):
@@ -65,7 +79,7 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     slots = np.zeros(transform.original_shape, np.int16)
     slots[0, 0, :10], slots[0, 1, :10] = 1, 2
     on_plan = [round(voxels / ratio) for voxels in (12, 30)]
-    found = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.999, on_plan[0]), (0.7, on_plan[1])), {})
+    found = ScanResult(slots, sums_of(plan, (0.999, on_plan[0]), (0.7, on_plan[1])), {})
     selection = select_labels(plan, bank)
     front, back = volumes_of(found, selection, plan, transform, Applied(widening=1.5))
     assert (front.volume_ml, back.volume_ml) == pytest.approx((10 * voxel, 10 * voxel))
@@ -75,7 +89,7 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     assert warm.low_ml == 0, "0.999 is 0.91 with this temperature"
     assert warm.high_ml == pytest.approx(front.high_ml)
     assert next(volumes_of(found, selection, plan, transform, Applied(temperature=1.0))).low_ml is None, "no factor"
-    plain = ScanResult(slots, torch.zeros(0), None, {})
+    plain = ScanResult(slots, None, {})
     assert next(volumes_of(plain, selection, plan, transform, Applied())).low_ml is None
 
 
@@ -83,7 +97,7 @@ def test_the_whole_holds_the_volume_of_its_part(plan, bank, scan):
     nested, (_, transform) = plan.model_copy(update={"regions": ((3, 7), (3,))}), scan
     slots = np.zeros(transform.original_shape, np.int16)
     slots[0, 0, :8], slots[0, 1, :10] = 1, 2
-    found = ScanResult(slots, torch.zeros(0), None, {})
+    found = ScanResult(slots, None, {})
     whole, part = volumes_of(found, select_labels(nested, bank), nested, transform, Applied())
     voxel = np.prod(transform.geometry.spacing) / 1000
     assert (whole.volume_ml, part.volume_ml) == pytest.approx((18 * voxel, 10 * voxel))
@@ -94,7 +108,7 @@ CURVE = DiceCurve(curve=tuple(0.8 * knot for knot in KNOTS), threshold=0.6, may_
 
 def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
     selection, slots = select_labels(plan, bank), np.zeros(0)
-    found = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.9, 10), (0.7, 30)), {})
+    found = ScanResult(slots, sums_of(plan, (0.9, 10), (0.7, 30)), {})
     dice = expected_dice_of(found, selection, plan, Applied(expected_dice=CURVE))
     front, back = (2 * p / (1 + p) for p in (0.9, 0.7))
     assert dice.labels == pytest.approx({"Front_Part": 0.8 * front, "back": 0.8 * back}, abs=1e-6)
@@ -102,14 +116,14 @@ def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
     assert not dice.needs_check
     assert dice.note is None
     assert expected_dice_of(found, selection, plan, Applied(temperature=2.0)) is None, "a fold without a curve"
-    poor = ScanResult(slots, torch.zeros(0), sums_of(plan, (0.4, 10), (0.7, 30)), {})
+    poor = ScanResult(slots, sums_of(plan, (0.4, 10), (0.7, 30)), {})
     checked = expected_dice_of(poor, selection, plan, Applied(expected_dice=CURVE))
     assert checked.labels["Front_Part"] == 0, "an empty mask of a label that every validation case has"
     assert checked.note == "Check this mask: its expected Dice is 0.33, of Front_Part 0.00 (threshold 0.60)."
 
 
 def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
-    found = ScanResult(np.zeros(0), torch.zeros(0), sums_of(plan, (0.9, 10), (0.4, 30)), {})
+    found = ScanResult(np.zeros(0), sums_of(plan, (0.9, 10), (0.4, 30)), {})
     applied = Applied(expected_dice=CURVE)
     dice = expected_dice_of(found, select_labels(plan, bank), plan, applied)
     assert set(dice.labels) == {"Front_Part"}
@@ -122,14 +136,14 @@ def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
 def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):
     plan, masks = models[0].plan, Calibrated(Predictor(models, Settings()))
     whole, back = (
-        examine(*scan, select_labels(plan, bank), masks),
-        examine(*scan, select_labels(plan, bank, ["back"]), masks),
+        examine(*scan, select_labels(plan, bank), masks, probabilities=True),
+        examine(*scan, select_labels(plan, bank, ["back"]), masks, probabilities=True),
     )
-    assert back.probabilities.shape[0] == 2
+    assert set(back.maps) == {"probabilities/1_back"}
     if plan.regions is None:
         assert set(np.unique(whole.slots)) == {0, 1, 2}
         assert ((back.slots == 1) == (whole.slots == 2)).all()
-        torch.testing.assert_close(back.probabilities[1], whole.probabilities[2])
-        torch.testing.assert_close(back.probabilities[0], whole.probabilities[:2].sum(0))
+        np.testing.assert_allclose(back.maps["probabilities/1_back"], whole.maps["probabilities/2_back"], atol=1e-5)
     else:  # nothing competes, so that nothing else is selection for
-        assert not torch.allclose(back.probabilities[1], whole.probabilities[2])
+        found, expected = back.maps["probabilities/1_back"], whole.maps["probabilities/2_back"]
+        assert not np.allclose(found, expected)

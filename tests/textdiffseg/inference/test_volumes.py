@@ -6,7 +6,7 @@ import torch
 
 from textdiffseg.folds.calibration import INTERVAL
 from textdiffseg.inference import volumes
-from textdiffseg.inference.volumes import sum_voxels
+from textdiffseg.inference.volumes import SlabVoxelSums, sum_voxels
 from textdiffseg.readout import ExclusiveReadout, OverlappingReadout
 
 
@@ -50,7 +50,10 @@ def test_soft_dice_is_its_equation(p, readout):
 def test_sums_over_slabs_are_those_of_the_whole(p, readout, monkeypatch):
     whole = sum_voxels(p, readout)
     monkeypatch.setattr(volumes, "SLAB_VOXELS", 7 * 40 * 50)
-    slabs = sum_voxels(p, readout)
+    sums = SlabVoxelSums(readout, 2)
+    for slab in p.split(11, dim=1):
+        sums.add(slab)
+    slabs = sums.finish()
     assert np.array_equal(slabs.levels, whole.levels)
     assert slabs.soft_dice == pytest.approx(whole.soft_dice)
 
@@ -66,7 +69,9 @@ def test_sure_and_empty_predictions(plan):
 
 def test_rivals_win_voxels_but_are_not_answered(plan):
     p = torch.tensor([0.1, 0.4, 0.5]).view(3, 1, 1, 1).expand(3, 1, 1, 4)
-    found = sum_voxels(p, ExclusiveReadout(plan), answers=1)
+    sums = SlabVoxelSums(ExclusiveReadout(plan), 1)
+    sums.add(p)
+    found = sums.finish()
     assert (found.voxels.tolist(), found.levels.shape[0]) == ([0.0], 1)
 
 

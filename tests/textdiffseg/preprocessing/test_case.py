@@ -111,9 +111,9 @@ def test_outside_the_crop_are_background_and_the_map_s_outside_value():
     volume, _ = scene()
     _, transform = preprocess_image(volume, make_plan())
     everywhere = np.stack([np.zeros(transform.shape), np.ones(transform.shape)])
-    restored, outside = restore(everywhere, transform), volume.array[0] == 0
-    assert restored.sum() == np.prod(transform.cropped_shape)
-    assert not restored[outside].any()
+    found, outside = restore(everywhere, transform), volume.array[0] == 0
+    assert found.sum() == np.prod(transform.cropped_shape)
+    assert not found[outside].any()
     assert (restore_map(np.ones(transform.shape), transform, outside=-3.0)[outside] == -3).all()
 
 

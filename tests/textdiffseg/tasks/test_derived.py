@@ -7,7 +7,7 @@ import pytest
 
 from textdiffseg.files import hash_files, temporary_name
 from textdiffseg.imaging.sources.files import read_labels
-from textdiffseg.tasks import predict as predicting
+from textdiffseg.tasks import stages
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg_cli.predict import main
 
@@ -30,7 +30,7 @@ def no_prediction(monkeypatch):
     """A function after whose call nothing can be predicted."""
 
     def forbid():
-        monkeypatch.setattr(predicting, "follow", None)
+        monkeypatch.setattr(stages, "follow", None)
 
     return forbid
 

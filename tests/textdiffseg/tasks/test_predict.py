@@ -16,8 +16,9 @@ from plans.plan import Plan
 from textdiffseg.files import temporary_name, write_record
 from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
 from textdiffseg.folds.expected_dice import KNOTS
+from textdiffseg.imaging.sources import files
 from textdiffseg.imaging.sources.files import read_labels, read_volume
-from textdiffseg.tasks import announce
+from textdiffseg.inference import memory
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import hash_text
@@ -107,9 +108,27 @@ def test_prompts(predict, root, scans):
 
 def test_the_memory_estimate_includes_rivals(predict, scans, monkeypatch):
     counts = []
-    monkeypatch.setattr(announce, "largest_ram_gb", lambda *_, slots, **__: counts.append(slots) or 1.0)
+    monkeypatch.setattr(memory, "prediction_ram_gb", lambda *_, slots, **__: counts.append(slots) or 1.0)
     assert predict("-i", scans, "--prompt", "back")[0] == 0
-    assert counts == [2]
+    assert set(counts) == {2}
+
+
+def test_a_scan_that_cannot_fit_is_refused_before_it_is_read(predict, root, scans, make_scan, monkeypatch):
+    make_scan(scans / "huge_0000.nii.gz", shape=(12, 22, 40))
+    monkeypatch.setattr(memory, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(memory, "prediction_ram_gb", lambda *a, **_: 70.0 if 40 in a[4] else 0.5)
+    read = []
+    monkeypatch.setattr(
+        files, "read_volume", lambda paths, plain=files.read_volume: read.append(paths[0].name) or plain(paths)
+    )
+    code, out, err = predict("-i", scans, "--alternatives", "2", "--no-mirroring")
+    assert (code, "2 predicted" in out) == (2, True)
+    assert err.count("error:") == 1
+    assert "case huge: its prediction needs about 70.0 GB of memory, and 1.0 GB are free. To make room, close" in err
+    assert "query fewer labels (--prompt), leave out --alternatives" in err
+    assert "--samples" not in err, "the mask is one pass"
+    assert "huge_0000.nii.gz" not in read
+    assert not list((root / "out").glob("huge*"))
 
 
 def test_a_file_of_prompts_decides_names_and_values(predict, root, scans):

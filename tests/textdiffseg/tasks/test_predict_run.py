@@ -1,12 +1,13 @@
 """The reports and outputs of a prediction: empty masks, pictures, presets, forecasts, and a second run."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import textdiffseg as tds
 from plans.errors import UserError
-from textdiffseg.inference.scan import ScanResult
 from textdiffseg.progress import ProgressEvent
 from textdiffseg.tasks.manifest import Manifest
 from textdiffseg.tasks.scan_progress import RunProgress
@@ -42,7 +43,7 @@ def finding(monkeypatch):
     def only(*slots):
         def examine(*args):
             result = plain(*args)
-            return ScanResult(np.where(np.isin(result.slots, slots), result.slots, 0), *list(vars(result).values())[1:])
+            return replace(result, slots=np.where(np.isin(result.slots, slots), result.slots, 0))
 
         monkeypatch.setattr(segmenting, "examine", examine)
 
@@ -171,3 +172,29 @@ def test_a_sampling_pass_weighs_more_than_the_mask_s(root, scans):
     costs = 1 + 8 * (model.plan.sample_steps * 0.25 + 0.5), 1.0
     assert events[half - 1].done / events[half - 1].total == pytest.approx(costs[0] / sum(costs))
     assert events[-1].done == pytest.approx(events[-1].total)
+
+
+def test_threads_change_no_output(predict, root, scans, request):
+    (scans / "c_0000.nii.gz").write_bytes(b"no image")
+    options = ("--probabilities", "--uncertainty", "--alternatives", 2)
+    alone = predict(*options)
+    request.getfixturevalue("threads")
+    beside = predict(*options, out=root / "beside")
+    assert (beside[0], beside[2].count("error:"), "2 predicted" in beside[1]) == (2, 1, True)
+    assert alone[0] == 2
+    files = sorted(path.relative_to(root / "out") for path in (root / "out").rglob("*.nii.gz"))
+    assert len(files) == 2 * (1 + 2 + 2 + 3)
+    assert all((root / "beside" / file).read_bytes() == (root / "out" / file).read_bytes() for file in files)
+
+
+def test_stopping_in_a_thread_leaves_finished_cases_and_no_temporary_files(root, scans, threads):
+    model, seen = tds.load(root / "results" / "Dataset900_Tiny" / "default", folds=["0"]), []
+
+    def cancel():
+        return bool(list((root / "out").glob("a.json")))
+
+    with pytest.raises(tds.Cancelled):
+        tds.predict(scans, root / "out", model=model, progress=seen.append, cancel=cancel)
+    assert seen
+    assert sorted(path.name for path in (root / "out").iterdir()) == ["a.json", "a.nii.gz"]
+    assert tds.predict(scans, root / "out", model=model).skipped == ["a"]

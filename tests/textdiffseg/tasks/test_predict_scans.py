@@ -12,10 +12,10 @@ from textdiffseg.folds.ensemble import Ensemble
 from textdiffseg.folds.sampling import Sampling, Settings
 from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
+from textdiffseg.inference.maps import probability_map
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.result import _probability
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.tasks.manifest import Manifest
@@ -23,12 +23,19 @@ from textdiffseg.tasks.predict import (
     PredictionRun,
     find_scans,
     output_place,
-    predict_scan,
     predict_scans,
     report_unsearched,
 )
 
 SAMPLES = Settings(steps=3, samples=8)
+
+
+def predict_scan(run, case, paths, **more):
+    """Predict one scan; returns whether its files are new. A failure is raised."""
+    outcome = predict_scans(run, {case: paths}, **more)
+    if outcome.failures:
+        raise UserError(*outcome.failures)
+    return outcome.written == [case]
 
 
 @pytest.fixture(scope="session")
@@ -228,7 +235,7 @@ def test_an_unexpected_error_names_its_case(job, scan, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Predictor, "predict_image", broken)
+    monkeypatch.setattr(Predictor, "predict_slabs", broken)
     with pytest.raises(ZeroDivisionError) as error:
         predict_scans(job(), {"a": (scan,)})
     assert any("case a" in note for note in error.value.__notes__)
@@ -360,4 +367,4 @@ def test_scans_that_are_left_out_are_reported(tmp_path, make_scan):
 def test_long_names_of_labels_are_cut_in_the_names_of_maps():
     names = ("x" * 3000, "\u8111" * 300)
     for name in names:
-        assert len(os.fsencode(_probability(names, name))) < 60
+        assert len(os.fsencode(probability_map(names, name))) < 60

@@ -1,0 +1,216 @@
+"""Host time and memory of predicting whole CTs, with a network that takes no time. Prints JSON.
+
+    python benchmarks/inference.py [--slices 275 600] [--labels 3 60 117] [--patch 64 160 168]
+
+The scans are made from the real CT of the shared data: 512 x 512 x SLICES voxels of 0.8 x 0.8 x 1.24 mm. The plan has
+this spacing. The network returns the same logits for every window. So only the host's work is left: read, crop,
+resample, sums over windows, restore, write. Each scan and number of labels has its own process.
+
+Bars: the longest stage takes at most 8 s with 275 slices and 3 labels; 600 slices and 117 labels take at most 8 GB; the
+estimate is within 20% of the peak.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import psutil
+import torch
+from stored import in_own_process, machine, shared_data
+from torch import Tensor
+
+from plans.geometry import Triple, triple
+from plans.plan import Plan
+from plans.prompts import Prompts
+from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.ensemble import Ensemble
+from textdiffseg.folds.sampling import Sampling, Settings
+from textdiffseg.imaging.sources.files import read_geometry
+from textdiffseg.inference.memory import scan_ram_gb
+from textdiffseg.inference.model import Model
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.prompting import select_labels
+from textdiffseg.inference.scan import Calibrated
+from textdiffseg.inference.segmenting import Segmenting
+from textdiffseg.networks.model import build_model
+from textdiffseg.queries import Queries
+from textdiffseg.tasks import stages
+from textdiffseg.tasks.one_scan import PredictionRun
+from textdiffseg.text.bank import build_bank
+from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg_cli.common import positive_int, run
+
+SPACING = (1.24, 0.8, 0.8)  # mm
+SCAN = "scans/CRLM-CT-1004.nii.gz"
+BARS = {"longest_stage_s": 8.0, "peak_gb": 8.0, "estimate_off_by": 0.2}
+
+
+class NoEncoder:
+    """Random vectors of each phrase in place of a text encoder."""
+
+    name, width = "none", 64
+
+    def encode(self, phrases: list[str]) -> list[PhraseVectors]:
+        """One token for each phrase, which is its vector."""
+        generators = [np.random.default_rng(list(phrase.encode())) for phrase in phrases]
+        drawn = [torch.from_numpy(one.normal(size=(1, self.width))).float() for one in generators]
+        return [PhraseVectors(one, one[0]) for one in drawn]
+
+
+class NoNetwork:
+    """A segmenter that takes no time: background around a ball of each label, the same in every window."""
+
+    schedule = None
+
+    def __init__(self, patch: Triple, labels: int):
+        generator = np.random.default_rng(0)
+        self.made = torch.full((1, 1 + labels, *patch), -8.0)
+        self.made[:, 0] = 0
+        for label in range(1, 1 + labels):
+            centre, radius = generator.uniform(0.2, 0.8, 3) * patch, min(patch) / 6
+            axes = [np.arange(size) - middle for size, middle in zip(patch, centre, strict=True)]
+            d, h, w = np.ix_(*axes)
+            self.made[0, label][torch.from_numpy(d**2 + h**2 + w**2 < radius**2)] = 4
+
+    def logits(self, patches: Tensor, queries: Queries, z_T: Tensor, steps: int) -> Iterator[Tensor]:
+        """The same logits for every window (B, 1 + Q, D, H, W)."""
+        yield self.made.expand(len(patches), *self.made.shape[1:])
+
+
+def main() -> int:
+    """Make the scans, predict them, and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--slices", type=positive_int, nargs="+", default=[275, 600], metavar="N")
+    parser.add_argument("--labels", type=positive_int, nargs="+", default=[3, 60, 117], metavar="N")
+    parser.add_argument("--patch", type=positive_int, nargs=3, default=[64, 160, 168], metavar="N")
+    parser.add_argument(
+        "--overlap", type=float, default=0.5, metavar="X", help="of windows; memory does not depend on it"
+    )
+    parser.add_argument("--in-plane", type=positive_int, default=512, metavar="N", help="voxels along x and y")
+    return run(measure, parser.parse_args())
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Print the figures of each scan and number of labels."""
+    report = {"benchmark": "inference", "patch": args.patch, "overlap": args.overlap, "bars": BARS} | machine("cpu")
+    report["scans"] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for slices in args.slices:
+            path = Path(temporary) / f"{slices}.nii.gz"
+            in_own_process(make_scan, path, slices, args.in_plane)
+            for labels in args.labels:
+                found = in_own_process(predict, path, Path(temporary) / f"{slices}_{labels}", args, labels)
+                report["scans"].append({"slices": slices, "labels": labels} | found)
+    print(json.dumps(report, indent=1))
+
+
+def make_scan(path: Path, slices: int, in_plane: int) -> None:
+    """Write the shared CT with other numbers of voxels. Its slices are repeated to and fro."""
+    ct = np.asarray(nib.load(shared_data() / SCAN).dataobj)
+    rows = np.linspace(0, ct.shape[0] - 1, in_plane).round().astype(int)
+    forth = np.arange(ct.shape[2])
+    order = np.resize(np.concatenate((forth, forth[::-1])), slices)
+    image = nib.Nifti1Image(ct[np.ix_(rows, rows, order)].astype(np.int16), np.diag([*SPACING[::-1], 1.0]))
+    nib.save(image, path)
+
+
+def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dict[str, Any]:
+    """The seconds of each stage of one scan, the peak memory, and the estimate."""
+    made = run_of(out, triple(args.patch), labels, args.overlap)
+    geometry = read_geometry(path)
+    assert geometry is not None, "expected a readable header"
+    estimate, work, found = scan_ram_gb(made.segmenting, geometry), stages.start(made, "ct", (path,)), {}
+
+    def stage(name: str, function: Callable[[stages.Work], stages.Work]) -> None:
+        nonlocal work
+        wall, cpu = time.perf_counter(), time.process_time()
+        (work,) = stages.each(function, [work])
+        if work.fault is not None:
+            raise work.fault
+        found[name] = {"s": round(time.perf_counter() - wall, 2), "cpu_s": round(time.process_time() - cpu, 2)}
+
+    with peak_memory() as peak:
+        stage("read", lambda one: stages.read(made, one))
+        stage("segment", lambda one: stages.segment(made, one, lambda _: None, lambda: False, None))
+        stage("write", lambda one: stages.write(made, one))
+    assert estimate is not None, "expected an estimate"
+    return {
+        "stages": found,
+        "cpu_s": round(sum(one["cpu_s"] for one in found.values()), 2),
+        "longest_s": max(one["s"] for one in found.values()),
+        "peak_gb": round(peak[0], 2),
+        "estimate_gb": round(estimate, 2),
+        "off_by": round(estimate / peak[0] - 1, 2),
+    }
+
+
+def run_of(out: Path, patch: Triple, labels: int, overlap: float) -> PredictionRun:
+    """A prediction into a folder, with the network that takes no time."""
+    plan = plan_of(patch, labels)
+    names = tuple(label.name for label in plan.labels)
+    bank = build_bank(Prompts(scan="a CT", labels={name: (name,) for name in names}), names, NoEncoder())
+    network = build_model(plan).eval()
+    predictor = Predictor([network], Settings(overlap=overlap), batch=1)
+    predictor.segmenters = (NoNetwork(patch, labels),)
+    ensemble = Ensemble(out, ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
+    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
+    return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)
+
+
+def plan_of(patch: Triple, labels: int) -> Plan:
+    """A plan for CT with the smallest network."""
+    stage = {"kernel": (3, 3, 3), "width": 4, "blocks": 1}
+    training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}
+    return Plan.model_validate(
+        {
+            "preset": "unet",
+            "dataset": "Dataset001_CT",
+            "device": "gpu",
+            "channels": [{"name": "CT", "scheme": "ct", "low": -1000, "high": 1000, "mean": 0, "std": 300}],
+            "labels": [{"name": f"label {number}", "value": number} for number in range(1, 1 + labels)],
+            "crop": "body",
+            "spacing": SPACING,
+            "median_shape": (275, 512, 512),
+            "patch": patch,
+            "batch": 2,
+            "stages": [{"stride": (1, 1, 1), **stage}, {"stride": (2, 2, 2), **stage}, {"stride": (2, 2, 2), **stage}],
+            "fusion_level": 2,
+            "latent": {"level": 1, "channels": 4},
+            "diffusion": None,
+            "mirror_axes": (),
+            "text": {"encoder": "none", "width": NoEncoder.width},
+            "training": training | {"ema": 0.9, "foreground_share": 0.33},
+            "memory": {"budget_gb": 8, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
+        }
+    )
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """The largest resident memory of this process in GB while the context lasts, as a list of one number."""
+    process, peak, stop = psutil.Process(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], process.memory_info().rss / 1e9)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watching.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Sums over windows, and the slabs that leave them."""
+
+import pytest
+import torch
+
+from plans import memory
+from plans.errors import UserError
+from textdiffseg.inference import windows
+from textdiffseg.inference.tiling import importance, tile
+from textdiffseg.inference.windows import SlabSums, WindowGroup, WindowInputs, joined
+from textdiffseg.queries import Queries
+
+
+@pytest.fixture(params=[(15, 27, 5), (40, 16, 20), (3, 40, 40)])
+def tiling(request):
+    return tile(request.param, (8, 16, 8), (2, 4, 4))
+
+
+def inputs(tiling, slots=2, uncertainty=False):
+    width = torch.zeros(1, slots, 4)
+    queries = Queries(torch.ones(1, slots, dtype=torch.long), width, width, torch.ones(1, slots, dtype=torch.bool))
+    return WindowInputs(tiling, torch.zeros(1, *tiling.padded), torch.zeros(1), queries, slots, uncertainty)
+
+
+def predictions(tiling, classes=3):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(classes, *tiling.patch, generator=generator).softmax(0) for _ in tiling.starts]
+
+
+def slabs_of(tiling, found, uncertainty=False, size=2):
+    sums, slabs = SlabSums(inputs(tiling, len(found[0]) - 1, uncertainty)), []
+    for first in range(0, len(found), size):
+        p = torch.stack(found[first : first + size])
+        maps = p[:, :2].transpose(0, 1) if uncertainty else None
+        slabs += sums.add(WindowGroup(tiling.starts[first : first + size], p, maps))
+    return slabs + list(sums.finish())
+
+
+def mean(tiling, found):
+    """sum g p / sum g of the whole volume at once."""
+    g, sums, total = importance(tiling.patch), torch.zeros(len(found[0]), *tiling.padded), torch.zeros(tiling.padded)
+    for start, p in zip(tiling.starts, found, strict=True):
+        sums[:, *tiling.window(start)] += g * p
+        total[tiling.window(start)] += g
+    return (sums / total)[:, *tiling.interior]
+
+
+@pytest.mark.parametrize("planes", [1, 3, 1000])
+def test_slabs_are_the_weighted_mean_of_the_windows_of_each_plane_once(tiling, planes, monkeypatch):
+    monkeypatch.setattr(memory, "SLAB_BYTES", 4 * 3 * tiling.padded[1] * tiling.padded[2] * planes)
+    found = predictions(tiling)
+    slabs = slabs_of(tiling, found, uncertainty=True)
+    depths = [slab.prediction.probabilities.shape[1] for slab in slabs]
+    assert [slab.first for slab in slabs] == [sum(depths[:i]) for i in range(len(depths))]
+    assert max(depths) <= min(planes, tiling.patch[0])
+    whole, expected = joined(slabs, tiling.shape), mean(tiling, found)
+    torch.testing.assert_close(whole.probabilities, expected)
+    torch.testing.assert_close(whole.between_samples, expected[0])
+    torch.testing.assert_close(whole.between_folds, expected[1])
+
+
+def test_large_sums_are_kept_in_float16_and_agree(tiling, monkeypatch):
+    found = predictions(tiling)
+    monkeypatch.setattr(memory, "MAX_SUMS_BYTES", 100)
+    assert SlabSums(inputs(tiling)).probabilities.dtype == torch.float16
+    p = joined(slabs_of(tiling, found), tiling.shape).probabilities
+    assert p.dtype == torch.float32
+    torch.testing.assert_close(p, mean(tiling, found), atol=2e-3, rtol=0)
+
+
+def test_output_that_is_not_finite_is_an_error_before_its_slab_leaves(tiling):
+    found = predictions(tiling)
+    found[-1][0, 0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        slabs_of(tiling, found)
+    assert windows.NOT_FINITE.endswith("train them again.")

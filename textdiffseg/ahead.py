@@ -1,0 +1,38 @@
+"""Work ahead in a second thread."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterator[Item], active: bool = True, stop: Callable[[], None] = lambda: None) -> Iterator[Item]:
+    """The same items. While one of them is used, a thread computes the next one.
+
+    Only one item is ahead, so that memory is bounded. An error of the thread is raised at the place of its item.
+
+    Args:
+        items: what the thread computes.
+        active: False: no thread is used.
+        stop: called if the items are not used to their end, so that the thread can end early. It is waited for.
+    """
+    if not active:
+        yield from items
+        return
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            coming = thread.submit(_next, items)
+            while found := coming.result():
+                coming = thread.submit(_next, items)
+                yield from found
+        except BaseException:  # also Ctrl-C, and an iterator that is closed
+            stop()
+            raise
+
+
+def _next(items: Iterator[Item]) -> tuple[Item, ...]:
+    """The next item, or nothing at the end."""
+    for item in items:
+        return (item,)
+    return ()

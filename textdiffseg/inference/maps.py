@@ -1,0 +1,41 @@
+"""Maps of a scan on the plan's grid, e.g. of probabilities, which arrive slab by slab."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from plans.file_names import safe_name
+from plans.geometry import Triple
+
+
+class Maps:
+    """Maps (D, H, W) float32 by name, in memory or in the files of a folder.
+
+    In a folder, they take no more memory than a slab, and as much disk space as they would take memory.
+    """
+
+    def __init__(self, shape: Triple, folder: Path | None = None):
+        self._shape, self._folder = shape, folder
+        self._arrays: dict[str, np.ndarray] = {}
+        self._files: dict[str, Path] = {}
+
+    def add(self, name: str, first: int, planes: np.ndarray) -> None:
+        """Add the next planes (D, H, W) of a map. `first`: the place of the first one along D."""
+        if self._folder is None:
+            array = self._arrays.setdefault(name, np.zeros(self._shape, np.float32))
+            array[first : first + len(planes)] = planes
+            return
+        path = self._files.setdefault(name, self._folder / f"{len(self._files)}.raw")
+        with path.open("ab") as file:
+            file.write(np.ascontiguousarray(planes, np.float32).data)
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """The maps by name, by folder in alphabetical order. Those in files are read when they are used."""
+        files = {name: np.memmap(path, np.float32, "r", shape=self._shape) for name, path in self._files.items()}
+        return dict(sorted((self._arrays | files).items(), key=lambda one: one[0].partition("/")[0]))
+
+
+def probability_map(names: Sequence[str], name: str) -> str:
+    """The name of a label's map of probabilities, e.g. `probabilities/1_liver`."""
+    return f"probabilities/{names.index(name) + 1}_{safe_name(name)}"

@@ -1,0 +1,131 @@
+"""The stages of one scan: check, read, segment, write. A fault ends the stages of its scan, not those of others."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from plans.dataset import is_plain_name
+from plans.errors import UserError
+from plans.file_names import manifest_path
+from textdiffseg.files import write_record
+from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.memory import refuse_too_large
+from textdiffseg.inference.result import Result
+from textdiffseg.inference.scan import follow
+from textdiffseg.inference.segmenting import PreparedScan
+from textdiffseg.progress import Cancel, OnProgress
+from textdiffseg.tasks.derived import DerivedFiles
+from textdiffseg.tasks.manifest import Manifest, Request, hash_inputs, read_manifest
+from textdiffseg.tasks.one_scan import (
+    PredictionRun,
+    check_channels,
+    drop_alternatives,
+    manifest_of,
+    mask_path,
+    refuse_files_of_others,
+    request_of,
+)
+
+NO_MEMORY = (
+    "the memory is full. Close other programs, query fewer labels (--prompt), use fewer --samples or --folds, or take "
+    "a larger machine."
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the stages of one scan have found so far."""
+
+    case: str
+    paths: tuple[Path, ...]
+    mask: Path  # to write
+    complete: bool = False  # its files were there
+    request: Request | None = None
+    before: Manifest | None = None  # of an earlier mask
+    scan: PreparedScan | None = None
+    volume: Volume | None = None  # kept for the picture
+    result: Result | None = None
+    fault: UserError | None = None
+
+
+Stage = Callable[[Work], Work]
+
+
+def each(stage: Stage, works: Iterable[Work]) -> Iterator[Work]:
+    """The works after a stage. Scans that are complete or have a fault pass it."""
+    for work in works:
+        if work.complete or work.fault:
+            yield work
+            continue
+        try:
+            yield stage(work)
+        except UserError as error:
+            yield replace(work, fault=error)
+        except (MemoryError, torch.OutOfMemoryError):
+            yield replace(work, fault=UserError(NO_MEMORY))
+        except Exception as error:
+            error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
+            raise
+
+
+def start(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Work:
+    """The work on a scan, before its first stage."""
+    return Work(case, paths, mask_path(run, case, paths))
+
+
+def read(run: PredictionRun, work: Work) -> Work:
+    """Check whether the scan is complete or its files are those of others, and read it on the plan's grid."""
+    from textdiffseg.imaging.sources.files import read_geometry, read_volume
+
+    case, paths, mask, segmenting = work.case, work.paths, work.mask, run.segmenting
+    if not is_plain_name(case):
+        raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
+    if len(paths) > 1:  # a single file may hold all channels; it is checked when it is read
+        check_channels(len(paths), segmenting.plan, paths)
+    request = request_of(run, case, hash_inputs(paths))
+    before = read_manifest(manifest_path(mask))
+    derived = DerivedFiles(run, mask, paths)
+    derived.check(before)
+    if not run.overwrite and before is not None and before.is_complete(request, run.out):
+        derived.complete(before)
+        return replace(work, complete=True)
+    refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
+    refuse_too_large(segmenting, read_geometry(paths[0]))
+    volume = read_volume(paths)
+    check_channels(len(volume.array), segmenting.plan, paths)
+    return replace(
+        work,
+        request=request,
+        before=before,
+        scan=segmenting.read(volume),
+        volume=volume if run.picture else None,
+    )
+
+
+def segment(run: PredictionRun, work: Work, progress: OnProgress, cancel: Cancel, folder: Path | None) -> Work:
+    """Segment the scan. `folder`: for its maps; None: it has none."""
+    assert work.scan is not None, "expected a scan that was read"
+    following = follow(progress, cancel, work.case)
+    following(0, 1)  # the bar is there before the first window is done
+    inner = None if folder is None else folder / work.case
+    if inner is not None:
+        inner.mkdir()
+    result = run.segmenting.run(work.scan, run.texts.get(work.case), following, inner)
+    return replace(work, scan=None, result=result)
+
+
+def write(run: PredictionRun, work: Work) -> Work:
+    """Write the files of the scan, between two manifests: one without outputs, and the final one."""
+    assert work.result is not None, "expected a scan that was segmented"
+    assert work.request is not None, "expected a scan that was read"
+    mask, result = work.mask, work.result
+    derived = DerivedFiles(run, mask, work.paths)
+    derived.drop(work.before)
+    drop_alternatives(run, work.before)
+    write_record(manifest_path(mask), Manifest(request=work.request))
+    final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
+    write_record(manifest_path(mask), final)
+    derived.write(result, work.volume, final)
+    return work
