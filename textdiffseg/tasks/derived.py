@@ -94,6 +94,8 @@ class DerivedFiles:
         drop_picture(self.mask, before)
         for name, digest in {} if before is None else before.converted.items():
             path = self.run.out / name
+            if not self._is_derived(path):  # a manifest may come from anyone
+                continue
             if path.is_file() and digest in ("", hash_files([path])):  # "": a process was killed while it wrote
                 for file in files_of(path):
                     file.unlink(missing_ok=True)
@@ -127,6 +129,11 @@ class DerivedFiles:
         final = manifest.model_copy(update={"converted": done})
         write_record(manifest_path(self.mask), final)
         return final
+
+    def _is_derived(self, path: Path) -> bool:
+        """Whether a path lies in a folder of derived files, after all links are followed."""
+        folders = [(self.run.out / kind).resolve() for kind in (SEPARATE, DICOM_SEG, RTSTRUCT)]
+        return any(path.resolve().is_relative_to(folder) for folder in folders)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.run.out).as_posix()

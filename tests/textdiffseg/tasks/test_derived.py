@@ -109,6 +109,19 @@ def test_files_of_a_killed_run_are_written_again(predict, root, no_prediction):
     assert read_labels(folder / "Front_Part.nii.gz").array.any()
 
 
+@pytest.mark.parametrize("name", ["../precious.nii.gz", "separate/../../precious.nii.gz", "a.nii.gz"])
+def test_a_manifest_cannot_name_other_files_to_delete(predict, root, name):
+    precious = root / "precious.nii.gz"
+    precious.write_bytes(b"precious")
+    predict("--separate")
+    manifest = root / "out" / "a.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"converted": {name: ""}}))
+    assert predict("--overwrite")[0] == 0
+    assert precious.read_bytes() == b"precious"
+    assert (root / "out" / "a.nii.gz").is_file()
+
+
 def test_picture_and_files_are_both_in_the_manifest(predict, root, no_prediction):
     predict("--separate", "--picture")
     first = Manifest.read(root / "out" / "a.json")
