@@ -142,8 +142,8 @@ KNOWN = (
     Known(
         "linear instead of cubic resampling",
         "textdiffseg/preprocessing/case.py",
-        "resampled = resample(image, transform.shape, order=3,",
-        "resampled = resample(image, transform.shape, order=1,",
+        "resample(image, shape, 3, order_along, inside",
+        "resample(image, shape, 1, order_along, inside",
     ),
     Known(
         "weights that are pickles are read",

@@ -33,7 +33,7 @@ ROOMS = tuple(
 PRELOADED = (  # third-party libraries that the tests import
     *("numpy", "scipy.ndimage", "scipy.sparse", "pydantic", "torch", "torch.utils.data", "torch._dynamo"),
     *("safetensors.torch", "blosc2", "SimpleITK", "batchgeneratorsv2", "transformers", "huggingface_hub", "tqdm"),
-    *("rich", "matplotlib.figure", "psutil", "filelock", "pytest", "hypothesis", "monai"),
+    *("rich", "matplotlib.figure", "psutil", "filelock", "pytest", "hypothesis", "monai", "surface_distance"),
 )
 
 

@@ -12,14 +12,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[name] = "1"  # read when numpy is loaded
 
 import numpy as np  # noqa: E402
-import psutil  # noqa: E402
+from peaks import measured  # noqa: E402
 from scipy import ndimage  # noqa: E402
 
 SHAPE, SPACING, TARGET = (200, 512, 512), (2.5, 0.8, 0.8), (1.0, 1.0, 1.0)
@@ -104,19 +103,7 @@ def peak_above_input(path: str) -> float:
     """The peak memory of resampling in MB, without the input."""
     import textdiffseg.imaging.resample  # noqa: F401  imported first, so that it does not count
 
-    ct, process, sizes, done = np.load(path), psutil.Process(), [], threading.Event()
-    before = process.memory_info().rss
-
-    def watch() -> None:
-        while not done.wait(0.002):
-            sizes.append(process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    resample_ours(ct, target_shape())
-    done.set()
-    watcher.join()
-    return (max(sizes) - before) / 1e6
+    return measured(resample_ours, np.load(path), target_shape())[1].peak_mb
 
 
 def timed(function, *arguments):

@@ -1,6 +1,6 @@
 """Shared by the benchmarks: prediction and scoring of stored cases on their own grids, and work in a fresh process.
 
-Nothing here needs the raw data, MONAI or SimpleITK. A root that was copied to another machine is enough.
+Nothing here needs the raw data, surface-distance or SimpleITK. A root that was copied to another machine is enough.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from textdiffseg.text.places import stored_case_texts
 from textdiffseg.validation.cases import spread
 from textdiffseg_cli.common import positive_int
 
-OPTIONAL = {"monai": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
+OPTIONAL = {"surface_distance": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
 Result = TypeVar("Result")
 
 

@@ -177,6 +177,12 @@ def test_the_whole_deciding_floor_loads_no_torch(repository):
     python(f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; assert 'torch' not in sys.modules")
 
 
+def test_workers_that_read_and_store_cases_load_no_torch():
+    """It would take 190 MB in each of them."""
+    modules = "textdiffseg.data.preparing, textdiffseg.preprocessing.fingerprinting, textdiffseg.imaging.sources.nifti"
+    python(f"import sys, {modules}; assert 'torch' not in sys.modules")
+
+
 def test_stored_cases_are_trained_on_and_scored_without_simpleitk():
     python(
         "import sys; sys.modules['SimpleITK'] = None\n"

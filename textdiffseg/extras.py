@@ -5,10 +5,10 @@ from importlib.util import find_spec
 from plans.errors import UserError
 
 # Extra of setup.cfg -> the modules that it installs and the library imports.
-REPORT = ("monai", "matplotlib")
+REPORT = ("surface_distance", "matplotlib")
 EXTRAS = {
     "report": REPORT,
-    "train": ("batchgeneratorsv2", "batchgenerators", "einops", *REPORT),
+    "train": ("batchgeneratorsv2", "batchgenerators", "monai", "einops", *REPORT),
     "dicom": ("pydicom", "highdicom", "contourpy"),
     "cluster": ("distributed",),
 }

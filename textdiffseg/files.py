@@ -128,14 +128,20 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 def hash_once(path: Path) -> str:
     """SHA-256 of a file. A process reads each file once, unless it changes."""
-    state = Path(path).stat()
-    version = (str(path), state.st_ino, state.st_mtime_ns, state.st_size)
+    version = file_version(path)
     if version not in _hashes:
         _hashes[version] = hash_files([path])
     return _hashes[version]
 
 
-_hashes: dict[tuple[str, int, int, int], str] = {}  # by the version of a file
+FileVersion = tuple[str, int, int, int]
+_hashes: dict[FileVersion, str] = {}
+
+
+def file_version(path: Path) -> FileVersion:
+    """The path, inode, time and size of a file, which differ once it is written again."""
+    state = Path(path).stat()
+    return str(path), state.st_ino, state.st_mtime_ns, state.st_size
 
 
 def hash_each(paths: Sequence[Path]) -> str:

@@ -16,6 +16,8 @@ def make_parser() -> argparse.ArgumentParser:
         tds_evaluate predictions raw/Dataset004_Hippocampus/labelsTs
         tds_evaluate predictions references -o summary.json --csv scores.csv --cases
         tds_evaluate case7.nii.gz reference7.nii.gz --tolerance-mm 2
+        tds_evaluate predictions references --against other_predictions
+        tds_evaluate predictions references --lesions "liver tumour"
         """,
     )
     parser.add_argument("predictions", type=Path, metavar="PREDICTIONS", help="folder of segmentations, or one file")
@@ -38,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MM",
         help="tolerance of NSD: surfaces this close count as equal (default: 1)",
     )
+    _add_comparison_and_lesions(parser)
     parser.add_argument("--cases", action="store_true", help="also print the scores of each case")
     parser.add_argument(
         "--partial", action="store_true", help="leave out references without a prediction, instead of stopping"
@@ -52,6 +55,22 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_comparison_and_lesions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="OTHER",
+        help="compare with other segmentations of the same scans: differences with 95%% intervals and p-values",
+    )
+    parser.add_argument(
+        "--lesions",
+        nargs="*",
+        action="extend",
+        metavar="LABEL",
+        help="also score single lesions of these labels (default: of all); put this option behind the two folders",
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     return run(_evaluate, make_parser().parse_args(argv))
@@ -59,13 +78,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace) -> None:
     import textdiffseg as tds
-    from textdiffseg_cli.tables import cases_table, summary_table
+    from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
 
     summary = tds.evaluate(
         args.predictions,
         args.references,
         tolerance_mm=args.tolerance_mm,
         partial=args.partial,
+        against=args.against,
+        lesions=args.lesions,
         workers=args.workers,
         output=args.output,
         csv=args.csv,
@@ -75,8 +96,13 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(cases_table(summary))
         out.print()
     out.print(summary_table(summary))
+    if summary.mean.lesions is not None:
+        out.print(lesions_table(summary))
+    if summary.comparison is not None:
+        out.print(comparison_table(summary.comparison))
     rules = (summary.empty_rule, f"NSD: {summary.nsd_definition}", f"HD95: {summary.hd95_definition}")
-    for line in filter(None, (*rules, summary.rater_rule, summary.ged_rule)):
+    compared = None if summary.comparison is None else summary.comparison.rule
+    for line in filter(None, (*rules, summary.rater_rule, summary.ged_rule, summary.lesion_rule, compared)):
         out.print(line, style="dim", highlight=False)
     for note in summary.notes:
         out.print(f"Note: {note}", highlight=False)

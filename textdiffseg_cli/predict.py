@@ -123,6 +123,22 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not average over mirrored views (default: what the validation chose)",
     )
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument(
+        "--fast",
+        dest="effort",
+        action="store_const",
+        const="fast",
+        default="chosen",
+        help="fewer windows, which overlap less, and no mirroring",
+    )
+    effort.add_argument(
+        "--best",
+        dest="effort",
+        action="store_const",
+        const="best",
+        help="the setting with the best Dice in validation, however much time it takes",
+    )
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
 
 
@@ -187,6 +203,7 @@ def _predict(args: argparse.Namespace) -> None:
         steps=args.steps,
         samples=args.samples,
         mirroring=not args.no_mirroring,
+        effort=args.effort,
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,

@@ -8,11 +8,14 @@ from plans.errors import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from textdiffseg.evaluation.comparison import Comparison, Difference
     from textdiffseg.evaluation.metrics import LabelScores
     from textdiffseg.evaluation.report import MeanScores, Summary
 
 MAX_NAME_COLUMNS = 28  # of 80
 RATER_COLUMNS = {"best\nDice": "best_dice", "GED2": "ged2"}  # of scores against several references
+MAX_LESION_NAME_COLUMNS, MAX_COMPARED_NAME_COLUMNS = 20, 24  # of 80, in the tables with these scores
+SCORE_NAMES = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95", "lesion_dice": "lesion Dice", "lesion_f1": "lesion F1"}
 _MEAN = "mean of labels"
 
 
@@ -56,13 +59,57 @@ def cases_table(summary: "Summary") -> "Table":
     return table
 
 
-def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *after: str) -> "Table":
+def lesions_table(summary: "Summary") -> "Table":
+    """The scores of single lesions: one row per label that they were requested for, then their mean."""
+    means = {name: one.lesions for name, one in summary.labels.items() if one.lesions is not None}
+    if len(means) > 1 and summary.mean.lesions is not None:
+        means[_MEAN] = summary.mean.lesions
+    table = _plain_table("Lesions", "label", means, MAX_LESION_NAME_COLUMNS)
+    for name in ("Dice", "precision", "recall", "F1", "predicted", "reference", "matched"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, one in means.items():
+        scores = (_digits(value) for value in (one.dice, one.precision, one.recall, one.f1))
+        counts = (f"{count:g}" for count in (one.predicted, one.reference, one.matched))
+        table.add_row(label, *scores, *counts, style="bold" if label == _MEAN else None)
+    return table
+
+
+def comparison_table(comparison: "Comparison") -> "Table":
+    """The differences between two sets of segmentations. Each label has a row with its name, then one per score."""
+    rows = comparison.labels | {_MEAN: comparison.mean}
+    names = (*rows, *(f"  {name}" for name in SCORE_NAMES.values()))
+    title = f"Difference from {comparison.against}"
+    table = _plain_table(title, "label, score", names, MAX_COMPARED_NAME_COLUMNS)
+    for name in ("cases", "first", "other", "difference", "95% interval", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for label, scores in rows.items():
+        table.add_row(label, style="bold")
+        for score, one in scores.items():
+            table.add_row(f"  {SCORE_NAMES[score]}", *_difference(one, 2 if score == "hd95" else 4))
+        table.add_section()
+    return table
+
+
+def _difference(one: "Difference", digits: int) -> tuple[str, ...]:
+    means = (_digits(value, digits) for value in (one.first, one.second))
+    difference = "–" if one.difference is None else f"{one.difference:+.{digits}f}"
+    interval = " ".join(f"{value:+.{digits}f}" for value in one.interval_95 or ()) or "–"
+    p = "–" if one.p is None else "<.0001" if one.p < 1e-4 else f"{one.p:.4f}"
+    return (str(one.cases), *means, difference, interval, p)
+
+
+def _plain_table(title: str, kind: str, names: Collection[str], most: int) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=0)
-    most = MAX_NAME_COLUMNS - 6 * sum(name in RATER_COLUMNS for name in after)  # 80 columns in all
     table.add_column(kind, overflow="fold", width=min(most, max(map(len, (kind, *names)))))
+    return table
+
+
+def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *after: str) -> "Table":
+    most = MAX_NAME_COLUMNS - 6 * sum(name in RATER_COLUMNS for name in after)  # 80 columns in all
+    table = _plain_table(title, kind, names, most)
     for name in ("Dice", f"NSD\n{tolerance_mm:g} mm", "HD95\nmm", "volume\nml", "ref.\nml"):
         table.add_column(name, justify="right", min_width=6, no_wrap=True)
     for name in after:

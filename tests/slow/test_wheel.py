@@ -14,7 +14,7 @@ import textdiffseg
 from textdiffseg_cli import plan_and_preprocess, train
 
 pytestmark = pytest.mark.slow
-EXTRAS = ("monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed")
+EXTRAS = ("surface_distance", "monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed")
 INSTALLED = f"""
 import sys
 from importlib.util import find_spec

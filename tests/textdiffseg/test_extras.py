@@ -10,7 +10,7 @@ from plans.errors import UserError
 from textdiffseg.extras import EXTRAS, advice, missing_extra, require
 
 OPTIONAL = (
-    *("monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed"),
+    *("surface_distance", "monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed"),
     *("pydicom", "highdicom", "contourpy"),
 )
 WITHOUT = f"import sys\nfor name in {OPTIONAL}:\n    sys.modules[name] = None\n"  # importing one of them fails
@@ -42,13 +42,13 @@ def test_a_data_set_is_planned_and_stored_without_any_extra(tiny_raw):
         (
             "train",
             ("901", "0"),
-            "tds_train needs batchgeneratorsv2, batchgenerators, einops, monai and matplotlib: "
+            "tds_train needs batchgeneratorsv2, batchgenerators, monai, einops, surface_distance and matplotlib: "
             "pip install 'textdiffseg[train]'",
         ),
         (
             "demo",
             (),
-            "tds_demo needs batchgeneratorsv2, batchgenerators, einops, monai and matplotlib: "
+            "tds_demo needs batchgeneratorsv2, batchgenerators, monai, einops, surface_distance and matplotlib: "
             "pip install 'textdiffseg[train]'",
         ),
         (
@@ -56,7 +56,7 @@ def test_a_data_set_is_planned_and_stored_without_any_extra(tiny_raw):
             ("-i", "a", "-o", "b", "--rtstruct"),
             "tds_predict --rtstruct needs pydicom, highdicom and contourpy: pip install 'textdiffseg[dicom]'",
         ),
-        ("evaluate", ("a", "b"), "tds_evaluate needs monai: pip install 'textdiffseg[report]'"),
+        ("evaluate", ("a", "b"), "tds_evaluate needs surface_distance: pip install 'textdiffseg[report]'"),
     ],
 )
 def test_a_command_that_lacks_an_extra_ends_in_one_line(tmp_path, name, arguments, message):
@@ -76,9 +76,11 @@ def test_a_cluster_that_cannot_be_imported_is_reported_in_one_line(tiny_raw):
 def test_from_python_a_missing_extra_is_a_user_error(monkeypatch):
     import textdiffseg as tds
 
-    monkeypatch.setitem(sys.modules, "monai", None)
-    with pytest.raises(UserError, match=r"^tds_evaluate needs monai: pip install 'textdiffseg\[report\]'$"):
+    monkeypatch.setitem(sys.modules, "surface_distance", None)
+    with pytest.raises(UserError, match=r"^tds_evaluate needs surface_distance: pip install 'textdiffseg\[report\]'$"):
         tds.evaluate("a", "b")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(UserError, match=r"^tds_train needs monai: pip install 'textdiffseg\[train\]'$"):
         tds.train("901")
 
@@ -121,8 +123,9 @@ def test_an_import_that_fails_inside_a_command_names_its_extra(capsys):
     def work(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    assert run(work, "monai.metrics") == 2
-    assert capsys.readouterr().err == f"error: The module monai.metrics is not installed: {advice('report')}\n"
+    assert run(work, "surface_distance.metrics") == 2
+    expected = f"error: The module surface_distance.metrics is not installed: {advice('report')}\n"
+    assert capsys.readouterr().err == expected
     with pytest.raises(ModuleNotFoundError):
         run(work, "ours.lost")
     assert missing_extra(ModuleNotFoundError("no name")) is None

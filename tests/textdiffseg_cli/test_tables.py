@@ -3,9 +3,11 @@
 import pytest
 from rich.console import Console
 
+from textdiffseg.evaluation.comparison import compare
+from textdiffseg.evaluation.lesions import LesionScores
 from textdiffseg.evaluation.metrics import PREDICTION_EMPTY, CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
-from textdiffseg_cli.tables import cases_table, summary_table
+from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
 
 LONG = "submandibular_gland_left_superficial_part"
 NAMES = ("right parotid gland", "posterior hippocampus", LONG)
@@ -56,3 +58,43 @@ def test_scores_against_several_references_are_whole_at_80_columns():
     assert all(len(line) <= 80 for line in lines)
     assert sum("1.0000" in line and "0.2500" in line and "0.9000" in line for line in lines) == 4
     assert "GED2" in capture.get()
+
+
+@pytest.fixture
+def lesions():
+    """The scores of two cases, with lesions."""
+    found = LesionScores(dice=0.75, precision=1.0, recall=0.6, f1=0.7, predicted=1234, reference=12345, matched=1234)
+    scores = [
+        LabelScores(dice=dice, nsd=0.8, hd95=112.25, volume_ml=1.0, reference_ml=1.0, lesions=found)
+        for dice in (0.9, 0.7)
+    ]
+    return [CaseScores(case=str(place), labels=dict.fromkeys(NAMES, one)) for place, one in enumerate(scores)]
+
+
+def lines_of(table) -> list[str]:
+    console = Console(markup=False, width=80)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()
+
+
+def test_lesions_are_whole_at_80_columns(lesions):
+    lines = lines_of(lesions_table(summarise(lesions)))
+    assert all(len(line) <= 80 and "…" not in line for line in lines)
+    assert (
+        sum(line.split()[-7:] == ["0.7500", "1.0000", "0.6000", "0.7000", "2468", "24690", "2468"] for line in lines)
+        == 3
+    )
+    assert any(line.startswith("mean of labels") for line in lines)
+
+
+def test_comparisons_are_whole_at_80_columns(lesions):
+    others = [
+        CaseScores(case=one.case, labels={k: v.model_copy(update={"hd95": 7.5}) for k, v in one.labels.items()})
+        for one in lesions
+    ]
+    lines = lines_of(comparison_table(compare(lesions, others, "/a/long/" * 20)))
+    assert all(len(line) <= 80 and "…" not in line for line in lines)
+    row = next(line for line in lines if "HD95" in line).split()
+    assert row == ["HD95", "2", "112.25", "7.50", "+104.75", "+104.75", "+104.75", "0.5000"]
+    assert sum("lesion F1" in line for line in lines) == 4

@@ -18,9 +18,9 @@ from textdiffseg.data.store import CaseRecord, list_cases, remove_case, save_cas
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
-from textdiffseg.preprocessing.fingerprinting import content_hash, read_case
+from textdiffseg.preprocessing.fingerprinting import content_hash, joint_labels, read_case
 
-METHOD = 2  # raised when preprocessing changes what it stores
+METHOD = 3  # raised when preprocessing changes what it stores
 
 
 def preprocess_dataset(
@@ -48,7 +48,8 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
     if is_complete(folder, case.id, expected):
         return False
     volume, references = read_case(case, plan.labels, [channel.name for channel in plan.channels])
-    image, transform = preprocess_image(volume, plan, np.maximum.reduce(references))
+    image, transform = preprocess_image(volume, plan, joint_labels(references))
+    del volume  # frees its memory before the arrays are packed
     labels = [preprocess_labels(numbers, transform, plan) for numbers in references]
     names = [label.name for label in plan.labels]
     in_map = {number for one in labels for number in np.flatnonzero(np.bincount(one[one > 0])).tolist()}

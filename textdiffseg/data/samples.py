@@ -43,6 +43,11 @@ class _Cases:
         ids = self._with_foreground if forced and self._with_foreground else self.ids
         return ids[choose_case(len(ids), self.seed, epoch, index)]
 
+    def open(self, case: str, plan: Plan, epoch: int, index: int) -> StoredCase:
+        """The case of a sample, with the label map of the one reference that the sample learns from."""
+        place = choose_rater(read_record(self.folder, case).references, self.seed, epoch, index)
+        return open_case(self.folder, case, plan, (place,))
+
     @cached_property
     def _with_foreground(self) -> tuple[str, ...]:
         return tuple(case for case in self.ids if read_record(self.folder, case).present)
@@ -53,7 +58,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, phrasings: Sequence[int], seed: int):
         """The arguments are those of `TrainingLoader`."""
-        self.folder, self.plan, self.seed, self.phrasings = Path(folder), plan, seed, tuple(phrasings)
+        self.plan, self.seed, self.phrasings = plan, seed, tuple(phrasings)
         self.cases = _Cases(folder, case_ids, seed)
         self.augment = Augmentation(plan)
 
@@ -62,7 +67,8 @@ class TrainingSamples(Dataset[Sample | Fault]):
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(epoch, index, forced)
         try:
-            sample = self._draw(open_case(self.folder, case, self.plan), key, forced)
+            stored = self.cases.open(case, self.plan, epoch, index)
+            sample = self._draw(stored, key, forced)
             return replace(sample, with_text=reads_text(self.seed, epoch, index))
         except UserError as error:
             return Fault(error.naming(case))
@@ -77,8 +83,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         if self.plan.reads_words:
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
-        reference = stored.references[choose_rater(record.references, self.seed, key.epoch, key.index)]
-        image, labels = self.augment(stored.image, reference, record.shape, start, rng)
+        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
         return Sample(image, labels, query, record.case, key, beside)
 
 
@@ -87,7 +92,7 @@ class ValidationPatches:
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
         """`patches`: their number. The other arguments are those of `TrainingLoader`."""
-        self.folder, self.plan, self.seed, self.patches = Path(folder), plan, seed, patches
+        self.plan, self.seed, self.patches = plan, seed, patches
         self.cases = _Cases(folder, case_ids, seed)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -98,11 +103,10 @@ class ValidationPatches:
     def _sample(self, index: int) -> Sample:
         forced = forced_foreground(index, self.plan.batch, self.plan.training.foreground_share)
         case = self.cases.choose(0, index, forced)
-        stored = open_case(self.folder, case, self.plan)
+        stored = self.cases.open(case, self.plan, 0, index)
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
-        reference = stored.references[choose_rater(stored.record.references, self.seed, 0, index)]
-        image, labels = read_patch(stored.image, reference, stored.record.shape, start, self.plan.patch)
+        image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
         annotated = stored.record.annotated
         beside = words_beside(self.plan, annotated)
         return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside)

@@ -5,12 +5,15 @@ All are drawn from a `numpy.random.Generator` that is a function of (seed, epoch
 
 from collections.abc import Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from plans.geometry import Triple, triple
 from plans.plan import Plan
-from textdiffseg.queries import Query
+
+if TYPE_CHECKING:
+    from textdiffseg.queries import Query  # it imports torch, which workers of preprocessing do without
 
 ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
@@ -117,7 +120,7 @@ def draw_query(
     phrasings: Sequence[int],
     absent: Sequence[int] = (),
     subsets: bool = True,
-) -> tuple[Query, Query]:
+) -> "tuple[Query, Query]":
     """The queried labels of a sample, and the labels whose words it also reads, each with a random phrasing.
 
     With `subsets`, `SUBSET_SHARE` of the samples query a random non-empty subset of the present labels and up to
@@ -146,7 +149,7 @@ def draw_query(
     return first, second
 
 
-def words_beside(plan: Plan, labels: Sequence[int]) -> Query:
+def words_beside(plan: Plan, labels: Sequence[int]) -> "Query":
     """The labels of a plan besides `labels`. A prediction of all labels reads their words, too."""
     return full_query(_others(labels, len(plan.labels))) if plan.reads_words else ()
 
@@ -156,7 +159,7 @@ def _others(labels: Sequence[int], count: int) -> tuple[int, ...]:
     return tuple(number for number in range(1, count + 1) if number not in labels)
 
 
-def full_query(labels: Sequence[int]) -> Query:
+def full_query(labels: Sequence[int]) -> "Query":
     """A query for all of these label numbers, in label order, each with its first phrasing."""
     return tuple((label, 0) for label in sorted(labels))
 

@@ -19,7 +19,7 @@ once per process before the file is used.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -47,11 +47,12 @@ from textdiffseg.data.arrays import (
     write_array,
 )
 from textdiffseg.data.sampling import candidate_centres
-from textdiffseg.files import FileHash, write_record
+from textdiffseg.files import FileHash, FileVersion, file_version, write_record
 from textdiffseg.preprocessing.case import TransformRecord
 
 STORE_VERSION: Final = 4
 MAX_LABELS = 32767  # of int16
+MAX_RECORDS = 10_000  # parsed records that a process keeps, a few kB each
 RUN_AGAIN = "Run tds_plan_and_preprocess again."
 
 LabelNumber = Annotated[int, Field(ge=1, le=MAX_LABELS)]
@@ -93,14 +94,14 @@ class StoredCase:
 
     record: CaseRecord
     image: CheckedArray  # float16 (C, D, H, W)
-    references: tuple[CheckedArray, ...]  # int8 or int16 (D, H, W): the label map of each rater
+    references: tuple[CheckedArray, ...]  # int8 or int16 (D, H, W): the label maps that `open_case` opened
     foreground: np.ndarray  # int32 (M, 4): candidate centre voxels, rows (label, d, h, w)
     folder: Path  # that holds the case's files
     max_label: int  # the largest number that a label map may hold
 
     @property
     def labels(self) -> CheckedArray:
-        """The label map of the first reference."""
+        """The first open label map."""
         return self.references[0]
 
     def centres(self, foreground: bool) -> np.ndarray:
@@ -157,26 +158,31 @@ def save_case(
         raise
 
 
-def open_case(folder: Path, case: str, plan: Plan | None = None) -> StoredCase:
+def open_case(folder: Path, case: str, plan: Plan | None = None, references: Sequence[int] | None = None) -> StoredCase:
     """The stored case with the id `case` in `folder`/cases. `UserError` if it is missing or damaged.
 
-    plan: limits the label numbers that may be read; None: no limit.
+    Args:
+        folder: the folder of the preprocessed data set.
+        case: the id of the case.
+        plan: limits the label numbers that may be read; None: no limit.
+        references: the places of the references whose label maps are opened; None: all.
     """
     cases, record = PreprocessedFolder(Path(folder)).cases, read_record(folder, case)
     refuse = _refuser(cases, record)
     image, foreground = (open_array_of(cases, record, name) for name in ("image", "foreground"))
-    names = [of_reference("labels", place) for place in range(record.references)]
-    references = {name: open_array_of(cases, record, name) for name in names}
+    places = range(record.references) if references is None else references
+    names = [of_reference("labels", place) for place in places]
+    label_maps = {name: open_array_of(cases, record, name) for name in names}
     refuse(shape_fault("image", image.shape, (image.shape[0], *record.shape)))
     refuse(shape_fault("foreground", foreground.shape, (foreground.shape[0], 4)))
-    for name, array in references.items():
+    for name, array in label_maps.items():
         refuse(shape_fault(name, array.shape, record.shape))
     max_label = MAX_LABELS if plan is None else max(map(max, plan.parts))
     fault_of = partial(label_fault, max_label)
     return StoredCase(
         record=record,
         image=CheckedArray(image, image_fault, refuse),
-        references=tuple(CheckedArray(array, fault_of, refuse) for array in references.values()),
+        references=tuple(CheckedArray(array, fault_of, refuse) for array in label_maps.values()),
         foreground=foreground[...],
         folder=cases,
         max_label=max_label,
@@ -184,8 +190,24 @@ def open_case(folder: Path, case: str, plan: Plan | None = None) -> StoredCase:
 
 
 def read_record(folder: Path, case: str) -> CaseRecord:
-    """The record of the case `case` in `folder`/cases. `UserError` if it is missing or damaged."""
+    """The record of the case `case` in `folder`/cases. `UserError` if it is missing or damaged.
+
+    A process parses each record once, unless its file changes.
+    """
     path = _record_path(PreprocessedFolder(Path(folder)).cases, case)
+    try:
+        version = file_version(path)
+    except OSError:
+        return _parse_record(path, case)  # it raises the error
+    return _parse_once(version, path, case)
+
+
+@lru_cache(maxsize=MAX_RECORDS)
+def _parse_once(_: FileVersion, path: Path, case: str) -> CaseRecord:
+    return _parse_record(path, case)
+
+
+def _parse_record(path: Path, case: str) -> CaseRecord:
     try:
         record = CaseRecord.read(path)
     except UserError as error:

@@ -1,6 +1,6 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
 from plans.header import DatasetHeader, labels_of
 from plans.layout import RawFolder
+from plans.names import normalise
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of
@@ -29,6 +30,7 @@ def evaluate_folders(
     tolerance_mm: float = 1.0,
     *,
     partial_predictions: bool = False,
+    lesions: Collection[str] | None = None,
     workers: int = 0,
 ) -> Summary:
     """The scores of every reference and the prediction of the same name.
@@ -38,6 +40,7 @@ def evaluate_folders(
         references: a folder, or one file. Two files are one case, whatever their names.
         tolerance_mm: of NSD.
         partial_predictions: leave out references without a prediction. Otherwise they are an error.
+        lesions: names of the labels whose lesions are scored; empty: all labels; None: no label.
         workers: processes; 0 means no extra process.
 
     Raises:
@@ -47,19 +50,15 @@ def evaluate_folders(
     from textdiffseg.execution import run_cases
 
     pairs, notes = match_files(Path(predictions), Path(references), partial_predictions)
-    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
-    manifests = {case: one or PredictedLabels() for case, one in found.items()}
-    if foreign := [f"{case}.json" for case, one in found.items() if one is None]:
-        notes.append(
-            f"tds_predict did not write these JSON files beside predictions, so they were not read: {listed(foreign)}."
-        )
-    annotations, own = read_annotations(Path(references), tuple(pairs), Path(predictions)) or (None, {})
-    if annotations is None:
+    manifests, foreign = _manifests(pairs)
+    notes += foreign
+    known = read_annotations(Path(references), tuple(pairs), Path(predictions))
+    if known is None:
         names = shared_names(manifests.values())
         notes.append(_names_note(names))
-        values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
-        own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-        annotations = dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own)))
+        known = _annotations_by_value(pairs, names, workers)
+    annotations, own = known
+    counted = _lesion_labels(lesions, own)
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
     notes += dict.fromkeys(note for one in answers.values() for note in one.notes)
     if left_out := {name for case in pairs for name in {*annotations[case].annotated} - {*answers[case].labels}}:
@@ -70,9 +69,22 @@ def evaluate_folders(
     if any(len(pair.references) > 1 and shares[case] for case, pair in pairs.items()):
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
     tasks = [Task(case, pair, annotations[case], answers[case], shares[case]) for case, pair in pairs.items()]
-    score = partial(_score_files, tolerance_mm=tolerance_mm)
+    score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
+
+
+def _lesion_labels(chosen: Collection[str] | None, own: Collection[str]) -> frozenset[str]:
+    """The names of the labels whose lesions are scored. `UserError` if the references do not have one of them."""
+    if not chosen:
+        return frozenset() if chosen is None else frozenset(own)
+    spelled = {normalise(name): name for name in own}
+    if unknown := [name for name in chosen if normalise(name) not in spelled]:
+        raise UserError(
+            f"--lesions: the references have no label {', '.join(unknown)}. Expected one or more of {', '.join(own)}. "
+            "Write each one in quotes."
+        )
+    return frozenset(spelled[normalise(name)] for name in chosen)
 
 
 def _names_note(names: Mapping[int, str]) -> str:
@@ -107,6 +119,23 @@ def read_annotations(
     return annotations, {label.name: label.value for label in table.labels}
 
 
+def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], list[str]]:
+    """The manifest of each prediction, empty if there is none, and a note about JSON files of other programs."""
+    found = {case: PredictedLabels.beside(pair.prediction) for case, pair in pairs.items()}
+    foreign = listed([f"{case}.json" for case, one in found.items() if one is None])
+    note = f"tds_predict did not write these JSON files beside predictions, so they were not read: {foreign}."
+    return {case: one or PredictedLabels() for case, one in found.items()}, [note] if foreign else []
+
+
+def _annotations_by_value(
+    pairs: Mapping[str, Pair], names: Mapping[int, str], workers: int
+) -> tuple[dict[str, Annotation], dict[str, int]]:
+    """What `read_annotations` returns, without a `dataset.json`: all values in the files, with the names if known."""
+    values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
+    own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
+    return dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own))), own
+
+
 def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:
     from textdiffseg.execution import run_cases
 
@@ -119,7 +148,12 @@ def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int)
 def _values_of(paths: tuple[Path, ...]) -> set[int]:
     from textdiffseg.imaging.sources.files import read_labels
 
-    return {int(value) for path in paths for value in np.unique(read_labels(path).array)}
+    return {value for path in paths for value in _values_in(read_labels(path).array[0])}
+
+
+def _values_in(array: np.ndarray) -> set[int]:
+    """The values of an array (D, H, W). Slices are read one by one, which saves the memory of sorting all voxels."""
+    return {value for plane in array for value in np.unique(plane).tolist()}
 
 
 @dataclass(frozen=True)
@@ -133,7 +167,7 @@ class Task:
     shares: tuple[float, ...]  # of the alternatives that are compared with several references
 
 
-def _score_files(task: Task, tolerance_mm: float) -> CaseScores:
+def _score_files(task: Task, tolerance_mm: float, lesions: Collection[str]) -> CaseScores:
     """The scores of one case. With several references, they are means over the references."""
     pair, annotation, faults = task.pair, task.annotation, list[str]()
     predicted, expected = _read(pair.prediction), [_read(path) for path in pair.references]
@@ -151,11 +185,10 @@ def _score_files(task: Task, tolerance_mm: float) -> CaseScores:
     if faults:
         raise UserError(*faults)
     if ignored:
-        references = [np.where(one == annotation.ignore, -1, one.astype(np.int64)) for one in references]
+        references = [np.where(one == annotation.ignore, -1, one.astype(np.int32)) for one in references]
     labels = {annotation.values[name]: name for name in task.answers.labels}
-    scores = mean_over_raters(
-        [score_case(prediction, one, grid.geometry.spacing, labels, tolerance_mm, case=task.case) for one in references]
-    )
+    score = partial(score_case, prediction, spacing=grid.geometry.spacing, labels=labels, tolerance_mm=tolerance_mm)
+    scores = mean_over_raters([score(one, case=task.case, lesions=lesions) for one in references])
     return with_distances(scores, energy_distances(samples, references, labels, task.shares)) if several else scores
 
 
@@ -188,7 +221,7 @@ def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignor
     """A line if an array holds values that are neither of a label nor background nor `ignored`."""
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
     allowed = {0, *values, *ignored}
-    if unknown := sorted(set(np.unique(array).tolist()) - allowed):
+    if unknown := sorted(_values_in(array) - allowed):
         return [
             f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
             "files of one data set, or correct dataset.json."

@@ -3,24 +3,25 @@
 With X the predicted and Y the reference mask of a label:
 
     Dice = 2 |X n Y| / (|X| + |Y|)
-    NSD  = share of both surfaces' area that lies within the tolerance of the other surface (normalised surface
-           Dice, Nikolov et al. 2018; areas at sub-voxel corners, as in DeepMind's surface-distance)
+    NSD  = share of both surfaces' area that lies within the tolerance of the other surface
     HD95 = the larger of the two directed 95th percentiles of surface distances, in mm
+
+`surfaces` defines the last two, and `lesions` the scores of single lesions.
 
 Empty masks: a label absent from both masks is correct and has no score (`None`, left out of every mean). A label in
 only one of the two masks scores Dice 0 and NSD 0, and its HD95 is undefined.
 """
 
 import importlib.util
-import warnings
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from plans.geometry import Millimetres
 from plans.records import Record
+from textdiffseg.evaluation.lesions import LesionScores, lesion_scores
+from textdiffseg.evaluation.surfaces import surface_scores
 from textdiffseg.imaging.boxes import joint
-from textdiffseg.resources import free_memory
 
 EMPTY_BOX = (slice(0, 0),) * 3  # of a label absent from both masks
 EMPTY_RULE = (
@@ -28,20 +29,17 @@ EMPTY_RULE = (
     "scores Dice 0 and NSD 0, its HD95 is undefined and left out."
 )
 NSD_DEFINITION = (
-    "Normalised surface Dice at the tolerance, surface areas at sub-voxel corners "
-    "(MONAI SurfaceDiceMetric, use_subvoxels=True; equals DeepMind's surface-distance)."
+    "Normalised surface Dice at the tolerance, surface areas at sub-voxel corners (equals DeepMind's surface-distance)."
 )
 HD95_DEFINITION = (
-    "Larger of the two directed 95th percentiles of distances between edge voxels, in mm "
-    "(MONAI compute_hausdorff_distance)."
+    "Larger of the two directed 95th percentiles of surface distances in mm, weighted by surface area at sub-voxel "
+    "corners (equals DeepMind's surface-distance)."
 )
 
 BOTH_EMPTY = "absent from both"
 PREDICTION_EMPTY = "missed: not in the prediction"
 REFERENCE_EMPTY = "false positive: not in the reference"
-TOO_LARGE = "too large for surfaces in the free memory"
 MAX_DIRECT_VALUE = 32767  # up to this value boxes are found by value itself, which takes memory for every value
-SURFACE_BYTES = 140  # memory per voxel of the label's box, measured at 160 x 160 x 160
 
 
 class LabelScores(Record):
@@ -56,6 +54,7 @@ class LabelScores(Record):
     rater_dice: tuple[float | None, ...] = ()  # Dice with each reference, if there are several
     best_dice: float | None = None  # with the nearest reference, if there are several
     ged2: float | None = None  # squared generalised energy distance of samples to several references
+    lesions: LesionScores | None = None  # if they were requested
 
 
 class CaseScores(Record):
@@ -72,8 +71,8 @@ class CaseScores(Record):
 
 
 def surfaces_available() -> bool:
-    """Whether MONAI is installed, which computes NSD and HD95."""
-    return importlib.util.find_spec("monai") is not None
+    """Whether surface-distance is installed. NSD and HD95 need its table of surface areas."""
+    return importlib.util.find_spec("surface_distance") is not None
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
@@ -91,10 +90,11 @@ def score_case(
     *,
     case: str = "",
     surfaces: bool = True,
+    lesions: Collection[str] = (),
 ) -> CaseScores:
     """The scores of every label of one case.
 
-    NSD and HD95 are `None` without `surfaces`, without MONAI, and if the surfaces need more memory than is free.
+    NSD and HD95 are `None` without `surfaces`, and if surface-distance is not installed.
 
     Args:
         prediction: (D, H, W) integers.
@@ -104,6 +104,7 @@ def score_case(
         tolerance_mm: of NSD.
         case: case id for the result.
         surfaces: whether NSD and HD95 are computed.
+        lesions: names of the labels whose lesions are scored.
 
     Raises:
         ValueError: the two arrays differ in shape.
@@ -120,7 +121,9 @@ def score_case(
         box = joint(boxes.get(value) for value in values for boxes in (boxes_predicted, boxes_reference)) or EMPTY_BOX
         known = reference[box] >= 0
         predicted, expected = _mask(prediction[box], values) & known, _mask(reference[box], values)
-        scores[name] = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
+        score = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
+        found = {"lesions": lesion_scores(predicted, expected)} if name in lesions else {}
+        scores[name] = score.model_copy(update=found)
     return CaseScores(case=case, labels=scores)
 
 
@@ -144,29 +147,8 @@ def _score_label(
     overlap = dice(predicted, expected)
     if not surfaces:
         return LabelScores(dice=overlap, nsd=None, hd95=None, **volumes)
-    if SURFACE_BYTES * predicted.size > free_memory():
-        return LabelScores(dice=overlap, nsd=None, hd95=None, note=TOO_LARGE, **volumes)
     nsd, hd95 = surface_scores(predicted, expected, spacing, tolerance_mm)
     return LabelScores(dice=overlap, nsd=nsd, hd95=hd95, **volumes)
-
-
-def surface_scores(
-    predicted: np.ndarray, expected: np.ndarray, spacing: Millimetres, tolerance_mm: float
-) -> tuple[float, float]:
-    """(NSD, HD95 in mm) of two non-empty masks (D, H, W)."""
-    import torch
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-    from monai.metrics.surface_dice import compute_surface_dice
-
-    # padded with background, so a mask at the border of the scan has a surface there
-    found, truth = (torch.from_numpy(np.pad(mask, 1))[None, None] for mask in (predicted, expected))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI passes itself an argument that it deprecates
-        nsd = compute_surface_dice(
-            found, truth, [tolerance_mm], include_background=True, spacing=spacing, use_subvoxels=True
-        )
-        hd95 = compute_hausdorff_distance(found, truth, include_background=True, percentile=95, spacing=spacing)
-    return float(nsd), float(hd95)
 
 
 def _mask(array: np.ndarray, values: tuple[int, ...]) -> np.ndarray:

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from textdiffseg.evaluation.metrics import BOTH_EMPTY, TOO_LARGE, CaseScores, LabelScores
+from textdiffseg.evaluation.lesions import mean_over_references
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores
 from textdiffseg.overlaps import intersections, iou_of
 
 RATER_RULE = (
@@ -52,6 +53,7 @@ def _mean_of(scores: Sequence[LabelScores]) -> LabelScores:
         note=_note_of(scores),
         rater_dice=dice,
         best_dice=max(value for value in dice if value is not None),
+        lesions=mean_over_references([one.lesions for one in scores if one.lesions is not None]),
     )
 
 
@@ -59,8 +61,6 @@ def _note_of(scores: Sequence[LabelScores]) -> str:
     notes = {one.note for one in scores}
     if len(notes) == 1:
         return notes.pop()
-    if TOO_LARGE in notes:
-        return TOO_LARGE
     absent = sum(one.reference_ml == 0 for one in scores)
     return f"absent from {absent} of {len(scores)} references" if absent else ""
 

@@ -8,6 +8,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from plans.records import Record, Upgrades
+from textdiffseg.evaluation.comparison import Comparison
+from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores, mean_over_cases
 from textdiffseg.evaluation.metrics import (
     BOTH_EMPTY,
     EMPTY_RULE,
@@ -15,7 +17,6 @@ from textdiffseg.evaluation.metrics import (
     NSD_DEFINITION,
     PREDICTION_EMPTY,
     REFERENCE_EMPTY,
-    TOO_LARGE,
     CaseScores,
     LabelScores,
     surfaces_available,
@@ -31,7 +32,16 @@ COLUMNS = {  # column of the CSV file -> field of `LabelScores`
     "note": "note",
 }
 RATER_COLUMNS = {"best_dice": "best_dice", "ged2": "ged2"}
-NO_SURFACES = "NSD and HD95 were not measured, because MONAI is not installed (pip install monai)."
+LESION_COLUMNS = {  # column of the CSV file -> field of `LesionScores`
+    "lesion_dice": "dice",
+    "lesion_precision": "precision",
+    "lesion_recall": "recall",
+    "lesion_f1": "f1",
+    "lesions_predicted": "predicted",
+    "lesions_reference": "reference",
+    "lesions_matched": "matched",
+}
+NO_SURFACES = "NSD and HD95 were not measured: surface-distance is not installed (pip install surface-distance)."
 
 
 class MeanScores(Record):
@@ -48,23 +58,26 @@ class MeanScores(Record):
     several: int = 0  # cases with several references
     best_dice: float | None = None  # over these cases: Dice with the nearest reference
     ged2: float | None = None  # over these cases: squared energy distance of samples to the references
+    lesions: LesionScores | None = None  # means of the scores, sums of the counts; if they were requested
 
 
 class Summary(Record):
     """The record of `summary.json`."""
 
-    version: Literal[2] = 2
-    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
+    version: Literal[3] = 3
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     tolerance_mm: float
     empty_rule: str = EMPTY_RULE
     nsd_definition: str = NSD_DEFINITION
     hd95_definition: str = HD95_DEFINITION
     rater_rule: str | None = None  # if some cases have several references
     ged_rule: str | None = None  # if samples were compared with them
+    lesion_rule: str | None = None  # if lesions were scored
     notes: tuple[str, ...] = ()
     mean: MeanScores  # over the labels' means; every label has the same weight
     labels: dict[str, MeanScores]
     cases: tuple[CaseScores, ...]
+    comparison: Comparison | None = None  # with other segmentations of the same cases
 
 
 def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Sequence[str] = ()) -> Summary:
@@ -88,17 +101,17 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
         several=max((label.several for label in means), default=0),
         best_dice=_mean(label.best_dice for label in means),
         ged2=_mean(label.ged2 for label in means),
+        lesions=mean_over_cases(label.lesions for label in means),
     )
     if not surfaces_available():
         notes = (*notes, NO_SURFACES)
-    if large := sum(scores.note == TOO_LARGE for case in cases for scores in case.labels.values()):
-        notes = (*notes, f"{large} label masks were {TOO_LARGE}: NSD and HD95 leave them out.")
     ordered = tuple(sorted(cases, key=lambda case: case.case))
     return Summary(
         tolerance_mm=tolerance_mm,
         notes=tuple(notes),
         rater_rule=RATER_RULE if mean.several else None,
         ged_rule=GED_RULE if mean.ged2 is not None else None,
+        lesion_rule=LESION_RULE if mean.lesions is not None else None,
         mean=mean,
         labels=labels,
         cases=ordered,
@@ -118,6 +131,7 @@ def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
         several=sum(bool(score.rater_dice) for score in scores),
         best_dice=_mean(score.best_dice for score in scores),
         ged2=_mean(score.ged2 for score in scores),
+        lesions=mean_over_cases(score.lesions for score in scores),
     )
 
 
@@ -129,13 +143,15 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def to_csv(summary: Summary) -> str:
     """The scores of all cases as CSV, one row per case and label. An undefined score is an empty cell.
 
-    Scores against several references have columns only if some case has several.
+    Scores against several references have columns only if some case has several. So have lesion scores, if requested.
     """
     columns = COLUMNS | (RATER_COLUMNS if summary.mean.several else {})
+    lesions = LESION_COLUMNS if summary.mean.lesions is not None else {}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("case", "label", *columns))
+    writer.writerow(("case", "label", *columns, *lesions))
     for case in summary.cases:
         for name, scores in case.labels.items():
-            writer.writerow((case.case, name, *(getattr(scores, field) for field in columns.values())))
+            more = (getattr(scores.lesions, field, None) for field in lesions.values())
+            writer.writerow((case.case, name, *(getattr(scores, field) for field in columns.values()), *more))
     return text.getvalue()

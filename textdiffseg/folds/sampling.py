@@ -15,6 +15,10 @@ MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .0
 DENOISE, DECODE = 0.25, 0.5  # the time of a step and of a sample, as shares of the mask's pass, on a CPU
 ALTERNATIVE_SAMPLES = 16  # from which `--alternatives` chooses
 MIN_SAMPLES = 8  # for uncertainty
+FAST_OVERLAP = 0.375  # 1.7 times fewer windows than half; Dice .001 lower on head and neck (docs/figures.md)
+
+Effort = Literal["fast", "chosen", "best"]
+"""How much time masks may take: `fast` is the cheapest, `chosen` and `best` are those of validation."""
 
 
 class Settings(Record):
@@ -101,25 +105,42 @@ def settings_for(
     samples: int | None = None,
     mirroring: bool = True,
     seed: int = 0,
+    effort: Effort = "chosen",
 ) -> Settings:
     """The settings for masks: validation's choice, with `steps` and `samples` of the user if given.
 
-    With either, the mask is the mean of diffusion samples; without, of preset `default` and `unet`, the single pass.
+    With `effort` best: the setting with the best Dice in validation, however much time it takes. With fast: no
+    mirroring, and fewer windows (`FAST_OVERLAP`).
+
+    With `steps` or `samples`, the mask is the mean of diffusion samples. Without them, presets `default` and `unet`
+    take the single pass.
     Raises `UserError` if the model cannot use so many.
     """
     if (steps is not None or samples is not None) and plan.sample_steps is None:
         raise UserError(f"--steps, --samples: this model (preset {plan.preset}) has no diffusion. Leave both out.")
     if plan.max_steps is not None and (steps or 1) > plan.max_steps:
         raise UserError(f"--steps: the model has {plan.max_steps} time steps, found {steps}.")
+    if effort == "best":
+        sampling = _best(sampling)
     sampled = plan.sample_steps if steps is not None or samples is not None else None
     chosen = sampling.model_copy(
         update={
             "steps": steps or sampled or sampling.steps,
             "samples": samples or sampling.samples,
-            "mirroring": sampling.mirroring and mirroring,
+            "mirroring": sampling.mirroring and mirroring and effort != "fast",
         }
     )
-    return settings_of(plan, chosen, seed)
+    settings = settings_of(plan, chosen, seed)
+    return settings.model_copy(update={"overlap": FAST_OVERLAP}) if effort == "fast" else settings
+
+
+def _best(sampling: Sampling) -> Sampling:
+    """The choice with the setting that has the best Dice in its table; itself without a table."""
+    scored = [(row.dice, row) for row in sampling.table if row.dice is not None]
+    if not scored:
+        return sampling
+    _, row = max(scored, key=lambda one: one[0])
+    return sampling.model_copy(update={"steps": row.steps, "samples": row.samples, "mirroring": row.mirroring})
 
 
 def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> Settings:

@@ -7,6 +7,9 @@ Spline interpolation is linear and separable:
 Each M (m, n) is the result of `scipy.ndimage.zoom` for the unit vectors of n voxels. Applying the matrices axis by
 axis equals scipy's zoom of the whole volume, but needs a fraction of its time and memory. Both grids cover the same
 extent (scipy's `grid_mode`), as in nnU-Net.
+
+A spline depends on all voxels of an axis. A box of a scan is therefore resampled with `SPLINE_MARGIN` voxels around
+it. The result is then that of the whole scan, at the same places.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,19 +26,39 @@ Matrices = Sequence[np.ndarray | None]  # one per axis; None if the axis keeps i
 
 NO_AXIS: Mapping[int, int] = {}
 MIN_ENTRY = 1e-12  # smaller entries of a matrix become zero: some are denormals, which are slow to multiply
+SPLINE_MARGIN = 12  # voxels; a cubic spline's weights fall to 0.27 per voxel, here to 1e-7
 
 
 @lru_cache(maxsize=64)
-def spline_matrix(size: int, size_to: int, order: int) -> np.ndarray:
-    """The matrix (size_to, size) float32 of spline interpolation of `order` along one axis, read-only."""
-    matrix = ndimage.zoom(np.eye(size), (size_to / size, 1), order=order, mode="nearest", grid_mode=True)
+def spline_matrix(size: int, size_to: int, order: int, before: int = 0, after: int = 0) -> np.ndarray:
+    """The matrix (size_to, size) float32 of spline interpolation of `order` along one axis, read-only.
+
+    The first `before` and the last `after` of the `size` voxels are a margin: they are read, but not resampled.
+    """
+    voxels = np.eye(size)
+    if before or after:
+        step = (size - before - after) / size_to  # between new voxels, in old voxels
+        first = before + step / 2 - 0.5
+        matrix = ndimage.affine_transform(
+            voxels, (step, 1), (first, 0), output_shape=(size_to, size), order=order, mode="nearest"
+        )
+    else:
+        matrix = ndimage.zoom(voxels, (size_to / size, 1), order=order, mode="nearest", grid_mode=True)
     matrix[np.abs(matrix) < MIN_ENTRY] = 0
     matrix = np.ascontiguousarray(matrix, dtype=np.float32)
     matrix.flags.writeable = False
     return matrix
 
 
-def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapping[int, int] = NO_AXIS) -> np.ndarray:
+def resample(
+    array: np.ndarray,
+    shape: Triple,
+    order: int = 3,
+    order_along: Mapping[int, int] = NO_AXIS,
+    inside: Box | None = None,
+    limits: tuple[float, float] | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """The image (C, *shape) float32, resampled from (C, D, H, W). Each channel is clipped to its own range.
 
     Args:
@@ -43,16 +66,21 @@ def resample(array: np.ndarray, shape: Triple, order: int = 3, order_along: Mapp
         shape: in voxels (D, H, W).
         order: of the spline.
         order_along: another order for single axes, e.g. {0: 0} for nnU-Net's separate z.
+        inside: the box of `array` that is resampled; the voxels around it are only read. None: all of it.
+        limits: the range to clip to, in place of each channel's own.
+        out: (C, *shape) float32 that receives the result.
     """
     array = np.asarray(array, dtype=np.float32)
-    if array.shape[1:] == tuple(shape):
-        return np.array(array, order="C")
-    matrices = matrices_between(array.shape[1:], shape, order, order_along)
-    result = np.empty((len(array), *shape), dtype=np.float32)
-    for channel, out in zip(array, result, strict=True):
-        _apply(matrices, channel, out)
+    matrices, read = _matrices_inside(array.shape[1:], inside, shape, order, order_along)
+    array = array[(slice(None), *read)]
+    result = np.empty((len(array), *shape), dtype=np.float32) if out is None else out
+    if all(matrix is None for matrix in matrices):
+        result[...] = array
+        return result
+    for channel, target in zip(array, result, strict=True):
+        _apply(matrices, channel, target)
         if order > 1:
-            np.clip(out, channel.min(), channel.max(), out=out)
+            np.clip(target, *(limits or (channel.min(), channel.max())), out=target)
     return result
 
 
@@ -102,6 +130,23 @@ def matrices_between(shape: Triple, shape_to: Triple, order: int, order_along: M
         None if n == m else spline_matrix(n, m, order_along.get(axis, order))
         for axis, (n, m) in enumerate(zip(shape, shape_to, strict=True))
     ]
+
+
+def _matrices_inside(
+    shape: Triple, inside: Box | None, shape_to: Triple, order: int, order_along: Mapping[int, int]
+) -> tuple[Matrices, Box]:
+    """The matrices from a box of (D, H, W) to `shape_to`, and the voxels that they read: the box with a margin.
+
+    An axis that keeps its size, and the nearest neighbour, read no margin.
+    """
+    matrices, read = [], []
+    for axis, (size, m, box) in enumerate(zip(shape, shape_to, inside or (slice(None),) * 3, strict=True)):
+        own, (start, stop, _) = order_along.get(axis, order), box.indices(size)
+        same = stop - start == m
+        first, last = (start, stop) if same or own == 0 else (0, size)
+        matrices.append(None if same else spline_matrix(last - first, m, own, start - first, last - stop))
+        read.append(slice(first, last))
+    return matrices, tuple(read)
 
 
 def _apply(matrices: Matrices, volume: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -111,6 +111,8 @@ def describe(geometry: Geometry) -> str:
 
 def refuse_unusable(array: np.ndarray, source: str) -> None:
     """Raise `UserError` for values that float32 cannot hold. `source` is the scan's name in messages."""
+    if array.dtype.kind in "iu":
+        return
     usable = np.isfinite(array)
     if array.dtype == np.float64:
         usable &= np.abs(array) <= np.finfo(np.float32).max

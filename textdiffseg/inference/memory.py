@@ -11,7 +11,7 @@ from plans.plan import Plan
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once
-from textdiffseg.inference.predictor import BATCH
+from textdiffseg.inference.room import CPU_WINDOWS
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
@@ -53,7 +53,7 @@ def prediction_ram_gb(
     classes, voxels, window = 1 + slots, tiling.slab_voxels, 4.0 * prod(plan.patch)
     noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
-    samples = BATCH * window * classes * (2 * settings.samples + folds)
+    samples = CPU_WINDOWS * window * classes * (2 * settings.samples + folds)
     kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)

@@ -18,7 +18,7 @@ from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.sampling import Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
+from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.predictor import Predictor
@@ -106,6 +106,7 @@ class Model:
             samples=options.samples,
             mirroring=options.mirroring,
             seed=options.seed,
+            effort=options.effort,
         )
         masks, samples = self._calibrated(settings), None
         if options.uncertainty:
@@ -130,6 +131,7 @@ class Model:
         steps: int | None = None,
         samples: int | None = None,
         mirroring: bool = True,
+        effort: Effort = "chosen",
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -140,8 +142,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one per channel), an image of nibabel or SimpleITK, or an array (z, y, x) or
-                (C, z, y, x) in the scanner's LPS order.
+            scan: a path, paths (one per channel), an image of nibabel or SimpleITK, or an array ([C,] z, y, x) in LPS.
             spacing: mm along (z, y, x), for an array.
             affine: (4, 4), index of the array to RAS+ in mm, for an array whose axes are in another order.
             prompts: phrases of the labels to segment; empty: all labels.
@@ -149,8 +150,7 @@ class Model:
             progress: called with a `ProgressEvent` after each group of windows.
             cancel: called after each group; True: raise `Cancelled`.
 
-        The other arguments are those of `SegmentOptions`. Raises `UserError` if an argument or the
-        scan is not valid.
+        The other arguments are those of `SegmentOptions`. Raises `UserError` for a wrong argument or scan.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
@@ -159,6 +159,7 @@ class Model:
             steps=steps,
             samples=samples,
             mirroring=mirroring,
+            effort=effort,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,

@@ -14,7 +14,6 @@ the CPU, the result is thus bitwise independent of the order in which they are c
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, combinations
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,16 +21,15 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
-from plans.memory import network_of, prediction_bytes, sums_bytes
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
+from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
 from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.inference.windows import (
     Prediction,
     Slab,
-    SlabSums,
     WindowGroup,
     WindowInputs,
     joined,
@@ -41,11 +39,6 @@ from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
-
-BATCH = 2  # windows computed together; with one, torch's CPU convolutions leave oneDNN and take three times as long
-MAX_BATCH = 8  # on a GPU
-FREE_SHARE = 0.5  # of the free memory of a GPU, for windows
-Of = TypeVar("Of")
 
 UNTRAINED = (
     "This model has no samples yet: its sampler learns in the last epochs, of two or more. Train the fold to the "
@@ -69,7 +62,7 @@ class Predictor:
         self.readout = readout_of(self.plan)
         self.settings = settings
         self.device = torch.device(device)
-        self.batch = batch or windows_at_once(self.plan, self.device)
+        self.room = DeviceRoom(self.plan, self.device, batch)
         self.steps = settings.steps or self.plan.mask_steps
         self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
         if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
@@ -137,9 +130,9 @@ class Predictor:
         numbers, answers = range(self.settings.samples), queries.labels.shape[1] if answers is None else answers
         volume = self._inputs(image, queries, numbers, answers, uncertainty)
         groups = self._groups(volume.tiling)
-        sums, added, waiting = self._sums(volume), 0, {}
+        sums, added, waiting = self.room.sums(volume), 0, {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
-            waiting[index] = self._within_memory(lambda part: self._compute(volume, part), groups[index], [sums])
+            waiting[index] = self.room.compute(lambda part: self._compute(volume, part), groups[index], [sums])
             while added in waiting:
                 for group in waiting.pop(added):
                     yield from sums.add(group)
@@ -168,9 +161,9 @@ class Predictor:
             progress: called with (groups of windows done, all groups).
         """
         volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
-        sums, groups = [self._sums(volume, len(numbers)) for _ in numbers], self._groups(volume.tiling)
+        sums, groups = [self.room.sums(volume, len(numbers)) for _ in numbers], self._groups(volume.tiling)
         for done, starts in enumerate(groups, start=1):
-            for of_samples in self._within_memory(lambda part: self._draw(volume, part, numbers), starts, sums):
+            for of_samples in self.room.compute(lambda part: self._draw(volume, part, numbers), starts, sums):
                 yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
             if progress:
                 progress(done, len(groups))
@@ -185,33 +178,6 @@ class Predictor:
             if places:
                 found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
         return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
-
-    def _sums(self, volume: WindowInputs, count: int = 1) -> SlabSums:
-        """Sums on the device, if `count` of them leave half of its memory free; else on the host."""
-        need = count * sums_bytes(volume.classes, volume.tiling.slab_voxels)
-        fit = self.device.type == "cuda" and need < torch.cuda.mem_get_info(self.device)[0] / 2
-        return SlabSums(volume, self.device if fit else "cpu")
-
-    def _within_memory(
-        self, compute: Callable[[tuple[Triple, ...]], Of], starts: tuple[Triple, ...], sums: Sequence[SlabSums]
-    ) -> list[Of]:
-        """What `compute` returns for a group of windows, in parts of fewer windows if the device's memory runs out.
-
-        If it runs out with single windows, the sums move to the host. After that, `torch.OutOfMemoryError` is raised.
-        """
-        while True:
-            try:
-                return [compute(starts[i : i + self.batch]) for i in range(0, len(starts), self.batch)]
-            except torch.OutOfMemoryError:
-                on_device = [one for one in sums if one.total.device.type != "cpu"]
-                if self.batch == 1 and not on_device:
-                    raise
-            torch.cuda.empty_cache()  # outside `except`, which keeps the failed call's tensors alive
-            if self.batch > 1:
-                self.batch //= 2
-            else:
-                for one in on_device:
-                    one.to("cpu")
 
     def _inputs(
         self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
@@ -229,7 +195,7 @@ class Predictor:
 
     def _groups(self, tiling: Tiling) -> list[tuple[Triple, ...]]:
         """The first voxels of the windows, in groups of `batch`."""
-        return [tiling.starts[i : i + self.batch] for i in range(0, len(tiling.starts), self.batch)]
+        return [tiling.starts[i : i + self.room.windows] for i in range(0, len(tiling.starts), self.room.windows)]
 
     def _noise(self, tiling: Tiling, numbers: Sequence[int]) -> Tensor:
         """z_T (S, k, d, h, w) of the diffusion samples with these numbers over the whole latent grid."""
@@ -243,10 +209,10 @@ class Predictor:
     def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
         tiling = volume.tiling
-        filled = (*starts, *(starts[-1],) * (self.batch - len(starts)))
+        filled = (*starts, *(starts[-1],) * (self.room.windows - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        return patches, z_T.to(self.device), volume.queries.expand(self.batch)
+        return patches, z_T.to(self.device), volume.queries.expand(self.room.windows)
 
     def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
         """The predictions of one group of windows with all folds and samples."""
@@ -295,17 +261,6 @@ def _stacked(tensors: list[Tensor]) -> Tensor:
 def _mean(tensor: Tensor) -> Tensor:
     """The mean over the first axis, without a copy of a single item."""
     return tensor[0] if len(tensor) == 1 else tensor.mean(0)
-
-
-def windows_at_once(plan: Plan, device: torch.device) -> int:
-    """The windows that are computed together: `BATCH` on a CPU; on a GPU what fits, `MAX_BATCH` at most."""
-    if device.type != "cuda":
-        return BATCH
-    network = network_of(plan)
-    weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
-    window = prediction_bytes(network, plan.patch, "gpu") - weights
-    free = torch.cuda.mem_get_info(device)[0]
-    return max(1, min(MAX_BATCH, int(FREE_SHARE * free / window)))
 
 
 def subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:

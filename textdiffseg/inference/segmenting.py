@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from plans.plan import Plan
+from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
@@ -30,6 +31,7 @@ class SegmentOptions:
     steps: int | None = None  # of DDIM, for masks from diffusion samples; None: the single pass, or the plan's steps
     samples: int | None = None  # diffusion samples whose mean is the mask; None: the single pass
     mirroring: bool = True  # if validation chose it
+    effort: Effort = "chosen"  # "fast": fewer windows, no mirroring; "best": the best setting of validation
     seed: int = 0  # of the noise
     uncertainty: bool = False  # measure it, with its own samples if needed
     alternatives: int = 0  # the number of alternatives to choose from the samples; 0: none

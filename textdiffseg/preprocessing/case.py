@@ -1,6 +1,7 @@
 """Preprocessing of one case to the plan's grid, and the inverse transform.
 
-Forward (nnU-Net's order): canonical orientation, crop, normalise, resample.
+Forward (nnU-Net's order): canonical orientation, crop, normalise, resample. A margin around the crop is read, so that
+the crop does not change the image inside it.
 
 Inverse: resample slab by slab and class by class with a running argmax, undo the crop, undo the orientation.
 `TransformRecord` holds the parameters of the inverse.
@@ -19,12 +20,13 @@ from plans.geometry import Millimetres, Shape, Triple, millimetres, resampled_sh
 from plans.plan import Plan
 from plans.records import Record
 from plans.rules import low_resolution_axis
+from textdiffseg.imaging.boxes import Box
 from textdiffseg.imaging.classes import Choice, SlabClasses, most_probable
 from textdiffseg.imaging.forms import NiftiForms
-from textdiffseg.imaging.normalise import nonzero_mask, normalise
-from textdiffseg.imaging.resample import resample, resample_labels
+from textdiffseg.imaging.normalise import limits, nonzero_mask, normalise
+from textdiffseg.imaging.resample import SPLINE_MARGIN, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
-from textdiffseg.preprocessing.crop import crop_box
+from textdiffseg.preprocessing.crop import crop_box, with_margin
 
 IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
 _UNKNOWN = -2  # used inside `number_labels` for values that are not labels
@@ -106,11 +108,25 @@ def preprocess_image(
         crop=crop,
         shape=shape,
     )
-    image = canonical.array[transform.box]
-    mask = nonzero_mask(image) if any(channel.foreground_only for channel in plan.channels) else None
-    image = normalise(image, plan.channels, mask)
-    resampled = resample(image, transform.shape, order=3, order_along=_order_along(spacing, plan))
-    return np.clip(resampled, -MAX_INTENSITY, MAX_INTENSITY, out=resampled), transform
+    read, inside = with_margin(crop, transform.canonical_shape, SPLINE_MARGIN)
+    image = _to_plan_grid(canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing)
+    return image, transform
+
+
+def _to_plan_grid(array: np.ndarray, inside: Box, plan: Plan, shape: Triple, spacing: Millimetres) -> np.ndarray:
+    """The image (C, *shape) of the box `inside` of (C, D, H, W). Its statistics are those of the box.
+
+    The voxels around the box are only read by the spline. The result is that of the whole scan at the same places.
+    """
+    mask = nonzero_mask(array) if any(channel.foreground_only for channel in plan.channels) else None
+    order_along = _order_along(spacing, plan)
+    result = np.empty((len(array), *shape), dtype=np.float32)
+    for number, channel in enumerate(plan.channels):  # one after the other, to hold one channel in memory
+        image = normalise(array[number : number + 1], (channel,), mask, inside)
+        out = result[number : number + 1]
+        resample(image, shape, 3, order_along, inside, limits(channel), out)
+        np.clip(out, -MAX_INTENSITY, MAX_INTENSITY, out=out)
+    return result
 
 
 def _refuse_spacing(geometry: Geometry, plan: Plan, shape: Triple) -> None:

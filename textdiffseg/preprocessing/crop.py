@@ -30,6 +30,14 @@ def crop_box(image: np.ndarray, spacing: Millimetres, crop: Crop, labels: np.nda
     return tuple((side.start, side.stop) for side in box)
 
 
+def with_margin(sides: Sides, shape: Triple, margin: int) -> tuple[Box, Box]:
+    """A box with `margin` voxels around it, as far as a scan of `shape` reaches, and the box's place in it."""
+    axes = zip(sides, shape, strict=True)
+    outer = tuple(slice(max(0, start - margin), min(size, end + margin)) for (start, end), size in axes)
+    inner = tuple(slice(start - out.start, end - out.start) for (start, end), out in zip(sides, outer, strict=True))
+    return outer, inner
+
+
 def nonzero_box(array: np.ndarray) -> Sides:
     """(start, end) along each axis of the smallest box with all nonzero voxels of any channel of (C, D, H, W).
 

@@ -79,7 +79,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     image, orientation = to_canonical(volume)
     references = tuple(orientation.apply(numbers) for numbers in references)
     spacing, crop = image.geometry.spacing, crop_of(channels)
-    box = crop_box(image.array, spacing, crop, np.maximum.reduce(references))
+    box = crop_box(image.array, spacing, crop, joint_labels(references))
     extended = crop == "body" and box != crop_box(image.array, spacing, crop)
     return CaseFingerprint(
         case=case.id,
@@ -91,6 +91,11 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         content_hash=fingerprint_hash(case, labels, channels),
         notes=(*volume.notes, LABELS_OUTSIDE_BODY) if extended else volume.notes,
     )
+
+
+def joint_labels(references: Sequence[np.ndarray]) -> np.ndarray:
+    """A label map (D, H, W) with a label wherever one of the references has one. A single reference is not copied."""
+    return references[0] if len(references) == 1 else np.maximum.reduce(references)
 
 
 def read_case(

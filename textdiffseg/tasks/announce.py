@@ -53,6 +53,8 @@ def report_texts(
 def in_words(settings: Settings) -> str:
     """The sampling settings as text: `one pass, no mirroring`, or `8 samples of 8 steps, no mirroring, seed 0`."""
     mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
+    if settings.overlap != Settings().overlap:
+        mirrored += f", windows overlap by {settings.overlap:.3g}"
     if settings.steps == 0:
         return f"one pass, {mirrored}"
     steps = f"{settings.steps} step{'s' * (settings.steps > 1)}"

@@ -1,11 +1,15 @@
 """Scores of predictions against references."""
 
+from collections.abc import Collection
+from functools import partial as with_options
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, printable
 from plans.file_names import FILE_ENDINGS, split_ending
 from plans.layout import RawFolder
+from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.folders import evaluate_folders
+from textdiffseg.evaluation.matching import match_files
 from textdiffseg.evaluation.report import Summary, to_csv
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
@@ -18,6 +22,8 @@ def evaluate(
     *,
     tolerance_mm: float = 1.0,
     partial: bool = False,
+    against: str | Path | None = None,
+    lesions: Collection[str] | None = None,
     workers: int = 0,
     output: str | Path | None = None,
     csv: str | Path | None = None,
@@ -30,6 +36,10 @@ def evaluate(
             labels; else the manifests of the predictions name them.
         tolerance_mm: surfaces this close count as equal in NSD.
         partial: leave out references without a prediction instead of raising an error.
+        against: other segmentations of the same scans: a folder, or one file. The scores are compared case by case.
+            Cases that only one of the two has are left out of the comparison, and a note names them. If the others
+            cannot be scored, the scores of `predictions` are already written.
+        lesions: names of the labels whose single lesions are scored, too; empty: all labels; None: no label.
         workers: the number of processes; 0: this process only.
         output: a JSON file for all scores.
         csv: a CSV file for the scores of all cases, one row per case and label.
@@ -42,16 +52,36 @@ def evaluate(
     for path in (output, csv):
         if path is not None:
             _refuse_inputs(Path(path))
-    require("report", "tds_evaluate", "monai")
-    summary = evaluate_folders(
-        Path(predictions), Path(references), tolerance_mm, partial_predictions=partial, workers=workers
+    require("report", "tds_evaluate", "surface_distance")
+    score = with_options(
+        evaluate_folders, references=Path(references), tolerance_mm=tolerance_mm, lesions=lesions, workers=workers
     )
+    if against is not None:
+        match_files(Path(against), Path(references), partial_predictions=True)  # faults are found before the work
+    summary = score(Path(predictions), partial_predictions=partial)
+    _write(summary, output, csv)
+    if against is not None:
+        summary = _compared(summary, score(Path(against), partial_predictions=True), str(against))
+        _write(summary, output)
+    return summary
+
+
+def _write(summary: Summary, output: str | Path | None, csv: str | Path | None = None) -> None:
     if output is not None:
         sweep([Path(output).parent])
         write_record(Path(output), summary)
     if csv is not None:
         write_atomically(Path(csv), to_csv(summary))
-    return summary
+
+
+def _compared(summary: Summary, other: Summary, against: str) -> Summary:
+    """The summary with its comparison, and with the notes about the other segmentations."""
+    found = compare(summary.cases, other.cases, printable(against))
+    notes = [f"{found.against}: {note}" for note in other.notes if note not in summary.notes]
+    for where, cases in (("the first segmentations", found.only_first), (found.against, found.only_second)):
+        if cases:
+            notes.append(f"Not compared, because only {where} have them: {', '.join(cases)}.")
+    return summary.model_copy(update={"comparison": found, "notes": (*summary.notes, *notes)})
 
 
 def _refuse_inputs(path: Path) -> None:

@@ -29,8 +29,8 @@ from textdiffseg.tasks.one_scan import (
 )
 
 NO_MEMORY = (
-    "the memory is full. Close other programs, query fewer labels (--prompt), use fewer --samples or --folds, or take "
-    "a larger machine."
+    "the memory of the machine or of its GPU is full. Close other programs, query fewer labels (--prompt), use fewer "
+    "--samples or --folds, or predict with --device cpu."
 )
 
 

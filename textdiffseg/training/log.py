@@ -31,8 +31,8 @@ def _named_reconstruction(old: Fields) -> Fields:
 class EpochLog(Record):
     """Losses and scores of one epoch. Losses are means over its iterations; one that lacks a loss counts as 0."""
 
-    upgrades: ClassVar[Upgrades] = {1: _named_reconstruction}
-    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: _named_reconstruction, 2: dict}  # version 3 times iterations
+    version: Literal[3] = 3
     epoch: int
     iteration: int  # iterations done at its end
     learning_rate: float
@@ -40,6 +40,8 @@ class EpochLog(Record):
     dice: dict[str, float]  # by label: one-step estimate on the fixed validation patches, averaged weights
     latent_dice: dict[str, float]  # by label: of decoded true latents; empty while no decoder of latents is trained
     seconds: float  # training time so far
+    iteration_seconds: float | None = None  # mean of an iteration; None: written by an older version
+    data_seconds: float | None = None  # of them, the wait for the batch
 
     @property
     def mean_dice(self) -> float:

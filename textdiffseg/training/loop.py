@@ -2,11 +2,10 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.presets import Preset
@@ -17,7 +16,7 @@ from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.replacing import discard, replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.precision import cuda_kernels
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState, complete_best
 from textdiffseg.training.forecast import TrainingForecast
@@ -25,7 +24,8 @@ from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
-from textdiffseg.training.stop import stop_requests
+from textdiffseg.training.stop import stop_requests, until_stopped
+from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
 
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
@@ -115,8 +115,9 @@ def train(
             if state.progress.iteration == state.progress.denoiser_iteration:
                 state.begin_sampler(run.fold)
             subsets_from = _subsets_from(state.progress)
-            batches = _until_stopped(run.loader.epoch(epoch, per_epoch, start, subsets_from), stop, cancel)
-            while steps := [_step(run, state, batch, progress, log) for batch in islice(batches, READ_EVERY)]:
+            times, loaded = IterationTimes(), run.loader.epoch(epoch, per_epoch, start, subsets_from)
+            batches = times.timed(until_stopped(loaded, stop, cancel))
+            while steps := [_step(run, state, batch, progress, log, times) for batch in islice(batches, READ_EVERY)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
@@ -125,7 +126,7 @@ def train(
             if state.progress.epoch == epoch:
                 _save(run, state, report)
                 raise stop.pop(0)
-            log.append(end_epoch(run, state, epoch, log))
+            log.append(end_epoch(run, state, epoch, log, times))
             seconds = state.progress.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
             state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
@@ -156,40 +157,24 @@ def _subsets_from(position: TrainingProgress) -> int:
     return first - (position.iteration - position.in_epoch)
 
 
-def _until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
-    """The batches until a request to stop, which is put into `stop`. An error while loading is such a request.
-
-    A signal may have ended the loading processes, too. Their error is then not raised.
-    """
-    while not stop:
-        if cancel():
-            stop.append(Cancelled("The training was stopped. Call it again: it resumes where it stopped."))
-            return
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except UserError as error:  # a damaged case or a dead worker: the state is saved first
-            if not stop:
-                stop.append(error)
-            return
-        yield batch
-
-
-def _step(run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog]) -> StepLosses:
+def _step(
+    run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog], times: IterationTimes
+) -> StepLosses:
     """The losses of one iteration, which is counted and reported."""
     losses = train_step(state, run.bank, batch, run.compiled)
     state.progress = state.progress.after(iteration=state.progress.iteration + 1)
-    progress(_event(state.progress, log))
+    progress(_event(state.progress, log, times))
     return losses
 
 
-def _event(position: TrainingProgress, log: list[EpochLog]) -> ProgressEvent:
+def _event(position: TrainingProgress, log: list[EpochLog], times: IterationTimes | None = None) -> ProgressEvent:
     """Where the training stands."""
-    return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log))
+    return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log, times))
 
 
-def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog] = ()) -> EpochLog:
+def end_epoch(
+    run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog] = (), times: IterationTimes | None = None
+) -> EpochLog:
     """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far.
 
     The masks do not change while the sampler learns. Their scores are then those of the best epoch in the `log`.
@@ -210,6 +195,8 @@ def end_epoch(run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog
         dice=scores.dice,
         latent_dice=scores.latent_dice,
         seconds=progress.seconds,
+        iteration_seconds=times and times.seconds,
+        data_seconds=times and times.waited,
     )
     improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the sampler does not change the mask
     if improved or not run.fold.checkpoint("best").is_file():
@@ -242,8 +229,9 @@ def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]
     return sums
 
 
-def _detail(position: TrainingProgress, log: list[EpochLog]) -> str:
-    """The mean loss of the current epoch, as far as it is read, and the Dice of the last validation."""
+def _detail(position: TrainingProgress, log: list[EpochLog], times: IterationTimes | None) -> str:
+    """The mean loss of the current epoch, as far as it is read, the Dice of the last validation, and the times."""
     read = position.in_epoch // READ_EVERY * READ_EVERY
     losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []
-    return ", ".join([*losses, *([f"dice={log[-1].mean_dice:.3f}"] if log else [])])
+    dice = [f"dice={log[-1].mean_dice:.3f}"] if log else []
+    return ", ".join([*losses, *dice, *([str(times)] if times and times.seconds else [])])

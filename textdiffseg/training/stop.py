@@ -5,6 +5,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from plans.errors import UserError
+from textdiffseg.data.batch import Batch
+from textdiffseg.progress import Cancel, Cancelled
+
 
 @contextmanager
 def stop_requests() -> Iterator[list[BaseException]]:
@@ -29,3 +33,23 @@ def stop_requests() -> Iterator[list[BaseException]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
+    """The batches until a request to stop, which is put into `stop`. An error while loading is such a request.
+
+    A signal may have ended the loading processes, too. Their error is then not raised.
+    """
+    while not stop:
+        if cancel():
+            stop.append(Cancelled("The training was stopped. Call it again: it resumes where it stopped."))
+            return
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except UserError as error:  # a damaged case or a dead worker: the state is saved first
+            if not stop:
+                stop.append(error)
+            return
+        yield batch

@@ -41,7 +41,7 @@ def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, setting: 
     """The seconds to predict a case, from one timed group of windows. `setting`: other than the predictor's."""
     group = _group_seconds(predictor, case, bank)
     settings = predictor.settings if setting is None else settings_of(predictor.plan, setting)
-    groups = -(-predictor.windows(triple(case.record.shape)) // predictor.batch)
+    groups = -(-predictor.windows(triple(case.record.shape)) // predictor.room.windows)
     return group * groups * settings.passes / predictor.settings.passes
 
 

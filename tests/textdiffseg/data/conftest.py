@@ -44,9 +44,9 @@ def tiny_plan(**changes) -> Plan:
     return Plan.model_validate(fields | changes)
 
 
-def store_case(folder, case: str, image: np.ndarray, labels: np.ndarray, annotated=(1, 2), absent=()) -> None:
-    """Save an array pair as a stored case."""
-    shape = labels.shape
+def store_case(folder, case: str, image: np.ndarray, labels, annotated=(1, 2), absent=()) -> None:
+    """Save an image and its label map, or one label map per reference, as a stored case."""
+    shape = image.shape[1:]
     affine = ((0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
     transform = TransformRecord(
         original_shape=shape,

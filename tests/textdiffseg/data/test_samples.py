@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from textdiffseg.data import store
 from textdiffseg.data.augment import read_patch
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.data.samples import TrainingSamples, ValidationPatches
@@ -85,3 +86,25 @@ def test_a_sample_is_a_patch_of_its_case(stored, make_plan):
         assert sample.image.shape[1:] == sample.labels.shape == (24, 24, 24)
         expected = {0, 1, 2} if sample.case != "case_4" else {0, 1}
         assert set(np.unique(sample.labels)) == expected
+
+
+def test_a_sample_reads_three_arrays_and_a_record_is_parsed_once(make_plan, make_case, tmp_path, monkeypatch):
+    """Also of a case with several references: a sample learns from one of them."""
+    labels = np.zeros((20, 20, 20), np.int16)
+    labels[4:8, 4:8, 4:8] = 1
+    for case in ("a", "b"):
+        make_case(tmp_path, case, np.zeros((1, *labels.shape), np.float32), [labels, 2 * labels, 0 * labels])
+    opened, parsed = [], []
+    open_plainly, parse_plainly = store.open_array, store.CaseRecord.read
+    monkeypatch.setattr(store, "open_array", lambda path: opened.append(path.name) or open_plainly(path))
+    monkeypatch.setattr(store.CaseRecord, "read", lambda path: parsed.append(path.name) or parse_plainly(path))
+    samples = TrainingSamples(tmp_path, ["a", "b"], make_plan(patch=(8, 8, 8), batch=2), (1, 1), 0)
+    for index in range(40):
+        sample, files = samples[SampleKey(0, index)], {opened.pop(), opened.pop(), opened.pop()}
+        assert opened == []
+        labels_of = {f"{sample.case}.labels{place}.b2nd" for place in ("", "_2", "_3")}
+        assert files - labels_of == {f"{sample.case}.image.b2nd", f"{sample.case}.foreground.b2nd"}
+    assert sorted(parsed) == ["a.json", "b.json"]
+    list(ValidationPatches(tmp_path, ["a", "b"], make_plan(patch=(8, 8, 8)), 0, 4))
+    assert len(opened) == 4 * 3
+    assert len(parsed) == 2

@@ -15,7 +15,7 @@ from textdiffseg import files
 from textdiffseg.data import store
 from textdiffseg.data.checks import check_cases, is_complete, preprocessing_settings
 from textdiffseg.data.sampling import MAX_CANDIDATES_PER_LABEL, candidate_centres
-from textdiffseg.data.store import CaseRecord, list_cases, open_case, remove_case, save_case
+from textdiffseg.data.store import CaseRecord, list_cases, open_case, read_record, remove_case, save_case
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import TransformRecord
 
@@ -176,6 +176,17 @@ def test_a_file_is_hashed_once_per_process_unless_it_changes(tmp_path, parts, mo
     flip(tmp_path / "cases" / "a.b.labels.b2nd")
     with pytest.raises(UserError, match=r"labels\.b2nd: its content is not what was written"):
         open_case(tmp_path, "a.b")
+
+
+def test_a_record_that_changes_is_parsed_again(tmp_path, parts):
+    save_case(tmp_path, *parts)
+    assert read_record(tmp_path, "a.b") is read_record(tmp_path, "a.b")
+    path = tmp_path / "cases" / "a.b.json"
+    path.write_text(path.read_text().replace('"group": "g"', '"group": "h"'))
+    assert read_record(tmp_path, "a.b").group == "h"
+    remove_case(tmp_path, "a.b")
+    with pytest.raises(UserError, match="does not exist"):
+        read_record(tmp_path, "a.b")
 
 
 def test_a_case_of_version_2_is_read_and_stored_again_by_planning(tmp_path, parts):

@@ -11,6 +11,7 @@ import pytest
 import textdiffseg as tds
 from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
+from textdiffseg.evaluation.report import Summary
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels
@@ -354,3 +355,66 @@ def test_scores_never_replace_what_is_scored(pair, place, name):
     with pytest.raises(UserError, match="belongs to the data that is scored"):
         tds.evaluate(predictions, references, **{place: predictions / name})
     assert {path: path.read_bytes() for path in predictions.iterdir()} == before
+
+
+def test_another_folder_is_compared_case_by_case(pair, tmp_path, capsys):
+    predictions, references = pair
+    other, out = tmp_path / "other", tmp_path / "summary.json"
+    shutil.copytree(predictions, other)
+    (other / "tiny_03.nii.gz").unlink()
+    for index in (0, 1):
+        rewrite(other / f"tiny_{index:02d}.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
+    assert evaluate.main([*map(str, pair), "--against", str(other), "-o", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "only the first segmentations have them: tiny_03" in " ".join(shown.split())
+    for word in ("Difference from", "95% interval", "+0.6667", "Wilcoxon"):
+        assert word in shown
+    found = Summary.read(out).comparison
+    assert (found.only_first, found.only_second) == (("tiny_03",), ())
+    dark = found.labels["dark cube"]["dice"]
+    assert (dark.cases, dark.first, dark.difference) == (3, 1.0, pytest.approx(2 / 3))
+    assert dark.interval_95 == (0.0, 1.0)
+    assert found.labels["bright cube"]["nsd"].difference == 0
+    assert found.labels["dark cube"]["hd95"].cases == 1, "a missed label has no distance"
+    assert found.mean["dice"].difference == pytest.approx(1 / 3)
+    assert Summary.read(out).mean.scored == 8, "the first folder is scored on all of its cases"
+    (predictions / "tiny_02.nii.gz").unlink()
+    with pytest.raises(UserError, match=r"has no prediction for .*tiny_02"):
+        tds.evaluate(predictions, references, against=other)
+    summary = tds.evaluate(predictions, references, against=other, partial=True)
+    assert summary.comparison.only_second == ("tiny_02",)
+    assert any(note == f"Not compared, because only {other} have them: tiny_02." for note in summary.notes)
+
+
+def test_scores_are_kept_if_the_other_folder_cannot_be_scored(pair, tmp_path):
+    other, out = tmp_path / "other", tmp_path / "summary.json"
+    shutil.copytree(pair[0], other)
+    with pytest.raises(UserError, match="is not a folder"):
+        tds.evaluate(*pair, against=tmp_path / "absent", output=out)
+    assert not out.exists(), "this is found before the work"
+    (other / "tiny_02.nii.gz").write_bytes(b"no image")
+    with pytest.raises(UserError, match="tiny_02"):
+        tds.evaluate(*pair, against=other, output=out)
+    assert Summary.read(out).mean.dice == 1.0
+
+
+def test_lesions_are_scored_on_request(pair, tmp_path, capsys):
+    predictions, _ = pair
+
+    def add_false_lesions(array):
+        array[:2, :2, :2] = array[-2:, -2:, -2:] = 2
+
+    for case in ("tiny_00", "tiny_01"):
+        rewrite(predictions / f"{case}.nii.gz", add_false_lesions)
+    arguments = [*map(str, pair), "--csv", str(tmp_path / "s.csv")]
+    assert evaluate.main([*arguments, "--lesions", "Dark_Cube"]) == 0
+    assert "precision" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8")))
+    assert [row["lesions_predicted"] for row in rows[:4]] == ["", "3.0", "", "3.0"]
+    summary = tds.evaluate(*pair, lesions=[])
+    assert summary.labels["dark cube"].lesions.precision == pytest.approx((1 / 3 + 1 / 3 + 1 + 1) / 4)
+    assert summary.labels["dark cube"].lesions.matched == summary.labels["bright cube"].lesions.matched == 4
+    assert tds.evaluate(*pair).mean.lesions is None
+    assert evaluate.main([*arguments, "--lesions", "liver"]) == 2
+    expected = "error: --lesions: the references have no label liver. Expected one or more of bright cube, dark cube. "
+    assert capsys.readouterr().err.startswith(expected)

@@ -5,8 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from textdiffseg.evaluation import metrics
-from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, REFERENCE_EMPTY, CaseScores, dice, score_case
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, REFERENCE_EMPTY, dice, score_case
 
 SPACING = (3.0, 1.5, 1.0)
 
@@ -132,7 +131,7 @@ def test_ignored_voxels_count_in_neither_mask():
     assert scores(prediction, reference).dice == 1.0
 
 
-def test_without_monai_dice_and_volumes_remain(monkeypatch):
+def test_without_the_table_of_areas_dice_and_volumes_remain(monkeypatch):
     monkeypatch.setattr(metrics, "surfaces_available", lambda: False)
     bare = scores(cube((4, 5, 6)), cube((4, 5, 7)))
     assert bare.dice is not None
@@ -158,12 +157,16 @@ def test_overlapping_labels_are_unions_of_values():
         assert found.labels[name].dice == dice((predicted >= low)[2:], (expected >= low)[2:])
 
 
-def test_surfaces_that_exceed_the_memory_are_left_out_with_a_note(monkeypatch):
+def test_scores_do_not_depend_on_free_memory(monkeypatch):
     predicted, expected = cube((2, 3, 4)), cube((3, 3, 4))
     whole = scores(predicted, expected)
-    monkeypatch.setattr(metrics, "SURFACE_BYTES", 1e15)
-    large = scores(predicted, expected)
-    assert (large.dice, large.nsd, large.hd95, large.note) == (whole.dice, None, None, metrics.TOO_LARGE)
-    summary = summarise([CaseScores(case="a", labels={"x": large}), CaseScores(case="b", labels={"x": whole})])
-    assert (summary.mean.nsd, summary.mean.one_empty) == (whole.nsd, 0)
-    assert summary.notes[-1].startswith("1 label masks were too large for surfaces")
+    monkeypatch.setattr("textdiffseg.resources.free_memory", lambda: 0.0)
+    assert scores(predicted, expected) == whole
+    assert whole.nsd is not None
+
+
+def test_lesions_are_scored_for_the_requested_labels():
+    reference = cube((1, 1, 1)) + 2 * cube((8, 10, 12))
+    found = score_case(reference, reference, SPACING, {1: "a", 2: "b"}, lesions=["b"]).labels
+    assert found["a"].lesions is None
+    assert (found["b"].lesions.f1, found["b"].lesions.matched) == (1.0, 1)

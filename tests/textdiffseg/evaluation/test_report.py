@@ -3,8 +3,9 @@
 import pytest
 from rich.console import Console
 
+from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, CaseScores, LabelScores
-from textdiffseg.evaluation.report import NO_SURFACES, Summary, summarise
+from textdiffseg.evaluation.report import NO_SURFACES, Summary, summarise, to_csv
 from textdiffseg.files import write_record
 from textdiffseg_cli.tables import cases_table, summary_table
 
@@ -61,7 +62,7 @@ def test_the_summary_states_its_rules_and_is_read_as_written(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_missing_monai_is_noted(monkeypatch):
+def test_a_missing_table_of_surface_areas_is_noted(monkeypatch):
     monkeypatch.setattr("textdiffseg.evaluation.report.surfaces_available", lambda: False)
     assert NO_SURFACES in summarise(CASES).notes
 
@@ -73,3 +74,32 @@ def test_the_tables_show_every_label_the_mean_and_each_case():
     assert "mean of labels" in means
     for word in ("liver", "lesion", "missed", "absent from both", "–"):
         assert word in cases
+
+
+def test_lesions_have_means_of_scores_and_sums_of_counts():
+    one = LesionScores(dice=0.5, precision=1.0, recall=0.5, f1=2 / 3, predicted=1, reference=2, matched=1)
+    none = LesionScores(dice=None, precision=None, recall=None, f1=None, predicted=0, reference=0, matched=0)
+    false = LesionScores(dice=0.0, precision=0.0, recall=None, f1=0.0, predicted=3, reference=0, matched=0)
+    scores = [label(0.5).model_copy(update={"lesions": lesions}) for lesions in (one, none, false)]
+    cases = [CaseScores(case=str(i), labels={"lesion": score, "liver": label(0.5)}) for i, score in enumerate(scores)]
+    summary = summarise(cases)
+    mean = summary.labels["lesion"].lesions
+    assert (mean.dice, mean.precision, mean.recall, mean.f1) == (0.25, 0.5, 0.5, pytest.approx(1 / 3))
+    assert (mean.predicted, mean.reference, mean.matched) == (4, 2, 1)
+    assert (summary.mean.lesions, summary.labels["liver"].lesions, summary.lesion_rule) == (mean, None, LESION_RULE)
+    rows = [row.split(",") for row in to_csv(summary).splitlines()]
+    assert rows[0][-4:] == ["lesion_f1", "lesions_predicted", "lesions_reference", "lesions_matched"]
+    assert (rows[1][-3:], rows[2][-3:]) == (["1.0", "2.0", "1.0"], ["", "", ""])
+    assert "lesion_f1" not in to_csv(summarise(CASES))
+    assert summarise(CASES).lesion_rule is None
+
+
+def test_summaries_of_version_2_are_read():
+    fields = summarise(CASES).model_dump(mode="json", exclude={"lesion_rule", "comparison"}) | {"version": 2}
+    for one in (
+        fields["mean"],
+        *fields["labels"].values(),
+        *(x for c in fields["cases"] for x in c["labels"].values()),
+    ):
+        del one["lesions"]
+    assert Summary.parse(fields, "summary.json") == summarise(CASES)

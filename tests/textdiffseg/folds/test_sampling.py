@@ -63,6 +63,16 @@ def test_with_steps_or_samples_the_mask_is_the_mean_of_diffusion_samples(plan, g
     assert (found.steps, found.samples) == (steps, samples)
 
 
+def test_fast_and_best_override_the_choice_of_validation(plan):
+    table = (row(0, False, 0.9), row(0, True, 0.9005))
+    sampling = Sampling(table=table)
+    assert settings_for(plan, sampling).mirror_axes == ()
+    assert settings_for(plan, sampling, effort="best") == Settings(mirror_axes=plan.mirror_axes)
+    assert settings_for(plan, sampling, effort="best", mirroring=False) == Settings()
+    assert settings_for(plan, Sampling(mirroring=True), effort="best").mirror_axes == plan.mirror_axes, "no table"
+    assert settings_for(plan, Sampling(mirroring=True), effort="fast") == Settings(overlap=0.375)
+
+
 def test_the_publication_s_mask_is_a_sample(make_plan):
     published = make_plan("paper", latent={"level": 2, "channels": 1}, paper={"steps": 10})
     assert (published.mask_steps, published.sample_steps) == (10, 10)

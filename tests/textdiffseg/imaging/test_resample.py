@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from textdiffseg.imaging.resample import (
+    SPLINE_MARGIN,
     resample,
     resample_labels,
     spline_matrix,
@@ -97,6 +98,36 @@ def test_voxels_that_are_half_ignored_are_ignored():
 
 def test_empty_labels_stay_empty():
     assert not resample_labels(np.zeros((3, 4, 5), np.int16), (6, 7, 8)).any()
+
+
+@pytest.mark.parametrize(("size", "size_to"), [(512, 502), (512, 512 - 1), (512, 563), (600, 512)])
+def test_matrices_of_full_size_equal_the_exact_ones_to_1e_6(size, size_to):
+    matrix = spline_matrix(size, size_to, 3)
+    exact = ndimage.zoom(np.eye(size), (size_to / size, 1), order=3, mode="nearest", grid_mode=True)
+    assert np.count_nonzero((matrix != 0) & (np.abs(matrix) < np.finfo(np.float32).tiny)) == 0
+    assert np.abs(matrix - exact).max() < 1e-6
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("shape", [(7, 30, 11), (6, 9, 40)])
+def test_a_box_with_a_margin_is_resampled_as_a_part_of_the_whole(order, shape):
+    """At the same places: those of the box on the spline through the whole array."""
+    array = np.random.default_rng(5).normal(0, 1000, (1, 6, 60, 50)).astype(np.float32)
+    starts, sizes = (0, 20, 14), (6, 21, 23)
+    read = (slice(None), slice(None), slice(20 - SPLINE_MARGIN, 41 + SPLINE_MARGIN), slice(1, None))
+    inside = (slice(0, 6), slice(SPLINE_MARGIN, SPLINE_MARGIN + 21), slice(13, 36))
+    found = resample(array[read], shape, order, inside=inside, limits=(-1e9, 1e9))
+    axes = zip(starts, sizes, shape, strict=True)
+    places = np.meshgrid(*(start + (np.arange(m) + 0.5) * n / m - 0.5 for start, n, m in axes), indexing="ij")
+    expected = ndimage.map_coordinates(array[0].astype(float), places, order=order, mode="nearest")
+    assert np.abs(found[0] - expected).max() < 1e-2 if order else (found[0] == expected).mean() > 0.99
+
+
+def test_limits_replace_the_range_of_a_channel_and_the_result_is_written_in_place():
+    array = np.random.default_rng(6).normal(0, 1, (1, 8, 9, 10)).astype(np.float32)
+    out = np.empty((1, 13, 9, 7), np.float32)
+    assert resample(array, (13, 9, 7), limits=(-0.5, 0.25), out=out) is out
+    assert (out.min(), out.max()) == (-0.5, 0.25)
 
 
 def test_matrices_of_full_size_hold_no_denormal_numbers_and_still_equal_scipy():

@@ -228,6 +228,21 @@ def test_raw_intensities_are_clipped_to_the_storage_type():
     assert abs(image).max() == np.finfo(np.float16).max
 
 
+@pytest.mark.parametrize("scheme", ["ct", "zscore", "rescale_to_0_1", "none"])
+def test_integers_are_preprocessed_as_the_same_numbers_in_float32(scheme):
+    """To the last bit. The scan's array is not changed."""
+    volume, _ = scene()
+    statistics = {"low": 20.3, "high": 70.7, "mean": 51.1, "std": 7.7} if scheme == "ct" else {}
+    plan = make_plan(spacing=(1.1, 0.7, 1.3))
+    plan = plan.model_copy(update={"channels": (ChannelPlan(name="c0", scheme=scheme, **statistics),)})
+    whole = np.rint(volume.array)
+    kept = whole.astype(np.int16)
+    found = [preprocess_image(replace(volume, array=array), plan)[0] for array in (whole, kept)]
+    assert found[0].dtype == np.float32
+    assert np.array_equal(*found)
+    assert np.array_equal(kept, whole)
+
+
 def test_the_transform_record_survives_json():
     volume, _ = scene(*TURNS[2])
     _, transform = preprocess_image(volume, make_plan())

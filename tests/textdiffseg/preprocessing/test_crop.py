@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
 
 from plans.dataset import read_dataset
 from plans.fingerprint import LABELS_OUTSIDE_BODY
@@ -78,8 +79,8 @@ def test_in_training_no_labelled_voxel_is_cut():
 
 
 def test_a_cropped_scan_is_the_whole_scan_inside_its_box(make_plan):
-    """Resampling sees the edge of the box. The margin is air, so the body is the same to 1e-3 HU."""
-    image = scan((40, 120, 120))
+    """The box begins and ends on voxels of both grids, so they can be compared. Its margin is full of structure."""
+    image = scan() + np.where(scan() < -900, np.random.default_rng(1).uniform(0, 300, SHAPE), 0).astype(np.float32)
     plan = ct_plan(make_plan)
     cropped, transform = preprocess_image(volume(image), plan)
     whole, _ = preprocess_image(volume(image), plan.model_copy(update={"crop": "none"}))
@@ -92,6 +93,71 @@ def test_a_cropped_scan_is_the_whole_scan_inside_its_box(make_plan):
     inside = tuple(slice(start // 2, end // 2) for start, end in transform.crop)
     assert cropped.shape[1:] == whole[0][inside].shape
     assert np.abs(cropped[0] - whole[0][inside]).max() < 1e-3
+
+
+def largest_difference(image, transform, scan, plan) -> float:
+    """How far a preprocessed image is from the spline of the whole scan, at the places of its own voxels.
+
+    The places are random voxels of the plan's grid, half of them in its outermost planes. `scan` (D, H, W) is
+    canonical, before normalisation.
+    """
+    (channel,), rng = plan.channels, np.random.default_rng(0)
+    normalised = (np.clip(scan.astype(np.float64), channel.low, channel.high) - channel.mean) / channel.std
+    places = np.array([rng.integers(0, size, 4000) for size in transform.shape])
+    for axis, size in enumerate(transform.shape):
+        places[axis, axis::6] = rng.choice([0, size - 1], len(places[axis, axis::6]))
+    starts = np.array([start for start, _ in transform.crop])[:, None]
+    steps = (np.array(transform.cropped_shape) / transform.shape)[:, None]
+    wanted = ndimage.map_coordinates(normalised, starts + (places + 0.5) * steps - 0.5, order=3, mode="nearest")
+    limits = (np.array([channel.low, channel.high]) - channel.mean) / channel.std
+    return float(np.abs(image[0][tuple(places)] - wanted.clip(*limits)).max() * channel.std)
+
+
+@pytest.mark.parametrize("spacing", [(3.1, 1.3, 2.7), (2.0, 1.7, 1.1), (1.4, 2.0, 3.9)])
+def test_the_crop_does_not_change_the_image_inside_it(make_plan, spacing):
+    """In HU, at the same place in the world; the grid of the cropped scan has its own places."""
+    rng = np.random.default_rng(2)
+    image = (scan() + rng.normal(0, 60, SHAPE)).astype(np.float32)
+    image[:, :, 101:103] = 900  # a plate at the edge of the box
+    plan = ct_plan(make_plan).model_copy(update={"spacing": spacing})
+    found, transform = preprocess_image(volume(image), plan)
+    assert sum(start > 0 for start, _ in transform.crop) >= 2, "nothing was cut"
+    assert largest_difference(found, transform, image, plan) < 1e-3
+
+
+def test_the_nonzero_crop_does_not_change_it_either(make_plan):
+    image = np.zeros(SHAPE, np.float32)
+    image[5:31, 17:80, 40:103] = np.random.default_rng(3).normal(300, 80, (26, 63, 63))
+    plan = ct_plan(make_plan).model_copy(update={"spacing": (2.7, 1.3, 3.3), "crop": "nonzero"})
+    found, transform = preprocess_image(volume(image), plan)
+    assert transform.crop == ((5, 31), (17, 80), (40, 103))
+    assert largest_difference(found, transform, image, plan) < 1e-3
+
+
+def test_statistics_are_those_of_the_box_and_not_of_the_margin(make_plan):
+    image = np.zeros(SHAPE, np.float32)
+    image[5:31, 17:80, 40:103] = np.random.default_rng(3).normal(300, 80, (26, 63, 63))
+    for scheme in ("zscore", "rescale_to_0_1"):
+        plan = make_plan(channels=[{"name": "MRI", "scheme": scheme}], spacing=SPACING, crop="nonzero")
+        same, transform = preprocess_image(volume(image), plan)
+        fine, _ = preprocess_image(volume(image), plan.model_copy(update={"spacing": (2.0, 1.0, 2.0)}))
+        inside = image[transform.box].astype(np.float64)
+        first, second = (inside.mean(), inside.std()) if scheme == "zscore" else (inside.min(), np.ptp(inside))
+        assert np.abs(same[0] - (inside - first) / second).max() < 1e-5
+        assert abs(fine.mean() - same.mean()) < 1e-2
+
+
+def test_the_crop_does_not_change_a_real_ct(make_plan, shared_data):
+    from textdiffseg.imaging.sources.files import read_volume
+    from textdiffseg.imaging.volume import to_canonical
+
+    volume = read_volume((shared_data / "scans" / "CRLM-CT-1004.nii.gz",))
+    channel = {"name": "CT", "scheme": "ct", "low": -900, "high": 1200, "mean": 90, "std": 150}
+    plan = make_plan(channels=[channel], spacing=(5.0, 1.7, 1.3), crop="body")
+    canonical = to_canonical(volume)[0].array[0]
+    found, transform = preprocess_image(volume, plan)
+    assert transform.cropped_shape[1] < 0.75 * canonical.shape[1]
+    assert largest_difference(found, transform, canonical, plan) < 1e-3
 
 
 def test_prediction_leads_back_to_the_scan_s_grid(make_plan):

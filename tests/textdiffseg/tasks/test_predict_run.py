@@ -174,6 +174,17 @@ def test_a_sampling_pass_weighs_more_than_the_mask_s(root, scans):
     assert events[-1].done == pytest.approx(events[-1].total)
 
 
+def test_fast_has_fewer_windows_and_is_another_request(predict, root):
+    assert "one pass, no mirroring, on cpu" in predict()[1]
+    code, out, _ = predict("--fast")
+    assert (code, "2 predicted" in out) == (0, True)
+    assert "one pass, no mirroring, windows overlap by 0.375, on cpu" in out
+    assert Manifest.read(root / "out" / "a.json").request.settings.overlap == 0.375
+    with pytest.raises(SystemExit) as refused:
+        predict("--fast", "--best")
+    assert refused.value.code == 2
+
+
 def test_threads_change_no_output(predict, root, scans, request):
     (scans / "c_0000.nii.gz").write_bytes(b"no image")
     options = ("--probabilities", "--uncertainty", "--alternatives", 2)

@@ -50,6 +50,14 @@ def test_a_line_of_version_1_is_read(tmp_path):
     """Runs that were started before the key was renamed can be resumed."""
     line = json.loads(epochs(["one"])[0].model_dump_json()) | {"version": 1}
     line["reconstruction_dice"] = line.pop("latent_dice")
+    del line["iteration_seconds"], line["data_seconds"]
+    (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_log(tmp_path / "log.jsonl") == epochs(["one"])[:1]
+
+
+def test_a_line_of_version_2_has_no_times_of_iterations(tmp_path):
+    line = json.loads(epochs(["one"])[0].model_dump_json()) | {"version": 2}
+    del line["iteration_seconds"], line["data_seconds"]
     (tmp_path / "log.jsonl").write_text(json.dumps(line) + "\n")
     assert read_log(tmp_path / "log.jsonl") == epochs(["one"])[:1]
 

@@ -33,6 +33,9 @@ def preprocessed(request, tmp_path_factory, shapes_plan, store_shapes):
 FOLD = Fold(train=("a", "b"), validation=("c",))
 
 
+WITHOUT_TIME = {"seconds": 0, "iteration_seconds": None, "data_seconds": None}
+
+
 def fit(preprocessed, folder, **options):
     messages = []
     loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
@@ -54,7 +57,7 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "parts")]
-    without_time = [[entry.model_copy(update={"seconds": 0}) for entry in log] for log in logs]
+    without_time = [[entry.model_copy(update=WITHOUT_TIME) for entry in log] for log in logs]
     assert without_time[0] == without_time[1]
     assert len(logs[0]) == 3
 
@@ -333,3 +336,19 @@ def test_learning_rate_rises_then_falls_to_zero(shapes_plan):
     assert all(a < b for a, b in pairwise(rates[:10]))
     assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[-1] < 0.01 * plan.learning_rate
+
+
+def test_the_wait_for_data_is_in_the_log_and_beside_the_iteration_time(preprocessed, tmp_path, monkeypatch):
+    plain, details = TrainingLoader.epoch, []
+
+    def slow(self, *args):
+        for batch in plain(self, *args):
+            time.sleep(0.1)
+            yield batch
+
+    monkeypatch.setattr(TrainingLoader, "epoch", slow)
+    options = TrainingOptions()
+    loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), options, progress=lambda event: details.append(event.detail))
+    for entry in read_log(tmp_path / "log.jsonl"):
+        assert 0.1 <= entry.data_seconds < entry.iteration_seconds
+    assert all("s/it" in detail and "% wait for data" in detail for detail in details[-3:])

@@ -20,7 +20,10 @@ _META = (".mha", ".mhd")
 
 
 def read_volume(paths: tuple[Path, ...]) -> Volume:
-    """The scan as float32 (C, D, H, W). `paths`: one file per channel, or one file or DICOM folder with all."""
+    """The scan (C, D, H, W). `paths`: one file per channel, or one file or DICOM folder with all.
+
+    Integers of at most two bytes keep their type, to save memory. All other numbers become float32.
+    """
     volumes = [_read_any(Path(path)) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
         refuse_unusable(volume.array, str(path))
@@ -32,7 +35,8 @@ def read_volume(paths: tuple[Path, ...]) -> Volume:
     arrays = [volume.array for volume in volumes]
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    return Volume(np.ascontiguousarray(joined, dtype=np.float32), volumes[0].geometry, tuple(notes))
+    kind = joined.dtype if joined.dtype.kind in "iu" and joined.dtype.itemsize <= 2 else np.float32
+    return Volume(np.ascontiguousarray(joined, dtype=kind), volumes[0].geometry, tuple(notes))
 
 
 def read_labels(path: Path) -> Volume:

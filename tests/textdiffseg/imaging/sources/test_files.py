@@ -49,6 +49,18 @@ def test_axes_are_simpleitks(tmp_path, array, geometry):
     assert np.allclose(image.TransformIndexToPhysicalPoint(index), (geometry.affine @ (2, 3, 5, 1))[:3])
 
 
+@pytest.mark.parametrize(
+    ("kind", "read_as"),
+    [("uint8", "uint8"), ("int16", "int16"), ("uint16", "uint16"), ("int32", "float32"), ("float64", "float32")],
+)
+def test_small_integers_keep_their_type(tmp_path, kind, read_as):
+    image = sitk.GetImageFromArray(np.arange(60, dtype=kind).reshape(3, 4, 5))
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    found = read_volume((tmp_path / "a.nii.gz",)).array
+    assert found.dtype == read_as
+    assert np.array_equal(found.ravel(), np.arange(60))
+
+
 @pytest.mark.parametrize(("top", "kind"), [(200, np.uint8), (40000, np.uint16), (100000, np.int32)])
 def test_labels_take_the_smallest_type(tmp_path, geometry, top, kind):
     labels = np.zeros(geometry.shape, np.int64)

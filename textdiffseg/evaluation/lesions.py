@@ -1,0 +1,121 @@
+"""Scores of single lesions.
+
+A lesion is a connected component of a label's mask: its voxels share a face, an edge or a corner. A predicted lesion
+and a reference lesion match if they have a voxel in common. A lesion matches one other lesion at most. Pairs are chosen
+in the order of their IoU, the largest first. With M matches, P predicted and R reference lesions:
+
+    precision = M / P,   recall = M / R,   F1 = 2 M / (P + R)
+    Dice = sum of the Dice of the matched pairs / (P + R - M)
+
+So missed and false lesions have Dice 0 (lesion-wise Dice, as in BraTS 2023, here without dilation). Without any lesion
+in both masks, nothing is defined. Without a predicted lesion, precision is undefined, and without a reference lesion,
+recall is.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from plans.records import Record
+
+LESION_RULE = (
+    "A lesion is a 26-connected component. Predicted and reference lesions match one to one if they overlap, those "
+    "with the largest IoU first. Missed and false lesions have Dice 0. Cases without any lesion are left out."
+)
+
+
+class LesionScores(Record):
+    """The scores of a label's lesions. `None` is an undefined score (the module states the rule).
+
+    The counts of one case are means over its references, if it has several. Those of several cases are sums.
+    """
+
+    dice: float | None
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    predicted: float  # number of lesions in the prediction
+    reference: float  # number of lesions in the reference
+    matched: float  # number of pairs
+
+
+def lesion_scores(predicted: np.ndarray, expected: np.ndarray) -> LesionScores:
+    """The lesion scores of two masks (D, H, W) bool on one grid."""
+    from scipy.ndimage import label
+
+    touching = np.ones((3, 3, 3), bool)
+    (ours, found), (theirs, truth) = label(predicted, touching), label(expected, touching)
+    own_sizes = np.bincount(ours[predicted], minlength=found + 1)
+    their_sizes = np.bincount(theirs[expected], minlength=truth + 1)
+    common = predicted & expected
+    pairs, shared = np.unique(ours[common].astype(np.int64) * (truth + 1) + theirs[common], return_counts=True)
+    a, b = np.divmod(pairs, truth + 1)
+    sizes = own_sizes[a] + their_sizes[b]
+    matched = _one_to_one(a, b, shared / (sizes - shared))
+    overlap = float((2 * shared[matched] / sizes[matched]).sum())
+    return _scores(overlap, len(matched), found, truth)
+
+
+def _one_to_one(a: np.ndarray, b: np.ndarray, iou: np.ndarray) -> list[int]:
+    """The chosen pairs of lesions `a` (N,) and `b` (N,), the largest IoU first."""
+    order = np.lexsort((b, a, -iou))
+    free_a, free_b, chosen = set(a.tolist()), set(b.tolist()), []
+    for pair, one, other in zip(order.tolist(), a[order].tolist(), b[order].tolist(), strict=True):
+        if one in free_a and other in free_b:
+            free_a.remove(one)
+            free_b.remove(other)
+            chosen.append(pair)
+    return chosen
+
+
+def _scores(overlap: float, matched: int, predicted: int, reference: int) -> LesionScores:
+    lesions = predicted + reference - matched
+    return LesionScores(
+        dice=overlap / lesions if lesions else None,
+        precision=matched / predicted if predicted else None,
+        recall=matched / reference if reference else None,
+        f1=2 * matched / (predicted + reference) if lesions else None,
+        predicted=predicted,
+        reference=reference,
+        matched=matched,
+    )
+
+
+def mean_over_references(scores: Sequence[LesionScores]) -> LesionScores | None:
+    """The means over the references of one case; None if lesions were not measured.
+
+    Where prediction and reference have no lesion, Dice and F1 are 1.
+    """
+    empty = [not (one.predicted or one.reference) for one in scores]
+    if all(empty):
+        return scores[0] if scores else None
+    return LesionScores(
+        dice=_mean(1.0 if none else one.dice for none, one in zip(empty, scores, strict=True)),
+        precision=_mean(one.precision for one in scores),
+        recall=_mean(one.recall for one in scores),
+        f1=_mean(1.0 if none else one.f1 for none, one in zip(empty, scores, strict=True)),
+        predicted=float(np.mean([one.predicted for one in scores])),
+        reference=float(np.mean([one.reference for one in scores])),
+        matched=float(np.mean([one.matched for one in scores])),
+    )
+
+
+def mean_over_cases(scores: Iterable[LesionScores | None]) -> LesionScores | None:
+    """The means of the scores, and the sums of the counts. None if lesions were not measured."""
+    known = [one for one in scores if one is not None]
+    if not known:
+        return None
+    return LesionScores(
+        dice=_mean(one.dice for one in known),
+        precision=_mean(one.precision for one in known),
+        recall=_mean(one.recall for one in known),
+        f1=_mean(one.f1 for one in known),
+        predicted=sum(one.predicted for one in known),
+        reference=sum(one.reference for one in known),
+        matched=sum(one.matched for one in known),
+    )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,186 @@
+"""Surface distances of two masks: normalised surface Dice (NSD) and HD95, both from one set of distances.
+
+The surface S_X of a mask X has one element at each corner of voxels where the eight voxels around it differ. Its area
+a in mm² is that of marching cubes. d_Y(s) is the distance in mm from an element s to the nearest element of S_Y:
+
+    NSD  = (a{s in S_X: d_Y(s) <= tolerance} + a{s in S_Y: d_X(s) <= tolerance}) / (a(S_X) + a(S_Y))
+    HD95 = the larger over both directions of the smallest d with a{s in S_X: d_Y(s) <= d} >= .95 a(S_X)
+
+(Nikolov et al. 2018.) Both are equal to those of DeepMind's surface-distance, which has the table of areas. It computes
+distances for every voxel of the box, and it sorts them as Python objects. Here a k-d tree of the elements is searched.
+
+Three ways lead to the same distances, and the masks alone decide between them:
+
+1. The tree finds the elements nearer than `NEAR_VOXELS` voxels. Others need no distance if less than 5% of the area is
+   farther than that.
+2. It also finds far elements, if they are few. Such a search is slow in the middle of a large surface, where many
+   elements are nearly the nearest one.
+3. Otherwise, and if the surfaces are dense (noise), scipy transforms the whole box. This takes 16 bytes a voxel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from plans.geometry import Millimetres, Triple, triple
+
+PERCENTILE = 0.95  # of HD95
+NEAR_VOXELS = 10  # of the coarsest axis
+MAX_FAR_PAIRS = 100  # far elements times elements of the other surface, per voxel of the box
+MAX_TREE_SHARE = 1 / 16  # elements of a surface per voxel of the box
+BLOCK = 2**20  # elements whose distances are computed at once
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The surface elements of a mask. They lie on the grid of the corners between voxels."""
+
+    grid: Triple  # corners along each axis: one more than voxels
+    places: np.ndarray  # (N,) flat positions in the grid, ascending
+    codes: np.ndarray  # (N,) uint8; the eight voxels around the corner, as `corner_codes` has them
+
+    @cached_property
+    def points(self) -> np.ndarray:
+        """The positions (N, 3) in the grid."""
+        return np.stack(np.unravel_index(self.places, self.grid), 1)
+
+
+def surface_scores(
+    predicted: np.ndarray, expected: np.ndarray, spacing: Millimetres, tolerance_mm: float
+) -> tuple[float, float]:
+    """(NSD, HD95 in mm) of two non-empty masks (D, H, W) of one shape. Outside of the array is background.
+
+    Args:
+        predicted: (D, H, W) bool.
+        expected: (D, H, W) bool.
+        spacing: mm, (D, H, W).
+        tolerance_mm: of NSD.
+    """
+    areas = element_areas(spacing)
+    first, second = surface_of(predicted), surface_of(expected)
+    whole, within, percentiles = 0.0, 0.0, []
+    for here, there in ((first, second), (second, first)):
+        found = nearest_distances(here, there, areas, spacing, tolerance_mm)
+        distances, area = area_by_distance(found, here.codes, areas)
+        whole += area.sum()
+        within += area[distances <= tolerance_mm].sum()
+        percentiles.append(percentile_of(distances, area))
+    return float(within / whole), max(percentiles)
+
+
+def element_areas(spacing: Millimetres) -> np.ndarray:
+    """The area (256,) in mm² of the surface element of each code of `corner_codes`."""
+    from surface_distance.lookup_tables import create_table_neighbour_code_to_surface_area
+
+    return create_table_neighbour_code_to_surface_area(spacing)
+
+
+def corner_codes(mask: np.ndarray) -> np.ndarray:
+    """The code (D + 1, H + 1, W + 1) uint8 of each corner: one bit for each of the eight voxels around it.
+
+    Corner i lies between the voxels i - 1 and i of an axis. Bit 4 a + 2 b + c is set if the voxel (i - a, j - b, k - c)
+    is in the mask (bool).
+    """
+    codes = np.zeros([size + 1 for size in mask.shape], np.uint8)
+    bits = np.ascontiguousarray(mask).view(np.uint8)
+    for bit, offset in enumerate(np.ndindex(2, 2, 2)):
+        place = tuple(slice(first, first + size) for first, size in zip(offset, mask.shape, strict=True))
+        codes[place] |= bits << np.uint8(bit)
+    return codes
+
+
+def surface_of(mask: np.ndarray) -> Surface:
+    """The surface elements of a mask (D, H, W) bool."""
+    codes = corner_codes(mask)
+    places = np.flatnonzero(codes - np.uint8(1) < 254)  # neither 0 nor 255
+    return Surface(triple(codes.shape), places, codes.reshape(-1)[places])
+
+
+def area_by_distance(distances: np.ndarray, codes: np.ndarray, areas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different distances (M,), ascending, and the area (M,) in mm² of the elements at each of them.
+
+    Args:
+        distances: (N,) in mm, of N elements.
+        codes: (N,) of the elements.
+        areas: (256,) in mm² of each code.
+    """
+    different = np.unique(distances)
+    area = np.zeros(len(different))
+    for block in _blocks(len(distances)):
+        places = np.searchsorted(different, distances[block])
+        area += np.bincount(places, areas[codes[block]], minlength=len(different))
+    return different, area
+
+
+def percentile_of(distances: np.ndarray, area: np.ndarray) -> float:
+    """The smallest of the distances (M,) within which `PERCENTILE` of the area (M,) lies."""
+    within = area.cumsum()
+    place = int(np.searchsorted(within / within[-1], PERCENTILE))
+    return float(distances[min(place, len(distances) - 1)])
+
+
+def nearest_distances(
+    here: Surface, there: Surface, areas: np.ndarray, spacing: Millimetres, tolerance_mm: float
+) -> np.ndarray:
+    """The distance (N,) in mm from each element of `here` to the nearest one of `there`.
+
+    It is infinite for elements farther than `NEAR_VOXELS` voxels, if neither NSD nor HD95 depends on their distances.
+    `areas` (256,) are those of the codes.
+    """
+    from scipy.spatial import cKDTree
+
+    voxels, step = float(np.prod(here.grid)), np.array(spacing)
+    if max(len(here.places), len(there.places)) > MAX_TREE_SHARE * voxels:
+        return _transformed(here, there, step)
+    distances = np.full(len(here.places), np.inf)
+    distances[np.isin(here.places, there.places, assume_unique=True, kind="sort")] = 0.0
+    near, tree = NEAR_VOXELS * float(step.max()), cKDTree(there.points * step)
+    _search(tree, here, there, step, distances, near)
+    own = areas[here.codes]
+    known = own[np.isfinite(distances)].sum() / own.sum()
+    if tolerance_mm < 0.99 * near and known > PERCENTILE + 1e-6:  # both margins: rounding
+        return distances
+    if np.count_nonzero(np.isinf(distances)) * float(len(there.places)) > MAX_FAR_PAIRS * voxels:
+        return _transformed(here, there, step)
+    _search(tree, here, there, step, distances, np.inf)
+    return distances
+
+
+def _search(tree: Any, here: Surface, there: Surface, step: np.ndarray, distances: np.ndarray, most_mm: float) -> None:
+    """Fill in the distances that are infinite and at most `most_mm`, from the k-d tree of `there`."""
+    unknown = np.flatnonzero(np.isinf(distances))
+    for part in _blocks(len(unknown)):
+        searched = here.points[unknown[part]]
+        _, nearest = tree.query(searched * step, distance_upper_bound=most_mm)
+        found = nearest < len(there.places)  # scipy's mark of elements without a neighbour is the number of elements
+        steps = searched[found] - there.points[nearest[found]]
+        distances[unknown[part][found]] = _lengths(steps, step)
+
+
+def _transformed(here: Surface, there: Surface, step: np.ndarray) -> np.ndarray:
+    """The distances from the nearest element of every corner of the grid."""
+    from scipy.ndimage import distance_transform_edt
+
+    outside = np.ones(here.grid, bool)
+    outside.reshape(-1)[there.places] = False
+    nearest = distance_transform_edt(outside, sampling=step, return_distances=False, return_indices=True)
+    nearest = nearest.reshape(3, -1)
+    distances = np.empty(len(here.places))
+    for block in _blocks(len(here.places)):
+        places = here.places[block]
+        points = np.stack(np.unravel_index(places, here.grid), 1)
+        distances[block] = _lengths(points - nearest[:, places].T, step)
+    return distances
+
+
+def _lengths(steps: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """The lengths (N,) in mm of differences (N, 3) in voxels. Equal differences have equal lengths to the last bit."""
+    return np.sqrt(np.square(steps * spacing).sum(1))
+
+
+def _blocks(elements: int) -> Iterator[slice]:
+    for first in range(0, elements, BLOCK):
+        yield slice(first, first + BLOCK)

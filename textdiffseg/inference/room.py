@@ -1,0 +1,65 @@
+"""The room for windows on a device: how many are computed together, and where their sums are kept."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from plans.geometry import Triple
+from plans.memory import network_of, prediction_bytes, sums_bytes
+from plans.plan import Plan
+from textdiffseg.inference.windows import SlabSums, WindowInputs
+
+CPU_WINDOWS = 2  # with one, torch's CPU convolutions leave oneDNN and take three times as long
+MAX_WINDOWS = 8
+WINDOWS_SHARE, SUMS_SHARE = 0.5, 0.5  # of a GPU's free memory
+Of = TypeVar("Of")
+
+
+class DeviceRoom:
+    """The windows that are computed together on a device, and the place of their sums.
+
+    If the device's memory runs out, fewer windows are computed together. Then sums move to the host.
+    """
+
+    def __init__(self, plan: Plan, device: torch.device, windows: int | None = None):
+        """`windows`: the number that is computed together; None: what the device allows."""
+        self.device, self.windows = device, windows or windows_at_once(plan, device)
+
+    def sums(self, volume: WindowInputs, count: int = 1) -> SlabSums:
+        """New sums: on the device if `count` of them fit there, else on the host."""
+        need = count * sums_bytes(volume.classes, volume.tiling.slab_voxels)
+        fit = self.device.type == "cuda" and need < SUMS_SHARE * torch.cuda.mem_get_info(self.device)[0]
+        return SlabSums(volume, self.device if fit else "cpu")
+
+    def compute(
+        self, function: Callable[[tuple[Triple, ...]], Of], starts: tuple[Triple, ...], sums: Sequence[SlabSums]
+    ) -> list[Of]:
+        """What `function` returns for a group of windows, in parts of fewer windows if the memory runs out.
+
+        If it runs out with single windows, the sums move to the host. After that, `torch.OutOfMemoryError` is raised.
+        """
+        while True:
+            try:
+                return [function(starts[i : i + self.windows]) for i in range(0, len(starts), self.windows)]
+            except torch.OutOfMemoryError:
+                on_device = [one for one in sums if one.total.device.type != "cpu"]
+                if self.windows == 1 and not on_device:
+                    raise
+            torch.cuda.empty_cache()  # outside `except`, which keeps the failed call's tensors alive
+            if self.windows > 1:
+                self.windows //= 2
+            else:
+                for one in on_device:
+                    one.to("cpu")
+
+
+def windows_at_once(plan: Plan, device: torch.device) -> int:
+    """The windows that are computed together: `CPU_WINDOWS` on a CPU; on a GPU what fits, `MAX_WINDOWS` at most."""
+    if device.type != "cuda":
+        return CPU_WINDOWS
+    network = network_of(plan)
+    weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
+    window = prediction_bytes(network, plan.patch, "gpu") - weights
+    free = torch.cuda.mem_get_info(device)[0]
+    return max(1, min(MAX_WINDOWS, int(WINDOWS_SHARE * free / window)))
