@@ -1,6 +1,8 @@
 """The names of files, without their folders: endings, channels, and the suffix of a text encoder."""
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
@@ -11,7 +13,10 @@ UNREAD_ENDINGS = (
 NIFTI = ".nii.gz"
 ARCHIVE = ".zip"  # of DICOM slices
 _SLICE_ENDINGS = (".dcm", ".dicom", ".ima")  # most slices have none
+DICOM = ".dcm"
 BUNDLED = "bundled"  # the text encoder that is installed with the package
+MAX_NAME_BYTES = 40  # of a label in file names; a case takes up to 200, and file systems allow 255
+MAX_STEM_BYTES = 150  # of a label that is a whole file name, with a value and an ending behind it
 MAX_SUFFIX = 100  # characters of an encoder's name in file names
 
 
@@ -41,9 +46,20 @@ def is_archive_name(name: str) -> bool:
     return name.lower().endswith(ARCHIVE)
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file name has the ending of an image, in any format."""
+    return bool(split_ending(name)[1]) or is_unread_image(name) or name.lower().endswith(DICOM)
+
+
 def channel_file(case: str, channel: int, ending: str) -> str:
     """The file of one channel of a case: `CASE_0000.nii.gz`."""
     return f"{case}_{channel:04d}{ending}"
+
+
+def named_input(name: str, channel: int, channels: int) -> str:
+    """A scan's file in messages and manifests: its name, with the channel if there are several and it does not show."""
+    shown = channels == 1 or split_ending(name)[0].endswith(f"_{channel:04d}")
+    return name if shown else f"{name} (channel {channel})"
 
 
 def rater_file(case: str, number: int, ending: str) -> str:
@@ -66,6 +82,22 @@ def alternative_of(stem: str) -> tuple[str, int | None]:
     """The mask and the number of an alternative, by its name without ending. None: it is not an alternative."""
     match = re.fullmatch(r"(.+)\.alternative([0-9]{1,9})", stem)
     return (match[1], int(match[2])) if match else (stem, None)
+
+
+def safe_name(name: str, most: int = MAX_NAME_BYTES) -> str:
+    """A label's name with letters, digits, `_` and `-` only, of at most `most` bytes. It may be empty."""
+    return re.sub(r"[^\w-]+", "_", name).encode()[:most].decode(errors="ignore").strip("_")
+
+
+def label_stems(names: Sequence[str], values: Sequence[int]) -> tuple[str, ...]:
+    """The names of labels as different file names without ending: `left_kidney`.
+
+    Names that become equal get the label's value: `left_kidney.3`. Capitals make no difference.
+    """
+    stems = [safe_name(name, MAX_STEM_BYTES) or "label" for name in names]
+    counts = Counter(stem.casefold() for stem in stems)
+    pairs = zip(stems, values, strict=True)
+    return tuple(stem if counts[stem.casefold()] == 1 else f"{stem}.{value}" for stem, value in pairs)
 
 
 def picture_file(case: str) -> str:

@@ -19,7 +19,12 @@ CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
 SUMMARY = "summary.json"
 _LOCK = ".lock"
-MAPS = ("probabilities", "uncertainty")  # folders beside segmentations
+MAPS = ("probabilities", "uncertainty")
+Conversion = Literal["separate", "dicom-seg", "rtstruct"]  # other forms of a mask, each in a folder of its name
+SEPARATE: Conversion = "separate"  # one mask per label, in a folder per case
+DICOM_SEG: Conversion = "dicom-seg"
+RTSTRUCT: Conversion = "rtstruct"
+BESIDE = (*MAPS, SEPARATE, DICOM_SEG, RTSTRUCT)  # folders beside segmentations
 
 
 def tree(root: Path, name: Tree) -> Path:
@@ -237,6 +242,11 @@ class FoldFolder:
     def mask(self, case: str) -> Path:
         """The predicted mask of a validation case."""
         return self.validation / f"{case}{NIFTI}"
+
+
+def volume_table(folder: Path) -> Path:
+    """The table of volumes in a folder of segmentations."""
+    return folder / "volumes.csv"
 
 
 def root_of(fold: FoldFolder) -> Path | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from plans.errors import UserError
 
 if TYPE_CHECKING:
+    from plans.case_list import CaseList
     from textdiffseg.imaging.volume import Geometry
     from textdiffseg.inference.model import Model
     from textdiffseg.inference.result import Result
@@ -34,6 +35,7 @@ __version__ = "0.2.0"  # setup.cfg and `--version` read it here
 
 _HOMES = {
     "Cancelled": "textdiffseg.progress",
+    "CaseList": "plans.case_list",
     "Geometry": "textdiffseg.imaging.volume",
     "Model": "textdiffseg.inference.model",
     "Outcome": "textdiffseg.tasks.outcome",
@@ -50,6 +52,7 @@ _HOMES = {
 }
 __all__ = [
     "Cancelled",
+    "CaseList",
     "Geometry",
     "Model",
     "Outcome",

@@ -9,6 +9,7 @@ REPORT = ("surface_distance", "matplotlib")
 EXTRAS = {
     "report": REPORT,
     "train": ("batchgeneratorsv2", "batchgenerators", "monai", "einops", *REPORT),
+    "dicom": ("pydicom", "highdicom", "contourpy"),
     "cluster": ("distributed",),
 }
 # Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.

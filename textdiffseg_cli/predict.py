@@ -24,16 +24,24 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
         tds_predict -i scans -o segmentations --prompts labels.json
         tds_predict -i scans -o segmentations --texts texts
+        tds_predict --list cases.csv -o segmentations
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,
     )
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "-i",
         dest="source",
         type=Path,
-        required=True,
         metavar="IN",
         help="folder of scans, or one scan; DICOM may be a folder, a zip or one slice",
+    )
+    source.add_argument(
+        "--list",
+        type=Path,
+        metavar="FILE",
+        help="CSV or JSON file with a row per case: its name (case), its scan (image; for several channels image_0, "
+        "image_1, ...) and a text about it (text, optional)",
     )
     parser.add_argument(
         "--series",
@@ -152,6 +160,21 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also draw a PNG of each scan: three planes through the middle of the masks",
     )
+    parser.add_argument(
+        "--separate",
+        dest="conversions",
+        action="append_const",
+        const="separate",
+        help="also write one mask per label, with the values 0 and 1: OUT/separate/CASE/LABEL.nii.gz",
+    )
+    for kind, name in (("dicom-seg", "a DICOM segmentation"), ("rtstruct", "a DICOM structure set (outlines)")):
+        parser.add_argument(
+            f"--{kind}",
+            dest="conversions",
+            action="append_const",
+            const=kind,
+            help=f"also write {name} on the slices of a DICOM scan: OUT/{kind}/CASE.dcm",
+        )
     parser.add_argument("--probabilities", action="store_true", help="also write the probabilities of each label")
     parser.add_argument(
         "--uncertainty",
@@ -199,7 +222,7 @@ def _predict(args: argparse.Namespace) -> None:
     )
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
-            args.source,
+            args.source if args.list is None else tds.CaseList.read(args.list),
             args.out,
             model=args.model,
             dataset=args.dataset,
@@ -214,6 +237,7 @@ def _predict(args: argparse.Namespace) -> None:
             preset=args.preset,
             picture=args.picture,
             series=args.series,
+            conversions=args.conversions or (),
             report=bars.print_line,
             progress=bars,
         )
@@ -223,6 +247,8 @@ def _predict(args: argparse.Namespace) -> None:
 def _print(outcome: "Outcome", out: Path) -> None:
     """Print what was predicted and what to look at. Raises `UserError` if scans failed."""
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
+    if outcome.table is not None:
+        print(f"Volumes of all cases: {outcome.table}")
     cases = len(outcome.written) + len(outcome.skipped)
     if outcome.empty:
         print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")

@@ -160,6 +160,52 @@ def make_geometry():
     return geometry
 
 
+def write_series(folder, array, spacing=(2.5, 0.7, 1.1), row=(1, 0, 0), column=(0, 1, 0), step=1, shift=0.0, **fields):
+    """A CT series of array (slices, rows, columns). `step` -1: from head to feet; `shift`: mm per slice along rows.
+
+    `fields` replaces attributes; None removes one.
+    """
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir(parents=True)
+    row, column = np.array(row, dtype=float), np.array(column, dtype=float)
+    study, series, frame = (generate_uid() for _ in range(3))
+    for number, plane in enumerate(array):
+        one = Dataset()
+        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, generate_uid()
+        one.StudyInstanceUID, one.SeriesInstanceUID, one.FrameOfReferenceUID = study, series, frame
+        one.PatientName, one.PatientID, one.PatientBirthDate, one.PatientSex = "Doe^Jane", "P-4711", "19500203", "F"
+        one.StudyDate, one.StudyTime, one.StudyID, one.AccessionNumber = "20200304", "121314", "S5", "ACC99"
+        one.ReferringPhysicianName, one.StudyDescription, one.Modality = "House^Greg", "Abdomen", "CT"
+        one.SeriesNumber, one.InstanceNumber = 3, number + 1
+        place = np.cross(row, column) * spacing[0] * number * step + column * shift * number + (-10, 20, 30)
+        one.ImagePositionPatient = [f"{value:.6f}" for value in place]
+        one.ImageOrientationPatient = [f"{value:.9f}" for value in (*row, *column)]
+        one.PixelSpacing, one.SliceThickness = [*spacing[1:]], spacing[0]
+        (one.Rows, one.Columns), one.SamplesPerPixel, one.PhotometricInterpretation = plane.shape, 1, "MONOCHROME2"
+        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 16, 15, 1
+        one.RescaleSlope, one.RescaleIntercept = 1, 0
+        one.PixelData = plane.astype("<i2").tobytes()
+        for name, value in fields.items():
+            setattr(one, name, value) if value is not None else delattr(one, name)
+        one.file_meta = FileMetaDataset()
+        one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        one.file_meta.MediaStorageSOPClassUID, one.file_meta.MediaStorageSOPInstanceUID = (
+            one.SOPClassUID,
+            one.SOPInstanceUID,
+        )
+        one.save_as(folder / f"{number:03d}.dcm", enforce_file_format=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_series():
+    pytest.importorskip("pydicom")
+    return write_series
+
+
 @pytest.fixture
 def threads(monkeypatch):
     """Reading, segmenting and writing run beside each other, as on a GPU."""

@@ -9,7 +9,10 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.extras import EXTRAS, advice, missing_extra, require
 
-OPTIONAL = ("surface_distance", "monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed")
+OPTIONAL = (
+    *("surface_distance", "monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed"),
+    *("pydicom", "highdicom", "contourpy"),
+)
 WITHOUT = f"import sys\nfor name in {OPTIONAL}:\n    sys.modules[name] = None\n"  # importing one of them fails
 RUN = WITHOUT + "from importlib import import_module\nsys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))"
 
@@ -47,6 +50,11 @@ def test_a_data_set_is_planned_and_stored_without_any_extra(tiny_raw):
             (),
             "tds_demo needs batchgeneratorsv2, batchgenerators, monai, einops, surface_distance and matplotlib: "
             "pip install 'textdiffseg[train]'",
+        ),
+        (
+            "predict",
+            ("-i", "a", "-o", "b", "--rtstruct"),
+            "tds_predict --rtstruct needs pydicom, highdicom and contourpy: pip install 'textdiffseg[dicom]'",
         ),
         ("evaluate", ("a", "b"), "tds_evaluate needs surface_distance: pip install 'textdiffseg[report]'"),
     ],

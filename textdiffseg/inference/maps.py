@@ -1,14 +1,12 @@
 """Maps of a scan on the plan's grid, e.g. of probabilities, which arrive slab by slab."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from plans.file_names import safe_name
 from plans.geometry import Triple
-
-MAX_NAME_BYTES = 40  # of a label in file names; a case takes up to 200, and file systems allow 255
 
 
 class Maps:
@@ -40,5 +38,4 @@ class Maps:
 
 def probability_map(names: Sequence[str], name: str) -> str:
     """The name of a label's map of probabilities, e.g. `probabilities/1_liver`."""
-    words = re.sub(r"[^\w-]+", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip("_")
-    return f"probabilities/{names.index(name) + 1}_{words}"
+    return f"probabilities/{names.index(name) + 1}_{safe_name(name)}"

@@ -39,6 +39,12 @@ def volumes_of(
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 
+def values_within(plan: Plan, selection: Selection) -> tuple[tuple[int, ...], ...]:
+    """The values in a mask that belong to each answer. If labels overlap, a label may have several."""
+    slots = (_slots_within(plan, selection.numbers, slot) for slot in range(1, 1 + len(selection.names)))
+    return tuple(tuple(selection.values[slot - 1] for slot in own) for own in slots)
+
+
 def _slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
     """The slots whose voxels belong to the label of `slot`.
 

@@ -115,7 +115,7 @@ def encode_texts(
     if not plan.reads_texts:
         raise UserError(
             "--texts: this model does not read case texts. It was trained without texts, or its preset "
-            f"({plan.preset}) does not read words. Leave --texts out."
+            f"({plan.preset}) does not read words. Leave --texts out, and the texts of a list."
         )
     encoder = encoder_of(bank, text_encoder)
     encoded = {case: encode_text(text, encoder) for case, text in texts.items()}

@@ -35,14 +35,16 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     _report_memory(segmenting, scans, report)
 
 
-def report_texts(lengths: Mapping[str, int], scans: int, strays: int, folder: Path, report: Report) -> None:
+def report_texts(
+    lengths: Mapping[str, int], scans: int, strays: int, folder: str | Path | None, report: Report
+) -> None:
     """Report how many scans have a text.
 
     Args:
         lengths: in tokens, by case.
         scans: the number of scans.
         strays: the number of texts whose scan is not predicted.
-        folder: the folder of the texts.
+        folder: the folder of the texts; None: a list of cases holds them.
     """
     others = (f"{strays} texts in {folder} belong to no scan of this run.",) if strays else ()
     report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *cut_notes(lengths))))

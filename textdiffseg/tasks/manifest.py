@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.file_names import alternative_of, manifest_path, split_ending
+from plans.file_names import alternative_of, manifest_path, named_input, split_ending
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
@@ -62,8 +62,8 @@ class WrittenAlternative(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[2] = 2
-    upgrades: ClassVar[Upgrades] = {1: dict}  # the new fields have defaults
+    version: Literal[3] = 3
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
@@ -74,6 +74,7 @@ class Manifest(Record):
     notes: tuple[str, ...] = ()  # sentences on the model
     scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
+    converted: dict[str, str] = Field(default_factory=dict)  # file made from the mask -> SHA-256; "": being written
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     threads: int = 0
@@ -112,14 +113,17 @@ def is_output(path: Path) -> bool:
 
 
 def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
-    """The SHA-256 of each file, by name; for a DICOM folder, of all its files together."""
+    """The SHA-256 of each file, by name; for a DICOM folder, of all its files together.
+
+    The files of several channels may have any names. Their channel is added, unless the name ends with it (`_0001`).
+    """
     hashes = {}
-    for path in paths:
+    for channel, path in enumerate(paths):
         files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else files_of(path)
         for file in files:
             refuse_no_file(file)
         try:
-            hashes[path.name] = hash_files(files)
+            hashes[named_input(path.name, channel, len(paths))] = hash_files(files)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again, or remove it.") from None
     return hashes

@@ -8,6 +8,7 @@ import torch
 
 from plans.errors import UserError, merged
 from plans.file_names import alternative_file, alternative_of, manifest_path, split_ending, written_ending
+from plans.layout import Conversion
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model
@@ -29,6 +30,7 @@ class PredictionRun:
     file_name: str | None  # of the segmentation, if one scan goes to one file
     overwrite: bool
     picture: bool = False  # draw a picture beside each mask
+    conversions: tuple[Conversion, ...] = ()  # other forms of each mask
 
 
 def mask_path(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:

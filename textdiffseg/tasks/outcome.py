@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from textdiffseg.tasks.manifest import Manifest
 
@@ -17,6 +18,7 @@ class Outcome:
     not_found: tuple[str, ...] = ()  # queried labels that no mask contains
     notes: list[str] = field(default_factory=list)  # lines on single scans
     to_check: list[str] = field(default_factory=list)  # the cases whose expected Dice is low
+    table: Path | None = None  # of the volumes of all cases in the folder; None: not written
 
 
 def empty_cases(manifests: Mapping[str, Manifest]) -> list[str]:

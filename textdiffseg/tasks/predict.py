@@ -3,22 +3,22 @@
 `OUT/<case><ending>` is the mask, with the geometry of the scan and the label values of the training data.
 `OUT/<case>.json` is its manifest. It is written before the other files (without outputs) and after them. A file without
 a manifest is not replaced. Alternatives lie beside the mask. Maps are written to `OUT/probabilities/` and
-`OUT/uncertainty/`.
+`OUT/uncertainty/`, other forms of a mask to `OUT/separate/`, `OUT/dicom-seg/` and `OUT/rtstruct/`. `OUT/volumes.csv`
+holds the volumes of all cases.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from threading import Event
 
+from plans.case_list import CaseList
 from plans.errors import UserError, listed, merged
-from plans.file_names import manifest_path, split_ending, written_ending
-from plans.layout import MAPS, Checkpoint
-from plans.texts import read_texts
+from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
+from plans.layout import BESIDE, Checkpoint, Conversion
 from textdiffseg.ahead import ahead
-from textdiffseg.extras import require
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_model
 from textdiffseg.inference.model import Model
@@ -26,18 +26,21 @@ from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks import stages
-from textdiffseg.tasks.announce import announce, report_texts
+from textdiffseg.tasks.announce import announce
+from textdiffseg.tasks.derived import require_extras
+from textdiffseg.tasks.listed import find_case_texts, refuse_replaced_scans, report_case_texts
 from textdiffseg.tasks.manifest import Manifest, is_output, read_manifest
 from textdiffseg.tasks.one_scan import PredictionRun, refuse_alternatives_as_scans, seems_complete
 from textdiffseg.tasks.outcome import Outcome, cases_to_check, empty_cases, labels_not_found
 from textdiffseg.tasks.scan_progress import RunProgress
+from textdiffseg.tasks.volume_table import add_table, refuse_table_of_others
 
 Scans = Mapping[str, tuple[Path, ...]]
 """The files of each scan, by case: one per channel, or one with all channels."""
 
 
 def predict(
-    source: str | Path,
+    source: str | Path | CaseList,
     out: str | Path,
     *,
     model: Model | str | Path | None = None,
@@ -53,49 +56,52 @@ def predict(
     preset: str | None = None,
     picture: bool = False,
     series: str | None = None,
+    conversions: Sequence[Conversion] = (),
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
 ) -> Outcome:
-    """The outcome of predicting a folder of scans, or one scan, into the folder `out`.
-
-    A scan that fails is noted, and the others are still predicted.
+    """The outcome of predicting scans into the folder `out`. If a scan fails, the others are still predicted.
 
     Args:
+        source: a folder of scans, one scan, or a list of cases.
         model: a loaded model, or its folder; None: the model of `dataset`, else the only one below `root`.
         include_unfinished: also use folds that are in training or were interrupted.
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         preset: of the model; None: the only trained one.
         series: UID of the DICOM series to predict; None: the largest one of each folder.
+        conversions: other forms of each mask: "separate" (one file per label), "dicom-seg", "rtstruct".
     """
-    if picture:
-        require("report", "tds_predict --picture", "matplotlib")
+    require_extras(picture, conversions)
     if not isinstance(model, Model):
         folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    scans, options = find_scans(Path(source), len(model.plan.channels), series), options or SegmentOptions()
+    scans, options = find_scans(source, len(model.plan.channels), series), options or SegmentOptions()
     segmenting = model.prepare(options)
-    words, strays = read_texts(Path(texts), scans) if texts else ({}, 0)
+    words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
-    run = PredictionRun(model, segmenting, encoded, *output_place(Path(out), len(scans)), overwrite, picture)
+    place = output_place(Path(out), len(scans))
+    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions))
     announce(model, segmenting, scans, report)
-    report_unsearched(Path(source), scans, run.out, report)
-    if texts:
-        report_texts({case: one.entry.length for case, one in encoded.items()}, len(scans), strays, Path(texts), report)
+    report_unsearched(source, scans, run.out, report)
+    report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
 
 
-def find_scans(source: Path, channels: int, series: str | None = None) -> dict[str, tuple[Path, ...]]:
-    """The scans of a folder, or the one scan of a file, by case.
+def find_scans(source: str | Path | CaseList, channels: int, series: str | None = None) -> dict[str, tuple[Path, ...]]:
+    """The scans of a folder or a list, or the one scan of a file, by case.
 
     If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added. `series` is the
     UID of a DICOM series; None: the largest one of each folder.
     """
     from textdiffseg.imaging.sources.scans import list_scans
 
+    if isinstance(source, CaseList):
+        return dict(source.scans)
+    source = Path(source)
     if source.is_file() and channels > 1 and series is None:
         siblings = list_scans(source.parent, is_output)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
@@ -103,12 +109,19 @@ def find_scans(source: Path, channels: int, series: str | None = None) -> dict[s
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
-    """The output folder, which is created, and the file name if one scan goes to a file like `x.nii.gz`."""
+    """The output folder, which is created, and the file name if one scan goes to a file like `x.nii.gz`.
+
+    Raises `UserError` for a file name if there are several scans, or if masks are not written in its format.
+    """
     name = None
     ending = split_ending(out.name)[1]
-    if scans == 1 and not out.is_dir() and ending:
+    if not out.is_dir() and is_image_name(out.name):
+        if scans != 1:
+            raise UserError(f"{out} is the name of one file, but {scans} scans give {scans} masks. Give a folder.")
         if written_ending(ending) != ending:
-            raise UserError(f"{out}: masks are not written as {ending}. Choose a name with {written_ending(ending)}.")
+            raise UserError(
+                f"{out}: masks are not written as {ending or out.suffix}. Choose a name with {written_ending(ending)}."
+            )
         out, name = out.parent, out.name
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file. Give a folder for the masks.")
@@ -116,16 +129,19 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out} cannot be made ({error.strerror}). Choose another folder.") from None
-    sweep([out, *(out / maps for maps in MAPS)])
+    sweep([out, *(out / maps for maps in BESIDE)])
     return out, name
 
 
-def report_unsearched(source: Path, scans: Scans, out: Path, report: Report) -> None:
+def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, report: Report) -> None:
     """Report the folders in `source` that hold scans of their own, which are not predicted."""
     from textdiffseg.imaging.sources.scans import unsearched_folders
 
+    if isinstance(source, CaseList):
+        return
+    source = Path(source)
     searched = {path for paths in scans.values() for path in paths}
-    made = {place.resolve() for place in (out, *(out / maps for maps in MAPS))}
+    made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:
         report(f"Note: the scans in these folders of {source} are not predicted: {listed(found)}. Give each with -i.")
 
@@ -142,6 +158,8 @@ def predict_scans(
     On a GPU, the next scan is read while one is segmented, and the last one is written.
     """
     refuse_alternatives_as_scans(run, scans)
+    refuse_replaced_scans(run, scans)
+    refuse_table_of_others(run)
     outcome, manifests, faults = Outcome(), dict[str, Manifest](), list[tuple[str, str]]()
     for work in _works(run, scans, progress, cancel, report):
         if work.fault is not None:
@@ -159,6 +177,7 @@ def predict_scans(
     outcome.failures += merged(faults)
     outcome.empty, outcome.not_found = empty_cases(manifests), labels_not_found(manifests)
     outcome.to_check = cases_to_check(manifests)
+    add_table(run, outcome)
     return outcome
 
 

@@ -16,6 +16,7 @@ from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import PreparedScan
 from textdiffseg.progress import Cancel, OnProgress
+from textdiffseg.tasks.derived import DerivedFiles
 from textdiffseg.tasks.manifest import Manifest, Request, hash_inputs, read_manifest
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
@@ -26,7 +27,6 @@ from textdiffseg.tasks.one_scan import (
     refuse_files_of_others,
     request_of,
 )
-from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 
 NO_MEMORY = (
     "the memory of the machine or of its GPU is full. Close other programs, query fewer labels (--prompt), use fewer "
@@ -86,11 +86,10 @@ def read(run: PredictionRun, work: Work) -> Work:
         check_channels(len(paths), segmenting.plan, paths)
     request = request_of(run, case, hash_inputs(paths))
     before = read_manifest(manifest_path(mask))
-    if run.picture:
-        refuse_picture_of_others(mask, before, run.overwrite)
+    derived = DerivedFiles(run, mask, paths)
+    derived.check(before)
     if not run.overwrite and before is not None and before.is_complete(request, run.out):
-        if run.picture and not is_drawn(mask, before):
-            draw_from_files(mask, paths, before, segmenting.hounsfield)
+        derived.complete(before)
         return replace(work, complete=True)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     refuse_too_large(segmenting, read_geometry(paths[0]))
@@ -122,11 +121,11 @@ def write(run: PredictionRun, work: Work) -> Work:
     assert work.result is not None, "expected a scan that was segmented"
     assert work.request is not None, "expected a scan that was read"
     mask, result = work.mask, work.result
-    drop_picture(mask, work.before)
+    derived = DerivedFiles(run, mask, work.paths)
+    derived.drop(work.before)
     drop_alternatives(run, work.before)
     write_record(manifest_path(mask), Manifest(request=work.request))
     final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
     write_record(manifest_path(mask), final)
-    if work.volume is not None:
-        draw(mask, work.volume, result.labels, final, run.segmenting.hounsfield)
+    derived.write(result, work.volume, final)
     return work

@@ -49,7 +49,13 @@ def test_in_and_out_are_enough(predict, root, scans):
     assert "folds 0, 1" in out
     assert "2 predicted" in out
     assert out.index("RAM: about") < out.index("2 predicted")
-    assert {path.name for path in (root / "out").iterdir()} == {"a.nii.gz", "a.json", "b.nii.gz", "b.json"}
+    assert {path.name for path in (root / "out").iterdir()} == {
+        "a.nii.gz",
+        "a.json",
+        "b.nii.gz",
+        "b.json",
+        "volumes.csv",
+    }
     assert set(np.unique(read_labels(root / "out" / "a.nii.gz").array)) <= {0, 3, 7}
     code, out, _ = predict("-i", scans)
     assert "0 predicted, 2 complete already" in out

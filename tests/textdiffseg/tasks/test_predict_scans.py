@@ -265,6 +265,29 @@ def test_one_scan_may_go_to_one_file(tmp_path):
         output_place(tmp_path / "file.txt", 2)
 
 
+@pytest.mark.parametrize("name", ["x.nii.gz", "X.NRRD", "x.mgz", "x.dcm"])
+def test_several_scans_do_not_go_to_one_file(tmp_path, name):
+    with pytest.raises(UserError, match=rf"{name} is the name of one file, but 3 scans give 3 masks. Give a folder."):
+        output_place(tmp_path / "new" / name, 3)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / name).mkdir()
+    assert output_place(tmp_path / name, 3) == (tmp_path / name, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("x.nhdr", "masks are not written as .nhdr. Choose a name with .nrrd."),
+        ("x.img.gz", "masks are not written as .gz. Choose a name with .nii.gz."),
+        ("x.dcm", "masks are not written as .dcm. Choose a name with .nii.gz."),
+    ],
+)
+def test_one_scan_goes_to_a_file_whose_format_is_written(tmp_path, name, sentence):
+    with pytest.raises(UserError, match=sentence):
+        output_place(tmp_path / name, 1)
+    assert not (tmp_path / name).exists()
+
+
 def test_labels_that_overlap_overwrite_earlier_ones(plan, make_model, bank, scan, tmp_path):
     nested = plan.model_copy(update={"regions": ((3, 7), (3,))})
     job = make_run([make_model(nested, 0)], nested, bank, tmp_path / "out", probabilities=True)
@@ -292,7 +315,7 @@ def test_scans_with_bad_names_or_formats_are_one_line_each_and_the_others_are_pr
     assert outcome.written == ["good"]
     assert len(outcome.failures) == 6
     assert sum("expected a name of printable characters" in line for line in outcome.failures) == 4
-    assert sorted(path.name for path in job().out.iterdir()) == ["good.json", "good.nii.gz"]
+    assert sorted(path.name for path in job().out.iterdir()) == ["good.json", "good.nii.gz", "volumes.csv"]
     assert largest.count(None) == 3
 
 

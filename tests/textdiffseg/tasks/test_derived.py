@@ -1,0 +1,152 @@
+"""Files derived from masks: they fit the mask, are listed in the manifest, and need no second prediction."""
+
+import json
+
+import numpy as np
+import pytest
+
+from textdiffseg.files import hash_files, temporary_name
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.tasks import stages
+from textdiffseg.tasks.manifest import Manifest
+from textdiffseg_cli.predict import main
+
+
+@pytest.fixture
+def predict(root, make_scan, capsys):
+    """Run the command on root/scans/a.nii.gz with one fold; returns (exit code, stdout, stderr)."""
+    make_scan(root / "scans" / "a.nii.gz")
+
+    def run(*arguments, out=root / "out"):
+        fixed = ["--root", root, "-i", root / "scans", "-o", out, "--folds", 0, "--no-mirroring"]
+        code = main([*map(str, fixed), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def no_prediction(monkeypatch):
+    """A function after whose call nothing can be predicted."""
+
+    def forbid():
+        monkeypatch.setattr(stages, "follow", None)
+
+    return forbid
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_each_label_has_a_file_that_is_its_part_of_the_mask(predict, root):
+    assert predict("--separate")[0] == 0
+    folder = root / "out" / "separate" / "a"
+    assert files_in(folder) == ["Front_Part.nii.gz", "back.nii.gz"]
+    mask = read_labels(root / "out" / "a.nii.gz")
+    for name, value in {"Front_Part": 7, "back": 3}.items():
+        one = read_labels(folder / f"{name}.nii.gz")
+        assert one.geometry.matches(mask.geometry, 1e-4)
+        assert np.array_equal(one.array, (mask.array == value).astype(one.array.dtype))
+        assert one.array.any()
+    manifest = Manifest.read(root / "out" / "a.json")
+    assert set(manifest.outputs) == {"a.nii.gz"}
+    assert manifest.converted == {
+        f"separate/a/{name}.nii.gz": hash_files([folder / f"{name}.nii.gz"]) for name in ("Front_Part", "back")
+    }
+
+
+def test_a_complete_case_gets_its_files_without_a_prediction(predict, root, no_prediction):
+    predict()
+    before = (root / "out" / "a.nii.gz").read_bytes()
+    no_prediction()
+    code, out, _ = predict("--separate")
+    assert (code, "1 complete already" in out) == (0, True)
+    back = root / "out" / "separate" / "a" / "back.nii.gz"
+    whole, state = back.read_bytes(), back.stat().st_mtime_ns
+    assert predict("--separate")[0] == 0
+    assert back.stat().st_mtime_ns == state, "complete files are not written again"
+    back.write_bytes(whole[:50])
+    assert predict("--separate")[0] == 0
+    assert back.read_bytes() == whole
+    assert (root / "out" / "a.nii.gz").read_bytes() == before
+    assert predict()[0] == 0
+    assert back.is_file(), "a run without the option leaves them"
+
+
+def test_files_of_another_mask_are_deleted(predict, root):
+    predict("--separate")
+    assert predict("--separate", "--prompt", "back")[0] == 0
+    assert files_in(root / "out" / "separate") == ["a/back.nii.gz"]
+    assert predict()[0] == 0
+    assert files_in(root / "out" / "separate") == []
+    assert Manifest.read(root / "out" / "a.json").converted == {}
+
+
+def test_a_file_of_another_program_is_not_replaced(predict, root):
+    mine = root / "out" / "separate" / "a" / "back.nii.gz"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    code, _, err = predict("--separate")
+    assert (code, "back.nii.gz exists and was not made by tds_predict" in err) == (2, True)
+    assert mine.read_bytes() == b"mine"
+    assert not (root / "out" / "a.nii.gz").exists()
+    assert predict("--separate", "--overwrite")[0] == 0
+    assert read_labels(mine).array.any()
+
+
+def test_files_of_a_killed_run_are_written_again(predict, root, no_prediction):
+    predict("--separate")
+    manifest = root / "out" / "a.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"converted": dict.fromkeys(fields["converted"], "")}))
+    folder = root / "out" / "separate" / "a"
+    (folder / "Front_Part.nii.gz").write_bytes(b"half")
+    (folder / temporary_name("back.nii.gz").replace("-", "-9999", 1)).write_bytes(b"half")
+    no_prediction()
+    assert predict("--separate")[0] == 0
+    assert files_in(folder) == ["Front_Part.nii.gz", "back.nii.gz"]
+    assert read_labels(folder / "Front_Part.nii.gz").array.any()
+
+
+@pytest.mark.parametrize("name", ["../precious.nii.gz", "separate/../../precious.nii.gz", "a.nii.gz"])
+def test_a_manifest_cannot_name_other_files_to_delete(predict, root, name):
+    precious = root / "precious.nii.gz"
+    precious.write_bytes(b"precious")
+    predict("--separate")
+    manifest = root / "out" / "a.json"
+    fields = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(fields | {"converted": {name: ""}}))
+    assert predict("--overwrite")[0] == 0
+    assert precious.read_bytes() == b"precious"
+    assert (root / "out" / "a.nii.gz").is_file()
+
+
+def test_picture_and_files_are_both_in_the_manifest(predict, root, no_prediction):
+    predict("--separate", "--picture")
+    first = Manifest.read(root / "out" / "a.json")
+    assert first.picture is not None
+    assert len(first.converted) == 2
+    predict("--overwrite")
+    no_prediction()
+    predict("--separate", "--picture")
+    later = Manifest.read(root / "out" / "a.json")
+    assert later.picture is not None
+    assert later.converted == first.converted
+
+
+def test_one_file_for_one_scan_has_its_own_folder_of_labels(predict, root):
+    assert predict("--separate", out=root / "single" / "x.nrrd")[0] == 0
+    assert files_in(root / "single") == ["separate/x/Front_Part.nrrd", "separate/x/back.nrrd", "x.json", "x.nrrd"]
+
+
+def test_labels_that_overlap_are_whole(predict, root):
+    for path in root.glob("results/*/*/fold_*/plan.json"):
+        plan = json.loads(path.read_text())
+        path.write_text(json.dumps(plan | {"regions": [[3, 7], [3]]}))
+    assert predict("--separate")[0] == 0
+    mask = read_labels(root / "out" / "a.nii.gz").array
+    assert set(np.unique(mask)) == {0, 3, 7}
+    folder = root / "out" / "separate" / "a"
+    assert np.array_equal(read_labels(folder / "Front_Part.nii.gz").array > 0, mask > 0)
+    assert np.array_equal(read_labels(folder / "back.nii.gz").array > 0, mask == 3)

@@ -1,0 +1,105 @@
+"""`tds_predict --dicom-seg --rtstruct`: files beside the mask of a DICOM scan, and no patient data in the others."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom")
+pytest.importorskip("contourpy")
+
+import pydicom
+
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.tasks import stages
+from textdiffseg.tasks.manifest import Manifest
+from textdiffseg_cli.predict import main
+
+PATIENT = (b"Jane", b"P-4711", b"19500203", b"ACC99", b"House", b"Abdomen", b"20200304")
+
+
+@pytest.fixture
+def predict(root, make_series, capsys):
+    """Run the command on two series in root/scans; returns (exit code, stdout, stderr)."""
+    for number, case in enumerate(("one", "two")):
+        array = np.random.default_rng(number).normal(100, 20, (9, 20, 17))
+        make_series(root / "scans" / case, array, spacing=(2.0, 1.0, 1.0))
+
+    def run(*arguments, source=root / "scans"):
+        fixed = ["--root", root, "-i", source, "-o", root / "out", "--folds", 0, "--no-mirroring"]
+        code = main([*map(str, fixed), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_both_files_are_written_and_listed(predict, root):
+    assert predict("--dicom-seg", "--rtstruct", "--separate")[0] == 0
+    mask = read_labels(root / "out" / "one.nii.gz").array[0]
+    segmentation = pydicom.dcmread(root / "out" / "dicom-seg" / "one.dcm")
+    pixels = segmentation.pixel_array
+    numbers = [
+        group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        for group in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    counts = [sum(plane.sum() for plane, own in zip(pixels, numbers, strict=True) if own == one) for one in (1, 2)]
+    assert counts == [np.count_nonzero(mask == 7), np.count_nonzero(mask == 3)]
+    structures = pydicom.dcmread(root / "out" / "rtstruct" / "one.dcm")
+    assert [one.ROIName for one in structures.StructureSetROISequence] == ["Front_Part", "back"]
+    assert str(structures.PatientName) == str(segmentation.PatientName) == "Doe^Jane"
+    converted = Manifest.read(root / "out" / "one.json").converted
+    assert set(converted) == {
+        "separate/one/Front_Part.nii.gz",
+        "separate/one/back.nii.gz",
+        "dicom-seg/one.dcm",
+        "rtstruct/one.dcm",
+    }
+
+
+def test_only_the_dicom_files_hold_patient_data(predict, root):
+    code, out, err = predict("--dicom-seg", "--rtstruct", "--separate", "--uncertainty")
+    assert code == 0
+    for path in (root / "out").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            found = [word for word in PATIENT if word in content]
+            assert bool(found) == (path.suffix == ".dcm"), (path, found)
+    assert not [word for word in PATIENT if word.decode() in out + err]
+
+
+def test_complete_cases_get_the_files_without_a_prediction(predict, root, monkeypatch):
+    predict()
+    monkeypatch.setattr(stages, "follow", None)
+    code, out, _ = predict("--rtstruct")
+    assert (code, "2 complete already" in out) == (0, True)
+    path = root / "out" / "rtstruct" / "two.dcm"
+    first = path.read_bytes()
+    assert predict("--rtstruct")[0] == 0
+    assert path.read_bytes() == first
+    path.write_bytes(first[:100])
+    predict("--rtstruct")
+    assert pydicom.dcmread(path).Modality == "RTSTRUCT"
+
+
+def test_a_scan_that_is_not_dicom_is_one_line_and_the_others_are_predicted(predict, root, make_scan):
+    make_scan(root / "scans" / "plain.nii.gz")
+    code, out, err = predict("--dicom-seg")
+    assert (code, "2 predicted" in out) == (2, True)
+    line = f"error: {root}/scans/plain.nii.gz: --dicom-seg needs a DICOM scan. Leave it out, or give the folder of"
+    assert err.count("error: ") == err.count(line) == 1
+    assert not (root / "out" / "plain.nii.gz").exists()
+
+
+def test_a_failure_after_the_mask_leaves_the_mask(predict, root, monkeypatch):
+    from textdiffseg.tasks import derived
+
+    def full(*_):
+        raise OSError(28, "No space left on device", "x")
+
+    monkeypatch.setattr(derived, "write_dicom", full)
+    code, _, err = predict("--dicom-seg")
+    assert code == 2
+    assert "Traceback" not in err
+    monkeypatch.undo()
+    monkeypatch.setattr(stages, "follow", None)
+    code, out, _ = predict("--dicom-seg", source=root / "scans" / "one")
+    assert (code, "1 complete already" in out) == (0, True)
+    assert (root / "out" / "dicom-seg" / "one.dcm").is_file()

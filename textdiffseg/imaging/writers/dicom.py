@@ -1,0 +1,54 @@
+"""DICOM outputs of a mask, on the slices of its scan. They carry the patient and the study of the scan."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from plans.file_names import split_ending
+from plans.layout import DICOM_SEG, Conversion
+from textdiffseg.imaging.volume import Geometry
+
+
+def check_source(scan: Path, option: str) -> None:
+    """Raise `UserError` if DICOM outputs cannot refer to a scan. `option` is what needs them, in messages."""
+    from textdiffseg.imaging.sources.dicom import source_slices
+    from textdiffseg.imaging.writers.source_slices import read_slices
+
+    if split_ending(scan.name)[1] and scan.is_file():
+        raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
+    read_slices(source_slices(scan)[:1])
+
+
+def write_dicom(
+    paths: Mapping[Conversion, Path],
+    labels: np.ndarray,
+    geometry: Geometry,
+    structures: Mapping[str, Collection[int]],
+    scan: Path,
+    version: str,
+) -> None:
+    """Write a mask as DICOM-SEG, RTSTRUCT, or both.
+
+    Args:
+        paths: of the files, by kind.
+        labels: the value of each voxel (D, H, W).
+        geometry: of `labels`.
+        structures: the values of each label, by name. Labels may overlap.
+        scan: the DICOM scan of the mask.
+        version: of TextDiffSeg.
+
+    Raises:
+        UserError: the scan is not DICOM, or its headers do not fit.
+    """
+    from textdiffseg.imaging.sources.dicom import source_slices
+    from textdiffseg.imaging.writers.dicom_seg import write_segmentation
+    from textdiffseg.imaging.writers.rtstruct import write_structures
+    from textdiffseg.imaging.writers.source_slices import read_slices
+
+    source = read_slices(source_slices(scan))
+    placed = source.place(labels, geometry)
+    for kind, path in paths.items():
+        write = write_segmentation if kind == DICOM_SEG else write_structures
+        write(path, placed, structures, source, version)

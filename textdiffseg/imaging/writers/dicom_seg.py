@@ -1,0 +1,85 @@
+"""DICOM segmentation objects (PS3.3, A.51), by highdicom: one binary segment per label, on the slices of the scan."""
+
+from collections.abc import Collection, Iterable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from highdicom.sr import CodedConcept
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from textdiffseg.files import hash_text, write_atomically
+from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
+from textdiffseg.imaging.writers.source_slices import SourceSlices
+
+SERIES_NUMBER = 300
+SCHEME = "99TDS"  # of codes that only this project knows: a hash of the label's name
+CODE_LETTERS = 16
+
+
+def write_segmentation(
+    path: Path, placed: np.ndarray, structures: Mapping[str, Collection[int]], source: SourceSlices, version: str
+) -> None:
+    """Write a DICOM-SEG file. It has the patient and the study of the source.
+
+    Args:
+        path: of the file.
+        placed: the value of each pixel (slices, rows, columns) of the source.
+        structures: the values of each label, by name. Labels may overlap.
+        source: the slices of the scan.
+        version: of TextDiffSeg.
+    """
+    segments = _segments(placed, list(structures.values()))
+    with source.checked():
+        segmentation = _build(segments, structures, source, version)
+    file = BytesIO()
+    segmentation.save_as(file, enforce_file_format=True)
+    write_atomically(path, file.getvalue())
+
+
+def _build(segments: np.ndarray, names: Iterable[str], source: SourceSlices, version: str) -> Segmentation:
+    return Segmentation(
+        source_images=source.headers,
+        pixel_array=segments,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_described(*one, version) for one in enumerate(names, start=1)],
+        series_instance_uid=generate_uid(),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        software_versions=version,
+        device_serial_number=SERIAL_NUMBER,
+        series_description=f"{MANUFACTURER} segmentation",
+        content_label="SEGMENTATION",
+        specific_character_set=CHARACTER_SET,
+        omit_empty_frames=bool(segments.any()),  # a file needs a frame
+    )
+
+
+def _segments(placed: np.ndarray, values: list[Collection[int]]) -> np.ndarray:
+    """Segment numbers (slices, rows, columns), or masks (slices, rows, columns, segments) if segments overlap."""
+    if len(set().union(*values)) == sum(map(len, values)):
+        numbers = np.zeros(placed.shape, dtype=np.uint16)
+        for number, own in enumerate(values, start=1):
+            numbers[np.isin(placed, [*own])] = number
+        return numbers
+    return np.stack([np.isin(placed, [*own]) for own in values], axis=-1).astype(np.uint8)
+
+
+def _described(number: int, name: str, version: str) -> SegmentDescription:
+    """The description of a segment. The type of the structure is a code of our own: only its name is known."""
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=long_string(name),
+        segmented_property_category=codes.SCT.Tissue,
+        segmented_property_type=CodedConcept(hash_text(name)[:CODE_LETTERS], SCHEME, long_string(name)),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            MANUFACTURER, codes.DCM.ArtificialIntelligence, version
+        ),
+    )

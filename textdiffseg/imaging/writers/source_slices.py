@@ -1,0 +1,161 @@
+"""The slices of a DICOM scan, to which DICOM outputs refer, and label maps on these slices.
+
+Pixel (r, c) of a slice lies at r u_r + c u_c + o in LPS: u_r is the step to the next row, u_c the step to the next
+column, o the position of the first pixel (PS3.3, C.7.6.2.1.1).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.valuerep import DA, TM
+
+from plans.errors import UserError
+from textdiffseg.imaging.volume import Geometry
+
+_MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same
+# Attributes that may be empty, but not missing (type 2). Anonymous files often lack them.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
+_NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress warnings of pydicom inside the context. They may show data of the patient."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice: a file, or a frame of a multi-frame file."""
+
+    header: Dataset  # of the file, without pixels
+    frame: int | None  # from 1; None: the file is the slice
+    plane: np.ndarray  # (4, 3): (row, column, 1) -> world LPS in mm
+
+
+@dataclass(frozen=True)
+class SourceSlices:
+    """The slices of a DICOM scan in the order of its files."""
+
+    headers: tuple[Dataset, ...]  # one per file
+    slices: tuple[Slice, ...]
+    shape: tuple[int, int]  # rows, columns
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Turn an error of highdicom into a `UserError` without values, which may be data of the patient."""
+        try:
+            with quiet():
+                yield
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(
+                f"{self.headers[0].filename}: no DICOM output can be made from its header ({type(error).__name__} of "
+                "highdicom). Leave --dicom-seg and --rtstruct out, or export the scan again."
+            ) from error
+
+    def place(self, labels: np.ndarray, geometry: Geometry) -> np.ndarray:
+        """A label map (D, H, W) on the slices (slices, rows, columns). Each pixel has the value of the nearest voxel.
+
+        The grids differ only if the scan was resampled, as one with a tilted gantry. Pixels outside are 0.
+        """
+        placed = np.zeros((len(self.slices), *self.shape), dtype=labels.dtype)
+        for number, one in enumerate(self.slices):
+            index = np.linalg.solve(geometry.affine, one.plane)[:3]  # (row, column, 1) -> (d, h, w)
+            placed[number] = _sample(labels, index, self.shape)
+        return placed
+
+
+def read_slices(files: Sequence[Path]) -> SourceSlices:
+    """The slices in DICOM files of one series. Raises `UserError` if outputs cannot refer to them."""
+    with quiet():
+        headers = [_read_header(path) for path in files]
+    first = headers[0]
+    frames = int(first.get("NumberOfFrames") or 1)
+    if frames > 1 and len(headers) > 1:
+        raise UserError(f"{files[0].parent}: a series of several multi-frame files. DICOM outputs need one file.")
+    if "PerFrameFunctionalGroupsSequence" in first:
+        slices = tuple(Slice(first, frame, _plane_of_frame(first, frame - 1)) for frame in range(1, frames + 1))
+    else:
+        slices = tuple(Slice(header, None, _plane(header, header, header)) for header in headers)
+    return SourceSlices(tuple(headers), slices, (int(first.Rows), int(first.Columns)))
+
+
+def _read_header(path: Path) -> Dataset:
+    """The header of a file. Empty values replace those that are missing or invalid, where the standard allows it."""
+    try:
+        header = dcmread(path, stop_before_pixels=True)
+    except (InvalidDicomError, OSError):
+        raise UserError(f"{path} cannot be read as DICOM. Copy it again or remove it.") from None
+    if missing := [name for name in _NEEDED if not header.get(name)]:
+        raise UserError(f"{path}: its {missing[0]} is missing, so no DICOM output can refer to it. Export it again.")
+    for name in _MAY_BE_EMPTY:
+        try:
+            _TYPES.get(name, str)(header[name].value)
+        except (KeyError, ValueError, TypeError):
+            setattr(header, name, "")
+    return header
+
+
+def _sex(value: str) -> None:
+    if value not in ("M", "F", "O", ""):
+        raise ValueError(value)
+
+
+_TYPES: dict[str, Callable[[str], object]] = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+    "PatientSex": _sex,
+}
+
+
+def _plane_of_frame(header: Dataset, number: int) -> np.ndarray:
+    """The plane of a frame of an enhanced file. Its fields are in functional groups, shared or of the frame."""
+    groups = [header.PerFrameFunctionalGroupsSequence[number]]
+    groups += list(header.get("SharedFunctionalGroupsSequence", []))
+
+    def found(name: str) -> Dataset:
+        return next(group[name].value[0] for group in groups if name in group)
+
+    return _plane(found("PlanePositionSequence"), found("PlaneOrientationSequence"), found("PixelMeasuresSequence"))
+
+
+def _plane(position: Dataset, orientation: Dataset, measures: Dataset) -> np.ndarray:
+    along_row, along_column = np.array(orientation.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = (float(value) for value in measures.PixelSpacing)
+    plane = np.zeros((4, 3))
+    plane[:3] = np.stack(
+        [
+            along_column * between_rows,
+            along_row * between_columns,
+            np.array(position.ImagePositionPatient, dtype=float),
+        ],
+        axis=1,
+    )
+    plane[3, 2] = 1
+    return plane
+
+
+def _sample(labels: np.ndarray, index: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """The values of labels (D, H, W) at the pixels of a slice. index (3, 3): (row, column, 1) -> (d, h, w)."""
+    d = round(index[0, 2])
+    aligned = np.array([[0, 0, d], [1, 0, 0], [0, 1, 0]])
+    corners = np.array([[0, 0, 1], [shape[0], shape[1], 1]]).T
+    if labels.shape[1:] == shape and np.abs((index - aligned) @ corners).max() < _MAX_ROUNDING_VOXELS:
+        return labels[d] if 0 <= d < len(labels) else np.zeros(shape, dtype=labels.dtype)
+    rows, columns = np.indices(shape, sparse=True)
+    places = [np.rint(a * rows + b * columns + c).astype(np.intp) for a, b, c in index]
+    inside = np.logical_and.reduce([(at >= 0) & (at < size) for at, size in zip(places, labels.shape, strict=True)])
+    clipped = [np.clip(at, 0, size - 1) for at, size in zip(places, labels.shape, strict=True)]
+    return np.where(inside, labels[tuple(clipped)], 0)

@@ -1,0 +1,139 @@
+"""Files that are derived from a predicted mask: the picture, and the mask in other forms (`Conversion`).
+
+They are written with the mask, or later from the files of a complete case. So a case is not predicted again to get
+them. The manifest lists them apart from the outputs of the prediction.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from plans.file_names import DICOM, label_stems, manifest_path, split_ending
+from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
+from textdiffseg.extras import require
+from textdiffseg.files import hash_files, write_record
+from textdiffseg.imaging.sources.files import files_of, read_labels
+from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.imaging.writers.dicom import check_source, write_dicom
+from textdiffseg.imaging.writers.separate import write_separate
+from textdiffseg.inference.measures import values_within
+from textdiffseg.inference.result import Result
+from textdiffseg.leftovers import sweep
+from textdiffseg.tasks.manifest import Manifest
+from textdiffseg.tasks.one_scan import PredictionRun
+from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
+
+
+def require_extras(picture: bool, conversions: Collection[Conversion]) -> None:
+    """Raise `UserError` if the files need a library that is not installed."""
+    if picture:
+        require("report", "tds_predict --picture", "matplotlib")
+    for kind in (DICOM_SEG, RTSTRUCT):
+        if kind in conversions:
+            require("dicom", f"tds_predict --{kind}")
+
+
+@dataclass(frozen=True)
+class DerivedFiles:
+    """The derived files of one case that were requested."""
+
+    run: PredictionRun
+    mask: Path  # the path of the mask
+    scan: tuple[Path, ...]  # its files
+
+    @property
+    def structures(self) -> dict[str, tuple[int, ...]]:
+        """The values in the mask of each label, by name."""
+        selection = self.run.segmenting.selection
+        return dict(zip(selection.names, values_within(self.run.segmenting.plan, selection), strict=True))
+
+    @property
+    def separate(self) -> dict[Path, tuple[int, ...]]:
+        """The values of each file with the mask of one label, if they were requested."""
+        if SEPARATE not in self.run.conversions:
+            return {}
+        stem, ending = split_ending(self.mask.name)
+        stems = label_stems(self.run.segmenting.selection.names, self.run.segmenting.selection.values)
+        folder = self.run.out / SEPARATE / stem
+        return {folder / f"{one}{ending}": values for one, values in zip(stems, self.structures.values(), strict=True)}
+
+    @property
+    def dicom(self) -> dict[Conversion, Path]:
+        """The DICOM files that were requested, by kind."""
+        name = f"{split_ending(self.mask.name)[0]}{DICOM}"
+        return {kind: self.run.out / kind / name for kind in (DICOM_SEG, RTSTRUCT) if kind in self.run.conversions}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files but the picture."""
+        return *self.separate, *self.dicom.values()
+
+    def check(self, before: Manifest | None) -> None:
+        """Raise `UserError` if a file would replace one that no prediction wrote, or cannot be made from the scan."""
+        for kind in self.dicom:
+            check_source(self.scan[0], f"--{kind}")
+        if self.run.picture:
+            refuse_picture_of_others(self.mask, before, self.run.overwrite)
+        known = {} if before is None else before.converted
+        for path in () if self.run.overwrite else self.paths:
+            if path.exists() and self._name(path) not in known:
+                raise UserError(
+                    f"{path} exists and was not made by tds_predict. Choose another output folder, or --overwrite."
+                )
+
+    def is_converted(self, manifest: Manifest) -> bool:
+        """Whether all files but the picture are there, unchanged."""
+        digests = {path: manifest.converted.get(self._name(path)) for path in self.paths}
+        return all(path.is_file() and hash_files([path]) == digest for path, digest in digests.items())
+
+    def drop(self, before: Manifest | None) -> None:
+        """Delete the files of an earlier mask before the mask is replaced. Files that changed since are kept."""
+        drop_picture(self.mask, before)
+        for name, digest in {} if before is None else before.converted.items():
+            path = self.run.out / name
+            if not self._is_derived(path):  # a manifest may come from anyone
+                continue
+            if path.is_file() and digest in ("", hash_files([path])):  # "": a process was killed while it wrote
+                for file in files_of(path):
+                    file.unlink(missing_ok=True)
+
+    def complete(self, manifest: Manifest) -> None:
+        """Write those files of a complete case that are missing, from its mask and its scan."""
+        if not self.is_converted(manifest):
+            mask = read_labels(self.mask)
+            manifest = self._convert(mask.array[0], mask.geometry, manifest)
+        if self.run.picture and not is_drawn(self.mask, manifest):
+            draw_from_files(self.mask, self.scan, manifest, self.run.segmenting.hounsfield)
+
+    def write(self, result: Result, volume: Volume | None, manifest: Manifest) -> None:
+        """Write all files, and note them in the manifest. volume: the scan, for the picture."""
+        manifest = self._convert(result.labels, result.geometry, manifest)
+        if self.run.picture and volume is not None:
+            draw(self.mask, volume, result.labels, manifest, self.run.segmenting.hounsfield)
+
+    def _convert(self, labels: np.ndarray, geometry: Geometry, manifest: Manifest) -> Manifest:
+        """The manifest with all files but the picture, which are written. labels: values (D, H, W) on `geometry`."""
+        if not self.paths:
+            return manifest
+        begun = manifest.converted | {self._name(path): "" for path in self.paths}
+        write_record(manifest_path(self.mask), manifest.model_copy(update={"converted": begun}))
+        sweep({path.parent for path in self.paths})
+        write_separate(self.separate, labels, geometry)
+        if self.dicom:
+            version = manifest.versions.get("textdiffseg", "")
+            write_dicom(self.dicom, labels, geometry, self.structures, self.scan[0], version)
+        done = manifest.converted | {self._name(path): hash_files([path]) for path in self.paths}
+        final = manifest.model_copy(update={"converted": done})
+        write_record(manifest_path(self.mask), final)
+        return final
+
+    def _is_derived(self, path: Path) -> bool:
+        """Whether a path lies in a folder of derived files, after all links are followed."""
+        folders = [(self.run.out / kind).resolve() for kind in (SEPARATE, DICOM_SEG, RTSTRUCT)]
+        return any(path.resolve().is_relative_to(folder) for folder in folders)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.run.out).as_posix()
