@@ -21,7 +21,7 @@ EXCUSED = {
 }
 MODULES = {"surface-distance": "surface_distance"}  # the requirement -> its module, where the names differ
 SHIPPED = {"huggingface_hub": "transformers", "yaml": "transformers"}  # module -> the requirement that brings it
-TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pydicom", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
+TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 
 ELSEWHERE = {"nnunetv2"}  # benchmarks run it in an environment of its own
 
