@@ -15,7 +15,7 @@ MIN_DICE_GAIN = 0.001  # of a more expensive setting; mirroring gains .001 to .0
 DENOISE, DECODE = 0.25, 0.5  # the time of a step and of a sample, as shares of the mask's pass, on a CPU
 ALTERNATIVE_SAMPLES = 16  # from which `--alternatives` chooses
 MIN_SAMPLES = 8  # for uncertainty
-FAST_OVERLAP = 0.375  # 1.7 times fewer windows than half; Dice .001 lower on head and neck (docs/figures.md)
+FAST_OVERLAP = 0.375  # a whole CT has 1.7 times fewer windows; Dice .002 lower on head and neck (docs/figures.md)
 
 Effort = Literal["fast", "chosen", "best"]
 """How much time masks may take: `fast` is the cheapest, `chosen` and `best` are those of validation."""
