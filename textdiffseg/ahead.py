@@ -1,13 +1,15 @@
 """Work ahead in a second thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], active: bool = True, stop: Callable[[], None] = lambda: None) -> Iterator[Item]:
+def ahead(
+    items: Iterator[Item], active: bool = True, stop: Callable[[], None] = lambda: None
+) -> Generator[Item, None, None]:
     """The same items. While one of them is used, a thread computes the next one.
 
     Only one item is ahead, so that memory is bounded. An error of the thread is raised at the place of its item.
@@ -25,14 +27,14 @@ def ahead(items: Iterator[Item], active: bool = True, stop: Callable[[], None] =
             coming = thread.submit(_next, items)
             while found := coming.result():
                 coming = thread.submit(_next, items)
-                yield from found
+                yield found.pop()  # no longer kept here, which saves memory
         except BaseException:  # also Ctrl-C, and an iterator that is closed
             stop()
             raise
 
 
-def _next(items: Iterator[Item]) -> tuple[Item, ...]:
+def _next(items: Iterator[Item]) -> list[Item]:
     """The next item, or nothing at the end."""
     for item in items:
-        return (item,)
-    return ()
+        return [item]
+    return []

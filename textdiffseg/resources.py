@@ -72,6 +72,13 @@ def idle_cores(before: CpuUse, now: CpuUse | None = None) -> int:
     return max(1, round(cores() - max(0.0, busy) / max(now.clock - before.clock, 1e-3)))
 
 
+def own_memory() -> float:
+    """The memory in bytes that this process holds."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)
+
+
 def free_memory() -> float:
     """The free memory in bytes, of the machine or of the container if that has a limit."""
     import psutil

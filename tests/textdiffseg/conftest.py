@@ -210,8 +210,8 @@ def make_series():
 def threads(monkeypatch):
     """Reading, segmenting and writing run beside each other, as on a GPU."""
     from textdiffseg.ahead import ahead
-    from textdiffseg.inference import model, scan
+    from textdiffseg.inference import scan
     from textdiffseg.tasks import predict
 
-    for module in (model, scan, predict):
+    for module in (scan, predict):
         monkeypatch.setattr(module, "ahead", lambda items, _, *stop: ahead(items, True, *stop))

@@ -49,8 +49,9 @@ class Fit(Setting):
     expected_dice: DiceFit | None = None  # None for the setting of --uncertainty
 
     def is_of(self, settings: Settings) -> bool:
-        """Whether this calibration belongs to predictions with `settings`."""
-        return self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
+        """Whether this calibration belongs to predictions with `settings`. Validation uses the default overlap."""
+        same = self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
+        return same and settings.overlap == Settings().overlap
 
 
 def _without_widening(fields: Fields) -> Fields:

@@ -19,7 +19,7 @@ from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.queries import Queries
 
-MAX_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
+MAX_DRAWN_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
 
 
 Progress = Callable[[float, float], None]  # called with (done, total)
@@ -53,7 +53,7 @@ def samples_at_once(classes: int, voxels: int) -> int:
 
     `voxels`: in the sums of one sample (`Predictor.slab_voxels`).
     """
-    return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_SUMS_BYTES // (4 * classes * voxels))))
+    return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_DRAWN_SUMS_BYTES // (4 * classes * voxels))))
 
 
 def draw_masks(

@@ -1,6 +1,6 @@
 """Maps of a scan on the plan's grid, e.g. of probabilities, which arrive slab by slab."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,27 @@ class Maps:
             file.write(np.ascontiguousarray(planes, np.float32).data)
 
     def finish(self) -> Mapping[str, np.ndarray]:
-        """The maps by name, by folder in alphabetical order. Those in files are read when they are used."""
-        files = {name: np.memmap(path, np.float32, "r", shape=self._shape) for name, path in self._files.items()}
-        return dict(sorted((self._arrays | files).items(), key=lambda one: one[0].partition("/")[0]))
+        """The maps by name, by folder in alphabetical order. Those in files are opened when they are used."""
+        order = sorted({**self._arrays, **self._files}, key=lambda name: name.partition("/")[0])
+        if self._folder is None:
+            return {name: self._arrays[name] for name in order}
+        return _FileMaps({name: self._files[name] for name in order}, self._shape)
+
+
+class _FileMaps(Mapping[str, np.ndarray]):
+    """Maps (D, H, W) float32 in files. No file stays open."""
+
+    def __init__(self, files: Mapping[str, Path], shape: Triple):
+        self._files, self._shape = files, shape
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.memmap(self._files[name], np.float32, "r", shape=self._shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 def probability_map(names: Sequence[str], name: str) -> str:

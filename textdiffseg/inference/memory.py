@@ -6,7 +6,7 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
-from plans.memory import GB, network_of, parameters, prediction_bytes, ram_bytes, reading_bytes, sums_bytes
+from plans.memory import GB, Device, network_of, parameters, prediction_bytes, ram_bytes, reading_bytes, sums_bytes
 from plans.plan import Plan
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
@@ -15,9 +15,15 @@ from textdiffseg.inference.room import CPU_WINDOWS
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
-from textdiffseg.resources import free_memory
+from textdiffseg.resources import free_memory, own_memory
 
 LIBRARIES_BYTES = 0.15 * GB  # numpy, SimpleITK and others, without torch
+LEAST_CROPPED = 0.75  # of each axis: the body fills 43% of a CT's volume or more
+
+NO_MEMORY = (
+    "the memory of the machine or of its GPU is full. Close other programs, query fewer labels (--prompt), use fewer "
+    "--samples or --folds, or predict with --device cpu."
+)
 
 
 def prediction_ram_gb(
@@ -58,10 +64,11 @@ def prediction_ram_gb(
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
     predicting += padding + noise + maps + samples + kept
-    models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, "cpu" if on_cpu else "gpu")
-    ahead = (
-        0.0 if on_cpu else 4.0 * channels * prod(shape)
-    )  # the next scan waits while one is read (`textdiffseg.ahead`)
+    device: Device = "cpu" if on_cpu else "gpu"
+    at_once = 1 if on_cpu else 0  # windows of a GPU are not in host memory
+    models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, device, at_once)
+    # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
+    ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
     reading = reading_bytes(channels, shape, original_shape)
     peak = max(reading, predicting) if on_cpu else reading + predicting
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
@@ -73,9 +80,13 @@ def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
     return sums + ALTERNATIVE_SAMPLES * np.dtype(class_type(classes)).itemsize * original_voxels
 
 
-def scan_ram_gb(segmenting: Segmenting, geometry: Geometry) -> float | None:
-    """The estimate in GB for a scan with this header. None: the scan is too large to be predicted."""
-    plan, shape = segmenting.plan, shape_on_plan(geometry, segmenting.plan)
+def scan_ram_gb(segmenting: Segmenting, geometry: Geometry, shape: Triple | None = None) -> float | None:
+    """The estimate in GB for a scan with this header. None: the scan is too large to be predicted.
+
+    `shape`: of the cropped scan on the plan's grid; None: nothing is cropped.
+    """
+    plan = segmenting.plan
+    shape = shape or shape_on_plan(geometry, plan)
     if shape is None:
         return None
     drawn = None if segmenting.choice is None else segmenting.choice.predictor
@@ -97,9 +108,19 @@ def scan_ram_gb(segmenting: Segmenting, geometry: Geometry) -> float | None:
     )
 
 
-def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None) -> None:
-    """Raise `UserError` if a scan with this header needs more memory than is free. None: the header is not known."""
-    need, free = None if geometry is None else scan_ram_gb(segmenting, geometry), free_memory() / GB
+def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None, shape: Triple | None = None) -> None:
+    """Raise `UserError` if a scan with this header needs more memory than there is. None: the header is not known.
+
+    What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
+    (`shape` is None), the crop is assumed to leave `LEAST_CROPPED` of each axis.
+    """
+    whole = None if geometry is None else shape_on_plan(geometry, segmenting.plan)
+    if geometry is None or whole is None:
+        return
+    if shape is None:
+        share = 1.0 if segmenting.plan.crop == "none" else LEAST_CROPPED
+        shape = triple(max(1, int(share * size)) for size in whole)
+    need, free = scan_ram_gb(segmenting, geometry, shape), (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return
     masks = segmenting.masks.predictor

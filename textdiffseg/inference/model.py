@@ -9,23 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from plans.errors import UserError
 from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.prompts import read_answers
-from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
+from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import Calibrated, follow
-from textdiffseg.inference.segmenting import PreparedScan, Segmenting, SegmentOptions
+from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
 from textdiffseg.text.case_texts import CaseText
@@ -174,23 +175,18 @@ class Model:
     ) -> Iterator[Result | UserError]:
         """The segmentation of each scan, in order. A scan that fails gives its `UserError`, and the others go on.
 
-        On a GPU, the next scan is read while one is segmented. Scans are taken from `scans` one by one, so it may be a
-        queue that never ends. See `segment` for the kinds of scans.
+        Scans are taken from `scans` one by one, each after the last result was used. So it may be a queue that never
+        ends. See `segment` for the kinds of scans.
         """
         segmenting = self.prepare(options or SegmentOptions())
-
-        def read() -> Iterator[PreparedScan | UserError]:
-            for scan in scans:
-                try:
-                    yield segmenting.read(volume_of(scan, None, None))
-                except UserError as error:
-                    yield error
-
-        for scan in ahead(read(), self.device != "cpu"):
+        for scan in scans:
             try:
-                yield scan if isinstance(scan, UserError) else segmenting.run(scan)
+                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, None, None)))
             except UserError as error:
-                yield error
+                found = error
+            except (MemoryError, torch.OutOfMemoryError):
+                found = UserError(NO_MEMORY)
+            yield found
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

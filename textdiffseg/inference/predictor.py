@@ -130,7 +130,7 @@ class Predictor:
         numbers, answers = range(self.settings.samples), queries.labels.shape[1] if answers is None else answers
         volume = self._inputs(image, queries, numbers, answers, uncertainty)
         groups = self._groups(volume.tiling)
-        sums, added, waiting = self.room.sums(volume), 0, {}
+        (sums,), added, waiting = self.room.sums(volume, 1), 0, {}
         for done, index in enumerate(range(len(groups)) if order is None else order, start=1):
             waiting[index] = self.room.compute(lambda part: self._compute(volume, part), groups[index], [sums])
             while added in waiting:
@@ -161,7 +161,7 @@ class Predictor:
             progress: called with (groups of windows done, all groups).
         """
         volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
-        sums, groups = [self.room.sums(volume, len(numbers)) for _ in numbers], self._groups(volume.tiling)
+        sums, groups = self.room.sums(volume, len(numbers)), self._groups(volume.tiling)
         for done, starts in enumerate(groups, start=1):
             for of_samples in self.room.compute(lambda part: self._draw(volume, part, numbers), starts, sums):
                 yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)

@@ -26,11 +26,11 @@ class DeviceRoom:
         """`windows`: the number that is computed together; None: what the device allows."""
         self.device, self.windows = device, windows or windows_at_once(plan, device)
 
-    def sums(self, volume: WindowInputs, count: int = 1) -> SlabSums:
-        """New sums: on the device if `count` of them fit there, else on the host."""
+    def sums(self, volume: WindowInputs, count: int) -> list[SlabSums]:
+        """`count` new sums: on the device if all of them fit there, else on the host."""
         need = count * sums_bytes(volume.classes, volume.tiling.slab_voxels)
-        fit = self.device.type == "cuda" and need < SUMS_SHARE * torch.cuda.mem_get_info(self.device)[0]
-        return SlabSums(volume, self.device if fit else "cpu")
+        fit = self.device.type == "cuda" and need < SUMS_SHARE * free_on(self.device)
+        return [SlabSums(volume, self.device if fit else "cpu") for _ in range(count)]
 
     def compute(
         self, function: Callable[[tuple[Triple, ...]], Of], starts: tuple[Triple, ...], sums: Sequence[SlabSums]
@@ -61,5 +61,10 @@ def windows_at_once(plan: Plan, device: torch.device) -> int:
     network = network_of(plan)
     weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
     window = prediction_bytes(network, plan.patch, "gpu") - weights
-    free = torch.cuda.mem_get_info(device)[0]
-    return max(1, min(MAX_WINDOWS, int(WINDOWS_SHARE * free / window)))
+    return max(1, min(MAX_WINDOWS, int(WINDOWS_SHARE * free_on(device) / window)))
+
+
+def free_on(device: torch.device) -> float:
+    """The free memory of a GPU in bytes, with what torch holds in reserve."""
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + cached)

@@ -8,7 +8,7 @@ holds the volumes of all cases.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -100,6 +100,8 @@ def find_scans(source: str | Path | CaseList, channels: int, series: str | None 
     from textdiffseg.imaging.sources.scans import list_scans
 
     if isinstance(source, CaseList):
+        if series is not None:
+            raise UserError("--series: leave it out with --list, and name a slice of that series in the list.")
         return dict(source.scans)
     source = Path(source)
     if source.is_file() and channels > 1 and series is None:
@@ -166,8 +168,7 @@ def predict_scans(
             faults += [(work.case, line) for line in work.fault.naming(work.case)]
             continue
         (outcome.skipped if work.complete else outcome.written).append(work.case)
-        if work.result is not None:
-            outcome.notes += [f"case {work.case}: {note}" for note in work.result.scan_notes]
+        outcome.notes += [f"case {work.case}: {note}" for note in work.notes]
         if (manifest := read_manifest(manifest_path(work.mask))) is not None:
             manifests[work.case] = manifest
             if empty_cases({work.case: manifest}):
@@ -196,9 +197,10 @@ def _works(
             return stages.segment(run, work, following.of(work.case), lambda: stopped.is_set() or cancel(), folder)
 
         started = (stages.start(run, case, paths) for case, paths in scans.items())
-        read = ahead(stages.each(partial(stages.read, run), started), overlapping, stopped.set)
-        segmented = ahead(stages.each(segment, read), overlapping, stopped.set)
-        for work in stages.each(partial(stages.write, run), segmented):
+        works = stages.each(partial(stages.read, run), started)
+        for stage in (segment, partial(stages.write, run)):
+            works = stages.each(stage, stack.enter_context(closing(ahead(works, overlapping, stopped.set))))
+        for work in works:
             yield work
             if folder is not None:
                 rmtree(folder / work.case, ignore_errors=True)

@@ -11,7 +11,7 @@ from plans.errors import UserError
 from plans.file_names import manifest_path
 from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.memory import refuse_too_large
+from textdiffseg.inference.memory import NO_MEMORY, refuse_too_large
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import PreparedScan
@@ -28,11 +28,6 @@ from textdiffseg.tasks.one_scan import (
     request_of,
 )
 
-NO_MEMORY = (
-    "the memory of the machine or of its GPU is full. Close other programs, query fewer labels (--prompt), use fewer "
-    "--samples or --folds, or predict with --device cpu."
-)
-
 
 @dataclass(frozen=True)
 class Work:
@@ -47,7 +42,12 @@ class Work:
     scan: PreparedScan | None = None
     volume: Volume | None = None  # kept for the picture
     result: Result | None = None
+    notes: tuple[str, ...] = ()  # on the scan
     fault: UserError | None = None
+
+    def failed(self, fault: UserError) -> "Work":
+        """The end of the work, without its arrays."""
+        return replace(self, scan=None, volume=None, result=None, fault=fault)
 
 
 Stage = Callable[[Work], Work]
@@ -59,15 +59,22 @@ def each(stage: Stage, works: Iterable[Work]) -> Iterator[Work]:
         if work.complete or work.fault:
             yield work
             continue
-        try:
-            yield stage(work)
-        except UserError as error:
-            yield replace(work, fault=error)
-        except (MemoryError, torch.OutOfMemoryError):
-            yield replace(work, fault=UserError(NO_MEMORY))
-        except Exception as error:
-            error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
-            raise
+        done = _after(stage, work)
+        del work  # frees the memory of what this stage used
+        yield done
+        del done
+
+
+def _after(stage: Stage, work: Work) -> Work:
+    try:
+        return stage(work)
+    except UserError as error:
+        return work.failed(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        return work.failed(UserError(NO_MEMORY))
+    except Exception as error:
+        error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
+        raise
 
 
 def start(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Work:
@@ -92,16 +99,14 @@ def read(run: PredictionRun, work: Work) -> Work:
         derived.complete(before)
         return replace(work, complete=True)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
-    refuse_too_large(segmenting, read_geometry(paths[0]))
+    geometry = read_geometry(paths[0])
+    refuse_too_large(segmenting, geometry)
     volume = read_volume(paths)
     check_channels(len(volume.array), segmenting.plan, paths)
-    return replace(
-        work,
-        request=request,
-        before=before,
-        scan=segmenting.read(volume),
-        volume=volume if run.picture else None,
-    )
+    scan = segmenting.read(volume)
+    refuse_too_large(segmenting, volume.geometry, scan.transform.shape)
+    kept = volume if run.picture else None
+    return replace(work, request=request, before=before, scan=scan, volume=kept)
 
 
 def segment(run: PredictionRun, work: Work, progress: OnProgress, cancel: Cancel, folder: Path | None) -> Work:
@@ -128,4 +133,4 @@ def write(run: PredictionRun, work: Work) -> Work:
     final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
     write_record(manifest_path(mask), final)
     derived.write(result, work.volume, final)
-    return work
+    return replace(work, volume=None, result=None, notes=result.scan_notes)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from textdiffseg.inference import room
 from textdiffseg.inference.room import DeviceRoom, windows_at_once
 
 STARTS = tuple((0, 0, 16 * number) for number in range(8))
@@ -32,17 +33,17 @@ def device_for(most, sums):
 
 
 def test_fewer_windows_are_computed_together_and_all_of_them_in_order(plan):
-    room, sums = DeviceRoom(plan, torch.device("cuda"), 8), Sums()
-    parts = room.compute(device_for(3, sums), STARTS, [sums])
+    rooms, sums = DeviceRoom(plan, torch.device("cuda"), 8), Sums()
+    parts = rooms.compute(device_for(3, sums), STARTS, [sums])
     assert [len(part) for part in parts] == [2, 2, 2, 2]
     assert sum(parts, ()) == STARTS
-    assert room.windows == 2, "and later groups, too"
+    assert rooms.windows == 2, "and later groups, too"
     assert sums.total.device.type == "cuda"
 
 
 def test_sums_move_to_the_host_if_a_single_window_does_not_fit(plan):
-    room, sums = DeviceRoom(plan, torch.device("cuda"), 2), Sums()
-    parts = room.compute(device_for(0, sums), STARTS[:2], [sums])
+    rooms, sums = DeviceRoom(plan, torch.device("cuda"), 2), Sums()
+    parts = rooms.compute(device_for(0, sums), STARTS[:2], [sums])
     assert sum(parts, ()) == STARTS[:2]
     assert sums.total.device.type == "cpu"
 
@@ -51,25 +52,25 @@ def test_after_that_it_is_an_error(plan):
     def never(starts):
         raise torch.OutOfMemoryError
 
-    room, sums = DeviceRoom(plan, torch.device("cuda"), 4), Sums()
+    rooms, sums = DeviceRoom(plan, torch.device("cuda"), 4), Sums()
     with pytest.raises(torch.OutOfMemoryError):
-        room.compute(never, STARTS, [sums])
-    assert (room.windows, sums.total.device.type) == (1, "cpu")
+        rooms.compute(never, STARTS, [sums])
+    assert (rooms.windows, sums.total.device.type) == (1, "cpu")
 
 
 def test_other_errors_are_not_memory(plan):
     def broken(starts):
         raise RuntimeError("shapes")
 
-    room = DeviceRoom(plan, torch.device("cuda"), 4)
+    rooms = DeviceRoom(plan, torch.device("cuda"), 4)
     with pytest.raises(RuntimeError, match="shapes"):
-        room.compute(broken, STARTS, [])
-    assert room.windows == 4
+        rooms.compute(broken, STARTS, [])
+    assert rooms.windows == 4
 
 
 def test_a_gpu_computes_the_windows_that_fit(plan, monkeypatch):
     def windows(free):
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80e9))
+        monkeypatch.setattr(room, "free_on", lambda _: free)
         return windows_at_once(plan, torch.device("cuda"))
 
     assert windows(80e9) == 8

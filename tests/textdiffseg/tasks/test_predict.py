@@ -116,6 +116,7 @@ def test_the_memory_estimate_includes_rivals(predict, scans, monkeypatch):
 def test_a_scan_that_cannot_fit_is_refused_before_it_is_read(predict, root, scans, make_scan, monkeypatch):
     make_scan(scans / "huge_0000.nii.gz", shape=(12, 22, 40))
     monkeypatch.setattr(memory, "free_memory", lambda: 1e9)
+    monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
     monkeypatch.setattr(memory, "prediction_ram_gb", lambda *a, **_: 70.0 if 40 in a[4] else 0.5)
     read = []
     monkeypatch.setattr(

@@ -28,7 +28,13 @@ def test_masks_lie_on_the_slices(root, hospital, capsys):
     shown = capsys.readouterr().out
     assert "2 predicted" in shown
     assert "Note: case P2: Its largest series was read, 1.2 (CT, 12 slices of 20x20)." in shown
-    assert {path.name for path in out.iterdir()} == {"P1_MR.nii.gz", "P1_MR.json", "P2.nii.gz", "P2.json"}
+    assert {path.name for path in out.iterdir()} == {
+        "P1_MR.nii.gz",
+        "P1_MR.json",
+        "P2.nii.gz",
+        "P2.json",
+        "volumes.csv",
+    }
     for case, folder in (("P1_MR", hospital / "P1" / "MR"), ("P2", hospital / "P2")):
         mask, scan = read_labels(out / f"{case}.nii.gz"), read_volume((folder,))
         np.testing.assert_allclose(mask.geometry.affine, scan.geometry.affine, atol=1e-5)
