@@ -29,7 +29,7 @@ from stored import in_own_process, machine, shared_data
 from torch import Tensor
 
 from plans.geometry import Triple, triple
-from plans.plan import Plan
+from plans.plan import Crop, Plan
 from plans.prompts import Prompts
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.ensemble import Ensemble
@@ -39,6 +39,7 @@ from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
+from textdiffseg.inference.room import CPU_WINDOWS
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.networks.model import build_model
@@ -73,17 +74,17 @@ class NoNetwork:
 
     def __init__(self, patch: Triple, labels: int):
         generator = np.random.default_rng(0)
-        self.made = torch.full((1, 1 + labels, *patch), -8.0)
+        self.made = torch.full((CPU_WINDOWS, 1 + labels, *patch), -8.0)
         self.made[:, 0] = 0
         for label in range(1, 1 + labels):
             centre, radius = generator.uniform(0.2, 0.8, 3) * patch, min(patch) / 6
             axes = [np.arange(size) - middle for size, middle in zip(patch, centre, strict=True)]
             d, h, w = np.ix_(*axes)
-            self.made[0, label][torch.from_numpy(d**2 + h**2 + w**2 < radius**2)] = 4
+            self.made[:, label, torch.from_numpy(d**2 + h**2 + w**2 < radius**2)] = 4
 
     def logits(self, patches: Tensor, queries: Queries, z_T: Tensor, steps: int) -> Iterator[Tensor]:
         """The same logits for every window (B, 1 + Q, D, H, W)."""
-        yield self.made.expand(len(patches), *self.made.shape[1:])
+        yield self.made[: len(patches)]
 
 
 def main() -> int:
@@ -95,13 +96,20 @@ def main() -> int:
     parser.add_argument(
         "--overlap", type=float, default=0.5, metavar="X", help="of windows; memory does not depend on it"
     )
+    parser.add_argument("--crop", choices=("none", "body"), default="none", help="the estimate assumes none")
     parser.add_argument("--in-plane", type=positive_int, default=512, metavar="N", help="voxels along x and y")
     return run(measure, parser.parse_args())
 
 
 def measure(args: argparse.Namespace) -> None:
     """Print the figures of each scan and number of labels."""
-    report = {"benchmark": "inference", "patch": args.patch, "overlap": args.overlap, "bars": BARS} | machine("cpu")
+    report = {
+        "benchmark": "inference",
+        "patch": args.patch,
+        "overlap": args.overlap,
+        "crop": args.crop,
+        "bars": BARS,
+    } | machine("cpu")
     report["scans"] = []
     with tempfile.TemporaryDirectory() as temporary:
         for slices in args.slices:
@@ -125,7 +133,7 @@ def make_scan(path: Path, slices: int, in_plane: int) -> None:
 
 def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dict[str, Any]:
     """The seconds of each stage of one scan, the peak memory, and the estimate."""
-    made = run_of(out, triple(args.patch), labels, args.overlap)
+    made = run_of(out, triple(args.patch), labels, args.overlap, args.crop)
     geometry = read_geometry(path)
     assert geometry is not None, "expected a readable header"
     estimate, work, found = scan_ram_gb(made.segmenting, geometry), stages.start(made, "ct", (path,)), {}
@@ -153,20 +161,20 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
     }
 
 
-def run_of(out: Path, patch: Triple, labels: int, overlap: float) -> PredictionRun:
+def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) -> PredictionRun:
     """A prediction into a folder, with the network that takes no time."""
-    plan = plan_of(patch, labels)
+    plan = plan_of(patch, labels, crop)
     names = tuple(label.name for label in plan.labels)
     bank = build_bank(Prompts(scan="a CT", labels={name: (name,) for name in names}), names, NoEncoder())
     network = build_model(plan).eval()
-    predictor = Predictor([network], Settings(overlap=overlap), batch=1)
+    predictor = Predictor([network], Settings(overlap=overlap))
     predictor.segmenters = (NoNetwork(patch, labels),)
     ensemble = Ensemble(out, ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
     segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
     return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)
 
 
-def plan_of(patch: Triple, labels: int) -> Plan:
+def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:
     """A plan for CT with the smallest network."""
     stage = {"kernel": (3, 3, 3), "width": 4, "blocks": 1}
     training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}
@@ -177,7 +185,7 @@ def plan_of(patch: Triple, labels: int) -> Plan:
             "device": "gpu",
             "channels": [{"name": "CT", "scheme": "ct", "low": -1000, "high": 1000, "mean": 0, "std": 300}],
             "labels": [{"name": f"label {number}", "value": number} for number in range(1, 1 + labels)],
-            "crop": "none",  # the estimate knows no crop before the scan is read
+            "crop": crop,
             "spacing": SPACING,
             "median_shape": (275, 512, 512),
             "patch": patch,

@@ -207,18 +207,19 @@ def slab_bytes(classes: int, voxels: int, plane: int) -> float:
 
 def reading_bytes(channels: int, shape: Triple, original_shape: Triple) -> float:
     """The host memory of reading a case and resampling it to `shape`, in bytes."""
-    return 4.0 * channels * (3 * prod(original_shape) + 2 * prod(shape))
+    return 8.0 * channels * (prod(original_shape) + prod(shape))
 
 
 def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
     """The host memory of predicting one case slab by slab, in bytes.
 
-    On the plan's grid: the image, the sums over one patch along D, and three copies of a slab. On the file's grid:
-    class, label and file.
+    On the plan's grid: the image, the sums over one patch along D, and a slab that is used. On the file's grid: the
+    classes; after the last slab also their copies and the file.
     """
     voxels, plane, classes = patch[0] * shape[1] * shape[2], shape[1] * shape[2], 1 + labels
-    slabs = sums_bytes(classes, voxels) + 3 * slab_bytes(classes, voxels, plane)
-    return 4.0 * channels * prod(shape) + slabs + 6.0 * prod(original_shape)
+    slabs = sums_bytes(classes, voxels) + 1.5 * slab_bytes(classes, voxels, plane)
+    after = max(slabs + 2.0 * prod(original_shape), 8.0 * prod(original_shape))
+    return 4.0 * channels * prod(shape) + after
 
 
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:

@@ -13,7 +13,7 @@ def test_a_scan_is_predicted_and_measured(benchmark, shared_data, tmp_path, monk
     if not (shared_data / inference.SCAN).is_file():
         pytest.skip("no shared data")
     monkeypatch.setenv("TDS_SHARED_DATA", str(shared_data))
-    path, args = tmp_path / "ct.nii.gz", argparse.Namespace(patch=[16, 32, 32], overlap=0.5)
+    path, args = tmp_path / "ct.nii.gz", argparse.Namespace(patch=[16, 32, 32], overlap=0.5, crop="none")
     inference.make_scan(path, 50, 64)
     found = inference.predict(path, tmp_path / "out", args, labels=3)
     mask = read_labels(tmp_path / "out" / "ct.nii.gz")

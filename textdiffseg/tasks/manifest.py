@@ -18,6 +18,7 @@ from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.sampling import Settings
+from textdiffseg.imaging.sources.dicom.places import is_slice
 from textdiffseg.imaging.sources.files import files_of, refuse_no_file
 from textdiffseg.inference.volumes import VolumeInterval
 
@@ -113,13 +114,13 @@ def is_output(path: Path) -> bool:
 
 
 def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
-    """The SHA-256 of each file, by name; for a DICOM folder, of all its files together.
+    """The SHA-256 of each file, by name; for a DICOM folder, of all its slices together.
 
     The files of several channels may have any names. Their channel is added, unless the name ends with it (`_0001`).
     """
     hashes = {}
     for channel, path in enumerate(paths):
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else files_of(path)
+        files = sorted(file for file in path.iterdir() if is_slice(file)) if path.is_dir() else files_of(path)
         for file in files:
             refuse_no_file(file)
         try:

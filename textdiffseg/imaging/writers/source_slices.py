@@ -22,7 +22,7 @@ _MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same
 # Attributes that may be empty, but not missing (type 2). Anonymous files often lack them.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
-    *("StudyTime", "ReferringPhysicianName"),
+    *("StudyTime", "ReferringPhysicianName", "SliceThickness"),
 )
 _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
 

@@ -7,7 +7,7 @@ from plans.dataset import MAX_ID_BYTES
 from plans.errors import UserError, listed
 from plans.file_names import is_archive_name, is_slice_name
 from textdiffseg.files import hash_text
-from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
+from textdiffseg.imaging.sources.dicom.instances import SAMPLES, Instance, read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
 from textdiffseg.imaging.sources.dicom.reading import has_series, series_in
 from textdiffseg.imaging.sources.dicom.series import described
@@ -20,22 +20,24 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
     """The scans of DICOM slices in a folder and in all folders below: (id, folder or file).
 
     The id is the folder's path below `folder`, with _ between its parts. Multi-frame files of several studies in one
-    folder are one scan each.
+    folder are one scan each. A folder that only has localizers and colour pictures, such as dose reports, is left out
+    unless there is nothing else.
 
     Args:
         folder: to search.
         beside_scans: whether the folder itself holds other scans. Each series of its slices is then one scan, given by
             its first slice.
     """
-    found = []
+    found, aside = list[tuple[str, Path]](), list[tuple[str, Path]]()
     for path in _with_folders_below(folder):
         if not has_series(path):
             continue
         if path == folder and beside_scans:
             found += _loose_series(folder)
-        else:
-            found += _of_one_folder(path, "" if path == folder else _id_of(path.relative_to(folder)))
-    return found
+            continue
+        scans = _of_one_folder(path, "" if path == folder else _id_of(path.relative_to(folder)))
+        (aside if _has_no_scan(path) else found).extend(scans)
+    return found or aside
 
 
 def scan_of_slice(file: Path) -> str:
@@ -63,6 +65,15 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
     if not found:
         raise UserError(f"{folder}: no series {uid!r:.80}. " + (f"Found: {listed(others)}." if others else ""))
     return found
+
+
+def _has_no_scan(folder: Path) -> bool:
+    """Whether all slices of a folder are localizers or colour pictures. Usually the first slice shows that not."""
+    try:
+        instances = (read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
+        return all(one is not None and (one.is_localizer or one.whole(SAMPLES, 1) != 1) for one in instances)
+    except UserError:  # reported when the folder is read
+        return False
 
 
 def _of_one_folder(folder: Path, case: str) -> list[tuple[str, Path]]:

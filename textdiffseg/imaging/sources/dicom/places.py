@@ -14,6 +14,7 @@ from textdiffseg.imaging.sources.dicom.elements import is_dicom
 from textdiffseg.imaging.sources.streams import Damaged
 
 MAX_MEMBERS = 100_000
+_INDEX = "DICOMDIR"  # lists the files of a medium
 _START_BYTES = 132  # of a file, which show that it is DICOM
 _ENCRYPTED = 1  # flag of a member
 
@@ -79,7 +80,7 @@ class MemberPlace:
 
 def is_slice(path: Path) -> bool:
     """Whether a file seems to be DICOM, by its name or its first bytes."""
-    if split_ending(path.name)[1] or path.name.startswith(".") or not path.is_file():
+    if split_ending(path.name)[1] or path.name.startswith(".") or path.name.upper() == _INDEX or not path.is_file():
         return False
     return is_slice_name(path.name) or _is_dicom(FilePlace(path))
 

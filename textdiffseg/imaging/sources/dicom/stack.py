@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.dicom.instances import FRAME_OF_REFERENCE, LOOKUP_TABLE, SAMPLES, Frame
+from textdiffseg.imaging.sources.dicom.instances import (
+    FRAME_OF_REFERENCE,
+    LOOKUP_TABLE,
+    PATIENT_ID,
+    SAMPLES,
+    Frame,
+)
 from textdiffseg.imaging.sources.dicom.series import Series
 
 MAX_UNEVENNESS = 0.1  # deviation of a step between slices, relative to the median step
@@ -101,6 +107,8 @@ def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
                 f"{where}: its slices have different frames of reference ({name}), so their places cannot be "
                 "compared. Put those of each one into their own folder."
             )
+        if one.text(PATIENT_ID) != first.text(PATIENT_ID):
+            raise UserError(f"{where}: its slices belong to different patients ({name}). Put each into its own folder.")
         if one.whole(SAMPLES, 1) != 1:
             raise UserError(f"{where}: its slices are colour pictures ({name}). Give the slices of a scan.")
         if LOOKUP_TABLE in one.header.elements:
