@@ -74,8 +74,8 @@ def choose(instances: Sequence[Instance], source: str, uid: str | None = None) -
         notes.append(
             f"Its largest series was read, {chosen.describe()}. Others: {described(others)}. --series chooses by UID."
         )
-    if uid is not None:
-        notes.append(f"Series {chosen.describe()} was read, as chosen with --series.")
+    if others and uid is not None:
+        notes.append(f"The series that was chosen was read, {chosen.describe()}. Others: {described(others)}.")
     left_out = sum(one.is_localizer for one in instances) - sum(one.is_localizer for one in chosen.instances)
     if left_out:
         notes.append(f"Localizers were left out: {left_out}.")

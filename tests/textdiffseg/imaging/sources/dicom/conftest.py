@@ -17,6 +17,7 @@ FIELDS = {  # name -> tag and type
     "patient": (0x00100010, "PN"),
     "thickness": (0x00180050, "DS"),
     "study": (0x0020000D, "UI"),
+    "patient_id": (0x00100020, "LO"),
     "series": (0x0020000E, "UI"),
     "series_number": (0x00200011, "IS"),
     "position": (0x00200032, "DS"),

@@ -184,3 +184,27 @@ def test_ids_do_not_depend_on_other_scans(hospital, write_series, voxels):
     write_series(hospital / "P0", voxels)
     assert {*cases} <= {*list_scans(hospital)}
     assert all(one < other for one, other in pairwise(list_scans(hospital)))
+
+
+def test_folders_of_localizers_and_colour_pictures_are_not_scans_beside_others(hospital, write_series, voxels):
+    before = list_scans(hospital)
+    write_series(hospital / "P1" / "scout", voxels[:2], series="1.9", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"))
+    write_series(hospital / "P1" / "dose", voxels[:1], series="1.8", samples=3)
+    assert list_scans(hospital) == before
+    assert list(list_scans(hospital / "P1" / "scout")) == ["scout"], "it is reported when it is read"
+
+
+def test_the_index_of_a_medium_and_other_files_are_not_slices(tmp_path, write_series, write_dicom, voxels):
+    folder = write_series(tmp_path / "in", voxels)
+    before = hash_inputs((folder,))
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    (folder / "in.json").write_text("{}")
+    assert np.array_equal(read_volume((folder,)).array[0], voxels)
+    assert hash_inputs((folder,)) == before, "a mask in the folder of its slices does not make it incomplete"
+
+
+def test_the_series_that_was_chosen_is_noted_if_there_are_others(tmp_path, write_series, voxels):
+    write_series(tmp_path / "in", voxels, series="1.3", name="a{}")
+    write_series(tmp_path / "in", voxels[:4], series="1.4", name="b{}")
+    (note,) = read_volume((tmp_path / "in",), series="1.4").notes
+    assert note.startswith("The series that was chosen was read, 1.4 (CT, 4 slices of 7x6). Others: 1.3 (CT, 5 slices")

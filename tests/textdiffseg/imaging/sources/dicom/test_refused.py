@@ -47,6 +47,7 @@ def test_slices_that_are_not_a_regular_stack(tmp_path, write_series, voxels, pla
         ({"orientation": (1, 0, 0, 0, 0.999, 0.045)}, ("different orientations",)),
         ({"spacing": (0.75, 0.6)}, ("different pixel spacings",)),
         ({"frame_of_reference": "1.2.8"}, ("different frames of reference", "slice3.dcm")),
+        ({"patient_id": "other"}, ("belong to different patients", "slice3.dcm")),
         ({"samples": 3}, ("colour pictures", "slice3.dcm")),
         ({"lookup_table": [{}]}, ("lookup table", "slice3.dcm")),
         ({"position": None}, ("slice3.dcm", "ImagePositionPatient is missing")),
