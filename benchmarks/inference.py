@@ -39,7 +39,6 @@ from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
-from textdiffseg.inference.room import CPU_WINDOWS
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.networks.model import build_model
@@ -72,9 +71,9 @@ class NoNetwork:
 
     schedule = None
 
-    def __init__(self, patch: Triple, labels: int):
+    def __init__(self, patch: Triple, labels: int, windows: int):
         generator = np.random.default_rng(0)
-        self.made = torch.full((CPU_WINDOWS, 1 + labels, *patch), -8.0)
+        self.made = torch.full((windows, 1 + labels, *patch), -8.0)
         self.made[:, 0] = 0
         for label in range(1, 1 + labels):
             centre, radius = generator.uniform(0.2, 0.8, 3) * patch, min(patch) / 6
@@ -168,7 +167,7 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
     bank = build_bank(Prompts(scan="a CT", labels={name: (name,) for name in names}), names, NoEncoder())
     network = build_model(plan).eval()
     predictor = Predictor([network], Settings(overlap=overlap))
-    predictor.segmenters = (NoNetwork(patch, labels),)
+    predictor.segmenters = (NoNetwork(patch, labels, predictor.room.windows),)
     ensemble = Ensemble(out, ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
     segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
     return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)

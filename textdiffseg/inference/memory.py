@@ -3,6 +3,7 @@
 from math import prod
 
 import numpy as np
+import torch
 
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
@@ -11,7 +12,7 @@ from plans.plan import Plan
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once
-from textdiffseg.inference.room import CPU_WINDOWS
+from textdiffseg.inference.room import windows_at_once
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
@@ -60,13 +61,14 @@ def prediction_ram_gb(
     noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     several = settings.samples - 1 + (folds if folds > 1 else 0)  # beyond one sample of one fold
-    samples = CPU_WINDOWS * window * classes * several
+    together = windows_at_once(plan, torch.device("cpu"))
+    samples = together * window * classes * several
     kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
     predicting += padding + noise + maps + samples + kept
     device: Device = "cpu" if on_cpu else "gpu"
-    at_once = CPU_WINDOWS if on_cpu else 0  # windows of a GPU are not in host memory
+    at_once = together if on_cpu else 0  # windows of a GPU are not in host memory
     models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, device, at_once)
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)

@@ -1,6 +1,7 @@
 """The room for windows on a device: how many are computed together, and where their sums are kept."""
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from plans.plan import Plan
 from textdiffseg.inference.windows import SlabSums, WindowInputs
 
 CPU_WINDOWS = 2  # with one, torch's CPU convolutions leave oneDNN and take three times as long
+MAX_CPU_BYTES = 2e9  # of the logits and probabilities of these windows; more take one window at a time
 MAX_WINDOWS = 8
 WINDOWS_SHARE, SUMS_SHARE = 0.5, 0.5  # of a GPU's free memory
 Of = TypeVar("Of")
@@ -55,9 +57,13 @@ class DeviceRoom:
 
 
 def windows_at_once(plan: Plan, device: torch.device) -> int:
-    """The windows that are computed together: `CPU_WINDOWS` on a CPU; on a GPU what fits, `MAX_WINDOWS` at most."""
+    """The windows that are computed together: `CPU_WINDOWS` on a CPU; on a GPU what fits, `MAX_WINDOWS` at most.
+
+    On a CPU it is one if patch and labels are large (`MAX_CPU_BYTES`).
+    """
     if device.type != "cuda":
-        return CPU_WINDOWS
+        together = 2 * CPU_WINDOWS * 4.0 * (1 + len(plan.labels)) * prod(plan.patch)
+        return CPU_WINDOWS if together <= MAX_CPU_BYTES else 1
     network = network_of(plan)
     weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
     window = prediction_bytes(network, plan.patch, "gpu") - weights

@@ -130,7 +130,6 @@ class SlabSums:
         device = self.total.device
         background = windows.probabilities[:, 0]
         self.finite &= background.sum().isfinite().to(device)  # read later, so that the host does not wait
-        probabilities = windows.probabilities.to(device, self.probabilities.dtype)
         maps = None if windows.maps is None else windows.maps.to(device)
         weight = self.weight.to(self.probabilities.dtype)
         for b, start in enumerate(windows.starts):
@@ -138,7 +137,8 @@ class SlabSums:
                 yield from self._leave(start[0])
             window = (slice(None), *self.tiling.window(start)[1:])  # the sums begin where the window does
             self.total[window] += self.weight
-            self.probabilities[:, *window].addcmul_(weight, probabilities[b])
+            p = windows.probabilities[b].to(device, self.probabilities.dtype)
+            self.probabilities[:, *window].addcmul_(weight, p)
             if self.maps is not None and maps is not None:
                 self.maps[:, *window].addcmul_(self.weight, maps[:, b])
 
