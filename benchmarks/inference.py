@@ -204,7 +204,8 @@ def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:
 @contextmanager
 def peak_memory() -> Iterator[list[float]]:
     """The largest resident memory of this process in GB while the context lasts, as a list of one number."""
-    process, peak, stop = psutil.Process(), [0.0], threading.Event()
+    process, stop = psutil.Process(), threading.Event()
+    peak = [process.memory_info().rss / 1e9]
 
     def watch() -> None:
         while not stop.wait(0.05):
