@@ -96,13 +96,11 @@ def _csv_rows(path: Path) -> Iterator[_Row]:
             values = dict(zip(columns, cells, strict=False))
             fields = tuple(sorted((name for name in columns if _IMAGE.fullmatch(name)), key=_channel))
             images = tuple(values.get(field, "") for field in fields)
-            more = len(cells) > len(columns)
-            quote = (
-                f"{len(cells)} fields, expected {len(columns)}. Put a field that holds {delimiter!r} in double quotes."
-            )
-            yield _Row(
-                f"row {number}", fields, values.get("case", ""), images, values.get("text", ""), quote if more else None
-            )
+            fault = None
+            if len(cells) > len(columns):
+                advice = f"Put a field that holds {delimiter!r} in double quotes."
+                fault = f"{len(cells)} fields, expected {len(columns)}. {advice}"
+            yield _Row(f"row {number}", fields, values.get("case", ""), images, values.get("text", ""), fault)
     except csv.Error as error:
         raise UserError(f"{path}: row {number + 1}: {error}. Correct the quotes of this row.") from None
 

@@ -102,7 +102,7 @@ def grid(net: Network, patch: Triple, stage: int) -> int:
 def macs(net: Network, patch: Triple) -> float:
     """The multiply-accumulates of one mask (preset `paper`: of one training sample), forward.
 
-    Training has as many in its first part. The sampler learns alone afterwards and counts not.
+    Training has as many in its first part. The sampler, which learns alone afterwards, is not counted.
     """
     grids = _grids(net, patch)
     total = sum(grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out for layer in mask_layers(net))

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from plans.records import Record
+from textdiffseg.evaluation.means import mean_of_defined
 
 LESION_RULE = (
     "A lesion is a 26-connected component. Predicted and reference lesions match one to one if they overlap, those "
@@ -90,10 +91,10 @@ def mean_over_references(scores: Sequence[LesionScores]) -> LesionScores | None:
     if all(empty):
         return scores[0] if scores else None
     return LesionScores(
-        dice=_mean(1.0 if none else one.dice for none, one in zip(empty, scores, strict=True)),
-        precision=_mean(one.precision for one in scores),
-        recall=_mean(one.recall for one in scores),
-        f1=_mean(1.0 if none else one.f1 for none, one in zip(empty, scores, strict=True)),
+        dice=mean_of_defined(1.0 if none else one.dice for none, one in zip(empty, scores, strict=True)),
+        precision=mean_of_defined(one.precision for one in scores),
+        recall=mean_of_defined(one.recall for one in scores),
+        f1=mean_of_defined(1.0 if none else one.f1 for none, one in zip(empty, scores, strict=True)),
         predicted=float(np.mean([one.predicted for one in scores])),
         reference=float(np.mean([one.reference for one in scores])),
         matched=float(np.mean([one.matched for one in scores])),
@@ -106,16 +107,11 @@ def mean_over_cases(scores: Iterable[LesionScores | None]) -> LesionScores | Non
     if not known:
         return None
     return LesionScores(
-        dice=_mean(one.dice for one in known),
-        precision=_mean(one.precision for one in known),
-        recall=_mean(one.recall for one in known),
-        f1=_mean(one.f1 for one in known),
+        dice=mean_of_defined(one.dice for one in known),
+        precision=mean_of_defined(one.precision for one in known),
+        recall=mean_of_defined(one.recall for one in known),
+        f1=mean_of_defined(one.f1 for one in known),
         predicted=sum(one.predicted for one in known),
         reference=sum(one.reference for one in known),
         matched=sum(one.matched for one in known),
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

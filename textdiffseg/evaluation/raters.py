@@ -8,11 +8,12 @@ With samples S, S' of a prediction and references Y, Y' of the same case, each p
 metric, and the distance is then never negative. 1 - Dice is not a metric.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from textdiffseg.evaluation.lesions import mean_over_references
+from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores
 from textdiffseg.overlaps import intersections, iou_of
 
@@ -45,9 +46,9 @@ def _mean_of(scores: Sequence[LabelScores]) -> LabelScores:
     measured = any(one.nsd is not None for one in scores)
     nsd = [1.0 if both and measured else one.nsd for both, one in zip(empty, scores, strict=True)]
     return LabelScores(
-        dice=_mean(dice),
-        nsd=_mean(nsd),
-        hd95=_mean(one.hd95 for one in scores),
+        dice=mean_of_defined(dice),
+        nsd=mean_of_defined(nsd),
+        hd95=mean_of_defined(one.hd95 for one in scores),
         volume_ml=float(np.mean([one.volume_ml for one in scores])),
         reference_ml=float(np.mean([one.reference_ml for one in scores])),
         note=_note_of(scores),
@@ -63,11 +64,6 @@ def _note_of(scores: Sequence[LabelScores]) -> str:
         return notes.pop()
     absent = sum(one.reference_ml == 0 for one in scores)
     return f"absent from {absent} of {len(scores)} references" if absent else ""
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def with_distances(scores: CaseScores, distances: Mapping[str, float]) -> CaseScores:

@@ -2,14 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
-
-import numpy as np
 
 from plans.records import Record, Upgrades
 from textdiffseg.evaluation.comparison import Comparison
 from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores, mean_over_cases
+from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import (
     BOTH_EMPTY,
     EMPTY_RULE,
@@ -92,15 +91,15 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
     labels = {name: _label_mean([case.labels[name] for case in cases if name in case.labels]) for name in names}
     means = labels.values()
     mean = MeanScores(
-        dice=_mean(label.dice for label in means),
-        nsd=_mean(label.nsd for label in means),
-        hd95=_mean(label.hd95 for label in means),
+        dice=mean_of_defined(label.dice for label in means),
+        nsd=mean_of_defined(label.nsd for label in means),
+        hd95=mean_of_defined(label.hd95 for label in means),
         scored=sum(label.scored for label in means),
         both_empty=sum(label.both_empty for label in means),
         one_empty=sum(label.one_empty for label in means),
         several=max((label.several for label in means), default=0),
-        best_dice=_mean(label.best_dice for label in means),
-        ged2=_mean(label.ged2 for label in means),
+        best_dice=mean_of_defined(label.best_dice for label in means),
+        ged2=mean_of_defined(label.ged2 for label in means),
         lesions=mean_over_cases(label.lesions for label in means),
     )
     if not surfaces_available():
@@ -120,24 +119,19 @@ def summarise(cases: Sequence[CaseScores], tolerance_mm: float = 1.0, notes: Seq
 
 def _label_mean(scores: Sequence[LabelScores]) -> MeanScores:
     return MeanScores(
-        dice=_mean(score.dice for score in scores),
-        nsd=_mean(score.nsd for score in scores),
-        hd95=_mean(score.hd95 for score in scores),
-        volume_ml=_mean(score.volume_ml for score in scores),
-        reference_ml=_mean(score.reference_ml for score in scores),
+        dice=mean_of_defined(score.dice for score in scores),
+        nsd=mean_of_defined(score.nsd for score in scores),
+        hd95=mean_of_defined(score.hd95 for score in scores),
+        volume_ml=mean_of_defined(score.volume_ml for score in scores),
+        reference_ml=mean_of_defined(score.reference_ml for score in scores),
         scored=sum(score.dice is not None for score in scores),
         both_empty=sum(score.note == BOTH_EMPTY for score in scores),
         one_empty=sum(score.note in (PREDICTION_EMPTY, REFERENCE_EMPTY) for score in scores),
         several=sum(bool(score.rater_dice) for score in scores),
-        best_dice=_mean(score.best_dice for score in scores),
-        ged2=_mean(score.ged2 for score in scores),
+        best_dice=mean_of_defined(score.best_dice for score in scores),
+        ged2=mean_of_defined(score.ged2 for score in scores),
         lesions=mean_over_cases(score.lesions for score in scores),
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
 
 
 def to_csv(summary: Summary) -> str:

@@ -4,7 +4,7 @@ Classes are interpolated linearly, one by one. Only a running maximum and its cl
 as slabs along the first axis, so that they are never in memory as a whole.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,8 +14,28 @@ from textdiffseg.imaging.resample import Matrices, footprints_of, matrices_betwe
 
 MAX_ROUNDING = 1e-3  # relative error of the sum of probabilities
 
-Classes = np.ndarray | Sequence[np.ndarray]
-"""Probabilities of K classes, each (D, H, W)."""
+
+class _Joined:
+    """Probabilities (K, D, H, W) whose planes are in two arrays. A class is joined when it is read."""
+
+    def __init__(self, before: np.ndarray, after: np.ndarray):
+        self.before, self.after = before, after
+        self.shape = (len(after), before.shape[1] + after.shape[1], *after.shape[2:])
+
+    def __len__(self) -> int:
+        return len(self.after)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return np.concatenate((self.before[number], self.after[number]))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[number] for number in range(len(self)))
+
+
+Classes = np.ndarray | _Joined
+"""Probabilities (K, D, H, W)."""
 
 Choice = Callable[[Classes, Matrices], np.ndarray]
 """Function of probabilities and the matrices to another grid -> the class int16 of each voxel there."""
@@ -61,7 +81,7 @@ def last_above_half(probabilities: Classes, matrices: Matrices) -> np.ndarray:
 
 def _shape_to(probabilities: Classes, matrices: Matrices) -> Triple:
     d, h, w = (
-        size if matrix is None else len(matrix) for size, matrix in zip(probabilities[0].shape, matrices, strict=True)
+        size if matrix is None else len(matrix) for size, matrix in zip(probabilities.shape[1:], matrices, strict=True)
     )
     return d, h, w
 
@@ -79,7 +99,7 @@ class SlabClasses:
     def add(self, probabilities: np.ndarray) -> None:
         """Add the next planes (K, D, H, W), and compute all planes of the result that need no further ones."""
         planes: Classes = probabilities if self._kept is None else _Joined(self._kept, probabilities)
-        stop = self._first + len(planes[0])
+        stop = self._first + planes.shape[1]
         if self._along is None:
             self.classes[self._first : stop] = self._choose(planes, [None, *self._within])
             self._first = stop
@@ -98,18 +118,3 @@ class SlabClasses:
         assert self._along is not None, "expected a matrix along the slabs"
         rows = self._along[row:]
         return rows.shape[1] - 1 - np.argmax(rows[:, ::-1] != 0, axis=1)
-
-
-class _Joined(Sequence[np.ndarray]):
-    """Classes whose planes are in two arrays (K, D, H, W). A class is joined when it is read."""
-
-    def __init__(self, before: np.ndarray, after: np.ndarray):
-        self.before, self.after = before, after
-
-    def __len__(self) -> int:
-        return len(self.after)
-
-    def __getitem__(self, number: int) -> np.ndarray:  # type: ignore[override]
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        return np.concatenate((self.before[number], self.after[number]))

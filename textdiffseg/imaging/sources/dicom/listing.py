@@ -68,7 +68,7 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
 
 
 def _has_no_scan(folder: Path) -> bool:
-    """Whether all slices of a folder are localizers or colour pictures. Usually the first slice shows that not."""
+    """Whether all slices of a folder are localizers or colour pictures. Another slice ends the search."""
     try:
         instances = (read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
         return all(one is not None and (one.is_localizer or one.whole(SAMPLES, 1) != 1) for one in instances)
