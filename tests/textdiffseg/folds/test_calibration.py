@@ -149,3 +149,9 @@ def test_curves_of_folds_are_averaged_by_their_cases():
     assert (pooled.threshold, pooled.may_be_absent) == (pytest.approx(0.6), ("a", "b", "c"))
     assert applied(folds[2:], Settings()).expected_dice is None
     assert applied(folds, Settings(steps=2)).expected_dice is None
+
+
+def test_a_calibration_belongs_to_the_overlap_of_validation():
+    one = Fit.model_construct(steps=0, samples=1, mirroring=False)
+    assert one.is_of(Settings())
+    assert not one.is_of(Settings(overlap=0.375))
