@@ -77,6 +77,11 @@ class RawFolder:
         """The texts of cases, one file `CASE.txt` per case."""
         return self.path / "texts"
 
+    @property
+    def overlays(self) -> Path:
+        """Pictures of some training cases with their labels."""
+        return self.path / "overlays"
+
     def images(self, part: Literal["Tr", "Ts"]) -> Path:
         """Training (Tr) or held-out (Ts) images."""
         return self.path / f"images{part}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
+    from textdiffseg.tasks.new import NewDataset, new_dataset
     from textdiffseg.tasks.outcome import Outcome
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
@@ -38,6 +39,7 @@ _HOMES = {
     "CaseList": "plans.case_list",
     "Geometry": "textdiffseg.imaging.volume",
     "Model": "textdiffseg.inference.model",
+    "NewDataset": "textdiffseg.tasks.new",
     "Outcome": "textdiffseg.tasks.outcome",
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
@@ -46,6 +48,7 @@ _HOMES = {
     "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
     "evaluate": "textdiffseg.tasks.evaluate",
+    "new_dataset": "textdiffseg.tasks.new",
     "plan": "textdiffseg.tasks.plan",
     "predict": "textdiffseg.tasks.predict",
     "train": "textdiffseg.tasks.train",
@@ -55,6 +58,7 @@ __all__ = [
     "CaseList",
     "Geometry",
     "Model",
+    "NewDataset",
     "Outcome",
     "PlannedDataset",
     "ProgressEvent",
@@ -66,6 +70,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "load",
+    "new_dataset",
     "plan",
     "predict",
     "train",

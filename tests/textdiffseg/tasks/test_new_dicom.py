@@ -1,0 +1,43 @@
+"""A data set from DICOM scans, with masks that are DICOM objects."""
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom")
+pytest.importorskip("contourpy")
+
+from plans.dataset import read_dataset
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.imaging.writers.dicom import write_dicom
+from textdiffseg.tasks.new import new_dataset
+
+
+def header(folder):
+    return json.loads((folder / "dataset.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct"])
+def test_dicom_scans_with_dicom_masks(tmp_path, make_series, kind):
+    labels = {}
+    for place in range(3):
+        array = np.random.default_rng(place).integers(-1000, 100, (6, 14, 12))
+        scan = make_series(tmp_path / "dicom" / f"p{place}" / "CT", array)
+        geometry = read_volume((scan,)).geometry
+        labels[f"p{place}"] = np.zeros(geometry.shape, np.uint8)
+        labels[f"p{place}"][1:4, 3:8, 4:9] = 1
+        labels[f"p{place}"][4:6, 3 : 5 + place, 4:9] = 2
+        path = tmp_path / "dicom" / f"p{place}" / "drawn" / "1.dcm"
+        write_dicom({kind: path}, labels[f"p{place}"], geometry, {"left lung": (1,), "GTV": (2,)}, scan, "1")
+    both, root = (tmp_path / "dicom", tmp_path / "dicom"), tmp_path / "root"
+    new_dataset(*both, root=root, name="Lungs")
+    folder = root / "raw" / "Dataset001_Lungs"
+    assert header(folder)["labels"] == {"background": 0, "left lung": 1, "GTV": 2}
+    dataset = read_dataset(folder)
+    assert len(dataset.cases) == 3
+    for case, expected in zip(dataset.cases, labels.values(), strict=True):
+        assert np.array_equal(read_labels(case.label).array[0], expected)
+        assert read_volume(case.images).geometry.matches(read_labels(case.label).geometry)
+    new_dataset(*both, root=root, name="One", labels=["gtv=4"])
+    assert header(folder.parent / "Dataset002_One")["labels"] == {"background": 0, "gtv": 4}

@@ -1,0 +1,194 @@
+"""`tds_new`: from two folders to a data set, with everything that was guessed printed."""
+
+import json
+import os
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+
+from plans.dataset import read_dataset
+from textdiffseg.tasks import new_cases
+from textdiffseg_cli.new import main
+
+AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
+
+
+def write(path, array, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(array, affine).to_filename(path)
+
+
+def ct(shape=(16, 15, 12)):
+    image = np.full(shape, -1000, np.int16)
+    image[3:13, 3:13, 1:11] = 40
+    return image
+
+
+def mask(*values, shape=(16, 15, 12)):
+    array = np.zeros(shape, np.uint8)
+    for place, value in enumerate(values):
+        array[4 + 2 * place : 6 + 2 * place, 4:8, 3:8] = value
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders of six CTs and masks with the values 2 and 5; case c4 lacks value 5."""
+    for place in range(6):
+        write(tmp_path / "Spine" / "scans" / f"c{place}_CT.nii.gz", ct())
+        write(tmp_path / "Spine" / "masks" / f"c{place}_seg.nii.gz", mask(2) if place == 4 else mask(2, 5))
+    return tmp_path / "Spine" / "scans", tmp_path / "Spine" / "masks"
+
+
+@pytest.fixture
+def new(tmp_path, folders, capsys):
+    """Run the command with the two folders, or other sources; returns (exit code, stdout, stderr)."""
+
+    def run(*arguments, sources=folders):
+        code = main([*map(str, sources), "--root", str(tmp_path / "root"), *map(str, arguments)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def made(tmp_path):
+    return tmp_path / "root" / "raw" / "Dataset001_Spine"
+
+
+def header(folder):
+    return json.loads((folder / "dataset.json").read_text())
+
+
+def test_two_folders_become_a_data_set_of_links(new, made, folders):
+    code, out, _ = new()
+    assert code == 0
+    assert header(made)["channel_names"] == {"0": "CT"}
+    assert header(made)["labels"] == {"background": 0, "label 2": 2, "label 5": 5}
+    assert header(made)["annotated"] == {"c4": ["label 2"]}
+    link = made / "imagesTr" / "c3_0000.nii.gz"
+    assert link.is_symlink()
+    assert link.resolve() == (folders[0] / "c3_CT.nii.gz").resolve()
+    assert (made / "labelsTr" / "c3.nii.gz").resolve() == (folders[1] / "c3_seg.nii.gz").resolve()
+    dataset = read_dataset(made)
+    assert [case.id for case in dataset.cases] == [f"c{place}" for place in range(6)]
+    assert dataset.cases[4].annotation.annotated == ("label 2",)
+    assert len([*(made / "overlays").glob("*.png")]) == 4
+    assert "Not drawn where missing: label 5." in out
+    assert out.splitlines()[-2].startswith("Next: tds_run 1 --hours 4 --root ")
+
+
+def test_the_labels_get_their_names(new, made, tmp_path):
+    assert new("--labels", "vertebra=2", "rib=5")[0] == 0
+    assert header(made)["labels"] == {"background": 0, "vertebra": 2, "rib": 5}
+    (tmp_path / "names.json").write_text('{"1": "nothing", "2": "vertebra", "5": "disc"}')
+    assert new("--labels", tmp_path / "names.json", "--overwrite")[0] == 0
+    assert header(made)["labels"] == {"background": 0, "nothing": 1, "vertebra": 2, "disc": 5}
+
+
+def test_it_can_be_typed_again(new, made):
+    new()
+    (made / "dataset.json").write_text((made / "dataset.json").read_text().replace("label 2", "vertebra"))
+    code, out, _ = new()
+    assert code == 0
+    assert "Nothing is left to do" in out
+    assert "vertebra" in header(made)["labels"], "the user's change is kept"
+
+
+def test_a_run_that_was_killed_goes_on_in_its_folder(new, made, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("textdiffseg.tasks.new.write_atomically", killed)
+        assert new()[0] == 130
+    assert new()[0] == 0
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
+
+
+def test_other_sources_get_the_next_number(new, made, folders, tmp_path):
+    new()
+    shutil.copytree(folders[0], tmp_path / "other" / "Spine")
+    assert new(sources=(tmp_path / "other" / "Spine", folders[1]))[0] == 0
+    assert (made.parent / "Dataset002_Spine" / "dataset.json").is_file()
+    code, _, err = new("-o", made, sources=(tmp_path / "other" / "Spine", folders[1]))
+    assert (code, "holds another data set already" in err) == (2, True)
+
+
+def test_what_has_no_partner_is_printed(new, folders):
+    os.rename(folders[0] / "c0_CT.nii.gz", folders[0] / "x_CT.nii.gz")
+    _, out, _ = new()
+    assert "Scans without a mask (1): x_CT" in out
+    assert "Masks without a scan (1): c0_seg" in out
+
+
+def test_faulty_cases_are_left_out_in_a_line_each(new, made, folders):
+    write(folders[1] / "c0_seg.nii.gz", mask(2, shape=(16, 15, 11)))
+    write(folders[1] / "c1_seg.nii.gz", np.arange(16 * 15 * 12, dtype=np.int16).reshape(16, 15, 12))
+    (folders[0] / "c2_CT.nii.gz").write_bytes(b"no image")
+    write(folders[1] / "c3_seg.nii.gz", mask())
+    _, out, _ = new("--missing", "not-annotated")
+    left = [line for line in out.splitlines() if line.startswith("Left out: ")]
+    assert len(left) == 4
+    assert "differs from the scan's" in left[0]
+    assert "it seems to be a scan, not a mask" in left[1]
+    assert "its mask is empty" in left[3]
+    assert [case.id for case in read_dataset(made).cases] == ["c4", "c5"]
+
+
+def test_no_pair_is_one_line_with_the_way_out(new, folders, tmp_path):
+    (tmp_path / "z").mkdir()
+    shutil.copy(folders[1] / "c0_seg.nii.gz", tmp_path / "z" / "another.nii.gz")
+    code, _, err = new(sources=(folders[0], tmp_path / "z"))
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "give a CSV file with the columns case, image and mask" in err
+
+
+def test_a_list_in_place_of_folders(new, tmp_path, folders):
+    rows = [f"p{place};{folders[0]}/c{place}_CT.nii.gz;{folders[0]}/c{place}_CT.nii.gz;" for place in range(3)]
+    rows = [f"{row}Spine/masks/c{place}_seg.nii.gz" for place, row in enumerate(rows)]
+    (tmp_path / "list.csv").write_text("\n".join(["case;image;image2;mask", *rows]))
+    assert new("--name", "Listed", sources=(tmp_path / "list.csv",))[0] == 0
+    folder = tmp_path / "root" / "raw" / "Dataset001_Listed"
+    assert header(folder)["channel_names"] == {"0": "CT", "1": "CT"}
+    assert (folder / "imagesTr" / "p2_0001.nii.gz").is_symlink()
+    (tmp_path / "list.csv").write_text("case,image,mask\np1,a.nii.gz,b.nii.gz\n,x,y\n")
+    code, _, err = new(sources=(tmp_path / "list.csv",))
+    assert (code, [line.split(": ")[2] for line in err.splitlines()]) == (2, ["row 2", "row 3"])
+
+
+def test_one_folder_of_both(new, tmp_path, folders):
+    for path in [*folders[0].iterdir(), *folders[1].iterdir()]:
+        shutil.copy(path, tmp_path / "Spine" / path.name.replace("_CT", ""))
+    shutil.rmtree(folders[0])
+    shutil.rmtree(folders[1])
+    assert new(sources=(tmp_path / "Spine", tmp_path / "Spine"))[0] == 0
+    assert len(read_dataset(tmp_path / "root" / "raw" / "Dataset001_Spine").cases) == 6
+
+
+def test_the_own_folder_is_refused(new, made, folders):
+    made.mkdir(parents=True)
+    shutil.move(folders[0], made / "imagesTr")
+    code, _, err = new("-o", made, sources=(made / "imagesTr", folders[1]))
+    assert (code, "lies in the data set's own folder" in err) == (2, True)
+
+
+def test_copies_where_links_cannot_be_made(new, made, monkeypatch):
+    def refused(*_):
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(new_cases.os, "symlink", refused)
+    assert new()[0] == 0
+    assert not (made / "imagesTr" / "c0_0000.nii.gz").is_symlink()
+    assert len(read_dataset(made).cases) == 6
+
+
+def test_several_channels_in_one_file_stay_in_it(new, made, folders):
+    for place in range(6):
+        write(folders[0] / f"c{place}_CT.nii.gz", np.stack([ct(), ct() + 1000], axis=-1))
+    assert new()[0] == 0
+    assert (made / "imagesTr" / "c0.nii.gz").is_symlink()
+    assert header(made)["channel_names"] == {"0": "CT", "1": "MRI"}

@@ -1,0 +1,172 @@
+"""Make a data set from a folder of scans and a folder of masks, or from a list of both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from plans.dataset import Dataset, read_dataset
+from plans.errors import UserError, merged
+from plans.gaps import LabelGap, Missing, annotated_labels, gaps_of
+from plans.header import BACKGROUND, IGNORE
+from plans.label_names import named_labels, numbered_names
+from plans.layout import RawFolder
+from plans.names import normalise
+from textdiffseg.files import write_atomically
+from textdiffseg.leftovers import sweep
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.tasks.new_cases import TakenCase, remove_links, take_case
+from textdiffseg.tasks.new_folder import NewHeader, choose_folder
+from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
+from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """A data set that was made from scans and masks."""
+
+    root: Path
+    dataset: Dataset
+    made: bool  # False: it was there already
+    labels: tuple[LabelGap, ...] = ()
+    sources: Sources | None = None  # also files without a partner; None: not read again
+    left_out: tuple[str, ...] = ()  # lines on cases with a fault
+    pictures: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+    guessed: bool = False  # the channels
+
+
+def new_dataset(
+    images: str | Path,
+    masks: str | Path | None = None,
+    *,
+    root: str | Path = ".",
+    folder: str | Path | None = None,
+    name: str | None = None,
+    number: int | None = None,
+    labels: Sequence[str] = (),
+    channels: Sequence[str] = (),
+    missing: Missing = "auto",
+    overwrite: bool = False,
+    report: Report = silent,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+) -> NewDataset:
+    """The data set of scans and masks, in nnU-Net's format. It holds links to the files; DICOM is converted.
+
+    Args:
+        images: a folder of scans, or a CSV file with the columns case, image and mask.
+        masks: a folder of masks: label maps, DICOM segmentations, or structure sets.
+        folder: of the data set; None: root/raw/Dataset001_NAME.
+        name: of the data set; None: from the folder of the scans.
+        number: of the data set; None: the first free one.
+        labels: `liver=1`, ..., or a JSON file; without: `label 1`, ..., or the names of DICOM structures.
+        channels: the names of the channels; without: guessed from the intensities.
+        missing: what it means that a mask lacks a label (`plans.gaps`).
+        overwrite: make a data set again that was made from the same files.
+
+    Cases with a fault are left out. Raises `UserError` if none is left, or if the data set's folder is in use.
+    """
+    root, source = Path(root), Path(images)
+    if masks is None and source.suffix.lower() != ".csv":
+        raise UserError(f"{source}: give the folder of the masks, too, or one CSV file that lists scans and masks.")
+    header = NewHeader(source, None if masks is None else Path(masks))
+    given = named_labels(labels) if labels else {}
+    raw, ready = choose_folder(header, root, None if folder is None else Path(folder), name, number, overwrite)
+    if ready:
+        return NewDataset(root, read_dataset(raw.path), made=False)
+    sources = listed_sources(source) if header.masks is None else found_sources(source, header.masks)
+    report(f"{len(sources.cases)} scans with a mask.")
+    structures = given or _structures(sources)
+    taken, left_out = _take(sources, raw, structures, progress, cancel)
+    names = _names(given, structures, taken)
+    gaps, annotated = _gaps(names, taken, missing)
+    taken = _without_blank(taken, annotated, left_out)
+    kinds = tuple(channels) or guess_channels(taken)
+    content = header.content(
+        channel_names={str(place): kind for place, kind in enumerate(kinds)},
+        labels={BACKGROUND: 0, **names},
+        numTraining=len(taken),
+        file_ending=usual_ending(taken),
+        annotated={case: known for case, known in annotated.items() if known},
+    )
+    write_atomically(raw.header, content)
+    pictures, notes = draw_overlays(taken, names, raw, kinds)
+    notes = (*dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
+    done = NewDataset(root, read_dataset(raw.path), True, gaps, sources, tuple(left_out), pictures, notes, not channels)
+    return done
+
+
+def _structures(sources: Sources) -> dict[str, int]:
+    """The values of DICOM structures without names of the user. Raises `UserError` if some masks are label maps."""
+    drawings = [one.drawing for one in sources.cases if one.drawing is not None]
+    if drawings and len(drawings) < len(sources.cases):
+        raise UserError(
+            "Some masks are DICOM objects with names, others are label maps with values. Connect both with --labels "
+            "NAME=VALUE ..."
+        )
+    return numbered_names(name for drawing in drawings for name in drawing.names.values())
+
+
+def _take(
+    sources: Sources, raw: RawFolder, structures: Mapping[str, int], progress: OnProgress, cancel: Cancel
+) -> tuple[list[TakenCase], list[str]]:
+    """The cases, and lines on those that have a fault."""
+    folders = (raw.images("Tr"), raw.labels("Tr"))
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    sweep(folders)
+    remove_links(folders)  # of an earlier run, whose cases may have other names
+    values = {normalise(name): value for name, value in structures.items()}
+    counts = [len(one.images) for one in sources.cases]
+    usual = max(set(counts), key=counts.count)
+    in_one_file = usual == 1 and channel_count(sources.cases) > 1
+    taken, faults, total = [], list[tuple[str, str]](), len(sources.cases)
+    progress(ProgressEvent("Read the masks", 0, total, "case"))
+    for done, source in enumerate(sources.cases, start=1):
+        try:
+            if len(source.images) != usual:
+                raise UserError(f"case {source.case}: {len(source.images)} channels, where most cases have {usual}.")
+            taken.append(take_case(source, raw, values, in_one_file))
+        except UserError as error:
+            faults += [(source.case, line) for line in error.naming(source.case)]
+        progress(ProgressEvent("Read the masks", done, total, "case", source.case))
+        if cancel():
+            raise Cancelled(f"Read the masks: stopped after {done} of {total} cases")
+    if not taken:
+        raise UserError(*merged(faults))
+    return taken, list(merged(faults))
+
+
+def _names(given: Mapping[str, int], structures: Mapping[str, int], taken: Sequence[TakenCase]) -> dict[str, int]:
+    """The labels by value: those of the user, structures that a mask holds, and `label 3` for any other value."""
+    held = sorted(set().union(*(one.volumes for one in taken)))
+    names = dict(given) or {name: value for name, value in structures.items() if value in held}
+    names |= {f"label {value}": value for value in held if value not in names.values()}
+    if not names:
+        raise UserError("All masks are empty: no voxel has a value above 0. Check that the second folder holds masks.")
+    return dict(sorted(names.items(), key=lambda one: one[1]))
+
+
+def _gaps(
+    names: Mapping[str, int], taken: Sequence[TakenCase], missing: Missing
+) -> tuple[tuple[LabelGap, ...], dict[str, tuple[str, ...]]]:
+    labels = {name: value for name, value in names.items() if name.casefold() != IGNORE}
+    volumes = {one.case: one.volumes for one in taken}
+    gaps = gaps_of(labels, volumes, missing)
+    return gaps, annotated_labels(gaps, volumes)
+
+
+def _without_blank(
+    taken: list[TakenCase], annotated: Mapping[str, Sequence[str]], left_out: list[str]
+) -> list[TakenCase]:
+    """The cases that were annotated for a label. The files of the others are removed from the data set."""
+    kept = []
+    for one in taken:
+        if annotated.get(one.case) != ():
+            kept.append(one)
+            continue
+        left_out.append(f"case {one.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
+        for path in (*one.images, one.label):
+            path.unlink()
+    return kept

@@ -1,0 +1,171 @@
+"""One case of a new data set: its files are checked, and linked or converted into the folder of the data set."""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plans.errors import UserError
+from plans.file_names import NIFTI, channel_file, split_ending
+from plans.layout import RawFolder
+from plans.names import normalise
+from textdiffseg.files import temporary_name
+from textdiffseg.imaging.sources.dicom.drawings import masks_of
+from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels, read_volume
+from textdiffseg.imaging.volume import Geometry, Volume, describe
+from textdiffseg.imaging.writers.files import write_labels, write_volume
+from textdiffseg.tasks.new_sources import CaseSource
+
+MAX_VALUES = 1000  # of a label map; a scan has more
+MAX_OVERLAP = 0.1  # of the smaller of two structures
+
+
+@dataclass(frozen=True)
+class TakenCase:
+    """A case in the folder of the data set."""
+
+    case: str
+    images: tuple[Path, ...]
+    label: Path
+    volumes: dict[int, float]  # value -> ml
+    notes: tuple[str, ...] = ()
+
+
+def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int], in_one_file: bool) -> TakenCase:
+    """Link the files of a case, or convert those that cannot be linked.
+
+    Args:
+        source: its files.
+        raw: the folder of the data set.
+        structures: the value of each structure, by its normalised name; for masks that are DICOM objects.
+        in_one_file: whether one image file holds all channels.
+
+    Raises:
+        UserError: a file cannot be read, the grids differ, or the mask is not a label map.
+    """
+    converted = {path: _converted(path, source.series) for path in source.images if _is_converted(path)}
+    geometry = _grid(source.images, converted)
+    notes = tuple(note for volume in converted.values() for note in volume.notes)
+    if source.drawing is None:
+        labels = read_labels(source.mask)
+        array, grid = labels.array[0], labels.geometry
+        if not geometry.matches(grid):
+            raise UserError(
+                f"{source.mask}: the mask's grid ({describe(grid)}) differs from the scan's ({describe(geometry)}). "
+                "Resample the mask to the scan."
+            )
+    else:
+        (array, more), grid = _drawn(source, structures, geometry), geometry
+        notes = (*notes, *more)
+    volumes = _volumes(array, grid, source.mask)
+    channels = [channel_file(source.case, number, "") for number in range(len(source.images))]
+    images = [
+        _take(path, raw.images("Tr") / name, converted.get(path))
+        for path, name in zip(source.images, [source.case] if in_one_file else channels, strict=True)
+    ]
+    if source.drawing is None and not _is_converted(source.mask):
+        label = _take(source.mask, raw.labels("Tr") / source.case, None)
+    else:
+        label = raw.labels("Tr") / f"{source.case}{NIFTI}"
+        write_labels(label, array, grid)
+    return TakenCase(source.case, tuple(images), label, volumes, notes)
+
+
+def _converted(path: Path, series: str | None) -> Volume:
+    volume = read_volume((path,), series=series)
+    if len(volume.array) > 1:
+        raise UserError(f"{path} holds {len(volume.array)} channels, and cannot be linked. Save it as .nii.gz.")
+    return volume
+
+
+def _grid(images: tuple[Path, ...], converted: Mapping[Path, Volume]) -> Geometry:
+    """The grid of the scan. Raises `UserError` if it cannot be read, or if the channels have different grids."""
+    grids = []
+    for path in images:
+        own = converted[path].geometry if path in converted else read_geometry(path)
+        grids.append(own or read_volume((path,)).geometry)  # which reports the fault
+        if not grids[-1].matches(grids[0]):
+            raise UserError(
+                f"{path}: its grid ({describe(grids[-1])}) differs from that of {images[0]} ({describe(grids[0])}). "
+                "Resample all channels to one grid."
+            )
+    return grids[0]
+
+
+def _volumes(array: np.ndarray, geometry: Geometry, mask: Path) -> dict[int, float]:
+    """The volume in ml of each value above 0. Raises `UserError` for values that no label map holds."""
+    values, counts = np.unique(array, return_counts=True)
+    if len(values) > MAX_VALUES:
+        raise UserError(
+            f"{mask} has {len(values)} different values: it seems to be a scan, not a mask. If the two folders are "
+            "exchanged, give the scans first."
+        )
+    if values[0] < 0:
+        raise UserError(f"{mask} has the value {values[0]}. Expected 0 for background, and values above 0 for labels.")
+    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
+    return {int(value): count * voxel_ml for value, count in zip(values, counts.tolist(), strict=True) if value > 0}
+
+
+def _drawn(source: CaseSource, structures: Mapping[str, int], geometry: Geometry) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The label map (D, H, W) of a DICOM object, and notes. Where two structures overlap a little, the smaller wins."""
+    drawing = source.drawing
+    assert drawing is not None, "expected a DICOM object"
+    numbers = {
+        number: structures[normalise(name)] for number, name in drawing.names.items() if normalise(name) in structures
+    }
+    names = {structures[normalise(name)]: name for name in drawing.names.values() if normalise(name) in structures}
+    masks = sorted(masks_of(drawing, numbers, geometry), key=lambda one: -np.count_nonzero(one[1]))
+    array, notes = np.zeros(geometry.shape, np.int32), []
+    for value, mask in masks:  # the largest first
+        covered, size = np.count_nonzero(array[mask]), np.count_nonzero(mask)
+        if covered > MAX_OVERLAP * size:
+            others = ", ".join(names[int(one)] for one in np.unique(array[mask]) if one)
+            raise UserError(
+                f"{source.mask}: {covered / size:.0%} of {names[value]} lie inside {others}. A label map holds one "
+                "label per voxel. Choose the structures with --labels NAME=VALUE ..."
+            )
+        if covered:
+            notes.append(
+                f"{names[value]} overlaps others in {covered / size:.1%} of its voxels; they are {names[value]}."
+            )
+        array[mask] = value
+    return array, tuple(notes)
+
+
+def _is_converted(path: Path) -> bool:
+    """Whether a scan cannot be linked: it is DICOM, or its voxels lie in a second file that the header names."""
+    return not split_ending(path.name)[1] or (len(files_of(path)) > 1 and split_ending(path.name)[1] != ".hdr")
+
+
+def _take(path: Path, target: Path, converted: Volume | None) -> Path:
+    """The file in the data set: a link, else a copy, else a converted scan. target: its path without ending."""
+    if converted is not None:
+        written = target.with_name(f"{target.name}{NIFTI}")
+        write_volume(written, converted.array[0], converted.geometry)
+        return written
+    linked = target.with_name(f"{target.name}{split_ending(path.name)[1]}")
+    link(path, linked)
+    for voxels in files_of(path)[1:]:  # of a .hdr file
+        link(voxels, target.with_name(f"{target.name}{voxels.suffix.lower()}"))
+    return linked
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` a link to `source`, or a copy where the file system has no links."""
+    temporary = target.with_name(temporary_name(target.name))
+    try:
+        os.symlink(source.resolve(), temporary)
+    except (OSError, NotImplementedError):  # FAT, some network shares, Windows without the right
+        shutil.copy2(source, temporary)
+    temporary.replace(target)
+
+
+def remove_links(folders: Iterable[Path]) -> None:
+    """Remove the links in some folders, and leave all other files."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink():
+                path.unlink()

@@ -1,0 +1,80 @@
+"""What the scans of a new data set show: the kinds of their channels, and a few pictures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.file_names import picture_file, split_ending
+from plans.header import IGNORE
+from plans.layout import RawFolder
+from plans.rules import scheme_of
+from textdiffseg.extras import REPORT, require
+from textdiffseg.imaging.kinds import kind_of
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.tasks.new_cases import TakenCase
+from textdiffseg.tasks.new_sources import CaseSource
+
+MAX_SCANS = 8  # whose intensities are read
+MAX_PICTURES = 4
+
+
+def channel_count(cases: Sequence[CaseSource]) -> int:
+    """The number of channels in the first scan that can be read; 1 if none can be."""
+    for one in cases[:MAX_SCANS]:
+        with suppress(UserError):
+            return len(read_volume(one.images[:1], series=one.series).array)
+    return 1
+
+
+def guess_channels(taken: Sequence[TakenCase]) -> tuple[str, ...]:
+    """The kind of each channel that most of the scans show. Raises `UserError` if no scan can be read."""
+    found, fault = list[tuple[str, ...]](), UserError("No scan can be read.")
+    for one in _spread(taken, MAX_SCANS):
+        try:
+            found.append(tuple(kind_of(channel) for channel in read_volume(one.images).array))
+        except UserError as error:
+            fault = error
+    if not found:
+        raise fault
+    return Counter(found).most_common(1)[0][0]
+
+
+def usual_ending(taken: Sequence[TakenCase]) -> str:
+    """The ending that most scans have."""
+    return Counter(split_ending(one.images[0].name)[1] for one in taken).most_common(1)[0][0]
+
+
+def draw_overlays(
+    taken: Sequence[TakenCase], names: Mapping[str, int], raw: RawFolder, channels: Sequence[str]
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The pictures of a few cases with their labels, and notes on pictures that cannot be drawn."""
+    try:
+        require("report", "Pictures of the masks", *REPORT[1:])
+    except UserError as error:
+        return (), error.lines
+    from textdiffseg.imaging.planes import draw_planes
+
+    labels = {value: name for name, value in names.items() if name.casefold() != IGNORE}
+    pictures, notes = [], list[str]()
+    raw.overlays.mkdir(exist_ok=True)
+    for old in raw.overlays.glob("*.png"):
+        old.unlink()
+    for one in _spread(taken, MAX_PICTURES):
+        try:
+            scan, mask = read_volume(one.images), read_labels(one.label)
+        except UserError as error:
+            notes += error.lines
+            continue
+        path = raw.overlays / picture_file(one.case)
+        draw_planes(path, scan, mask.array[0], labels, one.case, scheme_of(channels[0]) == "ct")
+        pictures.append(path)
+    return tuple(pictures), tuple(notes)
+
+
+def _spread(taken: Sequence[TakenCase], most: int) -> list[TakenCase]:
+    """At most `most` cases, evenly spread."""
+    if len(taken) <= most:
+        return list(taken)
+    return [taken[round(place * (len(taken) - 1) / (most - 1))] for place in range(most)]
