@@ -236,6 +236,11 @@ class FoldFolder:
         return self.path.parent / f".{self.path.name}{_LOCK}"
 
     @property
+    def owner(self) -> Path:
+        """The record of the process that trains it, beside the lock."""
+        return self.path.parent / f".{self.path.name}.owner.json"
+
+    @property
     def replaced(self) -> Path:
         """The place of the old folder until a restart has written its first checkpoint. No fold has this name."""
         return self.path.parent / f".{self.path.name}.replaced"

@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
+    from textdiffseg.tasks.finalize import JoinedFolds, finalize
     from textdiffseg.tasks.new import NewDataset, new_dataset
     from textdiffseg.tasks.outcome import Outcome
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
+    from textdiffseg.tasks.run import RunOutcome, run
+    from textdiffseg.tasks.status import DatasetStatus, status
     from textdiffseg.tasks.train import train
     from textdiffseg.tasks.validate import TrainedFold
     from textdiffseg.training.run import TrainingOptions
@@ -37,42 +40,54 @@ __version__ = "0.2.0"  # setup.cfg and `--version` read it here
 _HOMES = {
     "Cancelled": "textdiffseg.progress",
     "CaseList": "plans.case_list",
+    "DatasetStatus": "textdiffseg.tasks.status",
     "Geometry": "textdiffseg.imaging.volume",
+    "JoinedFolds": "textdiffseg.tasks.finalize",
     "Model": "textdiffseg.inference.model",
     "NewDataset": "textdiffseg.tasks.new",
     "Outcome": "textdiffseg.tasks.outcome",
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
     "Result": "textdiffseg.inference.result",
+    "RunOutcome": "textdiffseg.tasks.run",
     "SegmentOptions": "textdiffseg.inference.segmenting",
     "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
     "evaluate": "textdiffseg.tasks.evaluate",
+    "finalize": "textdiffseg.tasks.finalize",
     "new_dataset": "textdiffseg.tasks.new",
     "plan": "textdiffseg.tasks.plan",
     "predict": "textdiffseg.tasks.predict",
+    "run": "textdiffseg.tasks.run",
+    "status": "textdiffseg.tasks.status",
     "train": "textdiffseg.tasks.train",
 }
 __all__ = [
     "Cancelled",
     "CaseList",
+    "DatasetStatus",
     "Geometry",
+    "JoinedFolds",
     "Model",
     "NewDataset",
     "Outcome",
     "PlannedDataset",
     "ProgressEvent",
     "Result",
+    "RunOutcome",
     "SegmentOptions",
     "TrainedFold",
     "TrainingOptions",
     "UserError",
     "__version__",
     "evaluate",
+    "finalize",
     "load",
     "new_dataset",
     "plan",
     "predict",
+    "run",
+    "status",
     "train",
 ]
 

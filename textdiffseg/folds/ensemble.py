@@ -96,11 +96,7 @@ def load_ensemble(
 ) -> Ensemble:
     """The ensemble of a model's folds. Raises `UserError` if one is missing, damaged or does not fit the others."""
     folds = trained_folds(folder, names, checkpoint, include_unfinished)
-    plans = [Plan.read(fold.plan) for fold in folds]
-    _check_agreement(folds, plans)
-    banks = [TextBank.load(fold.words) for fold in folds]
-    check_words([fold.text_bank for fold in folds], plans, banks)
-    refuse_copies(folds, checkpoint)
+    plans, banks = check_together(folds, checkpoint)
     chosen = [chosen_sampling(fold, checkpoint) for fold in folds]
     axes = len(plans[0].mirror_axes)
     return Ensemble(
@@ -115,6 +111,16 @@ def load_ensemble(
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
         notes=(*_left_out(folder, folds, names), *_without_choice(folds, chosen, checkpoint)),
     )
+
+
+def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> tuple[list[Plan], list[TextBank]]:
+    """The plans and the words of folds. Raises `UserError` if these folds are not an ensemble."""
+    plans = [Plan.read(fold.plan) for fold in folds]
+    _check_agreement(folds, plans)
+    banks = [TextBank.load(fold.words) for fold in folds]
+    check_words([fold.text_bank for fold in folds], plans, banks)
+    refuse_copies(folds, checkpoint)
+    return plans, banks
 
 
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:

@@ -5,17 +5,33 @@ is locked.
 """
 
 import errno
+import os
+import platform
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder, locked_folds
+from plans.records import Record
+from textdiffseg.files import write_record
 
 MAX_WAIT_SECONDS = 1.0  # `is_held` holds a lock for a moment
 _CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class FoldOwner(Record):
+    """`.fold_N.owner.json`: the process that holds a fold. It counts only while the lock is held."""
+
+    version: Literal[1] = 1
+    host: str
+    process: int = Field(ge=0)
+    since: float  # seconds since 1970
 
 
 @contextmanager
@@ -23,7 +39,20 @@ def alone(fold: FoldFolder) -> Iterator[None]:
     """Hold a fold's folder for this process. Raises `UserError` if another process holds it."""
     refusal = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it. If there is none, delete"
     with _hold(fold.lock, f"{refusal} {fold.lock}."):
-        yield
+        write_record(fold.owner, FoldOwner(host=platform.node(), process=os.getpid(), since=time.time()))
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fold.owner.unlink(missing_ok=True)
+
+
+def owner_of(fold: FoldFolder) -> FoldOwner | None:
+    """The process that holds a fold; None if it is not known."""
+    try:
+        return FoldOwner.read(fold.owner) if fold.owner.is_file() else None
+    except UserError:  # it ended in this moment
+        return None
 
 
 @contextmanager

@@ -1,0 +1,205 @@
+"""`run`, `status` and `finalize`: what is done is skipped, time is shared, folds of several machines are joined."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from plans.errors import UserError
+from plans.layout import FoldFolder
+from textdiffseg.folds.lock import alone
+from textdiffseg.tasks import run as module
+from textdiffseg.tasks.finalize import finalize
+from textdiffseg.tasks.plan import plan
+from textdiffseg.tasks.run import run
+from textdiffseg.tasks.status import FoldStatus, status
+from textdiffseg.training.run import TrainingOptions
+
+NAME = "Dataset901_Tiny"
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory, write_raw, shrink_plan):
+    """A root with a planned data set of two folds, each of which trains in seconds."""
+    root = tmp_path_factory.mktemp("planned")
+    write_raw(root, cases=2)
+    folder = plan(NAME, root=root, workers=0).folder
+    shrink_plan(folder.plan("default"))
+    fields = json.loads(folder.plan("default").read_text())
+    fields["training"]["epochs"] = 1
+    folder.plan("default").write_text(json.dumps(fields))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(planned):
+    """The same root after a run, with the outcome and the reports."""
+    lines = []
+    outcome = run(NAME, root=planned, options=TrainingOptions(device="cpu"), report=lines.append)
+    return planned, outcome, lines
+
+
+@pytest.fixture
+def scripted(planned, monkeypatch):
+    """A function that runs with given states of the folds; returns [(fold, minutes)] of trainings, and the reports."""
+
+    def of(states, **options):
+        calls, lines = [], []
+        monkeypatch.setattr(module, "fold_status", lambda fold, _: states[fold.name])
+
+        def train(_, fold, **arguments):
+            calls.append((fold, arguments["options"].max_minutes))
+            states[fold] = replace(states[fold], state="validated", seconds_left=None)
+
+        monkeypatch.setattr(module, "train", train)
+        outcome = run(NAME, root=planned, report=lines.append, **options)
+        return calls, lines, outcome
+
+    return of
+
+
+def test_a_planned_data_set_is_trained_and_a_second_run_does_nothing(trained):
+    root, outcome, lines = trained
+    assert [(fold.fold, fold.state) for fold in outcome.folds] == [("0", "validated"), ("1", "validated")]
+    assert outcome.is_complete
+    assert lines[0] == f"{NAME} is planned for preset default, and 2 cases are stored."
+    again = []
+    run(NAME, root=root, hours=1, report=again.append)
+    assert again[0] == lines[0]
+    assert [line.partition(" (")[0] for line in again[1:]] == [f"Fold {n} is trained and validated" for n in (0, 1)]
+
+
+def test_changes_of_the_data_are_planned(planned, scripted, monkeypatch):
+    def planned_again(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "plan", planned_again)
+    states = {"0": FoldStatus("0", "validated"), "1": FoldStatus("1", "validated")}
+    assert scripted(states)[2].is_complete
+    (planned / "raw" / NAME / "dataset.json").touch()
+    with pytest.raises(InterruptedError):
+        scripted(states)
+    (planned / "preprocessed" / NAME / "plan.json").touch()
+    assert scripted(states)[2].is_complete
+
+
+def test_the_hours_are_shared_by_the_folds_that_are_left(scripted):
+    new = {"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}
+    calls, _, _ = scripted(new, hours=1)
+    assert [fold for fold, _ in calls] == ["0", "1"]
+    assert [minutes for _, minutes in calls] == pytest.approx([0.75 * 30, 0.75 * 60], rel=0.01)
+
+
+def test_an_interrupted_fold_keeps_its_length(scripted):
+    half = FoldStatus("1", "interrupted", iteration=5, iterations=10, seconds_left=900.0)
+    calls, _, _ = scripted({"0": FoldStatus("0", "not begun"), "1": half}, hours=1)
+    assert calls == [("0", pytest.approx(0.75 * 60 - 15, rel=0.01)), ("1", None)]
+
+
+def test_what_others_train_is_left_to_them(scripted):
+    elsewhere = FoldStatus("0", "running", host="gpu1", process=7)
+    calls, lines, outcome = scripted({"0": elsewhere, "1": FoldStatus("1", "trained", iterations=9)}, hours=1)
+    assert calls == [("1", None)]
+    assert lines[1] == "Fold 0 is in training elsewhere on gpu1, process 7. It is left to that process."
+    assert not outcome.is_complete
+
+
+def test_too_few_hours_are_reported(scripted):
+    calls, lines, _ = scripted({"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}, hours=0.01)
+    assert calls == []
+    assert lines[1:] == ["Fold 0: no time is left for it.", "Fold 1: no time is left for it."]
+
+
+def test_only_the_chosen_folds_are_trained(scripted):
+    new = {"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}
+    assert scripted(new, folds=["1"], hours=1)[0] == [("1", pytest.approx(45, rel=0.01))]
+    with pytest.raises(UserError, match="Fold 7 does not exist"):
+        scripted(new, folds=["7"])
+
+
+def test_the_status_of_a_data_set(trained, write_raw, tmp_path):
+    root, *_ = trained
+    found = status("901", root=root)
+    assert (found.dataset, found.cases, found.stored, found.planning) == (NAME, 2, 2, False)
+    (default,) = found.presets
+    assert (default.planned, [fold.state for fold in default.folds]) == (True, ["validated", "validated"])
+    assert default.folds[0].labels.keys() == {"bright cube", "dark cube"}
+    assert default.folds[0].command is None
+    assert found.next.startswith("tds_predict -i SCANS -o SEGMENTATIONS -m ")
+    write_raw(tmp_path, cases=2)
+    new = status(NAME, root=tmp_path)
+    assert (new.stored, new.presets) == (0, ())
+    assert new.next == f"tds_run {NAME} --hours 4 --root {tmp_path}"
+
+
+def test_the_states_of_a_fold(trained, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    fold = FoldFolder.of(root, NAME, "default", 0)
+
+    def state():
+        return status(NAME, root=root).presets[0].folds[0]
+
+    with alone(fold):
+        held = state()
+    assert (held.state, held.command) == ("running", None)
+    assert held.host
+    assert held.process
+    assert not fold.owner.exists()
+    fold.validated.unlink()
+    assert (state().state, state().command) == ("trained", f"tds_train {NAME} 0 --root {root}")
+    fold.checkpoint("best").unlink()
+    fold.checkpoint("latest").unlink()
+    assert state().state == "interrupted"
+    shutil.rmtree(fold.path)
+    assert state().state == "not begun"
+    assert status(NAME, root=root).next == f"tds_run {NAME} --root {root}"
+
+
+@pytest.fixture
+def machines(trained, tmp_path):
+    """Two roots, each with the data set and one of the folds."""
+    roots = tmp_path / "first", tmp_path / "second"
+    for number, root in enumerate(roots):
+        shutil.copytree(trained[0], root)
+        shutil.rmtree(FoldFolder.of(root, NAME, "default", 1 - number).path)
+    return roots
+
+
+@pytest.mark.parametrize("below", ["", "results", f"results/{NAME}/default", f"results/{NAME}/default/fold_1"])
+def test_folds_of_two_machines_are_joined(machines, below):
+    first, second = machines
+    joined = finalize("901", [second / below], root=first)
+    assert joined.copied == ("1",)
+    assert [(fold.fold, fold.state) for fold in joined.folds] == [("0", "validated"), ("1", "validated")]
+    assert finalize("901", [second / below], root=first).copied == ()
+
+
+def test_folds_that_do_not_fit_are_refused(machines):
+    first, second = machines
+    fold = FoldFolder.of(second, NAME, "default", 1)
+    target = FoldFolder.of(first, NAME, "default", 1).path
+
+    def refused(match):
+        with pytest.raises(UserError, match=match):
+            finalize(NAME, [second], root=first)
+        assert not target.exists()
+
+    plan_text = fold.plan.read_text()
+    fields = json.loads(plan_text)
+    fold.plan.write_text(json.dumps(fields | {"dataset": "Dataset007_Other"}))
+    refused("is a fold of Dataset007_Other")
+    fold.plan.write_text(json.dumps(fields | {"spacing": [2, 2, 2]}))
+    refused("these folds are not an ensemble")
+    fold.plan.write_text(plan_text)
+    own = FoldFolder.of(first, NAME, "default", 0)
+    shutil.copytree(own.path, second / "results" / NAME / "default" / "fold_0")
+    shutil.copy(fold.checkpoint("latest"), second / "results" / NAME / "default" / "fold_0")
+    refused("different trainings of one fold")
+    shutil.rmtree(second / "results")
+    shutil.copytree(own.path, fold.path)
+    refused("is a copy of|both validated")
+    shutil.rmtree(second / "results")
+    (second / "results").mkdir()
+    refused("holds no trained fold")

@@ -1,0 +1,152 @@
+"""Join folds that were trained on several machines in one results folder."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.layout import FOLD, FoldFolder, preset_folder
+from plans.plan import Plan
+from plans.presets import Preset
+from textdiffseg.files import hash_each, temporary_folder
+from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
+from textdiffseg.folds.ensemble import check_together
+from textdiffseg.folds.find import is_fold, trained_folds_in
+from textdiffseg.folds.lock import alone
+from textdiffseg.folds.state import is_validated, why_unfinished
+from textdiffseg.progress import Report, silent
+from textdiffseg.tasks.status import FoldStatus, fold_status, name_of, typed
+
+
+@dataclass(frozen=True)
+class JoinedFolds:
+    """The folds in the results folder of a preset."""
+
+    model: Path
+    copied: tuple[str, ...]  # the names of folds that were copied now
+    folds: tuple[FoldStatus, ...]
+
+
+def finalize(
+    dataset: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    root: str | Path = ".",
+    preset: Preset | None = None,
+    report: Report = silent,
+) -> JoinedFolds:
+    """The folds of a data set, with those of other results folders copied beside them.
+
+    Args:
+        dataset: id, name or folder's name. It may also be the name of the trained data set, if only its folds are here.
+        sources: folders of folds: one fold, a model, results/DATASET, or a whole root.
+        root: the folder that holds raw/, preprocessed/ and results/.
+        preset: of the folds; None: the only one among them.
+
+    Nothing is copied unless all folds fit together. Raises `UserError` for folds of another data set or another plan,
+    for unfinished folds, and for two different trainings of one fold.
+    """
+    root = Path(root)
+    found = _found([Path(one) for one in sources])
+    plans = {fold: Plan.read(fold.plan) for fold in found}
+    name, preset = _name(str(dataset), root, plans), preset or _only_preset(plans)
+    chosen = [fold for fold in found if plans[fold].preset == preset]
+    faults = [
+        f"{fold.path} is a fold of {plans[fold].dataset}, not of {name}. Leave it out."
+        for fold in chosen
+        if plans[fold].dataset != name
+    ]
+    faults += [f"{fold.path} {why}. Train it to its end first." for fold in chosen if (why := why_unfinished(fold))]
+    if faults or not chosen:
+        raise UserError(*(faults or [f"--preset {preset}: none of these folders holds a fold of it."]))
+    model = preset_folder(root, name, preset)
+    own = {fold.name: fold for fold in trained_folds_in(model)}
+    new = _new(chosen, own)
+    together = [*own.values(), *new]
+    refuse_strange_checkpoints(together)
+    check_together([fold for fold in together if not why_unfinished(fold)], "best")
+    _refuse_shared_cases(together)
+    for fold in new:
+        _copy(fold, FoldFolder.of(root, name, preset, fold.name), report)
+    names = sorted({*own, *(fold.name for fold in new)})
+    states = (
+        fold_status(FoldFolder.of(root, name, preset, one), typed("tds_train", name, one, preset=preset, root=root))
+        for one in names
+    )
+    return JoinedFolds(model, tuple(fold.name for fold in new), tuple(states))
+
+
+def _found(sources: Iterable[Path]) -> list[FoldFolder]:
+    """The trained folds in some folders. Raises `UserError` with a line for each folder without one."""
+    found, faults = list[FoldFolder](), list[str]()
+    for source in sources:
+        if is_fold(source):
+            own = [fold for fold in trained_folds_in(source.parent) if fold.path == source]
+        else:
+            below = (path for levels in ("*", "*/*", "*/*/*") for path in sorted(source.glob(levels)))
+            own = [fold for path in (source, *below) if path.is_dir() for fold in trained_folds_in(path)]
+        if not own:
+            faults.append(f"{source} holds no trained fold ({FOLD}0, ...). Give a folder of results.")
+        found += own
+    if faults:
+        raise UserError(*faults)
+    return list({fold.path.resolve(): fold for fold in found}.values())
+
+
+def _name(dataset: str, root: Path, plans: dict[FoldFolder, Plan]) -> str:
+    """The name of the data set: that of a folder below the root, else that of the folds."""
+    trained = {plan.dataset for plan in plans.values()}
+    if dataset in trained:
+        return dataset
+    return name_of(dataset, root)
+
+
+def _only_preset(plans: dict[FoldFolder, Plan]) -> Preset:
+    presets = sorted({plan.preset for plan in plans.values()})
+    if len(presets) > 1:
+        raise UserError(f"These folds have the presets {', '.join(presets)}. Choose one with --preset.")
+    return presets[0]
+
+
+def _new(chosen: Sequence[FoldFolder], own: dict[str, FoldFolder]) -> list[FoldFolder]:
+    """The folds to copy. Raises `UserError` if two trainings of one fold differ."""
+    known, new, faults = dict(own), list[FoldFolder](), list[str]()
+    for fold in chosen:
+        other = known.setdefault(fold.name, fold)
+        if other is fold:
+            new.append(fold)
+        elif _weights(other) != _weights(fold):
+            faults.append(f"{fold.path} and {other.path} are different trainings of one fold. Leave one out.")
+    if faults:
+        raise UserError(*faults)
+    return new
+
+
+def _weights(fold: FoldFolder) -> str:
+    return hash_each([path for which in ("best", "latest") if (path := fold.checkpoint(which)).is_file()])
+
+
+def _refuse_shared_cases(folds: Sequence[FoldFolder]) -> None:
+    """Raise `UserError` if two folds have a validation case in common: they belong to different divisions."""
+    owners: dict[str, FoldFolder] = {}
+    for fold in folds:
+        if fold.name == "all" or not fold.cases.is_file():
+            continue
+        for case in FoldCases.read(fold.cases).validation:
+            other = owners.setdefault(case, fold)
+            if other is not fold:
+                raise UserError(
+                    f"{fold.path} and {other.path} were both validated on case {case}: the machines had different "
+                    "splits.json. Train one of them again with the splits.json of the other machine."
+                )
+
+
+def _copy(source: FoldFolder, target: FoldFolder, report: Report) -> None:
+    """Copy a fold. Its folder is complete or absent."""
+    target.path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(target), temporary_folder(target.path) as folder:
+        shutil.copytree(source.path, folder / target.path.name)
+        (folder / target.path.name).rename(target.path)
+    note = "" if is_validated(target) else " Its validation is missing."
+    report(f"Copied fold {target.name} from {source.path}.{note}")

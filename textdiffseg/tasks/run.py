@@ -1,0 +1,192 @@
+"""Do what is not done yet: plan, preprocess, train and validate each fold. A second call goes on."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from plans.dataset import Dataset
+from plans.errors import UserError
+from plans.folders import find_folder
+from plans.layout import FoldFolder, PreprocessedFolder, RawFolder, preset_folder
+from plans.presets import Preset
+from textdiffseg.data.splits import Splits
+from textdiffseg.data.store import list_cases
+from textdiffseg.extras import require
+from textdiffseg.pace import duration
+from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
+from textdiffseg.tasks.datasets import read_datasets
+from textdiffseg.tasks.plan import PlannedDataset, plan
+from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status, typed
+from textdiffseg.tasks.train import train
+from textdiffseg.training.run import TrainingOptions
+
+TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation
+MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """The state of all chosen folds after a run."""
+
+    root: Path
+    dataset: str
+    preset: Preset
+    model: Path  # the folder of the folds
+    planned: PlannedDataset | None  # None: it was planned before
+    folds: tuple[FoldStatus, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all chosen folds are trained and validated."""
+        return all(fold.state == "validated" for fold in self.folds)
+
+
+def run(
+    dataset: str | Path,
+    *,
+    root: str | Path = ".",
+    hours: float | None = None,
+    folds: Sequence[int | str] = (),
+    preset: Preset = "default",
+    options: TrainingOptions | None = None,
+    report: Report = silent,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
+) -> RunOutcome:
+    """The folds of a data set, after everything that was not done yet is done.
+
+    Args:
+        dataset: id, name, folder's name or path; `4+101`: two data sets as one.
+        root: the folder that holds raw/, preprocessed/ and results/.
+        hours: of this call after planning, shared by the folds that are not trained; None: the plan's lengths.
+        folds: to train; (): all of the cross-validation.
+        preset: of the plan.
+        options: of the training; its length is replaced.
+
+    A fold that was interrupted keeps its length. A fold that another process trains is left to it. Raises `UserError`
+    for faults of the data, and if the hours are too few.
+    """
+    require("train", "tds_run")
+    root, planned = Path(root), None
+    if why := _why_plan(str(dataset), root, preset):
+        report(why)
+        planned = plan(dataset, root=root, preset=preset, report=report, progress=progress, cancel=cancel)
+        name = planned.folder.path.name
+        source = planned.folder
+    else:
+        source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
+        name = source.path.name
+        report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
+    chosen = _chosen(source, folds)
+    work = _Work(root, name, preset, options or TrainingOptions(), report, progress, cancel)
+    end = None if hours is None else time.monotonic() + 3600 * hours
+    for fold in chosen:
+        work.do(fold, chosen, end)
+    model = preset_folder(root, name, preset)
+    return RunOutcome(root, name, preset, model, planned, tuple(work.status(fold) for fold in chosen))
+
+
+def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
+    """The reason to plan, in a sentence; None if plan and stored cases are up to date.
+
+    Raw files are compared by their times. `tds_plan_and_preprocess` compares their contents.
+    """
+    try:
+        source = PreprocessedFolder(find_folder(dataset, root, "preprocessed"))
+    except UserError:
+        return f"{dataset} is not planned yet."
+    if not source.plan(preset).is_file() or not source.splits.is_file():
+        return f"{source.path.name} has no plan of preset {preset} yet."
+    stored = {*list_cases(source.path)}
+    if missing := {*Splits.read(source.splits).cases} - stored:
+        return f"{len(missing)} cases of {source.path.name} are not stored yet."
+    with suppress(UserError):  # the raw data set may lie on another machine
+        find_folder(dataset.partition("+")[0], root, "raw")
+        parts = read_datasets(dataset, root)
+        if len(parts) == 1 and {case.id for case in parts[0].cases} != stored:
+            return f"The cases of {source.path.name} have changed."
+        planned = source.plan(preset).stat().st_mtime
+        if any(_last_change(part) > planned for part in parts):
+            return f"Files of {source.path.name} have changed since it was planned."
+    return None
+
+
+def _last_change(dataset: Dataset) -> float:
+    """The time of the last change of a raw data set's files."""
+    raw = RawFolder(dataset.folder)
+    files = [raw.header, raw.prompts, raw.texts, *(path for case in dataset.cases for path in case.images)]
+    files += [path for case in dataset.cases for path in case.references]
+    return max(path.stat().st_mtime for path in files if path.exists())
+
+
+def _chosen(source: PreprocessedFolder, folds: Sequence[int | str]) -> tuple[str, ...]:
+    """The names of the folds to train. Raises `UserError` for a fold that does not exist."""
+    splits = Splits.read(source.splits)
+    for fold in folds:
+        splits.fold(fold)
+    return tuple(dict.fromkeys(map(str, folds))) or fold_names(source)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The training of folds, one after the other."""
+
+    root: Path
+    dataset: str
+    preset: Preset
+    options: TrainingOptions
+    report: Report
+    progress: OnProgress
+    cancel: Cancel
+
+    def status(self, fold: str) -> FoldStatus:
+        """The present state of a fold."""
+        command = typed("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
+        return fold_status(FoldFolder.of(self.root, self.dataset, self.preset, fold), command)
+
+    def do(self, fold: str, chosen: Sequence[str], end: float | None) -> None:
+        """Train and validate a fold, as far as that is not done. end: of the call, on the monotonic clock."""
+        now = self.status(fold)
+        if now.state == "validated":
+            dice = "none" if now.dice is None else f"{now.dice:.3f}"
+            self.report(f"Fold {fold} is trained and validated (mean Dice {dice}).")
+            return
+        if now.state == "running":
+            where = "" if now.host is None else f" on {now.host}, process {now.process}"
+            self.report(f"Fold {fold} is in training elsewhere{where}. It is left to that process.")
+            return
+        options = replace(self.options, epochs=None, max_minutes=None)
+        if end is not None and not now.iterations:
+            later = [self.status(one) for one in chosen[chosen.index(fold) :]]
+            new = sum(1 for one in later if one.state in ("not begun", "interrupted") and not one.iterations)
+            resumed = sum(one.seconds_left or 0.0 for one in later if one.state == "interrupted")
+            left = end - time.monotonic()
+            seconds = (TRAINING_SHARE * left - resumed) / new
+            if seconds < MIN_SECONDS:
+                self.report(f"Fold {fold}: no time is left for it.")
+                return
+            self.report(f"Fold {fold}: {duration(seconds)} of training; {duration(left)} are left for {new} folds.")
+            options = replace(options, max_minutes=seconds / 60)
+        try:
+            train(
+                self.dataset,
+                fold,
+                root=self.root,
+                options=options,
+                preset=self.preset,
+                report=self.report,
+                progress=self.progress,
+                cancel=self.cancel,
+            )
+        except UserError as error:
+            raise self._with_hours(error, len(chosen)) from None
+
+    def _with_hours(self, error: UserError, folds: int) -> UserError:
+        """The error with a line on the hours, if they leave too little for a fold."""
+        if not any("--max-minutes leaves" in line for line in error.lines):
+            return error
+        return UserError(
+            *error.lines, f"The minutes come from --hours: give more of them, or fewer than {folds} --folds."
+        )

@@ -1,0 +1,187 @@
+"""The state of a data set: its plans, its stored cases, and the state of each fold. Nothing is changed."""
+
+import shlex
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from plans.dataset import read_dataset
+from plans.errors import UserError
+from plans.folders import find_folder
+from plans.layout import FOLD, FoldFolder, PreprocessedFolder, preset_folder, tree
+from plans.plan import Plan
+from plans.presets import PRESETS
+from textdiffseg.data.splits import ALL, Splits
+from textdiffseg.data.store import list_cases
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.folds.lock import is_held, owner_of
+from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.state import is_trained, is_validated, position_of
+
+State = Literal["not begun", "running", "interrupted", "trained", "validated"]
+
+
+@dataclass(frozen=True)
+class FoldStatus:
+    """The state of a fold. Seconds are of training; the validation comes after it."""
+
+    fold: str  # 0, 1, ... or all
+    state: State
+    iteration: int = 0  # done when a checkpoint was last written
+    iterations: int = 0  # of the whole run; 0: not known
+    seconds: float = 0.0
+    seconds_left: float | None = None  # of an unfinished training; None: not known
+    since: float | None = None  # when the running process began, in seconds since 1970
+    host: str | None = None  # of the running process
+    process: int | None = None
+    dice: float | None = None  # mean over the labels, on the validation cases
+    labels: dict[str, float | None] | None = None  # the same for each label
+    command: str | None = None  # which goes on; None: nothing is left to do
+
+
+@dataclass(frozen=True)
+class PresetStatus:
+    """A plan, and its folds."""
+
+    preset: str
+    planned: bool  # False: only trained folds are here
+    device: str | None
+    patch: tuple[int, int, int] | None  # voxels, (z, y, x)
+    spacing: tuple[float, float, float] | None  # mm, (z, y, x)
+    folds: tuple[FoldStatus, ...]
+
+
+@dataclass(frozen=True)
+class DatasetStatus:
+    """The state of a data set."""
+
+    dataset: str
+    cases: int | None  # training cases of the raw data set; None: it is not here, or has faults
+    stored: int
+    planning: bool  # a process plans it now
+    presets: tuple[PresetStatus, ...]
+    next: str  # the command to type
+
+
+def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
+    """The state of a data set.
+
+    Args:
+        dataset: id, name, folder's name or path.
+        root: the folder that holds raw/, preprocessed/ and results/.
+
+    Raises `UserError` if there is no such data set, or if one of its files is damaged.
+    """
+    root = Path(root)
+    name = name_of(str(dataset), root)
+    source = PreprocessedFolder(tree(root, "preprocessed") / name)
+    presets = [one for one in PRESETS if source.plan(one).is_file() or preset_folder(root, name, one).is_dir()]
+    found = tuple(_preset(root, source, one) for one in presets)
+    cases = None
+    with suppress(UserError):
+        cases = len(read_dataset(find_folder(name, root, "raw")).cases)
+    return DatasetStatus(
+        dataset=name,
+        cases=cases,
+        stored=len(list_cases(source.path)),
+        planning=is_held(source.planning_lock),
+        presets=found,
+        next=_next(root, name, found),
+    )
+
+
+def name_of(dataset: str, root: Path) -> str:
+    """The folder's name of a data set, in the first of the three trees that holds it."""
+    fault: UserError | None = None
+    for kind in ("raw", "preprocessed", "results"):
+        try:
+            return find_folder(dataset, root, kind).resolve().name
+        except UserError as error:
+            fault = fault or error
+    assert fault is not None, "expected a fault of the first tree"
+    raise fault
+
+
+def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
+    """The state of one fold. command: to train it, or to go on."""
+    position, held = position_of(fold), is_held(fold.lock)
+    done = position is None or position.finished
+    known = {} if position is None else {"iteration": position.iteration, "iterations": position.total}
+    seconds = 0.0 if position is None else position.seconds
+    left = _left(position)
+    if held:
+        owner = owner_of(fold)
+        if left is not None:
+            with suppress(OSError):
+                left = max(0.0, left - (time.time() - fold.checkpoint("latest").stat().st_mtime))
+        who = {} if owner is None else {"since": owner.since, "host": owner.host, "process": owner.process}
+        return FoldStatus(fold.name, "running", seconds=seconds, seconds_left=left, **known, **who)
+    if not is_trained(fold):
+        state: State = "interrupted" if fold.plan.is_file() else "not begun"
+        return FoldStatus(fold.name, state, command=command)
+    if not done:
+        return FoldStatus(fold.name, "interrupted", seconds=seconds, seconds_left=left, command=command, **known)
+    if not is_validated(fold):
+        return FoldStatus(fold.name, "trained", seconds=seconds, command=command, **known)
+    summary = Summary.read(fold.summary)
+    labels = {name: one.dice for name, one in summary.labels.items()}
+    return FoldStatus(fold.name, "validated", seconds=seconds, dice=summary.mean.dice, labels=labels, **known)
+
+
+def typed(command: str, dataset: str, *more: str, preset: str = "default", root: Path = Path()) -> str:
+    """A command line for a data set."""
+    options = [] if preset == "default" else ["--preset", preset]
+    options += [] if root.resolve() == Path.cwd() else ["--root", str(root)]
+    return shlex.join([command, dataset, *more, *options])
+
+
+def fold_names(source: PreprocessedFolder) -> tuple[str, ...]:
+    """The folds of a cross-validation: 0, 1, ..., or all if there is none; () before planning."""
+    if not source.splits.is_file():
+        return ()
+    return tuple(map(str, range(len(Splits.read(source.splits).folds)))) or (ALL,)
+
+
+def _preset(root: Path, source: PreprocessedFolder, preset: str) -> PresetStatus:
+    name, folder = source.path.name, preset_folder(root, source.path.name, preset)
+    planned = source.plan(preset).is_file()
+    started = [path.name.removeprefix(FOLD) for path in sorted(folder.glob(f"{FOLD}*"))]
+    names = dict.fromkeys((*(fold_names(source) if planned else ()), *started))
+    plan = Plan.read(source.plan(preset)) if planned else None
+    folds = tuple(
+        fold_status(FoldFolder.of(root, name, preset, fold), typed("tds_train", name, fold, preset=preset, root=root))
+        for fold in names
+    )
+    if plan is None:
+        return PresetStatus(preset, False, None, None, None, folds)
+    return PresetStatus(preset, True, plan.device, plan.patch, plan.spacing, folds)
+
+
+def _left(position: TrainingProgress | None) -> float | None:
+    """The seconds that a training needs from its last checkpoint on; None if it is over, or not known."""
+    if position is None or position.finished or not position.iteration:
+        return None
+    if position.limit_seconds is not None:
+        return max(0.0, position.limit_seconds - position.seconds)
+    return position.seconds / position.iteration * (position.total - position.iteration)
+
+
+def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
+    if not any(one.planned for one in presets):
+        trained = any(fold.state == "validated" for one in presets for fold in one.folds)
+        return _predict(root, name, presets) if trained else typed("tds_run", name, "--hours", "4", root=root)
+    for one in presets:
+        if one.planned and any(fold.command for fold in one.folds):
+            begun = any(fold.state != "not begun" for fold in one.folds)
+            if begun or not any(fold.command is None for other in presets for fold in other.folds):
+                return typed("tds_run", name, preset=one.preset, root=root)
+    return _predict(root, name, presets)
+
+
+def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
+    trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
+    preset = trained[0].preset if trained else "default"
+    folder = str(preset_folder(root, name, preset))
+    return shlex.join(["tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-m", folder])

@@ -1,0 +1,83 @@
+"""`tds_run`: do what is not done yet: plan, preprocess, train and validate each fold."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plans.presets import PRESETS
+from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
+
+if TYPE_CHECKING:
+    from textdiffseg.tasks.run import RunOutcome
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_run`."""
+    parser = command(
+        "tds_run",
+        "Do what is not done yet for a data set: plan, preprocess, train every fold, and validate it. You can stop it "
+        "at any time; type it again, and it goes on.",
+        """
+        tds_run 4 --hours 4
+        tds_run Hippocampus --hours 1 --folds 0
+        tds_run 4 --preset unet --root /data
+        """,
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="data set: id, name, folder name below raw/, or path")
+    add_root(parser)
+    parser.add_argument(
+        "--hours",
+        type=positive_float,
+        metavar="H",
+        help="hours of this call after planning, shared by the folds that are not trained yet (default: each fold takes "
+        "its plan's length)",
+    )
+    parser.add_argument(
+        "--folds", nargs="+", default=[], metavar="FOLD", help="folds to train (default: all of the cross-validation)"
+    )
+    parser.add_argument("--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_run, make_parser().parse_args(argv))
+
+
+def _run(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
+
+    with idle_cores_only(), Bars() as bars:
+        outcome = tds.run(
+            args.dataset,
+            root=args.root,
+            hours=args.hours,
+            folds=args.folds,
+            preset=args.preset,
+            options=tds.TrainingOptions(device=args.device),
+            report=bars.print_line,
+            progress=bars,
+        )
+    _print(outcome)
+
+
+def _print(outcome: "RunOutcome") -> None:
+    """Print the scores of all folds, and the next command."""
+    from textdiffseg_cli.status import folds_table
+
+    console().print(folds_table(outcome.preset, outcome.folds))
+    if not outcome.is_complete:
+        open_folds = [fold for fold in outcome.folds if fold.state != "validated"]
+        print_lines(f"Not finished: {', '.join(f'fold {fold.fold} ({fold.state})' for fold in open_folds)}.")
+        more = [] if outcome.preset == "default" else ["--preset", outcome.preset]
+        more += [] if outcome.root == Path() else ["--root", str(outcome.root)]
+        print_lines(f"Next: {shlex.join(['tds_run', outcome.dataset, '--hours', 'H', *more])}")
+    if any(fold.state == "validated" for fold in outcome.folds):
+        print_lines(f"Model: {outcome.model}")
+        print_lines(
+            f"Next: {shlex.join(['tds_predict', '-i', 'SCANS', '-o', 'SEGMENTATIONS', '-m', str(outcome.model)])}"
+        )

@@ -1,0 +1,118 @@
+"""`tds_status`: what is done for a data set, and what is not."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from textdiffseg_cli.common import add_root, command, console, print_lines, run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from textdiffseg.tasks.status import DatasetStatus, FoldStatus
+
+MAX_LABELS = 4  # with a column of their own
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_status`."""
+    parser = command(
+        "tds_status",
+        "Show the plans of a data set, its stored cases, and the state of each fold. Nothing is changed.",
+        """
+        tds_status 4
+        tds_status Hippocampus --json
+        """,
+    )
+    parser.add_argument("dataset", metavar="DATASET", help="data set: id, name or folder name")
+    add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, with all numbers")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_status, make_parser().parse_args(argv))
+
+
+def _status(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+
+    found = tds.status(args.dataset, root=args.root)
+    if args.json:
+        print(json.dumps(asdict(found), indent=1))
+        return
+    _print(found)
+
+
+def _print(found: "DatasetStatus") -> None:
+    of = "" if found.cases is None else f" of {found.cases}"
+    print_lines(f"{found.dataset}: {found.stored}{of} cases are stored.")
+    if found.planning:
+        print_lines("It is being planned now.")
+    for one in found.presets:
+        if one.patch is not None and one.spacing is not None:
+            patch, spacing = ("x".join(f"{value:g}" for value in values) for values in (one.patch, one.spacing))
+            print_lines(f"Preset {one.preset}: planned for a {one.device}, patch {patch}, spacing {spacing} mm.")
+        else:
+            print_lines(f"Preset {one.preset}: trained folds without a plan.")
+        console().print(folds_table(one.preset, one.folds))
+        for fold in one.folds:
+            if fold.state in ("interrupted", "trained"):
+                print_lines(f"To go on with fold {fold.fold}: {fold.command}")
+    if not found.presets:
+        print_lines("It is not planned yet.")
+    print_lines(f"Next: {found.next}")
+
+
+def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
+    """The state of each fold: one row per fold, then the mean Dice."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    labels = list(dict.fromkeys(name for fold in folds for name in fold.labels or {}))
+    shown = labels if len(labels) <= MAX_LABELS else []
+    table = Table("fold", "state", box=SIMPLE_HEAD, show_edge=False, title=f"Folds of {preset}", title_justify="left")
+    for name in ("mean Dice", *shown):
+        table.add_column(name, justify="right")
+    for fold in folds:
+        scores = [_digits((fold.labels or {}).get(name)) for name in shown]
+        table.add_row(fold.fold, _state(fold), _digits(fold.dice), *scores)
+    known = [fold for fold in folds if fold.dice is not None]
+    if len(known) > 1:
+        means = [_mean([(fold.labels or {}).get(name) for fold in known]) for name in shown]
+        table.add_section()
+        table.add_row("mean", "", _mean([fold.dice for fold in known]), *means, style="bold")
+    return table
+
+
+def _state(fold: "FoldStatus") -> str:
+    """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`."""
+    from datetime import datetime
+
+    from textdiffseg.pace import duration
+
+    words = [fold.state]
+    if fold.state == "running":
+        if fold.host is not None:
+            words[0] += f" on {fold.host}, process {fold.process}"
+        if fold.since is not None:
+            words.append(f"since {datetime.fromtimestamp(fold.since):%d %b %H:%M}")
+    if fold.state in ("running", "interrupted") and fold.iterations:
+        words.append(f"{fold.iteration} of {fold.iterations} iterations")
+    if fold.seconds_left is not None:
+        words.append(f"{duration(fold.seconds_left)} left")
+    if fold.state in ("trained", "validated") and fold.seconds:
+        words.append(f"trained for {duration(fold.seconds)}")
+    return ", ".join(words)
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return _digits(sum(known) / len(known) if known else None)
+
+
+def _digits(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
