@@ -30,7 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--hours",
         type=positive_float,
         metavar="H",
-        help="hours of this call after planning, shared by the folds that are not trained yet (default: each fold takes "
+        help="hours of this call after planning, shared by the folds that are not trained yet (default: each takes "
         "its plan's length)",
     )
     parser.add_argument(

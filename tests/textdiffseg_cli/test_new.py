@@ -176,7 +176,7 @@ def test_the_own_folder_is_refused(new, made, folders):
     assert (code, "lies in the data set's own folder" in err) == (2, True)
 
 
-def test_copies_where_links_cannot_be_made(new, made, monkeypatch):
+def test_copies_where_links_cannot_be_made(new, made, folders, monkeypatch):
     def refused(*_):
         raise OSError(1, "Operation not permitted")
 
@@ -184,6 +184,11 @@ def test_copies_where_links_cannot_be_made(new, made, monkeypatch):
     assert new()[0] == 0
     assert not (made / "imagesTr" / "c0_0000.nii.gz").is_symlink()
     assert len(read_dataset(made).cases) == 6
+    os.remove(folders[1] / "c0_seg.nii.gz")
+    (made / "imagesTr" / "own.txt").write_text("of the user")
+    assert new("--overwrite")[0] == 0
+    assert len(read_dataset(made).cases) == 5, "copies of the first run are removed"
+    assert (made / "imagesTr" / "own.txt").exists()
 
 
 def test_several_channels_in_one_file_stay_in_it(new, made, folders):

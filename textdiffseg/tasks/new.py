@@ -1,7 +1,7 @@
 """Make a data set from a folder of scans and a folder of masks, or from a list of both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from plans.names import normalise
 from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.tasks.new_cases import TakenCase, remove_links, take_case
-from textdiffseg.tasks.new_folder import NewHeader, choose_folder
+from textdiffseg.tasks.new_cases import TakenCase, take_case
+from textdiffseg.tasks.new_folder import NewHeader, choose_folder, clear
 from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
 from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
 
@@ -75,6 +75,21 @@ def new_dataset(
     raw, ready = choose_folder(header, root, None if folder is None else Path(folder), name, number, overwrite)
     if ready:
         return NewDataset(root, read_dataset(raw.path), made=False)
+    made = _make(header, raw, given, tuple(channels), missing, report, progress, cancel)
+    return replace(made, root=root)
+
+
+def _make(
+    header: NewHeader,
+    raw: RawFolder,
+    given: Mapping[str, int],
+    channels: tuple[str, ...],
+    missing: Missing,
+    report: Report,
+    progress: OnProgress,
+    cancel: Cancel,
+) -> NewDataset:
+    source = header.images
     sources = listed_sources(source) if header.masks is None else found_sources(source, header.masks)
     report(f"{len(sources.cases)} scans with a mask.")
     structures = given or _structures(sources)
@@ -82,8 +97,11 @@ def new_dataset(
     names = _names(given, structures, taken)
     gaps, annotated = _gaps(names, taken, missing)
     taken = _without_blank(taken, annotated, left_out)
-    kinds = tuple(channels) or guess_channels(taken)
+    gaps, annotated = _gaps(names, taken, missing)
+    kinds = channels or guess_channels(taken)
     content = header.content(
+        raw.path,
+        [path for one in taken for path in (*one.images, one.label)],
         channel_names={str(place): kind for place, kind in enumerate(kinds)},
         labels={BACKGROUND: 0, **names},
         numTraining=len(taken),
@@ -93,8 +111,8 @@ def new_dataset(
     write_atomically(raw.header, content)
     pictures, notes = draw_overlays(taken, names, raw, kinds)
     notes = (*dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
-    done = NewDataset(root, read_dataset(raw.path), True, gaps, sources, tuple(left_out), pictures, notes, not channels)
-    return done
+    dataset = read_dataset(raw.path)
+    return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
 
 
 def _structures(sources: Sources) -> dict[str, int]:
@@ -116,7 +134,7 @@ def _take(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folders)
-    remove_links(folders)  # of an earlier run, whose cases may have other names
+    clear(raw)  # the cases of an earlier run may have other names
     values = {normalise(name): value for name, value in structures.items()}
     counts = [len(one.images) for one in sources.cases]
     usual = max(set(counts), key=counts.count)
@@ -169,4 +187,6 @@ def _without_blank(
         left_out.append(f"case {one.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
         for path in (*one.images, one.label):
             path.unlink()
+    if not kept:
+        raise UserError(*left_out)
     return kept

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,18 +154,15 @@ def _take(path: Path, target: Path, converted: Volume | None) -> Path:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make `target` a link to `source`, or a copy where the file system has no links."""
+    """Make `target` a link to `source`, or a copy where the file system has no links.
+
+    A plain file at `target` is kept if it is the source itself.
+    """
+    if target.exists() and not target.is_symlink() and target.samefile(source):
+        return
     temporary = target.with_name(temporary_name(target.name))
     try:
         os.symlink(source.resolve(), temporary)
     except (OSError, NotImplementedError):  # FAT, some network shares, Windows without the right
         shutil.copy2(source, temporary)
     temporary.replace(target)
-
-
-def remove_links(folders: Iterable[Path]) -> None:
-    """Remove the links in some folders, and leave all other files."""
-    for folder in folders:
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.is_symlink():
-                path.unlink()

@@ -1,7 +1,11 @@
-"""The folder of a new data set, and its `dataset.json`, which names the scans and masks that it was made from."""
+"""The folder of a new data set, and its `dataset.json`, which names the scans and masks that it was made from.
+
+The field `sources` of `dataset.json` is ours: the two sources, and the files that are not links.
+"""
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,7 @@ from plans.layout import RawFolder, tree
 from plans.records import read_json
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore
+WRITTEN = "written"  # in it: the files that are not links
 _NO_TITLE = re.compile(r"(?:images?|imgs?|scans?|volumes?|ct|mri?|dicom|raw|data|nifti|tr|ts)*", re.IGNORECASE)
 MAX_TITLE_BYTES = 60
 
@@ -29,19 +34,40 @@ class NewHeader:
         paths = {"images": self.images} | ({} if self.masks is None else {"masks": self.masks})
         return {kind: str(path.resolve()) for kind, path in paths.items()}
 
-    def content(self, **fields: object) -> str:
-        """The text of `dataset.json`."""
-        whole = {name: value for name, value in fields.items() if value} | {SOURCES: self.sources}
+    def content(self, folder: Path, files: Iterable[Path], **fields: object) -> str:
+        """The text of `dataset.json`. files: of the data set in `folder`."""
+        written = sorted(path.relative_to(folder).as_posix() for path in files if not path.is_symlink())
+        sources = self.sources | ({WRITTEN: written} if written else {})
+        whole = {name: value for name, value in fields.items() if value} | {SOURCES: sources}
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
     def is_of(self, folder: Path) -> bool:
         """Whether a data set was made from the same scans and masks."""
-        header = RawFolder(folder).header
-        try:
-            found = read_json(header) if header.is_file() else None
-        except UserError:
-            return False
-        return isinstance(found, dict) and found.get(SOURCES) == self.sources
+        found = _sources_of(folder)
+        return {kind: found.get(kind) for kind in self.sources} == self.sources and ("masks" in found) == bool(
+            self.masks
+        )
+
+
+def _sources_of(folder: Path) -> dict[str, object]:
+    """The field `sources` of a data set; {} if it has none."""
+    header = RawFolder(folder).header
+    try:
+        found = read_json(header) if header.is_file() else None
+    except UserError:
+        return {}
+    sources = found.get(SOURCES) if isinstance(found, dict) else None
+    return sources if isinstance(sources, dict) else {}
+
+
+def clear(raw: RawFolder) -> None:
+    """Remove the files of an earlier run: all links, and the files that it copied or converted."""
+    listed = _sources_of(raw.path).get(WRITTEN)
+    written = {raw.path / str(name) for name in listed} if isinstance(listed, list) else set()
+    for folder in (raw.images("Tr"), raw.labels("Tr")):
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_symlink() or path in written:
+                path.unlink()
 
 
 def choose_folder(
