@@ -27,7 +27,7 @@ class LabelGap:
     name: str
     value: int
     cases: int  # that hold it
-    missing: int  # that do not
+    missing: int  # of which it is not known whether somebody looked for it
     median_ml: float | None
     spread: float | None  # 90th to 10th percentile of its volume; None: too few cases
     annotated: bool  # False: a case without it was not annotated for it
@@ -40,20 +40,21 @@ def gaps_of(
 
     Args:
         labels: name -> value.
-        volumes: case -> value -> volume in ml of the values that its mask holds.
+        volumes: case -> value -> volume in ml. 0: somebody looked for it, and found nothing.
         missing: what a missing label means; auto: see above.
     """
     found = []
     for name, value in labels.items():
-        own = [volume[value] for volume in volumes.values() if value in volume]
+        own = [volume[value] for volume in volumes.values() if volume.get(value)]
+        missing_in = sum(value not in volume for volume in volumes.values())
         spread = None
         if len(own) >= MIN_CASES:
             low, high = np.percentile(own, (10, 90))
             spread = float(high / low)
         organ = spread is not None and spread <= MAX_SPREAD
-        annotated = missing == "absent" or (missing == "auto" and not organ) or len(own) == len(volumes)
+        annotated = missing == "absent" or (missing == "auto" and not organ) or not missing_in
         median = float(np.median(own)) if own else None
-        found.append(LabelGap(name, value, len(own), len(volumes) - len(own), median, spread, annotated))
+        found.append(LabelGap(name, value, len(own), missing_in, median, spread, annotated))
     return tuple(found)
 
 

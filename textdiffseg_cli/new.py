@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
         "masks",
         metavar="MASKS",
         nargs="?",
-        help="folder of masks: label maps, DICOM segmentations, or structure sets (RTSTRUCT)",
+        help="folder of masks: label maps, one file per structure, DICOM segmentations, or structure sets (RTSTRUCT)",
     )
     add_root(parser)
     parser.add_argument("-o", dest="folder", metavar="FOLDER", help="folder of the data set (default: below raw/)")
@@ -128,7 +128,7 @@ def _print_found(made: "NewDataset") -> None:
     for gap in made.labels:
         meaning = "–" if not gap.missing else "does not contain it" if gap.annotated else "was not drawn for it"
         volume = "–" if gap.median_ml is None else f"{gap.median_ml:.3g}"
-        table.add_row(str(gap.value), gap.name, f"{gap.cases} of {gap.cases + gap.missing}", volume, meaning)
+        table.add_row(str(gap.value), gap.name, f"{gap.cases} of {cases}", volume, meaning)
     console().print(table)
     how = " (guessed from the intensities; --channels names them)" if made.guessed else ""
     print_lines(f"Channels: {', '.join(made.dataset.channels)}{how}.", *made.notes)

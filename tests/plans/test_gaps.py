@@ -29,6 +29,13 @@ def test_the_user_decides():
     assert not gaps_of(LABELS, cases, "not-annotated")[0].annotated
 
 
+def test_a_structure_that_was_looked_for_is_known():
+    cases = volumes(nothing_found={1: 0.0, 2: 5.0})
+    liver, _ = gaps_of(LABELS, cases)
+    assert (liver.cases, liver.missing, liver.annotated) == (8, 0, True)
+    assert annotated_labels(gaps_of(LABELS, cases | {"open": {2: 1.0}}), cases) == {}
+
+
 def test_without_gaps_nothing_is_declared():
     gaps = gaps_of(LABELS, volumes())
     assert all(gap.annotated for gap in gaps)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from plans.dataset import read_dataset
+from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.tasks import new_cases
 from textdiffseg_cli.new import main
 
@@ -167,6 +168,33 @@ def test_one_folder_of_both(new, tmp_path, folders):
     shutil.rmtree(folders[1])
     assert new(sources=(tmp_path / "Spine", tmp_path / "Spine"))[0] == 0
     assert len(read_dataset(tmp_path / "root" / "raw" / "Dataset001_Spine").cases) == 6
+
+
+def test_one_file_per_structure(new, tmp_path):
+    for place in range(3):
+        case = tmp_path / "Total" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        write(case / "segmentations" / "liver.nii.gz", mask(1, 1, 1))
+        write(case / "segmentations" / "liver_tumour.nii.gz", mask(0, 1) if place else mask())
+    assert new(sources=(tmp_path / "Total", tmp_path / "Total"))[0] == 0
+    folder = tmp_path / "root" / "raw" / "Dataset001_Total"
+    assert header(folder)["labels"] == {"background": 0, "liver": 1, "liver tumour": 2}
+    assert "annotated" not in header(folder), "an empty file is known to be empty"
+    first, second = (read_labels(folder / "labelsTr" / f"s{place}.nii.gz").array[0] for place in range(2))
+    assert np.array_equal(first.transpose(2, 1, 0), mask(1, 1, 1))
+    assert np.array_equal(second.transpose(2, 1, 0), mask(1, 2, 1))
+
+
+def test_structures_that_cross_are_left_out(new, tmp_path):
+    for place in range(2):
+        case = tmp_path / "Total" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        write(case / "masks" / "left.nii.gz", mask(1, 1))
+        write(case / "masks" / "right.nii.gz", mask(0, 1, 1) if place else mask(0, 0, 1))
+    code, out, _ = new("--name", "Sides", sources=(tmp_path / "Total", tmp_path / "Total"))
+    assert code == 0
+    assert "Left out: " in out
+    assert "50% of right overlap left" in out
 
 
 def test_the_own_folder_is_refused(new, made, folders):

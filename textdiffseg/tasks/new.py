@@ -19,6 +19,7 @@ from textdiffseg.tasks.new_cases import TakenCase, take_case
 from textdiffseg.tasks.new_folder import NewHeader, choose_folder, clear
 from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
 from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
+from textdiffseg.tasks.new_structures import structure_names
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,14 @@ def _make(
 
 
 def _structures(sources: Sources) -> dict[str, int]:
-    """The values of DICOM structures without names of the user. Raises `UserError` if some masks are label maps."""
-    drawings = [one.drawing for one in sources.cases if one.drawing is not None]
-    if drawings and len(drawings) < len(sources.cases):
+    """The values of structures that have names. Raises `UserError` if some masks are label maps, which have none."""
+    joined = [one for one in sources.cases if one.is_joined]
+    if joined and len(joined) < len(sources.cases):
         raise UserError(
-            "Some masks are DICOM objects with names, others are label maps with values. Connect both with --labels "
+            "Some masks are structures with names, others are label maps with values. Connect both with --labels "
             "NAME=VALUE ..."
         )
-    return numbered_names(name for drawing in drawings for name in drawing.names.values())
+    return numbered_names(name for one in joined for name in structure_names(one))
 
 
 def _take(
@@ -158,7 +159,7 @@ def _take(
 
 def _names(given: Mapping[str, int], structures: Mapping[str, int], taken: Sequence[TakenCase]) -> dict[str, int]:
     """The labels by value: those of the user, structures that a mask holds, and `label 3` for any other value."""
-    held = sorted(set().union(*(one.volumes for one in taken)))
+    held = sorted({value for one in taken for value, volume in one.volumes.items() if volume})
     names = dict(given) or {name: value for name, value in structures.items() if value in held}
     names |= {f"label {value}": value for value in held if value not in names.values()}
     if not names:

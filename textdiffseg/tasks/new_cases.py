@@ -11,16 +11,14 @@ import numpy as np
 from plans.errors import UserError
 from plans.file_names import NIFTI, channel_file, split_ending
 from plans.layout import RawFolder
-from plans.names import normalise
 from textdiffseg.files import temporary_name
-from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
 from textdiffseg.tasks.new_sources import CaseSource
+from textdiffseg.tasks.new_structures import joined_masks
 
 MAX_VALUES = 1000  # of a label map; a scan has more
-MAX_OVERLAP = 0.1  # of the smaller of two structures
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class TakenCase:
     case: str
     images: tuple[Path, ...]
     label: Path
-    volumes: dict[int, float]  # value -> ml
+    volumes: dict[int, float]  # value -> ml; 0: somebody looked for it, and found nothing
     notes: tuple[str, ...] = ()
 
 
@@ -40,7 +38,7 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     Args:
         source: its files.
         raw: the folder of the data set.
-        structures: the value of each structure, by its normalised name; for masks that are DICOM objects.
+        structures: the value of each structure, by its normalised name; for masks of structures with names.
         in_one_file: whether one image file holds all channels.
 
     Raises:
@@ -49,7 +47,7 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     converted = {path: _converted(path, source.series) for path in source.images if _is_converted(path)}
     geometry = _grid(source.images, converted)
     notes = tuple(note for volume in converted.values() for note in volume.notes)
-    if source.drawing is None:
+    if not source.is_joined:
         labels = read_labels(source.mask)
         array, grid = labels.array[0], labels.geometry
         if not geometry.matches(grid):
@@ -57,20 +55,22 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
                 f"{source.mask}: the mask's grid ({describe(grid)}) differs from the scan's ({describe(geometry)}). "
                 "Resample the mask to the scan."
             )
+        counts = _counted(array, source.mask)
     else:
-        (array, more), grid = _drawn(source, structures, geometry), geometry
-        notes = (*notes, *more)
-    volumes = _volumes(array, grid, source.mask)
+        array, counts, more = joined_masks(source, structures, geometry)
+        grid, notes = geometry, (*notes, *more)
     channels = [channel_file(source.case, number, "") for number in range(len(source.images))]
     images = [
         _take(path, raw.images("Tr") / name, converted.get(path))
         for path, name in zip(source.images, [source.case] if in_one_file else channels, strict=True)
     ]
-    if source.drawing is None and not _is_converted(source.mask):
+    if not source.is_joined and not _is_converted(source.mask):
         label = _take(source.mask, raw.labels("Tr") / source.case, None)
     else:
         label = raw.labels("Tr") / f"{source.case}{NIFTI}"
         write_labels(label, array, grid)
+    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
+    volumes = {value: count * voxel_ml for value, count in counts.items()}
     return TakenCase(source.case, tuple(images), label, volumes, notes)
 
 
@@ -95,8 +95,8 @@ def _grid(images: tuple[Path, ...], converted: Mapping[Path, Volume]) -> Geometr
     return grids[0]
 
 
-def _volumes(array: np.ndarray, geometry: Geometry, mask: Path) -> dict[int, float]:
-    """The volume in ml of each value above 0. Raises `UserError` for values that no label map holds."""
+def _counted(array: np.ndarray, mask: Path) -> dict[int, int]:
+    """The voxels of each value above 0. Raises `UserError` for values that no label map holds."""
     values, counts = np.unique(array, return_counts=True)
     if len(values) > MAX_VALUES:
         raise UserError(
@@ -105,34 +105,7 @@ def _volumes(array: np.ndarray, geometry: Geometry, mask: Path) -> dict[int, flo
         )
     if values[0] < 0:
         raise UserError(f"{mask} has the value {values[0]}. Expected 0 for background, and values above 0 for labels.")
-    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
-    return {int(value): count * voxel_ml for value, count in zip(values, counts.tolist(), strict=True) if value > 0}
-
-
-def _drawn(source: CaseSource, structures: Mapping[str, int], geometry: Geometry) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The label map (D, H, W) of a DICOM object, and notes. Where two structures overlap a little, the smaller wins."""
-    drawing = source.drawing
-    assert drawing is not None, "expected a DICOM object"
-    numbers = {
-        number: structures[normalise(name)] for number, name in drawing.names.items() if normalise(name) in structures
-    }
-    names = {structures[normalise(name)]: name for name in drawing.names.values() if normalise(name) in structures}
-    masks = sorted(masks_of(drawing, numbers, geometry), key=lambda one: -np.count_nonzero(one[1]))
-    array, notes = np.zeros(geometry.shape, np.int32), []
-    for value, mask in masks:  # the largest first
-        covered, size = np.count_nonzero(array[mask]), np.count_nonzero(mask)
-        if covered > MAX_OVERLAP * size:
-            others = ", ".join(names[int(one)] for one in np.unique(array[mask]) if one)
-            raise UserError(
-                f"{source.mask}: {covered / size:.0%} of {names[value]} lie inside {others}. A label map holds one "
-                "label per voxel. Choose the structures with --labels NAME=VALUE ..."
-            )
-        if covered:
-            notes.append(
-                f"{names[value]} overlaps others in {covered / size:.1%} of its voxels; they are {names[value]}."
-            )
-        array[mask] = value
-    return array, tuple(notes)
+    return {int(value): count for value, count in zip(values, counts.tolist(), strict=True) if value > 0}
 
 
 def _is_converted(path: Path) -> bool:

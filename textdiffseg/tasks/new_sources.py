@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.errors import UserError, listed
@@ -24,7 +24,13 @@ class CaseSource:
     case: str
     images: tuple[Path, ...]  # one per channel, or one with all channels; a folder of DICOM slices
     mask: Path
-    drawing: Drawing | None = None  # None: the mask is a label map
+    drawing: Drawing | None = None  # if the mask is a DICOM object
+    parts: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the mask is joined from structures with names. If not, it is a label map."""
+        return self.drawing is not None or bool(self.parts)
 
     @property
     def series(self) -> str | None:
@@ -66,6 +72,8 @@ def found_sources(images: Path, masks: Path) -> Sources:
             )
     drawings = {name: found for name, path in drawn.items() if (found := _drawing(path))}
     pairing = pair(scans, drawn, _by_series(drawings, scans))
+    if not pairing.pairs and (parts := _parts(scans, drawn)):
+        return parts
     if not pairing.pairs:
         raise UserError(_without_pairs(images, scans, masks, drawn, pairing.doubtful))
     cases = tuple(
@@ -74,6 +82,32 @@ def found_sources(images: Path, masks: Path) -> Sources:
     )
     unread = tuple(str(path) for folder in dict.fromkeys((images, masks)) for path in unread_images(folder))
     return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, unread)
+
+
+def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | None:
+    """The cases if each has a folder with one mask per structure: `patient1/liver`, `patient1/spleen`, ...
+
+    None if no scan belongs to such a folder, or if no structure is in two of them.
+    """
+    folders: dict[str, dict[str, Path]] = {}
+    for name, path in drawn.items():
+        folder, _, structure = name.rpartition("/")
+        if split_ending(path.name)[1] and folder:
+            folders.setdefault(folder, {})[" ".join(structure.replace("_", " ").split())] = path
+    pairing = pair(scans, folders)
+    names = [structure for one in pairing.pairs for structure in folders[one.mask]]
+    if len(set(names)) == len(names):
+        return None
+    cases = tuple(
+        CaseSource(
+            one.case,
+            tuple(scans[name] for name in one.images),
+            next(iter(folders[one.mask].values())).parent,
+            parts=folders[one.mask],
+        )
+        for one in pairing.pairs
+    )
+    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful)
 
 
 def _drawing(path: Path) -> Drawing | None:

@@ -159,15 +159,11 @@ class _Work:
             return
         options = replace(self.options, epochs=None, max_minutes=None)
         if end is not None and not now.iterations:
-            later = [self.status(one) for one in chosen[chosen.index(fold) :]]
-            new = sum(1 for one in later if one.state in ("not begun", "interrupted") and not one.iterations)
-            resumed = sum(one.seconds_left or 0.0 for one in later if one.state == "interrupted")
-            left = end - time.monotonic()
-            seconds = (TRAINING_SHARE * left - resumed) / new
+            seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
                 self.report(f"Fold {fold}: no time is left for it.")
                 return
-            self.report(f"Fold {fold}: {duration(seconds)} of training; {duration(left)} are left for {new} folds.")
+            self.report(f"Fold {fold}: its share of the hours is {duration(seconds)} of training.")
             options = replace(options, max_minutes=seconds / 60)
         try:
             train(
@@ -182,6 +178,13 @@ class _Work:
             )
         except UserError as error:
             raise self._with_hours(error, len(chosen)) from None
+
+    def _share(self, folds: Sequence[FoldStatus], left: float) -> float:
+        """The seconds of training for the first of the folds that are left. With little time, fewer folds share it."""
+        new = sum(one.state in ("not begun", "interrupted") and not one.iterations for one in folds)
+        resumed = sum(one.seconds_left or 0.0 for one in folds if one.state == "interrupted")
+        seconds = TRAINING_SHARE * left - resumed
+        return seconds / max(1, min(new, int(seconds / MIN_SECONDS)))
 
     def _with_hours(self, error: UserError, folds: int) -> UserError:
         """The error with a line on the hours, if they leave too little for a fold."""

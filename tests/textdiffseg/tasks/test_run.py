@@ -106,9 +106,11 @@ def test_what_others_train_is_left_to_them(scripted):
 
 
 def test_too_few_hours_are_reported(scripted):
-    calls, lines, _ = scripted({"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}, hours=0.01)
+    new = {"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}
+    calls, lines, _ = scripted(dict(new), hours=0.001)
     assert calls == []
     assert lines[1:] == ["Fold 0: no time is left for it.", "Fold 1: no time is left for it."]
+    assert scripted(dict(new), hours=0.01)[0][0] == ("0", pytest.approx(0.75 * 0.6, rel=0.01)), "one fold gets all"
 
 
 def test_only_the_chosen_folds_are_trained(scripted):

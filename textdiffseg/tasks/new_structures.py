@@ -1,0 +1,81 @@
+"""One label map of several masks: the structures of a DICOM object, or one file per structure.
+
+A label map holds one label per voxel. Where structures overlap a little, or where one lies inside another, the voxels
+belong to the smaller one, with a note. Any other overlap is refused.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from scipy import ndimage
+
+from plans.errors import UserError
+from plans.names import normalise
+from textdiffseg.imaging.sources.dicom.drawings import masks_of
+from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.imaging.volume import Geometry, describe
+from textdiffseg.tasks.new_sources import CaseSource
+
+MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
+
+
+def structure_names(source: CaseSource) -> tuple[str, ...]:
+    """The names of the structures of a case; () for a label map."""
+    return tuple(source.parts) if source.drawing is None else tuple(source.drawing.names.values())
+
+
+def joined_masks(
+    source: CaseSource, structures: Mapping[str, int], geometry: Geometry
+) -> tuple[np.ndarray, dict[int, int], tuple[str, ...]]:
+    """The label map (D, H, W) of a case, the voxels of each value, and notes.
+
+    A file without voxels counts as 0: somebody looked for its structure. A structure without outlines is left out.
+
+    Args:
+        source: the case.
+        structures: the value of each structure, by its normalised name. Others are left out.
+        geometry: of the scan.
+    """
+    names = {value: name for name in structure_names(source) if (value := structures.get(normalise(name)))}
+    found, empty = [], []
+    for value, mask in _masks(source, structures, geometry):
+        box = ndimage.find_objects(mask.view(np.uint8))
+        if box:
+            found.append((value, box[0], mask[box[0]].copy()))
+        elif source.parts:
+            empty.append(value)
+    array, notes = np.zeros(geometry.shape, np.int32), list[str]()
+    for value, place, mask in sorted(found, key=lambda one: -np.count_nonzero(one[2])):  # the largest first
+        covered, size = np.count_nonzero(array[place][mask]), np.count_nonzero(mask)
+        if covered:
+            others = ", ".join(names[int(one)] for one in np.unique(array[place][mask]) if one)
+            if MAX_OVERLAP * size < covered < MIN_INSIDE * size:
+                raise UserError(
+                    f"{source.mask}: {covered / size:.0%} of {names[value]} overlap {others}. A label map holds one "
+                    "label per voxel. Choose the structures with --labels NAME=VALUE ..."
+                )
+            lies = "lies inside" if covered >= MIN_INSIDE * size else "overlaps"
+            notes.append(f"{names[value]} {lies} {others} in some cases: the voxels of both are {names[value]}.")
+        array[place][mask] = value
+    counts = dict(enumerate(np.bincount(array.ravel()).tolist()))
+    held = {value: count for value, count in counts.items() if value and count}
+    return array, dict.fromkeys(empty, 0) | held, tuple(notes)
+
+
+def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
+    """The value and the mask (D, H, W) of each structure."""
+    if source.drawing is not None:
+        named = source.drawing.names.items()
+        numbers = {number: structures[normalise(name)] for number, name in named if normalise(name) in structures}
+        yield from masks_of(source.drawing, numbers, geometry)
+        return
+    for name, path in source.parts.items():
+        if normalise(name) not in structures:
+            continue
+        labels = read_labels(path)
+        if not geometry.matches(labels.geometry):
+            raise UserError(
+                f"{path}: the mask's grid ({describe(labels.geometry)}) differs from the scan's "
+                f"({describe(geometry)}). Resample the mask to the scan."
+            )
+        yield structures[normalise(name)], labels.array[0] > 0
