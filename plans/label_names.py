@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from plans.errors import UserError
 from plans.header import BACKGROUND, DatasetHeader, labels_of
@@ -18,6 +19,7 @@ def named_labels(given: Sequence[str]) -> dict[str, int]:
 
     A JSON file holds `{"liver": 1}` or `{"1": "liver"}`, or is a `dataset.json` with such an entry `labels`.
     """
+    fields: Any
     if len(given) == 1 and given[0].lower().endswith(".json"):
         source, fields = given[0], read_json(Path(given[0]))
         fields = fields.get("labels", fields) if isinstance(fields, dict) else {}

@@ -133,7 +133,7 @@ def _folders(names: Sequence[str]) -> Counter[str]:
 
 def _stripped(path: str) -> str:
     """The path without words for scans and masks, and with `_` between its parts: `a/ct`, `a_seg` -> `a`."""
-    parts = []
+    parts: list[str] = []
     for part in path.split("/"):
         before = ""
         while part != before:

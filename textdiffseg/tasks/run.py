@@ -1,5 +1,6 @@
 """Do what is not done yet: plan, preprocess, train and validate each fold. A second call goes on."""
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ from textdiffseg.tasks.datasets import read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status, typed
 from textdiffseg.tasks.train import train
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.run import TooShort, TrainingOptions
 
 TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation
 MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call
@@ -176,8 +177,13 @@ class _Work:
                 progress=self.progress,
                 cancel=self.cancel,
             )
-        except UserError as error:
-            raise self._with_hours(error, len(chosen)) from None
+        except TooShort as error:
+            open_folds = sum(self.status(one).command is not None for one in chosen)
+            hours = math.ceil(10 * open_folds * error.needed_minutes / TRAINING_SHARE / 60 - 1e-6) / 10
+            raise UserError(
+                f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "
+                f"{duration(60 * error.needed_minutes)} to learn anything. Give --hours {hours:g}, or fewer --folds."
+            ) from None
 
     def _share(self, folds: Sequence[FoldStatus], left: float) -> float:
         """The seconds of training for the first of the folds that are left. With little time, fewer folds share it."""
@@ -185,11 +191,3 @@ class _Work:
         resumed = sum(one.seconds_left or 0.0 for one in folds if one.state == "interrupted")
         seconds = TRAINING_SHARE * left - resumed
         return seconds / max(1, min(new, int(seconds / MIN_SECONDS)))
-
-    def _with_hours(self, error: UserError, folds: int) -> UserError:
-        """The error with a line on the hours, if they leave too little for a fold."""
-        if not any("--max-minutes leaves" in line for line in error.lines):
-            return error
-        return UserError(
-            *error.lines, f"The minutes come from --hours: give more of them, or fewer than {folds} --folds."
-        )

@@ -1,6 +1,7 @@
 """The setup of a training run: its options, its constant objects, and its length."""
 
 import copy
+import math
 import statistics
 import time
 from dataclasses import dataclass, replace
@@ -67,6 +68,14 @@ class TrainingOptions:
     def chosen_workers(self) -> int:
         """The number of processes that load and augment, if shared memory allows it."""
         return loading_workers(self.chosen_device) if self.workers is None else self.workers
+
+
+class TooShort(UserError):
+    """The time of a run is too short for a few iterations."""
+
+    def __init__(self, *lines: str, needed_minutes: float = math.inf) -> None:
+        super().__init__(*lines)
+        self.needed_minutes = needed_minutes
 
 
 @dataclass(frozen=True)
@@ -166,9 +175,10 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     per_epoch = int((seconds / epochs - validation) / step)
     if per_epoch < 1:
         missing = ceil((MIN_EPOCHS * (step + validation) - seconds) / 60) + 1  # one to spare
-        raise UserError(
+        raise TooShort(
             f"--max-minutes leaves {duration(seconds)} to train: {MIN_EPOCHS} iterations of {step:.3g} s and as many "
-            f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network."
+            f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network.",
+            needed_minutes=options.max_minutes + missing,
         )
     length = length.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
     report(

@@ -14,7 +14,7 @@ from textdiffseg.tasks.finalize import finalize
 from textdiffseg.tasks.plan import plan
 from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.run import TooShort, TrainingOptions
 
 NAME = "Dataset901_Tiny"
 
@@ -111,6 +111,17 @@ def test_too_few_hours_are_reported(scripted):
     assert calls == []
     assert lines[1:] == ["Fold 0: no time is left for it.", "Fold 1: no time is left for it."]
     assert scripted(dict(new), hours=0.01)[0][0] == ("0", pytest.approx(0.75 * 0.6, rel=0.01)), "one fold gets all"
+
+
+def test_hours_that_leave_no_iteration_name_the_hours_that_do(scripted, planned, monkeypatch):
+    def too_short(*_, **__):
+        raise TooShort("--max-minutes leaves 5 minutes", needed_minutes=27.0)
+
+    new = {"0": FoldStatus("0", "not begun", command="x"), "1": FoldStatus("1", "not begun", command="x")}
+    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train", too_short)
+    with pytest.raises(UserError, match=r"needs about 27 minutes to learn anything\. Give --hours 1\.2, or fewer"):
+        run(NAME, root=planned, hours=0.2)
 
 
 def test_only_the_chosen_folds_are_trained(scripted):
