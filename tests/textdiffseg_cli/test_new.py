@@ -185,6 +185,38 @@ def test_one_file_per_structure(new, tmp_path):
     assert np.array_equal(second.transpose(2, 1, 0), mask(1, 2, 1))
 
 
+def test_masks_of_slicer_with_other_values_and_a_part_of_the_scan(new, tmp_path):
+    import SimpleITK as sitk
+
+    for place in range(2):
+        case = tmp_path / "Slicer" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        whole = mask(1 + place, 2 - place).transpose(2, 1, 0)
+        image = sitk.GetImageFromArray(whole)
+        image.SetSpacing((2.0, 2.0, 3.0))
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        part = image[3:10, 3:12, 2:]
+        for number, name in ((1 + place, "left lung"), (2 - place, "Right_Lung")):
+            part.SetMetaData(f"Segment{number}_Name", name)
+            part.SetMetaData(f"Segment{number}_LabelValue", str(number))
+        sitk.WriteImage(part, str(case / "mask.seg.nrrd"))
+    assert new(sources=(tmp_path / "Slicer", tmp_path / "Slicer"))[0] == 0
+    folder = tmp_path / "root" / "raw" / "Dataset001_Slicer"
+    assert header(folder)["labels"] == {"background": 0, "left lung": 1, "Right_Lung": 2}
+    for place in range(2):
+        found = nibabel.load(folder / "labelsTr" / f"s{place}.nii.gz")
+        assert np.array_equal(np.asarray(found.dataobj), mask(1, 2))
+
+
+def test_a_turned_mask_is_written_on_the_grid_of_its_scan(new, made, folders):
+    image = nibabel.load(folders[1] / "c0_seg.nii.gz")
+    turned = nibabel.as_closest_canonical(image).slicer[::-1, :, ::-1]
+    turned.to_filename(folders[1] / "c0_seg.nii.gz")
+    _, out, _ = new()
+    assert "Some masks are turned, or smaller than their scan." in out
+    assert np.array_equal(np.asarray(nibabel.load(made / "labelsTr" / "c0.nii.gz").dataobj), mask(2, 5))
+
+
 def test_structures_that_cross_are_left_out(new, tmp_path):
     for place in range(2):
         case = tmp_path / "Total" / f"s{place}"

@@ -1,4 +1,4 @@
-"""Resampling of an image to the grid of another one, anywhere in space."""
+"""An image on the grid of another one: resampled, or placed voxel by voxel."""
 
 import numpy as np
 from scipy import ndimage
@@ -7,6 +7,7 @@ from textdiffseg.imaging.volume import Geometry
 
 MIN_OVERLAP = 0.9  # share of the target grid that the image must cover; less suggests two different scans
 RESAMPLED = "Channel {number} was resampled to the grid of channel 0, as its own grid differs."
+MAX_OFFSET_VOXELS = 0.1  # between the voxels of two grids that are the same ones
 _POINTS = 16  # along each axis, at which the overlap is measured
 
 
@@ -32,3 +33,25 @@ def regrid(array: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray:
         lowest, matrix, offset = float(padded.min()), index[:3, :3], index[:3, 3] + 1
         ndimage.affine_transform(padded, matrix, offset, target.shape, out, order=1, mode="constant", cval=lowest)
     return result
+
+
+def placed(labels: np.ndarray, source: Geometry, target: Geometry) -> np.ndarray | None:
+    """The label map (D, H, W) on `target`, voxel by voxel; None if the two grids do not have the same voxels.
+
+    The map may be turned, or cover a part of `target`. Outside it is 0. Labelled voxels outside `target`: None.
+    """
+    index = np.linalg.solve(target.affine, source.affine)  # of a voxel of `source` in `target`
+    turn, shift = np.rint(index[:3, :3]), np.rint(index[:3, 3])
+    if not np.array_equal(np.abs(turn).sum(0), (1, 1, 1)) or not np.array_equal(np.abs(turn).sum(1), (1, 1, 1)):
+        return None
+    corners = np.stack(np.meshgrid(*((0, size - 1) for size in source.shape), indexing="ij")).reshape(3, -1)
+    exact = index[:3, :3] @ corners + index[:3, 3:]
+    if np.abs(exact - (turn @ corners + shift[:, None])).max() > MAX_OFFSET_VOXELS:
+        return None
+    held = np.nonzero(labels)
+    places = (turn @ np.stack(held) + shift[:, None]).astype(int)
+    if ((places < 0) | (places >= np.array(target.shape)[:, None])).any():
+        return None
+    found = np.zeros(target.shape, labels.dtype)
+    found[tuple(places)] = labels[held]
+    return found

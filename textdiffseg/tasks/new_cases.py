@@ -12,12 +12,13 @@ from plans.errors import UserError
 from plans.file_names import NIFTI, channel_file, split_ending
 from plans.layout import RawFolder
 from textdiffseg.files import temporary_name
-from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels, read_volume
+from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
 from textdiffseg.tasks.new_sources import CaseSource
-from textdiffseg.tasks.new_structures import joined_masks
+from textdiffseg.tasks.new_structures import joined_masks, read_mask
 
+PLACED = "Some masks are turned, or smaller than their scan. They were written on its grid, voxel by voxel."
 MAX_VALUES = 1000  # of a label map; a scan has more
 
 
@@ -47,29 +48,26 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     converted = {path: _converted(path, source.series) for path in source.images if _is_converted(path)}
     geometry = _grid(source.images, converted)
     notes = tuple(note for volume in converted.values() for note in volume.notes)
+    moved = source.is_joined or _is_converted(source.mask)
     if not source.is_joined:
-        labels = read_labels(source.mask)
-        array, grid = labels.array[0], labels.geometry
-        if not geometry.matches(grid):
-            raise UserError(
-                f"{source.mask}: the mask's grid ({describe(grid)}) differs from the scan's ({describe(geometry)}). "
-                "Resample the mask to the scan."
-            )
+        array, turned = read_mask(source.mask, geometry)
         counts = _counted(array, source.mask)
+        if turned:
+            moved, notes = True, (*notes, PLACED)
     else:
         array, counts, more = joined_masks(source, structures, geometry)
-        grid, notes = geometry, (*notes, *more)
+        notes = (*notes, *more)
     channels = [channel_file(source.case, number, "") for number in range(len(source.images))]
     images = [
         _take(path, raw.images("Tr") / name, converted.get(path))
         for path, name in zip(source.images, [source.case] if in_one_file else channels, strict=True)
     ]
-    if not source.is_joined and not _is_converted(source.mask):
-        label = _take(source.mask, raw.labels("Tr") / source.case, None)
-    else:
+    if moved:
         label = raw.labels("Tr") / f"{source.case}{NIFTI}"
-        write_labels(label, array, grid)
-    voxel_ml = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
+        write_labels(label, array, geometry)
+    else:
+        label = _take(source.mask, raw.labels("Tr") / source.case, None)
+    voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     volumes = {value: count * voxel_ml for value, count in counts.items()}
     return TakenCase(source.case, tuple(images), label, volumes, notes)
 

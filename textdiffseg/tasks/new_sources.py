@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plans.errors import UserError, listed
@@ -12,6 +13,7 @@ from plans.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
 from textdiffseg.imaging.sources.dicom.listing import scans_of_slices
+from textdiffseg.imaging.sources.nrrd import segment_values
 from textdiffseg.imaging.sources.scans import unread_images
 
 MAX_SHOWN = 3  # names in an error
@@ -26,11 +28,12 @@ class CaseSource:
     mask: Path
     drawing: Drawing | None = None  # if the mask is a DICOM object
     parts: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
+    segments: Mapping[str, int] = field(default_factory=dict)  # if the mask's file names them: its name -> value
 
     @property
     def is_joined(self) -> bool:
         """Whether the mask is joined from structures with names. If not, it is a label map."""
-        return self.drawing is not None or bool(self.parts)
+        return self.drawing is not None or bool(self.parts) or bool(self.segments)
 
     @property
     def series(self) -> str | None:
@@ -51,8 +54,8 @@ class Sources:
 
 def listed_sources(path: Path) -> Sources:
     """The cases that a CSV file lists."""
-    cases = tuple(CaseSource(one.case, one.images, one.mask, _drawing(one.mask)) for one in read_pairs(path))
-    return Sources(cases)
+    cases = (CaseSource(one.case, one.images, one.mask, _drawing(one.mask)) for one in read_pairs(path))
+    return Sources(tuple(map(_with_segments, cases)))
 
 
 def found_sources(images: Path, masks: Path) -> Sources:
@@ -77,7 +80,9 @@ def found_sources(images: Path, masks: Path) -> Sources:
     if not pairing.pairs:
         raise UserError(_without_pairs(images, scans, masks, drawn, pairing.doubtful))
     cases = tuple(
-        CaseSource(one.case, tuple(scans[name] for name in one.images), drawn[one.mask], drawings.get(one.mask))
+        _with_segments(
+            CaseSource(one.case, tuple(scans[name] for name in one.images), drawn[one.mask], drawings.get(one.mask))
+        )
         for one in pairing.pairs
     )
     unread = tuple(str(path) for folder in dict.fromkeys((images, masks)) for path in unread_images(folder))
@@ -108,6 +113,14 @@ def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | No
         for one in pairing.pairs
     )
     return Sources(cases, pairing.images, pairing.masks, pairing.doubtful)
+
+
+def _with_segments(source: CaseSource) -> CaseSource:
+    """The case with the names that 3D Slicer wrote into its mask (`.seg.nrrd`)."""
+    if source.mask.is_file() and split_ending(source.mask.name)[1] == ".nrrd":
+        with suppress(OSError):  # reported when it is read
+            return replace(source, segments=segment_values(source.mask))
+    return source
 
 
 def _drawing(path: Path) -> Drawing | None:

@@ -1,16 +1,18 @@
-"""One label map of several masks: the structures of a DICOM object, or one file per structure.
+"""One label map of several masks: structures of a DICOM object, segments with names, or one file per structure.
 
 A label map holds one label per voxel. Where structures overlap a little, or where one lies inside another, the voxels
 belong to the smaller one, with a note. Any other overlap is refused.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from plans.errors import UserError
 from plans.names import normalise
+from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe
@@ -21,7 +23,26 @@ MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
 
 def structure_names(source: CaseSource) -> tuple[str, ...]:
     """The names of the structures of a case; () for a label map."""
-    return tuple(source.parts) if source.drawing is None else tuple(source.drawing.names.values())
+    if source.drawing is not None:
+        return tuple(source.drawing.names.values())
+    return (*source.parts, *source.segments)
+
+
+def read_mask(path: Path, geometry: Geometry) -> tuple[np.ndarray, bool]:
+    """A label map (D, H, W) on the grid of the scan, and whether it was placed there.
+
+    A map with the same voxels may be turned, or cover a part of the scan. Raises `UserError` for any other grid.
+    """
+    labels = read_labels(path)
+    if geometry.matches(labels.geometry):
+        return labels.array[0], False
+    array = placed(labels.array[0], labels.geometry, geometry)
+    if array is None:
+        raise UserError(
+            f"{path}: the mask's grid ({describe(labels.geometry)}) differs from the scan's ({describe(geometry)}). "
+            "Resample the mask to the scan."
+        )
+    return array, True
 
 
 def joined_masks(
@@ -69,13 +90,12 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
         numbers = {number: structures[normalise(name)] for number, name in named if normalise(name) in structures}
         yield from masks_of(source.drawing, numbers, geometry)
         return
+    if source.segments:
+        array = read_mask(source.mask, geometry)[0]
+        for name, value in source.segments.items():
+            if normalise(name) in structures:
+                yield structures[normalise(name)], array == value
     for name, path in source.parts.items():
         if normalise(name) not in structures:
             continue
-        labels = read_labels(path)
-        if not geometry.matches(labels.geometry):
-            raise UserError(
-                f"{path}: the mask's grid ({describe(labels.geometry)}) differs from the scan's "
-                f"({describe(geometry)}). Resample the mask to the scan."
-            )
-        yield structures[normalise(name)], labels.array[0] > 0
+        yield structures[normalise(name)], read_mask(path, geometry)[0] > 0

@@ -34,6 +34,7 @@ _KINDS = {
     "f8": ("double",),
 }
 _KIND_OF = {name: kind for kind, names in _KINDS.items() for name in names}
+_SEGMENT = re.compile(r"^Segment(\d{1,5})_(Name|LabelValue):=(.{1,200})$", re.MULTILINE)
 _RAW, _GZIP, _TEXT = ("raw",), ("gz", "gzip"), ("txt", "text", "ascii")
 _FIELDS = {
     *("axis maxs", "axis mins", "block size", "byte skip", "byteskip", "centerings", "centers", "content", "data file"),
@@ -77,6 +78,16 @@ def read_block(path: Path) -> VoxelBlock:
         raise UserError(f"{path}: its voxels are colours or complex numbers. Save them as real numbers.")
     notes = _check_place(fields, axes, path)
     return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT, notes=notes)
+
+
+def segment_values(path: Path) -> dict[str, int]:
+    """The name and the value of each segment that 3D Slicer wrote into a header; {} for other files."""
+    head = first_bytes(path).partition(b"\n\n")[0].decode("utf-8", "replace")
+    found: dict[str, dict[str, str]] = {}
+    for number, key, value in _SEGMENT.findall(head.replace("\r", "")):
+        found.setdefault(number, {})[key] = " ".join(value.split())
+    whole = [one for one in found.values() if one.get("Name") and one.get("LabelValue", "").isdecimal()]
+    return {one["Name"]: int(one["LabelValue"]) for one in whole}
 
 
 def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:
