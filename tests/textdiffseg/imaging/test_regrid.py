@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.imaging.regrid import overlap, regrid
+from textdiffseg.imaging.regrid import overlap, placed, regrid
 from textdiffseg.imaging.sources.files import read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_volume
@@ -79,3 +79,23 @@ def test_a_channel_that_covers_too_little_is_refused(tmp_path):
         write_volume(tmp_path / f"a_{number:04d}.nrrd", linear(geometry), geometry)
     with pytest.raises(UserError, match=r"a_0001\.nrrd: its grid .* differs from that of .*a_0000\.nrrd"):
         read_volume((tmp_path / "a_0000.nrrd", tmp_path / "a_0001.nrrd"))
+
+
+def test_a_turned_part_of_a_label_map_is_placed_voxel_by_voxel():
+    labels = np.random.default_rng(0).integers(0, 4, (5, 6, 7))
+    target = grid((5, 6, 7), (3, 2, 1))
+    part = Geometry((6, 4, 5), target.affine @ [[0, 1, 0, 1], [-1, 0, 0, 5], [0, 0, 1, 2], [0, 0, 0, 1]])
+    expected = np.zeros_like(labels)
+    expected[1:5, :, 2:7] = labels[1:5, :, 2:7]
+    turned = labels[1:5, ::-1, 2:7].transpose(1, 0, 2)
+    assert np.array_equal(placed(turned, part, target), expected)
+
+
+def test_other_voxels_are_not_placed():
+    labels, target = np.ones((5, 6, 7), int), grid((5, 6, 7), (3, 2, 1))
+    assert placed(labels, grid((5, 6, 7), (3, 2, 1.2)), target) is None
+    shifted = target.affine.copy()
+    shifted[0, 3] = 0.4
+    assert placed(labels, Geometry((5, 6, 7), shifted), target) is None
+    assert placed(np.ones((5, 6, 8), int), grid((5, 6, 8), (3, 2, 1)), target) is None, "a labelled voxel would be lost"
+    assert np.array_equal(placed(np.pad(labels, ((0, 0), (0, 0), (0, 1))), grid((5, 6, 8), (3, 2, 1)), target), labels)

@@ -1,0 +1,47 @@
+"""`tds_status`: the states in words, and JSON."""
+
+import json
+
+from rich.console import Console
+
+from textdiffseg.tasks.status import FoldStatus
+from textdiffseg_cli.status import folds_table, main
+
+FOLDS = (
+    FoldStatus("0", "validated", 90, 90, 600.0, dice=0.8, labels={"liver": 0.9, "spleen": 0.7}),
+    FoldStatus("1", "validated", 90, 90, 600.0, dice=0.6, labels={"liver": 0.6, "spleen": None}),
+    FoldStatus("2", "running", 40, 90, 300.0, seconds_left=7200.0, since=0.0, host="gpu1", process=12),
+    FoldStatus("3", "interrupted", 40, 90, 300.0, seconds_left=120.0),
+    FoldStatus("4", "not begun"),
+)
+
+
+def test_every_state_is_a_row():
+    console = Console(width=150, record=True, file=None, quiet=False)
+    with console.capture() as capture:
+        console.print(folds_table("default", FOLDS))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines() if line.strip()]
+    assert "fold state mean Dice liver spleen" in lines
+    assert "0 validated, trained for 10 minutes 0.800 0.900 0.700" in lines
+    assert any(
+        line.startswith("2 running on gpu1, process 12, since 01 Jan") and "40 of 90 iterations, 2 hours left" in line
+        for line in lines
+    )
+    assert "3 interrupted, 40 of 90 iterations, 2 minutes left – – –" in lines
+    assert "4 not begun – – –" in lines
+    assert lines[-1] == "mean 0.700 0.750 0.700"
+
+
+def test_a_data_set_that_is_not_planned(tiny_raw, tmp_path, capsys):
+    assert main(["901", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[:2] == ["Dataset901_Tiny: 0 of 4 cases are stored.", "It is not planned yet."]
+    assert out.splitlines()[-1] == f"Next: tds_run Dataset901_Tiny --hours 4 --root {tmp_path}"
+    assert main(["901", "--root", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["dataset"], found["cases"], found["presets"]) == ("Dataset901_Tiny", 4, [])
+
+
+def test_an_unknown_data_set_is_one_line(tmp_path, capsys):
+    assert main(["7", "--root", str(tmp_path)]) == 2
+    assert "No data set '7'" in capsys.readouterr().err
