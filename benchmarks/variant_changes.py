@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from plans.errors import UserError
+from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 from textdiffseg.data import sampling
 from textdiffseg.networks.blocks import Attention, InstanceNorm
@@ -83,6 +84,11 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
+def overviewed(plan: Plan) -> Plan:
+    """Let the network read an overview of the scan; or leave it out, where the plan has it."""
+    return plan.model_copy(update={"overview": None if plan.overview else OverviewPlan()})
+
+
 def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
     """Scale the classifier's initial vectors down to the size of a convolutional head's weights."""
     model.label_decoder.classifier.head.weight.data *= 0.15
@@ -133,6 +139,7 @@ CHANGES = {
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),
+    "overview of the scan": Change(overviewed),
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),
