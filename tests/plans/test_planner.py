@@ -77,7 +77,8 @@ def check_reasons(plan: Plan, covers: bool) -> None:
     assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)
     share = prod(plan.patch) / prod(plan.median_shape)
     if plan.paper or plan.peer:
-        assert plan.overview is None and "overview" not in why
+        assert plan.overview is None
+        assert "overview" not in why
     else:
         assert (plan.overview is None) == (share >= 0.5) == ("at least 50%" in why["overview"])
     network = memory.network_of(plan)

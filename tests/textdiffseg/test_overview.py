@@ -81,7 +81,8 @@ def test_batches_and_samples(bank):
     assert torch.equal(both.of(torch.tensor([1])).image, other.image)
     assert stacked([None, None]) is None
     queries = replace(bank.all_labels(), overview=one)
-    assert queries.to("cpu").overview is not None and queries.of(torch.tensor([0])).overview is not None
+    assert queries.to("cpu").overview is not None
+    assert queries.of(torch.tensor([0])).overview is not None
     assert queries.expand(3).overview is None, "each window has its own"
 
 

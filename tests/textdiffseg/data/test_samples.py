@@ -124,7 +124,8 @@ def test_samples_see_their_case_from_their_patch(stored, make_plan):
     forms = {(sample.case, tuple(sample.overview.image.flatten().tolist())) for sample in drawn}
     assert len(ids) < len(forms) <= 8 * len(ids), "one image per case, in up to eight mirrored forms"
     for batch in ValidationPatches(folder, ids, plan, 0, 6):
-        assert batch.overview.known.all() and len(batch.overview.image) == len(batch.cases)
+        assert batch.overview.known.all()
+        assert len(batch.overview.image) == len(batch.cases)
     without = TrainingSamples(folder, ids, make_plan(patch=(8, 8, 8)), (1, 1), 0)[SampleKey(0, 0)]
     assert without.overview is None
     assert torch.equal(without.image, drawn[0].image), "the overview changes no other draw"
