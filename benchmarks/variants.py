@@ -158,6 +158,7 @@ def begin(
         preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
     )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
+    changed.loader.samples.plan = changed.patches.plan = changed.plan  # it decides what a sample holds
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)
     progress = TrainingProgress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
