@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.geometry import Spacing, Triple
-from plans.memory import network_of, parameters
 from plans.layout import FoldFolder
+from plans.memory import network_of, parameters
 from plans.plan import Plan
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
