@@ -126,12 +126,7 @@ def open_run(
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
-    workers = workers_that_fit(plan, options.chosen_workers)
-    if workers < options.chosen_workers:
-        report(
-            f"{workers} of {options.chosen_workers} processes load batches: shared memory (/dev/shm) is too small for "
-            "more. A container gets more with --ipc=host or --shm-size."
-        )
+    workers = _workers(plan, options, report)
     model, initial = build_model(plan).to(device), None
     if options.init_from and progress is None:
         initial = initial_weights(options.init_from, fold.name, plan, bank, model.state_dict())
@@ -148,6 +143,17 @@ def open_run(
         compiled=compile_modules(model.compilable_modules, device, options.compile and on_gpu, report),
         initial=initial,
     )
+
+
+def _workers(plan: Plan, options: TrainingOptions, report: Report) -> int:
+    """The number of processes that load batches. Fewer than wanted are reported."""
+    workers = workers_that_fit(plan, options.chosen_workers)
+    if workers < options.chosen_workers:
+        report(
+            f"{workers} of {options.chosen_workers} processes load batches: shared memory (/dev/shm) is too small for "
+            "more. A container gets more with --ipc=host or --shm-size."
+        )
+    return workers
 
 
 def plan_length(run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent) -> TrainingProgress:
