@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
     from textdiffseg.tasks.finalize import JoinedFolds, finalize
+    from textdiffseg.tasks.info import ModelInfo, describe
     from textdiffseg.tasks.new import NewDataset, new_dataset
     from textdiffseg.tasks.outcome import Outcome
+    from textdiffseg.tasks.packaging import export_model, import_model
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
     from textdiffseg.tasks.run import RunOutcome, run
@@ -45,6 +47,7 @@ _HOMES = {
     "JoinedFolds": "textdiffseg.tasks.finalize",
     "Model": "textdiffseg.inference.model",
     "NewDataset": "textdiffseg.tasks.new",
+    "ModelInfo": "textdiffseg.tasks.info",
     "Outcome": "textdiffseg.tasks.outcome",
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
@@ -53,8 +56,11 @@ _HOMES = {
     "SegmentOptions": "textdiffseg.inference.segmenting",
     "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
+    "describe": "textdiffseg.tasks.info",
     "evaluate": "textdiffseg.tasks.evaluate",
+    "export_model": "textdiffseg.tasks.packaging",
     "finalize": "textdiffseg.tasks.finalize",
+    "import_model": "textdiffseg.tasks.packaging",
     "new_dataset": "textdiffseg.tasks.new",
     "plan": "textdiffseg.tasks.plan",
     "predict": "textdiffseg.tasks.predict",
@@ -69,6 +75,7 @@ __all__ = [
     "Geometry",
     "JoinedFolds",
     "Model",
+    "ModelInfo",
     "NewDataset",
     "Outcome",
     "PlannedDataset",
@@ -80,8 +87,11 @@ __all__ = [
     "TrainingOptions",
     "UserError",
     "__version__",
+    "describe",
     "evaluate",
+    "export_model",
     "finalize",
+    "import_model",
     "load",
     "new_dataset",
     "plan",
