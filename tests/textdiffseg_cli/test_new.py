@@ -21,14 +21,14 @@ def write(path, array, affine=AFFINE):
     nibabel.Nifti1Image(array, affine).to_filename(path)
 
 
-def ct(shape=(16, 15, 12)):
-    image = np.full(shape, -1000, np.int16)
+def ct():
+    image = np.full((16, 15, 12), -1000, np.int16)
     image[3:13, 3:13, 1:11] = 40
     return image
 
 
-def mask(*values, shape=(16, 15, 12)):
-    array = np.zeros(shape, np.uint8)
+def mask(*values):
+    array = np.zeros((16, 15, 12), np.uint8)
     for place, value in enumerate(values):
         array[4 + 2 * place : 6 + 2 * place, 4:8, 3:8] = value
     return array
@@ -126,7 +126,7 @@ def test_what_has_no_partner_is_printed(new, folders):
 
 
 def test_faulty_cases_are_left_out_in_a_line_each(new, made, folders):
-    write(folders[1] / "c0_seg.nii.gz", mask(2, shape=(16, 15, 11)))
+    write(folders[1] / "c0_seg.nii.gz", mask(2), np.diag([2.0, 2.5, 3.0, 1.0]))
     write(folders[1] / "c1_seg.nii.gz", np.arange(16 * 15 * 12, dtype=np.int16).reshape(16, 15, 12))
     (folders[0] / "c2_CT.nii.gz").write_bytes(b"no image")
     write(folders[1] / "c3_seg.nii.gz", mask())
