@@ -211,7 +211,7 @@ def report_few_iterations(length: TrainingProgress, report: Report) -> None:
     enough = duration(USUAL_ITERATIONS * length.limit_seconds / length.total)
     report(
         f"Note: {length.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
-        f"take about {enough}. After this run, the same command with more --max-minutes trains longer."
+        f"take about {enough}. After this run, tds_train with more --max-minutes trains it longer."
     )
 
 
