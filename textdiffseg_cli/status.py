@@ -94,7 +94,7 @@ def _state(fold: "FoldStatus") -> str:
 
     from textdiffseg.pace import duration
 
-    words = [fold.state]
+    words: list[str] = [fold.state]
     if fold.state == "running":
         if fold.host is not None:
             words[0] += f" on {fold.host}, process {fold.process}"

@@ -3,7 +3,7 @@
 import shlex
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -107,27 +107,27 @@ def name_of(dataset: str, root: Path) -> str:
 def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
     """The state of one fold. command: to train it, or to go on."""
     position, held = position_of(fold), is_held(fold.lock)
-    done = position is None or position.finished
-    known = {} if position is None else {"iteration": position.iteration, "iterations": position.total}
-    seconds = 0.0 if position is None else position.seconds
+    now = FoldStatus(fold.name, "not begun", command=command)
+    if position is not None:
+        now = replace(now, iteration=position.iteration, iterations=position.total, seconds=position.seconds)
     left = _left(position)
     if held:
         owner = owner_of(fold)
+        if owner is not None:
+            now = replace(now, since=owner.since, host=owner.host, process=owner.process)
         if left is not None:
             with suppress(OSError):
                 left = max(0.0, left - (time.time() - fold.checkpoint("latest").stat().st_mtime))
-        who = {} if owner is None else {"since": owner.since, "host": owner.host, "process": owner.process}
-        return FoldStatus(fold.name, "running", seconds=seconds, seconds_left=left, **known, **who)
+        return replace(now, state="running", seconds_left=left, command=None)
     if not is_trained(fold):
-        state: State = "interrupted" if fold.plan.is_file() else "not begun"
-        return FoldStatus(fold.name, state, command=command)
-    if not done:
-        return FoldStatus(fold.name, "interrupted", seconds=seconds, seconds_left=left, command=command, **known)
+        return replace(now, state="interrupted") if fold.plan.is_file() else now
+    if position is not None and not position.finished:
+        return replace(now, state="interrupted", seconds_left=left)
     if not is_validated(fold):
-        return FoldStatus(fold.name, "trained", seconds=seconds, command=command, **known)
+        return replace(now, state="trained")
     summary = Summary.read(fold.summary)
     labels = {name: one.dice for name, one in summary.labels.items()}
-    return FoldStatus(fold.name, "validated", seconds=seconds, dice=summary.mean.dice, labels=labels, **known)
+    return replace(now, state="validated", dice=summary.mean.dice, labels=labels, command=None)
 
 
 def typed(command: str, dataset: str, *more: str, preset: str = "default", root: Path = Path()) -> str:
