@@ -102,6 +102,8 @@ def _state(fold: "FoldStatus") -> str:
             words.append(f"since {datetime.fromtimestamp(fold.since):%d %b %H:%M}")
     if fold.state in ("running", "interrupted") and fold.iterations:
         words.append(f"{fold.iteration} of {fold.iterations} iterations")
+        if fold.state == "running" and fold.iteration == fold.iterations:
+            words.append("now in validation")
     if fold.seconds_left is not None:
         words.append(f"{duration(fold.seconds_left)} left")
     if fold.state in ("trained", "validated") and fold.seconds:

@@ -159,7 +159,7 @@ class _Work:
             self.report(f"Fold {fold} is in training elsewhere{where}. It is left to that process.")
             return
         options = replace(self.options, epochs=None, max_minutes=None)
-        if end is not None and not now.iterations:
+        if end is not None and now.state != "trained" and not now.iterations:
             seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
                 self.report(f"Fold {fold}: no time is left for it.")
