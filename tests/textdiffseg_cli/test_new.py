@@ -209,8 +209,8 @@ def test_masks_of_slicer_with_other_values_and_a_part_of_the_scan(new, tmp_path)
 
 
 def test_a_turned_mask_is_written_on_the_grid_of_its_scan(new, made, folders):
-    turned = nibabel.Nifti1Image(mask(2, 5), AFFINE).slicer[::-1, :, ::-1]
-    write(folders[1] / "c0_seg.nii.gz", np.asarray(turned.dataobj), turned.affine)
+    turn = [[-1, 0, 0, 15], [0, 1, 0, 0], [0, 0, -1, 11], [0, 0, 0, 1]]
+    write(folders[1] / "c0_seg.nii.gz", mask(2, 5)[::-1, :, ::-1], AFFINE @ turn)
     _, out, _ = new()
     assert "Some masks are turned, or smaller than their scan." in out
     assert np.array_equal(np.asarray(nibabel.load(made / "labelsTr" / "c0.nii.gz").dataobj), mask(2, 5))
