@@ -17,6 +17,7 @@ from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, rai
 from textdiffseg.data.sampling import (
     choose_case,
     choose_rater,
+    draw_dropped,
     draw_patch,
     draw_query,
     forced_foreground,
@@ -84,6 +85,9 @@ class TrainingSamples(Dataset[Sample | Fault]):
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
         image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        if optional := self.plan.optional_channels:
+            shown = image.flatten(1).any(1).nonzero().flatten().tolist()
+            image[list(draw_dropped(rng, optional, shown))] = 0
         return Sample(image, labels, query, record.case, key, beside)
 
 
