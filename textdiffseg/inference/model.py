@@ -144,8 +144,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, a list of paths (one per channel; None: it is missing), a dict of paths by the channel's
-                name, a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
+            scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
             prompts: phrases of the labels to segment; empty: all labels.

@@ -18,6 +18,7 @@ from plans.case_list import CaseList
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import BESIDE, Checkpoint, Conversion
+from plans.plan import Plan
 from textdiffseg.ahead import ahead
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_model
@@ -65,11 +66,10 @@ def predict(
 
     Args:
         source: a folder of scans, one scan, or a list of cases.
-        model: a loaded model, or its folder; None: the model of `dataset`, else the only one below `root`.
+        model, preset: a loaded model, or its folder; None: that of `dataset` and `preset`, else the only one.
         include_unfinished: also use folds that are in training or were interrupted.
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
-        preset: of the model; None: the only trained one.
         series: UID of the DICOM series to predict; None: the largest one of each folder.
         conversions: other forms of each mask: "separate" (one file per label), "dicom-seg", "rtstruct".
     """
@@ -79,13 +79,12 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    channels, optional = len(model.plan.channels), model.plan.optional_channels
-    scans, options = find_scans(source, channels, series, optional), options or SegmentOptions()
+    scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
+    missing, options = missing_channels(source, scans, model.plan), options or SegmentOptions()
     segmenting = model.prepare(options)
     words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
     place = output_place(Path(out), len(scans))
-    missing = missing_channels(source, scans, channels) if optional else {}
     run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions), missing)
     announce(model, segmenting, scans, report)
     report_unsearched(source, scans, run.out, report)
@@ -115,13 +114,15 @@ def find_scans(
     return list_scans(source, is_output, series, optional)
 
 
-def missing_channels(source: str | Path | CaseList, scans: Scans, channels: int) -> dict[str, tuple[int, ...]]:
+def missing_channels(source: str | Path | CaseList, scans: Scans, plan: Plan) -> dict[str, tuple[int, ...]]:
     """The numbers of the channels that cases lack, by case: empty in the list, or without a file of their number."""
     from textdiffseg.imaging.sources.scans import channels_without_file
 
     if isinstance(source, CaseList):
         return dict(source.missing)
-    found = {case: channels_without_file(case, paths, channels) for case, paths in scans.items()}
+    if not plan.optional_channels:
+        return {}
+    found = {case: channels_without_file(case, paths, len(plan.channels)) for case, paths in scans.items()}
     return {case: missing for case, missing in found.items() if missing}
 
 

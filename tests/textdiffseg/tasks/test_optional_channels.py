@@ -11,8 +11,6 @@ from plans.case_list import CaseList
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
 from textdiffseg.data.store import open_case
-from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import Sampling
 from textdiffseg.imaging.sources.files import read_volume
 from textdiffseg.tasks.manifest import Manifest
 
@@ -20,16 +18,16 @@ CHANNELS = ("MRI", "CT")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, write_raw, shrink_plan):
-    """Six cases of two optional channels: two lack CT, one lacks MRI. A trained fold."""
+def root(tmp_path_factory, write_raw, make_plan, make_fold, bank):
+    """Six planned cases of two optional channels: two lack CT, one lacks MRI. A model with random weights."""
     root = tmp_path_factory.mktemp("root")
     folder = write_raw(root, cases=6, channels=CHANNELS, optional_channels=["MRI", "CT"])
     for file in ("tiny_00_0001", "tiny_01_0001", "tiny_02_0000"):
         (folder / "imagesTr" / f"{file}.nii.gz").unlink()
-    planned = tds.plan("901", root=root, workers=0)
-    shrink_plan(planned.folder.plan("default"))
-    trained = tds.train(planned, 0, options=tds.TrainingOptions(epochs=1))
-    write_record(trained.folder.sampling, Sampling(mirroring=False))
+    tds.plan("901", root=root, workers=0)
+    ct = {"name": "CT", "scheme": "ct", "mean": 115, "std": 80, "low": 0, "high": 230, "optional": True}
+    plan = make_plan(channels=[{"name": "MRI", "scheme": "zscore", "optional": True}, ct])
+    make_fold(root / "results" / plan.dataset / "default" / "fold_0", plan, bank, 0)
     return root
 
 
@@ -40,7 +38,7 @@ def images(root):
 
 @pytest.fixture(scope="module")
 def model(root):
-    return tds.load(root / "results" / "Dataset901_Tiny" / "default")
+    return tds.load(root / "results" / "Dataset900_Tiny" / "default")
 
 
 def test_the_fingerprint_leaves_out_missing_channels(root):
@@ -65,12 +63,12 @@ def test_missing_channels_are_stored_as_zeros(root, case, missing):
 
 
 def test_planning_again_measures_a_case_that_lost_a_channel(tmp_path, write_raw):
-    folder = write_raw(tmp_path, channels=CHANNELS, optional_channels=["CT"])
+    folder = write_raw(tmp_path, channels=("T1", "T2"), optional_channels=["T2"])
     tds.plan("901", root=tmp_path, workers=0)
     shutil.move(folder / "imagesTr" / "tiny_03_0001.nii.gz", tmp_path)
     planned = tds.plan("901", root=tmp_path, workers=0)
     assert planned.stored == 1
-    assert "Channel CT is missing. This applies to 1 of 4 cases: tiny_03." in planned.notes
+    assert "Channel T2 is missing. This applies to 1 of 4 cases: tiny_03." in planned.notes
     assert not open_case(PreprocessedFolder(planned.folder.path).path, "tiny_03").image[...][1].any()
 
 
@@ -78,13 +76,14 @@ def test_scans_may_lack_channels_in_prediction(root, images, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a_0000", "a_0001", "b_0000", "c_0001"):
         shutil.copy(images / f"tiny_04_{name[2:]}.nii.gz", tmp_path / "in" / f"{name}.nii.gz")
-    outcome = tds.predict(tmp_path / "in", tmp_path / "out", root=root, picture=True)
+    outcome = tds.predict(tmp_path / "in", tmp_path / "out", root=root)
     assert outcome.written == ["a", "b", "c"]
     assert outcome.notes == ["case b: Channel CT is missing.", "case c: Channel MRI is missing."]
     masks = {case: read_volume((tmp_path / "out" / f"{case}.nii.gz",)).array for case in "abc"}
     assert not np.array_equal(masks["a"], masks["b"]) or not np.array_equal(masks["a"], masks["c"])
     assert [*Manifest.read(tmp_path / "out" / "c.json").request.inputs] == ["c_0001.nii.gz"]
     again = tds.predict(tmp_path / "in", tmp_path / "out", root=root, picture=True)
+    assert all((tmp_path / "out" / f"{case}.png").is_file() for case in "abc")
     assert again.skipped == ["a", "b", "c"]
     one = tds.predict(tmp_path / "in" / "c_0001.nii.gz", tmp_path / "one", root=root)
     assert one.written == ["c"]

@@ -12,6 +12,7 @@ from math import isfinite
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
 from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
+from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 from textdiffseg.imaging.sources.streams import Damaged
 
 IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00180050
@@ -164,6 +165,10 @@ def read_instance(place: Place) -> Instance | None:
         if header.pixels is None and sop_class in _IMAGES:
             raise Damaged("it ends before its pixels")
     except Damaged as error:
+        with place.open() as file:
+            line = wrong_ending(place.name, file.read(START_BYTES))
+        if line:
+            raise UserError(line) from None
         raise UserError(f"{place.name} is truncated or damaged ({error}). Copy it again or remove it.") from None
     if header.pixels is None or sop_class.startswith(_NOT_SCANS) or not all(instance.shape):
         return None

@@ -77,3 +77,10 @@ def test_two_contents_of_one_uid_are_refused_by_name(folder, write_dicom, voxels
 @pytest.mark.parametrize("uid", [None, "1.2.3"])
 def test_slices_without_uids_of_their_own_are_read(tmp_path, write_series, voxels, uid):
     assert np.array_equal(read_volume((write_series(tmp_path / "in", voxels, instance=uid),)).array[0], voxels)
+
+
+def test_a_slice_of_zeros_is_not_left_out_silently(folder):
+    path = folder / "slice1.dcm"
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(UserError, match=r"slice1\.dcm is truncated or damaged \(it begins with zeros\)"):
+        read_volume((folder,))
