@@ -5,6 +5,7 @@ Enhanced files keep the position, the orientation and the scale of each frame in
 
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -165,14 +166,20 @@ def read_instance(place: Place) -> Instance | None:
         if header.pixels is None and sop_class in _IMAGES:
             raise Damaged("it ends before its pixels")
     except Damaged as error:
-        with place.open() as file:
-            line = wrong_ending(place.name, file.read(START_BYTES))
+        line = wrong_ending(place.name, _start(place))
         if line:
             raise UserError(line) from None
         raise UserError(f"{place.name} is truncated or damaged ({error}). Copy it again or remove it.") from None
     if header.pixels is None or sop_class.startswith(_NOT_SCANS) or not all(instance.shape):
         return None
     return instance
+
+
+def _start(place: Place) -> bytes:
+    """The first bytes of a file. Empty if they cannot be read."""
+    with suppress(Damaged, OSError), place.open() as file, zip_faults_as_damage():
+        return file.read(START_BYTES)
+    return b""
 
 
 def _text(elements: Elements, tag: int) -> str:
