@@ -14,7 +14,7 @@ from plans.errors import UserError
 from plans.geometry import triple
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
-from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.queries import Queries
@@ -57,7 +57,7 @@ def samples_at_once(classes: int, voxels: int) -> int:
 
 
 def draw_masks(
-    predictor: Predictor,
+    predictor: SamplePredictor,
     image: Tensor,
     transform: TransformRecord,
     queries: Queries,
@@ -99,7 +99,7 @@ def _follow(progress: Progress | None, first: int, count: int, samples: int) -> 
 class AlternativeChoice:
     """Draws the samples of a scan and chooses alternatives among them."""
 
-    predictor: Predictor  # its settings have `ALTERNATIVE_SAMPLES` samples
+    predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
 
     def __call__(
