@@ -11,7 +11,7 @@ A part of z_0 may be known (RePaint, Lugmayr et al. 2022). At each step z_t is t
 With the same eps at each step, the first step's errors would stay in the rest of z_t.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -30,11 +30,11 @@ class Known:
 
     z_0: Tensor  # (B, k, d, h, w); not read elsewhere
     where: Tensor  # (d, h, w) bool
-    noise: Tensor  # (B, k, d, h, w), independent between channels
+    noise: Sequence[Tensor]  # of each step, (B, k, d, h, w) or broadcast to it
 
     def into(self, z_t: Tensor, schedule: Schedule, t: Tensor, step: int) -> Tensor:
-        """z_t with the known part at t (B,). Each step shifts the channels of the noise by one, which makes it new."""
-        return torch.where(self.where, schedule.diffuse(self.z_0, self.noise.roll(step, 1), t), z_t)
+        """z_t with the known part at t (B,), the level of a step."""
+        return torch.where(self.where, schedule.diffuse(self.z_0, self.noise[step], t), z_t)
 
 
 def sample(denoise: Denoise, z_T: Tensor, schedule: Schedule, steps: int, known: Known | None = None) -> Tensor:

@@ -1,15 +1,16 @@
 """`SamplePredictor`: single diffusion samples of an image, for alternatives. Its windows are sampled in turn.
 
-    r_t = a_t r + sigma_t eps     where an earlier window has drawn r (diffusion/ddim.py)
+    r_t = a_t r + sigma_t eps     where an earlier window has drawn r, with new eps at each step (diffusion/ddim.py)
 
-A window thus continues what its neighbours have drawn, and a structure that is longer than a window keeps one meaning.
-All windows read r on one latent grid. Each applies it to its own m and s, and decodes z = m + tau s r (segmenter.py).
+So a window continues what its neighbours have drawn, and a structure that is longer than a window keeps one meaning.
+r lies on one latent grid of the scan. Each window adds it to its own mask: z = m + tau s r (segmenter.py).
 
-Windows that are denoised at the same time, with their estimates averaged at each step (MultiDiffusion, Bar-Tal et al.
-2023), do not achieve this: distant windows decide at the same noise level, and no later step moves the border between
-two decisions. docs/method.md has the figures.
+The usual way is to denoise all windows at the same time, and to average their estimates at each step (MultiDiffusion,
+Bar-Tal et al. 2023). Then distant windows decide at the same noise level, and later steps seldom move the border
+between two decisions (benchmarks/bead_windows.py).
 
-Memory: r of the samples that are drawn at once, as much as their noise. The time is that of windows apart.
+Memory: r of the samples that are drawn at once, on the host, as much as their noise. The number of passes is that of
+windows apart. The windows have one order; so there is no other one that could change the result.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +23,11 @@ from plans.geometry import Triple
 from textdiffseg.diffusion.ddim import Known
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.tiling import Tiling
 from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.queries import Queries
+from textdiffseg.randomness import torch_generator
 from textdiffseg.segmenter import Segmenter
 
 
@@ -32,17 +35,15 @@ class DrawnLatents:
     """r of the samples of an image, on its latent grid, and where it is drawn."""
 
     def __init__(self, volume: WindowInputs):
-        self.tiling = volume.tiling
+        self.tiling: Tiling = volume.tiling
         self.r = torch.zeros_like(volume.noise)  # (S, k, d, h, w)
         self.drawn = torch.zeros(volume.tiling.latent_shape, dtype=torch.bool)
 
-    def known(self, places: Sequence[int], start: Triple, noise: Tensor) -> Known | None:
-        """What is drawn in a window, of the samples at `places`; None: nothing. `noise` (B, k, d, h, w)."""
-        window = self.tiling.latent_window(start)
+    def known(self, places: Sequence[int], start: Triple, noise: Sequence[Tensor]) -> Known | None:
+        """What is drawn in a window, of the samples at `places`; None: nothing. `noise`: of each step."""
+        window, device = self.tiling.latent_window(start), noise[0].device
         where = self.drawn[window]
-        if not where.any():
-            return None
-        return Known(self.r[places][:, :, *window].to(noise.device), where.to(noise.device), noise)
+        return Known(self.r[places][:, :, *window].to(device), where.to(device), noise) if where.any() else None
 
     def keep(self, r: Tensor, start: Triple) -> None:
         """Keep r (S, k, d, h, w) of a window."""
@@ -92,7 +93,7 @@ class SamplePredictor(Predictor):
         """
         volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
         if self.in_turn:
-            groups = [(start,) for start in volume.tiling.starts]
+            groups: list[tuple[Triple, ...]] = [(start,) for start in volume.tiling.starts]
             draw = partial(self._draw_in_turn, volume, DrawnLatents(volume), numbers)
         else:
             groups = self._groups(volume.tiling)
@@ -127,6 +128,7 @@ class SamplePredictor(Predictor):
         (start,) = starts
         patch = volume.image[:, *volume.tiling.window(start)].to(self.device)
         noise = volume.noise[:, :, *volume.tiling.latent_window(start)]
+        fresh = self._fresh_noise(volume.tiling, start)
         r, found = torch.empty_like(noise), {}
         for segmenter, places in self._folds(numbers):
             count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(places))
@@ -136,9 +138,21 @@ class SamplePredictor(Predictor):
                     some = places[first : first + count]
                     filled = [*some, *some[-1:] * (count - len(some))]
                     r_T = noise[filled].to(self.device)
-                    r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, r_T))
+                    r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
                     p = self._probabilities(around.decode(r_0))
                     for index, place in enumerate(some):
                         r[place], found[place] = r_0[index], p[index : index + 1]
         drawn.keep(r, start)
         return [WindowGroup(starts, found[place]) for place in range(len(numbers))]
+
+    def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:
+        """Noise (steps - 1, k, d, h, w) of a window for the known part of r after the first step; none without one.
+
+        It depends on the seed and the window. All samples share it, which saves time on a GPU.
+        """
+        index, schedule = tiling.starts.index(start), self.segmenters[0].schedule
+        assert schedule is not None, "expected a model with diffusion"
+        shape = self.plan.latent.channels, *self.plan.latent_shape
+        steps = range(1, self.steps if index else 1)
+        noise = [schedule.noise(shape, torch_generator(self.settings.seed, index, step)) for step in steps]
+        return torch.stack(noise).to(self.device) if noise else torch.empty(0, device=self.device)
