@@ -25,6 +25,7 @@ from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import Calibrated, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
@@ -116,7 +117,7 @@ class Model:
         choice, count = None, check_count(options.alternatives)
         if count:
             drawn = settings_of_alternatives(plan, settings)
-            choice = AlternativeChoice(Predictor(self.ensemble.networks, drawn, self.device), count)
+            choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice)
 
     def segment(
