@@ -90,6 +90,7 @@ def _make(
     progress: OnProgress,
     cancel: Cancel,
 ) -> NewDataset:
+    """The data set in the chosen folder. Its `dataset.json` is written last, so an interrupted run is repeated."""
     source = header.images
     sources = listed_sources(source) if header.masks is None else found_sources(source, header.masks)
     report(f"{len(sources.cases)} scans with a mask.")
