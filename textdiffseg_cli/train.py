@@ -5,7 +5,7 @@ import shlex
 from math import ceil
 from typing import TYPE_CHECKING
 
-from plans.presets import PRESETS
+from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import (
     add_root,
     command,
@@ -47,6 +47,13 @@ def make_parser() -> argparse.ArgumentParser:
         choices=PRESETS,
         metavar="NAME",
         help="whose plan to train (default: default if it is planned, else the first planned preset)",
+    )
+    parser.add_argument(
+        "--resolution",
+        choices=RESOLUTIONS,
+        default="full",
+        help="low: train the model of low resolution, which tds_predict --fast uses, and which shows the full "
+        "resolution where to look (default: full)",
     )
     _add_length(parser)
     _add_resources(parser)
@@ -115,6 +122,7 @@ def _train(args: argparse.Namespace) -> None:
             root=args.root,
             options=options,
             preset=args.preset,
+            resolution=args.resolution,
             must_exist=args.resume,
             only_validate=args.val,
             report=bars.print_line,

@@ -18,6 +18,7 @@ from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
+from textdiffseg.folds.low import load_low
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 class Model:
     """One or more trained folds of a model. Several threads may use it, each for its own scan."""
 
-    def __init__(self, ensemble: Ensemble, device: str):
-        self.ensemble, self.device = ensemble, device
+    def __init__(self, ensemble: Ensemble, device: str, low: "Model | None" = None, low_notes: tuple[str, ...] = ()):
+        """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
+        self.ensemble, self.device, self.low, self._low_notes = ensemble, device, low, low_notes
 
     @classmethod
     def load(
@@ -53,6 +55,8 @@ class Model:
     ) -> "Model":
         """The model whose folds are in `folder`. `UserError` if no fold is finished or the folds do not match.
 
+        The low resolution is loaded, too, if it was trained: its folder lies beside `folder` and ends with `-low`.
+
         Args:
             folder: it holds fold_0, ...
             folds: the folds to load; None: all that are finished.
@@ -61,12 +65,18 @@ class Model:
             include_unfinished: load folds that are in training or were interrupted, too.
         """
         device, location = choose_device(device), find_model(Path(), folder=Path(folder))
-        return cls(load_ensemble(location, folds, checkpoint, device, include_unfinished), device)
+        full = load_ensemble(location, folds, checkpoint, device, include_unfinished)
+        low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
+        return cls(full, device, None if low is None else cls(low, device), notes)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on the folds: which are left out, which were not validated."""
-        return self.ensemble.notes
+        return (*self.ensemble.notes, *self._low_notes)
+
+    def serving(self, effort: Effort) -> "Model":
+        """The model that serves an effort: for `fast` the low-resolution model if there is one, else this one."""
+        return self.low if effort == "fast" and self.low is not None else self
 
     @property
     def plan(self) -> Plan:
@@ -94,6 +104,8 @@ class Model:
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
         """The model with the queries and settings of `options`. `UserError` if they do not fit the model."""
+        if (server := self.serving(options.effort)) is not self:
+            return server.prepare(options)
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
             selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
@@ -117,7 +129,22 @@ class Model:
         if count:
             drawn = settings_of_alternatives(plan, settings)
             choice = AlternativeChoice(Predictor(self.ensemble.networks, drawn, self.device), count)
-        return Segmenting(selection, masks, samples, options.probabilities, choice)
+        return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
+
+    def _guide(self, options: SegmentOptions) -> Segmenting | None:
+        """The low-resolution model with the same queries, in a single pass; None: full resolution is computed whole."""
+        if self.low is None or not options.guide or options.effort == "best":
+            return None
+        return self.low.prepare(
+            SegmentOptions(
+                prompts=options.prompts,
+                answers=options.answers,
+                force=options.force,
+                text_encoder=options.text_encoder,
+                mirroring=False,
+                seed=options.seed,
+            )
+        )
 
     def segment(
         self,
@@ -134,6 +161,7 @@ class Model:
         samples: int | None = None,
         mirroring: bool = True,
         effort: Effort = "chosen",
+        guide: bool = True,
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -161,6 +189,7 @@ class Model:
             samples=samples,
             mirroring=mirroring,
             effort=effort,
+            guide=guide,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import TypeVar
 
 from plans.budget import Budget, cpu_budget, gpu_budget
@@ -11,7 +12,7 @@ from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
-from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
 from plans.presence import presence_notes
 from plans.presets import PRESETS, Preset
 from plans.prompts import Prompts
@@ -40,6 +41,8 @@ class PlannedDataset:
     splits: Splits
     stored: int  # the number of cases that were stored by this run; the others were unchanged
     notes: tuple[str, ...]  # sentences for the user
+    low: Plan | None = None  # of the low resolution; None: not needed, or not wanted
+    stored_low: int = 0  # the number of cases that were stored at low resolution by this run
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def plan(
     scheduler: str | None = None,
     text_encoder: str | None = None,
     spacing: Iterable[float] | str | None = None,
+    low_resolution: bool = True,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -92,6 +96,7 @@ def plan(
         scheduler: the address of a Dask scheduler to use instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
         spacing: in mm (z, y, x); "full": nnU-Net's; None: nnU-Net's, or coarser for a CPU. All presets share it.
+        low_resolution: also plan and store the low resolution, where the patch covers less than a quarter of a case.
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
@@ -111,21 +116,27 @@ def plan(
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
+        low_plan = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
         stored = _store(joint, new_plan, fingerprint, folder, force)
+        stored_low = _store_low(joint, low_plan, fingerprint, folder.low(preset), force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
+        if low_plan is not None:
+            write_record(folder.low(preset).plan(preset), low_plan)
     found = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes())
     notes = (*found, *_notes(new_plan, splits, text_notes), *_notes_on_other_plans(new_plan, folder))
-    return PlannedDataset(root, folder, new_plan, splits, stored, notes)
+    return PlannedDataset(root, folder, new_plan, splits, stored, notes, low_plan, stored_low)
 
 
 def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, preset: Preset, report: Report) -> PreprocessedFolder:
     """The folder of the preprocessed data set, without files that killed processes left. Reports the data set."""
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
-    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
+    low = folder.low(preset)
+    swept = (folder.path, folder.cases, folder.fingerprints, low.path, low.cases)
+    sweep([*swept, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     return folder
 
@@ -179,8 +190,18 @@ def _store(dataset: Dataset, plan: Plan, fingerprint: Fingerprint, folder: Prepr
         folder.path,
         force.count(preparing.bytes_per_case(fingerprint, plan)),
         force.scheduler,
-        force.follow("Preprocess", len(dataset.cases)),
+        force.follow("Preprocess" if plan.resolution == "full" else "Preprocess (low)", len(dataset.cases)),
     )
+
+
+def _store_low(
+    dataset: Dataset, plan: Plan | None, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce
+) -> int:
+    """The number of cases that were stored at low resolution now. Without a plan, an earlier folder is removed."""
+    if plan is None:
+        rmtree(folder.path, ignore_errors=True)
+        return 0
+    return _store(dataset, plan, fingerprint, folder, force)
 
 
 def _gpu_gb() -> float | None:

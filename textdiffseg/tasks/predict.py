@@ -79,7 +79,9 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    scans, options = find_scans(source, len(model.plan.channels), series), options or SegmentOptions()
+    options = options or SegmentOptions()
+    model = model.serving(options.effort)
+    scans = find_scans(source, len(model.plan.channels), series)
     segmenting = model.prepare(options)
     words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
