@@ -137,8 +137,8 @@ def _print(planned: "PlannedDataset") -> None:
     console().print(table)
     print(f"Stored {cases} cases in {folder.cases}: {planned.stored} new, {cases - planned.stored} unchanged.")
     if planned.low is not None:
-        new, low = planned.stored_low, folder.low(plan.preset).cases
-        print(f"Stored {cases} cases at low resolution in {low}: {new} new, {cases - new} unchanged.")
+        new, low, disk = planned.stored_low, folder.low(plan.preset).cases, planned.low.memory.disk_gb
+        print(f"At low resolution in {low}, {disk:.2g} GB: {new} new, {cases - new} unchanged.")
     for note in planned.notes:
         print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]

@@ -1,6 +1,8 @@
 """The trained low-resolution model beside a model. If it does not fit, the model works without it."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import Checkpoint, low_model
@@ -13,12 +15,13 @@ SHARED = ("preset", "labels", "regions", "crop")  # fields of the plan that both
 def load_low(
     full: Ensemble, names: Sequence[str] | None, checkpoint: Checkpoint, device: str, include_unfinished: bool
 ) -> tuple[Ensemble | None, tuple[str, ...]]:
-    """The low-resolution folds beside the folds of `full`, and notes. None: there are none, or they do not fit.
+    """The low-resolution folds beside the folds of `full`, and a note why they are not used. None: there are none.
 
     If the user chose folds, only these are loaded, as another fold may have been trained on the validation cases.
     """
     own_fold = is_fold(full.folder)
-    folder = low_model(full.folder.parent if own_fold else full.folder)
+    own = Path(os.path.abspath(full.folder))  # `.` has no name
+    folder = low_model(own.parent if own_fold else own)
     trained = [fold.name for fold in trained_folds_in(folder)]
     if full.plan.resolution == "low" or not trained:
         return None, ()
@@ -33,7 +36,7 @@ def load_low(
         _check(full, low)
     except UserError as error:
         return None, (f"Low resolution is not used: {' '.join(error.lines)}",)
-    return low, low.notes
+    return low, ()
 
 
 def _check(full: Ensemble, low: Ensemble) -> None:

@@ -100,7 +100,10 @@ def test_a_guide_that_finds_everything_and_no_guide_give_the_bits_of_full_resolu
     assert (guided.low is not None, alone.low) == (True, None)
     expected = alone.segment(scan, **ASKED, **EVERYTHING)
     sees(...)
-    for found in (guided.segment(scan, **ASKED, **EVERYTHING), guided.segment(scan, guide=False, **ASKED, **EVERYTHING)):
+    for found in (
+        guided.segment(scan, **ASKED, **EVERYTHING),
+        guided.segment(scan, guide=False, **ASKED, **EVERYTHING),
+    ):
         assert np.array_equal(found.labels, expected.labels)
         assert found.volumes == expected.volumes
         assert all(np.array_equal(found.maps[name], expected.maps[name]) for name in expected.maps)
@@ -181,6 +184,12 @@ def test_low_resolution_that_does_not_fit_is_left_out_with_a_note(results, make_
     (note,) = [note for note in model.notes if note.startswith("Low resolution is not used: ")]
     assert {"labels": "other labels", "weights": "checkpoint_best", "full": "full resolution"}[fault] in note
     assert model.segment(scan, effort="fast").transform.shape == (20, 50, 60)
+
+
+def test_a_model_in_the_working_folder_has_its_guide(results, monkeypatch):
+    monkeypatch.chdir(results / "default")
+    assert tds.load(".", device="cpu").low is not None
+    assert tds.load("fold_0", device="cpu").low is not None
 
 
 def test_folds_of_both_resolutions_are_no_ensemble(results):
