@@ -61,7 +61,7 @@ def test_without_low_resolution_its_folder_is_removed_and_training_it_says_so(pl
     left_out = again(planned, monkeypatch, low_resolution=False)
     assert (left_out.low, left_out.stored_low) == (None, 0)
     assert not planned.folder.low("default").path.exists()
-    with pytest.raises(tds.UserError, match="planned with --no-low-resolution, or by an older version. Run tds_plan"):
+    with pytest.raises(tds.UserError, match="planned with --no-low-resolution, or by an older version"):
         tds.train("901", 0, root=planned.root, resolution="low")
     assert again(planned, monkeypatch).stored_low == 4, "the advice leads out"
 
