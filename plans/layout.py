@@ -116,6 +116,11 @@ class PreprocessedFolder:
         low = {model_name(preset, "low") for preset in PRESETS}
         return PreprocessedFolder(self.path.parent) if self.path.name in low else self
 
+    @property
+    def dataset(self) -> str:
+        """The folder name of the data set."""
+        return self.of_dataset.path.name
+
     def low(self, preset: Preset) -> "PreprocessedFolder":
         """The folder of a preset's low resolution."""
         return PreprocessedFolder(self.path / model_name(preset, "low"))

@@ -175,7 +175,6 @@ class Model:
             scan: a path, paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
-            prompts: phrases of the labels to segment; empty: all labels.
             text: the case text of this scan, for a model that was trained with texts.
             progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
 
@@ -195,9 +194,9 @@ class Model:
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        segmenting, volume = self.prepare(options), volume_of(scan, spacing, affine, series)
-        return segmenting.run(segmenting.read(volume), encoded, follow(progress, cancel))
+        segmenting, encoded = self.prepare(options), self.texts({"": text}, text_encoder)[""] if text else None
+        prepared = segmenting.read(volume_of(scan, spacing, affine, series))
+        return segmenting.run(prepared, encoded, follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None

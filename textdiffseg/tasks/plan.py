@@ -108,26 +108,23 @@ def plan(
     folder = _swept(joint, parts, root, preset, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
-        names = tuple(label.name for label in joint.labels)  # their words are written while cases are read
-        bank = pool.submit(write_words, names, words.prompts, encoders, folder, preset)
+        bank = pool.submit(write_words, joint.label_names, words.prompts, encoders, folder, preset)  # beside the cases
         texts = {case.id: case.text for case in joint.cases if case.text}
         splits = splits_of(joint, parts, folder)
         fingerprint = _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
-        low_plan = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
         stored = _store(joint, new_plan, fingerprint, folder, force)
-        stored_low = _store_low(joint, low_plan, fingerprint, folder.low(preset), force)
+        low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
+        stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
-        if low_plan is not None:
-            write_record(folder.low(preset).plan(preset), low_plan)
     found = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes())
     notes = (*found, *_notes(new_plan, splits, text_notes), *_notes_on_other_plans(new_plan, folder))
-    return PlannedDataset(root, folder, new_plan, splits, stored, notes, low_plan, stored_low)
+    return PlannedDataset(root, folder, new_plan, splits, stored, notes, low, stored_low)
 
 
 def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, preset: Preset, report: Report) -> PreprocessedFolder:
@@ -197,11 +194,16 @@ def _store(dataset: Dataset, plan: Plan, fingerprint: Fingerprint, folder: Prepr
 def _store_low(
     dataset: Dataset, plan: Plan | None, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce
 ) -> int:
-    """The number of cases that were stored at low resolution now. Without a plan, an earlier folder is removed."""
+    """Store the low resolution: cases, then plan. Returns the number of cases that were stored now.
+
+    Without a plan, an earlier folder is removed.
+    """
     if plan is None:
         rmtree(folder.path, ignore_errors=True)
         return 0
-    return _store(dataset, plan, fingerprint, folder, force)
+    stored = _store(dataset, plan, fingerprint, folder, force)
+    write_record(folder.plan(plan.preset), plan)
+    return stored
 
 
 def _gpu_gb() -> float | None:

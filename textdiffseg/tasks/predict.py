@@ -79,14 +79,14 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    options = options or SegmentOptions()
+    scans, options = find_scans(source, len(model.plan.channels), series), options or SegmentOptions()
     model = model.serving(options.effort)
-    scans = find_scans(source, len(model.plan.channels), series)
     segmenting = model.prepare(options)
     words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
-    place = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions))
+    run = PredictionRun(
+        model, segmenting, encoded, *output_place(Path(out), len(scans)), overwrite, picture, tuple(conversions)
+    )
     announce(model, segmenting, scans, report)
     report_unsearched(source, scans, run.out, report)
     report_case_texts(run, len(scans), strays, texts, report)

@@ -56,8 +56,7 @@ def train(
         dataset: the result of `plan`, or the id, name or folder of a planned data set below `root`.
         fold: 0 to 4, or "all" to train on every case.
         options: length, device, seed, ...; None: those of the plan.
-        preset: of the plan; None: that of `dataset`, else the first planned one.
-        resolution: "low": train the low-resolution plan of that preset.
+        preset, resolution: of the plan; None: the preset of `dataset`, else the first planned one.
         must_exist: only resume a run, do not start one.
         only_validate: do not train; validate the fold again.
 
@@ -72,11 +71,8 @@ def train(
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
     source, root, preset = _planned(dataset, Path(root), preset)
-    name = source.path.name
-    if resolution == "low":
-        source = low_resolution(source, preset)
-    cases = _read_folds(source).fold(fold)
-    target = FoldFolder.of(root, name, preset, fold, resolution)
+    source = low_resolution(source, preset) if resolution == "low" else source
+    cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
     plan = _check(source, target if started else None, preset, cases, progress)
