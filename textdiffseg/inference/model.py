@@ -194,9 +194,8 @@ class Model:
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        segmenting, encoded = self.prepare(options), self.texts({"": text}, text_encoder)[""] if text else None
-        prepared = segmenting.read(volume_of(scan, spacing, affine, series))
-        return segmenting.run(prepared, encoded, follow(progress, cancel))
+        ready, encoded = self.prepare(options), self.texts({"": text}, text_encoder)[""] if text else None
+        return ready.run(ready.read(volume_of(scan, spacing, affine, series)), encoded, follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None

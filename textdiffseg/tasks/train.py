@@ -70,8 +70,7 @@ def train(
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
-    source, root, preset = _planned(dataset, Path(root), preset)
-    source = low_resolution(source, preset) if resolution == "low" else source
+    source, root, preset = _planned(dataset, Path(root), preset, resolution)
     cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
@@ -126,9 +125,17 @@ def _finished(fold: FoldFolder) -> str:
 
 
 def _planned(
+    dataset: PlannedDataset | str | Path, root: Path, preset: Preset | None, resolution: Resolution
+) -> tuple[PreprocessedFolder, Path, Preset]:
+    """The preprocessed folder of the resolution to train, its root, and the preset to train."""
+    source, root, preset = _planned_at_full(dataset, root, preset)
+    return low_resolution(source, preset) if resolution == "low" else source, root, preset
+
+
+def _planned_at_full(
     dataset: PlannedDataset | str | Path, root: Path, preset: Preset | None
 ) -> tuple[PreprocessedFolder, Path, Preset]:
-    """The preprocessed folder, its root, and the preset to train."""
+    """The preprocessed folder of the data set, its root, and the preset to train."""
     if isinstance(dataset, PlannedDataset):
         return dataset.folder, dataset.root, preset or dataset.plan.preset
     source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
