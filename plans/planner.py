@@ -13,7 +13,7 @@ from plans.geometry import Millimetres, Triple
 from plans.layers import Network
 from plans.memory import GB
 from plans.network_plan import DiffusionPlan, LatentPlan
-from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
+from plans.plan import Decision, LabelPlan, MemoryPlan, Plan, TextPlan
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset
@@ -58,7 +58,9 @@ def make_plan(
     refuse_overlap(regions, preset, dataset_name)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
-    draft, batch, low_resolution = _searched(facts)
+    draft, batch = _searched(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": why_low})
     mirror_axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
@@ -98,9 +100,8 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
         text_width=full.text.width,
         paper=full.paper is not None,
     )
-    draft = search(facts)
-    batch, why_batch = choose_batch(facts, draft)
-    draft = replace(draft, reasons={**draft.reasons, "batch": why_batch, "low resolution": "this is its plan"})
+    draft, batch = _searched(facts)
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
     fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
     plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
     before = {row.name: row for row in full.reasons}
@@ -114,15 +115,14 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
 
-def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
-    """The draft with all reasons of the search, the batch size, and the low-resolution plan."""
+def _searched(facts: Facts) -> tuple[Draft, int]:
+    """The draft with all reasons of the search, and the batch size."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
     overview, why_overview = rules.overview(draft.patch, facts.median_shape)
-    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low, "overview": why_overview}
+    reasons = {**draft.reasons, "batch": why_batch, "overview": why_overview}
     network = replace(draft.network, overview=overview)
-    return replace(draft, network=network, reasons=reasons), batch, low_resolution
+    return replace(draft, network=network, reasons=reasons), batch
 
 
 def _facts(
