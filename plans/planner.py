@@ -13,7 +13,7 @@ from plans.geometry import Millimetres, Triple
 from plans.layers import Network
 from plans.memory import GB
 from plans.network_plan import DiffusionPlan, LatentPlan
-from plans.plan import Decision, LabelPlan, MemoryPlan, Plan, TextPlan
+from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset
@@ -58,9 +58,7 @@ def make_plan(
     refuse_overlap(regions, preset, dataset_name)
     channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
-    draft, batch = _searched(facts)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
-    draft = replace(draft, reasons={**draft.reasons, "low resolution": why_low})
+    draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
@@ -100,7 +98,7 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
         text_width=full.text.width,
         paper=full.paper is not None,
     )
-    draft, batch = _searched(facts)
+    draft, batch = _drafted(facts)
     draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
     fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
     plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
@@ -115,8 +113,15 @@ def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan 
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
 
-def _searched(facts: Facts) -> tuple[Draft, int]:
-    """The draft with all reasons of the search, and the batch size."""
+def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
+    """The draft with all reasons, the batch size, and the low-resolution plan."""
+    draft, batch = _drafted(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    return replace(draft, reasons={**draft.reasons, "low resolution": why_low}), batch, low_resolution
+
+
+def _drafted(facts: Facts) -> tuple[Draft, int]:
+    """The draft with the reasons of the search, and the batch size."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
     overview, why_overview = rules.overview(draft.patch, facts.median_shape)
