@@ -38,6 +38,7 @@ class ChannelPlan(Record):
     std: float = Field(1.0, gt=0)
     low: float = 0.0  # 0.5 percentile of foreground voxels
     high: float = 0.0  # 99.5 percentile of foreground voxels
+    optional: bool = False  # a case may lack it; a missing channel is 0 after normalisation
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +151,11 @@ class Plan(Record):
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()
+
+    @property
+    def optional_channels(self) -> tuple[int, ...]:
+        """The numbers of the channels that a case may lack."""
+        return tuple(number for number, channel in enumerate(self.channels) if channel.optional)
 
     @property
     def reads_words(self) -> bool:

@@ -45,18 +45,18 @@ def make_plan(
     known_together: tuple[tuple[int, ...], ...] = (),
     spacing: WantedSpacing = None,
     texts: Collection[str] = (),
+    optional: Collection[int] = (),
 ) -> Plan:
     """The plan of a data set for a preset.
 
     Preset `unet` and the peers get the patch, batch and widths of `default`, the ablations of `paper` those of `paper`.
-
     `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
-    user's; None: the usual rule. `texts` are those of cases. Raises `UserError` for single slices, a budget too small
-    for any network, and overlapping labels with preset `paper`.
+    user's; None: the usual rule. `texts` are those of cases, `optional` the channels that a case may lack. Raises
+    `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
-    channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
+    channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts, texts)

@@ -104,8 +104,11 @@ def crop_of(channels: Sequence[str]) -> Crop:
     return "body" if channels and all(scheme_of(channel) == "ct" for channel in channels) else "nonzero"
 
 
-def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[ChannelPlan, str]:
-    """The normalisation of a channel, and the reason. z-scores follow nnU-Net's rule for the mask."""
+def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool = False) -> tuple[ChannelPlan, str]:
+    """The normalisation of a channel, and the reason. z-scores follow nnU-Net's rule for the mask.
+
+    `optional`: a case may lack the channel.
+    """
     scheme = scheme_of(name)
     sample = fingerprint.intensities(index)
     statistics = {}
@@ -126,7 +129,9 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
         side = "less" if inside else "not less"
         where = "only inside the nonzero mask" if inside else "over the whole case"
         reason += f", {where}, as cropping leaves {share:.0%} of a median case ({side} than {MAX_MASKED_SHARE:.0%})"
-    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, **statistics), reason
+    if optional:
+        reason += "; a case may lack it (optional_channels), so some training samples go without it"
+    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, optional=optional, **statistics), reason
 
 
 def ladder(spacing: Millimetres, size: Triple) -> Ladder:

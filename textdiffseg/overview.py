@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +40,12 @@ class Overview:
     def of(self, samples: Tensor) -> "Overview":
         """The overviews of the samples with the indices `samples` (S,) int64."""
         return Overview(self.image[samples], self.places[samples], self.known[samples])
+
+    def without(self, channels: Sequence[int]) -> "Overview":
+        """The overviews with some channels set to 0, as in a scan that lacks them."""
+        image = self.image.clone()
+        image[:, list(channels)] = 0
+        return replace(self, image=image)
 
     def flip(self, axes: Sequence[int]) -> "Overview":
         """The overviews of mirrored windows. `axes` are 0 to 2 of (D, H, W)."""

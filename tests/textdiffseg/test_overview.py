@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from plans.network_plan import OverviewPlan
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.overview import Overview, places, reduced, stacked
 
 SMALL = OverviewPlan(edge=8, widths=(4, 8))
@@ -117,6 +118,17 @@ def test_prediction_gives_each_window_its_own_place(reading, bank, image):
     found = volume.overviews(volume.tiling.starts[:2], SMALL.cells)
     expected = [places(tuple(image.shape[1:]), start, (8, 16, 16), SMALL.cells) for start in volume.tiling.starts[:2]]
     torch.testing.assert_close(found.places, torch.stack(expected))
+
+
+def test_samples_read_the_overview_too(reading, bank, image):
+    predictor = SamplePredictor([reading], Settings(steps=2, samples=2))
+    changed = image.clone()
+    changed[:, :, :, -1] += 20
+    first, second = (
+        next(iter(predictor.sample_slabs(one, bank.all_labels(), [0, 1])))[0].prediction.probabilities
+        for one in (image, changed)
+    )
+    assert not torch.equal(first[..., :2], second[..., :2])
 
 
 def test_a_plan_s_overview_divides_by_its_blocks():

@@ -20,6 +20,7 @@ from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, rai
 from textdiffseg.data.sampling import (
     choose_case,
     choose_rater,
+    draw_dropped,
     draw_patch,
     draw_query,
     forced_foreground,
@@ -104,9 +105,15 @@ class TrainingSamples(Dataset[Sample | Fault]):
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
         image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        dropped: list[int] = []
+        if optional := self.plan.optional_channels:
+            shown = image.flatten(1).any(1).nonzero().flatten().tolist()
+            dropped = list(draw_dropped(rng, optional, shown))
+        image[dropped] = 0
         overview = self.cases.overview(stored, self.plan, start, placement)
         if overview is not None:
-            overview = replace(overview, known=overview.known & reads_overview(self.seed, key.epoch, key.index))
+            read = overview.known & reads_overview(self.seed, key.epoch, key.index)
+            overview = replace(overview.without(dropped), known=read)
         return Sample(image, labels, query, record.case, key, beside, overview=overview)
 
 

@@ -39,10 +39,15 @@ def load_low(
     return low, ()
 
 
+def _channels(model: Ensemble) -> list[tuple[str, bool]]:
+    """The name of each input channel, and whether a scan may lack it."""
+    return [(channel.name, channel.optional) for channel in model.plan.channels]
+
+
 def _check(full: Ensemble, low: Ensemble) -> None:
     """Raise `UserError` if the two models do not answer the same queries on the same part of a scan."""
     fields = [name for name in SHARED if getattr(full.plan, name) != getattr(low.plan, name)]
-    if [one.name for one in full.plan.channels] != [one.name for one in low.plan.channels]:
+    if _channels(full) != _channels(low):
         fields.append("channels")
     if full.bank.words != low.bank.words or not full.bank.space.agrees(low.bank.space):
         fields.append("phrasings")

@@ -14,7 +14,7 @@ from plans.geometry import triple
 from plans.memory import sums_bytes
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
-from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import WindowProgress, part_of
 from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
@@ -55,7 +55,7 @@ def samples_at_once(classes: int, voxels: int) -> int:
 
 
 def draw_masks(
-    predictor: Predictor,
+    predictor: SamplePredictor,
     image: Tensor,
     transform: TransformRecord,
     queries: Queries,
@@ -92,7 +92,7 @@ def draw_masks(
 class AlternativeChoice:
     """Draws the samples of a scan and chooses alternatives among them."""
 
-    predictor: Predictor  # its settings have `ALTERNATIVE_SAMPLES` samples
+    predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
 
     def __call__(

@@ -26,6 +26,7 @@ from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import Calibrated, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
@@ -128,7 +129,7 @@ class Model:
         choice, count = None, check_count(options.alternatives)
         if count:
             drawn = settings_of_alternatives(plan, settings)
-            choice = AlternativeChoice(Predictor(self.ensemble.networks, drawn, self.device), count)
+            choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
 
     def _guide(self, options: SegmentOptions) -> Segmenting | None:
@@ -172,7 +173,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
+            scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
             text: the case text of this scan, for a model that was trained with texts.
@@ -194,8 +195,8 @@ class Model:
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        ready, encoded = self.prepare(options), self.texts({"": text}, text_encoder)[""] if text else None
-        return ready.run(ready.read(volume_of(scan, spacing, affine, series)), encoded, follow(progress, cancel))
+        ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
+        return ready.run(ready.read(volume), self._encoded(text, text_encoder), follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -208,12 +209,19 @@ class Model:
         segmenting = self.prepare(options or SegmentOptions())
         for scan in scans:
             try:
-                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, None, None)))
+                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, channels=self._channels)))
             except UserError as error:
                 found = error
             except (MemoryError, torch.OutOfMemoryError):
                 found = UserError(NO_MEMORY)
             yield found
+
+    @property
+    def _channels(self) -> list[str]:
+        return [channel.name for channel in self.plan.channels]
+
+    def _encoded(self, text: str | None, text_encoder: str | None) -> CaseText | None:
+        return self.texts({"": text}, text_encoder)[""] if text else None
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ class Predictor:
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
         return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
 
-    def near(self, region: Region) -> "Predictor":
+    def near(self, region: Region) -> Self:
         """The same predictor for one image: it computes only the windows that touch a region of the image."""
         near = copy.copy(self)
         near.region = region
@@ -153,44 +154,6 @@ class Predictor:
                 progress(done, len(groups))
         yield from sums.finish()
 
-    @torch.inference_mode()
-    def sample_slabs(
-        self,
-        image: Tensor,
-        queries: Queries,
-        numbers: Sequence[int],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[Slab, ...]]:
-        """Single diffusion samples, slab by slab along D. Sample s is drawn with fold s modulo F.
-
-        A mean over folds would blend the alternatives of different folds. Raises `UserError` if the network's output is
-        not finite.
-
-        Args:
-            image: (C, D, H, W) on the plan's grid.
-            queries: of one sample, with Q slots.
-            numbers: of the samples.
-            progress: called with (groups of windows done, all groups).
-        """
-        volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
-        sums, groups = self.room.sums(volume, len(numbers)), self._groups(volume.tiling)
-        for done, starts in enumerate(groups, start=1):
-            for of_samples in self.room.compute(lambda part: self._draw(volume, part, numbers), starts, sums):
-                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
-            if progress:
-                progress(done, len(groups))
-        yield from zip(*(one.finish() for one in sums), strict=True)
-
-    def _draw(self, volume: WindowInputs, starts: tuple[Triple, ...], numbers: Sequence[int]) -> list[WindowGroup]:
-        """The predictions of one group of windows for each sample."""
-        patches, z_T, queries = self._stacked(volume, starts)
-        found: dict[int, Tensor] = {}
-        for fold, segmenter in enumerate(self.segmenters):
-            places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
-            if places:
-                found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
-        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
-
     def _inputs(
         self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
     ) -> WindowInputs:
@@ -225,10 +188,12 @@ class Predictor:
         filled = (*starts, *(starts[-1],) * (self.room.windows - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        queries = volume.queries.expand(self.room.windows)
-        if self.plan.overview:
-            queries = replace(queries, overview=volume.overviews(filled, self.plan.overview.cells))
-        return patches, z_T.to(self.device), queries
+        return patches, z_T.to(self.device), self._queries(volume, filled)
+
+    def _queries(self, volume: WindowInputs, starts: Sequence[Triple]) -> Queries:
+        """The queries of each window, with the overview of the scan if the model reads it."""
+        overview = volume.overviews(starts, self.plan.overview.cells) if self.plan.overview else None
+        return replace(volume.queries.expand(len(starts)), overview=overview)
 
     def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
         """The predictions of one group of windows with all folds and samples."""
@@ -248,19 +213,28 @@ class Predictor:
         maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
         return WindowGroup(starts, _mean(means), torch.stack(maps))
 
+    def _autocast(self) -> torch.autocast:
+        """A context with bfloat16 on a GPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """The probabilities (B, K, D, H, W) of logits; background is NaN where these are not finite."""
+        p = self.readout.probabilities(logits)
+        finite = logits.sum().isfinite()  # ten times faster than a test of each number
+        p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+        return p
+
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""
         views = subsets(self.settings.mirror_axes)
         sums: list[Tensor] = []  # over views, one per sample
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self._autocast():
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 seen = patches.flip(dims) if dims else patches
                 asked = replace(queries, overview=queries.overview and queries.overview.flip(axes))
                 for s, logits in enumerate(segmenter.logits(seen, asked, z_T, self.steps)):
-                    p = self.readout.probabilities(logits)
-                    finite = logits.sum().isfinite()  # ten times faster than a test of each number
-                    p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+                    p = self._probabilities(logits)
                     p = p.flip(dims) if dims else p
                     if s == len(sums):
                         sums.append(p)

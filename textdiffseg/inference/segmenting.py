@@ -10,7 +10,7 @@ from torch import Tensor
 from plans.geometry import triple
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
-from textdiffseg.imaging.volume import Volume
+from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.guide import Sighting, search
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
@@ -92,8 +92,9 @@ class Segmenting:
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
         image, transform = preprocess_image(volume, self.plan)
+        lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
         low = None if self.guide is None else self.guide.read(volume).image
-        return PreparedScan(torch.from_numpy(image), transform, volume.notes, low)
+        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking), low)
 
     def run(
         self,
