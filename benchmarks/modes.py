@@ -2,8 +2,8 @@
 
     taskset -c 1 python benchmarks/modes.py MODEL_FOLDER SCAN [--repeats 3]
 
-The scan is read, segmented and not written, with a model that is loaded already. The modes alternate. Each figure is the
-median. `best` and the mask differ only if validation found that a more expensive setting has a better Dice.
+The scan is read, segmented and not written, with a model that is loaded already. The modes alternate. Figures are
+medians. `best` and the mask differ only if validation found that a more expensive setting has a better Dice.
 """
 
 import argparse
