@@ -63,8 +63,10 @@ class Augmentation:
 
     def __call__(
         self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """The augmented patch: image (C, *patch) float32 and label map (*patch) int16. Both are 0 outside the case.
+    ) -> tuple[Tensor, Tensor, Placement]:
+        """The augmented patch: image (C, *patch) float32 and label map (*patch) int16, and its spatial transform.
+
+        Image and label map are 0 outside the case.
 
         Args:
             image: (C, D, H, W).
@@ -81,7 +83,7 @@ class Augmentation:
             picture = self.intensity(image=picture)["image"]
         for channel, where in zip(self.masked, outside, strict=True):
             picture[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
-        return picture, label_map
+        return picture, label_map, placement
 
 
 def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":
