@@ -8,6 +8,7 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
+from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
@@ -84,7 +85,7 @@ class Segmenting:
 
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
-        image, transform = preprocess_image(volume, self.plan)
+        image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
         lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
         return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking))
 
