@@ -241,8 +241,8 @@ class Predictor:
                 dims = tuple(axis + 2 for axis in axes)
                 seen = patches.flip(dims) if dims else patches
                 for s, logits in enumerate(segmenter.logits(seen, queries, z_T, self.steps)):
-                    p = self.readout.probabilities(logits)
                     finite = logits.sum().isfinite()  # ten times faster than a test of each number
+                    p = self.readout.consumed(logits)
                     p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
                     p = p.flip(dims) if dims else p
                     if s == len(sums):
