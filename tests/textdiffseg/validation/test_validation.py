@@ -209,7 +209,8 @@ def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank
     assert validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].case == "p"
 
 
-def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
+def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored, monkeypatch):
+    monkeypatch.setattr(Predictor, "predict_image", lambda *_, **__: pytest.fail("a whole volume is kept"))
     validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
     fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     found = read_calibration(FoldFolder(fold)).fits
