@@ -23,6 +23,7 @@ from typing import Literal
 
 from plans.geometry import Triple
 from plans.layers import Convolution, Network, convolutions, denoiser_layers, mask_layers, sample_decoder_layers
+from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 
 GB = 1e9
@@ -62,6 +63,7 @@ def network_of(plan: Plan) -> Network:
         diffusion=plan.diffusion is not None or plan.paper is not None,
         paper=plan.paper is not None,
         plan=plan.network,
+        overview=plan.overview,
     )
 
 
@@ -81,9 +83,18 @@ def parameters(net: Network) -> int:
     if net.paper:
         total += sum(4 * stage.width**2 for stage in net.stages[: net.level + 1] if stage.attention)
     total += 2 * net.coarse[0].width * (net.coarse[0].width + net.text_width)  # fusion
+    if net.overview:
+        total += _of_overview(net.overview, net.image_channels, net.text_width)
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + net.coarse[0].width * net.latent_channels
     return total + (1 + net.samples) * net.text_width * (net.stages[0].width + 1)  # classifiers
+
+
+def _of_overview(overview: OverviewPlan, channels: int, text_width: int) -> int:
+    """The weights of the overview encoder: strided blocks, the perceptron of places, the tokens."""
+    last = overview.widths[-1]
+    blocks = sum(out * (27 * into + 3) for into, out in pairwise((channels, *overview.widths)))
+    return blocks + last * (last + 5) + text_width * (2 * last + 3)
 
 
 def _of_time(net: Network) -> int:

@@ -75,6 +75,12 @@ def check_reasons(plan: Plan, covers: bool) -> None:
         shortened = re.search(r"shortened from ([\d x]+) until", why["patch"])
         assert shortened is None or prod(map(int, shortened[1].split(" x "))) > prod(plan.patch)
     assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)
+    share = prod(plan.patch) / prod(plan.median_shape)
+    if plan.paper or plan.peer:
+        assert plan.overview is None
+        assert "overview" not in why
+    else:
+        assert (plan.overview is None) == (share >= 0.5) == ("at least 50%" in why["overview"])
     network = memory.network_of(plan)
     assert f"{memory.parameters(network) / 1e6:.1f} M weights" in why["widths"]
     assert f"{plan.batch * memory.macs(network, plan.patch) / 1e9:.3g} billion" in why["widths"]

@@ -12,6 +12,7 @@ the CPU, the result is thus bitwise independent of the order in which they are c
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from textdiffseg.inference.windows import (
     joined,
 )
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
+from textdiffseg.overview import reduced
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -183,7 +185,7 @@ class Predictor:
         self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
     ) -> WindowInputs:
         """What all windows of an image share. `numbers` are those of the diffusion samples."""
-        tiling = self._tiling(triple(image.shape[1:]))
+        tiling, overview = self._tiling(triple(image.shape[1:])), self.plan.overview
         return WindowInputs(
             tiling=tiling,
             image=tiling.pad(image.float()),
@@ -191,6 +193,7 @@ class Predictor:
             queries=queries.to(self.device),
             answers=answers,
             uncertainty=uncertainty,
+            overview=reduced(image, overview.edge)[None].to(self.device) if overview else None,
         )
 
     def _groups(self, tiling: Tiling) -> list[tuple[Triple, ...]]:
@@ -212,7 +215,10 @@ class Predictor:
         filled = (*starts, *(starts[-1],) * (self.room.windows - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        return patches, z_T.to(self.device), volume.queries.expand(self.room.windows)
+        queries = volume.queries.expand(self.room.windows)
+        if self.plan.overview:
+            queries = replace(queries, overview=volume.overviews(filled, self.plan.overview.cells))
+        return patches, z_T.to(self.device), queries
 
     def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
         """The predictions of one group of windows with all folds and samples."""
@@ -240,7 +246,8 @@ class Predictor:
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 seen = patches.flip(dims) if dims else patches
-                for s, logits in enumerate(segmenter.logits(seen, queries, z_T, self.steps)):
+                asked = replace(queries, overview=queries.overview and queries.overview.flip(axes))
+                for s, logits in enumerate(segmenter.logits(seen, asked, z_T, self.steps)):
                     finite = logits.sum().isfinite()  # ten times faster than a test of each number
                     p = self.readout.consumed(logits)
                     p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
-from textdiffseg.imaging.volume import Volume
+from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
@@ -85,7 +85,8 @@ class Segmenting:
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
         image, transform = preprocess_image(volume, self.plan)
-        return PreparedScan(torch.from_numpy(image), transform, volume.notes)
+        lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
+        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking))
 
     def run(
         self,

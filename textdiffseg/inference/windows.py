@@ -4,16 +4,17 @@ Sums hold one patch along the first axis, D. When the windows move on along D, t
 leave as slabs. So the memory of sums depends on labels, patch, H and W, but not on the length of the scan.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 from plans.memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
+from textdiffseg.overview import Overview, places
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 
@@ -83,6 +84,16 @@ class WindowInputs:
     queries: Queries  # of one sample, on the device
     answers: int  # leading slots that are kept for uncertainty
     uncertainty: bool
+    overview: Tensor | None = None  # (1, C, e, e, e): the scan at low resolution, on the device, if the model reads it
+
+    def overviews(self, starts: Sequence[Triple], cells: int) -> Overview:
+        """The overviews of the windows at `starts`, with `cells` tokens along each axis."""
+        assert self.overview is not None, "expected an overview"
+        tiling, device = self.tiling, self.overview.device
+        firsts = [triple(s - before for s, before in zip(start, tiling.before, strict=True)) for start in starts]
+        where = torch.stack([places(tiling.shape, first, tiling.patch, cells) for first in firsts])
+        image = self.overview.expand(len(firsts), *self.overview.shape[1:])
+        return Overview(image, where.to(device), torch.ones(len(firsts), dtype=torch.bool, device=device))
 
     @property
     def classes(self) -> int:

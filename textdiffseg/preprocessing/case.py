@@ -87,14 +87,17 @@ def preprocess_image(
 
     `labels` are the label numbers (D, H, W) of a training case, on the file's grid. The crop then keeps all of them.
 
-    Raises `UserError` if the number of channels differs from the plan's, or if the result would exceed `MAX_VOXELS`.
+    Missing channels are 0. Raises `UserError` if the channels are not those of the plan, or if the result would exceed
+    `MAX_VOXELS`.
     """
     if len(volume.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
         raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
+    _refuse_missing(volume.missing, plan)
     canonical, orientation = to_canonical(volume)
     spacing = canonical.geometry.spacing
-    crop = crop_box(canonical.array, spacing, plan.crop, None if labels is None else orientation.apply(labels))
+    shown = canonical.array[canonical.first_channel :]  # missing channels are 0
+    crop = crop_box(shown, spacing, plan.crop, None if labels is None else orientation.apply(labels))
     cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
     _refuse_spacing(canonical.geometry, plan, shape)
@@ -109,19 +112,34 @@ def preprocess_image(
         shape=shape,
     )
     read, inside = with_margin(crop, transform.canonical_shape, SPLINE_MARGIN)
-    image = _to_plan_grid(canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing)
+    image = _to_plan_grid(canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing, volume.missing)
     return image, transform
 
 
-def _to_plan_grid(array: np.ndarray, inside: Box, plan: Plan, shape: Triple, spacing: Millimetres) -> np.ndarray:
+def _refuse_missing(missing: tuple[int, ...], plan: Plan) -> None:
+    """Raise `UserError` if a scan lacks a channel that is not optional."""
+    lacking = [plan.channels[number].name for number in missing if not plan.channels[number].optional]
+    if lacking:
+        optional = ", ".join(plan.channels[number].name for number in plan.optional_channels) or "none"
+        raise UserError(
+            f"channel {', '.join(lacking)} is missing, which the model needs. Add its file. The model's optional "
+            f"channels: {optional}."
+        )
+
+
+def _to_plan_grid(
+    array: np.ndarray, inside: Box, plan: Plan, shape: Triple, spacing: Millimetres, missing: tuple[int, ...]
+) -> np.ndarray:
     """The image (C, *shape) of the box `inside` of (C, D, H, W). Its statistics are those of the box.
 
     The voxels around the box are only read by the spline. The result is that of the whole scan at the same places.
     """
     mask = nonzero_mask(array) if any(channel.foreground_only for channel in plan.channels) else None
     order_along = _order_along(spacing, plan)
-    result = np.empty((len(array), *shape), dtype=np.float32)
+    result = np.zeros((len(array), *shape), dtype=np.float32)
     for number, channel in enumerate(plan.channels):  # one after the other, to hold one channel in memory
+        if number in missing:
+            continue
         image = normalise(array[number : number + 1], (channel,), mask, inside)
         out = result[number : number + 1]
         resample(image, shape, 3, order_along, inside, limits(channel), out)
