@@ -247,10 +247,7 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
-        max(
-            memory.reading_bytes(facts.channels, shape, case.shape),
-            memory.ram_bytes(facts.channels, facts.labels, patch, shape, case.shape),
-        )
+        memory.case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
         for shape, case in zip(shapes, cases, strict=True)
     )
     return MemoryPlan(

@@ -10,6 +10,7 @@ from torch import Tensor
 from plans.geometry import triple
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
+from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.guide import Sighting, search
@@ -91,7 +92,7 @@ class Segmenting:
 
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
-        image, transform = preprocess_image(volume, self.plan)
+        image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
         lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
         low = None if self.guide is None else self.guide.read(volume).image
         return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking), low)

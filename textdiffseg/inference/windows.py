@@ -38,20 +38,6 @@ class Prediction:
         """Keep the first `answers` classes; add the others to background."""
         return replace(self, probabilities=readout.answered(self.probabilities, answers, 0))
 
-    def by_label(self, numbers: Sequence[int], labels: int) -> "Prediction":
-        """The same prediction with classes 0..`labels` by label number. Labels that are not queried get 0.
-
-        Args:
-            numbers: the label number of each slot.
-            labels: the number of labels.
-        """
-        if len(numbers) == labels:
-            return self
-        classes = [0, *numbers]
-        probabilities = self.probabilities.new_zeros(1 + labels, *self.probabilities.shape[1:])
-        probabilities[classes] = self.probabilities
-        return replace(self, probabilities=probabilities)
-
 
 @dataclass(frozen=True)
 class Slab:
