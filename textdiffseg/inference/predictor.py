@@ -218,7 +218,7 @@ class Predictor:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def _probabilities(self, logits: Tensor) -> Tensor:
-        """The probabilities (B, K, D, H, W) of logits, which it may overwrite. Background is NaN if one is not finite."""
+        """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""
         finite = logits.sum().isfinite()  # ten times faster than a test of each number
         p = self.readout.consumed(logits)
         p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
