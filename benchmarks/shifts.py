@@ -50,7 +50,7 @@ from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.run import Run, TrainingOptions, open_run, plan_length
-from textdiffseg.validation.cases import load_fold, predict_case, restore_slots, score_slots
+from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
 from textdiffseg_cli.common import positive_float, run, whole_number
 
 UNDEGRADED, DEGRADED = "undegraded", "mean of all degradations"
@@ -193,8 +193,9 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Score
                 continue
             case = open_case(preprocessed, case_id, predictor.plan)
             degradation = None if name == UNDEGRADED else (name, seed)
-            slots = restore_slots(predictor.readout, predict_case(predictor, case, bank, degradation=degradation), case)
-            of_name[case_id] = score_slots(predictor.plan, case, slots, surfaces=False).mean_dice or 0.0
+            slabs = predict_case(predictor, case, bank, degradation=degradation)
+            labels = restore_labels(predictor.readout, slabs, case)
+            of_name[case_id] = score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
         write_atomically(kept, json.dumps(scores))
     log = read_log(folder / "log.jsonl")[-1]
     print(f"{folder}: {log.iteration} iterations in {log.seconds / 60:.1f} minutes")

@@ -233,6 +233,12 @@ def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original
     return 4.0 * channels * prod(shape) + after
 
 
+def case_ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
+    """The host memory of a case in bytes: of reading or of predicting it, whichever is larger."""
+    reading = reading_bytes(channels, shape, original_shape)
+    return max(reading, ram_bytes(channels, labels, patch, shape, original_shape))
+
+
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:
     """The disk space of stored cases, in bytes. Compression leaves two thirds of an image, a few per cent of labels."""
     images = sum(2 * channels * prod(shape) for shape in shapes) * 0.67

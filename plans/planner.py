@@ -1,4 +1,4 @@
-"""`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
+"""`make_plan` and `make_low_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import Draft, Facts, choose_batch, plan_low_resolution, search
-from plans.spacing import WantedSpacing, choose_spacing
+from plans.spacing import MIN_PATCH_SHARE, WantedSpacing, choose_spacing
 
 READ_SCANS = ("default", "unet")  # the presets whose networks can read an overview of the scan
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
@@ -28,6 +28,7 @@ USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 Axis = Literal[0, 1, 2]
 MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
 AXIS_NAMES = "DHW"
+SPACING_ROW = "spacing (mm)"  # of the table of reasons
 
 
 def make_plan(
@@ -73,7 +74,7 @@ def make_plan(
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
-        Decision(name="spacing (mm)", value=numbers(facts.spacing), reason=spacing_reason),
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing_reason),
         crop_reason(fingerprint, plan.crop),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *reasons_of(facts, draft, plan),
@@ -82,15 +83,51 @@ def make_plan(
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
 
+def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan | None:
+    """The plan of the low resolution that `full` suggests; None if it suggests none.
+
+    Channels, labels, words, crop and mirroring are those of `full`. Patch, network and batch are searched for again at
+    the low spacing, within the same budget.
+    """
+    low = full.low_resolution
+    if low is None:
+        return None
+    facts = replace(
+        _facts_at(fingerprint, low.spacing, len(full.channels), full.labels, budget),
+        median_shape=low.median_shape,
+        text_width=full.text.width,
+        paper=full.paper is not None,
+    )
+    draft, batch = _drafted(facts)
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
+    fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
+    plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
+    before = {row.name: row for row in full.reasons}
+    spacing = f"the finest at which the patch covers {MIN_PATCH_SHARE:.0%} of a median case, in steps of 3% (nnU-Net)"
+    reasons = [
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing),
+        *(row for name, row in before.items() if name == "crop" or name.startswith("channel ")),
+        *reasons_of(facts, draft, plan),
+        before["mirroring"],
+    ]
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
 def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
-    """The draft with all reasons of the search, the batch size, and the low-resolution plan."""
+    """The draft with all reasons, the batch size, and the low-resolution plan."""
+    draft, batch = _drafted(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    return replace(draft, reasons={**draft.reasons, "low resolution": why_low}), batch, low_resolution
+
+
+def _drafted(facts: Facts) -> tuple[Draft, int]:
+    """The draft with the reasons of the search, and the batch size."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
     overview, why_overview = rules.overview(draft.patch, facts.median_shape)
-    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low, "overview": why_overview}
+    reasons = {**draft.reasons, "batch": why_batch, "overview": why_overview}
     network = replace(draft.network, overview=overview)
-    return replace(draft, network=network, reasons=reasons), batch, low_resolution
+    return replace(draft, network=network, reasons=reasons), batch
 
 
 def _facts(
@@ -106,24 +143,29 @@ def _facts(
 
     All presets share the stored cases. So the spacing does not depend on the preset.
     """
-    full, _ = rules.target_spacing(fingerprint)
-    facts = Facts(
+
+    def at(spacing: Millimetres) -> Facts:
+        return _facts_at(fingerprint, spacing, channels, labels, budget)
+
+    on_cpu = budget.device == "cpu"
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
+    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
+
+
+def _facts_at(
+    fingerprint: Fingerprint, spacing: Millimetres, channels: int, labels: Sequence[LabelPlan], budget: Budget
+) -> Facts:
+    """The facts of preset `default` at a spacing."""
+    return Facts(
         cases=len(fingerprint.cases),
         thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
-        spacing=full,
-        median_shape=fingerprint.median_shape_at(full),
+        spacing=spacing,
+        median_shape=fingerprint.median_shape_at(spacing),
         channels=channels,
         labels=len(labels),
         text_width=USUAL_TEXT_WIDTH,
         budget=budget,
     )
-
-    def at(spacing: Millimetres) -> Facts:
-        return replace(facts, spacing=spacing, median_shape=fingerprint.median_shape_at(spacing))
-
-    on_cpu = budget.device == "cpu"
-    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
-    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
 
 
 def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
@@ -205,10 +247,7 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
-        max(
-            memory.reading_bytes(facts.channels, shape, case.shape),
-            memory.ram_bytes(facts.channels, facts.labels, patch, shape, case.shape),
-        )
+        memory.case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
         for shape, case in zip(shapes, cases, strict=True)
     )
     return MemoryPlan(

@@ -4,7 +4,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from plans.presets import PRESETS
+from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("sources", nargs="+", metavar="FOLDER", help="a fold, a model, or a folder of results")
     add_root(parser)
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="preset of the folds (default: the only one)")
+    parser.add_argument("--resolution", choices=RESOLUTIONS, default="full", help="that of the folds (default: full)")
     return parser
 
 
@@ -37,7 +38,14 @@ def main(argv: list[str] | None = None) -> int:
 def _finalize(args: argparse.Namespace) -> None:
     import textdiffseg as tds
 
-    joined = tds.finalize(args.dataset, args.sources, root=args.root, preset=args.preset, report=print_lines)
+    joined = tds.finalize(
+        args.dataset,
+        args.sources,
+        root=args.root,
+        preset=args.preset,
+        resolution=args.resolution,
+        report=print_lines,
+    )
     _print(joined)
 
 

@@ -53,12 +53,13 @@ def _print(found: "DatasetStatus") -> None:
     if found.planning:
         print_lines("It is being planned now.")
     for one in found.presets:
+        low = "" if one.resolution == "full" else ", low resolution"
         if one.patch is not None and one.spacing is not None:
             patch, spacing = ("x".join(f"{value:g}" for value in values) for values in (one.patch, one.spacing))
-            print_lines(f"Preset {one.preset}: planned for a {one.device}, patch {patch}, spacing {spacing} mm.")
+            print_lines(f"Preset {one.preset}{low}: planned for a {one.device}, patch {patch}, spacing {spacing} mm.")
         else:
-            print_lines(f"Preset {one.preset}: trained folds without a plan.")
-        console().print(folds_table(one.preset, one.folds))
+            print_lines(f"Preset {one.preset}{low}: trained folds without a plan.")
+        console().print(folds_table(f"{one.preset}{low}", one.folds))
         for fold in one.folds:
             if fold.state in ("interrupted", "trained"):
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")

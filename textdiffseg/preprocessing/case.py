@@ -24,7 +24,7 @@ from textdiffseg.imaging.boxes import Box
 from textdiffseg.imaging.classes import Choice, SlabClasses, most_probable
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import limits, nonzero_mask, normalise
-from textdiffseg.imaging.resample import SPLINE_MARGIN, resample, resample_labels
+from textdiffseg.imaging.resample import SPLINE_MARGIN, Products, apply_matrices, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 from textdiffseg.preprocessing.crop import crop_box, with_margin
 
@@ -81,11 +81,12 @@ class TransformRecord(Record):
 
 
 def preprocess_image(
-    volume: Volume, plan: Plan, labels: np.ndarray | None = None
+    volume: Volume, plan: Plan, labels: np.ndarray | None = None, products: Products = apply_matrices
 ) -> tuple[np.ndarray, TransformRecord]:
     """The image (C, D, H, W) float32 on the plan's grid, and the transform record.
 
     `labels` are the label numbers (D, H, W) of a training case, on the file's grid. The crop then keeps all of them.
+    `products` applies the matrices of resampling, here or on a GPU.
 
     Missing channels are 0. Raises `UserError` if the channels are not those of the plan, or if the result would exceed
     `MAX_VOXELS`.
@@ -112,7 +113,9 @@ def preprocess_image(
         shape=shape,
     )
     read, inside = with_margin(crop, transform.canonical_shape, SPLINE_MARGIN)
-    image = _to_plan_grid(canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing, volume.missing)
+    image = _to_plan_grid(
+        canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing, volume.missing, products
+    )
     return image, transform
 
 
@@ -128,7 +131,13 @@ def _refuse_missing(missing: tuple[int, ...], plan: Plan) -> None:
 
 
 def _to_plan_grid(
-    array: np.ndarray, inside: Box, plan: Plan, shape: Triple, spacing: Millimetres, missing: tuple[int, ...]
+    array: np.ndarray,
+    inside: Box,
+    plan: Plan,
+    shape: Triple,
+    spacing: Millimetres,
+    missing: tuple[int, ...],
+    products: Products,
 ) -> np.ndarray:
     """The image (C, *shape) of the box `inside` of (C, D, H, W). Its statistics are those of the box.
 
@@ -142,7 +151,7 @@ def _to_plan_grid(
             continue
         image = normalise(array[number : number + 1], (channel,), mask, inside)
         out = result[number : number + 1]
-        resample(image, shape, 3, order_along, inside, limits(channel), out)
+        resample(image, shape, 3, order_along, inside, limits(channel), out, products)
         np.clip(out, -MAX_INTENSITY, MAX_INTENSITY, out=out)
     return result
 

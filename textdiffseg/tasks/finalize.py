@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FOLD, FoldFolder, preset_folder
+from plans.layout import FOLD, FoldFolder, model_folder
 from plans.plan import Plan
-from plans.presets import Preset
+from plans.presets import Preset, Resolution
 from textdiffseg.files import hash_each, temporary_folder
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
 from textdiffseg.folds.ensemble import check_together
@@ -34,6 +34,7 @@ def finalize(
     *,
     root: str | Path = ".",
     preset: Preset | None = None,
+    resolution: Resolution = "full",
     report: Report = silent,
 ) -> JoinedFolds:
     """The folds of a data set, with those of other results folders copied beside them.
@@ -42,16 +43,18 @@ def finalize(
         dataset: id, name or folder's name. It may also be the name of the trained data set, if only its folds are here.
         sources: folders of folds: one fold, a model, results/DATASET, or a whole root.
         root: the folder that holds raw/, preprocessed/ and results/.
-        preset: of the folds; None: the only one among them.
+        preset, resolution: of the folds. preset None: the only one among them.
 
     Nothing is copied unless all folds fit together. Raises `UserError` for folds of another data set or another plan,
     for unfinished folds, and for two different trainings of one fold.
     """
     root = Path(root)
     found = _found([Path(one) for one in sources])
-    plans = {fold: Plan.read(fold.plan) for fold in found}
+    plans = {fold: own for fold in found if (own := Plan.read(fold.plan)).resolution == resolution}
+    if not plans:
+        raise UserError(f"None of these folders holds a fold of {resolution} resolution. Give other folders.")
     name, preset = _name(str(dataset), root, plans), preset or _only_preset(plans)
-    chosen = [fold for fold in found if plans[fold].preset == preset]
+    chosen = [fold for fold in plans if plans[fold].preset == preset]
     faults = [
         f"{fold.path} is a fold of {plans[fold].dataset}, not of {name}. Leave it out."
         for fold in chosen
@@ -60,7 +63,7 @@ def finalize(
     faults += [f"{fold.path} {why}. Train it to its end first." for fold in chosen if (why := why_unfinished(fold))]
     if faults or not chosen:
         raise UserError(*(faults or [f"--preset {preset}: none of these folders holds a fold of it."]))
-    model = preset_folder(root, name, preset)
+    model = model_folder(root, name, preset, resolution)
     own = {fold.name: fold for fold in trained_folds_in(model)}
     new = _new(chosen, own)
     together = [*own.values(), *new]
@@ -68,10 +71,14 @@ def finalize(
     check_together([fold for fold in together if not why_unfinished(fold)], "best")
     _refuse_shared_cases(together)
     for fold in new:
-        _copy(fold, FoldFolder.of(root, name, preset, fold.name), report)
+        _copy(fold, FoldFolder.of(root, name, preset, fold.name, resolution), report)
     names = sorted({*own, *(fold.name for fold in new)})
+    low = [] if resolution == "full" else ["--resolution", "low"]
     states = (
-        fold_status(FoldFolder.of(root, name, preset, one), typed("tds_train", name, one, preset=preset, root=root))
+        fold_status(
+            FoldFolder.of(root, name, preset, one, resolution),
+            typed("tds_train", name, one, *low, preset=preset, root=root),
+        )
         for one in names
     )
     return JoinedFolds(model, tuple(fold.name for fold in new), tuple(states))

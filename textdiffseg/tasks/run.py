@@ -10,7 +10,7 @@ from pathlib import Path
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.layout import FoldFolder, PreprocessedFolder, RawFolder, preset_folder
+from plans.layout import FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.presets import Preset
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
@@ -85,7 +85,7 @@ def run(
     end = None if hours is None else time.monotonic() + 3600 * hours
     for fold in chosen:
         work.do(fold, chosen, end)
-    model = preset_folder(root, name, preset)
+    model = model_folder(root, name, preset)
     return RunOutcome(root, name, preset, model, planned, tuple(work.status(fold) for fold in chosen))
 
 

@@ -10,9 +10,9 @@ from typing import Literal
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.layout import FOLD, FoldFolder, PreprocessedFolder, preset_folder, tree
+from plans.layout import FOLD, FoldFolder, PreprocessedFolder, model_folder, tree
 from plans.plan import Plan
-from plans.presets import PRESETS
+from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from textdiffseg.data.splits import ALL, Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
@@ -46,6 +46,7 @@ class PresetStatus:
     """A plan, and its folds."""
 
     preset: str
+    resolution: Resolution
     planned: bool  # False: only trained folds are here
     device: str | None
     patch: tuple[int, int, int] | None  # voxels, (z, y, x)
@@ -77,8 +78,13 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
     root = Path(root)
     name = name_of(str(dataset), root)
     source = PreprocessedFolder(tree(root, "preprocessed") / name)
-    presets = [one for one in PRESETS if source.plan(one).is_file() or preset_folder(root, name, one).is_dir()]
-    found = tuple(_preset(root, source, one) for one in presets)
+    found = tuple(
+        _preset(root, source if resolution == "full" else source.low(preset), preset, resolution)
+        for preset in PRESETS
+        for resolution in RESOLUTIONS
+        if model_folder(root, name, preset, resolution).is_dir()
+        or (resolution == "full" and source.plan(preset).is_file())
+    )
     cases = None
     with suppress(UserError):
         cases = len(read_dataset(find_folder(name, root, "raw")).cases)
@@ -144,19 +150,24 @@ def fold_names(source: PreprocessedFolder) -> tuple[str, ...]:
     return tuple(map(str, range(len(Splits.read(source.splits).folds)))) or (ALL,)
 
 
-def _preset(root: Path, source: PreprocessedFolder, preset: str) -> PresetStatus:
-    name, folder = source.path.name, preset_folder(root, source.path.name, preset)
+def _preset(root: Path, source: PreprocessedFolder, preset: Preset, resolution: Resolution) -> PresetStatus:
+    """The state of a preset at a resolution. source: the folder of its plan."""
+    name, folder = source.dataset, model_folder(root, source.dataset, preset, resolution)
+    low = [] if resolution == "full" else ["--resolution", "low"]
     planned = source.plan(preset).is_file()
     started = [path.name.removeprefix(FOLD) for path in sorted(folder.glob(f"{FOLD}*"))]
     names = dict.fromkeys((*(fold_names(source) if planned else ()), *started))
     plan = Plan.read(source.plan(preset)) if planned else None
     folds = tuple(
-        fold_status(FoldFolder.of(root, name, preset, fold), typed("tds_train", name, fold, preset=preset, root=root))
+        fold_status(
+            FoldFolder.of(root, name, preset, fold, resolution),
+            typed("tds_train", name, fold, *low, preset=preset, root=root),
+        )
         for fold in names
     )
     if plan is None:
-        return PresetStatus(preset, False, None, None, None, folds)
-    return PresetStatus(preset, True, plan.device, plan.patch, plan.spacing, folds)
+        return PresetStatus(preset, resolution, False, None, None, None, folds)
+    return PresetStatus(preset, resolution, True, plan.device, plan.patch, plan.spacing, folds)
 
 
 def _left(position: TrainingProgress | None) -> float | None:
@@ -169,6 +180,7 @@ def _left(position: TrainingProgress | None) -> float | None:
 
 
 def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
+    presets = tuple(one for one in presets if one.resolution == "full")
     if not any(one.planned for one in presets):
         trained = any(fold.state == "validated" for one in presets for fold in one.folds)
         return _predict(root, name, presets) if trained else typed("tds_run", name, "--hours", "4", root=root)
@@ -183,5 +195,5 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
     preset = trained[0].preset if trained else "default"
-    folder = str(preset_folder(root, name, preset))
+    folder = str(model_folder(root, name, preset))
     return shlex.join(["tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-m", folder])

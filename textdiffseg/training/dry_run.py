@@ -19,8 +19,9 @@ from plans.memory import FIXED_BYTES, GB, TOKENS_PER_LABEL
 from plans.plan import Plan
 from plans.presets import Preset
 from plans.records import Record
-from plans.refit import larger_patches, refit
+from plans.refit import larger_patches, refit, with_host_memory
 from textdiffseg.data.batch import batch_keys
+from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
 from textdiffseg.networks.model import SegmentationNetwork, build_model
@@ -61,6 +62,9 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
             return stored.plan
         fitted, note = fit_to_memory(plan, device)
         report(note)
+        if fitted.patch != plan.patch:
+            records = (read_record(source.path, case).transform for case in list_cases(source.path))
+            fitted = with_host_memory(fitted, ((one.shape, one.original_shape) for one in records))
         if writable:
             write_record(path, FittedPlan(of=key, plan=fitted))
         elif fitted != plan:
