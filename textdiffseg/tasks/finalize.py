@@ -73,15 +73,14 @@ def finalize(
     for fold in new:
         _copy(fold, FoldFolder.of(root, name, preset, fold.name, resolution), report)
     names = sorted({*own, *(fold.name for fold in new)})
-    low = [] if resolution == "full" else ["--resolution", "low"]
-    states = (
-        fold_status(
-            FoldFolder.of(root, name, preset, one, resolution),
-            typed("tds_train", name, one, *low, preset=preset, root=root),
-        )
-        for one in names
-    )
-    return JoinedFolds(model, tuple(fold.name for fold in new), tuple(states))
+    states = tuple(_status(root, name, preset, resolution, one) for one in names)
+    return JoinedFolds(model, tuple(fold.name for fold in new), states)
+
+
+def _status(root: Path, dataset: str, preset: Preset, resolution: Resolution, fold: str) -> FoldStatus:
+    low = [] if resolution == "full" else ["--resolution", resolution]
+    command = typed("tds_train", dataset, fold, *low, preset=preset, root=root)
+    return fold_status(FoldFolder.of(root, dataset, preset, fold, resolution), command)
 
 
 def _found(sources: Iterable[Path]) -> list[FoldFolder]:
