@@ -50,7 +50,7 @@ def finalize(
     """
     root = Path(root)
     found = _found([Path(one) for one in sources])
-    plans = {fold: own for fold in found if (own := Plan.read(fold.plan)).resolution == resolution}
+    plans = {fold: plan for fold in found if (plan := Plan.read(fold.plan)).resolution == resolution}
     if not plans:
         raise UserError(f"None of these folders holds a fold of {resolution} resolution. Give other folders.")
     name, preset = _name(str(dataset), root, plans), preset or _only_preset(plans)
