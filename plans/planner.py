@@ -59,7 +59,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, mirroring = _mirroring(labels, prompts, texts)
+    mirror_axes, text_axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -70,6 +70,7 @@ def make_plan(
         crop=rules.crop_of(channels),
         text=text,
         mirror_axes=mirror_axes,
+        text_axes=text_axes,
         low_resolution=low_resolution,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
@@ -206,21 +207,26 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 def _mirroring(
     labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
-) -> tuple[tuple[Axis, ...], Decision]:
-    """The axes that may be mirrored, and the reason.
+) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Decision]:
+    """The axes that may be mirrored, those that may be without a text, and the reason.
 
     Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
     """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     sided = names_sides([label.name for label in labels]) or names_sides(phrases)
     directed = named_axes(texts)
-    axes = tuple(axis for axis in MIRROR_AXES if axis not in directed and not (axis == 2 and sided))
+    able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
+    axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
     reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
     if directed:
         left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
-        reasons.append(f"texts of cases name directions along {left_out}, which mirroring would reverse")
+        reasons.append(
+            f"texts of cases name directions along {left_out}, which mirroring would reverse; samples without text are "
+            "mirrored there, too"
+        )
     reason = "; ".join(reasons) or "no two labels differ by left and right alone"
-    return axes, Decision(name="mirroring", value=", ".join(AXIS_NAMES[axis] for axis in axes) or "none", reason=reason)
+    value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
+    return axes, of_texts, Decision(name="mirroring", value=value, reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:
