@@ -59,7 +59,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, text_axes, mirroring = _mirroring(labels, prompts, texts)
+    axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -69,9 +69,8 @@ def make_plan(
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
-        mirror_axes=mirror_axes,
-        text_axes=text_axes,
         low_resolution=low_resolution,
+        **axes,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
@@ -207,8 +206,8 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 def _mirroring(
     labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
-) -> tuple[tuple[Axis, ...], tuple[Axis, ...], Decision]:
-    """The axes that may be mirrored, those that may be without a text, and the reason.
+) -> tuple[dict[str, Any], Decision]:
+    """The fields of a plan on mirroring, and the reason.
 
     Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
     """
@@ -226,7 +225,7 @@ def _mirroring(
         )
     reason = "; ".join(reasons) or "no two labels differ by left and right alone"
     value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
-    return axes, of_texts, Decision(name="mirroring", value=value, reason=reason)
+    return {"mirror_axes": axes, "text_axes": of_texts}, Decision(name="mirroring", value=value, reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:
