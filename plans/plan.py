@@ -148,6 +148,7 @@ class Plan(Record):
     text: TextPlan
     training: TrainingPlan
     mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right
+    text_axes: tuple[Literal[0, 1, 2], ...] = ()  # further axes that may be mirrored where no text is read
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()

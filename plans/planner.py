@@ -59,7 +59,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, mirroring = _mirroring(labels, prompts, texts)
+    axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -69,8 +69,8 @@ def make_plan(
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
-        mirror_axes=mirror_axes,
         low_resolution=low_resolution,
+        **axes,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
@@ -206,21 +206,26 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 def _mirroring(
     labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
-) -> tuple[tuple[Axis, ...], Decision]:
-    """The axes that may be mirrored, and the reason.
+) -> tuple[dict[str, Any], Decision]:
+    """The fields of a plan on mirroring, and the reason.
 
     Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
     """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     sided = names_sides([label.name for label in labels]) or names_sides(phrases)
     directed = named_axes(texts)
-    axes = tuple(axis for axis in MIRROR_AXES if axis not in directed and not (axis == 2 and sided))
+    able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
+    axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
     reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
     if directed:
         left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
-        reasons.append(f"texts of cases name directions along {left_out}, which mirroring would reverse")
+        reasons.append(
+            f"texts of cases name directions along {left_out}, which mirroring would reverse; samples without text are "
+            "mirrored there, too"
+        )
     reason = "; ".join(reasons) or "no two labels differ by left and right alone"
-    return axes, Decision(name="mirroring", value=", ".join(AXIS_NAMES[axis] for axis in axes) or "none", reason=reason)
+    value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
+    return {"mirror_axes": axes, "text_axes": of_texts}, Decision(name="mirroring", value=value, reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

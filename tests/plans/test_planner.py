@@ -268,6 +268,7 @@ def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
     plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
     assert plan.mirror_axes == axes
+    assert sorted((*plan.mirror_axes, *plan.text_axes)) == [0, 1, 2]
     (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
     assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
     assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
