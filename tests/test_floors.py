@@ -32,6 +32,7 @@ FLOORS = (
     {"folds"},
     {"training", "inference"},
     {"validation"},
+    {"report"},
     {"tasks"},
     {"textdiffseg"},  # the front door
     {"textdiffseg_cli"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from textdiffseg.tasks.outcome import Outcome
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
+    from textdiffseg.tasks.report import write_report
     from textdiffseg.tasks.train import train
     from textdiffseg.tasks.validate import TrainedFold
     from textdiffseg.training.run import TrainingOptions
@@ -49,6 +50,7 @@ _HOMES = {
     "plan": "textdiffseg.tasks.plan",
     "predict": "textdiffseg.tasks.predict",
     "train": "textdiffseg.tasks.train",
+    "write_report": "textdiffseg.tasks.report",
 }
 __all__ = [
     "Cancelled",
@@ -69,6 +71,7 @@ __all__ = [
     "plan",
     "predict",
     "train",
+    "write_report",
 ]
 
 
