@@ -68,14 +68,13 @@ def _caption(case: ShownCase) -> str:
 
 
 def _box_of_masks(case: ShownCase) -> Box:
-    """The box of all masks with a margin; the whole scan if no voxel is labelled."""
-    held = case.labelled
+    """The box of the reference with a margin, else that of the prediction; the whole scan if no voxel is labelled."""
+    held = next((one > 0 for one in (case.reference, case.prediction) if one is not None and (one > 0).any()), None)
+    if held is None:
+        return tuple(slice(0, size) for size in case.image.shape)
     edges = []
     for axis, step in enumerate(case.geometry.spacing):
         places = np.flatnonzero(held.any(axis=tuple({0, 1, 2} - {axis})))
-        if not len(places):
-            edges.append(slice(0, held.shape[axis]))
-            continue
         first, last = int(places[0]), int(places[-1]) + 1
         margin = int(np.ceil(max(MARGIN_MM / step, MARGIN * (last - first))))
         edges.append(slice(max(0, first - margin), min(held.shape[axis], last + margin)))

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from pathlib import Path
 
+GENERATOR = "TextDiffSeg"  # marks the pages that may be replaced
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "connect-src data: blob:; worker-src blob:; font-src data:; base-uri 'none'; form-action 'none'"
@@ -80,6 +82,12 @@ def resource(name: str) -> Html:
     return Html(files("textdiffseg.report").joinpath(name).read_text(encoding="utf-8"))
 
 
+def is_page(path: Path) -> bool:
+    """Whether a file is a page of this project."""
+    with path.open("rb") as file:
+        return f'name="generator" content="{GENERATOR}"'.encode() in file.read(2000)
+
+
 def page(title: str, subtitle: str, sections: Sequence[Section], scripts: str = Html("")) -> str:
     """The whole document."""
     links = (element("a", one.title, href=f"#{one.anchor}") for one in sections)
@@ -89,6 +97,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section], scripts: str = 
         Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html('<link rel="icon" href="data:,">'),
+        Html(f'<meta name="generator" content="{GENERATOR}">'),
         element("title", title),
         element("style", resource("page.css")),
     )

@@ -89,7 +89,8 @@ def draw_boxes(axes: "Axes", rows: Sequence[float], values: Sequence[np.ndarray]
             continue
         first, median, third = np.percentile(one, (25, 50, 75))
         reach = 1.5 * (third - first)
-        low, high = one[one >= first - reach].min(), one[one <= third + reach].max()
+        low = min(first, one[one >= first - reach].min())
+        high = max(third, one[one <= third + reach].max())
         axes.barh(row, third - first, 0.75 * size, first, facecolor=(*colour, 0.18), edgecolor=colour)
         axes.hlines([row, row], [low, third], [first, high], **line)
         axes.vlines(median, row - 0.375 * size, row + 0.375 * size, color=colour, linewidth=2.4)

@@ -7,6 +7,7 @@ from pathlib import Path
 from plans.errors import UserError
 from plans.layout import FOLD, FoldFolder
 from plans.plan import Plan
+from plans.presets import PRESETS
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.report import Summary
@@ -67,18 +68,19 @@ def read_preset(folder: Path) -> PresetResults | None:
 def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, UserError]]:
     """The presets in the folder of a data set, by folder name, and the errors of those that cannot be read.
 
-    `default` is the first.
+    They have the order of `PRESETS`.
     """
     paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     found: dict[str, PresetResults] = {}
     faults: dict[str, UserError] = {}
-    for path in sorted(paths, key=lambda path: not path.name.startswith("default")):
+    for path in paths:
         try:
             if (preset := read_preset(path)) is not None:
                 found[path.name] = preset
         except UserError as error:
             faults[path.name] = error
-    return found, faults
+    ordered = sorted(found.values(), key=lambda one: (PRESETS.index(one.plan.preset), one.name))
+    return {one.name: one for one in ordered}, faults
 
 
 def _read_fold(fold: FoldFolder) -> FoldResults:

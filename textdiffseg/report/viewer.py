@@ -4,10 +4,11 @@ import gzip
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from textdiffseg.imaging.planes import MAX_AIR, body_box
+from textdiffseg.imaging.planes import MAX_AIR, body_box, middle
 from textdiffseg.pictures import Colour, label_colour
 from textdiffseg.report.page import Html, Section, element, join, paragraphs, resource
 from textdiffseg.report.shown import ShownCase
@@ -81,8 +82,12 @@ def viewer_scripts(cases: Sequence[ShownCase]) -> Html:
     )
 
 
-def _embedded(case: ShownCase) -> dict[str, str]:
-    """The volumes of a case as base64 of compressed NIfTI: scan in 0..255, and numbers of labels."""
+def _embedded(case: ShownCase) -> dict[str, Any]:
+    """A case for the script: where the cross starts, and volumes as base64 of compressed NIfTI.
+
+    The scan has the values 0..255, a mask the numbers of labels. The cross is a fraction along x (to the right), y (to
+    anterior) and z (to superior).
+    """
     low, high = case.window
     labelled = case.labelled
     box = body_box(case.image, labelled, min(low, case.image.min() + MAX_AIR * (high - case.image.min())))
@@ -98,7 +103,8 @@ def _embedded(case: ShownCase) -> dict[str, str]:
         if masks is not None:
             shrunk = masks[box][centres][tuple(slice(size) for size in grey.shape)]
             found[name] = _nifti(np.maximum(shrunk, 0).astype(np.int16), grid)
-    return found
+    place = [(at - edge.start + 0.5) / (edge.stop - edge.start) for at, edge in zip(middle(labelled), box, strict=True)]
+    return {"cross": [1 - place[2], 1 - place[1], place[0]], "volumes": found}
 
 
 def _steps(shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:

@@ -6,7 +6,7 @@ from plans.case_list import CaseList
 from plans.errors import UserError
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically
-from textdiffseg.report.page import Html, Section, page
+from textdiffseg.report.page import Html, Section, is_page, page
 from textdiffseg.report.shown import ShownCase
 from textdiffseg.report.viewer import viewer_scripts, viewer_section
 from textdiffseg.tasks.manifest import versions
@@ -23,6 +23,7 @@ def write_report(
     root: str | Path = ".",
     preset: str | None = None,
     scans: str | Path | CaseList | None = None,
+    series: str | None = None,
     title: str | None = None,
 ) -> Path:
     """The path of the report, which is written. It opens from disk, without a network.
@@ -33,6 +34,7 @@ def write_report(
         root: the folder with raw/, preprocessed/ and results/.
         preset: the preset that is shown in detail, if several are trained; None: `default`, else the first.
         scans: for segmentations: the scans that were segmented. Without them, the report has no pictures.
+        series: UID of the DICOM series that was segmented; None: the largest one of each folder.
         title: of the page; None: the name of the data set or folder.
 
     Raises:
@@ -40,6 +42,8 @@ def write_report(
     """
     require("report", "A report", "matplotlib")
     out = Path(out)
+    if out.is_file() and not is_page(out):
+        raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
     if out.suffix.lower() not in _ENDINGS or out.is_dir():
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
     folder = Path(source).expanduser()
@@ -48,7 +52,7 @@ def write_report(
         if preset is not None:
             raise UserError(f"--preset: {folder} holds segmentations of one model. Leave the option out.")
         name = folder.resolve().name
-        sections, shown = segmentations_sections(folder, manifests, scans)
+        sections, shown = segmentations_sections(folder, manifests, scans, series)
     else:
         if scans is not None:
             raise UserError(f"--scans: {source} is not a folder of segmentations. Leave the option out.")

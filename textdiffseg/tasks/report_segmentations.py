@@ -17,6 +17,8 @@ from textdiffseg.tasks.manifest import Manifest, hash_inputs
 from textdiffseg.tasks.predict import find_scans
 from textdiffseg.tasks.volume_table import finished
 
+Files = Mapping[str, tuple[Path, ...]]
+"""The files of each scan, by case."""
 MAX_PICTURES = 12
 MAX_VIEWED = 3  # cases in the viewer
 
@@ -27,11 +29,12 @@ def finished_manifests(folder: Path) -> dict[str, Manifest]:
 
 
 def segmentations_sections(
-    folder: Path, manifests: Mapping[str, Manifest], scans: str | Path | CaseList | None
+    folder: Path, manifests: Mapping[str, Manifest], scans: str | Path | CaseList | None, series: str | None = None
 ) -> tuple[list[Section], list[ShownCase]]:
     """All sections but the viewer, and the scans for the viewer."""
     segmented = sorted((_segmented(manifest) for manifest in manifests.values()), key=lambda scan: scan.order)
-    cases, shown = _cases_section(folder, manifests, segmented, scans)
+    files = None if scans is None else _files_of(scans, manifests, series)
+    cases, shown = _cases_section(folder, manifests, segmented, files)
     sections = [check_section(segmented), cases, volumes_section(segmented)]
     if (folder / SUMMARY).is_file():
         summary = Summary.read(folder / SUMMARY)
@@ -46,15 +49,14 @@ def _segmented(manifest: Manifest) -> SegmentedScan:
 
 
 def _cases_section(
-    folder: Path, manifests: Mapping[str, Manifest], segmented: list[SegmentedScan], scans: str | Path | CaseList | None
+    folder: Path, manifests: Mapping[str, Manifest], segmented: list[SegmentedScan], files: Files | None
 ) -> tuple[Section, list[ShownCase]]:
     """The section with pictures of the scans to check first, and these scans."""
     faults: list[str] = []
     shown: list[ShownCase] = []
-    if scans is None:
+    if files is None:
         faults.append("There are no pictures, because the scans were not given. Give their folder with --scans.")
     else:
-        files = _files_of(scans, manifests)
         for scan in segmented[:MAX_PICTURES]:
             try:
                 shown.append(_shown(folder, manifests[scan.name], files, scan.advice))
@@ -67,13 +69,12 @@ def _cases_section(
     return Section("cases", "Pictures", body), shown
 
 
-def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest]) -> dict[str, tuple[Path, ...]]:
-    """The files of each scan, by case."""
+def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], series: str | None) -> Files:
     channels = max(len(manifest.request.inputs) for manifest in manifests.values())
-    return find_scans(scans, channels)
+    return find_scans(scans, channels, series)
 
 
-def _shown(folder: Path, manifest: Manifest, files: Mapping[str, tuple[Path, ...]], advice: str) -> ShownCase:
+def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> ShownCase:
     """The scan of a manifest with its mask, and its map of uncertainty if there is one.
 
     Raises `UserError` if the scan is missing or is not the one that was segmented.
@@ -91,4 +92,5 @@ def _shown(folder: Path, manifest: Manifest, files: Mapping[str, tuple[Path, ...
     values = read_labels(folder / mask).array[0]
     if values.shape != scan.geometry.shape:
         raise UserError(f"{folder / mask}: its size is not that of the scan.")
+    # Manifests do not note the modality. Only CT has intensities as low as air's.
     return shown_case(case, scan, values, parts, hounsfield=True, uncertainty=doubt, lines=(advice,) if advice else ())
