@@ -48,10 +48,12 @@ def _grids(fingerprint: Fingerprint, plan: Plan) -> Html:
     drawn = new_figure(10, 2.6)
     left, right = drawn.subplots(1, 2)
     shapes = np.array([case.shape_at(plan.spacing) for case in fingerprint.cases], dtype=float)
-    panels = ((left, fingerprint.spacings(), plan.spacing, "Voxel size (mm)", "plan"),)
-    panels += ((right, shapes, plan.patch, "Size on the plan's grid (voxels)", "patch"),)
+    panels = (
+        (left, fingerprint.spacings(), plan.spacing, "Voxel size (mm)", "plan"),
+        (right, shapes, plan.patch, "Size on the plan's grid (voxels)", "patch"),
+    )
     for axes, values, marks, title, mark in panels:
-        draw_boxes(axes, range(3), values.T, label_colour(0), 0.8)
+        draw_boxes(axes, range(3), [*values.T], label_colour(0), 0.8)
         axes.plot(marks, range(3), "D", color=label_colour(1), markersize=7, label=mark)
         name_rows(axes, AXES)
         axes.set_title(title, fontsize=10)

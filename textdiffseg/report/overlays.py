@@ -3,8 +3,8 @@
 Planes are in radiological orientation: the patient's right is on the left side. All planes have the same scale.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -71,7 +71,8 @@ def _box_of_masks(case: ShownCase) -> Box:
     """The box of the reference with a margin, else that of the prediction; the whole scan if no voxel is labelled."""
     held = next((one > 0 for one in (case.reference, case.prediction) if one is not None and (one > 0).any()), None)
     if held is None:
-        return tuple(slice(0, size) for size in case.image.shape)
+        depth, height, width = case.image.shape
+        return slice(0, depth), slice(0, height), slice(0, width)
     edges = []
     for axis, step in enumerate(case.geometry.spacing):
         places = np.flatnonzero(held.any(axis=tuple({0, 1, 2} - {axis})))
@@ -111,7 +112,7 @@ def _draw_image(axes: "Axes", case: ShownCase, box: Box, axis: int, place: int) 
     axes.set_anchor("N")
     letters = zip(PLANES[axis][1], ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True)
     for letter, (x, y) in letters:
-        style: Mapping[str, str] = {"color": "#ffd34d", "ha": "center", "va": "center", "fontsize": 9}
+        style: dict[str, Any] = {"color": "#ffd34d", "ha": "center", "va": "center", "fontsize": 9}
         axes.text(x, y, letter, transform=axes.transAxes, **style)
     return aspect
 
@@ -129,7 +130,7 @@ def _draw_masks(axes: "Axes", case: ShownCase, box: Box, axis: int, place: int) 
     axes.set_ylim(predicted.shape[0] - 0.5, -0.5)
 
 
-def _outline(axes: "Axes", mask: np.ndarray, **style: object) -> None:
+def _outline(axes: "Axes", mask: np.ndarray, **style: Any) -> None:
     if mask.any():
         padded = np.pad(mask.astype(float), 1)  # so a mask at the border has an outline there
         x, y = (np.arange(-1, size + 1) for size in (mask.shape[1], mask.shape[0]))

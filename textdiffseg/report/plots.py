@@ -82,7 +82,6 @@ def draw_boxes(axes: "Axes", rows: Sequence[float], values: Sequence[np.ndarray]
         colour: of all boxes.
         size: of a box, in rows.
     """
-    line = {"color": colour, "linewidth": 1.3}
     for row, one in zip(rows, values, strict=True):
         one = one[np.isfinite(one)]
         if not len(one):
@@ -92,7 +91,7 @@ def draw_boxes(axes: "Axes", rows: Sequence[float], values: Sequence[np.ndarray]
         low = min(first, one[one >= first - reach].min())
         high = max(third, one[one <= third + reach].max())
         axes.barh(row, third - first, 0.75 * size, first, facecolor=(*colour, 0.18), edgecolor=colour)
-        axes.hlines([row, row], [low, third], [first, high], **line)
+        axes.hlines([row, row], [low, third], [first, high], color=colour, linewidth=1.3)
         axes.vlines(median, row - 0.375 * size, row + 0.375 * size, color=colour, linewidth=2.4)
         spread = ((np.arange(len(one)) * 0.618) % 1 - 0.5) * size * 0.55  # the golden ratio spreads the dots evenly
         axes.plot(one, row + spread, "o", color=colour, markersize=2.6, alpha=0.55, markeredgewidth=0)

@@ -69,8 +69,8 @@ def scores_table(cases: Sequence[CaseScores]) -> Html:
     for name, mean in summary.labels.items():
         dice = _values(cases, name, "dice")
         middle = "{:.3f} to {:.3f}".format(*np.percentile(dice, (25, 75))) if len(dice) else UNDEFINED
-        rows.append((name, str(mean.scored), number(mean.dice), middle, number(mean.nsd), number(mean.hd95, 1)))
-        rows[-1] += (number(mean.volume_ml, 1), number(mean.reference_ml, 1), str(mean.one_empty))
+        found = (name, str(mean.scored), number(mean.dice), middle, number(mean.nsd), number(mean.hd95, 1))
+        rows.append((*found, number(mean.volume_ml, 1), number(mean.reference_ml, 1), str(mean.one_empty)))
     mean = summary.mean
     rows.append(("mean of the labels", "", number(mean.dice), "", number(mean.nsd), number(mean.hd95, 1), "", "", ""))
     head = (
