@@ -30,11 +30,11 @@ from stored import add_device, add_preprocessed, held_out, machine, preprocessed
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.data.store import open_case
+from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.volumes import sum_voxels
+from textdiffseg.inference.volumes import SlabVoxelSums
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.calibrate import gather
 from textdiffseg.validation.cases import load_fold, predict_case
@@ -109,9 +109,17 @@ def sampled_volumes(folder: Path, preprocessed: Path, cases: list[str], device: 
             continue
         transform = case.record.transform
         scale = np.prod(transform.cropped_shape) / np.prod(transform.shape)
-        predictions = (predict_case(predictor, case, bank).probabilities for predictor in predictors)
-        found.append(scale * np.stack([sum_voxels(p, predictors[0].readout).voxels for p in predictions]))
+        found.append(scale * np.stack([volumes_of(predictor, case, bank) for predictor in predictors]))
     return np.stack(found)
+
+
+def volumes_of(predictor: Predictor, case: StoredCase, bank: TextBank) -> np.ndarray:
+    """The voxels (L,) of each label's mask on the plan's grid."""
+    known = case.record.known
+    sums = SlabVoxelSums(predictor.readout, len(known))
+    for slab in predict_case(predictor, case, bank):
+        sums.add(slab.prediction.probabilities)
+    return sums.finish().by_label(known, len(predictor.plan.labels)).voxels
 
 
 def report(evidence: dict[str, Evidence], drawn: np.ndarray | None = None) -> dict:

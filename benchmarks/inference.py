@@ -1,6 +1,6 @@
 """Host time and memory of predicting whole CTs, with a network that takes no time. Prints JSON.
 
-    python benchmarks/inference.py [--slices 275 600] [--labels 3 60 117] [--patch 64 160 168]
+    python benchmarks/inference.py [--slices 275 600] [--labels 3 60 117] [--patch 64 160 168] [--against 7c4106f]
 
 The scans are made from the real CT of the shared data: 512 x 512 x SLICES voxels of 0.8 x 0.8 x 1.24 mm. The plan has
 this spacing. The network returns the same logits for every window. So only the host's work is left: read,
@@ -8,26 +8,33 @@ resample, sums over windows, restore, write. Each scan and number of labels has 
 
 Bars: the longest stage takes at most 8 s with 275 slices and 3 labels; 600 slices and 117 labels take at most 8 GB; the
 estimate is within 20% of the peak.
+
+`--against 7c4106f` predicts the scans with 3 labels at most by that commit, too, which kept labels x volume in memory.
+Its source comes from git. Bar: at most a third of its CPU seconds.
 """
 
 import argparse
+import io
 import json
+import os
+import subprocess
 import sys
+import tarfile
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import psutil
 import torch
+from null_network import null_logits
+from peaks import peak_memory
 from stored import in_own_process, machine, shared_data
 from torch import Tensor
 
+from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.plan import Crop, Plan
 from plans.prompts import Prompts
@@ -51,7 +58,9 @@ from textdiffseg_cli.common import positive_int, run
 
 SPACING = (1.24, 0.8, 0.8)  # mm
 SCAN = "scans/CRLM-CT-1004.nii.gz"
-BARS = {"longest_stage_s": 8.0, "peak_gb": 8.0, "estimate_off_by": 0.2}
+BARS = {"longest_stage_s": 8.0, "peak_gb": 8.0, "estimate_off_by": 0.2, "cpu_ratio": 0.33}
+MAX_EARLIER_LABELS = 3
+PACKAGES = ("plans", "textdiffseg", "textdiffseg_cli")
 
 
 class NoEncoder:
@@ -67,23 +76,17 @@ class NoEncoder:
 
 
 class NoNetwork:
-    """A segmenter that takes no time: background around a ball of each label, the same in every window."""
+    """A segmenter that takes no time (`null_logits`)."""
 
     schedule = None
 
     def __init__(self, patch: Triple, labels: int, windows: int):
-        generator = np.random.default_rng(0)
-        self.made = torch.full((windows, 1 + labels, *patch), -8.0)
-        self.made[:, 0] = 0
-        for label in range(1, 1 + labels):
-            centre, radius = generator.uniform(0.2, 0.8, 3) * patch, min(patch) / 6
-            axes = [np.arange(size) - middle for size, middle in zip(patch, centre, strict=True)]
-            d, h, w = np.ix_(*axes)
-            self.made[:, label, torch.from_numpy(d**2 + h**2 + w**2 < radius**2)] = 4
+        self.made = null_logits(patch, labels, windows)
+        self.output = torch.empty_like(self.made)  # it is overwritten with the probabilities
 
     def logits(self, patches: Tensor, queries: Queries, z_T: Tensor, steps: int) -> Iterator[Tensor]:
         """The same logits for every window (B, 1 + Q, D, H, W)."""
-        yield self.made[: len(patches)]
+        yield self.output.copy_(self.made)[: len(patches)]
 
 
 def main() -> int:
@@ -97,6 +100,7 @@ def main() -> int:
     )
     parser.add_argument("--crop", choices=("none", "body"), default="none", help="the estimate assumes none")
     parser.add_argument("--in-plane", type=positive_int, default=512, metavar="N", help="voxels along x and y")
+    parser.add_argument("--against", metavar="COMMIT", help="compare with this commit; its API must be that of 7c4106f")
     return run(measure, parser.parse_args())
 
 
@@ -111,11 +115,15 @@ def measure(args: argparse.Namespace) -> None:
     } | machine("cpu")
     report["scans"] = []
     with tempfile.TemporaryDirectory() as temporary:
+        tree = None if args.against is None else export(args.against, Path(temporary) / "earlier")
         for slices in args.slices:
             path = Path(temporary) / f"{slices}.nii.gz"
             in_own_process(make_scan, path, slices, args.in_plane)
             for labels in args.labels:
-                found = in_own_process(predict, path, Path(temporary) / f"{slices}_{labels}", args, labels)
+                out = Path(temporary) / f"{slices}_{labels}"
+                found = in_own_process(predict, path, out, args, labels)
+                if tree is not None and labels <= MAX_EARLIER_LABELS:
+                    found |= compared(found, path, out, tree, args, labels)
                 report["scans"].append({"slices": slices, "labels": labels} | found)
     print(json.dumps(report, indent=1))
 
@@ -160,6 +168,37 @@ def predict(path: Path, out: Path, args: argparse.Namespace, labels: int) -> dic
     }
 
 
+def export(commit: str, folder: Path) -> Path:
+    """The folder with the packages of a commit."""
+    archive = ("git", "-C", str(Path(__file__).resolve().parents[1]), "archive", commit, *PACKAGES)
+    done = subprocess.run(archive, capture_output=True, check=False)
+    if done.returncode:
+        raise UserError(
+            f"--against {commit}: git cannot export this commit ({done.stderr.decode().strip()}). Run this in a clone "
+            "with the whole history: git fetch --unshallow."
+        )
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+def compared(
+    found: dict[str, Any], path: Path, out: Path, tree: Path, args: argparse.Namespace, labels: int
+) -> dict[str, Any]:
+    """The cost of an earlier commit, our share of its CPU seconds, and the share of voxels with the same label."""
+    script, earlier = Path(__file__).with_name("earlier_inference.py"), out.with_name(f"{out.name}_earlier")
+    numbers = map(str, (labels, *args.patch, *SPACING))
+    command = [sys.executable, str(script), str(path), str(earlier), *numbers]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tree)}, stdout=subprocess.PIPE, check=True)
+    cost = json.loads(done.stdout)
+    ours, theirs = (np.asarray(nib.load(next(folder.glob("*.nii.gz"))).dataobj) for folder in (out, earlier))
+    return {
+        "earlier": cost,
+        "cpu_ratio": round(found["cpu_s"] / cost["cpu_s"], 2),
+        "same_labels": round(float(np.mean(ours == theirs)), 6),
+    }
+
+
 def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) -> PredictionRun:
     """A prediction into a folder, with the network that takes no time."""
     plan = plan_of(patch, labels, crop)
@@ -199,25 +238,6 @@ def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:
             "memory": {"budget_gb": 8, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
         }
     )
-
-
-@contextmanager
-def peak_memory() -> Iterator[list[float]]:
-    """The largest resident memory of this process in GB while the context lasts, as a list of one number."""
-    process, stop = psutil.Process(), threading.Event()
-    peak = [process.memory_info().rss / 1e9]
-
-    def watch() -> None:
-        while not stop.wait(0.05):
-            peak[0] = max(peak[0], process.memory_info().rss / 1e9)
-
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        watching.join()
 
 
 if __name__ == "__main__":

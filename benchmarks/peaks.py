@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 import psutil
@@ -37,3 +38,22 @@ def measured(work: Callable[..., Result], *arguments: object) -> tuple[Result, C
         done.set()
         watcher.join()
     return result, Cost(seconds, cpu_seconds, (max(sizes, default=before) - before) / 1e6)
+
+
+@contextmanager
+def peak_memory() -> Iterator[list[float]]:
+    """The largest resident memory of this process in GB while the context lasts, as a list of one number."""
+    process, stop = psutil.Process(), threading.Event()
+    peak = [process.memory_info().rss / 1e9]
+
+    def watch() -> None:
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], process.memory_info().rss / 1e9)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        watching.join()

@@ -53,6 +53,7 @@ from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings, settings_o
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.alternatives import choose_alternatives, draw_masks
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import queries_of
 from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
@@ -199,7 +200,7 @@ class Scan:
     def drawn(self, network) -> list[np.ndarray]:
         """The diffusion samples."""
         settings = settings_of_alternatives(network.plan, Settings())
-        predictor = Predictor([network], settings, self.device)
+        predictor = SamplePredictor([network], settings, self.device)
         queries = queries_of(network.plan, self.case, self.bank)
         return list(draw_masks(predictor, self.image, self.case.record.transform, queries, len(LABELS)))
 

@@ -15,8 +15,7 @@ gets Gaussian noise whose standard deviation is drawn between 0 and `MAX_NOISE`.
 two, its robustness is regularisation, which `unet` can have as well.
 
 Prints JSON: the mean Dice of each form for each degradation; the differences with 95% intervals of a paired bootstrap
-over cases (of means over seeds); the verdict for each data set. A difference under .01 needs three seeds. If
-the bar lies within their spread, the claim stays open.
+over cases (of means over seeds); the verdict for each data set, by the rule of claims.py.
 
 All masks have one step and no mirroring. The averaged weights are scored on the fold's validation cases, on the files'
 grids. With --root the trained folds and the scores are kept, and an interrupted run resumes.
@@ -34,7 +33,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bootstrap import paired
-from claims import FAILS, HOLDS, MIN_SEEDS, OPEN
+from claims import FAILS, HOLDS, OPEN, verdict
 from stored import fold_parser, held_out, in_own_process, machine, prepare, read_fold, shared_data
 
 from plans.errors import UserError
@@ -51,13 +50,12 @@ from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.run import Run, TrainingOptions, open_run, plan_length
-from textdiffseg.validation.cases import load_fold, predict_case, restore_slots, score_slots
+from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
 from textdiffseg_cli.common import positive_float, run, whole_number
 
 UNDEGRADED, DEGRADED = "undegraded", "mean of all degradations"
 SKIP_DROPOUT = 0.3  # share of the samples
 MAX_NOISE = 1.0  # in standard deviations of the normalised image
-CLEAR_DICE = 0.01  # a smaller difference needs `MIN_SEEDS` seeds
 SCORES = "shifts.json"
 
 
@@ -195,8 +193,9 @@ def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Score
                 continue
             case = open_case(preprocessed, case_id, predictor.plan)
             degradation = None if name == UNDEGRADED else (name, seed)
-            slots = restore_slots(predictor.readout, predict_case(predictor, case, bank, degradation=degradation), case)
-            of_name[case_id] = score_slots(predictor.plan, case, slots, surfaces=False).mean_dice or 0.0
+            slabs = predict_case(predictor, case, bank, degradation=degradation)
+            labels = restore_labels(predictor.readout, slabs, case)
+            of_name[case_id] = score_labels(predictor.plan, case, labels, surfaces=False).mean_dice or 0.0
         write_atomically(kept, json.dumps(scores))
     log = read_log(folder / "log.jsonl")[-1]
     print(f"{folder}: {log.iteration} iterations in {log.seconds / 60:.1f} minutes")
@@ -213,7 +212,9 @@ def report(scores: dict[str, list[Scores]], seeds: list[int]) -> dict:
         for form, of in arrays.items()
         if form != "default"
     }
-    clauses = {name: verdict(gaps[other][scans], bar) for name, (scans, other, bar) in BARS.items()}
+    clauses = {
+        name: verdict(list(gaps[other][scans]["per_seed"].values()), bar) for name, (scans, other, bar) in BARS.items()
+    }
     found = set(clauses.values())
     whole = FAILS if FAILS in found else HOLDS if found == {HOLDS} else OPEN
     return {"dice": means, "default_minus": gaps, "clauses": clauses, "verdict": whole}
@@ -229,16 +230,6 @@ def gap(differences: np.ndarray, seeds: list[int]) -> dict:
     """The paired difference from (seeds, cases): over cases, of means over seeds, and the mean of each seed."""
     per_seed = {str(seed): float(row.mean()) for seed, row in zip(seeds, differences, strict=True)}
     return paired(differences.mean(0)) | {"per_seed": per_seed}
-
-
-def verdict(difference: dict, bar: float) -> str:
-    """Whether a difference reaches a bar: `HOLDS`, `FAILS`, or `OPEN` if the seeds do not decide."""
-    found, by_seed = difference["mean"], list(difference["per_seed"].values())
-    if abs(found) < CLEAR_DICE:
-        spread = max(by_seed) - min(by_seed) if len(by_seed) >= MIN_SEEDS else np.inf
-        if abs(found - bar) <= spread:
-            return OPEN
-    return HOLDS if found >= bar else FAILS
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The changes that variants.py compares: other settings of the plan, and other modules of the model.
+"""The changes that variants.py compares: other settings of the plan, other modules of the model, another loss.
 
 A change that the library does not offer has its code here.
 """
@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from plans.errors import UserError
+from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 from textdiffseg.data import sampling
+from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.networks.blocks import Attention, InstanceNorm
 from textdiffseg.networks.label_decoder import BACKGROUND_BIAS, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg
+from textdiffseg.queries import Queries
+from textdiffseg.readout import readout_of
+from textdiffseg.segmenter import Segmenter
+from textdiffseg.training.checkpoint import TrainingState
+from textdiffseg.training.draws import NoiseDraws
+from textdiffseg.training.objectives import Losses, Objective
 
 CONTROL = "control"
 GROUPS = 4
@@ -29,6 +37,7 @@ class Change:
 
     plan: Callable[[Plan], Plan] = lambda plan: plan
     model: Callable[[TextDiffSeg], TextDiffSeg] = lambda model: model
+    objective: Callable[[TrainingState], Objective] = lambda state: state.objective
     costs: bool = True  # whether the time of an iteration may differ from the control's
     all_labels_share: float | None = None  # the first share of iterations, in which samples query all labels
 
@@ -83,6 +92,11 @@ def convolutional_head(model: TextDiffSeg) -> TextDiffSeg:
     return model
 
 
+def overviewed(plan: Plan) -> Plan:
+    """Let the network read an overview of the scan; or leave it out, where the plan has it."""
+    return plan.model_copy(update={"overview": None if plan.overview else OverviewPlan()})
+
+
 def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
     """Scale the classifier's initial vectors down to the size of a convolutional head's weights."""
     model.label_decoder.classifier.head.weight.data *= 0.15
@@ -103,6 +117,32 @@ def with_positions(model: TextDiffSeg) -> TextDiffSeg:
         if isinstance(module, Attention):
             module.norm.register_forward_hook(lambda _, __, out: out + positions(out))
     return model
+
+
+@dataclass(frozen=True)
+class CrossEntropyLast(Objective):
+    """The loss of masks: cross-entropy and Dice, and in the last `share` of the iterations cross-entropy alone."""
+
+    segmenter: Segmenter
+    state: TrainingState
+    share: float
+
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
+        done, total = self.state.progress.schedule
+        logits = next(self.segmenter.logits(image, queries))
+        dice_weight = float(done < round((1 - self.share) * total))
+        return Losses(segmentation_loss(logits, targets, queries.labels, dice_weight=dice_weight))
+
+
+def cross_entropy_last(share: float) -> Change:
+    """A change to cross-entropy alone in the last `share` of the iterations."""
+
+    def change(state: TrainingState) -> Objective:
+        if state.model.plan.regions is not None:
+            raise UserError("--changes: cross-entropy alone is for labels that exclude each other. Leave it out.")
+        return CrossEntropyLast(readout_of(state.model.plan), Segmenter.of(state.model), state, share)
+
+    return Change(objective=change, costs=False)
 
 
 def positions(x: Tensor) -> Tensor:
@@ -133,9 +173,12 @@ CHANGES = {
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),
+    "overview of the scan": Change(overviewed),
     "AdamW alone": setting("training", costs=True, optimiser="adamw"),
     "learning rate x 0.5": scaled_rate(0.5),
     "learning rate x 2": scaled_rate(2.0),
     "average 0.98": setting("training", ema=0.98),
     "average 0.995": setting("training", ema=0.995),
+    "cross-entropy alone in the last tenth": cross_entropy_last(0.1),
+    "cross-entropy alone in the last third": cross_entropy_last(1 / 3),  # in the last tenth, the learning rate is low
 }

@@ -10,12 +10,14 @@ iterations that take the same time.
 Prints JSON. For each variant and seed, of the averaged weights on the fold's validation cases:
 
 - Dice of the masks without mirroring, as a mean and by label;
+- expected calibration error of their probabilities near the foreground, not tempered
+  (textdiffseg/evaluation/calibration.py);
 - Dice with mirroring (--mirroring).
 
 The sampler is not trained, as it does not change the masks.
 
-For each variant also the difference in Dice from the control, of the cases' means over seeds. The difference has the
-95% interval of a paired bootstrap. variant_changes.py has the changes.
+For each variant also the differences in Dice and in calibration error from the control, of the cases' means over
+seeds. They have the 95% interval of a paired bootstrap. variant_changes.py has the changes.
 """
 
 import argparse
@@ -50,17 +52,20 @@ from textdiffseg.files import write_atomically
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.networks.model import TextDiffSeg, build_model
+from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.run import Run, TrainingOptions, open_run
+from textdiffseg.validation.calibrate import gather
+from textdiffseg.validation.evidence import scores as calibration_scores
 from textdiffseg_cli.common import positive_int, run, whole_number
 
 EPOCHS = 4
 TURNS, ITERATIONS_A_TURN = 7, 2  # of timing
+PER_CASE = {"cases": "minus_control", "ece_of_cases": "ece_minus_control"}  # figures of cases, and their difference
 
 
 def main() -> int:
@@ -104,17 +109,19 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def describe(cost: float, runs: list[dict], control: list[dict]) -> dict:
-    """The figures of a variant for each seed, and its difference from the control."""
-    ours, theirs = case_means(runs), case_means(control)
-    gaps = np.array([ours[case] - theirs[case] for case in ours if case in theirs])
-    seeds = [{name: value for name, value in figures.items() if name != "cases"} for figures in runs]
-    return {"cost_an_iteration": round(cost, 3), "seeds": seeds, "minus_control": paired(gaps)}
+    """The figures of a variant for each seed, and its differences from the control."""
+    found: dict = {"cost_an_iteration": round(cost, 3)}
+    found["seeds"] = [{name: value for name, value in figures.items() if name not in PER_CASE} for figures in runs]
+    for name, difference in PER_CASE.items():
+        ours, theirs = case_means(runs, name), case_means(control, name)
+        found[difference] = paired(np.array([ours[case] - theirs[case] for case in ours if case in theirs]))
+    return found
 
 
-def case_means(runs: list[dict]) -> dict[str, float]:
-    """The mean Dice over seeds of each case that has a Dice with every seed."""
-    cases = [case for case in runs[0]["cases"] if all(case in figures["cases"] for figures in runs)]
-    return {case: mean(figures["cases"][case] for figures in runs) for case in cases}
+def case_means(runs: list[dict], name: str) -> dict[str, float]:
+    """The mean over seeds for each case that has a value with every seed."""
+    cases = [case for case in runs[0][name] if all(case in figures[name] for figures in runs)]
+    return {case: mean(figures[name][case] for figures in runs) for case in cases}
 
 
 def timed(path: Path, preprocessed: Path, names: list[str], args: argparse.Namespace) -> dict[str, float]:
@@ -158,10 +165,13 @@ def begin(
         preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
     )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
+    changed.loader.samples.plan = changed.patches.plan = changed.plan  # it decides what a sample holds
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)
     progress = TrainingProgress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
-    return changed, TrainingState.start(model, progress)
+    state = TrainingState.start(model, progress)
+    state.objective = CHANGES[name].objective(state)
+    return changed, state
 
 
 def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace) -> None:
@@ -173,24 +183,32 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
     figures: dict = {"iterations": last.iteration}
-    plain = scores(model, run_.bank, preprocessed, cases, Settings(), args.device)
+    predictor = Predictor([model], Settings(), args.device)
+    plain = scores(predictor, run_.bank, preprocessed, cases)
+    plain["ece_of_cases"] = calibration_errors(predictor, run_.bank, preprocessed, cases)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
-    others = {"mirrored": Settings(mirror_axes=model.plan.mirror_axes)} if args.mirroring else {}
-    for which, settings in others.items():
-        figures[which] = mean(scores(model, run_.bank, preprocessed, cases, settings, args.device)["cases"].values())
-    write_atomically(folder / "figures.json", json.dumps(figures | {"cases": plain["cases"]}, indent=1))
+    figures |= {"ece": mean(plain["ece_of_cases"].values())}
+    if args.mirroring:
+        mirrored = Predictor([model], Settings(mirror_axes=model.plan.mirror_axes), args.device)
+        figures["mirrored"] = mean(scores(mirrored, run_.bank, preprocessed, cases)["cases"].values())
+    write_atomically(folder / "figures.json", json.dumps(figures | {name: plain[name] for name in PER_CASE}, indent=1))
 
 
-def scores(
-    model: TextDiffSeg, bank: TextBank, preprocessed: Path, cases: list[str], settings: Settings, device: str
-) -> dict:
+def scores(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict:
     """Dice by case and by label."""
-    predictor, queries = Predictor([model], settings, device), bank.all_labels()
-    scans = stored_scans(preprocessed, cases, model.plan, bank)
-    found = [score(model.plan, scan, predict(predictor, scan, queries)) for scan in scans]
+    plan, queries = predictor.plan, bank.all_labels()
+    found = [
+        score(plan, scan, predict(predictor, scan, queries)) for scan in stored_scans(preprocessed, cases, plan, bank)
+    ]
     labels = {name: means.dice for name, means in summarise(found).labels.items()}
     cases = {case.case: case.mean_dice for case in found if case.mean_dice is not None}
     return {"cases": cases, "labels": labels}
+
+
+def calibration_errors(predictor: Predictor, bank: TextBank, preprocessed: Path, cases: list[str]) -> dict[str, float]:
+    """The expected calibration error of each case that has foreground."""
+    voxels = {case: gather(predictor, bank, preprocessed, [case]).voxels for case in cases}
+    return {case: float(calibration_scores(found)[0, 0]) for case, found in voxels.items() if found}
 
 
 if __name__ == "__main__":

@@ -5,14 +5,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from plans.errors import listed
-from plans.file_names import FILE_ENDINGS, channel_file, split_ending
+from plans.errors import listed, merged
+from plans.file_names import FILE_ENDINGS, channel_file, rater_file, split_ending
+from plans.layout import RawFolder
+from plans.raters import almost_rater, group_references
 
-Files = dict[str, tuple[tuple[Path, ...], tuple[Path, ...]]]
-"""The images and the labels of each case.
+Images = tuple[Path | None, ...]
+"""One image per channel, or one image with all channels. None: an optional channel that the case lacks."""
 
-There is one image per channel, or one image with all channels. There is one label, or one per rater.
-"""
+Files = dict[str, tuple[Images, tuple[Path, ...]]]
+"""The images and the labels of each case. There is one label, or one per rater."""
 
 # Endings of files that often lie beside scans: notes, and the voxels of a .mhd file.
 COMPANIONS = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".raw", ".zraw")
@@ -61,7 +63,8 @@ def group_images(
     channels: Sequence[str],
     ending: str,
     faults: list[str],
-) -> dict[str, tuple[Path, ...]]:
+    optional: Collection[int] = (),
+) -> dict[str, Images]:
     """The images of each case: CASE_0000 is one channel; a plain name is one channel, or all channels in one file.
 
     Args:
@@ -71,38 +74,95 @@ def group_images(
         channels: the names of the channels.
         ending: the ending of missing files, for messages.
         faults: receives a line for each case with files of both kinds.
+        optional: the numbers of the channels that a case may lack.
     """
     suffixed: dict[str, dict[int, str]] = {}
-    cases: dict[str, tuple[Path, ...]] = {}
+    plain: dict[str, Path] = {}
+    cases: dict[str, Images] = {}
     for stem, name in files.items():
         match = re.fullmatch(r"(.+)_(\d{4})", stem)
         if match and stem not in labels:
             suffixed.setdefault(match[1], {})[int(match[2])] = name
         else:
-            cases[stem] = (images / name,)
+            plain[stem] = images / name
+            cases[stem] = (plain[stem],)
     for case, numbers in suffixed.items():
-        if case in cases and cases[case][0].is_file():  # dataset.json may list plain names of suffixed files
+        if case in plain and plain[case].is_file():  # dataset.json may list plain names of suffixed files
             first = numbers[min(numbers)]
-            faults.append(f"{images}: {cases[case][0].name} and {first} are files of one case. Remove one of them.")
+            faults.append(f"{images}: {plain[case].name} and {first} are files of one case. Remove one of them.")
         wanted = sorted({*numbers, *range(len(channels))})
-        cases[case] = tuple(images / numbers.get(number, channel_file(case, number, ending)) for number in wanted)
+        cases[case] = tuple(
+            None
+            if number in optional and number not in numbers
+            else images / numbers.get(number, channel_file(case, number, ending))
+            for number in wanted
+        )
     return dict(sorted(cases.items()))
 
 
-def faults_of_files(case: str, paths: tuple[Path, ...], labels: tuple[Path, ...], channels: Sequence[str]) -> list[str]:
+def files_in_folders(
+    raw: RawFolder,
+    listed_images: list[str],
+    channels: Sequence[str],
+    optional: Sequence[int],
+    ending: str,
+    faults: list[str],
+) -> Files:
+    """The files of each case, found by their names in imagesTr and labelsTr. Endings may be mixed."""
+    images, labels = raw.images("Tr"), raw.labels("Tr")
+    label_names = by_stem(labels, names_in(labels), faults)
+    image_names = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
+    own = group_images(images, image_names, label_names, channels, ending, [], optional)
+    references = group_references(labels, label_names, own, faults)
+    cases = group_images(images, image_names, references, channels, ending, faults, optional)
+    faults += merged(
+        (case, _without_image(labels / name, case, images, cases))
+        for case, names in references.items()
+        if case not in cases
+        for name in names
+    )
+    return {
+        case: (paths, tuple(labels / name for name in references.get(case, (f"{case}{ending}",))))
+        for case, paths in cases.items()
+    }
+
+
+def _without_image(label: Path, stem: str, images: Path, cases: Collection[str]) -> str:
+    """A line on a label file without an image of its name."""
+    if case := almost_rater(stem, cases):
+        name = rater_file(case, 1, split_ending(label.name)[1])
+        return f"{label}: no image has this name. If it is a rater's label of case {case}, name it like {name}."
+    return f"{label} has no image in {images}. Add the image or remove the label."
+
+
+def faults_of_files(
+    case: str, paths: Images, labels: tuple[Path, ...], channels: Sequence[str], optional: Collection[int] = ()
+) -> list[str]:
     """One line for each file of a case that is missing or superfluous."""
+    advice = "Add it or remove the case."
+    if len(channels) > 1:
+        advice += ' If a case may lack this channel, name it under "optional_channels".'
     faults = [
-        f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). Add it or remove the case."
+        f"case {case}: {path} is missing (dataset.json names {len(channels)} channels). {advice}"
         for path in paths
-        if not path.is_file()
+        if path is not None and not path.is_file()
     ]
     if len(paths) > len(channels):
-        extra = ", ".join(path.name for path in paths[len(channels) :])
+        extra = ", ".join(path.name for path in paths[len(channels) :] if path is not None)
         faults.append(
             f"case {case}: {extra}: dataset.json names only {len(channels)} channels. Name it, or remove the file."
         )
     elif 1 < len(paths) < len(channels):
         faults.append(f"case {case}: {len(paths)} images for {len(channels)} channels. List one image per channel.")
+    elif not any(paths):
+        faults.append(f"case {case}: it has no image. Add one, or remove the case.")
+    elif len(paths) == len(channels):
+        faults += [
+            f"case {case}: {name} is null, but it is not an optional channel. Name its file, or name it under "
+            '"optional_channels".'
+            for number, (path, name) in enumerate(zip(paths, channels, strict=True))
+            if path is None and number not in optional
+        ]
     faults += [
         f"case {case}: {label} is missing. Add the label, or move the images to imagesTs."
         for label in labels
@@ -127,11 +187,16 @@ def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: st
         if not isinstance(images, list) or not images or not labels:
             faults.append(f"{source}: dataset.{case}: expected images (a list) and label (a path).")
             continue
-        paths = [folder / PureWindowsPath(str(path)).as_posix() for path in (*images, *labels)]
-        files[case] = (tuple(paths[: len(images)]), tuple(paths[len(images) :]))
-        if len({*paths[len(images) :]}) < len(labels):
+        paths = [None if path is None else _below(folder, str(path)) for path in images]  # None: a missing channel
+        files[case] = (tuple(paths), tuple(_below(folder, path) for path in labels))
+        if len({*files[case][1]}) < len(labels):
             faults.append(f"{source}: dataset.{case}: one label is listed twice. Remove it.")
     return files
+
+
+def _below(folder: Path, path: str) -> Path:
+    """The path of a file that `dataset.json` lists. It may have slashes or backslashes."""
+    return folder / PureWindowsPath(path).as_posix()
 
 
 def _are_texts(values: object) -> bool:

@@ -6,8 +6,8 @@ file holds the record `CaseListFile`. Paths are relative to the folder of the fi
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Literal
@@ -27,7 +27,7 @@ class ListedCase(Record):
     """A case of a JSON list."""
 
     case: str  # its name in the output
-    images: tuple[str, ...] = Field(min_length=1)  # one path per channel, or one with all channels
+    images: tuple[str | None, ...] = Field(min_length=1)  # one path per channel, or one with all; null: it is missing
     text: str = ""  # about this case
 
 
@@ -43,8 +43,9 @@ class CaseList:
     """The scans and texts of listed cases, by case."""
 
     path: Path  # of the list
-    scans: Mapping[str, tuple[Path, ...]]  # one path per channel, or one with all channels
+    scans: Mapping[str, tuple[Path, ...]]  # one path per channel that the case has, or one with all channels
     texts: Mapping[str, str]  # of the cases that have one
+    missing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # the channels that cases lack, by number
 
     @classmethod
     def read(cls, path: str | Path) -> "CaseList":
@@ -58,9 +59,22 @@ class CaseList:
             raise UserError(f"{path} lists no case. Add a row per case with the columns {COLUMNS}.")
         if faults := merged((row.case, f"{path}: {fault}") for row, fault in _faults(rows, path.parent)):
             raise UserError(*faults)
-        scans = {row.case: tuple(path.parent / image for image in row.images) for row in rows}
+        scans = {row.case: tuple(path.parent / image for image in row.images if image) for row in rows}
+        missing = {row.case: tuple(n for n, image in enumerate(row.images) if not image) for row in rows}
         texts = {row.case: " ".join(row.text.split()) for row in rows}
-        return cls(path, scans, {case: text for case, text in texts.items() if text})
+        lacking = {case: numbers for case, numbers in missing.items() if numbers}
+        return cls(path, scans, {case: text for case, text in texts.items() if text}, lacking)
+
+    def refuse_missing(self, optional: Collection[int]) -> None:
+        """Raise `UserError` for each channel without a path that is not `optional`."""
+        faults = [
+            (case, f"{self.path}: case {case}: image {number} is empty. Expected the path of a scan.")
+            for case, numbers in self.missing.items()
+            for number in numbers
+            if number not in optional
+        ]
+        if faults:
+            raise UserError(*merged(faults))
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class _Row:
 def _json_rows(path: Path) -> Iterator[_Row]:
     for number, one in enumerate(CaseListFile.read(path).cases):
         fields = tuple(f"images.{channel}" for channel in range(len(one.images)))
-        yield _Row(f"cases.{number}", fields, one.case, one.images, one.text)
+        yield _Row(f"cases.{number}", fields, one.case, tuple(image or "" for image in one.images), one.text)
 
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
@@ -148,14 +162,14 @@ def _faults(rows: Sequence[_Row], folder: Path) -> Iterator[tuple[_Row, str]]:
             )
         elif (place := first.setdefault(row.case, row.place)) != row.place:
             yield row, f"{row.place}: case: {row.case!r} is the case of {place} already. Give each case its own name."
-        for field, image in zip(row.fields, row.images, strict=True):
-            if fault := _fault_of_image(image, folder):
-                yield row, f"{row.place}: {field}: {fault}"
+        if not any(row.images):
+            yield row, f"{row.place}: {row.fields[0]}: empty. Expected the path of a scan."
+        for name, image in zip(row.fields, row.images, strict=True):
+            if image and (fault := _fault_of_image(image, folder)):
+                yield row, f"{row.place}: {name}: {fault}"
 
 
 def _fault_of_image(image: str, folder: Path) -> str | None:
-    if not image:
-        return "empty. Expected the path of a scan."
     try:
         missing = not is_printable(image) or not (folder / image).exists()
     except OSError:  # e.g. a name that is too long

@@ -55,6 +55,7 @@ def combine(datasets: Sequence[Dataset], folder: Path) -> Dataset:
         name=combined_name(datasets),
         title=" and ".join(dataset.title for dataset in datasets),
         channels=_channels(datasets),
+        optional=tuple(sorted({number for dataset in datasets for number in dataset.optional})),
         labels=_labels(datasets),
         file_ending=max((dataset.file_ending for dataset in datasets), key=lambda ending: ending.endswith(".gz")),
         cases=tuple(case for cases in cases_of(datasets) for case in cases.values()),

@@ -1,18 +1,27 @@
 """`Dataset`: `dataset.json` and the cases found on disk, validated. No image is opened here."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from plans.annotation import Annotation, annotations_of
-from plans.case_files import Files, by_stem, faults_of_files, group_images, listed_files, names_in, unread
+from plans.case_files import (
+    Files,
+    by_stem,
+    faults_of_files,
+    files_in_folders,
+    group_images,
+    listed_files,
+    names_in,
+    unread,
+)
 from plans.errors import UserError, merged
-from plans.file_names import rater_file, rater_of, split_ending
-from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of
+from plans.file_names import rater_of, split_ending
+from plans.header import DatasetHeader, LabelTable, channels_of, file_ending_of, labels_of, optional_of
 from plans.layout import RawFolder
 from plans.plan import LabelPlan
-from plans.raters import almost_rater, group_references, rater_notes
+from plans.raters import rater_notes
 from plans.records import Record
 from plans.regions import Regions
 from plans.texts import find_texts
@@ -27,7 +36,8 @@ class Case(Record):
     """
 
     id: str
-    images: tuple[Path, ...] = Field(min_length=1)  # one per channel
+    images: tuple[Path, ...] = Field(min_length=1)  # one per channel that the case has
+    missing: tuple[int, ...] = ()  # the numbers of the optional channels that it lacks
     label: Path
     raters: tuple[Path, ...] = ()  # further labels of the same case, each by another rater
     group: str | None = None  # cases of one group are never split between training and validation
@@ -40,6 +50,11 @@ class Case(Record):
         """All label files: one, or one per rater."""
         return self.label, *self.raters
 
+    @property
+    def lacking(self) -> str:
+        """The missing channels as text for a hash. Empty if there are none, so that older hashes stay valid."""
+        return f" lacking {self.missing}" if self.missing else ""
+
 
 class Dataset(Record):
     """A data set in the raw format."""
@@ -48,6 +63,7 @@ class Dataset(Record):
     name: str  # folder name, e.g. Dataset004_Hippocampus
     title: str  # e.g. Hippocampus
     channels: tuple[str, ...] = Field(min_length=1)
+    optional: tuple[int, ...] = ()  # the numbers of the channels that a case may lack
     labels: tuple[LabelPlan, ...] = Field(min_length=1)
     regions: Regions | None = None  # the values of each label; None: labels do not overlap
     file_ending: str
@@ -83,9 +99,10 @@ def read_dataset(folder: Path) -> Dataset:
     header, source = DatasetHeader.read(path), str(path)
     faults: list[str] = []
     channels = channels_of(header, source, faults)
+    optional = optional_of(header, channels, source, faults)
     table = labels_of(header, source, faults)
     ending = file_ending_of(header, names_in(raw.images("Tr")), source, faults)
-    cases = () if faults else _training_cases(folder, header, channels, table, ending, faults)
+    cases = () if faults else _training_cases(folder, header, channels, optional, table, ending, faults)
     if faults:
         raise UserError(*faults)
     name = folder.resolve().name
@@ -94,6 +111,7 @@ def read_dataset(folder: Path) -> Dataset:
         name=name,
         title=header.name or name.partition("_")[2] or name,
         channels=channels,
+        optional=optional,
         labels=table.labels,
         regions=table.regions,
         file_ending=ending,
@@ -103,7 +121,13 @@ def read_dataset(folder: Path) -> Dataset:
 
 
 def _training_cases(
-    folder: Path, header: DatasetHeader, channels: Sequence[str], table: LabelTable, ending: str, faults: list[str]
+    folder: Path,
+    header: DatasetHeader,
+    channels: Sequence[str],
+    optional: Sequence[int],
+    table: LabelTable,
+    ending: str,
+    faults: list[str],
 ) -> tuple[Case, ...]:
     raw = RawFolder(folder)
     images = raw.images("Tr")
@@ -114,10 +138,12 @@ def _training_cases(
         faults.append(f"{images} does not exist. Put the training images there, e.g. CASE_0000{ending}.")
         return ()
     else:
-        files = _files_in_folders(raw, header.listed_images, channels, ending, faults)
+        files = files_in_folders(raw, header.listed_images, channels, optional, ending, faults)
     if not files and not faults:
         faults.append(f"{images} holds no file ending with {ending}. Put the training images there.")
-    faults += _faults_of_cases(files, header, channels, raw)
+    faults += _faults_of_cases(files, header, channels, optional, raw)
+    if not faults:
+        faults += _never_there(files, channels, str(raw.header))
     faults += merged(
         (case, f"{raw.header}: group.{case}: no such case. Correct the id, or remove the entry.")
         for case in sorted({*groups} - {*files})
@@ -131,7 +157,8 @@ def _training_cases(
     return tuple(
         Case(
             id=case,
-            images=paths,
+            images=tuple(path for path in paths if path is not None),
+            missing=tuple(number for number, path in enumerate(paths) if path is None),
             label=labels[0],
             raters=labels[1:],
             group=groups.get(case),
@@ -140,46 +167,19 @@ def _training_cases(
             text=texts.get(case),
         )
         for case, (paths, labels) in sorted(files.items())
+        if any(paths)  # otherwise it is a fault
     )
 
 
-def _files_in_folders(
-    raw: RawFolder, listed_images: list[str], channels: Sequence[str], ending: str, faults: list[str]
-) -> Files:
-    """The files of each case, found by their names in imagesTr and labelsTr. Endings may be mixed."""
-    images, labels = raw.images("Tr"), raw.labels("Tr")
-    label_names = by_stem(labels, names_in(labels), faults)
-    image_names = by_stem(images, listed_images, []) | by_stem(images, names_in(images), faults)
-    own = group_images(images, image_names, label_names, channels, ending, [])
-    references = group_references(labels, label_names, own, faults)
-    cases = group_images(images, image_names, references, channels, ending, faults)
-    faults += merged(
-        (case, _without_image(labels / name, case, images, cases))
-        for case, names in references.items()
-        if case not in cases
-        for name in names
-    )
-    return {
-        case: (paths, tuple(labels / name for name in references.get(case, (f"{case}{ending}",))))
-        for case, paths in cases.items()
-    }
-
-
-def _without_image(label: Path, stem: str, images: Path, cases: Collection[str]) -> str:
-    """A line on a label file without an image of its name."""
-    if case := almost_rater(stem, cases):
-        name = rater_file(case, 1, split_ending(label.name)[1])
-        return f"{label}: no image has this name. If it is a rater's label of case {case}, name it like {name}."
-    return f"{label} has no image in {images}. Add the image or remove the label."
-
-
-def _faults_of_cases(files: Files, header: DatasetHeader, channels: Sequence[str], raw: RawFolder) -> tuple[str, ...]:
+def _faults_of_cases(
+    files: Files, header: DatasetHeader, channels: Sequence[str], optional: Sequence[int], raw: RawFolder
+) -> tuple[str, ...]:
     """One line per fault of the cases' ids and files."""
     where = f"{raw.header}: dataset" if header.dataset is not None else str(raw.images("Tr"))
     faults: list[tuple[str, str]] = []
     for case, (paths, labels) in files.items():
         if is_plain_name(case):
-            faults += [(case, line) for line in faults_of_files(case, paths, labels, channels)]
+            faults += [(case, line) for line in faults_of_files(case, paths, labels, channels, optional)]
         else:
             line = (
                 f"{where}: {case[:MAX_ID_BYTES]!r} cannot be a case id: expected one plain file name of at most "
@@ -187,6 +187,17 @@ def _faults_of_cases(files: Files, header: DatasetHeader, channels: Sequence[str
             )
             faults.append((case, line))
     return merged(faults)
+
+
+def _never_there(files: Files, channels: Sequence[str], source: str) -> list[str]:
+    """A line for each channel that no case has: there is nothing to learn from it."""
+    there = {number for paths, _ in files.values() for number, path in enumerate(paths) if path is not None}
+    whole = any(len(paths) == 1 for paths, _ in files.values())  # one file with all channels
+    return [
+        f"{source}: optional_channels: no case has {name}. Add its files, or remove it from channel_names."
+        for number, name in enumerate(channels)
+        if files and number not in there and not whole
+    ]
 
 
 def _unread(raw: RawFolder, header: DatasetHeader) -> list[str]:
@@ -235,5 +246,5 @@ def _test_cases(folder: Path, channels: Sequence[str], ending: str) -> set[str]:
     return {
         case
         for case, paths in files.items()
-        if all(path.is_file() for path in paths) and len(paths) in (1, len(channels))
+        if all(path is not None and path.is_file() for path in paths) and len(paths) in (1, len(channels))
     }

@@ -4,6 +4,7 @@ The format is that of nnU-Net (versions 2 and 1) or of the Medical Segmentation 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
 from typing import Any
@@ -36,6 +37,7 @@ class DatasetHeader(Record):
     group: dict[str, str | int] | None = None  # case -> group, e.g. the patient of two visits
     annotated: Any = None  # labels that were looked for: one list, or one per case (`plans.annotation`)
     absent: Any = None  # labels that are known to have no voxel: one list, or one per case
+    optional_channels: Any = None  # the names of channels that a case may lack
     regions_class_order: Any = None  # nnU-Net: the value that a prediction writes for each overlapping label
 
     @property
@@ -61,6 +63,27 @@ def channels_of(header: DatasetHeader, source: str, faults: list[str]) -> tuple[
         if not name.strip()
     ]
     return tuple(named[str(number)] for number in range(len(named)))
+
+
+def optional_of(header: DatasetHeader, channels: Sequence[str], source: str, faults: list[str]) -> tuple[int, ...]:
+    """The numbers of the channels that a case may lack. They may be all: each case has at least one channel."""
+    wanted, field = header.optional_channels, f"{source}: optional_channels"
+    if wanted is None or not channels:
+        return ()
+    names = ", ".join(channels)
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        faults.append(f"{field}: expected a list of names of channels ({names}), found {str(wanted)[:80]!r}.")
+        return ()
+    known = [name.strip().casefold() for name in channels]
+    faults += [
+        f"{field}: {name[:80]!r} is not a channel; expected names from channel_names ({names})."
+        for name in wanted
+        if name.strip().casefold() not in known
+    ]
+    if wanted and len(channels) == 1:
+        faults.append(f"{field}: {names} is the only channel, and each case needs one. Remove this field.")
+    found = {name.strip().casefold() for name in wanted}
+    return tuple(number for number, name in enumerate(known) if name in found)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import prod
 
 from plans.geometry import Triple, triple
-from plans.network_plan import NetworkPlan, Stage
+from plans.network_plan import NetworkPlan, OverviewPlan, Stage
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Network:
     diffusion: bool  # it has a denoiser
     paper: bool = False  # the publication's network: no estimator, attention in the image encoder
     plan: NetworkPlan = field(default_factory=NetworkPlan)
+    overview: OverviewPlan | None = None  # of the scan
 
     @property
     def samples(self) -> bool:

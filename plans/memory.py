@@ -23,6 +23,7 @@ from typing import Literal
 
 from plans.geometry import Triple
 from plans.layers import Convolution, Network, convolutions, denoiser_layers, mask_layers, sample_decoder_layers
+from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 
 GB = 1e9
@@ -62,6 +63,7 @@ def network_of(plan: Plan) -> Network:
         diffusion=plan.diffusion is not None or plan.paper is not None,
         paper=plan.paper is not None,
         plan=plan.network,
+        overview=plan.overview,
     )
 
 
@@ -81,9 +83,18 @@ def parameters(net: Network) -> int:
     if net.paper:
         total += sum(4 * stage.width**2 for stage in net.stages[: net.level + 1] if stage.attention)
     total += 2 * net.coarse[0].width * (net.coarse[0].width + net.text_width)  # fusion
+    if net.overview:
+        total += _of_overview(net.overview, net.image_channels, net.text_width)
     if net.paper:
         return total + net.stages[0].width * (1 + net.labels) + net.coarse[0].width * net.latent_channels
     return total + (1 + net.samples) * net.text_width * (net.stages[0].width + 1)  # classifiers
+
+
+def _of_overview(overview: OverviewPlan, channels: int, text_width: int) -> int:
+    """The weights of the overview encoder: strided blocks, the perceptron of places, the tokens."""
+    last = overview.widths[-1]
+    blocks = sum(out * (27 * into + 3) for into, out in pairwise((channels, *overview.widths)))
+    return blocks + last * (last + 5) + text_width * (2 * last + 3)
 
 
 def _of_time(net: Network) -> int:
@@ -220,6 +231,12 @@ def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original
     slabs = sums_bytes(classes, voxels) + 1.5 * slab_bytes(classes, voxels, plane)
     after = max(slabs + 2.0 * prod(original_shape), 8.0 * prod(original_shape))
     return 4.0 * channels * prod(shape) + after
+
+
+def case_ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
+    """The host memory of a case in bytes: of reading or of predicting it, whichever is larger."""
+    reading = reading_bytes(channels, shape, original_shape)
+    return max(reading, ram_bytes(channels, labels, patch, shape, original_shape))
 
 
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from plans.geometry import Triple
 from plans.records import Record
@@ -52,6 +52,24 @@ class NetworkPlan(Record):
         """The denoiser's stage on the grid of `stage`, of preset `default`: narrower, with at most one block."""
         width = max(self.least_width, stage.width // self.denoiser_divisor)
         return stage.model_copy(update={"width": width, "blocks": min(1, stage.blocks), "up": 2})
+
+
+class OverviewPlan(Record):
+    """The overview of the scan: the whole scan at low resolution, which becomes tokens beside the words."""
+
+    edge: int = Field(32, ge=8, le=64)  # cells along each axis of the scan
+    widths: tuple[Channels, ...] = Field((16, 32, 64), min_length=1)  # of the strided blocks, each of which halves it
+
+    @property
+    def cells(self) -> int:
+        """The tokens along each axis."""
+        return self.edge >> len(self.widths)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "OverviewPlan":
+        if self.edge % (1 << len(self.widths)):
+            raise ValueError(f"edge {self.edge} is not divisible by the strides of {len(self.widths)} blocks")
+        return self
 
 
 class DiffusionPlan(Record):

@@ -14,6 +14,7 @@ from plans.network_plan import (
     DiffusionPlan,
     LatentPlan,
     NetworkPlan,
+    OverviewPlan,
     PaperPlan,
     Stage,
 )
@@ -37,6 +38,7 @@ class ChannelPlan(Record):
     std: float = Field(1.0, gt=0)
     low: float = 0.0  # 0.5 percentile of foreground voxels
     high: float = 0.0  # 99.5 percentile of foreground voxels
+    optional: bool = False  # a case may lack it; a missing channel is 0 after normalisation
 
     @model_validator(mode="before")
     @classmethod
@@ -138,6 +140,7 @@ class Plan(Record):
     fusion_level: int = Field(ge=1, le=MAX_BLOCKS)  # the stage where words meet features; the estimator starts there
     latent: LatentPlan
     network: NetworkPlan = NetworkPlan()
+    overview: OverviewPlan | None = None  # None: the network reads its window alone
     diffusion: DiffusionPlan | None  # of preset default
     paper: PaperPlan | None = None  # None: not the publication's model
     peer: PeerNetwork | None = None  # a network for comparison in place of ours
@@ -147,6 +150,11 @@ class Plan(Record):
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()
+
+    @property
+    def optional_channels(self) -> tuple[int, ...]:
+        """The numbers of the channels that a case may lack."""
+        return tuple(number for number, channel in enumerate(self.channels) if channel.optional)
 
     @property
     def reads_words(self) -> bool:
@@ -243,6 +251,8 @@ class Plan(Record):
             self._check_regions(self.regions)
         if self.peer and (self.paper or self.diffusion):
             raise ValueError("a peer has neither paper nor diffusion")
+        if self.overview and (self.paper or self.peer):
+            raise ValueError("overview is not for paper or a peer")
         if self.paper and (self.diffusion or self.latent.channels != 1):
             raise ValueError("paper has its own diffusion, and needs latent.channels 1")
         if self.paper and self.latent.level != self.fusion_level:

@@ -22,6 +22,7 @@ from plans.rules import numbers
 from plans.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.spacing import WantedSpacing, choose_spacing
 
+READ_SCANS = ("default", "unet")  # the presets whose networks can read an overview of the scan
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 
 Axis = Literal[0, 1, 2]
@@ -43,18 +44,18 @@ def make_plan(
     known_together: tuple[tuple[int, ...], ...] = (),
     spacing: WantedSpacing = None,
     texts: Collection[str] = (),
+    optional: Collection[int] = (),
 ) -> Plan:
     """The plan of a data set for a preset.
 
     Preset `unet` and the peers get the patch, batch and widths of `default`, the ablations of `paper` those of `paper`.
-
     `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
-    user's; None: the usual rule. `texts` are those of cases. Raises `UserError` for single slices, a budget too small
-    for any network, and overlapping labels with preset `paper`.
+    user's; None: the usual rule. `texts` are those of cases, `optional` the channels that a case may lack. Raises
+    `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
-    channel_plans = [rules.channel_plan(name, index, fingerprint) for index, name in enumerate(channels)]
+    channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
     mirror_axes, mirroring = _mirroring(labels, prompts, texts)
@@ -86,8 +87,10 @@ def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
     low_resolution, why_low = plan_low_resolution(facts, draft)
-    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low}
-    return replace(draft, reasons=reasons), batch, low_resolution
+    overview, why_overview = rules.overview(draft.patch, facts.median_shape)
+    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low, "overview": why_overview}
+    network = replace(draft.network, overview=overview)
+    return replace(draft, network=network, reasons=reasons), batch, low_resolution
 
 
 def _facts(
@@ -134,7 +137,8 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
 
 def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network."""
-    network = replace(draft.network, diffusion=preset == "default" or facts.paper)
+    overview = draft.network.overview if preset in READ_SCANS else None
+    network = replace(draft.network, diffusion=preset == "default" or facts.paper, overview=overview)
     positions = memory.grid(network, draft.patch, network.latent_level)
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
     diffusion = DiffusionPlan(min_log_snr=min_log_snr) if preset == "default" else None
@@ -149,6 +153,7 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "fusion_level": network.level,
         "latent": LatentPlan(level=network.latent_level, channels=network.latent_channels),
         "network": network.plan,
+        "overview": overview,
         "diffusion": diffusion,
         "paper": paper.VARIANTS.get(preset),
         "peer": paper.PEERS.get(preset),
@@ -200,10 +205,7 @@ def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, pa
     cases = fingerprint.cases
     shapes = [case.shape_at(facts.spacing) for case in cases]
     ram = max(
-        max(
-            memory.reading_bytes(facts.channels, shape, case.shape),
-            memory.ram_bytes(facts.channels, facts.labels, patch, shape, case.shape),
-        )
+        memory.case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
         for shape, case in zip(shapes, cases, strict=True)
     )
     return MemoryPlan(

@@ -39,7 +39,7 @@ def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
 
 
 def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
-    """The rows of patch, strides, kernels, latent and attention: name, value, reason."""
+    """The rows of patch, strides, kernels, latent, attention and overview: name, value, reason."""
     level, shared = chosen.network.level, _shared(plan)
     yield (
         "patch",
@@ -69,6 +69,9 @@ def _grid_reasons(chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:
         f"stages from the fusion's grid on with at most {rules.MAX_ATTENTION_TOKENS} positions and "
         f"{rules.MAX_TOKENS_PER_CHANNEL} per channel; from stage {level} on they have {', '.join(counts)}",
     )
+    if not (plan.paper or plan.peer):
+        cells = f"{plan.overview.edge} cells along each axis" if plan.overview else "none"
+        yield "overview", cells, chosen.reasons["overview"] + shared
 
 
 def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 The network does not change, so all folds can share its shape.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import isclose, prod
 
 from plans import memory, rules
@@ -72,6 +72,19 @@ def larger_patches(plan: Plan, measured_gb: float, limit_gb: float) -> Iterator[
             )
             decision = Decision(name="grown", value=f"{batch} of {numbers(patch)}", reason=reason)
             yield _changed(plan, patch, batch, decision, {"training_gb": expected})
+
+
+def with_host_memory(plan: Plan, shapes: Iterable[tuple[Triple, Triple]]) -> Plan:
+    """The plan with the host memory of its own patch, for the largest case.
+
+    Args:
+        plan: whose patch may have changed.
+        shapes: of each case, in voxels (D, H, W): on the plan's grid and on the file's grid.
+    """
+    channels, labels = len(plan.channels), len(plan.labels)
+    found = [memory.case_ram_bytes(channels, labels, plan.patch, *of_case) for of_case in shapes]
+    estimate = {"ram_gb": max(found) / GB} if found else {}
+    return plan.model_copy(update={"memory": plan.memory.model_copy(update=estimate)})
 
 
 def _growing(plan: Plan, network: Network) -> Iterator[Triple]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple, millimetres, triple
+from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, Crop, Scheme
 
 MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has its own rules
@@ -25,6 +26,7 @@ MAX_FUSION_STRIDE = 4
 # The positions that a typical structure must span: one voxel at stride 4. Thinner ones are carried by the skips.
 MIN_POSITIONS = 0.25
 LATENT_LEVEL = 1  # the stage of the label latent: stride 2
+OVERVIEW_SHARE = 0.5  # of the median case; a patch that covers less leaves most of a scan unseen
 MAX_FEW_LABELS = 32  # beyond it, the label latent gets more channels
 SCHEMES: dict[str, Scheme] = {
     "ct": "ct",
@@ -102,8 +104,11 @@ def crop_of(channels: Sequence[str]) -> Crop:
     return "body" if channels and all(scheme_of(channel) == "ct" for channel in channels) else "nonzero"
 
 
-def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[ChannelPlan, str]:
-    """The normalisation of a channel, and the reason. z-scores follow nnU-Net's rule for the mask."""
+def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool = False) -> tuple[ChannelPlan, str]:
+    """The normalisation of a channel, and the reason. z-scores follow nnU-Net's rule for the mask.
+
+    `optional`: a case may lack the channel.
+    """
     scheme = scheme_of(name)
     sample = fingerprint.intensities(index)
     statistics = {}
@@ -124,7 +129,9 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint) -> tuple[Chann
         side = "less" if inside else "not less"
         where = "only inside the nonzero mask" if inside else "over the whole case"
         reason += f", {where}, as cropping leaves {share:.0%} of a median case ({side} than {MAX_MASKED_SHARE:.0%})"
-    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, **statistics), reason
+    if optional:
+        reason += "; a case may lack it (optional_channels), so some training samples go without it"
+    return ChannelPlan(name=name, scheme=scheme, foreground_only=inside, optional=optional, **statistics), reason
 
 
 def ladder(spacing: Millimetres, size: Triple) -> Ladder:
@@ -233,6 +240,17 @@ def latent_channels(labels: int) -> tuple[int, str]:
     if labels > MAX_FEW_LABELS:
         return 16, f"there are {labels} labels (over {MAX_FEW_LABELS})"
     return 8, f"labels: {labels} (at most {MAX_FEW_LABELS})"
+
+
+def overview(patch: Triple, median_shape: Triple) -> tuple[OverviewPlan | None, str]:
+    """The overview of the scan, and the reason; None if a patch covers most of a median case."""
+    share = min(1.0, prod(patch) / prod(median_shape))
+    if share >= OVERVIEW_SHARE:
+        return None, f"the patch covers {share:.0%} of a median case (at least {OVERVIEW_SHARE:.0%})"
+    return OverviewPlan(), (
+        f"the patch covers {share:.1%} of a median case (under {OVERVIEW_SHARE:.0%}): the network also reads the whole "
+        "scan at low resolution"
+    )
 
 
 def tokens(patch: Triple, stride: Triple) -> int:

@@ -18,6 +18,7 @@ FLOORS = (
         "files",
         "leftovers",
         "overlaps",
+        "overview",
         "pace",
         "pictures",
         "precision",

@@ -23,7 +23,7 @@ MODULES = {"surface-distance": "surface_distance"}  # the requirement -> its mod
 SHIPPED = {"huggingface_hub": "transformers", "yaml": "transformers"}  # module -> the requirement that brings it
 TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 
-ELSEWHERE = {"nnunetv2"}  # benchmarks run it in an environment of its own
+ELSEWHERE = {"nnunetv2", "openvino"}  # benchmarks run them in an environment of their own
 
 
 def third_party(repository: Path, *folders: str) -> set[str]:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
+    from textdiffseg.tasks.info import ModelInfo, describe
     from textdiffseg.tasks.outcome import Outcome
+    from textdiffseg.tasks.packaging import export_model, import_model
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
     from textdiffseg.tasks.report import write_report
@@ -39,6 +41,7 @@ _HOMES = {
     "CaseList": "plans.case_list",
     "Geometry": "textdiffseg.imaging.volume",
     "Model": "textdiffseg.inference.model",
+    "ModelInfo": "textdiffseg.tasks.info",
     "Outcome": "textdiffseg.tasks.outcome",
     "PlannedDataset": "textdiffseg.tasks.plan",
     "ProgressEvent": "textdiffseg.progress",
@@ -46,7 +49,10 @@ _HOMES = {
     "SegmentOptions": "textdiffseg.inference.segmenting",
     "TrainedFold": "textdiffseg.tasks.validate",
     "TrainingOptions": "textdiffseg.training.run",
+    "describe": "textdiffseg.tasks.info",
     "evaluate": "textdiffseg.tasks.evaluate",
+    "export_model": "textdiffseg.tasks.packaging",
+    "import_model": "textdiffseg.tasks.packaging",
     "plan": "textdiffseg.tasks.plan",
     "predict": "textdiffseg.tasks.predict",
     "train": "textdiffseg.tasks.train",
@@ -57,6 +63,7 @@ __all__ = [
     "CaseList",
     "Geometry",
     "Model",
+    "ModelInfo",
     "Outcome",
     "PlannedDataset",
     "ProgressEvent",
@@ -66,7 +73,10 @@ __all__ = [
     "TrainingOptions",
     "UserError",
     "__version__",
+    "describe",
     "evaluate",
+    "export_model",
+    "import_model",
     "load",
     "plan",
     "predict",

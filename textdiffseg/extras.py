@@ -26,10 +26,15 @@ def require(extra: str, user: str, *modules: str) -> None:
         user: the command or option that needs them.
         modules: top-level modules. Without any: all modules of the extra.
     """
-    missing = [name for name in modules or EXTRAS[extra] if not _installed(name)]
+    missing = missing_modules(extra, *modules)
     if missing:
         commands = dict.fromkeys(ALONE.get(name, advice(extra)) for name in missing)
         raise UserError(f"{user} needs {_listed(missing)}: {', and '.join(commands)}")
+
+
+def missing_modules(extra: str, *modules: str) -> list[str]:
+    """The modules of an extra that are not installed; with `modules`, those of them. Nothing is imported."""
+    return [name for name in modules or EXTRAS[extra] if not _installed(name)]
 
 
 def advice(extra: str) -> str:

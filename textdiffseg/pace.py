@@ -1,4 +1,4 @@
-"""The speed of work, and reports of the remaining time: at the beginning, and when the machine becomes slower."""
+"""The speed of work, and reports of the remaining time: at the beginning, and when the machine's speed changes."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from textdiffseg.progress import Report
 
 MIN_FIRST_SECONDS = 2.0  # of the first measurement
 MIN_LATER_SECONDS = 10.0  # of each later measurement
-MIN_SLOWDOWN = 4 / 3  # ratio of the seconds per unit that is reported
+MIN_CHANGE = 4 / 3  # ratio of the seconds per unit that is reported, slower or faster
 SMOOTHING = 0.5  # weight of a new measurement, so a short pause does not count as a slower machine
 MIN_REPORTED_SECONDS = 10.0  # remaining; less is not reported
 MINUTE, HOUR = 60.0, 3600.0
@@ -48,7 +48,7 @@ class Pace:
 
 
 class Forecast:
-    """Reports of the remaining time: after the first measurement, and when the machine becomes slower."""
+    """Reports of the remaining time: after the first measurement, and when the machine becomes slower or faster."""
 
     def __init__(self, work: str, report: Report, clock: Callable[[], float] | None = None):
         self.work, self.report, self.pace = work, report, Pace(clock)
@@ -58,12 +58,16 @@ class Forecast:
         """Measure the time after `done` of `total` units, and report if necessary."""
         if not self.pace.measure(done) or self.pace.seconds is None:
             return
-        left = (total - done) * self.pace.seconds
+        pace, left = self.pace.seconds, (total - done) * self.pace.seconds
         if self._expected is None:
             if left >= MIN_REPORTED_SECONDS:
                 self.report(f"{self.work} will take about {duration(left)}.")
-            self._expected = self.pace.seconds
-        elif self.pace.seconds > MIN_SLOWDOWN * self._expected and left >= MIN_REPORTED_SECONDS:
-            before = duration((total - done) * self._expected)
-            self.report(f"The machine has become slower. {self.work} needs another {duration(left)}, not {before}.")
-            self._expected = self.pace.seconds
+            self._expected = pace
+            return
+        before = (total - done) * self._expected
+        change = "slower" if pace > self._expected else "faster"
+        if max(pace, self._expected) > MIN_CHANGE * min(pace, self._expected) and left >= MIN_REPORTED_SECONDS:
+            self.report(
+                f"The machine has become {change}. {self.work} needs another {duration(left)}, not {duration(before)}."
+            )
+            self._expected = pace

@@ -1,12 +1,16 @@
-"""`Queries`: the queried labels of a batch as text vectors. `text` makes them and `networks` reads them."""
+"""`Queries`: the queried labels of a batch as text vectors. `text` makes them and `networks` reads them.
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+With them goes the `Overview` of the scan, which networks read as more tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from textdiffseg.overview import Overview
 from textdiffseg.transfer import send
 
 Query = Sequence[tuple[int, int]]
@@ -24,6 +28,7 @@ class Queries:
     vectors: Tensor  # (B, Q, d_t) float32: e_q, the pooled text vector of each label
     tokens: Tensor  # (B, S, d_t) float32: the tokens of all queried labels, of the scan's description and case text
     token_mask: Tensor  # (B, S) bool: False where a token is padding
+    overview: Overview | None = None  # of the scan, if the network reads it
 
     @property
     def mask(self) -> Tensor:
@@ -32,11 +37,11 @@ class Queries:
 
     def to(self, device: torch.device | str) -> "Queries":
         """The same queries on another device."""
-        return Queries(*(send(getattr(self, field.name), device) for field in fields(self)))
+        return self._each(lambda one: send(one, device), self.overview and self.overview.to(device))
 
     def of(self, samples: Tensor) -> "Queries":
         """The queries of the samples with the indices `samples` (S,) int64."""
-        return Queries(*(getattr(self, field.name)[samples] for field in fields(self)))
+        return self._each(lambda one: one[samples], self.overview and self.overview.of(samples))
 
     def padded(self, slots: int) -> "Queries":
         """The same queries, padded to at least `slots` slots."""
@@ -44,9 +49,22 @@ class Queries:
         return replace(self, labels=F.pad(self.labels, (0, more)), vectors=F.pad(self.vectors, (0, 0, 0, more)))
 
     def expand(self, batch: int) -> "Queries":
-        """The queries of one sample (B = 1), repeated for a batch of windows."""
-        tensors = (getattr(self, field.name) for field in fields(self))
-        return Queries(*(tensor.expand(batch, *tensor.shape[1:]) for tensor in tensors))
+        """The queries of one sample (B = 1), repeated for a batch of windows, without an overview."""
+        return self._each(lambda one: one.expand(batch, *one.shape[1:]), None)
+
+    def with_scan(self, tokens: Tensor) -> "Queries":
+        """The same queries with the tokens (B, T, d_t) of the scan after the others, where its overview is known."""
+        assert self.overview is not None, "expected an overview"
+        known = self.overview.known[:, None].expand(tokens.shape[:2])
+        return replace(
+            self,
+            tokens=torch.cat((self.tokens, tokens.to(self.tokens.dtype)), 1),
+            token_mask=torch.cat((self.token_mask, known), 1),
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor], overview: Overview | None) -> "Queries":
+        labels, vectors, tokens, token_mask = map(change, (self.labels, self.vectors, self.tokens, self.token_mask))
+        return Queries(labels, vectors, tokens, token_mask, overview)
 
     def with_tokens(self, more: Sequence[Tensor | None]) -> "Queries":
         """The same queries with more tokens. `more` has one entry per sample: tokens (L, d_t), or None."""

@@ -56,6 +56,10 @@ class Readout(ABC):
     def probabilities(self, logits: Tensor) -> Tensor:
         """logits (B, 1 + Q, D, H, W) -> p of the same shape, float32."""
 
+    def consumed(self, logits: Tensor) -> Tensor:
+        """The same, without gradients. On a CPU it may overwrite the logits: new memory costs more than a softmax."""
+        return self.probabilities(logits)
+
     @abstractmethod
     def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
         """Keep background and the first `answers` slots of p along `dim`. The other slots count as background."""
@@ -129,6 +133,10 @@ class ExclusiveReadout(Readout):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.float().softmax(1)
+
+    def consumed(self, logits: Tensor) -> Tensor:
+        logits = logits.float()
+        return torch.softmax(logits, 1, out=logits) if logits.device.type == "cpu" else logits.softmax(1)
 
     def answered(self, p: Tensor, answers: int, dim: int) -> Tensor:
         if p.shape[dim] == 1 + answers:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from plans.plan import Plan
-from textdiffseg.diffusion.ddim import sample
+from textdiffseg.diffusion.ddim import Known, sample
 from textdiffseg.diffusion.schedule import Schedule, schedule_of
+from textdiffseg.networks.label_latent import LatentPosterior
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import Peer
 from textdiffseg.queries import Queries
@@ -78,11 +79,22 @@ class Segmenter:
         if self.plan.paper:
             yield from self._from_noise(self.network, image, queries, noise, steps)
             return
-        features = mask_features(self.network, image, queries)
         if steps == 0:
-            yield features.logits
-        else:
-            yield from self._around_mask(self.network, features, queries, noise, steps)
+            yield mask_features(self.network, image, queries).logits
+            return
+        _, starts = self._starts(noise, steps)
+        around = self.around_mask(image, queries)
+        for r_T in starts:
+            yield around.decode(around.sample(r_T, steps))
+
+    def around_mask(self, image: Tensor, queries: Queries) -> "AroundMask":
+        """The mask of image (B, C, D, H, W), from which the samples of preset `default` start."""
+        network, schedule = self.network, self.schedule
+        assert isinstance(network, TextDiffSeg), "expected a network with a sampler"
+        assert schedule is not None, "expected a model with diffusion"
+        features = mask_features(network, image, queries)
+        p = readout_of(network.plan).probabilities(features.logits)[:, 1:]
+        return AroundMask(network, schedule, queries, features, network.posterior(p, queries))
 
     def _from_noise(
         self, network: TextDiffSeg, image: Tensor, queries: Queries, noise: Tensor | None, steps: int
@@ -94,23 +106,32 @@ class Segmenter:
         for z_T in starts:
             yield network.decode_latent(sample(denoise, z_T, schedule, steps), queries)
 
-    def _around_mask(
-        self, network: TextDiffSeg, features: MaskFeatures, queries: Queries, noise: Tensor | None, steps: int
-    ) -> Iterator[Tensor]:
-        """The samples of preset `default`."""
-        schedule, starts = self._starts(noise, steps)
-        p = readout_of(self.plan).probabilities(features.logits)[:, 1:]
-        posterior = network.posterior(p, queries)
-        denoise = partial(network.denoise, conditions=(posterior.mean, features.on_latent_grid))
-        for r_T in starts:
-            z = posterior.latent(sample(denoise, r_T, schedule, steps), network.spread)
-            yield network.decode_sample(z, features.skips, queries)
-
     def _starts(self, noise: Tensor | None, steps: int) -> tuple[Schedule, Tensor]:
         """The schedule, and the initial noise (S, B, k, d, h, w) of the samples."""
         if self.schedule is None or noise is None or steps == 0:
             raise ValueError(f"preset {self.plan.preset}: sampling needs diffusion, noise and steps")
         return self.schedule, noise
+
+
+@dataclass(frozen=True)
+class AroundMask:
+    """The samples of preset `default`, around the masks of B patches (`Segmenter.around_mask`)."""
+
+    network: TextDiffSeg
+    schedule: Schedule
+    queries: Queries
+    features: MaskFeatures
+    posterior: LatentPosterior  # m and s
+
+    def sample(self, r_T: Tensor, steps: int, known: Known | None = None) -> Tensor:
+        """r (B, k, d, h, w) of a sample, from noise r_T of the same shape. `known`: the part of r that is given."""
+        denoise = partial(self.network.denoise, conditions=(self.posterior.mean, self.features.on_latent_grid))
+        return sample(denoise, r_T, self.schedule, steps, known)
+
+    def decode(self, r: Tensor) -> Tensor:
+        """The logits (B, 1 + Q, D, H, W) of a sample."""
+        z = self.posterior.latent(r, self.network.spread)
+        return self.network.decode_sample(z, self.features.skips, self.queries)
 
 
 def mask_features(network: TextDiffSeg, image: Tensor, queries: Queries) -> MaskFeatures:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from contextlib import suppress
 from types import TracebackType
@@ -23,9 +24,13 @@ _COLUMNS, _ROWS = 80, 24  # if the terminal reports no size
 
 
 class Bars:
-    """The bars of a command. Call the object with each `ProgressEvent`. Leaving the context closes the last bar."""
+    """The bars of a command. Call the object with each `ProgressEvent`. Leaving the context closes the last bar.
+
+    Several threads may use one object: on a GPU, one segments while another writes and reports.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # reentrant: a signal handler may print while its thread holds it
         self._stage = ""
         self._bar: tqdm[Never] | _Lines | None = None
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -38,31 +43,34 @@ class Bars:
 
     def __call__(self, event: "ProgressEvent") -> None:
         """Move the bar of the event's stage. The first event of a stage opens its bar."""
-        if event.stage != self._stage or self._bar is None:
-            self._close()
-            self._stage = event.stage
-            self._bar = _open(event) if self._terminal else _Lines(event)
-        if isinstance(self._bar, _Lines):
-            self._bar.update(event)
-            return
-        if event.detail:
-            self._bar.set_postfix_str(printable(event.detail), refresh=False)
-        self._bar.total = event.total
-        self._bar.update(event.done - self._bar.n)
+        with self._lock:
+            if event.stage != self._stage or self._bar is None:
+                self._close()
+                self._stage = event.stage
+                self._bar = _open(event) if self._terminal else _Lines(event)
+            if isinstance(self._bar, _Lines):
+                self._bar.update(event)
+                return
+            if event.detail:
+                self._bar.set_postfix_str(printable(event.detail), refresh=False)
+            self._bar.total = event.total
+            self._bar.update(event.done - self._bar.n)
 
     def print_line(self, line: str) -> None:
         """Print a line on stdout, above the current bar."""
-        if self._bar is None or isinstance(self._bar, _Lines):
+        with self._lock:
+            if self._bar is None or isinstance(self._bar, _Lines):
+                print_lines(line)
+                return
+            self._bar.clear()
             print_lines(line)
-            return
-        self._bar.clear()
-        print_lines(line)
-        self._bar.refresh()
+            self._bar.refresh()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        with self._lock:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
 
 
 class _Lines:

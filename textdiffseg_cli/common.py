@@ -25,6 +25,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from plans.errors import UserError, printable
+from plans.presets import PRESETS
 from textdiffseg import __version__
 from textdiffseg_cli.advice import address_space_error, memory_error, module_error, system_error
 
@@ -63,6 +64,15 @@ def add_root(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that holds raw/, preprocessed/ and results/ (default: the current folder)",
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose a trained model: DATASET or -m, and `--preset`. Needs `--root`, too."""
+    parser.add_argument(
+        "dataset", nargs="?", metavar="DATASET", help="the model of this data set: id, name or folder name"
+    )
+    parser.add_argument("-m", "--model", type=Path, metavar="FOLDER", help="instead: folder of a trained model")
+    parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="which model, if there are several")
 
 
 def positive_int(text: str) -> int:

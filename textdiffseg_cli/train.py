@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from math import ceil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.presets import PRESETS
@@ -33,6 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         tds_train 4 all --epochs 100
         tds_train 4+101 0
         tds_train 4 0 --val
+        tds_train 12 0 --init-from results/Dataset004_Hippocampus/default
         """,
     )
     parser.add_argument(
@@ -55,6 +57,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--restart", action="store_true", help="train this fold from the start; its old files are deleted"
+    )
+    parser.add_argument(
+        "--init-from",
+        type=Path,
+        metavar="MODEL",
+        help="start from the weights of a trained model (its folder); labels, words and channels may differ",
     )
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
     return parser
@@ -107,6 +115,7 @@ def _train(args: argparse.Namespace) -> None:
         seed=args.seed,
         restart=args.restart,
         compile=not args.no_compile,
+        init_from=args.init_from,
     )
     with idle_cores_only(), Bars() as bars:
         trained = tds.train(

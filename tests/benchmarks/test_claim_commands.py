@@ -163,7 +163,9 @@ def keep_values(raw, case, values):
 def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
     sentences = benchmark("sentences")
     monkeypatch.setattr(sentences, "TRAINING", 6)
-    found = call("sentences", "--root", tmp_path, "--minutes", 1, "--cases", 3, "--alternatives")
+    arguments = ("--minutes", 1, "--cases", 3, "--alternatives", "--mirror-untexted")
+    found = call("sentences", "--root", tmp_path, *arguments)
+    assert (tmp_path / "results" / sentences.NAME / "default_seed0_mirrored" / "fold_0" / "log.jsonl").is_file()
     assert set(found["ways"]) == {
         "with its text",
         "with another case's text",

@@ -32,7 +32,7 @@ def call(benchmark, monkeypatch, capsys):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def two_epochs(max_minutes, **options):
+    def two_epochs(max_minutes=None, **options):
         return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):
@@ -108,3 +108,17 @@ def test_shifts_report_a_verdict_and_resume(call, root, tmp_path):
     assert len(scored) == 4
     assert call("shifts", *arguments)["datasets"][raw.name] == found
     assert all(path.stat().st_mtime_ns == time for path, time in scored.items()), "nothing is trained again"
+
+
+def test_variants_report_dice_and_calibration_beside_the_control(call, root):
+    raw, name = root / "raw" / "Dataset901_Tiny", "cross-entropy alone in the last tenth"
+    found = call("variants", "--data", raw, "--root", root, "--iterations", 4, "--device", "cpu", "--changes", name)
+    assert list(found["variants"]) == ["control", name]
+    for figures in found["variants"].values():
+        (seed,) = figures["seeds"]
+        assert set(seed) == {"iterations", "dice", "labels", "ece"}
+        assert (seed["iterations"], figures["cost_an_iteration"]) == (4, 1.0)
+        assert 0 < seed["ece"] < 1
+        assert figures["minus_control"]["cases"] == figures["ece_minus_control"]["cases"] == 2
+    changed, control = (found["variants"][one]["seeds"][0]["ece"] for one in (name, "control"))
+    assert found["variants"][name]["ece_minus_control"]["mean"] == pytest.approx(changed - control)

@@ -1,5 +1,6 @@
 """Each change gives a model that differs from the control and can be trained."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,12 @@ import torch
 from plans.errors import UserError
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.sampling import first_subset_iteration
+from textdiffseg.diffusion.losses import soft_dice
+from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
+from textdiffseg.segmenter import Segmenter
+from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.objectives import objective_of
 
 
@@ -58,8 +63,8 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
     for name in variants.CHANGES.keys() - {variants.CONTROL}:
         changed, total = of(name)
         assert torch.isfinite(torch.tensor(total))
-        queries = variants.CHANGES[name].all_labels_share is not None
-        assert changed != plan or total != control or queries, name
+        elsewhere = name.startswith("cross-entropy") or variants.CHANGES[name].all_labels_share is not None
+        assert changed != plan or total != control or elsewhere, name
 
 
 def test_queries_of_subsets_begin_as_a_change_requires(variants):
@@ -68,6 +73,29 @@ def test_queries_of_subsets_begin_as_a_change_requires(variants):
         with variants.CHANGES[name].applied():
             assert first_subset_iteration(100) == first
     assert first_subset_iteration(100) == 50
+
+
+@pytest.mark.parametrize(("iteration", "dice"), [(0, True), (89, True), (90, False), (99, False)])
+def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, slots, iteration, dice):
+    progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=100)
+    state = TrainingState.start(copy.deepcopy(model), progress)
+    objective = variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
+    state.progress = progress.after(iteration=iteration)
+    image, queries = torch.randn(2, 1, 16, 16, 16), two(bank.all_labels())
+    logits = next(Segmenter.of(state.model).logits(image, queries))
+    expected = torch.nn.functional.cross_entropy(logits, slots)
+    if dice:
+        expected = expected + 1 - soft_dice(logits.softmax(1), slots, queries.labels)
+    assert objective.losses(image, slots, queries, None).total.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_cross_entropy_alone_is_refused_for_labels_that_overlap(variants, model):
+    changed = copy.deepcopy(model)
+    changed.plan = model.plan.model_copy(update={"regions": ((3, 7), (3,))})
+    progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1)
+    state = TrainingState.start(changed, progress)
+    with pytest.raises(UserError, match="labels that exclude each other"):
+        variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
 
 
 def test_groups_are_normalised_together(build):

@@ -82,18 +82,17 @@ def test_each_bad_row_has_a_line_with_its_field(faults, folder):
         ",t1/x.nii.gz,t2/x.nii.gz\n"
         "../up,t1/x.nii.gz,t2/x.nii.gz\n"
         "six,t1/x.nii.gz,t2/x.nii.gz,more\n"
-        "seven,t1/x.nii.gz\n"
+        "seven,,\n"
         f"eight,{'n' * 300},t1/\0.nii.gz\n"
     )
     lines = faults(content)
     assert lines[0] == "row 3: case: 'one' is the case of row 2 already. Give each case its own name."
     assert lines[1].startswith(f"row 5: image_0: {folder}/gone.nii.gz does not exist. Correct the path; a relative one")
-    assert lines[2] == "row 5: image_1: empty. Expected the path of a scan."
-    assert lines[3] == "row 6: case: empty. Expected a name for the files of this case."
-    assert lines[4].startswith("row 7: case: '../up' cannot be the name of files. Expected at most 200 bytes")
-    assert lines[5] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."
-    assert lines[6] == "row 9: image_1: empty. Expected the path of a scan."
-    assert [line.partition(": /")[0] for line in lines[7:]] == ["row 10: image_0", "row 10: image_1"]
+    assert lines[2] == "row 6: case: empty. Expected a name for the files of this case."
+    assert lines[3].startswith("row 7: case: '../up' cannot be the name of files. Expected at most 200 bytes")
+    assert lines[4] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."
+    assert lines[5] == "row 9: image_0: empty. Expected the path of a scan."
+    assert [line.partition(": /")[0] for line in lines[6:]] == ["row 10: image_0", "row 10: image_1"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from plans import memory
 from plans.budget import cpu_budget, gpu_budget, refuse_beyond_budget
 from plans.errors import UserError
 from plans.layers import Convolution, _residual
-from plans.network_plan import NetworkPlan
+from plans.network_plan import NetworkPlan, OverviewPlan
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_plan
 
@@ -50,6 +50,17 @@ def test_the_plan_has_all_settings_that_determine_a_shape(make_fingerprint, pres
         assert found[other] == found[usual.network]
     else:
         assert found[other] < 0.99 * found[usual.network]
+
+
+@pytest.mark.parametrize("preset", ["default", "unet"])
+def test_the_overview_encoder_s_weights_are_counted(make_fingerprint, preset):
+    from textdiffseg.networks.model import build_model
+
+    alone = small_plan(make_fingerprint, *CASES[0], preset, gpu_budget()).model_copy(update={"overview": None})
+    reading = alone.model_copy(update={"overview": OverviewPlan(edge=16, widths=(4, 12))})
+    first, second = (sum(weight.numel() for weight in build_model(plan).parameters()) for plan in (alone, reading))
+    added = memory.parameters(memory.network_of(reading)) - memory.parameters(memory.network_of(alone))
+    assert added == second - first
 
 
 def test_plans_without_network_settings_have_those_of_older_weights(make_fingerprint):

@@ -17,7 +17,7 @@ from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
-from plans.refit import refit
+from plans.refit import refit, with_host_memory
 from plans.search import Facts, draft, shorten
 
 TEXT = TextPlan(encoder="bundled", width=384)
@@ -75,6 +75,12 @@ def check_reasons(plan: Plan, covers: bool) -> None:
         shortened = re.search(r"shortened from ([\d x]+) until", why["patch"])
         assert shortened is None or prod(map(int, shortened[1].split(" x "))) > prod(plan.patch)
     assert why["low resolution"].startswith("the patch covers") == (covers or plan.low_resolution is not None)
+    share = prod(plan.patch) / prod(plan.median_shape)
+    if plan.paper or plan.peer:
+        assert plan.overview is None
+        assert "overview" not in why
+    else:
+        assert (plan.overview is None) == (share >= 0.5) == ("at least 50%" in why["overview"])
     network = memory.network_of(plan)
     assert f"{memory.parameters(network) / 1e6:.1f} M weights" in why["widths"]
     assert f"{plan.batch * memory.macs(network, plan.patch) / 1e9:.3g} billion" in why["widths"]
@@ -254,6 +260,16 @@ def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fin
     for one, budget in ((smaller, 16), (tiny, 1.5)):
         assert one.memory.training_gb <= one.memory.budget_gb == budget
         assert one.stages == plan.stages
+
+
+def test_the_host_memory_of_a_plan_is_that_of_its_patch_and_its_largest_case(make_fingerprint):
+    fingerprint = make_fingerprint([(400, 300, 300), (90, 300, 300)], (1, 1, 1), cases=2)
+    plan = plan_for(fingerprint, gpu_budget(), labels=40)
+    shapes = [(case.shape_at(plan.spacing), case.shape) for case in fingerprint.cases]
+    assert with_host_memory(plan, shapes) == plan, "as planned"
+    deeper = plan.model_copy(update={"patch": (plan.patch[0] + plan.total_stride[0], *plan.patch[1:])})
+    assert with_host_memory(deeper, shapes).memory.ram_gb > plan.memory.ram_gb
+    assert with_host_memory(deeper, []) == deeper
 
 
 def test_a_patch_is_shortened_by_the_stride_of_the_shorter_one():

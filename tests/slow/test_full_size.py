@@ -1,8 +1,7 @@
 """Six CTs of 512 x 512 x 100 to 600 voxels from planning to scores.
 
 The scans are made: a body with three organs. Each stage is a process of its own. Its time and its peak memory are
-printed. `TDS_FULL_SIZE_SHARE=0.25` makes the
-scans smaller along each axis, to try the test itself.
+printed. `TDS_FULL_SIZE_SHARE=0.25` makes the scans smaller along each axis, to try the test itself.
 """
 
 import gzip

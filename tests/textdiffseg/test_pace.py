@@ -48,6 +48,17 @@ def test_a_machine_that_becomes_slower_is_reported_once_for_each_third():
     assert len(work.lines) == 2
 
 
+def test_a_machine_that_becomes_faster_is_reported():
+    """On a busy machine the first windows may take much longer than all others."""
+    work = Work(1000)
+    work.go_on(20, 3.0)
+    work.go_on(14, 1.0)
+    assert work.lines == [
+        "Predicting 3 scans will take about 50 minutes.",
+        "The machine has become faster. Predicting 3 scans needs another 27 minutes, not 48 minutes.",
+    ]
+
+
 def test_short_work_is_not_worth_a_word():
     work = Work(6)
     work.go_on(6, 2.0)

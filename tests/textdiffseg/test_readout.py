@@ -72,6 +72,16 @@ def test_a_perfect_prediction_has_no_loss_and_the_true_masks(exclusive, nested):
             assert torch.equal(reference, expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 16, 24, 20), (1, 118, 5, 7, 3), (1, 2, 3, 1, 1)])
+def test_consumed_logits_give_the_same_probabilities_to_the_last_bit(exclusive, nested, shape):
+    logits = 5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    transposed = logits.transpose(2, 4)
+    for readout in (exclusive, nested):
+        for given in (logits, transposed, logits.bfloat16()):
+            with torch.inference_mode():
+                assert torch.equal(readout.consumed(given.clone()), readout.probabilities(given))
+
+
 def test_rivals_count_as_background_for_exclusive_labels(exclusive, nested, logits):
     p = exclusive.probabilities(logits)
     torch.testing.assert_close(p.sum(1), torch.ones(2, 4, 5, 6))

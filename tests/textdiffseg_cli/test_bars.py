@@ -4,6 +4,7 @@ import os
 import pty
 import select
 import sys
+import threading
 
 import pytest
 
@@ -56,6 +57,30 @@ def test_a_line_is_printed_above_the_bar(terminal, capsys):
         bars.print_line("an iteration takes 2 s")
     assert capsys.readouterr().out == "an iteration takes 2 s\n"
     assert "Train" in written()
+
+
+def test_a_line_of_one_thread_waits_for_the_bar_of_another(monkeypatch, capsys):
+    """On a GPU, one thread segments while another writes and reports."""
+    moving, may_end = threading.Event(), threading.Event()
+
+    def slow(self, event):
+        moving.set()
+        assert may_end.wait(10)
+        print("moved")
+
+    monkeypatch.setattr("textdiffseg_cli.bars._Lines.update", slow)
+    with Bars() as bars:
+        bar = threading.Thread(target=bars, args=(ProgressEvent("Predict", 1, 2, "scan"),))
+        line = threading.Thread(target=bars.print_line, args=("case_1: the mask is empty",))
+        bar.start()
+        assert moving.wait(10)
+        line.start()
+        line.join(0.2)
+        assert line.is_alive(), "printed while the bar moves"
+        may_end.set()
+        bar.join(10)
+        line.join(10)
+    assert capsys.readouterr().out.splitlines() == ["moved", "case_1: the mask is empty"]
 
 
 def test_where_there_is_no_terminal_each_case_is_a_line(capsys):

@@ -60,11 +60,14 @@ class Augmentation:
         self.published = plan.training.augmentation == "paper"
         self.intensity = _intensity(self.published, self.coarse_axis)
         self.masked = [i for i, channel in enumerate(plan.channels) if channel.foreground_only]
+        self.optional = plan.optional_channels
 
     def __call__(
         self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """The augmented patch: image (C, *patch) float32 and label map (*patch) int16. Both are 0 outside the case.
+    ) -> tuple[Tensor, Tensor, Placement]:
+        """The augmented patch: image (C, *patch) float32 and label map (*patch) int16, and its spatial transform.
+
+        Image and label map are 0 outside the case.
 
         Args:
             image: (C, D, H, W).
@@ -77,11 +80,13 @@ class Augmentation:
         placement = draw_placement(rng, self.mirror_axes, self.coarse_axis, p_scaling)
         picture, label_map = place(image, labels, shape, start, self.patch, placement)
         outside = [picture[channel] == 0 for channel in self.masked]
+        missing = [channel for channel in self.optional if not picture[channel].any()]
         with seeded(int(rng.integers(2**32))):
             picture = self.intensity(image=picture)["image"]
         for channel, where in zip(self.masked, outside, strict=True):
             picture[channel][where] = 0  # nnU-Net's mask rule: voxels outside the nonzero mask stay 0
-        return picture, label_map
+        picture[missing] = 0  # as in prediction, also after noise
+        return picture, label_map, placement
 
 
 def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":

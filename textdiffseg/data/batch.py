@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from textdiffseg.queries import Query
+from textdiffseg.overview import Overview, stacked
+from textdiffseg.queries import Queries, Query
+from textdiffseg.text.bank import TextBank
 from textdiffseg.transfer import send
 
 
@@ -31,11 +33,12 @@ class Sample:
     key: SampleKey
     beside: Query = ()  # labels whose words are read, too
     with_text: bool = True  # the case's text is read, if it has one
+    overview: Overview | None = None  # of the case (B = 1), if the network reads it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Stacked samples. `TextBank.queries` converts `queries`, `texts` and `beside` to text vectors."""
+    """Stacked samples. `read` converts `queries`, `texts` and `beside` to text vectors."""
 
     image: Tensor  # (B, C, *patch) float32
     labels: Tensor  # (B, *patch) int16, to send little between processes; `Queries.slots` returns int64
@@ -44,9 +47,14 @@ class Batch:
     texts: tuple[str | None, ...]  # the case whose text is read, or None for a sample without text
     keys: tuple[SampleKey, ...]  # the random parameters of a step are drawn from them
     beside: tuple[Query, ...] = ()  # labels whose words are read, too
+    overview: Overview | None = None  # of the cases, if the network reads it
+
+    def read(self, bank: TextBank) -> Queries:
+        """The queries as text vectors, with the overviews of the cases."""
+        return replace(bank.queries(self.queries, self.texts, self.beside), overview=self.overview)
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
+        """The same images and label maps on another device."""
         return replace(self, image=send(self.image, device), labels=send(self.labels, device))
 
     def pin_memory(self) -> "Batch":
@@ -75,6 +83,7 @@ def collate(items: Sequence[Sample | Fault]) -> Batch | Fault:
         texts=tuple(sample.case if sample.with_text else None for sample in samples),
         beside=tuple(sample.beside for sample in samples),
         keys=tuple(sample.key for sample in samples),
+        overview=stacked([sample.overview for sample in samples]),
     )
 
 

@@ -68,6 +68,8 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
 def preprocessing_settings(plan: Plan) -> dict[str, str]:
     """A hash for each field of the plan that decides what is stored, by the field's name."""
     fields = plan.model_dump(mode="json", include=SETTINGS | ({"regions"} if plan.regions else set()))
+    for channel in fields["channels"]:
+        del channel["optional"]  # a stored channel is the same, whether other cases may lack it
     if plan.crop != "body":  # so cases stay valid that were stored when plans had no other crop
         fields["crop_to_nonzero"] = fields.pop("crop") == "nonzero"
     return {name: hash_text(json.dumps(value, sort_keys=True))[:12] for name, value in sorted(fields.items())}

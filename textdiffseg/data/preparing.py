@@ -78,6 +78,6 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
 
 def case_hash(case: Case, plan: Plan) -> str:
     """A hash of the case's files, group and annotation, and of the settings of preprocessing."""
-    annotation = f"{case.group} {case.annotation.model_dump_json()}"
+    annotation = f"{case.group} {case.annotation.model_dump_json()}{case.lacking}"
     text = f"{METHOD} {preprocessing_settings(plan)} {annotation} {content_hash((*case.images, *case.references))}"
     return hash_text(text)

@@ -8,24 +8,30 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from plans.errors import UserError
+from plans.geometry import Triple
 from plans.plan import Plan
-from textdiffseg.data.augment import Augmentation, read_patch
+from textdiffseg.data.augment import Augmentation, Placement, read_patch
 from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, collate, raise_fault
 from textdiffseg.data.sampling import (
     choose_case,
     choose_rater,
+    draw_dropped,
     draw_patch,
     draw_query,
     forced_foreground,
     full_query,
     generator,
+    reads_overview,
     reads_text,
     words_beside,
 )
 from textdiffseg.data.store import StoredCase, open_case, read_record
+from textdiffseg.overview import Overview, places, reduced
 
 
 class _Cases:
@@ -37,6 +43,7 @@ class _Cases:
 
     def __init__(self, folder: Path, case_ids: Sequence[str], seed: int):
         self.folder, self.ids, self.seed = Path(folder), tuple(sorted(case_ids)), seed
+        self._reduced: dict[str, Tensor] = {}
 
     def choose(self, epoch: int, index: int, forced: bool) -> str:
         """The id of a sample's case. `forced`: its patch must hold foreground."""
@@ -47,6 +54,20 @@ class _Cases:
         """The case of a sample, with the label map of the one reference that the sample learns from."""
         place = choose_rater(read_record(self.folder, case).references, self.seed, epoch, index)
         return open_case(self.folder, case, plan, (place,))
+
+    def overview(self, stored: StoredCase, plan: Plan, start: Triple, placement: Placement) -> Overview | None:
+        """The overview of a sample's case, seen from its patch; None if the plan has none.
+
+        A process reads each case once for it. 32 x 32 x 32 cells of a channel take 131 kB.
+        """
+        if plan.overview is None:
+            return None
+        case, shape = stored.record.case, stored.record.shape
+        if case not in self._reduced:
+            self._reduced[case] = reduced(stored.image, plan.overview.edge)
+        where = places(shape, start, plan.patch, plan.overview.cells, placement.matrix)
+        overview = Overview(self._reduced[case][None], where[None], torch.ones(1, dtype=torch.bool))
+        return overview.flip(placement.mirrored)
 
     @cached_property
     def _with_foreground(self) -> tuple[str, ...]:
@@ -83,8 +104,17 @@ class TrainingSamples(Dataset[Sample | Fault]):
         if self.plan.reads_words:
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
-        image, labels = self.augment(stored.image, stored.labels, record.shape, start, rng)
-        return Sample(image, labels, query, record.case, key, beside)
+        image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        dropped: list[int] = []
+        if optional := self.plan.optional_channels:
+            shown = image.flatten(1).any(1).nonzero().flatten().tolist()
+            dropped = list(draw_dropped(rng, optional, shown))
+        image[dropped] = 0
+        overview = self.cases.overview(stored, self.plan, start, placement)
+        if overview is not None:
+            read = overview.known & reads_overview(self.seed, key.epoch, key.index)
+            overview = replace(overview.without(dropped), known=read)
+        return Sample(image, labels, query, record.case, key, beside, overview=overview)
 
 
 class ValidationPatches:
@@ -109,4 +139,5 @@ class ValidationPatches:
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
         annotated = stored.record.annotated
         beside = words_beside(self.plan, annotated)
-        return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside)
+        overview = self.cases.overview(stored, self.plan, start, Placement(None, ()))
+        return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside, overview=overview)

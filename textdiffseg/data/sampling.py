@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
 TEXT_DROPOUT = 0.5  # the share of samples without their case's text; prediction then also works without a text
+OVERVIEW_DROPOUT = 0.1  # the share of samples without the overview of their case; words and patch then still suffice
+CHANNEL_DROPOUT = 0.5  # the share of samples that may lose channels; each optional one is then dropped with P_DROP
+P_DROP = 0.5
 MAX_CANDIDATES_PER_LABEL = 2000  # candidate centre voxels that are stored
 MAX_ABSENT_LABELS = 3  # labels known to be absent that a subset may contain
 
@@ -39,6 +42,31 @@ def reads_text(seed: int, epoch: int, index: int) -> bool:
     It has its own random stream, so all other draws are the same with and without texts.
     """
     return bool(np.random.default_rng((2, seed, epoch, index)).random() >= TEXT_DROPOUT)
+
+
+def reads_overview(seed: int, epoch: int, index: int) -> bool:
+    """Whether a sample reads the overview of its case. It has its own random stream, as `reads_text`."""
+    return bool(np.random.default_rng((7, seed, epoch, index)).random() >= OVERVIEW_DROPOUT)
+
+
+def draw_dropped(rng: np.random.Generator, optional: Sequence[int], shown: Sequence[int]) -> tuple[int, ...]:
+    """The optional channels that a sample loses (channel dropout). At least one channel of the sample stays.
+
+    With `CHANNEL_DROPOUT` and `P_DROP`, each optional channel is missing in a quarter of the samples, and each
+    combination of them in some. Without optional channels nothing is drawn.
+
+    Args:
+        rng: the sample's generator.
+        optional: the numbers of the optional channels.
+        shown: the numbers of all channels that the sample has.
+    """
+    able = [number for number in optional if number in shown]
+    if not able or rng.random() >= CHANNEL_DROPOUT:
+        return ()
+    dropped = [number for number in able if rng.random() < P_DROP]
+    if len(dropped) == len(shown):
+        dropped.remove(rng.choice(dropped))
+    return tuple(dropped)
 
 
 def choose_rater(references: int, seed: int, epoch: int, index: int) -> int:

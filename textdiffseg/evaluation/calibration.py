@@ -13,6 +13,7 @@ Labels that overlap are binary: K = 2 classes at each of the Q n pairs of a labe
 Each measure is computed for one case. Means over cases weigh every case equally, as for Dice.
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -22,6 +23,7 @@ from plans.geometry import Millimetres
 from textdiffseg.temperature import SampledVoxels
 
 MAX_DISTANCE_MM = 5.0  # to the foreground
+PLANES = 32  # whose distances are computed together
 BINS = 15
 MAX_VOXELS = 20_000  # per case; enough to fit a temperature
 MAX_PROBABILITIES = 400_000  # voxels times classes per case; hundreds of cases of a hundred labels fit into memory
@@ -37,29 +39,47 @@ def near_foreground(labels: np.ndarray, spacing: Millimetres) -> np.ndarray:
     """
     near, foreground = np.zeros(labels.shape, dtype=bool), labels > 0
     margin = [ceil(MAX_DISTANCE_MM / step) for step in spacing]
-    for box in find_objects(foreground.astype(np.int8)):  # one box, or none
-        grown = tuple(slice(max(0, axis.start - m), axis.stop + m) for axis, m in zip(box, margin, strict=True))
-        near[grown] = distance_transform_edt(~foreground[grown], sampling=spacing) <= MAX_DISTANCE_MM
-    return near & (labels >= 0)
+    for box in find_objects(foreground.view(np.int8)):  # one box, or none
+        d, *plane = (slice(max(0, axis.start - m), axis.stop + m) for axis, m in zip(box, margin, strict=True))
+        for first in range(d.start, min(d.stop, len(labels)), PLANES):  # a transform takes 50 bytes per voxel
+            last, start = min(first + PLANES, d.stop), max(0, first - margin[0])
+            known = foreground[start : last + margin[0], *plane]
+            if known.any():
+                close = distance_transform_edt(~known, sampling=spacing) <= MAX_DISTANCE_MM
+                near[first:last, *plane] = close[first - start : last - start]
+    near &= labels >= 0
+    return near
 
 
-def sample_voxels(
-    probabilities: np.ndarray, labels: np.ndarray, spacing: Millimetres, most: int = MAX_VOXELS
-) -> SampledVoxels:
-    """A random sample of at most `most` voxels near the foreground. It depends on `labels` only.
+class SlabSample:
+    """A random sample of voxels near the foreground, from slabs of probabilities. It depends on the labels only."""
 
-    Args:
-        probabilities: (K, D, H, W).
-        labels: (D, H, W) class numbers on the same grid; negative voxels are ignored.
-        spacing: mm, (D, H, W).
-        most: voxels.
-    """
-    places = np.flatnonzero(near_foreground(labels, spacing))
-    most = min(most, MAX_PROBABILITIES // len(probabilities))
-    if len(places) > most:
-        places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
-    p = np.stack([p_k.reshape(-1)[places] for p_k in probabilities])
-    return SampledVoxels(p, labels.reshape(-1)[places].astype(np.int64))
+    def __init__(self, labels: np.ndarray, spacing: Millimetres, classes: int, most: int = MAX_VOXELS):
+        """`labels`: (D, H, W) class numbers; negative voxels are ignored. `classes`: K. `most`: voxels."""
+        places = np.flatnonzero(near_foreground(labels, spacing))
+        most = min(most, MAX_PROBABILITIES // classes)
+        if len(places) > most:
+            places = np.sort(np.random.default_rng(0).choice(places, most, replace=False))
+        self._places, self._plane = places, labels[0].size
+        self._truth = labels.reshape(-1)[places].astype(np.int64)
+        self._p = np.zeros((classes, len(places)), np.float32)
+
+    def add(self, first: int, probabilities: np.ndarray, numbers: Sequence[int]) -> None:
+        """Add planes of the probabilities of some classes. Classes that are never added get 0.
+
+        Args:
+            first: the place of the first plane along D.
+            probabilities: (M, D, H, W) of M classes.
+            numbers: of these classes.
+        """
+        start, stop = (self._plane * plane for plane in (first, first + probabilities.shape[1]))
+        sampled = slice(*np.searchsorted(self._places, (start, stop)))
+        for number, p in zip(numbers, probabilities, strict=True):
+            self._p[number, sampled] = p.reshape(-1)[self._places[sampled] - start]
+
+    def finish(self) -> SampledVoxels:
+        """The voxels with K classes."""
+        return SampledVoxels(self._p, self._truth)
 
 
 def expected_calibration_error(p: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:

@@ -28,8 +28,8 @@ class TrainingProgress(Record):
     state of a generator.
     """
 
-    version: Literal[3] = 3
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
+    version: Literal[4] = 4
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
     denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the sampler learns
@@ -43,6 +43,7 @@ class TrainingProgress(Record):
     limit_seconds: float | None = None  # of the whole run
     start: ScheduleStart = ScheduleStart()
     cases: str | None = None  # hash of the fold's cases (`folds.cases`); None: written by an older version
+    initial: str | None = None  # hash of the weights that the run started from; None: random ones
     ended: bool = False  # in checkpoint_best: its run has ended
 
     @property

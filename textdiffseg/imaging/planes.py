@@ -32,7 +32,7 @@ PERCENTILES = (1.0, 99.5)  # window of other scans, over the voxels above the ba
 def draw_planes(
     path: Path, scan: Volume, labels: np.ndarray, names: Mapping[int, str], title: str, hounsfield: bool = False
 ) -> None:
-    """Write a PNG of the scan's first channel with its masks.
+    """Write a PNG of the first channel that the scan has, with its masks.
 
     Args:
         path: of the PNG.
@@ -40,7 +40,7 @@ def draw_planes(
         labels: label values (D, H, W) on the scan's grid.
         names: value -> name of all queried labels.
         title: of the picture.
-        hounsfield: whether the scan is CT, in HU.
+        hounsfield: whether the scan's channel 0 is CT, in HU.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -49,9 +49,9 @@ def draw_planes(
     from matplotlib.figure import Figure
 
     canonical, orientation = to_canonical(scan)
-    image, masks = canonical.array[0], orientation.apply(labels)
+    image, masks = canonical.array[scan.first_channel], orientation.apply(labels)
     spacing = canonical.geometry.spacing
-    shown = grey_range(image, masks > 0, hounsfield)
+    shown = grey_range(image, masks > 0, hounsfield and scan.first_channel == 0)
     box = body_box(image, masks > 0, min(shown[0], image.min() + MAX_AIR * (shown[1] - image.min())))
     size = np.array([edge.stop - edge.start for edge in box]) * spacing  # mm
     widths, heights = (size[2], size[2], size[1]), (size[1], size[0], size[0])

@@ -6,7 +6,7 @@ from scipy import ndimage
 from textdiffseg.imaging.volume import Geometry
 
 MIN_OVERLAP = 0.9  # share of the target grid that the image must cover; less suggests two different scans
-RESAMPLED = "Channel {number} was resampled to the grid of channel 0, as its own grid differs."
+RESAMPLED = "Channel {number} was resampled to the grid of channel {first}, as its own grid differs."
 _POINTS = 16  # along each axis, at which the overlap is measured
 
 

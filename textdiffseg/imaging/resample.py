@@ -12,7 +12,7 @@ A spline depends on all voxels of an axis. A box of a scan is therefore resample
 it. The result is then that of the whole scan, at the same places.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,8 @@ from plans.geometry import Triple
 from textdiffseg.imaging.boxes import Box, joint
 
 Matrices = Sequence[np.ndarray | None]  # one per axis; None if the axis keeps its size
+Products = Callable[[Matrices, np.ndarray, np.ndarray], np.ndarray]
+"""Function of matrices, a volume (D, H, W) and the array for the result -> their product, in that array."""
 
 NO_AXIS: Mapping[int, int] = {}
 MIN_ENTRY = 1e-12  # smaller entries of a matrix become zero: some are denormals, which are slow to multiply
@@ -50,6 +52,14 @@ def spline_matrix(size: int, size_to: int, order: int, before: int = 0, after: i
     return matrix
 
 
+def apply_matrices(matrices: Matrices, volume: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """The product of a volume (D, H, W) and one matrix per axis, in `out`."""
+    if all(matrix is None for matrix in matrices):
+        out[...] = volume
+        return out
+    return _apply(matrices, volume, out)
+
+
 def resample(
     array: np.ndarray,
     shape: Triple,
@@ -58,6 +68,7 @@ def resample(
     inside: Box | None = None,
     limits: tuple[float, float] | None = None,
     out: np.ndarray | None = None,
+    products: Products = apply_matrices,
 ) -> np.ndarray:
     """The image (C, *shape) float32, resampled from (C, D, H, W). Each channel is clipped to its own range.
 
@@ -69,6 +80,7 @@ def resample(
         inside: the box of `array` that is resampled; the voxels around it are only read. None: all of it.
         limits: the range to clip to, in place of each channel's own.
         out: (C, *shape) float32 that receives the result.
+        products: applies the matrices (`imaging.on_device` has others).
     """
     array = np.asarray(array, dtype=np.float32)
     matrices, read = _matrices_inside(array.shape[1:], inside, shape, order, order_along)
@@ -78,7 +90,7 @@ def resample(
         result[...] = array
         return result
     for channel, target in zip(array, result, strict=True):
-        _apply(matrices, channel, target)
+        products(matrices, channel, target)
         if order > 1:
             np.clip(target, *(limits or (channel.min(), channel.max())), out=target)
     return result

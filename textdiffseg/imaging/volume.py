@@ -12,6 +12,8 @@ from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from textdiffseg.imaging.forms import NiftiForms
 
+MISSING = "Channel {name} is missing."  # a note
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -46,10 +48,16 @@ class Volume:
     array: np.ndarray
     geometry: Geometry
     notes: tuple[str, ...] = ()  # for the user, about its place in space
+    missing: tuple[int, ...] = ()  # the numbers of channels that the scan lacks; their values are 0
 
     def __post_init__(self) -> None:
         if self.array.shape[1:] != self.geometry.shape:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.geometry.shape}")
+
+    @property
+    def first_channel(self) -> int:
+        """The number of the first channel that the scan has."""
+        return next(number for number in range(len(self.array)) if number not in self.missing)
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
         turn[axis, row] = -1 if row in orientation.flips else 1
         turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0
     geometry = Geometry(shape, volume.geometry.affine @ turn)
-    return Volume(orientation.apply(volume.array), geometry, volume.notes), orientation
+    return Volume(orientation.apply(volume.array), geometry, volume.notes, volume.missing), orientation
 
 
 def describe(geometry: Geometry) -> str:

@@ -4,7 +4,6 @@ The distance of two samples is 1 minus their Dice, averaged over the labels that
 that overlap are compared in the values that they write.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +11,16 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import triple
+from plans.memory import sums_bytes
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
-from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
+from textdiffseg.inference.scan import WindowProgress, part_of
 from textdiffseg.overlaps import dice_of, intersections
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.queries import Queries
 
 MAX_DRAWN_SUMS_BYTES = 1e9  # of the samples that are drawn at once, unless one alone needs more
-
-
-Progress = Callable[[float, float], None]  # called with (done, total)
 
 
 @dataclass(frozen=True)
@@ -53,16 +51,16 @@ def samples_at_once(classes: int, voxels: int) -> int:
 
     `voxels`: in the sums of one sample (`Predictor.slab_voxels`).
     """
-    return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_DRAWN_SUMS_BYTES // (4 * classes * voxels))))
+    return int(max(1, min(ALTERNATIVE_SAMPLES, MAX_DRAWN_SUMS_BYTES // sums_bytes(classes, voxels))))
 
 
 def draw_masks(
-    predictor: Predictor,
+    predictor: SamplePredictor,
     image: Tensor,
     transform: TransformRecord,
     queries: Queries,
     answers: int,
-    progress: Progress | None = None,
+    progress: WindowProgress | None = None,
 ) -> np.ndarray:
     """The masks (S, D, H, W) of all S samples on the scan's own grid. Class q is answer q, and 0 is background.
 
@@ -72,14 +70,14 @@ def draw_masks(
         transform: from the scan's grid to the plan's.
         queries: of one sample.
         answers: the number of leading slots that are written.
-        progress: called with (samples done, all samples).
+        progress: called with the share of the work that is done, as (done, total).
     """
     samples, classes = predictor.settings.samples, 1 + queries.labels.shape[1]
     readout, at_once = predictor.readout, samples_at_once(classes, predictor.slab_voxels(triple(image.shape[1:])))
     masks = np.zeros((samples, *transform.original_shape), class_type(classes))
     for first in range(0, samples, at_once):
         numbers = range(first, min(first + at_once, samples))
-        follow = _follow(progress, first, len(numbers), samples)
+        follow = part_of(progress, first / samples, len(numbers) / samples)
         restoring = [readout.restoring(transform) for _ in numbers]
         for slabs in predictor.sample_slabs(image, queries, numbers, follow):
             for one, slab in zip(restoring, slabs, strict=True):
@@ -90,16 +88,11 @@ def draw_masks(
     return masks
 
 
-def _follow(progress: Progress | None, first: int, count: int, samples: int) -> Progress | None:
-    """The progress of `count` samples from `first` on, as that of all samples."""
-    return progress and (lambda done, total: progress(first + count * done / total, samples))
-
-
 @dataclass(frozen=True)
 class AlternativeChoice:
     """Draws the samples of a scan and chooses alternatives among them."""
 
-    predictor: Predictor  # its settings have `ALTERNATIVE_SAMPLES` samples
+    predictor: SamplePredictor  # its settings have `ALTERNATIVE_SAMPLES` samples
     count: int
 
     def __call__(
@@ -108,7 +101,7 @@ class AlternativeChoice:
         transform: TransformRecord,
         queries: Queries,
         values: tuple[int, ...],
-        progress: Progress | None,
+        progress: WindowProgress | None,
     ) -> tuple[Alternative, ...]:
         """The alternatives of an image (C, D, H, W) on the plan's grid. `values`: of the answers in the masks."""
         masks = draw_masks(self.predictor, image, transform, queries, len(values), progress)

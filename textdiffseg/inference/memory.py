@@ -58,7 +58,8 @@ def prediction_ram_gb(
     channels, network = len(plan.channels), network_of(plan)
     tiling = tile(shape, plan.patch, plan.latent_stride, settings.overlap)
     classes, voxels, window = 1 + slots, tiling.slab_voxels, 4.0 * prod(plan.patch)
-    noise = 4.0 * settings.samples * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
+    drawn = 2 * samples_at_once(classes, voxels) if alternatives else settings.samples  # alternatives also keep r
+    noise = 4.0 * drawn * plan.latent.channels * prod(tiling.latent_shape) if settings.steps else 0.0
     maps = 2 * 4.0 * voxels if uncertainty else 0.0
     several = settings.samples - 1 + (folds if folds > 1 else 0)  # beyond one sample of one fold
     together = windows_at_once(plan, torch.device("cpu"))

@@ -25,6 +25,7 @@ from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import Calibrated, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
@@ -116,7 +117,7 @@ class Model:
         choice, count = None, check_count(options.alternatives)
         if count:
             drawn = settings_of_alternatives(plan, settings)
-            choice = AlternativeChoice(Predictor(self.ensemble.networks, drawn, self.device), count)
+            choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice)
 
     def segment(
@@ -144,7 +145,7 @@ class Model:
         """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
 
         Args:
-            scan: a path, paths (one per channel), a nibabel or SimpleITK image, or an array ([C,] z, y, x) in LPS.
+            scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
             prompts: phrases of the labels to segment; empty: all labels.
@@ -167,7 +168,7 @@ class Model:
             alternatives=alternatives,
         )
         encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        segmenting, volume = self.prepare(options), volume_of(scan, spacing, affine, series)
+        segmenting, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
         return segmenting.run(segmenting.read(volume), encoded, follow(progress, cancel))
 
     def segment_each(
@@ -181,12 +182,16 @@ class Model:
         segmenting = self.prepare(options or SegmentOptions())
         for scan in scans:
             try:
-                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, None, None)))
+                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, channels=self._channels)))
             except UserError as error:
                 found = error
             except (MemoryError, torch.OutOfMemoryError):
                 found = UserError(NO_MEMORY)
             yield found
+
+    @property
+    def _channels(self) -> list[str]:
+        return [channel.name for channel in self.plan.channels]
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

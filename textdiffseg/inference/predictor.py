@@ -12,6 +12,7 @@ the CPU, the result is thus bitwise independent of the order in which they are c
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from textdiffseg.inference.windows import (
     joined,
 )
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
+from textdiffseg.overview import reduced
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -141,49 +143,11 @@ class Predictor:
                 progress(done, len(groups))
         yield from sums.finish()
 
-    @torch.inference_mode()
-    def sample_slabs(
-        self,
-        image: Tensor,
-        queries: Queries,
-        numbers: Sequence[int],
-        progress: Callable[[int, int], None] | None = None,
-    ) -> Iterator[tuple[Slab, ...]]:
-        """Single diffusion samples, slab by slab along D. Sample s is drawn with fold s modulo F.
-
-        A mean over folds would blend the alternatives of different folds. Raises `UserError` if the network's output is
-        not finite.
-
-        Args:
-            image: (C, D, H, W) on the plan's grid.
-            queries: of one sample, with Q slots.
-            numbers: of the samples.
-            progress: called with (groups of windows done, all groups).
-        """
-        volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
-        sums, groups = self.room.sums(volume, len(numbers)), self._groups(volume.tiling)
-        for done, starts in enumerate(groups, start=1):
-            for of_samples in self.room.compute(lambda part: self._draw(volume, part, numbers), starts, sums):
-                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
-            if progress:
-                progress(done, len(groups))
-        yield from zip(*(one.finish() for one in sums), strict=True)
-
-    def _draw(self, volume: WindowInputs, starts: tuple[Triple, ...], numbers: Sequence[int]) -> list[WindowGroup]:
-        """The predictions of one group of windows for each sample."""
-        patches, z_T, queries = self._stacked(volume, starts)
-        found: dict[int, Tensor] = {}
-        for fold, segmenter in enumerate(self.segmenters):
-            places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
-            if places:
-                found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
-        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
-
     def _inputs(
         self, image: Tensor, queries: Queries, numbers: Sequence[int], answers: int, uncertainty: bool
     ) -> WindowInputs:
         """What all windows of an image share. `numbers` are those of the diffusion samples."""
-        tiling = self._tiling(triple(image.shape[1:]))
+        tiling, overview = self._tiling(triple(image.shape[1:])), self.plan.overview
         return WindowInputs(
             tiling=tiling,
             image=tiling.pad(image.float()),
@@ -191,6 +155,7 @@ class Predictor:
             queries=queries.to(self.device),
             answers=answers,
             uncertainty=uncertainty,
+            overview=reduced(image, overview.edge)[None].to(self.device) if overview else None,
         )
 
     def _groups(self, tiling: Tiling) -> list[tuple[Triple, ...]]:
@@ -212,7 +177,12 @@ class Predictor:
         filled = (*starts, *(starts[-1],) * (self.room.windows - len(starts)))
         patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        return patches, z_T.to(self.device), volume.queries.expand(self.room.windows)
+        return patches, z_T.to(self.device), self._queries(volume, filled)
+
+    def _queries(self, volume: WindowInputs, starts: Sequence[Triple]) -> Queries:
+        """The queries of each window, with the overview of the scan if the model reads it."""
+        overview = volume.overviews(starts, self.plan.overview.cells) if self.plan.overview else None
+        return replace(volume.queries.expand(len(starts)), overview=overview)
 
     def _compute(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> WindowGroup:
         """The predictions of one group of windows with all folds and samples."""
@@ -232,18 +202,28 @@ class Predictor:
         maps = disagreement(readout.answered(means, answers, 2), torch.stack(inner), readout)
         return WindowGroup(starts, _mean(means), torch.stack(maps))
 
+    def _autocast(self) -> torch.autocast:
+        """A context with bfloat16 on a GPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""
+        finite = logits.sum().isfinite()  # ten times faster than a test of each number
+        p = self.readout.consumed(logits)
+        p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+        return p
+
     def _fold(self, segmenter: Segmenter, patches: Tensor, z_T: Tensor, queries: Queries) -> Tensor:
         """One fold's probabilities (S, B, K, D, H, W) float32 of each sample, averaged over mirrored views."""
         views = subsets(self.settings.mirror_axes)
         sums: list[Tensor] = []  # over views, one per sample
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with self._autocast():
             for axes in views:
                 dims = tuple(axis + 2 for axis in axes)
                 seen = patches.flip(dims) if dims else patches
-                for s, logits in enumerate(segmenter.logits(seen, queries, z_T, self.steps)):
-                    p = self.readout.probabilities(logits)
-                    finite = logits.sum().isfinite()  # ten times faster than a test of each number
-                    p[:, 0].masked_fill_(~finite, torch.nan)  # `SlabSums` reports it
+                asked = replace(queries, overview=queries.overview and queries.overview.flip(axes))
+                for s, logits in enumerate(segmenter.logits(seen, asked, z_T, self.steps)):
+                    p = self._probabilities(logits)
                     p = p.flip(dims) if dims else p
                     if s == len(sums):
                         sums.append(p)

@@ -87,7 +87,7 @@ class Result:
         from textdiffseg.imaging.planes import draw_planes
         from textdiffseg.imaging.sources.objects import volume_of
 
-        volume = volume_of(scan, spacing, affine)
+        volume = volume_of(scan, spacing, affine, channels=[*scan] if isinstance(scan, Mapping) else ())
         if volume.geometry.shape != self.geometry.shape:
             found, expected = ("x".join(map(str, geometry.shape)) for geometry in (volume.geometry, self.geometry))
             raise UserError(f"picture: found a scan of {found} voxels, expected the segmented one of {expected}.")

@@ -76,12 +76,12 @@ def examine(
         costs = samples.predictor.settings.passes, masks.predictor.settings.passes
         first = costs[0] / sum(costs)
         follow = part_of(progress, 0, first)
-        for slab in _slabs(samples.predictor, image, queries, True, answers, follow):
+        for slab in predicted_slabs(samples.predictor, image, queries, True, answers, follow):
             _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
         progress = part_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
     sums = SlabVoxelSums(readout, answers) if masks.calibration != Applied() else None
-    for slab in _slabs(masks.predictor, image, queries, samples is masks, answers, progress):
+    for slab in predicted_slabs(masks.predictor, image, queries, samples is masks, answers, progress):
         restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
         if sums is not None:
             sums.add(slab.prediction.probabilities)
@@ -98,13 +98,13 @@ def examine(
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
 
 
-def _slabs(
+def predicted_slabs(
     predictor: Predictor,
     image: Tensor,
     queries: Queries,
-    uncertainty: bool,
-    answers: int,
-    progress: WindowProgress | None,
+    uncertainty: bool = False,
+    answers: int | None = None,
+    progress: WindowProgress | None = None,
 ) -> Iterator[Slab]:
     """The slabs of a prediction. On a GPU, the next one is computed while one is used."""
     slabs = predictor.predict_slabs(image, queries, uncertainty, answers, progress=progress)

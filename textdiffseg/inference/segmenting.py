@@ -8,7 +8,8 @@ from torch import Tensor
 
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
-from textdiffseg.imaging.volume import Volume
+from textdiffseg.imaging.on_device import products_on
+from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
@@ -84,8 +85,9 @@ class Segmenting:
 
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
-        image, transform = preprocess_image(volume, self.plan)
-        return PreparedScan(torch.from_numpy(image), transform, volume.notes)
+        image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
+        lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
+        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking))
 
     def run(
         self,

@@ -18,6 +18,7 @@ no probability would add up to more than a small structure, so they are left out
 Labels are the slots of the prediction. All sums run over slabs, so no further array of the volume's size is made.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,17 @@ class VoxelSums:
         thresholds = temperature * np.log((1 - q) / q)
         above = np.pad(self.levels[:, ::-1].cumsum(1)[:, ::-1], ((0, 0), (0, 1)))  # at each edge
         return np.stack([np.interp(thresholds, EDGES, of_slot) for of_slot in above])
+
+    def by_label(self, numbers: Sequence[int], labels: int) -> "VoxelSums":
+        """The sums of all `labels` labels, in label order. `numbers`: the label number of each slot; others get 0."""
+        rows = np.array(numbers, dtype=int) - 1
+
+        def placed(values: np.ndarray) -> np.ndarray:
+            found = np.zeros((labels, *values.shape[1:]))
+            found[rows] = values
+            return found
+
+        return VoxelSums(placed(self.levels), placed(self.soft_dice), placed(self.voxels))
 
     def interval(self, temperature: float = 1.0) -> np.ndarray:
         """The 90% interval (Q, 2) of each slot's volume, in voxels."""

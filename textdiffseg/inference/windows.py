@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.geometry import Triple
+from plans.geometry import Triple, triple
 from plans.memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
+from textdiffseg.overview import Overview, places
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
 
@@ -34,20 +35,6 @@ class Prediction:
     def of(self, answers: int, readout: Readout) -> "Prediction":
         """Keep the first `answers` classes; add the others to background."""
         return replace(self, probabilities=readout.answered(self.probabilities, answers, 0))
-
-    def by_label(self, numbers: Sequence[int], labels: int) -> "Prediction":
-        """The same prediction with classes 0..`labels` by label number. Labels that are not queried get 0.
-
-        Args:
-            numbers: the label number of each slot.
-            labels: the number of labels.
-        """
-        if len(numbers) == labels:
-            return self
-        classes = [0, *numbers]
-        probabilities = self.probabilities.new_zeros(1 + labels, *self.probabilities.shape[1:])
-        probabilities[classes] = self.probabilities
-        return replace(self, probabilities=probabilities)
 
 
 @dataclass(frozen=True)
@@ -97,6 +84,16 @@ class WindowInputs:
     queries: Queries  # of one sample, on the device
     answers: int  # leading slots that are kept for uncertainty
     uncertainty: bool
+    overview: Tensor | None = None  # (1, C, e, e, e): the scan at low resolution, on the device, if the model reads it
+
+    def overviews(self, starts: Sequence[Triple], cells: int) -> Overview:
+        """The overviews of the windows at `starts`, with `cells` tokens along each axis."""
+        assert self.overview is not None, "expected an overview"
+        tiling, device = self.tiling, self.overview.device
+        firsts = [triple(s - before for s, before in zip(start, tiling.before, strict=True)) for start in starts]
+        where = torch.stack([places(tiling.shape, first, tiling.patch, cells) for first in firsts])
+        image = self.overview.expand(len(firsts), *self.overview.shape[1:])
+        return Overview(image, where.to(device), torch.ones(len(firsts), dtype=torch.bool, device=device))
 
     @property
     def classes(self) -> int:

@@ -13,6 +13,7 @@ from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
 from textdiffseg.networks.label_decoder import LabelDecoder, NumberEncoder, NumberReduction, TextClassifier
 from textdiffseg.networks.label_latent import LabelLatent, LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
+from textdiffseg.networks.overview import OverviewEncoder
 from textdiffseg.networks.peers import Peer, build_peer
 from textdiffseg.queries import Queries
 
@@ -38,6 +39,7 @@ class TextDiffSeg(nn.Module):
         denoiser: LatentUNet | None = None,
         label_latent: LabelLatent | None = None,
         sample_decoder: LabelDecoder | None = None,
+        overview_encoder: OverviewEncoder | None = None,
     ):
         super().__init__()
         self.plan = plan
@@ -49,6 +51,7 @@ class TextDiffSeg(nn.Module):
         self.label_latent = label_latent
         self.denoiser = denoiser
         self.sample_decoder = sample_decoder
+        self.overview_encoder = overview_encoder
         if sample_decoder is not None:
             self.register_buffer("spread", torch.zeros(()))
 
@@ -68,8 +71,11 @@ class TextDiffSeg(nn.Module):
         return self.image_encoder(image)
 
     def fuse(self, z_i: Tensor, queries: Queries) -> Tensor:
-        """z_i (B, c, d, h, w) and the queries' tokens -> z_it (B, c, d, h, w); (B, k, d, h, w) in preset `paper`."""
-        return self.fusion(z_i, queries)
+        """z_i (B, c, d, h, w) and the queries' tokens -> z_it (B, c, d, h, w); (B, k, d, h, w) in preset `paper`.
+
+        If the plan has an overview, the tokens of the scan are read beside those of the words.
+        """
+        return self.fusion(z_i, self.overview_encoder.beside(queries) if self.overview_encoder else queries)
 
     def estimate(self, z_it: Tensor) -> Tensor:
         """z_it (B, c, d, h, w) -> h, features of the same shape. Raises `ValueError` in preset `paper`."""
@@ -156,6 +162,8 @@ def build_model(plan: Plan) -> SegmentationNetwork:
         "estimator": LatentUNet(coarse, width, None, network, timed=False),
         "label_decoder": LabelDecoder(fine, text_width, None),
     }
+    if plan.overview:
+        shared["overview_encoder"] = OverviewEncoder(len(plan.channels), plan.overview, text_width)
     if plan.diffusion is None:
         return TextDiffSeg(plan, **shared)
     below, channels = plan.stages[plan.latent.level :], plan.latent.channels

@@ -24,7 +24,7 @@ from textdiffseg.imaging.boxes import Box
 from textdiffseg.imaging.classes import Choice, SlabClasses, most_probable
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import limits, nonzero_mask, normalise
-from textdiffseg.imaging.resample import SPLINE_MARGIN, resample, resample_labels
+from textdiffseg.imaging.resample import SPLINE_MARGIN, Products, apply_matrices, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
 from textdiffseg.preprocessing.crop import crop_box, with_margin
 
@@ -81,20 +81,24 @@ class TransformRecord(Record):
 
 
 def preprocess_image(
-    volume: Volume, plan: Plan, labels: np.ndarray | None = None
+    volume: Volume, plan: Plan, labels: np.ndarray | None = None, products: Products = apply_matrices
 ) -> tuple[np.ndarray, TransformRecord]:
     """The image (C, D, H, W) float32 on the plan's grid, and the transform record.
 
     `labels` are the label numbers (D, H, W) of a training case, on the file's grid. The crop then keeps all of them.
+    `products` applies the matrices of resampling, here or on a GPU.
 
-    Raises `UserError` if the number of channels differs from the plan's, or if the result would exceed `MAX_VOXELS`.
+    Missing channels are 0. Raises `UserError` if the channels are not those of the plan, or if the result would exceed
+    `MAX_VOXELS`.
     """
     if len(volume.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
         raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
+    _refuse_missing(volume.missing, plan)
     canonical, orientation = to_canonical(volume)
     spacing = canonical.geometry.spacing
-    crop = crop_box(canonical.array, spacing, plan.crop, None if labels is None else orientation.apply(labels))
+    shown = canonical.array[canonical.first_channel :]  # missing channels are 0
+    crop = crop_box(shown, spacing, plan.crop, None if labels is None else orientation.apply(labels))
     cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
     _refuse_spacing(canonical.geometry, plan, shape)
@@ -109,22 +113,45 @@ def preprocess_image(
         shape=shape,
     )
     read, inside = with_margin(crop, transform.canonical_shape, SPLINE_MARGIN)
-    image = _to_plan_grid(canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing)
+    image = _to_plan_grid(
+        canonical.array[(slice(None), *read)], inside, plan, transform.shape, spacing, volume.missing, products
+    )
     return image, transform
 
 
-def _to_plan_grid(array: np.ndarray, inside: Box, plan: Plan, shape: Triple, spacing: Millimetres) -> np.ndarray:
+def _refuse_missing(missing: tuple[int, ...], plan: Plan) -> None:
+    """Raise `UserError` if a scan lacks a channel that is not optional."""
+    lacking = [plan.channels[number].name for number in missing if not plan.channels[number].optional]
+    if lacking:
+        optional = ", ".join(plan.channels[number].name for number in plan.optional_channels) or "none"
+        raise UserError(
+            f"channel {', '.join(lacking)} is missing, which the model needs. Add its file. The model's optional "
+            f"channels: {optional}."
+        )
+
+
+def _to_plan_grid(
+    array: np.ndarray,
+    inside: Box,
+    plan: Plan,
+    shape: Triple,
+    spacing: Millimetres,
+    missing: tuple[int, ...],
+    products: Products,
+) -> np.ndarray:
     """The image (C, *shape) of the box `inside` of (C, D, H, W). Its statistics are those of the box.
 
     The voxels around the box are only read by the spline. The result is that of the whole scan at the same places.
     """
     mask = nonzero_mask(array) if any(channel.foreground_only for channel in plan.channels) else None
     order_along = _order_along(spacing, plan)
-    result = np.empty((len(array), *shape), dtype=np.float32)
+    result = np.zeros((len(array), *shape), dtype=np.float32)
     for number, channel in enumerate(plan.channels):  # one after the other, to hold one channel in memory
+        if number in missing:
+            continue
         image = normalise(array[number : number + 1], (channel,), mask, inside)
         out = result[number : number + 1]
-        resample(image, shape, 3, order_along, inside, limits(channel), out)
+        resample(image, shape, 3, order_along, inside, limits(channel), out, products)
         np.clip(out, -MAX_INTENSITY, MAX_INTENSITY, out=out)
     return result
 

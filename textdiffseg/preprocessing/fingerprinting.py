@@ -23,7 +23,7 @@ from plans.rules import crop_of, scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of
-from textdiffseg.imaging.volume import Volume, describe, to_canonical
+from textdiffseg.imaging.volume import MISSING, Volume, describe, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, number_labels
 from textdiffseg.preprocessing.crop import crop_box
 from textdiffseg.preprocessing.structures import measure_labels
@@ -79,17 +79,19 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     image, orientation = to_canonical(volume)
     references = tuple(orientation.apply(numbers) for numbers in references)
     spacing, crop = image.geometry.spacing, crop_of(channels)
-    box = crop_box(image.array, spacing, crop, joint_labels(references))
-    extended = crop == "body" and box != crop_box(image.array, spacing, crop)
+    shown = image.array[image.first_channel :]  # missing channels are 0
+    box = crop_box(shown, spacing, crop, joint_labels(references))
+    extended = crop == "body" and box != crop_box(shown, spacing, crop)
+    notes = (*volume.notes, *(MISSING.format(name=channels[number]) for number in volume.missing))
     return CaseFingerprint(
         case=case.id,
         shape=image.geometry.shape,
         spacing=spacing,
         cropped_shape=tuple(end - start for start, end in box),
-        intensities=_foreground_samples(image.array, references, channels, case.id),
+        intensities=_foreground_samples(image, references, channels, case.id),
         labels=_measured(references, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
-        notes=(*volume.notes, LABELS_OUTSIDE_BODY) if extended else volume.notes,
+        notes=(*notes, LABELS_OUTSIDE_BODY) if extended else notes,
     )
 
 
@@ -109,7 +111,7 @@ def read_case(
     from textdiffseg.imaging.sources import files  # SimpleITK is only needed to read a scan
 
     faults: list[str] = []
-    volume = _tried(partial(files.read_volume, case.images, one_grid=True), faults)
+    volume = _tried(partial(files.read_volume, case.images, one_grid=True, missing=case.missing), faults)
     if volume is not None and len(volume.array) != len(channels):
         found = " + ".join(str(path) for path in case.images)
         faults.append(
@@ -181,7 +183,7 @@ def content_hash(paths: Sequence[Path]) -> str:
 def fingerprint_hash(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> str:
     """A hash of everything that a case's fingerprint depends on: its files, the labels and the channels."""
     names, files = [label.name for label in labels], content_hash((*case.images, *case.references))
-    text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}"
+    text = f"{METHOD} {names} {case.annotation.model_dump_json()} {list(channels)} {files}{case.lacking}"
     return hash_text(text)
 
 
@@ -230,15 +232,18 @@ def _measured(
 
 
 def _foreground_samples(
-    image: np.ndarray, references: Sequence[np.ndarray], channels: Sequence[str], case: str
+    image: Volume, references: Sequence[np.ndarray], channels: Sequence[str], case: str
 ) -> tuple[tuple[float, ...], ...]:
     """For each channel, intensities at random foreground voxels: at most `SAMPLES`, for CT `CT_SAMPLES`.
 
-    Foreground is what any reference labels.
+    Foreground is what any reference labels. A missing channel has none.
     """
     places = np.flatnonzero(np.logical_or.reduce([numbers > 0 for numbers in references]))
     most = CT_SAMPLES if "ct" in map(scheme_of, channels) else SAMPLES
     if len(places) > most:
         places = np.random.default_rng([*case.encode()]).choice(places, most, replace=False)
-    index = np.unravel_index(places, image.shape[1:])
-    return tuple(tuple(float(f"{value:.6g}") for value in channel[index]) for channel in image)
+    index = np.unravel_index(places, image.geometry.shape)
+    return tuple(
+        () if number in image.missing else tuple(float(f"{value:.6g}") for value in channel[index])
+        for number, channel in enumerate(image.array)
+    )

@@ -106,7 +106,8 @@ class DerivedFiles:
             mask = read_labels(self.mask)
             manifest = self._convert(mask.array[0], mask.geometry, manifest)
         if self.run.picture and not is_drawn(self.mask, manifest):
-            draw_from_files(self.mask, self.scan, manifest, self.run.segmenting.hounsfield)
+            missing = self.run.missing.get(manifest.request.case, ())
+            draw_from_files(self.mask, self.scan, missing, manifest, self.run.segmenting.hounsfield)
 
     def write(self, result: Result, volume: Volume | None, manifest: Manifest) -> None:
         """Write all files, and note them in the manifest. volume: the scan, for the picture."""

@@ -113,18 +113,20 @@ def is_output(path: Path) -> bool:
     return manifest is not None and path.name not in manifest.request.inputs
 
 
-def hash_inputs(paths: tuple[Path, ...]) -> dict[str, str]:
+def hash_inputs(paths: tuple[Path, ...], missing: tuple[int, ...] = ()) -> dict[str, str]:
     """The SHA-256 of each file, by name; for a DICOM folder, of all its slices together.
 
     The files of several channels may have any names. Their channel is added, unless the name ends with it (`_0001`).
+    `missing`: the numbers of the channels without a file.
     """
     hashes = {}
-    for channel, path in enumerate(paths):
+    numbers = [number for number in range(len(paths) + len(missing)) if number not in missing]
+    for channel, path in zip(numbers, paths, strict=True):
         files = sorted(file for file in path.iterdir() if is_slice(file)) if path.is_dir() else files_of(path)
         for file in files:
             refuse_no_file(file)
         try:
-            hashes[named_input(path.name, channel, len(paths))] = hash_files(files)
+            hashes[named_input(path.name, channel, len(paths) + len(missing))] = hash_files(files)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again, or remove it.") from None
     return hashes

@@ -1,7 +1,7 @@
 """The settings of a run over scans, and for one scan its paths, its request and its manifest."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ class PredictionRun:
     overwrite: bool
     picture: bool = False  # draw a picture beside each mask
     conversions: tuple[Conversion, ...] = ()  # other forms of each mask
+    missing: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by case, the channels that it lacks
 
 
 def mask_path(run: PredictionRun, case: str, paths: tuple[Path, ...]) -> Path:
@@ -108,7 +109,7 @@ def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:
     expected = len(plan.channels)
     if found == expected:
         return
-    names = ", ".join(channel.name for channel in plan.channels)
+    names = ", ".join(f"{one.name} [optional]" if one.optional else one.name for one in plan.channels)
     raise UserError(
         f"{', '.join(str(path) for path in paths)}: found {found} channels, the model expects {expected} ({names}). "
         "Give one file per channel, named CASE_0000, CASE_0001, ..., or one file with all channels. If the files are "

@@ -37,11 +37,13 @@ def drop_picture(mask: Path, before: Manifest | None) -> None:
         picture_path(mask).unlink()
 
 
-def draw_from_files(mask: Path, paths: tuple[Path, ...], manifest: Manifest, hounsfield: bool) -> None:
-    """Draw the picture of a complete case, and note it in the manifest."""
+def draw_from_files(
+    mask: Path, paths: tuple[Path, ...], missing: tuple[int, ...], manifest: Manifest, hounsfield: bool
+) -> None:
+    """Draw the picture of a complete case, and note it in the manifest. `missing`: channels without a file."""
     from textdiffseg.imaging.sources.files import read_labels, read_volume
 
-    draw(mask, read_volume(paths), read_labels(mask).array[0], manifest, hounsfield)
+    draw(mask, read_volume(paths, missing=missing), read_labels(mask).array[0], manifest, hounsfield)
 
 
 def draw(mask: Path, scan: Volume, labels: np.ndarray, manifest: Manifest, hounsfield: bool) -> None:

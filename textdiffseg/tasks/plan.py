@@ -167,6 +167,7 @@ def _decide(
         known_together=dataset.known_together,
         spacing=spacing,
         texts=[case.text for case in dataset.cases if case.text],
+        optional=dataset.optional,
     )
 
 

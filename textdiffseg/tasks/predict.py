@@ -7,7 +7,7 @@ a manifest is not replaced. Alternatives lie beside the mask. Maps are written t
 holds the volumes of all cases.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from plans.case_list import CaseList
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import BESIDE, Checkpoint, Conversion
+from plans.plan import Plan
 from textdiffseg.ahead import ahead
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_model
@@ -65,11 +66,10 @@ def predict(
 
     Args:
         source: a folder of scans, one scan, or a list of cases.
-        model: a loaded model, or its folder; None: the model of `dataset`, else the only one below `root`.
+        model, preset: a loaded model, or its folder; None: that of `dataset` and `preset`, else the only one.
         include_unfinished: also use folds that are in training or were interrupted.
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
-        preset: of the model; None: the only trained one.
         series: UID of the DICOM series to predict; None: the largest one of each folder.
         conversions: other forms of each mask: "separate" (one file per label), "dicom-seg", "rtstruct".
     """
@@ -79,35 +79,51 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
-    scans, options = find_scans(source, len(model.plan.channels), series), options or SegmentOptions()
+    scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
+    missing, options = missing_channels(source, scans, model.plan), options or SegmentOptions()
     segmenting = model.prepare(options)
     words, strays = find_case_texts(source, texts, scans)
     encoded = model.texts(words, options.text_encoder)
     place = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions))
+    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions), missing)
     announce(model, segmenting, scans, report)
     report_unsearched(source, scans, run.out, report)
     report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
 
 
-def find_scans(source: str | Path | CaseList, channels: int, series: str | None = None) -> dict[str, tuple[Path, ...]]:
-    """The scans of a folder or a list, or the one scan of a file, by case.
+def find_scans(
+    source: str | Path | CaseList, channels: int, series: str | None = None, optional: Collection[int] = ()
+) -> dict[str, tuple[Path, ...]]:
+    """The scans of a folder or a list, or the one scan of a file, by case. Each has a file per channel that it has.
 
     If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added. `series` is the
-    UID of a DICOM series; None: the largest one of each folder.
+    UID of a DICOM series; None: the largest one of each folder. `optional` are channels that a scan may lack.
     """
     from textdiffseg.imaging.sources.scans import list_scans
 
     if isinstance(source, CaseList):
         if series is not None:
             raise UserError("--series: leave it out with --list, and name a slice of that series in the list.")
+        source.refuse_missing(optional)
         return dict(source.scans)
     source = Path(source)
     if source.is_file() and channels > 1 and series is None:
-        siblings = list_scans(source.parent, is_output)
+        siblings = list_scans(source.parent, is_output, optional=optional)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
-    return list_scans(source, is_output, series)
+    return list_scans(source, is_output, series, optional)
+
+
+def missing_channels(source: str | Path | CaseList, scans: Scans, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """The numbers of the channels that cases lack, by case: empty in the list, or without a file of their number."""
+    from textdiffseg.imaging.sources.scans import channels_without_file
+
+    if isinstance(source, CaseList):
+        return dict(source.missing)
+    if not plan.optional_channels:
+        return {}
+    found = {case: channels_without_file(case, paths, len(plan.channels)) for case, paths in scans.items()}
+    return {case: missing for case, missing in found.items() if missing}
 
 
 def output_place(out: Path, scans: int) -> tuple[Path, str | None]:

@@ -89,9 +89,10 @@ def read(run: PredictionRun, work: Work) -> Work:
     case, paths, mask, segmenting = work.case, work.paths, work.mask, run.segmenting
     if not is_plain_name(case):
         raise UserError(f"{paths[0]}: expected a name of printable characters in UTF-8, 200 bytes at most. Rename it.")
+    missing = run.missing.get(case, ())
     if len(paths) > 1:  # a single file may hold all channels; it is checked when it is read
-        check_channels(len(paths), segmenting.plan, paths)
-    request = request_of(run, case, hash_inputs(paths))
+        check_channels(len(paths) + len(missing), segmenting.plan, paths)
+    request = request_of(run, case, hash_inputs(paths, missing))
     before = read_manifest(manifest_path(mask))
     derived = DerivedFiles(run, mask, paths)
     derived.check(before)
@@ -101,7 +102,7 @@ def read(run: PredictionRun, work: Work) -> Work:
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     geometry = read_geometry(paths[0])
     refuse_too_large(segmenting, geometry)
-    volume = read_volume(paths)
+    volume = read_volume(paths, missing=missing)
     check_channels(len(volume.array), segmenting.plan, paths)
     scan = segmenting.read(volume)
     refuse_too_large(segmenting, volume.geometry, scan.transform.shape)

@@ -19,11 +19,13 @@ from plans.memory import FIXED_BYTES, GB, TOKENS_PER_LABEL
 from plans.plan import Plan
 from plans.presets import Preset
 from plans.records import Record
-from plans.refit import larger_patches, refit
+from plans.refit import larger_patches, refit, with_host_memory
 from textdiffseg.data.batch import batch_keys
+from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
 from textdiffseg.networks.model import SegmentationNetwork, build_model
+from textdiffseg.overview import Overview
 from textdiffseg.precision import autocast
 from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
@@ -60,6 +62,9 @@ def fitted_plan(source: PreprocessedFolder, preset: Preset, device: torch.device
             return stored.plan
         fitted, note = fit_to_memory(plan, device)
         report(note)
+        if fitted.patch != plan.patch:
+            records = (read_record(source.path, case).transform for case in list_cases(source.path))
+            fitted = with_host_memory(fitted, ((one.shape, one.original_shape) for one in records))
         if writable:
             write_record(path, FittedPlan(of=key, plan=fitted))
         elif fitted != plan:
@@ -188,7 +193,7 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     length = TOKENS_PER_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
     tokens = torch.randn(batch, length, width, generator=generator)
     vectors = torch.randn(batch, count, width, generator=generator)
-    queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool)).to(device)
+    queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool), _overview(plan)).to(device)
     image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # in a label map
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
@@ -196,3 +201,13 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     draws = objective.draw(0, batch_keys(0, 0, batch))
     with autocast(device):
         return objective.losses(image, targets, queries, draws and draws.to(device)).total
+
+
+def _overview(plan: Plan) -> Overview | None:
+    """An overview of a batch; None if the plan has none."""
+    if plan.overview is None:
+        return None
+    edge, cells = plan.overview.edge, plan.overview.cells
+    image = torch.zeros(plan.batch, len(plan.channels), *(edge,) * 3)
+    where = torch.zeros(plan.batch, *(cells,) * 3, 3)
+    return Overview(image, where, torch.ones(plan.batch, dtype=torch.bool))

@@ -1,7 +1,7 @@
 """Forecasts of the training time: at its start, and when the machine becomes slower."""
 
 from textdiffseg.folds.progress import TrainingProgress
-from textdiffseg.pace import MIN_SLOWDOWN, Forecast, Pace, duration
+from textdiffseg.pace import MIN_CHANGE, Forecast, Pace, duration
 from textdiffseg.progress import Report
 
 
@@ -28,7 +28,7 @@ class TrainingForecast:
         if not self._pace.measure(position.iteration) or self._pace.seconds is None:
             return
         planned, seconds = self._planned[1], self._pace.seconds
-        if seconds > MIN_SLOWDOWN * planned:
+        if seconds > MIN_CHANGE * planned:
             fitting = position.iteration + int(left[1] / seconds)
             self._report(
                 f"The machine has become slower: an iteration takes {seconds:.3g} s, {planned:.3g} s were planned. "

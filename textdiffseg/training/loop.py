@@ -20,6 +20,7 @@ from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, neve
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState, complete_best
 from textdiffseg.training.forecast import TrainingForecast
+from textdiffseg.training.initial import refuse_late_start
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
@@ -59,6 +60,7 @@ def fit(
     """
     with replaced(fold, options.restart, report):
         position = read_progress(fold)
+        refuse_late_start(position, options.init_from, fold)
         longer = position is not None and wants_longer(position, options, fold)
         if position is not None and position.finished and not longer:
             complete_best(fold, report)

@@ -62,7 +62,7 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
     """The losses of one optimiser step. It does not wait for the device."""
     iteration, training = state.progress.iteration, state.model.plan.training
     draws = state.objective.draw(state.progress.seed, batch.keys)
-    inputs = Inputs(batch, bank.queries(batch.queries, batch.texts, batch.beside), draws)
+    inputs = Inputs(batch, batch.read(bank), draws)
     rate = learning_rate(training, *state.progress.schedule)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:

@@ -31,6 +31,7 @@ from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fitted_plan
+from textdiffseg.training.initial import Initial, initial_weights
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.validate import validate_patches
 
@@ -57,6 +58,7 @@ class TrainingOptions:
     seed: int | None = None  # None: 0, or the seed of the run that is resumed
     compile: bool = True  # the network, on a GPU
     restart: bool = False  # train from the start; the first checkpoint deletes the old fold
+    init_from: Path | None = None  # folder of a trained model, whose weights a new run starts from
 
     @property
     def chosen_device(self) -> str:
@@ -82,12 +84,14 @@ class Run:
     patches: ValidationPatches
     model: SegmentationNetwork  # the same object for the whole run, so that it is compiled once
     compiled: Compiled
+    initial: Initial | None = None  # weights to start from; None: random ones
 
     def fresh(self, progress: TrainingProgress) -> TrainingState:
-        """The initial state. The model gets untrained weights, which are a function of the seed."""
+        """The initial state. The model gets untrained weights, a function of the seed, or those of `initial`."""
         with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
             torch.manual_seed(progress.seed)
-            self.model.load_state_dict(build_model(self.plan).state_dict())
+            weights = build_model(self.plan).state_dict()
+        self.model.load_state_dict(weights | (self.initial.weights if self.initial else {}))
         return TrainingState.start(self.model, progress)
 
 
@@ -122,13 +126,11 @@ def open_run(
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
     seed = progress.seed if progress else options.seed or 0
     on_gpu = device.type == "cuda"
-    workers = workers_that_fit(plan, options.chosen_workers)
-    if workers < options.chosen_workers:
-        report(
-            f"{workers} of {options.chosen_workers} processes load batches: shared memory (/dev/shm) is too small for "
-            "more. A container gets more with --ipc=host or --shm-size."
-        )
-    model = build_model(plan).to(device)
+    workers = _workers(plan, options, report)
+    model, initial = build_model(plan).to(device), None
+    if options.init_from and progress is None:
+        initial = initial_weights(options.init_from, fold.name, plan, bank, model.state_dict())
+        report(initial.note)
     return Run(
         plan=plan,
         bank=bank,
@@ -139,7 +141,19 @@ def open_run(
         patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
         compiled=compile_modules(model.compilable_modules, device, options.compile and on_gpu, report),
+        initial=initial,
     )
+
+
+def _workers(plan: Plan, options: TrainingOptions, report: Report) -> int:
+    """The number of processes that load batches. Fewer than wanted are reported."""
+    workers = workers_that_fit(plan, options.chosen_workers)
+    if workers < options.chosen_workers:
+        report(
+            f"{workers} of {options.chosen_workers} processes load batches: shared memory (/dev/shm) is too small for "
+            "more. A container gets more with --ipc=host or --shm-size."
+        )
+    return workers
 
 
 def plan_length(run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent) -> TrainingProgress:
@@ -153,6 +167,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         epochs=options.epochs or training.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
         cases=run.cases.hash,
+        initial=run.initial.hash if run.initial else None,
         denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
     ).split()
     if options.max_minutes is None:

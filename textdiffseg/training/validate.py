@@ -65,7 +65,7 @@ def validate_patches(
     generator = torch.Generator().manual_seed(seed)
     estimate, latent = Overlap(len(bank.labels), readout), Overlap(len(bank.labels), readout)
     for batch in patches:
-        batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts, batch.beside).to(device)
+        batch, queries = batch.to(device), batch.read(bank).to(device)
         targets, image = readout.targets(batch.labels, queries), batch.image
         shape = (plan.latent.channels, *plan.latent_shape)
         drawn = [white_noise(shape, generator) for _ in image] if plan.mask_steps else []
@@ -101,7 +101,7 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
     latent, masks = Overlap(labels, readout), Overlap(labels, readout)
     agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
     for batch in patches:
-        batch, queries = batch.to(device), bank.queries(batch.queries, batch.texts, batch.beside).to(device)
+        batch, queries = batch.to(device), batch.read(bank).to(device)
         targets = readout.targets(batch.labels, queries)
         shape = (plan.latent.channels, *plan.latent_shape)
         noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(targets))]).to(device)

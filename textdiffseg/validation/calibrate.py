@@ -70,10 +70,10 @@ def gather(
         case = open_case(preprocessed, case_id, predictor.plan)
         follow = within(progress, done / count, 1 / count, count)
         try:
-            prediction = predict_case(predictor, case, bank, progress=deadline.follow(follow) if deadline else follow)
+            slabs = predict_case(predictor, case, bank, progress=deadline.follow(follow) if deadline else follow)
+            evidence.add(slabs, case)
         except OutOfTime:
             break
-        evidence.add(prediction, case)
     return evidence
 
 

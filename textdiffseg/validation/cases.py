@@ -3,7 +3,7 @@
 Scores are computed without SimpleITK. Only `write_mask` needs it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +20,10 @@ from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import mean_over_raters
 from textdiffseg.folds.sampling import Sampling, Settings, read_sampling, settings_of, settings_of_uncertainty
 from textdiffseg.folds.weights import load_network
+from textdiffseg.inference.alternatives import value_table
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.scan import predicted_slabs
+from textdiffseg.inference.windows import Slab
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
@@ -66,11 +68,11 @@ def predict_case(
     progress: WindowProgress | None = None,
     first_window: bool = False,
     degradation: tuple[str, int] | None = None,
-) -> Prediction:
-    """The prediction of a stored case on the plan's grid. Its classes are label numbers (`Prediction.by_label`).
+) -> Iterator[Slab]:
+    """The prediction of a stored case, slab by slab on the plan's grid.
 
-    The labels that are known in the case are queried. Its text is read if it has one and the model reads texts.
-    `UserError` names the case if its image or the network's output is not finite.
+    Its slots are the labels that are known in the case. The text of the case is read if it has one and the model reads
+    texts. `UserError` names the case if its image or the network's output is not finite.
 
     Args:
         predictor: of the model.
@@ -80,17 +82,15 @@ def predict_case(
         first_window: predict only the first window of the case.
         degradation: the name in `DEGRADATIONS` and the seed, to predict a degraded scan; None: the scan itself.
     """
-    plan, name, known = predictor.plan, case.record.case, case.record.known
-    queries = queries_of(plan, case, bank)
+    plan, queries = predictor.plan, queries_of(predictor.plan, case, bank)
     place = (slice(None), *(slice(size) for size in plan.patch)) if first_window else ...
     image = case.image[place].astype(np.float32)
     if degradation is not None:
         image = degrade(degradation[0], image, degradation[1])
     try:
-        prediction = predictor.predict_image(torch.from_numpy(image), queries, progress=progress)
+        yield from predicted_slabs(predictor, torch.from_numpy(image), queries, progress=progress)
     except UserError as error:
-        raise UserError(*error.naming(name)) from None
-    return prediction.by_label(known, len(plan.labels))
+        raise UserError(*error.naming(case.record.case)) from None
 
 
 def queries_of(plan: Plan, case: StoredCase, bank: TextBank) -> Queries:
@@ -111,17 +111,20 @@ def within(progress: WindowProgress | None, before: float, share: float, total: 
     return progress and (lambda done, of: progress(total * (before + share * done / of), total))
 
 
-def restore_slots(readout: Readout, prediction: Prediction, case: StoredCase) -> np.ndarray:
-    """The label number of each voxel (D, H, W) on the file's own grid. 0 is background."""
-    return readout.restore(prediction.probabilities.numpy(), case.record.transform)
+def restore_labels(readout: Readout, slabs: Iterable[Slab], case: StoredCase) -> np.ndarray:
+    """The label number of each voxel (D, H, W) on the file's own grid, from `predict_case`. 0 is background."""
+    restoring = readout.restoring(case.record.transform)
+    for slab in slabs:
+        restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
+    return value_table(case.record.known)[restoring.finish()]
 
 
-def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool) -> CaseScores:
-    """The scores of a mask from `restore_slots`, on the file's own grid.
+def score_labels(plan: Plan, case: StoredCase, labels: np.ndarray, surfaces: bool) -> CaseScores:
+    """The scores of a mask from `restore_labels`, on the file's own grid.
 
     With several references, they are means over the references (`evaluation.raters`).
     """
-    numbers, names = numbers_of(plan)[slots], scored_names(plan, case)
+    numbers, names = numbers_of(plan)[labels], scored_names(plan, case)
     spacing = case.record.transform.geometry.spacing
     originals = (case.original_labels(place) for place in range(case.record.references))
     return mean_over_raters(
@@ -133,8 +136,8 @@ def score_slots(plan: Plan, case: StoredCase, slots: np.ndarray, surfaces: bool)
 
 
 def numbers_of(plan: Plan) -> np.ndarray:
-    """The number in stored label maps that each class of a mask writes."""
-    return np.array([0, *plan.written_numbers])
+    """The number in stored label maps that each label of a mask writes. Background comes first."""
+    return value_table(plan.written_numbers)
 
 
 def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], str]:
@@ -142,12 +145,12 @@ def scored_names(plan: Plan, case: StoredCase) -> dict[int | tuple[int, ...], st
     return {plan.parts[number - 1]: plan.labels[number - 1].name for number in case.record.annotated}
 
 
-def write_mask(path: Path, slots: np.ndarray, plan: Plan, case: StoredCase) -> None:
-    """Write a mask from `restore_slots` with the user's label values."""
+def write_mask(path: Path, labels: np.ndarray, plan: Plan, case: StoredCase) -> None:
+    """Write a mask from `restore_labels` with the user's label values."""
     from textdiffseg.imaging.writers.files import write_labels
 
-    values = np.array([0, *(label.value for label in plan.labels)])
-    write_labels(path, values[slots], case.record.transform.geometry)
+    values = value_table(tuple(label.value for label in plan.labels))
+    write_labels(path, values[labels], case.record.transform.geometry)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:

@@ -18,8 +18,8 @@ from textdiffseg.validation.cases import (
     WindowProgress,
     load_fold,
     predict_case,
-    restore_slots,
-    score_slots,
+    restore_labels,
+    score_labels,
     spread,
     within,
 )
@@ -89,13 +89,15 @@ def _affordable(
     passes = sum(settings_of(first.plan, trial).passes for trial in trials)
     if windows * (1 + passes) > MAX_PLANNED_SHARE * deadline.left:
         return []
+    began = time.perf_counter()
     try:
-        prediction = predict_case(first, smallest, bank, progress=deadline.follow(None))
+        slabs = predict_case(first, smallest, bank, progress=deadline.follow(None))
+        labels = restore_labels(first.readout, slabs, smallest)
     except OutOfTime:
         return []
-    began = time.perf_counter()
-    score_slots(first.plan, smallest, restore_slots(first.readout, prediction, smallest), surfaces=False)
-    seconds = passes * windows + len(trials) * (time.perf_counter() - began)
+    score_labels(first.plan, smallest, labels, surfaces=False)
+    besides = max(0.0, time.perf_counter() - began - windows)  # restored and scored
+    seconds = passes * windows + len(trials) * besides
     sizes = [prod(case.record.shape) for case in cases]
     count = int(MAX_PLANNED_SHARE * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
     return spread(cases, count) if count else [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
@@ -133,7 +135,7 @@ def _try(
     scores = []
     for number, case in enumerate(cases):
         follow = within(progress, number / len(cases), 1 / len(cases), 1)
-        slots = restore_slots(first.readout, predict_case(predictor, case, bank, progress=follow), case)
-        scores.append(score_slots(plan, case, slots, surfaces=False))
+        labels = restore_labels(first.readout, predict_case(predictor, case, bank, progress=follow), case)
+        scores.append(score_labels(plan, case, labels, surfaces=False))
     seconds = (time.perf_counter() - began) / max(1, len(cases))
     return Trial(**trial.model_dump(), dice=summarise(scores).mean.dice, seconds=seconds)

@@ -48,10 +48,10 @@ def add_degraded(
             break
         case = open_case(preprocessed, present[index], evidence.plan)
         try:
-            prediction = predict_case(predictor, case, bank, progress=follow, degradation=(name, index))
+            slabs = predict_case(predictor, case, bank, progress=follow, degradation=(name, index))
+            evidence.add_degraded(index, slabs, case)
         except OutOfTime:
             break
-        evidence.add_degraded(index, prediction, case)
     if progress and drawn:
         progress(len(drawn), len(drawn))
 

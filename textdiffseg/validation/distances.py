@@ -15,7 +15,7 @@ from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import settings_of_alternatives
 from textdiffseg.inference.alternatives import draw_masks
-from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, load_samplers, numbers_of, queries_of, scored_names, within
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
@@ -58,7 +58,8 @@ def measure_distances(
     deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, settings_of_alternatives)
     if loaded is None:
         return summary
-    plain, predictor, bank = loaded
+    plain, sampled, bank = loaded
+    predictor = SamplePredictor(sampled.networks, sampled.settings, device)
     found: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
@@ -78,7 +79,7 @@ def measure_distances(
 
 
 def _distances(
-    predictor: Predictor, case: StoredCase, bank: TextBank, progress: WindowProgress | None
+    predictor: SamplePredictor, case: StoredCase, bank: TextBank, progress: WindowProgress | None
 ) -> dict[str, float]:
     """The energy distance of each annotated label of a case, on the file's own grid."""
     plan, known = predictor.plan, case.record.known

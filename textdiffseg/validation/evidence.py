@@ -1,19 +1,19 @@
 """Predictions of validation cases with one setting, and the calibration that is fitted to them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
-from textdiffseg.evaluation.calibration import brier_score, expected_calibration_error, sample_voxels
+from textdiffseg.evaluation.calibration import SlabSample, brier_score, expected_calibration_error
 from textdiffseg.folds.calibration import Fit, Widening, widen
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.volumes import VoxelSums, sum_voxels
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.volumes import VoxelSums
+from textdiffseg.inference.windows import Slab
 from textdiffseg.readout import readout_of
 from textdiffseg.temperature import SampledVoxels
-from textdiffseg.validation.expected_dice import ScoredMask, fit_expected_dice, scored_mask
+from textdiffseg.validation.expected_dice import MaskScoring, ScoredMask, fit_expected_dice
 from textdiffseg.validation.fitting import (
     coverage,
     fit_temperature,
@@ -41,35 +41,44 @@ class Evidence:
         self.masks: list[ScoredMask] = []  # undegraded and degraded
         self.absent: set[int] = set()  # labels that are known to be absent in a case
 
-    def add(self, prediction: Prediction, case: StoredCase) -> None:
-        """Add a case. The classes of `prediction` are label numbers."""
-        record = case.record
+    def passing(self, slabs: Iterable[Slab], case: StoredCase) -> Iterator[Slab]:
+        """The same slabs. The case is added after the last one. Their slots are the known labels of the case."""
+        record, spacing = case.record, self.plan.spacing
         self.absent |= {*record.known} - {*record.present}
         if not record.present:
+            yield from slabs
             return
-        p, spacing = prediction.probabilities.numpy(), self.plan.spacing
-        of_raters = [sample_voxels(p, reference[...], spacing) for reference in case.references]
-        sums, index = sum_voxels(prediction.probabilities, self.readout), len(self.voxels)
-        self.voxels.append(joined([self.readout.calibration_voxels(voxels, record.known) for voxels in of_raters]))
-        if mask := scored_mask(index, prediction, sums, case, self.readout):
+        scoring, classes = MaskScoring(case, self.readout), 1 + len(self.plan.labels)
+        of_raters = [SlabSample(reference[...], spacing, classes) for reference in case.references]
+        for slab in slabs:
+            scoring.add(slab)
+            for sample in of_raters:
+                sample.add(slab.first, slab.prediction.probabilities.numpy(), (0, *record.known))
+            yield slab
+        index = len(self.voxels)
+        voxels = [self.readout.calibration_voxels(sample.finish(), record.known) for sample in of_raters]
+        self.voxels.append(joined(voxels))
+        if mask := scoring.finish(index):
             self.masks.append(mask)
-        originals = [case.original_labels(place) for place in range(record.references)]
-        if any(original.min(initial=0) < 0 for original in originals):  # with ignored voxels, no volume is known
+        volumes = true_volumes(case, self.plan)
+        if volumes is None:
             return
-        size = 1 + max(map(max, self.plan.parts))  # of several references, the mean volume is the true one
-        counts = np.mean([np.bincount(original.ravel(), minlength=size) for original in originals], axis=0)
-        volumes = [
-            counts[list(part)].sum() * (number in record.known) for number, part in enumerate(self.plan.parts, start=1)
-        ]
-        self.sums.append(sums)
+        self.sums.append(scoring.sums)
         self.scales.append(float(np.prod(record.transform.cropped_shape) / np.prod(record.transform.shape)))
-        self.truths.append(np.array(volumes, dtype=np.float64))
+        self.truths.append(volumes)
         self.halves.append(index % 2)
 
-    def add_degraded(self, index: int, prediction: Prediction, case: StoredCase) -> None:
+    def add(self, slabs: Iterable[Slab], case: StoredCase) -> None:
+        """Add a case from the slabs of its prediction."""
+        for _ in self.passing(slabs, case):
+            pass
+
+    def add_degraded(self, index: int, slabs: Iterable[Slab], case: StoredCase) -> None:
         """Add the prediction of a degraded scan of the case that was added as number `index`."""
-        sums = sum_voxels(prediction.probabilities, self.readout)
-        if mask := scored_mask(index, prediction, sums, case, self.readout, degraded=True):
+        scoring = MaskScoring(case, self.readout)
+        for slab in slabs:
+            scoring.add(slab)
+        if mask := scoring.finish(index, degraded=True):
             self.masks.append(mask)
 
     def fit(self) -> Fit | None:
@@ -131,6 +140,22 @@ class Evidence:
             if present.any():
                 shares[label.name] = coverage(intervals[present, number], truths[present, number])
         return shares
+
+
+def true_volumes(case: StoredCase, plan: Plan) -> np.ndarray | None:
+    """The volume of each label (L,) in voxels of the file's grid, 0 if not known. None if voxels are ignored.
+
+    With several references it is their mean.
+    """
+    size, counts = 1 + max(map(max, plan.parts)), []
+    for place in range(case.record.references):
+        original = case.original_labels(place)
+        if original.min(initial=0) < 0:
+            return None
+        counts.append(np.sum([np.bincount(plane.ravel(), minlength=size) for plane in original], axis=0))
+    mean, known = np.mean(counts, axis=0), case.record.known
+    volumes = [mean[list(part)].sum() * (number in known) for number, part in enumerate(plan.parts, start=1)]
+    return np.array(volumes, dtype=np.float64)
 
 
 def joined(voxels: Sequence[SampledVoxels]) -> SampledVoxels:

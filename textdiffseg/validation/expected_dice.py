@@ -18,8 +18,8 @@ import torch
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.expected_dice import KNOTS, DiceCurve, DiceFit
-from textdiffseg.inference.volumes import VoxelSums
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
+from textdiffseg.inference.windows import Slab
 from textdiffseg.readout import Readout
 
 POOR_DICE, POOR_SHARE = 0.75, 0.9
@@ -45,23 +45,35 @@ class ScoredMask:
         return float(self.dice[self.scored].mean())
 
 
-def scored_mask(
-    case: int, prediction: Prediction, sums: VoxelSums, stored: StoredCase, readout: Readout, degraded: bool = False
-) -> ScoredMask | None:
-    """The scores of a prediction by label number, on the plan's grid. None if no label has a Dice.
+class MaskScoring:
+    """Scores the mask of a stored case on the plan's grid, from slabs. Ignored voxels are left out of Dice."""
 
-    Ignored voxels are left out of Dice.
-    """
-    parts, labels = readout.plan.parts, torch.from_numpy(stored.labels[...])
-    dice = np.full(len(parts), np.nan)
-    for number, mask in enumerate(readout.slot_masks(prediction.probabilities), start=1):
-        if number not in stored.record.known:
-            continue
-        truth = torch.isin(labels, torch.tensor(parts[number - 1], dtype=labels.dtype))
-        total = int((mask & (labels >= 0)).sum()) + int(truth.sum())
-        if total:
-            dice[number - 1] = 2 * int((mask & truth).sum()) / total
-    return ScoredMask(case, sums.soft_dice, dice, degraded) if np.isfinite(dice).any() else None
+    def __init__(self, stored: StoredCase, readout: Readout):
+        self._readout, self._known = readout, stored.record.known
+        self._labels = torch.from_numpy(stored.labels[...])
+        self._sums = SlabVoxelSums(readout, len(self._known))
+        self._common, self._total = np.zeros((2, len(readout.plan.parts)), dtype=np.int64)
+
+    def add(self, slab: Slab) -> None:
+        """Add the next planes. Their slots are the known labels of the case."""
+        p, parts = slab.prediction.probabilities, self._readout.plan.parts
+        self._sums.add(p)
+        labels = self._labels[slab.first : slab.first + p.shape[1]]
+        for number, mask in zip(self._known, self._readout.slot_masks(p), strict=True):
+            truth = torch.isin(labels, torch.tensor(parts[number - 1], dtype=labels.dtype))
+            self._common[number - 1] += int((mask & truth).sum())
+            self._total[number - 1] += int((mask & (labels >= 0)).sum()) + int(truth.sum())
+
+    @property
+    def sums(self) -> VoxelSums:
+        """The sums over all planes, by label."""
+        return self._sums.finish().by_label(self._known, len(self._total))
+
+    def finish(self, case: int, degraded: bool = False) -> ScoredMask | None:
+        """The scores, for the case with the number `case`. None if no label has a Dice."""
+        dice = np.full(len(self._total), np.nan)
+        np.divide(2 * self._common, self._total, out=dice, where=self._total > 0)
+        return ScoredMask(case, self.sums.soft_dice, dice, degraded) if np.isfinite(dice).any() else None
 
 
 def fit_expected_dice(masks: Sequence[ScoredMask], plan: Plan, absent: Sequence[int] = ()) -> DiceFit | None:

@@ -15,8 +15,8 @@ from textdiffseg.validation.cases import (
     WindowProgress,
     load_fold,
     predict_case,
-    restore_slots,
-    score_slots,
+    restore_labels,
+    score_labels,
     within,
     write_mask,
 )
@@ -56,12 +56,10 @@ def validate_fold(
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
         follow = within(progress, before, share, len(case_ids))
-        prediction = predict_case(predictor, case, bank, progress=follow)
-        slots = restore_slots(predictor.readout, prediction, case)
-        if calibrate:
-            evidence.add(prediction, case)
-        scores.append(score_slots(predictor.plan, case, slots, surfaces=True))
-        write_mask(fold.mask(case_id), slots, predictor.plan, case)
+        slabs = predict_case(predictor, case, bank, progress=follow)
+        labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
+        scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
+        write_mask(fold.mask(case_id), labels, predictor.plan, case)
     text = predictor.plan.text
     summary = summarise(scores, notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)

@@ -49,5 +49,6 @@ def _group_seconds(predictor: Predictor, case: StoredCase, bank: TextBank) -> fl
     """The seconds of one group of windows, after one group to warm up."""
     for _ in range(2):
         began = time.perf_counter()
-        predict_case(predictor, case, bank, first_window=True)
+        for _ in predict_case(predictor, case, bank, first_window=True):
+            pass
     return time.perf_counter() - began

@@ -141,12 +141,12 @@ def test_a_sample_is_a_function_of_its_generator_and_does_not_change_the_global_
     torch.manual_seed(6)
     again = [chain(image, labels, SHAPE, (2, 3, 4), np.random.default_rng(i)) for i in reversed(range(20))]
     assert np.random.get_state()[2] == here  # noqa: NPY002
-    for (picture, label_map), (other, other_map) in zip(samples, reversed(again), strict=True):
+    for (picture, label_map, _), (other, other_map, _) in zip(samples, reversed(again), strict=True):
         assert torch.equal(picture, other)
         assert torch.equal(label_map, other_map)
         assert torch.isfinite(picture).all()
         assert set(label_map.unique().tolist()) <= {0, 1, 2, 3}
-    assert any(not torch.equal(samples[0][0], other) for other, _ in samples[1:])
+    assert any(not torch.equal(samples[0][0], other) for other, *_ in samples[1:])
 
 
 def test_voxels_outside_the_nonzero_mask_stay_zero(make_plan):
@@ -154,7 +154,7 @@ def test_voxels_outside_the_nonzero_mask_stay_zero(make_plan):
     image = np.zeros((1, 20, 20, 20), np.float16)
     image[:, 10:] = 1.5
     for i in range(30):
-        picture, _ = Augmentation(plan)(
+        picture, *_ = Augmentation(plan)(
             image, np.zeros((20, 20, 20), np.int8), (20,) * 3, (0, 2, 2), np.random.default_rng(i)
         )
         assert (picture == 0).any()

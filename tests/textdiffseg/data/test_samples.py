@@ -108,3 +108,24 @@ def test_a_sample_reads_three_arrays_and_a_record_is_parsed_once(make_plan, make
     list(ValidationPatches(tmp_path, ["a", "b"], make_plan(patch=(8, 8, 8)), 0, 4))
     assert len(opened) == 4 * 3
     assert len(parsed) == 2
+
+
+def test_samples_see_their_case_from_their_patch(stored, make_plan):
+    """The overview is turned and mirrored as the patch is. A tenth of the samples goes without it."""
+    folder, ids = stored
+    plan = make_plan(patch=(8, 8, 8), overview={"edge": 8, "widths": (4, 8)})
+    samples = TrainingSamples(folder, ids, plan, (1, 1), 0)
+    drawn = [samples[SampleKey(0, index)] for index in range(300)]
+    shapes = {(tuple(one.overview.image.shape), tuple(one.overview.places.shape)) for one in drawn}
+    assert shapes == {((1, 1, 8, 8, 8), (1, 2, 2, 2, 3))}
+    assert 0.05 < np.mean([not bool(sample.overview.known) for sample in drawn]) < 0.15
+    mirrored = [bool(sample.overview.places[0, 0, 0, 0, 2] > sample.overview.places[0, 0, 0, 1, 2]) for sample in drawn]
+    assert not any(mirrored), "cells and places are mirrored together"
+    forms = {(sample.case, tuple(sample.overview.image.flatten().tolist())) for sample in drawn}
+    assert len(ids) < len(forms) <= 8 * len(ids), "one image per case, in up to eight mirrored forms"
+    for batch in ValidationPatches(folder, ids, plan, 0, 6):
+        assert batch.overview.known.all()
+        assert len(batch.overview.image) == len(batch.cases)
+    without = TrainingSamples(folder, ids, make_plan(patch=(8, 8, 8)), (1, 1), 0)[SampleKey(0, 0)]
+    assert without.overview is None
+    assert torch.equal(without.image, drawn[0].image), "the overview changes no other draw"

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 from textdiffseg.evaluation.calibration import (
+    PLANES,
+    SlabSample,
     brier_score,
     expected_calibration_error,
     near_foreground,
     negative_log_likelihood,
-    sample_voxels,
 )
 from textdiffseg.temperature import SampledVoxels, label_by_label
 
@@ -73,16 +75,32 @@ def test_no_voxel_is_near_without_foreground_and_ignored_voxels_never_are():
     assert not near[2, 2, 3]
 
 
+def test_the_distance_is_measured_across_blocks_of_planes():
+    labels = np.zeros((3 * PLANES, 4, 4), np.int8)
+    labels[PLANES - 1, 1, 1] = labels[2 * PLANES + 1, 2, 2] = 1
+    expected = distance_transform_edt(labels == 0, sampling=(2.0, 1.0, 1.0)) <= 5
+    assert np.array_equal(near_foreground(labels, (2.0, 1.0, 1.0)), expected)
+
+
+def sampled(p, labels, **most):
+    """The voxels of two slabs, near the foreground of `labels`."""
+    sample = SlabSample(labels, (1, 1, 1), len(p), **most)
+    for first in (0, 2):
+        planes = slice(first, 2 if first == 0 else None)
+        sample.add(first, p[:, planes], range(len(p)))
+    return sample.finish()
+
+
 def test_a_sample_of_voxels_keeps_probabilities_and_truth_together():
     labels = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(np.int8)
     p = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
-    voxels = sample_voxels(p, labels, (1, 1, 1), most=50)
+    voxels = sampled(p, labels, most=50)
     assert voxels.p.shape == (3, 50)
     assert (voxels.p.argmax(0) == voxels.truth).all()
     assert brier_score(voxels.p, voxels.truth) == 0
-    assert sample_voxels(p, labels, (1, 1, 1)).p.shape == (3, labels.size)
+    assert sampled(p, labels).p.shape == (3, labels.size)
     many = np.concatenate((p, np.zeros((3997, *labels.shape), np.float32)))
-    assert sample_voxels(many, labels, (1, 1, 1)).p.shape == (4000, 100)
+    assert sampled(many, labels).p.shape == (4000, 100)
 
 
 def test_a_single_label_has_the_same_score_whether_exclusive_or_overlapping():

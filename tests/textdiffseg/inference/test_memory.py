@@ -6,6 +6,7 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference import memory
+from textdiffseg.inference.alternatives import samples_at_once
 from textdiffseg.inference.memory import prediction_ram_gb, refuse_too_large, scan_ram_gb
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
@@ -39,6 +40,19 @@ def test_a_longer_scan_adds_its_image_and_mask_alone(plan):
     few, many = (need((600, 200, 200), slots) - need((300, 200, 200), slots) for slots in (300, 600))
     assert few == pytest.approx(many), "the sums over windows do not grow with the length"
     assert need((300, 400, 400), 117) - need((300, 200, 200), 117) > need((300, 400, 400), 3) - need((300, 200, 200), 3)
+
+
+def test_alternatives_keep_the_noise_and_r_of_the_samples_that_are_drawn_at_once(plan):
+    """Five for these labels. Each has 4 channels on a latent grid of stride (1, 2, 2)."""
+
+    def need(depth, alternatives):
+        shape, settings = (depth, 400, 400), Settings(steps=3, samples=16)
+        return prediction_ram_gb(plan, settings, 1, shape, shape, slots=38, alternatives=alternatives)
+
+    assert samples_at_once(39, 8 * 400 * 400) == 5
+    longer = [need(600, alternatives) - need(300, alternatives) for alternatives in (False, True)]
+    latent, masks = 4 * 4 * 300 * 200 * 200 / 1e9, 16 * 300 * 400 * 400 / 1e9
+    assert longer[1] - longer[0] == pytest.approx((2 * 5 - 16) * latent + masks, abs=0.01)
 
 
 def test_axes_count_in_the_canonical_order(segmenting):

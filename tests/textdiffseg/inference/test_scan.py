@@ -10,10 +10,12 @@ from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.expected_dice import KNOTS, DiceCurve
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference import segmenting as segmenting_module
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated, ScanResult, examine
+from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.inference.volumes import sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
@@ -28,6 +30,26 @@ def scan(plan, make_geometry):
     volume = Volume(np.random.default_rng(0).normal(size=(1, 9, 20, 17)).astype(np.float32), make_geometry((9, 20, 17)))
     image, transform = preprocess_image(volume, plan)
     return torch.from_numpy(image), transform
+
+
+def test_a_scan_is_resampled_on_the_device_of_the_network(plan, make_model, make_geometry, bank, monkeypatch):
+    predictor = Predictor([make_model(plan)], Settings())
+    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor), None, False)
+    voxels = np.random.default_rng(0).normal(size=(1, 9, 20, 17)).astype(np.float32)
+    volume = Volume(voxels, make_geometry((9, 20, 17)))
+    expected = segmenting.read(volume).image
+    devices = []
+
+    def no_resampling(matrices, array, out):
+        out[...] = 7
+        return out
+
+    monkeypatch.setattr(segmenting_module, "products_on", lambda device: devices.append(device) or no_resampling)
+    predictor.device = torch.device("cuda")
+    found = segmenting.read(volume).image
+    assert devices == [torch.device("cuda")]
+    assert found.shape == expected.shape
+    assert not torch.equal(found, expected)
 
 
 @pytest.fixture(scope="module", params=[None, ((3, 7), (3,))], ids=["apart", "overlapping"])

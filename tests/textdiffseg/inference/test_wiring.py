@@ -104,7 +104,7 @@ def test_the_mask_needs_no_denoiser(predict, plan, make_model):
 def test_a_voxel_is_the_gaussian_mean_of_its_windows(predict, tiling, make_plan, make_model):
     """p = sum_w g_w p_w / sum_w g_w with g a Gaussian of an eighth of the patch (DESIGN 6)."""
     model, logits = make_model(make_plan("unet")), []
-    model.label_decoder.classifier.register_forward_hook(lambda _, __, output: logits.append(output[0]))
+    model.label_decoder.classifier.register_forward_hook(lambda _, __, output: logits.append(output[0].clone()))
     found, _, _ = predict(model)
     sums, weights = torch.zeros(3, *tiling.padded), torch.zeros(tiling.padded)
     for start, one in zip(tiling.starts, logits, strict=True):

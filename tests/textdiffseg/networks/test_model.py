@@ -85,7 +85,7 @@ def test_a_batch_gives_the_results_of_its_samples(model):
     queries = make_queries([[1, 2], [2, 1]])
     together = run(model, image, queries)
     for i in range(2):
-        chosen = Queries(*(part[i : i + 1] for part in vars(queries).values()))
+        chosen = queries.of(torch.tensor([i]))
         exclusive = run(model, image[i : i + 1], chosen)
         torch.testing.assert_close(exclusive[0], together[i], atol=1e-4, rtol=1e-4)
 

@@ -1,5 +1,8 @@
 """`tds_predict --dicom-seg --rtstruct`: files beside the mask of a DICOM scan, and no patient data in the others."""
 
+import warnings
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -29,6 +32,11 @@ def predict(root, make_series, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+def messages(err: str) -> list[str]:
+    """The lines on the terminal without the progress."""
+    return [line for line in err.splitlines() if not line.startswith("Predict:")]
 
 
 def test_both_files_are_written_and_listed(predict, root):
@@ -77,6 +85,57 @@ def test_complete_cases_get_the_files_without_a_prediction(predict, root, monkey
     path.write_bytes(first[:100])
     predict("--rtstruct")
     assert pydicom.dcmread(path).Modality == "RTSTRUCT"
+
+
+def test_a_zip_gets_the_files_of_its_folder(predict, root):
+    with zipfile.ZipFile(root / "scans" / "three.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in (root / "scans" / "one").iterdir():
+            archive.write(path, f"study/{path.name}")
+    code, _, err = predict("--dicom-seg", "--rtstruct", source=root / "scans" / "three.zip")
+    assert (code, messages(err)) == (0, [])
+    predict("--dicom-seg", "--rtstruct")
+    for kind in ("dicom-seg", "rtstruct"):
+        zipped, unpacked = (pydicom.dcmread(root / "out" / kind / f"{case}.dcm") for case in ("three", "one"))
+        assert zipped.PatientID == unpacked.PatientID == "P-4711"
+        if kind == "dicom-seg":
+            assert np.array_equal(zipped.pixel_array, unpacked.pixel_array)
+        else:
+            assert str(zipped.ROIContourSequence) == str(unpacked.ROIContourSequence)
+
+
+def test_invalid_headers_leave_the_terminal_quiet(predict, root, make_series, recwarn):
+    """pydicom warns of values that break the standard, and shows them. highdicom logs some faults."""
+    wrong = {
+        "FrameOfReferenceUID": "1.2.03.4",
+        "AccessionNumber": "A" * 40,
+        "StudyID": "S" * 30,
+        "PatientID": "P" * 80,
+        "StudyTime": "25:61",
+    }
+    array = np.random.default_rng(2).normal(100, 20, (9, 20, 17))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make_series(root / "odd" / "scan", array, spacing=(2.0, 1.0, 1.0), **wrong)
+    recwarn.clear()
+    code, _, err = predict("--dicom-seg", "--rtstruct", source=root / "odd")
+    assert (code, messages(err)) == (0, [])
+    assert [str(one.message) for one in recwarn if "pydicom" in one.filename or "highdicom" in one.filename] == []
+
+
+def test_two_series_of_one_folder_keep_their_files_apart(predict, root, make_series):
+    for number in (3, 4):
+        array = np.random.default_rng(number).normal(100, 20, (9, 20, 17))
+        make_series(root / "study" / str(number), array, spacing=(2.0, 1.0, 1.0))
+        for path in (root / "study" / str(number)).iterdir():
+            path.rename(root / "study" / f"{number}_{path.name}")
+    uids = [pydicom.dcmread(root / "study" / f"{number}_000.dcm").SeriesInstanceUID for number in (3, 4)]
+    for uid in uids:
+        assert predict("--dicom-seg", "--series", uid, source=root / "study")[0] == 0
+    for uid in uids:
+        written = pydicom.dcmread(root / "out" / "dicom-seg" / f"study_{uid}.dcm")
+        assert written.ReferencedSeriesSequence[0].SeriesInstanceUID == uid
+        code, out, _ = predict("--dicom-seg", "--series", uid, source=root / "study")
+        assert (code, "1 complete already" in out) == (0, True)
 
 
 def test_a_scan_that_is_not_dicom_is_one_line_and_the_others_are_predicted(predict, root, make_scan):

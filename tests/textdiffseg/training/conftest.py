@@ -110,6 +110,16 @@ def store_cases(folder, plan):
     return folder
 
 
+@pytest.fixture(scope="session")
+def hashed_bank():
+    """A function that makes the bank of some labels, each with its name as its only phrasing."""
+
+    def make(*names):
+        return build_bank(Prompts(scan="a scan", labels={name: (name,) for name in names}), names, WordHash())
+
+    return make
+
+
 @pytest.fixture
 def interrupt_after():
     """A function that behaves as if Ctrl-C came during the given iteration, until its `monkeypatch` is undone."""

@@ -9,7 +9,9 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
+from plans.memory import GB, case_ram_bytes
 from textdiffseg.data.splits import Fold
+from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds import replacing
 from textdiffseg.folds.progress import TrainingProgress, read_progress
@@ -288,6 +290,25 @@ def test_folds_of_a_plan_have_the_patch_that_was_fitted_first(preprocessed, tmp_
     source.fitted_plan("default").write_text("{")
     with pytest.raises(UserError, match=r"fitted_plan.json.* Delete the file"):
         dry_run.fitted_plan(source, "default", device, lines.append)
+
+
+def test_the_host_memory_follows_the_patch_that_was_fitted(preprocessed, tmp_path, monkeypatch):
+    """The sums over windows hold one patch along D. With a larger patch, a case takes more host memory."""
+    source = PreprocessedFolder(shutil.copytree(preprocessed, tmp_path / "stored"))
+    source.fitted_plan("default").unlink(missing_ok=True)
+    plan = dry_run.Plan.read(source.plan("default"))
+    shapes = [
+        (one.shape, one.original_shape)
+        for one in (read_record(source.path, case).transform for case in list_cases(source.path))
+    ]
+    longer = (plan.patch[0] + plan.total_stride[0], *plan.patch[1:])
+    monkeypatch.setattr(
+        dry_run, "fit_to_memory", lambda plan, device: (plan.model_copy(update={"patch": longer}), "grown")
+    )
+    fitted = dry_run.fitted_plan(source, "default", torch.device("cpu"), str)
+    per_case = [case_ram_bytes(len(plan.channels), len(plan.labels), longer, *of_case) for of_case in shapes]
+    assert fitted.memory.ram_gb == max(per_case) / GB
+    assert fitted.memory.disk_gb == plan.memory.disk_gb
 
 
 def test_folds_that_start_at_once_fit_one_after_the_other(preprocessed, tmp_path, monkeypatch):

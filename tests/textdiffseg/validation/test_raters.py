@@ -9,7 +9,7 @@ from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.windows import Prediction, Slab
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.validation import distances, score
 from textdiffseg.validation.distances import cases_with_raters, measure_distances
@@ -46,9 +46,16 @@ def fold(root, plan):
     return FoldFolder(root / "results" / plan.dataset / "default" / "fold_0")
 
 
+def in_slabs(p, planes=2):
+    """Probabilities (K, D, H, W) as slabs."""
+    for first in range(0, p.shape[1], planes):
+        part = np.ascontiguousarray(p[:, first : first + planes], np.float32)
+        yield Slab(first, Prediction(torch.from_numpy(part)))
+
+
 def perfect(predictor, case, bank, uncertainty=False, **_):
     one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
-    return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
+    return in_slabs(one_hot)
 
 
 def test_a_mask_is_scored_against_all_references(fold, stored, monkeypatch):

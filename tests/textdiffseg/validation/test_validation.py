@@ -18,24 +18,36 @@ from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.sampling import Sampling, read_sampling, settings_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.volumes import sum_voxels
-from textdiffseg.inference.windows import Prediction
+from textdiffseg.inference.windows import Prediction, Slab, joined
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
 from textdiffseg.validation import calibrate, choose, degrading, score
 from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
-from textdiffseg.validation.cases import load_fold, predict_case, spread
+from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, spread
 from textdiffseg.validation.choose import choose_sampling
-from textdiffseg.validation.expected_dice import scored_mask
+from textdiffseg.validation.evidence import Evidence
+from textdiffseg.validation.expected_dice import MaskScoring
 from textdiffseg.validation.fitting import MIN_TEMPERATURE
 from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
 
 
+def in_slabs(p, planes=2):
+    """Probabilities (K, D, H, W) as slabs."""
+    for first in range(0, p.shape[1], planes):
+        part = np.ascontiguousarray(p[:, first : first + planes], np.float32)
+        yield Slab(first, Prediction(torch.from_numpy(part)))
+
+
 def predict_as(monkeypatch, function):
     """Let `function` predict every stored case."""
     for module in (score, calibrate, degrading):
         monkeypatch.setattr(module, "predict_case", function)
+
+
+def one_hot(case):
+    """The right probabilities (K, D, H, W) of a stored case."""
+    return np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
 
 
 @pytest.fixture
@@ -70,14 +82,13 @@ def fold(root, plan):
 def test_scores_are_those_of_the_original_grid(fold, stored, monkeypatch):
 
     case = open_case(stored, "p")
-    slots = restore(np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2), case.record.transform)
+    slots = restore(one_hot(case), case.record.transform)
     truth = case.original_labels()
     expected = 2 * np.sum((slots == 1) & (truth == 1)) / (np.sum(slots == 1) + np.sum(truth == 1))
     assert expected > 0.8
 
     def perfect(predictor, case, queries, **_):
-        one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
-        return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
+        return in_slabs(one_hot(case))
 
     predict_as(monkeypatch, perfect)
     summary = validate_fold(FoldFolder(fold), stored, ["p", "q"])
@@ -198,7 +209,8 @@ def test_unet_tries_mirroring_alone(tmp_path, stored, make_plan, make_fold, bank
     assert validate_fold(FoldFolder(fold), stored, ["p"]).cases[0].case == "p"
 
 
-def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored):
+def test_the_mask_s_setting_and_that_of_uncertainty_are_calibrated_apart(fold, stored, monkeypatch):
+    monkeypatch.setattr(Predictor, "predict_image", lambda *_, **__: pytest.fail("a whole volume is kept"))
     validate_fold(FoldFolder(fold), stored, CASES, sampling=Sampling(mirroring=False), calibrate=True)
     fit = calibrate_uncertainty(FoldFolder(fold), stored, CASES, max_seconds=1e6)
     found = read_calibration(FoldFolder(fold)).fits
@@ -222,8 +234,7 @@ def test_uncertainty_is_calibrated_with_the_plan_s_steps(tmp_path, stored, make_
 
 def test_volumes_are_compared_in_the_file_s_voxels(fold, stored, monkeypatch):
     def exact(predictor, case, queries, **_):
-        one_hot = np.eye(3, dtype=np.float32)[case.labels[...]].transpose(3, 0, 1, 2)
-        return Prediction(torch.from_numpy(np.ascontiguousarray(one_hot)))
+        return in_slabs(one_hot(case))
 
     predict_as(monkeypatch, exact)
     predictor, queries = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
@@ -255,7 +266,9 @@ def slow_down(monkeypatch, name, seconds):
 
 
 def test_the_way_back_to_the_file_s_grid_counts_as_time(fold, stored, monkeypatch):
-    slow_down(monkeypatch, "restore_slots", 1.0)
+    monkeypatch.setattr(choose, "predict_case", lambda _, case, *__, **___: in_slabs(one_hot(case)))
+    monkeypatch.setattr(choose, "seconds_of", lambda *_: 0.1)
+    slow_down(monkeypatch, "restore_labels", 1.0)
     assert choose_sampling(FoldFolder(fold), stored, ["p", "q"], max_seconds=6.0).cases == 1
 
 
@@ -282,13 +295,13 @@ def test_cases_without_foreground_are_left_out(fold, stored):
 
 
 def test_the_known_labels_of_a_case_are_queried(fold, stored, bank, monkeypatch):
-    queried, plain = [], Predictor.predict_image
+    queried, plain = [], Predictor.predict_slabs
 
-    def listening(predictor, image, queries, uncertainty=False, **_):
+    def listening(predictor, image, queries, *rest, **more):
         queried.append(queries.labels.tolist())
-        return plain(predictor, image, queries, uncertainty)
+        return plain(predictor, image, queries, *rest, **more)
 
-    monkeypatch.setattr(Predictor, "predict_image", listening)
+    monkeypatch.setattr(Predictor, "predict_slabs", listening)
     change(stored, "p", annotated=(2,), present=(2,))
     change(stored, "q", annotated=(2,), present=(2,), absent=(1,))
     predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling(), uncertainty=True)
@@ -347,7 +360,7 @@ def exact_nested(predictor, case, queries, **_):
     """Right everywhere, and as sure as 0.9."""
     numbers = case.labels[...]  # 1 is the value 3, 2 the value 7
     whole, part = (np.where(mask, 0.9, 0.1).astype(np.float32) for mask in (numbers > 0, numbers == 1))
-    return Prediction(torch.from_numpy(np.stack([1 - whole, whole, part])))
+    return in_slabs(np.stack([1 - whole, whole, part]))
 
 
 def test_labels_that_overlap_are_scored_as_unions(nested_fold, stored, monkeypatch):
@@ -398,7 +411,7 @@ def seen(monkeypatch):
         labels = case.labels[...] if degradation is None else np.roll(case.labels[...], 3, 0)
         p = 0.98 if degradation is None else 0.6
         p = np.where(np.arange(3)[:, None, None, None] == labels, p, (1 - p) / 2).astype(np.float32)
-        return Prediction(torch.from_numpy(p))
+        return in_slabs(p)
 
     predict_as(monkeypatch, placed)
     return found
@@ -432,9 +445,40 @@ def test_degraded_scans_end_with_their_share_of_the_time(fold, stored, seen, mon
 def test_a_degraded_scan_is_predicted_from_the_degraded_image(fold, stored):
     predictor, bank = load_fold(FoldFolder(fold), "cpu", Sampling())
     case = open_case(stored, "p")
-    found = predict_case(predictor, case, bank, degradation=("noise 1", 5)).probabilities
+    slabs = predict_case(predictor, case, bank, degradation=("noise 1", 5))
+    found = joined(slabs, case.record.shape).probabilities
     image = degrade("noise 1", case.image[...].astype(np.float32), 5)
     assert torch.equal(found, predictor.predict_image(torch.from_numpy(image), bank.all_labels()).probabilities)
+
+
+def scored(case, p, readout):
+    """The scores of a prediction (K, D, H, W)."""
+    scoring = MaskScoring(case, readout)
+    for slab in in_slabs(p):
+        scoring.add(slab)
+    return scoring.finish(0)
+
+
+@pytest.mark.parametrize("known", [(1, 2), (2,)])
+def test_slabs_give_the_mask_and_the_evidence_of_the_whole_prediction(fold, stored, known):
+    """DESIGN 6: memory is bounded by a slab."""
+    change(stored, "p", annotated=known, present=known)
+    predictor, _ = load_fold(FoldFolder(fold), "cpu", Sampling())
+    case, of_planes = open_case(stored, "p"), {}
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.full(1 + len(known), 0.5), case.record.shape).transpose(3, 0, 1, 2)
+    for planes in (1, 3, len(p[0])):
+        evidence = Evidence(predictor.plan, predictor.settings)
+        labels = restore_labels(predictor.readout, evidence.passing(in_slabs(p, planes), case), case)
+        of_planes[planes] = (labels, evidence.voxels[0].p, evidence.voxels[0].truth, evidence.sums[0].levels)
+        of_planes[planes] += (evidence.masks[0].dice, evidence.truths[0])
+        assert evidence.masks[0].soft_dice == pytest.approx(evidence.sums[0].soft_dice)
+    whole = of_planes.pop(len(p[0]))
+    expected = np.array([0, *known])[predictor.readout.restore(p.astype(np.float32), case.record.transform)]
+    assert np.array_equal(whole[0], expected)
+    assert set(np.unique(whole[0])) == {0, *known}
+    for found in of_planes.values():
+        assert all(np.array_equal(one, other, equal_nan=True) for one, other in zip(found, whole, strict=True))
 
 
 def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored):
@@ -442,15 +486,13 @@ def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored):
     change(stored, "p", annotated=(2,), absent=())
     case = open_case(stored, "p")
     labels = case.labels[...]
-    exact = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2)
-    prediction = Prediction(torch.from_numpy(np.ascontiguousarray(exact)))
-    sums = sum_voxels(prediction.probabilities, predictor.readout)
-    found = scored_mask(0, prediction, sums, case, predictor.readout)
+    exact = np.eye(3, dtype=np.float32)[np.where(labels == 2, 1, 0)].transpose(3, 0, 1, 2)[:2]  # slot 1 is label 2
+    found = scored(case, exact, predictor.readout)
     assert np.isnan(found.dice[0])
     assert (found.dice[1], found.mean_dice) == (1.0, 1.0)
-    wrong = Prediction(prediction.probabilities.roll(3, 1))
+    wrong = np.roll(exact, 3, 1)
     ignoring = replace(case, references=(np.where(labels == 2, 2, -1),))
-    assert scored_mask(0, wrong, sums, case, predictor.readout).dice[1] < 1
-    overlap = scored_mask(0, wrong, sums, ignoring, predictor.readout).dice[1]
-    hit = np.count_nonzero((wrong.probabilities[2].numpy() > 0) & (labels == 2))
+    assert scored(case, wrong, predictor.readout).dice[1] < 1
+    overlap = scored(ignoring, wrong, predictor.readout).dice[1]
+    hit = np.count_nonzero((wrong[1] > 0) & (labels == 2))
     assert overlap == pytest.approx(2 * hit / (hit + np.count_nonzero(labels == 2)))

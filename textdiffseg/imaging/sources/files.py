@@ -21,7 +21,9 @@ _NIFTI = (".nii.gz", ".nii", ".hdr")
 _META = (".mha", ".mhd")
 
 
-def read_volume(paths: tuple[Path, ...], *, one_grid: bool = False, series: str | None = None) -> Volume:
+def read_volume(
+    paths: tuple[Path, ...], *, one_grid: bool = False, series: str | None = None, missing: tuple[int, ...] = ()
+) -> Volume:
     """The scan (C, D, H, W). A channel on another grid is resampled to that of the first, with a note.
 
     Integers of at most two bytes keep their type, to save memory. All other numbers become float32.
@@ -31,12 +33,16 @@ def read_volume(paths: tuple[Path, ...], *, one_grid: bool = False, series: str 
             one slice of a series, or a multi-frame file.
         one_grid: refuse a channel on another grid. A training case is corrected once, not in each reading.
         series: UID of the DICOM series to read; None: the largest one.
+        missing: the numbers of the channels that have no file. A file with several channels has all of them.
 
     Raises:
         UserError: a file cannot be read, or a channel covers too little of the first one's grid.
     """
     volumes = [_read_any(Path(path), series) for path in paths]
-    for number, (path, volume) in enumerate(zip(paths, volumes, strict=True)):
+    if len(paths) == 1 and len(volumes[0].array) > 1:
+        missing = ()
+    numbers = [number for number in range(len(paths) + len(missing)) if number not in missing]
+    for place, (path, volume) in enumerate(zip(paths, volumes, strict=True)):
         refuse_unusable(volume.array, str(path))
         if not volume.geometry.matches(volumes[0].geometry):
             if one_grid or overlap(volume.geometry, volumes[0].geometry) < MIN_OVERLAP:
@@ -44,17 +50,20 @@ def read_volume(paths: tuple[Path, ...], *, one_grid: bool = False, series: str 
                     f"{path}: its grid ({describe(volume.geometry)}) differs from that of {paths[0]} "
                     f"({describe(volumes[0].geometry)}). Resample all channels to one grid."
                 )
-            volumes[number] = _on_grid(volume, volumes[0].geometry, number)
+            note = RESAMPLED.format(number=numbers[place], first=numbers[0])
+            volumes[place] = _on_grid(volume, volumes[0].geometry, note)
     arrays = [volume.array for volume in volumes]
+    for number in missing:
+        arrays.insert(number, np.zeros_like(arrays[0]))
     joined = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
     kind = joined.dtype if joined.dtype.kind in "iu" and joined.dtype.itemsize <= 2 else np.float32
-    return Volume(np.ascontiguousarray(joined, dtype=kind), volumes[0].geometry, tuple(notes))
+    return Volume(np.ascontiguousarray(joined, dtype=kind), volumes[0].geometry, tuple(notes), missing)
 
 
-def _on_grid(volume: Volume, geometry: Geometry, number: int) -> Volume:
+def _on_grid(volume: Volume, geometry: Geometry, note: str) -> Volume:
     array = regrid(volume.array, volume.geometry, geometry)
-    return Volume(array, geometry, (*volume.notes, RESAMPLED.format(number=number)))
+    return Volume(array, geometry, (*volume.notes, note))
 
 
 def read_labels(path: Path) -> Volume:

@@ -24,7 +24,6 @@ from textdiffseg.imaging.volume import Geometry, Volume
 
 _HEADERS = {348: Nifti1Header, 540: Nifti2Header}
 _MAGIC = {b"n+1": False, b"ni1": True, b"n+2": False, b"ni2": True}  # -> whether the voxels are in another file
-_OTHERS = {b"NRRD": "NRRD", b"Obje": "MetaImage", b"NDim": "MetaImage", b"\x89HDF": "HDF5", b"CDF\x01": "MINC"}
 _DIMENSIONS = 7
 
 
@@ -92,8 +91,6 @@ def _read_header(stream: Stream, path: Path) -> tuple[_Header, int]:
         raise Damaged("no NIfTI header")
     order = next((order for order in "<>" if struct.unpack(f"{order}i", first)[0] in _HEADERS), None)
     if order is None:
-        if other := _OTHERS.get(first):
-            raise UserError(f"{path} is not a NIfTI file but {other}. Rename it to the ending of its format.")
         raise Damaged("no NIfTI header")
     size = struct.unpack(f"{order}i", first)[0]
     block = first + stream.read(size - 4)

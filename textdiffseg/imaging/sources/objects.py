@@ -6,7 +6,7 @@ nibabel: x increases to the right, y to anterior, z to superior (RAS+).
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
     from nibabel.spatialimages import SpatialImage
 
-    Scan = str | Path | Sequence[str | Path] | np.ndarray | SpatialImage | sitk.Image
+    Scan = (
+        str
+        | Path
+        | Sequence[str | Path | None]
+        | Mapping[str, str | Path | None]
+        | np.ndarray
+        | SpatialImage
+        | sitk.Image
+    )
 
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -32,18 +40,23 @@ def volume_of(
     spacing: Sequence[float] | None = None,
     affine: np.ndarray | Sequence[Sequence[float]] | None = None,
     series: str | None = None,
+    channels: Sequence[str] = (),
 ) -> Volume:
     """The scan as a float32 `Volume` with its own axes.
 
     Args:
-        scan: a file, a DICOM folder, a list of files (one per channel), an array, or an image of nibabel or SimpleITK.
+        scan: a file, a DICOM folder, a list of files (one per channel; None: it is missing), a dict of files by the
+            channel's name, an array, or an image of nibabel or SimpleITK.
         spacing: mm along (z, y, x), for an array.
         affine: (4, 4), for an array, instead of `spacing`.
         series: UID of the DICOM series to read; None: the largest one.
+        channels: the names of the channels, for a dict. Names that the dict lacks are missing.
 
     Raises:
         UserError: the scan cannot be read, or its place in space is unknown.
     """
+    if isinstance(scan, Mapping):
+        scan = _in_order(scan, channels)
     if series is not None and not isinstance(scan, (str, Path, list, tuple)):
         raise UserError("series= is for DICOM files only. Leave it out.")
     if isinstance(scan, np.ndarray):
@@ -65,10 +78,27 @@ def volume_of(
     )
 
 
-def _of_files(paths: Sequence[str | Path], series: str | None) -> Volume:
+def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) -> list[str | Path | None]:
+    """The files in the order of the channels."""
+    given = {name.strip().casefold(): file for name, file in scan.items()}
+    names = [name.strip().casefold() for name in channels]
+    if unknown := [name for name in given if name not in names]:
+        raise UserError(f"{unknown[0]!r} is not a channel of the model. Its channels: {', '.join(channels)}.")
+    return [given.get(name) for name in names]
+
+
+def _of_files(paths: Sequence[str | Path | None], series: str | None) -> Volume:
     from textdiffseg.imaging.sources.files import read_volume
 
-    return read_volume(tuple(Path(path) for path in paths), series=series)
+    for number, path in enumerate(paths):
+        if path is not None and not isinstance(path, (str, Path)):
+            found = type(path).__name__
+            raise UserError(f"channel {number}: expected a path, or None if it is missing, found a {found}.")
+    files = tuple(Path(path) for path in paths if path is not None)
+    if not files:
+        raise UserError("The scan has no channel: expected the path of at least one.")
+    missing = tuple(number for number, path in enumerate(paths) if path is None)
+    return read_volume(files, series=series, missing=missing)
 
 
 def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -> Volume:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,10 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def list_scans(
-    folder: Path, is_output: Callable[[Path], bool] = lambda _: False, series: str | None = None
+    folder: Path,
+    is_output: Callable[[Path], bool] = lambda _: False,
+    series: str | None = None,
+    optional: Collection[int] = (),
 ) -> dict[str, tuple[Path, ...]]:
     """The scans in a folder: id -> files.
 
@@ -28,6 +31,7 @@ def list_scans(
         folder: of scans. It may also be one file, one DICOM series, one of its slices, or a zip of slices.
         is_output: whether a file is a mask of an earlier prediction, as masks may be in the same folder.
         series: UID of a DICOM series. The scans are then those that hold it, each given by a slice of it.
+        optional: the numbers of the channels that a scan may lack.
 
     Raises:
         UserError: no scans, two scans of one id, or a missing channel.
@@ -37,19 +41,30 @@ def list_scans(
     if folder.exists() and not folder.is_dir():
         scans = {_case_of(folder): (folder,)}
     elif folder.is_dir():
-        scans = _scans_in(folder, is_output)
+        scans = _scans_in(folder, is_output, optional)
     else:
         what = "is a link that leads nowhere" if folder.is_symlink() else "does not exist"
         raise UserError(f"{folder} {what}. Give a scan, or a folder of scans.")
     return dict(sorted(scans.items())) if series is None else first_slices_of(series, scans, folder)
 
 
-def _scans_in(folder: Path, is_output: Callable[[Path], bool]) -> dict[str, tuple[Path, ...]]:
-    scans = _by_case(files_by_stem(folder, is_output))
+def channels_without_file(case: str, paths: Sequence[Path], channels: int) -> tuple[int, ...]:
+    """The numbers of the channels of a scan that have no file. () if its files are not numbered CASE_0000, ..."""
+    matches = [_CHANNEL.fullmatch(split_ending(path.name)[0] or path.name) for path in paths]
+    found = {int(match[2]) for match in matches if match and case.endswith(match[1])}
+    if len(found) < len(paths) or max(found) >= channels:
+        return ()
+    return tuple(number for number in range(channels) if number not in found)
+
+
+def _scans_in(
+    folder: Path, is_output: Callable[[Path], bool], optional: Collection[int]
+) -> dict[str, tuple[Path, ...]]:
+    scans = _by_case(files_by_stem(folder, is_output), optional)
     slices: dict[str, Path] = {}
     for case, path in (*scans_of_slices(folder, beside_scans=bool(scans)), *_zips(folder)):
         _refuse_two(slices.setdefault(case, path), path)
-    for case, paths in _by_case(slices).items():
+    for case, paths in _by_case(slices, optional).items():
         if case in scans:
             _refuse_two(scans[case][0], paths[0])
         scans[case] = paths
@@ -146,12 +161,17 @@ def _refuse_two(*paths: Path) -> None:
         )
 
 
-def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
-    """Case -> files: `ID_0000`, `ID_0001`, ... are one case if `ID_0000` exists. Other names are one case each."""
+def _by_case(files: dict[str, Path], optional: Collection[int] = ()) -> dict[str, tuple[Path, ...]]:
+    """Case -> files: `ID_0000`, `ID_0001`, ... are one case if `ID_0000` exists. Other names are one case each.
+
+    If channels 0 to N are `optional`, one of `ID_0000` to `ID_000N+1` must exist instead.
+    """
     grouped: dict[str, dict[int, Path]] = {}
+    leading = next(number for number in range(len(optional) + 1) if number not in optional)
     for stem, path in files.items():
         match = _CHANNEL.fullmatch(stem)
-        case, channel = (match[1], int(match[2])) if match and f"{match[1]}_0000" in files else (stem, 0)
+        is_channel = match and any(f"{match[1]}_{number:04d}" in files for number in range(leading + 1))
+        case, channel = (match[1], int(match[2])) if match and is_channel else (stem, 0)
         other = grouped.setdefault(case, {}).setdefault(channel, path)
         if other != path:
             raise UserError(f"{other} and {path} would both be scan {case}. Move one of them away.")
@@ -159,7 +179,7 @@ def _by_case(files: dict[str, Path]) -> dict[str, tuple[Path, ...]]:
         f"{next(iter(found.values())).parent}: case {case}: channel {channel:04d} is missing. Add {case}_{channel:04d}."
         for case, found in grouped.items()
         for channel in range(max(found))
-        if channel not in found
+        if channel not in found and channel not in optional
     ]
     if gaps:
         raise UserError(*gaps)

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from plans.errors import UserError
+from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 
 GZIP = b"\x1f\x8b"
 MAX_RATIO = 1032  # of deflate, which can store 258 bytes in two bits
@@ -93,10 +94,15 @@ class Stream:
 
 @contextmanager
 def reported_as_damage(path: Path) -> Iterator[None]:
-    """Turn `Damaged` into a `UserError` that names the file."""
+    """Turn `Damaged` into a `UserError` that names the file, or the format that it has instead of its ending's."""
     try:
         yield
     except Damaged as error:
+        if path.is_file():
+            with path.open("rb") as file:
+                line = wrong_ending(str(path), file.read(START_BYTES))
+            if line:
+                raise UserError(line) from None
         raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
 
 

@@ -13,12 +13,13 @@ from textdiffseg.imaging.volume import Geometry
 
 def check_source(scan: Path, option: str) -> None:
     """Raise `UserError` if DICOM outputs cannot refer to a scan. `option` is what needs them, in messages."""
-    from textdiffseg.imaging.sources.dicom import source_slices
-    from textdiffseg.imaging.writers.source_slices import read_slices
+    from textdiffseg.imaging.sources.dicom import source_places
+    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
 
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
-    read_slices(source_slices(scan)[:1])
+    with source_places(scan) as places, quiet():
+        read_slices(places[:1])
 
 
 def write_dicom(
@@ -42,13 +43,15 @@ def write_dicom(
     Raises:
         UserError: the scan is not DICOM, or its headers do not fit.
     """
-    from textdiffseg.imaging.sources.dicom import source_slices
+    from textdiffseg.imaging.sources.dicom import source_places
     from textdiffseg.imaging.writers.dicom_seg import write_segmentation
     from textdiffseg.imaging.writers.rtstruct import write_structures
-    from textdiffseg.imaging.writers.source_slices import read_slices
+    from textdiffseg.imaging.writers.source_slices import quiet, read_slices
 
-    source = read_slices(source_slices(scan))
-    placed = source.place(labels, geometry)
-    for kind, path in paths.items():
-        write = write_segmentation if kind == DICOM_SEG else write_structures
-        write(path, placed, structures, source, version)
+    with quiet():
+        with source_places(scan) as places:
+            source = read_slices(places)
+        placed = source.place(labels, geometry)
+        for kind, path in paths.items():
+            write = write_segmentation if kind == DICOM_SEG else write_structures
+            write(path, placed, structures, source, version)

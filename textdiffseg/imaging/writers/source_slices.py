@@ -4,11 +4,11 @@ Pixel (r, c) of a slice lies at r u_r + c u_c + o in LPS: u_r is the step to the
 column, o the position of the first pixel (PS3.3, C.7.6.2.1.1).
 """
 
+import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -16,6 +16,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DA, TM
 
 from plans.errors import UserError
+from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
 from textdiffseg.imaging.volume import Geometry
 
 _MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same
@@ -29,10 +30,18 @@ _NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceU
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress warnings of pydicom inside the context. They may show data of the patient."""
+    """Suppress warnings and logs of pydicom and highdicom in the context. They may show data of the patient."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [one.level for one in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        for one in loggers:
+            one.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for one, level in zip(loggers, levels, strict=True):
+                one.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Slice:
 class SourceSlices:
     """The slices of a DICOM scan in the order of its files."""
 
+    name: str  # of the first file, for messages
     headers: tuple[Dataset, ...]  # one per file
     slices: tuple[Slice, ...]
     shape: tuple[int, int]  # rows, columns
@@ -56,11 +66,10 @@ class SourceSlices:
     def checked(self) -> Iterator[None]:
         """Turn an error of highdicom into a `UserError` without values, which may be data of the patient."""
         try:
-            with quiet():
-                yield
+            yield
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(
-                f"{self.headers[0].filename}: no DICOM output can be made from its header ({type(error).__name__} of "
+                f"{self.name}: no DICOM output can be made from its header ({type(error).__name__} of "
                 "highdicom). Leave --dicom-seg and --rtstruct out, or export the scan again."
             ) from error
 
@@ -76,29 +85,31 @@ class SourceSlices:
         return placed
 
 
-def read_slices(files: Sequence[Path]) -> SourceSlices:
+def read_slices(places: Sequence[Place]) -> SourceSlices:
     """The slices in DICOM files of one series. Raises `UserError` if outputs cannot refer to them."""
-    with quiet():
-        headers = [_read_header(path) for path in files]
-    first = headers[0]
+    headers = [_read_header(place) for place in places]
+    first, name = headers[0], places[0].name
     frames = int(first.get("NumberOfFrames") or 1)
     if frames > 1 and len(headers) > 1:
-        raise UserError(f"{files[0].parent}: a series of several multi-frame files. DICOM outputs need one file.")
+        raise UserError(f"{name}: it belongs to a series of several multi-frame files. DICOM outputs need one file.")
     if "PerFrameFunctionalGroupsSequence" in first:
         slices = tuple(Slice(first, frame, _plane_of_frame(first, frame - 1)) for frame in range(1, frames + 1))
     else:
         slices = tuple(Slice(header, None, _plane(header, header, header)) for header in headers)
-    return SourceSlices(tuple(headers), slices, (int(first.Rows), int(first.Columns)))
+    return SourceSlices(name, tuple(headers), slices, (int(first.Rows), int(first.Columns)))
 
 
-def _read_header(path: Path) -> Dataset:
+def _read_header(place: Place) -> Dataset:
     """The header of a file. Empty values replace those that are missing or invalid, where the standard allows it."""
     try:
-        header = dcmread(path, stop_before_pixels=True)
+        with place.open() as file, zip_faults_as_damage():
+            header = dcmread(file, stop_before_pixels=True)
     except (InvalidDicomError, OSError):
-        raise UserError(f"{path} cannot be read as DICOM. Copy it again or remove it.") from None
+        raise UserError(f"{place.name} cannot be read as DICOM. Copy it again or remove it.") from None
     if missing := [name for name in _NEEDED if not header.get(name)]:
-        raise UserError(f"{path}: its {missing[0]} is missing, so no DICOM output can refer to it. Export it again.")
+        raise UserError(
+            f"{place.name}: its {missing[0]} is missing, so no DICOM output can refer to it. Export it again."
+        )
     for name in _MAY_BE_EMPTY:
         try:
             _TYPES.get(name, str)(header[name].value)
@@ -126,7 +137,7 @@ def _plane_of_frame(header: Dataset, number: int) -> np.ndarray:
     groups += list(header.get("SharedFunctionalGroupsSequence", []))
 
     def found(name: str) -> Dataset:
-        return next(group[name].value[0] for group in groups if name in group)
+        return next((group[name].value[0] for group in groups if name in group), header)
 
     return _plane(found("PlanePositionSequence"), found("PlaneOrientationSequence"), found("PixelMeasuresSequence"))
 

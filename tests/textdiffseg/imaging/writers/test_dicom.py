@@ -10,6 +10,7 @@ import pydicom
 
 from plans.errors import UserError
 from plans.layout import DICOM_SEG, RTSTRUCT
+from textdiffseg.imaging.sources.dicom.places import FilePlace
 from textdiffseg.imaging.sources.files import read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.dicom import check_source, write_dicom
@@ -162,7 +163,7 @@ def test_slices_that_nothing_can_refer_to_are_one_line(write, tmp_path, make_ser
 def test_a_mask_on_a_straight_grid_is_put_on_tilted_slices(make_series, tmp_path):
     """The slices of a tilted gantry are shifted along their rows; the mask is on a straight grid."""
     scan = make_series(tmp_path / "ct", np.zeros((4, 10, 12)), spacing=(2, 1, 1), shift=1.0)
-    source = read_slices(sorted(scan.iterdir()))
+    source = read_slices([FilePlace(path) for path in sorted(scan.iterdir())])
     affine = np.eye(4)
     affine[:3] = [[0, 0, 1, -10], [0, 1, 0, 20], [2, 0, 0, 30]]
     labels = np.zeros((4, 13, 12), dtype=np.uint8)
@@ -185,7 +186,7 @@ def test_frames_of_an_enhanced_file_are_slices(make_series, tmp_path):
     one.NumberOfFrames, one.PerFrameFunctionalGroupsSequence, one.SharedFunctionalGroupsSequence = 2, frames, [shared]
     one.PixelData = one.PixelData * 2
     one.save_as(tmp_path / "enhanced.dcm")
-    source = read_slices([tmp_path / "enhanced.dcm"])
+    source = read_slices([FilePlace(tmp_path / "enhanced.dcm")])
     assert isinstance(source, SourceSlices)
     assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (2, 28.0)]
     assert np.allclose(source.slices[0].plane[:3, :2], [[0, 0.75], [0.5, 0], [0, 0]])

@@ -69,6 +69,8 @@ def read_header(file: BinaryIO, size: int, wanted: Wanted) -> Header:
         source.skip(132)
     if not source.peek(1):
         raise Damaged("it ends too early")
+    if not any(source.peek(4)):  # no element has the tag 0, but a slice on a bad disk may become zeros
+        raise Damaged("it begins with zeros")
     syntax = _read_syntax(source)
     if syntax == DEFLATED:
         return Header({}, syntax, None)

@@ -5,6 +5,7 @@ Enhanced files keep the position, the orientation and the scale of each frame in
 
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -12,9 +13,10 @@ from math import isfinite
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
 from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
+from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
 from textdiffseg.imaging.sources.streams import Damaged
 
-IMAGE_TYPE, CLASS, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080060, 0x00180050
+IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00180050
 STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200011, 0x00200052
 PATIENT_ID = 0x00100020  # compared, and never shown
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
@@ -27,8 +29,8 @@ _GROUPS = (0x00209113, 0x00209116, 0x00289110, 0x00289145)
 _OF_FRAMES = (POSITION, ORIENTATION, SPACING, INTERCEPT, SLOPE)
 _WANTED = Wanted(
     (
-        *(IMAGE_TYPE, CLASS, MODALITY, THICKNESS, STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE, PATIENT_ID),
-        *(SAMPLES, FRAMES),
+        *(IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS, STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE),
+        *(PATIENT_ID, SAMPLES, FRAMES),
         *(ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, SIGNED, *_OF_FRAMES),
     ),
     (LOOKUP_TABLE, SHARED_GROUPS, FRAME_GROUPS, *_GROUPS),
@@ -164,10 +166,20 @@ def read_instance(place: Place) -> Instance | None:
         if header.pixels is None and sop_class in _IMAGES:
             raise Damaged("it ends before its pixels")
     except Damaged as error:
+        line = wrong_ending(place.name, _start(place))
+        if line:
+            raise UserError(line) from None
         raise UserError(f"{place.name} is truncated or damaged ({error}). Copy it again or remove it.") from None
     if header.pixels is None or sop_class.startswith(_NOT_SCANS) or not all(instance.shape):
         return None
     return instance
+
+
+def _start(place: Place) -> bytes:
+    """The first bytes of a file. Empty if they cannot be read."""
+    with suppress(Damaged, OSError), place.open() as file, zip_faults_as_damage():
+        return file.read(START_BYTES)
+    return b""
 
 
 def _text(elements: Elements, tag: int) -> str:

@@ -50,7 +50,10 @@ def scan_of_slice(file: Path) -> str:
 
 
 def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Path) -> dict[str, tuple[Path, ...]]:
-    """The scans that hold a series, each given by its first slice. Raises `UserError` if no scan does."""
+    """The scans that hold a series, each given by its first slice. Raises `UserError` if no scan does.
+
+    If a scan holds several series, the UID is added to its id. So no series replaces the masks of another one.
+    """
     found, others = dict[str, tuple[Path, ...]](), list[str]()
     for case, (path, *_) in scans.items():
         if not (path.is_dir() or is_archive_name(path.name) or is_slice(path)):
@@ -61,7 +64,7 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
             continue
         if is_archive_name(path.name):
             raise UserError(f"{path} holds series {uid}. A series cannot be chosen in a zip: unpack it.")
-        found[case] = (Path(series[uid].instances[0].place.name),)
+        found[case if len(series) == 1 else _shortened(f"{case}_{uid}")] = (Path(series[uid].instances[0].place.name),)
     if not found:
         raise UserError(f"{folder}: no series {uid!r:.80}. " + (f"Found: {listed(others)}." if others else ""))
     return found
@@ -124,8 +127,12 @@ def _with_folders_below(folder: Path) -> Iterator[Path]:
 
 
 def _id_of(path: Path) -> str:
-    """The id of a folder, by its relative path. A long one is cut, with a hash of the whole."""
-    case = "_".join(path.parts)
+    """The id of a folder, by its relative path."""
+    return _shortened("_".join(path.parts))
+
+
+def _shortened(case: str) -> str:
+    """The id itself. A long one is cut, with a hash of the whole."""
     if len(case.encode(errors="replace")) <= MAX_ID_BYTES:
         return case
     return f"{case[:_MAX_LETTERS]}_{hash_text(case)[:_HASH_LETTERS]}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from plans.errors import UserError
 from plans.file_names import is_archive_name
 from plans.geometry import triple
 from textdiffseg.imaging.grids import MAX_SHEAR, straighten
+from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contradictions
 from textdiffseg.imaging.sources.dicom.instances import read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, Place, is_slice, slices_of
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
@@ -64,16 +66,23 @@ def read_series_geometry(source: Path) -> Geometry | None:
     return Geometry(slices.shape, slices.affine)
 
 
-def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
+@contextmanager
+def source_places(source: Path, uid: str | None = None) -> Iterator[tuple[Place, ...]]:
     """The files of the series that `read_series` reads, in the order of the slices (array axis D).
 
-    A multi-frame file is named once. Raises `UserError` for a zip, whose slices are not files.
+    A multi-frame file is named once. A zip stays open inside the context. Raises `UserError`.
     """
-    if is_archive_name(source.name) and source.is_file():
-        raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
     with _chosen(source, uid) as choice:
         frames = stack(choice.series, str(source)).frames
-    return tuple(dict.fromkeys(Path(frame.instance.place.name) for frame in frames))
+        yield tuple(dict.fromkeys(frame.instance.place for frame in frames))
+
+
+def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
+    """The paths of the files in `source_places`. Raises `UserError` for a zip, whose slices are not files."""
+    if is_archive_name(source.name) and source.is_file():
+        raise UserError(f"{source}: its slices are not files. Unpack it, and give the folder.")
+    with source_places(source, uid) as places:
+        return tuple(Path(place.name) for place in places)
 
 
 def on_source_slices(labels: np.ndarray, geometry: Geometry, source: Path, uid: str | None = None) -> np.ndarray:
@@ -114,7 +123,12 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
         instances = [one for one in map(read_instance, places) if one is not None]
         if not instances:
             raise UserError(f"{source} holds no DICOM slices. Give the file in it, or a folder of slices.")
-        yield choose(instances, str(source), uid)
+        copies = copies_among(instances)
+        choice = choose([one for place, one in enumerate(instances) if place not in copies], str(source), uid)
+        refuse_contradictions(choice.series.instances, str(source))
+        dropped = sum(instances[place].series == choice.series.uid for place in copies)
+        notes = (f"Copies of slices were left out: {dropped}.",) if dropped else ()
+        yield replace(choice, notes=(*choice.notes, *notes))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 MIN_SHIFT_PIXELS = 0.5  # of the last slice against the first; below it each voxel has the same nearest voxel
 STRAIGHTENED = (
     "The gantry was tilted, so its slices are shifted by {shift:.1f} mm in all. The scan was resampled to a straight "
-    "grid. The mask is on that grid, not on the slices."
+    "grid. The mask has that grid. --dicom-seg and --rtstruct write it on the slices."
 )
 
 

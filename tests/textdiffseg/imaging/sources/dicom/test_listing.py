@@ -157,7 +157,7 @@ def test_a_series_is_chosen_by_its_uid(study, voxels):
     assert np.array_equal(read_volume((study,), series="1.2").array[0], voxels[:3] + 5)
     scans = list_scans(study, series="1.2")
     ((case, (path,)),) = scans.items()
-    assert case == "study"
+    assert case == "study_1.2", "another series of the folder has another id"
     assert np.array_equal(read_volume((path,)).array[0], voxels[:3] + 5)
     assert hash_inputs((path,)) != hash_inputs((study,))
     for choose in (lambda: read_volume((study,), series="1.9"), lambda: list_scans(study.parent, series="1.9")):

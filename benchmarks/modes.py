@@ -1,0 +1,58 @@
+"""The seconds of one scan with the mask, with --fast, with --best and with four alternatives. Prints JSON.
+
+    taskset -c 1 python benchmarks/modes.py MODEL_FOLDER SCAN [--repeats 3]
+
+The scan is read, segmented and not written, with a model that is loaded already. The modes alternate. Figures are
+medians: CPU seconds on a CPU, seconds on a GPU. `best` differs from the mask only if validation found that a more
+expensive setting has a better Dice.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from stored import add_device, machine
+
+import textdiffseg as tds
+from textdiffseg_cli.common import positive_int, run
+
+MODES: dict[str, dict] = {
+    "mask": {},
+    "fast": {"effort": "fast"},
+    "best": {"effort": "best"},
+    "four alternatives": {"alternatives": 4},
+}
+
+
+def main() -> int:
+    """Segment the scan in each mode and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path, metavar="MODEL_FOLDER", help="it holds fold_0, ...")
+    parser.add_argument("scan", type=Path, metavar="SCAN", help="one scan")
+    parser.add_argument("--repeats", type=positive_int, default=3, metavar="N", help="of each mode (default: 3)")
+    add_device(parser)
+    return run(compare, parser.parse_args())
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Print the seconds of each mode, and their ratio to the mask."""
+    model = tds.load(args.model, device=args.device)
+    clock = time.process_time if args.device == "cpu" else time.perf_counter
+    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
+    model.segment(args.scan)
+    for _ in range(args.repeats):
+        for mode, options in MODES.items():
+            began = clock()
+            model.segment(args.scan, **options)
+            seconds[mode].append(clock() - began)
+    medians = {mode: statistics.median(found) for mode, found in seconds.items()}
+    rows = {mode: {"s": round(s, 2), "ratio": round(s / medians["mask"], 2)} for mode, s in medians.items()}
+    report = {"benchmark": "modes", "scan": args.scan.name} | machine(args.device)
+    print(json.dumps(report | {"modes": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

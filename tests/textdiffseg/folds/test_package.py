@@ -1,0 +1,175 @@
+"""A model as one file: what it holds, what is replaced, and what is refused."""
+
+import json
+import stat
+import zipfile
+
+import pytest
+
+from plans.errors import UserError
+from plans.layout import FoldFolder
+from textdiffseg.evaluation.metrics import CaseScores, LabelScores
+from textdiffseg.evaluation.report import summarise
+from textdiffseg.files import write_record
+from textdiffseg.folds.cases import FoldCases, write_cases
+from textdiffseg.folds.ensemble import load_ensemble
+from textdiffseg.folds.package import MANIFEST, export_model, import_model, read_package
+
+
+@pytest.fixture
+def model(root, plan):
+    """A model of two folds, with lists of cases and scores."""
+    folder = root / "results" / plan.dataset / "default"
+    for number in (0, 1):
+        fold = FoldFolder(folder / f"fold_{number}")
+        write_cases(fold, FoldCases.of(plan.dataset, [f"mueller_{number}"], ["schmidt_1990", "huber"]))
+        scores = [
+            CaseScores(
+                case=case, labels={"back": LabelScores(dice=dice, nsd=None, hd95=None, volume_ml=1, reference_ml=1)}
+            )
+            for case, dice in (("huber", 0.9), ("schmidt_1990", 0.4))
+        ]
+        write_record(fold.summary, summarise(scores))
+        (fold.path / "notes_on_patients.txt").write_text("private")
+    return folder
+
+
+@pytest.fixture
+def package(model, tmp_path):
+    path = tmp_path / "out" / "model.zip"
+    export_model(model, path)
+    return path
+
+
+def rewritten(package, change):
+    """The package with its entries changed: `change` maps {name: (info, content)} in place."""
+    with zipfile.ZipFile(package) as archive:
+        entries = {info.filename: (info, archive.read(info)) for info in archive.infolist()}
+    change(entries)
+    with zipfile.ZipFile(package, "w") as archive:
+        for info, content in entries.values():
+            archive.writestr(info, content)
+    return package
+
+
+def test_an_imported_model_predicts_as_the_exported_one(model, package, tmp_path):
+    folder = tmp_path / "elsewhere" / "model"
+    manifest = import_model(package, folder)
+    assert (manifest.dataset, manifest.model) == ("Dataset900_Tiny", "default")
+    first, second = load_ensemble(model), load_ensemble(folder)
+    assert first.hash == second.hash
+    assert first.folds == second.folds == ("0", "1")
+    assert not list(tmp_path.glob("elsewhere/.*")), "no temporary folder is left"
+
+
+def test_case_ids_stay_at_home_unless_they_are_kept(model, package, tmp_path):
+    content = package.read_bytes()
+    assert not any(name in content for name in (b"mueller", b"schmidt", b"huber", b"private"))
+    folder = tmp_path / "imported"
+    import_model(package, folder)
+    summary = json.loads(FoldFolder(folder / "fold_0").summary.read_text())
+    assert [case["case"] for case in summary["cases"]] == ["case_1", "case_2"], "from the lowest Dice on"
+    assert summary["cases"][0]["labels"]["back"]["dice"] == 0.4
+    assert not FoldFolder(folder / "fold_0").cases.exists()
+    kept = export_model(model, tmp_path / "kept.zip", keep_identifiers=True)
+    assert kept.identifiers
+    assert b"schmidt_1990" in (tmp_path / "kept.zip").read_bytes()
+
+
+def test_chosen_folds_alone_are_packaged(model, tmp_path):
+    manifest = export_model(model, tmp_path / "one.zip", ["1"])
+    assert {name.partition("/")[0] for name in manifest.files} == {"fold_1"}
+    with pytest.raises(UserError, match="no trained fold 7"):
+        export_model(model, tmp_path / "none.zip", ["7"])
+    assert not (tmp_path / "none.zip").exists()
+
+
+def test_an_existing_folder_is_never_overwritten(package, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="exists already"):
+        import_model(package, tmp_path / "there")
+
+
+def flipped(entries):
+    info, content = entries["fold_0/checkpoint_best.safetensors"]
+    entries[info.filename] = info, content[:-1] + bytes([content[-1] ^ 1])
+
+
+def longer(entries):
+    info, content = entries["fold_0/plan.json"]
+    entries[info.filename] = info, content + b" "
+
+
+def outside(entries):
+    add(entries, "../../evil.json")
+
+
+def absolute(entries):
+    add(entries, "/etc/evil.json")
+
+
+def stranger(entries):
+    add(entries, "fold_0/run_me.py")
+
+
+def add(entries, name):
+    info, content = entries[MANIFEST]
+    fields = json.loads(content)
+    fields["files"][name] = fields["files"]["fold_0/plan.json"]
+    entries[MANIFEST] = info, json.dumps(fields).encode()
+    entries[name] = zipfile.ZipInfo(name), entries["fold_0/plan.json"][1]
+
+
+def unlisted(entries):
+    entries["fold_0/more.json"] = zipfile.ZipInfo("fold_0/more.json"), b"{}"
+
+
+def link(entries):
+    info, _content = entries["fold_0/plan.json"]
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def packed(entries):
+    entries["fold_0/plan.json"][0].compress_type = zipfile.ZIP_DEFLATED
+
+
+def without_manifest(entries):
+    del entries[MANIFEST]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flipped, "damaged"),
+        (longer, "bytes, expected"),
+        (outside, "not a file of a fold"),
+        (absolute, "not a file of a fold"),
+        (stranger, "not a file of a fold"),
+        (unlisted, "are not those of its"),
+        (link, "link"),
+        (packed, "compressed"),
+        (without_manifest, "not a packaged model"),
+    ],
+)
+def test_a_package_that_is_not_right_is_refused_and_nothing_is_written(package, tmp_path, change, message):
+    folder = tmp_path / "imports" / "model"
+    with pytest.raises(UserError, match=message):
+        import_model(rewritten(package, change), folder)
+    assert not folder.exists()
+    assert not list(tmp_path.rglob("evil.json"))
+    assert not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + bytes(18)])
+def test_other_files_are_no_packages(tmp_path, content):
+    (tmp_path / "x.zip").write_bytes(content)
+    with pytest.raises(UserError, match="packaged model"):
+        read_package(tmp_path / "x.zip")
+    with pytest.raises(UserError, match="packaged model"):
+        read_package(tmp_path / "missing.zip")
+
+
+def test_a_truncated_package_is_refused(package, tmp_path):
+    package.write_bytes(package.read_bytes()[:-100])
+    with pytest.raises(UserError, match="packaged model"):
+        import_model(package, tmp_path / "model")

@@ -1,0 +1,73 @@
+"""The description of a trained model, and a packaged model, through the public functions and the commands."""
+
+import json
+
+import pytest
+
+import textdiffseg as tds
+from plans.layout import FoldFolder
+from textdiffseg.evaluation.metrics import CaseScores, LabelScores
+from textdiffseg.evaluation.report import summarise
+from textdiffseg.files import write_record
+from textdiffseg.folds.state import note_validated
+from textdiffseg_cli import export_model, import_model, info
+
+
+@pytest.fixture
+def validated(root, plan):
+    """A root whose fold 0 is validated: Dice .6 and .9 of `back`, none of `Front_Part`."""
+    fold = FoldFolder(root / "results" / plan.dataset / "default" / "fold_0")
+    none = LabelScores(dice=None, nsd=None, hd95=None, volume_ml=0, reference_ml=0, note="absent from both")
+    cases = [
+        CaseScores(
+            case=case,
+            labels={
+                "back": LabelScores(dice=dice, nsd=None, hd95=None, volume_ml=1, reference_ml=1),
+                "Front_Part": none,
+            },
+        )
+        for case, dice in (("a", 0.6), ("b", 0.9))
+    ]
+    write_record(fold.summary, summarise(cases))
+    note_validated(fold)
+    return root
+
+
+def test_a_model_is_described_from_its_files(validated, plan):
+    found = tds.describe(dataset="900", root=validated)
+    assert (found.dataset, found.preset, found.channels) == (plan.dataset, "default", ("MRI",))
+    front, back = found.labels
+    assert (front.name, front.value, front.phrasings) == ("Front_Part", 7, ("front part", "anterior end"))
+    assert (front.dice, back.dice) == (None, pytest.approx(0.75))
+    first, second = found.folds
+    assert (first.name, first.validated, first.cases, first.dice) == ("0", True, 2, pytest.approx(0.75))
+    assert (second.name, second.validated, second.cases, second.dice) == ("1", False, 0, None)
+    assert found.samples
+
+
+def test_the_command_prints_a_table_or_json(validated, capsys):
+    assert info.main(["900", "--root", str(validated)]) == 0
+    printed = capsys.readouterr().out
+    assert "anterior end" in printed
+    assert "0.750" in printed
+    assert "not validated" in printed
+    assert info.main(["900", "--root", str(validated), "--json"]) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert [label["value"] for label in fields["labels"]] == [7, 3]
+
+
+def test_no_model_is_one_line(tmp_path, capsys):
+    assert info.main(["--root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_model_goes_to_another_root_and_is_found_there(validated, tmp_path, capsys):
+    file, other = tmp_path / "model.zip", tmp_path / "other"
+    assert export_model.main(["900", "-o", str(file), "--root", str(validated), "--folds", "0"]) == 0
+    assert "no ids of cases" in capsys.readouterr().out
+    assert import_model.main([str(file), "--root", str(other)]) == 0
+    found = tds.describe(dataset="900", root=other)
+    assert [fold.name for fold in found.folds] == ["0"]
+    assert found.folds[0].validated
+    assert import_model.main([str(file), "--root", str(other)]) == 2, "it exists"
+    assert "exists already" in capsys.readouterr().err

@@ -1,0 +1,99 @@
+"""Starting from the weights of a trained model whose labels, words and channels differ."""
+
+import pytest
+import torch
+
+from plans.errors import UserError
+from plans.layout import FoldFolder
+from plans.plan import ChannelPlan, LabelPlan
+from textdiffseg.data.splits import Fold
+from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.weights import hash_weights, read_tensors
+from textdiffseg.networks.model import build_model
+from textdiffseg.text.bank import TextBank
+from textdiffseg.training import loop
+from textdiffseg.training.initial import initial_weights, keeping, shared_labels
+from textdiffseg.training.run import TrainingOptions
+
+FOLD = Fold(train=("a", "b"), validation=("c",))
+FIRST = "image_encoder.stages.0.0.0.weight"
+
+
+@pytest.fixture(scope="module")
+def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
+    return store_shapes(tmp_path_factory.mktemp("preprocessed"), shapes_plan("unet"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, preprocessed):
+    """A trained model of one fold, for the labels ball and box."""
+    folder = tmp_path_factory.mktemp("model")
+    loop.fit(preprocessed, FOLD, FoldFolder(folder / "fold_0"), TrainingOptions())
+    return folder
+
+
+def start(model, plan, bank, name="0"):
+    return initial_weights(model, name, plan, bank, build_model(plan).state_dict())
+
+
+def test_the_same_labels_start_with_the_same_network(model, shapes_plan):
+    fold = FoldFolder(model / "fold_0")
+    found = start(model, shapes_plan("unet"), TextBank.load(fold.words), "3")
+    trained = read_tensors(fold.checkpoint("best"))
+    assert found.share == 1
+    assert all(torch.allclose(value, trained[f"ema.{name}"], atol=1e-6) for name, value in found.weights.items())
+    assert found.hash == hash_weights(fold, "best")
+    assert "ball, box" in found.note
+
+
+def test_words_that_stay_keep_their_classifier_in_another_text_space(hashed_bank):
+    old, new = hashed_bank("ball", "box"), hashed_bank("star", "box", "ball")
+    kept = shared_labels(old, new)
+    assert kept == {"box": ((2, 0), (2, 0)), "ball": ((1, 0), (3, 0))}
+    theirs, ours = old.queries([[(2, 0), (1, 0)]]).vectors[0], new.queries([[(2, 0), (3, 0)]]).vectors[0]
+    assert not torch.allclose(theirs, ours, atol=1e-2), "the spaces differ"
+    head = torch.randn(9, old.width, generator=torch.Generator().manual_seed(0))
+    changed = keeping(head, theirs, ours)
+    torch.testing.assert_close(changed @ ours.T, head @ theirs.T, atol=1e-3, rtol=1e-3)
+    beyond = torch.randn(old.width, generator=torch.Generator().manual_seed(1))
+    beyond -= torch.linalg.pinv(ours) @ (ours @ beyond)
+    torch.testing.assert_close(changed @ beyond, head @ beyond, atol=1e-3, rtol=1e-3)  # D is the smallest
+
+
+def test_other_labels_and_channels_are_welcome(model, shapes_plan, hashed_bank):
+    plan = shapes_plan("unet").model_copy(
+        update={
+            "labels": tuple(LabelPlan(name=name, value=i) for i, name in enumerate(("star", "box", "ring"), 1)),
+            "channels": tuple(ChannelPlan(name=name, scheme="zscore") for name in ("T2", "MRI")),
+        }
+    )
+    found = start(model, plan, hashed_bank("star", "box", "ring"))
+    assert found.kept == ("box",)
+    assert found.share == 1
+    trained = read_tensors(FoldFolder(model / "fold_0").checkpoint("best"))[f"ema.{FIRST}"]
+    for channel in (0, 1):
+        torch.testing.assert_close(found.weights[FIRST][:, channel], trained[:, 0] / 2)
+
+
+def test_another_network_or_encoder_is_refused(model, shapes_plan, tmp_path, hashed_bank):
+    plan, bank = shapes_plan("unet"), hashed_bank("ball", "box")
+    wider = tuple(stage.model_copy(update={"width": 24}) for stage in plan.stages)
+    with pytest.raises(UserError, match="same place and shape"):
+        start(model, plan.model_copy(update={"stages": wider}), bank)
+    with pytest.raises(UserError, match="folder of a trained model"):
+        start(tmp_path, plan, bank)
+
+
+def test_training_starts_there_and_notes_it(model, preprocessed, tmp_path):
+    notes, fold = [], FoldFolder(tmp_path / "fold_0")
+    options = TrainingOptions(init_from=model)
+    loop.fit(preprocessed, FOLD, fold, options, report=notes.append)
+    assert any(note.startswith("Starts from") for note in notes)
+    assert read_progress(fold).initial == hash_weights(FoldFolder(model / "fold_0"), "best")
+    plain = FoldFolder(tmp_path / "plain" / "fold_0")
+    loop.fit(preprocessed, FOLD, plain, TrainingOptions())
+    first, second = (read_tensors(one.checkpoint("latest")) for one in (fold, plain))
+    assert not torch.equal(first[f"model.{FIRST}"], second[f"model.{FIRST}"])
+    with pytest.raises(UserError, match="--restart"):
+        loop.fit(preprocessed, FOLD, plain, options)
+    loop.fit(preprocessed, FOLD, fold, options)

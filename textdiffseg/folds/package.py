@@ -1,0 +1,171 @@
+"""A trained model as one file, to send it elsewhere: a zip archive of its folds with a hash for each file.
+
+Nothing in it is compressed, so its size is that of its content. Reading it checks names, links, sizes and hashes before
+a file is written, and runs nothing. The weights are safetensors, the rest is JSON.
+"""
+
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from plans.errors import UserError, printable
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from plans.records import Record
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.files import FileHash, hash_once, temporary_name
+from textdiffseg.folds.ensemble import trained_folds
+
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 10_000_000
+_FOLD = re.compile(r"fold_([0-9]{1,6}|all)")
+COPY_AGAIN = "Copy the file again."
+
+
+class Package(Record):
+    """`manifest.json` of a packaged model."""
+
+    version: Literal[1] = 1
+    dataset: str
+    model: str  # name of the model's folder
+    identifiers: bool  # whether the ids of cases were kept
+    files: dict[str, FileHash]  # by path in the archive
+
+
+def export_model(
+    folder: Path, package: Path, names: Sequence[str] | None = None, keep_identifiers: bool = False
+) -> Package:
+    """Write a model's finished folds to one file.
+
+    The ids of cases are replaced in the scores and the lists of cases are left out, unless `keep_identifiers`.
+
+    Args:
+        folder: the model's folder.
+        package: the file to write.
+        names: of the folds; None: all finished folds.
+        keep_identifiers: keep the ids of the training and validation cases.
+    """
+    folds = trained_folds(folder, names, "best")
+    contents = {
+        f"{fold.path.name}/{path}": content for fold in folds for path, content in _contents(fold, keep_identifiers)
+    }
+    manifest = Package(
+        dataset=Plan.read(folds[0].plan).dataset,
+        model=folder.resolve().name,
+        identifiers=keep_identifiers,
+        files={name: _hash_of(content) for name, content in contents.items()},
+    )
+    package.parent.mkdir(parents=True, exist_ok=True)
+    temporary = package.with_name(temporary_name(package.name))
+    try:
+        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
+            for name, content in contents.items():
+                with archive.open(zipfile.ZipInfo(name), "w") as target:  # without times and owners
+                    if isinstance(content, Path):
+                        with content.open("rb") as source:
+                            shutil.copyfileobj(source, target)
+                    else:
+                        target.write(content)
+        temporary.replace(package)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return manifest
+
+
+def _contents(fold: FoldFolder, keep_identifiers: bool) -> Iterator[tuple[str, Path | bytes]]:
+    """The files of a fold: path below it, and the file or its content."""
+    for path in _packaged(fold):
+        if path.is_file() and (keep_identifiers or path != fold.cases):
+            content: Path | bytes = path
+            if path == fold.summary and not keep_identifiers:
+                content = _without_identifiers(Summary.read(path)).model_dump_json(indent=1).encode()
+            yield path.relative_to(fold.path).as_posix(), content
+
+
+def _hash_of(content: Path | bytes) -> FileHash:
+    if isinstance(content, bytes):
+        return FileHash.of(content)
+    return FileHash(size=content.stat().st_size, sha256=hash_once(content))
+
+
+def _packaged(fold: FoldFolder) -> tuple[Path, ...]:
+    """The files that a packaged fold may have."""
+    of_model = fold.plan, fold.checkpoint("best"), fold.text_bank, fold.text_space
+    return *of_model, fold.sampling, fold.calibration, fold.validated, fold.cases, fold.summary
+
+
+def _without_identifiers(summary: Summary) -> Summary:
+    """The scores with numbers for case ids, from the lowest Dice to the highest."""
+    ordered = sorted(summary.cases, key=lambda case: -1.0 if case.mean_dice is None else case.mean_dice)
+    digits = len(str(len(ordered)))
+    cases = tuple(
+        case.model_copy(update={"case": f"case_{number:0{digits}}"}) for number, case in enumerate(ordered, start=1)
+    )
+    return summary.model_copy(update={"cases": cases, "comparison": None})
+
+
+def read_package(package: Path) -> Package:
+    """The manifest of a packaged model. Raises `UserError` unless names, kinds and sizes of its files are right."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            entries = archive.infolist()
+            if MANIFEST not in archive.namelist() or archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
+                raise UserError(f"{package} is not a packaged model: it holds no {MANIFEST}.")
+            manifest = Package.parse_json(archive.read(MANIFEST).decode(), f"{package}: {MANIFEST}")
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+        raise UserError(f"{package} cannot be read as a packaged model ({error}). {COPY_AGAIN}") from None
+    names = [entry.filename for entry in entries]
+    if len({*names}) < len(names) or {*names} != {MANIFEST, *manifest.files}:
+        raise UserError(f"{package}: its files are not those of its {MANIFEST}. {COPY_AGAIN}")
+    for entry in entries:
+        if fault := _fault_of(entry, manifest):
+            raise UserError(f"{package}: {printable(entry.filename)} {fault}. Do not use this file.")
+    return manifest
+
+
+def _fault_of(entry: zipfile.ZipInfo, manifest: Package) -> str | None:
+    """What is wrong with an entry of a package; None if nothing is."""
+    if entry.filename != MANIFEST:
+        fold, _, path = entry.filename.partition("/")
+        allowed = {one.relative_to(fold).as_posix() for one in _packaged(FoldFolder(Path(fold)))}
+        if not _FOLD.fullmatch(fold) or path not in allowed:
+            return "is not a file of a fold"
+        if entry.file_size != manifest.files[entry.filename].size:
+            return f"has {entry.file_size} bytes, expected {manifest.files[entry.filename].size}"
+    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+        return "is a link or a device"
+    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+        return "is compressed, which packaged models are not"
+    return None
+
+
+def import_model(package: Path, folder: Path) -> Package:
+    """Write the folds of a packaged model below `folder`. After any failure none of it is there.
+
+    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` exists.
+    """
+    manifest = read_package(package)
+    if folder.exists():
+        raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
+    temporary = folder.with_name(temporary_name(folder.name))
+    try:
+        with zipfile.ZipFile(package) as archive:
+            for name, expected in manifest.files.items():
+                path = temporary / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as source, path.open("xb") as target:
+                    shutil.copyfileobj(source, target)
+                if fault := expected.fault_of(path):
+                    raise UserError(f"{package}: {name} is damaged ({fault}). {COPY_AGAIN}")
+        trained_folds(temporary, None, "best")
+        temporary.rename(folder)
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest

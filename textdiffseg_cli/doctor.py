@@ -1,0 +1,58 @@
+"""`tds_doctor`: whether this machine has what training and prediction need."""
+
+import argparse
+
+from textdiffseg_cli.common import FAILED, add_root, command, console, run
+
+MARKS = {"good": "ok", "note": "note", "bad": "problem"}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_doctor`."""
+    parser = command(
+        "tds_doctor",
+        "Examine this machine: GPU, memory, disk, versions, text encoder, write access, shared memory. Print what to "
+        "change. The exit code is 2 if something will not work.",
+        """
+        tds_doctor
+        tds_doctor --root /data --json
+        """,
+    )
+    add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON for other programs")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_examine, make_parser().parse_args(argv))
+
+
+def _examine(args: argparse.Namespace) -> int:
+    from textdiffseg.tasks.doctor import examine, worst
+
+    findings = examine(args.root)
+    state = worst(findings)
+    if args.json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps({"state": state, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        from rich.table import Table
+
+        table = Table("part", "", "found")
+        for finding in findings:
+            table.add_row(finding.name, MARKS[finding.state], finding.found)
+        console().print(table)
+        for finding in findings:
+            if finding.advice and finding.state != "good":
+                print(f"{finding.name}: {finding.advice}")
+        print(
+            {
+                "good": "This machine has everything.",
+                "note": "Everything works here, with the limits above.",
+                "bad": "Something will not work here: see the problems above.",
+            }[state]
+        )
+    return FAILED if state == "bad" else 0

@@ -1,0 +1,39 @@
+"""`tds_import_model`: the folder of a model from a file of `tds_export_model`."""
+
+import argparse
+import shlex
+from pathlib import Path
+
+from textdiffseg_cli.common import add_root, command, run
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_import_model`."""
+    parser = command(
+        "tds_import_model",
+        "Write the model in a file of tds_export_model to a folder. Names, links, sizes and hashes are checked first. "
+        "Nothing in the file is run.",
+        """
+        tds_import_model hippocampus.zip
+        tds_import_model hippocampus.zip -o models/hippocampus
+        """,
+    )
+    parser.add_argument("package", type=Path, metavar="FILE", help="a file of tds_export_model")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="folder to write (default: below results/ of --root)"
+    )
+    add_root(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_import, make_parser().parse_args(argv))
+
+
+def _import(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+
+    folder = tds.import_model(args.package, folder=args.output, root=args.root)
+    print(f"Written: {folder}")
+    print(f"Next: tds_predict -i SCANS -o SEGMENTATIONS -m {shlex.quote(str(folder))}")
