@@ -12,6 +12,7 @@ from textdiffseg.report.plots import ROW_INCHES, draw_boxes, image, name_rows, n
 
 SCORES = {"dice": "Dice", "nsd": "NSD", "hd95": "HD95 (mm)"}  # field of `LabelScores` -> title
 UNDEFINED = "-"
+MAX_NAMES = 20  # in a legend
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -113,8 +114,9 @@ def volumes(cases: Sequence[CaseScores]) -> Html:
     ]
     axes.set_xlabel(f"reference volume (ml){scale_axis(axes, 'x', everything.ravel())}")
     axes.set_ylabel(f"predicted volume (ml){scale_axis(axes, 'y', everything.ravel())}")
-    place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False, "fontsize": "small"}
-    add_legend(axes, handles, [shorten(name) for _, name in found], **place)
+    if len(found) <= MAX_NAMES:
+        place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "frameon": False, "fontsize": "small"}
+        add_legend(axes, handles, [shorten(name) for _, name in found], **place)
     tidy(axes)
     caption = "On the dashed line both volumes are equal. Above it, the prediction is too large."
     return figure(image(drawn, "Predicted and reference volumes"), caption)

@@ -59,7 +59,7 @@ def _folder_of_results(path: Path) -> tuple[Path | None, str | None]:
         path = path.resolve().parent
     if any(path.glob(f"{FOLD}*")):
         return path.absolute().parent, path.absolute().name
-    return (path, None) if any(path.glob(f"*/{FOLD}*")) else (None, None)
+    return (path.absolute(), None) if any(path.glob(f"*/{FOLD}*")) else (None, None)
 
 
 def _main(
