@@ -3,17 +3,22 @@
     taskset -c 0 python benchmarks/context.py [--minutes 8] [--seeds 0 1 2] [--root DIR]
 
 A scan is three patches wide (look_alikes.py). Two equal nodules lie in its middle, and only a marker at one end tells
-which is the proximal one. Two models of preset unet are trained for the same minutes: `overview` reads the scan at low
-resolution beside its window, `window` reads its window alone. Both have the same patch and blocks.
+which is the proximal one. Three models of preset unet are trained for the same minutes:
+
+- `overview` reads the scan at low resolution beside its window,
+- `window` reads its window alone, with the same patch and blocks,
+- `guided` is the same as `window`, trained for half of the minutes. In the other half a low-resolution model learns,
+  whose patch holds a whole scan. Full resolution is computed only where it found something. `low` is that model alone.
 
 Claims, on new scans:
 
 - with the overview, 95% of the nodules get the right name;
 - without it, at most 70% do;
+- with the overview not fewer than `guided`, and than `low`;
 - prediction takes at most 1.1 times as long.
 
 Prints JSON: for each model and seed the share of nodules with the right name, the Dice of both labels together, and the
-seconds a scan; then the verdicts. The times of the two models are measured in turns. With --root the trained folds are
+seconds a scan; then the verdicts. The times of the models are measured in turns. With --root the trained folds are
 kept, and an interrupted run resumes.
 """
 
@@ -32,7 +37,7 @@ from claims import FAILS, HOLDS
 from phantom_scans import FIRST_SCORED
 from stored import fold_parser, in_own_process, machine, prepare
 
-from plans.layout import PreprocessedFolder
+from plans.layout import PreprocessedFolder, low_model
 from plans.network_plan import OverviewPlan
 from plans.plan import Plan
 from textdiffseg.evaluation.metrics import dice
@@ -43,8 +48,9 @@ from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg_cli.common import positive_float, run, whole_number
 
 TRAINING, PRESET = 60, "unet"
-MODELS = {"overview": OverviewPlan(), "window": None}
-BARS = {"overview": 0.95, "window": 0.7, "time": 1.1}
+MODELS = {"overview": OverviewPlan(), "window": None, "guided": None}
+LOW_SPACING = 2 * look_alikes.SPACING
+BARS = {"overview": 0.95, "window": 0.7, "minus_guided": 0.0, "minus_low": 0.0, "time": 1.1}
 
 
 def main() -> int:
@@ -60,25 +66,35 @@ def compare(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         root = args.root or Path(temporary)
         data, found = look_alikes.write(root, TRAINING), []
-        planning = ("--spacing", *(str(look_alikes.SPACING),) * 3)
-        preprocessed = prepare(data, root, PRESET, args.device, planning)
+        preprocessed, low = (
+            prepare(data, place, PRESET, args.device, ("--spacing", *(str(spacing),) * 3))
+            for place, spacing in ((root, look_alikes.SPACING), (root / "low", LOW_SPACING))
+        )
+        set_plan(low, resolution="low", overview=None)
         for seed in args.seeds:
             folds = {name: root / "results" / data.name / f"{name}_seed{seed}" / f"fold_{args.fold}" for name in MODELS}
+            half = argparse.Namespace(minutes=args.minutes / 2, device=args.device, fold=args.fold)
             for name, fold in folds.items():
-                set_plan(preprocessed, name)
-                in_own_process(train, preprocessed, fold, PRESET, seed, args)
+                set_plan(preprocessed, patch=look_alikes.PATCH, overview=MODELS[name])
+                in_own_process(train, preprocessed, fold, PRESET, seed, half if name == "guided" else args)
+            in_own_process(train, low, low_fold(folds["guided"]), PRESET, seed, half)
             scores = in_own_process(scored, folds, args)
-            found.append({name: {**scores[name], **training(fold)} for name, fold in folds.items()})
+            trained = {name: training(fold) for name, fold in folds.items()}
+            found.append({name: one | trained.get(name, {}) for name, one in scores.items()})
     settings = {name: getattr(args, name) for name in ("minutes", "seeds", "cases")}
     report = {"benchmark": "context", "dataset": look_alikes.NAME} | settings | machine(args.device)
     print(json.dumps(report | {"seeds_apart": dict(zip(args.seeds, found, strict=True))} | judged(found), indent=1))
 
 
-def set_plan(preprocessed: Path, name: str) -> None:
-    """Write the plan of a model: the planned one with a third of the scan as patch, with or without an overview."""
+def set_plan(preprocessed: Path, **changes: object) -> None:
+    """Write the plan with some fields changed."""
     path = PreprocessedFolder(preprocessed).plan(PRESET)
-    plan = Plan.read(path)
-    write_record(path, plan.model_copy(update={"patch": look_alikes.PATCH, "overview": MODELS[name]}))
+    write_record(path, Plan.read(path).model_copy(update=changes))
+
+
+def low_fold(fold: Path) -> Path:
+    """The low-resolution fold beside a fold."""
+    return low_model(fold.parent) / fold.name
 
 
 def scored(folds: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -86,7 +102,7 @@ def scored(folds: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[s
     options = SegmentOptions(mirroring=False)
     models = {
         name: Model.load(fold.parent, folds=[args.fold], device=args.device).prepare(options)
-        for name, fold in folds.items()
+        for name, fold in {**folds, "low": low_fold(folds["guided"])}.items()
     }
     shares, overlaps, seconds = ({name: [] for name in models} for _ in range(3))
     for index in range(args.cases):
@@ -109,11 +125,13 @@ def scored(folds: dict[str, Path], args: argparse.Namespace) -> dict[str, dict[s
 
 def judged(found: list[dict[str, dict[str, float]]]) -> dict:
     """The means over seeds, and the verdict on each claim."""
-    rights = {name: float(np.mean([one[name]["right_names"] for one in found])) for name in MODELS}
+    rights = {name: float(np.mean([one[name]["right_names"] for one in found])) for name in found[0]}
     ratio = statistics.median(one["overview"]["seconds_a_scan"] / one["window"]["seconds_a_scan"] for one in found)
     holds = {
         "overview": rights["overview"] >= BARS["overview"],
         "window": rights["window"] <= BARS["window"],
+        "minus_guided": rights["overview"] - rights["guided"] >= BARS["minus_guided"],
+        "minus_low": rights["overview"] - rights["low"] >= BARS["minus_low"],
         "time": ratio <= BARS["time"],
     }
     verdict = {name: HOLDS if one else FAILS for name, one in holds.items()}

@@ -17,8 +17,8 @@ Claims, on mean Dice:
 - with --alternatives: without its text, one of four alternatives has a Dice above 0.8 in 90% of the cases, and the
   single mask in at most 60%.
 
-The plan of the model with texts mirrors no axis that a text names. The other plan mirrors all three axes. With
---mirror-untexted, the model with texts also mirrors all three axes in the samples that do not read their text.
+The model with texts mirrors no axis that a text names, except in samples that do not read their text. The other model
+mirrors all three axes.
 
 Prints JSON: Dice of each way, the differences with the 95% interval of a paired bootstrap over cases, and the
 verdicts. With --root the trained folds are kept, and an interrupted run resumes.
@@ -31,7 +31,6 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 from accuracy import train, training
@@ -41,10 +40,6 @@ from phantom_scans import FIRST_SCORED, link_data_set
 from stored import fold_parser, in_own_process, machine, prepare
 
 from plans.dataset import read_dataset
-from textdiffseg.data.batch import Sample, SampleKey
-from textdiffseg.data.samples import TrainingSamples
-from textdiffseg.data.sampling import reads_text
-from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.metrics import dice
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.model import Model
@@ -68,7 +63,6 @@ def main() -> int:
     parser.add_argument("--minutes", type=positive_float, default=12.0, help="of training, for each model and seed")
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--alternatives", action="store_true", help="also score alternatives")
-    parser.add_argument("--mirror-untexted", action="store_true", help="mirror samples without text along all axes")
     return run(compare, parser.parse_args())
 
 
@@ -82,7 +76,7 @@ def compare(args: argparse.Namespace) -> None:
         trainings: dict[str, dict[str, dict]] = {}
         drawn: list[dict] = []
         for seed in args.seeds:
-            folds = [trained(with_texts, root, seed, args, texts=True), trained(without, root, seed, args)]
+            folds = [trained(data, root, seed, args) for data in (with_texts, without)]
             for way, found in in_own_process(scored, *folds, args).items():
                 scores[way][seed] = found
             if args.alternatives:
@@ -91,28 +85,12 @@ def compare(args: argparse.Namespace) -> None:
     print(json.dumps(report(scores, trainings, drawn, args), indent=1))
 
 
-def trained(data: Path, root: Path, seed: int, args: argparse.Namespace, texts: bool = False) -> Path:
+def trained(data: Path, root: Path, seed: int, args: argparse.Namespace) -> Path:
     """The trained fold of a data set."""
     preprocessed = prepare(data, root, "default", args.device)
-    mirrored = "_mirrored" * (args.mirror_untexted and texts)
-    fold = root / "results" / data.name / f"default_seed{seed}{mirrored}" / f"fold_{args.fold}"
-    in_own_process(train_mirrored if mirrored else train, preprocessed, fold, "default", seed, args)
+    fold = root / "results" / data.name / f"default_seed{seed}" / f"fold_{args.fold}"
+    in_own_process(train, preprocessed, fold, "default", seed, args)
     return fold
-
-
-def train_mirrored(*arguments: object) -> None:
-    """`accuracy.train`, with samples without text mirrored along all axes."""
-    with mock.patch("textdiffseg.data.loader.TrainingSamples", MirroredSamples):
-        train(*arguments)
-
-
-class MirroredSamples(TrainingSamples):
-    """Training samples. Those that do not read their text are mirrored along all axes, the others along the plan's."""
-
-    def _draw(self, stored: StoredCase, key: SampleKey, forced: bool) -> Sample:
-        texted = reads_text(self.seed, key.epoch, key.index)
-        self.augment.mirror_axes = self.plan.mirror_axes if texted else (0, 1, 2)
-        return super()._draw(stored, key, forced)
 
 
 def phantoms_to_score(args: argparse.Namespace) -> list[NodulePhantom]:
@@ -213,7 +191,6 @@ def report(
     }
     return (
         {"benchmark": "sentences", "dataset": NAME, "fold": args.fold, "minutes": args.minutes}
-        | {"mirror_untexted": args.mirror_untexted}
         | machine(args.device)
         | {"trainings": trainings, "ways": ways, "claims": claims}
         | ({"alternatives": judge_alternatives(drawn)} if args.alternatives else {})

@@ -71,6 +71,11 @@ class Dataset(Record):
     notes: tuple[str, ...] = ()  # sentences on possible mistakes
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the labels, in their order."""
+        return tuple(label.name for label in self.labels)
+
+    @property
     def known_together(self) -> tuple[tuple[int, ...], ...]:
         """The largest sets of labels that are known in one case, by number; () if one case has all labels known."""
         known = {case.annotation.known for case in self.cases}

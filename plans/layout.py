@@ -2,9 +2,11 @@
 
 A root holds three trees::
 
-    raw/DATASET/                    `RawFolder`
-    preprocessed/DATASET/           `PreprocessedFolder`
-    results/DATASET/PRESET/fold_0/  `FoldFolder`
+    raw/DATASET/                        `RawFolder`
+    preprocessed/DATASET/               `PreprocessedFolder`
+    preprocessed/DATASET/PRESET-low/    `PreprocessedFolder.low`
+    results/DATASET/PRESET/fold_0/      `FoldFolder`
+    results/DATASET/PRESET-low/fold_0/
 """
 
 from dataclasses import dataclass
@@ -12,11 +14,13 @@ from pathlib import Path
 from typing import Literal
 
 from plans.file_names import NIFTI, encoder_suffix
+from plans.presets import PRESETS, Preset, Resolution
 
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
+_LOW = "-low"  # behind the name of a preset: its low resolution
 SUMMARY = "summary.json"
 REPORT = "report.html"
 _LOCK = ".lock"
@@ -33,9 +37,19 @@ def tree(root: Path, name: Tree) -> Path:
     return Path(root) / name
 
 
-def preset_folder(root: Path, dataset: str, preset: str) -> Path:
-    """The folder with the trained folds of a preset."""
-    return tree(root, "results") / dataset / preset
+def model_name(preset: str, resolution: Resolution = "full") -> str:
+    """The name of the folders of a preset at a resolution: `default` or `default-low`."""
+    return f"{preset}{_LOW}" if resolution == "low" else preset
+
+
+def model_folder(root: Path, dataset: str, preset: str, resolution: Resolution = "full") -> Path:
+    """The folder with the trained folds of a preset at a resolution."""
+    return tree(root, "results") / dataset / model_name(preset, resolution)
+
+
+def low_model(folder: Path) -> Path:
+    """The folder of the low-resolution model beside a model's folder. It may be missing."""
+    return folder.with_name(model_name(folder.name, "low"))
 
 
 def locked_folds(root: Path, dataset: str) -> list["FoldFolder"]:
@@ -89,9 +103,28 @@ class RawFolder:
 
 @dataclass(frozen=True)
 class PreprocessedFolder:
-    """The folder of a planned and preprocessed data set. Presets share the stored cases."""
+    """The folder of a planned and preprocessed data set. Presets share the stored cases.
+
+    The low resolution of a preset has a folder of this kind inside it, with its own plan and stored cases. Words, folds
+    and locks of planning are those of the data set.
+    """
 
     path: Path
+
+    @property
+    def of_dataset(self) -> "PreprocessedFolder":
+        """The data set's folder; for a low-resolution folder, the folder around it."""
+        low = {model_name(preset, "low") for preset in PRESETS}
+        return PreprocessedFolder(self.path.parent) if self.path.name in low else self
+
+    @property
+    def dataset(self) -> str:
+        """The folder name of the data set."""
+        return self.of_dataset.path.name
+
+    def low(self, preset: Preset) -> "PreprocessedFolder":
+        """The folder of a preset's low resolution."""
+        return PreprocessedFolder(self.path / model_name(preset, "low"))
 
     @property
     def prompts(self) -> Path:
@@ -110,7 +143,7 @@ class PreprocessedFolder:
     @property
     def splits(self) -> Path:
         """The folds."""
-        return self.path / "splits.json"
+        return self.of_dataset.path / "splits.json"
 
     @property
     def nnunet_splits(self) -> Path:
@@ -138,7 +171,7 @@ class PreprocessedFolder:
     @property
     def planning_lock(self) -> Path:
         """The lock of the process that plans."""
-        return self.path / ".planning.lock"
+        return self.of_dataset.path / ".planning.lock"
 
     @property
     def fitting_lock(self) -> Path:
@@ -147,12 +180,12 @@ class PreprocessedFolder:
 
     def words(self, preset: str, encoder: str | None = None) -> WordFiles:
         """The files of a preset's phrasings, as vectors of a text encoder. None: the names of older versions."""
-        suffix = encoder_suffix(preset, encoder)
-        return WordFiles(self.path / f"text_bank{suffix}.safetensors", self.path / f"text_space{suffix}.safetensors")
+        folder, suffix = self.of_dataset.path, encoder_suffix(preset, encoder)
+        return WordFiles(folder / f"text_bank{suffix}.safetensors", folder / f"text_space{suffix}.safetensors")
 
     def case_texts(self, preset: str, encoder: str | None = None) -> Path:
         """The texts of cases, as vectors of a text encoder. None: the name of older versions."""
-        return self.path / f"case_texts{encoder_suffix(preset, encoder)}.safetensors"
+        return self.of_dataset.path / f"case_texts{encoder_suffix(preset, encoder)}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -162,9 +195,11 @@ class FoldFolder:
     path: Path
 
     @classmethod
-    def of(cls, root: Path, dataset: str, preset: str, fold: str | int) -> "FoldFolder":
+    def of(
+        cls, root: Path, dataset: str, preset: str, fold: str | int, resolution: Resolution = "full"
+    ) -> "FoldFolder":
         """The folder of a fold below a root."""
-        return cls(preset_folder(root, dataset, preset) / f"{FOLD}{fold}")
+        return cls(model_folder(root, dataset, preset, resolution) / f"{FOLD}{fold}")
 
     @property
     def name(self) -> str:

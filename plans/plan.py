@@ -18,7 +18,7 @@ from plans.network_plan import (
     PaperPlan,
     Stage,
 )
-from plans.presets import PeerNetwork, Preset
+from plans.presets import PeerNetwork, Preset, Resolution
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 
@@ -102,7 +102,7 @@ class MemoryPlan(Record):
 
 
 class LowResolutionPlan(Record):
-    """The low-resolution plan by nnU-Net's 3d_lowres rule. It is not trainable yet."""
+    """Summary of the low-resolution plan by nnU-Net's 3d_lowres rule. It has a plan of its own."""
 
     spacing: Spacing
     median_shape: Shape
@@ -125,6 +125,7 @@ class Plan(Record):
 
     version: Literal[2] = PLAN_VERSION
     preset: Preset
+    resolution: Resolution = "full"
     dataset: str  # folder name, e.g. Dataset004_Hippocampus
     device: Literal["gpu", "cpu"]  # the device of the budget
     channels: tuple[ChannelPlan, ...] = Field(min_length=1)
@@ -147,6 +148,7 @@ class Plan(Record):
     text: TextPlan
     training: TrainingPlan
     mirror_axes: tuple[Literal[0, 1, 2], ...]  # axes that may be mirrored; 2 is left-right
+    text_axes: tuple[Literal[0, 1, 2], ...] = ()  # further axes that may be mirrored where no text is read
     memory: MemoryPlan
     low_resolution: LowResolutionPlan | None = None
     reasons: tuple[Decision, ...] = ()

@@ -1,4 +1,4 @@
-"""`make_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
+"""`make_plan` and `make_low_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,7 +20,7 @@ from plans.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import Draft, Facts, choose_batch, plan_low_resolution, search
-from plans.spacing import WantedSpacing, choose_spacing
+from plans.spacing import MIN_PATCH_SHARE, WantedSpacing, choose_spacing
 
 READ_SCANS = ("default", "unet")  # the presets whose networks can read an overview of the scan
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
@@ -28,6 +28,7 @@ USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 Axis = Literal[0, 1, 2]
 MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
 AXIS_NAMES = "DHW"
+SPACING_ROW = "spacing (mm)"  # of the table of reasons
 
 
 def make_plan(
@@ -58,7 +59,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    mirror_axes, mirroring = _mirroring(labels, prompts, texts)
+    axes, mirroring = _mirroring(labels, prompts, texts)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -68,12 +69,12 @@ def make_plan(
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
-        mirror_axes=mirror_axes,
         low_resolution=low_resolution,
+        **axes,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
     reasons = [
-        Decision(name="spacing (mm)", value=numbers(facts.spacing), reason=spacing_reason),
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing_reason),
         crop_reason(fingerprint, plan.crop),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
         *reasons_of(facts, draft, plan),
@@ -82,15 +83,51 @@ def make_plan(
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
 
+def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan | None:
+    """The plan of the low resolution that `full` suggests; None if it suggests none.
+
+    Channels, labels, words, crop and mirroring are those of `full`. Patch, network and batch are searched for again at
+    the low spacing, within the same budget.
+    """
+    low = full.low_resolution
+    if low is None:
+        return None
+    facts = replace(
+        _facts_at(fingerprint, low.spacing, len(full.channels), full.labels, budget),
+        median_shape=low.median_shape,
+        text_width=full.text.width,
+        paper=full.paper is not None,
+    )
+    draft, batch = _drafted(facts)
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
+    fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
+    plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
+    before = {row.name: row for row in full.reasons}
+    spacing = f"the finest at which the patch covers {MIN_PATCH_SHARE:.0%} of a median case, in steps of 3% (nnU-Net)"
+    reasons = [
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing),
+        *(row for name, row in before.items() if name == "crop" or name.startswith("channel ")),
+        *reasons_of(facts, draft, plan),
+        before["mirroring"],
+    ]
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
 def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
-    """The draft with all reasons of the search, the batch size, and the low-resolution plan."""
+    """The draft with all reasons, the batch size, and the low-resolution plan."""
+    draft, batch = _drafted(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    return replace(draft, reasons={**draft.reasons, "low resolution": why_low}), batch, low_resolution
+
+
+def _drafted(facts: Facts) -> tuple[Draft, int]:
+    """The draft with the reasons of the search, and the batch size."""
     draft = search(facts)
     batch, why_batch = choose_batch(facts, draft)
-    low_resolution, why_low = plan_low_resolution(facts, draft)
     overview, why_overview = rules.overview(draft.patch, facts.median_shape)
-    reasons = {**draft.reasons, "batch": why_batch, "low resolution": why_low, "overview": why_overview}
+    reasons = {**draft.reasons, "batch": why_batch, "overview": why_overview}
     network = replace(draft.network, overview=overview)
-    return replace(draft, network=network, reasons=reasons), batch, low_resolution
+    return replace(draft, network=network, reasons=reasons), batch
 
 
 def _facts(
@@ -106,24 +143,29 @@ def _facts(
 
     All presets share the stored cases. So the spacing does not depend on the preset.
     """
-    full, _ = rules.target_spacing(fingerprint)
-    facts = Facts(
+
+    def at(spacing: Millimetres) -> Facts:
+        return _facts_at(fingerprint, spacing, channels, labels, budget)
+
+    on_cpu = budget.device == "cpu"
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
+    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
+
+
+def _facts_at(
+    fingerprint: Fingerprint, spacing: Millimetres, channels: int, labels: Sequence[LabelPlan], budget: Budget
+) -> Facts:
+    """The facts of preset `default` at a spacing."""
+    return Facts(
         cases=len(fingerprint.cases),
         thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
-        spacing=full,
-        median_shape=fingerprint.median_shape_at(full),
+        spacing=spacing,
+        median_shape=fingerprint.median_shape_at(spacing),
         channels=channels,
         labels=len(labels),
         text_width=USUAL_TEXT_WIDTH,
         budget=budget,
     )
-
-    def at(spacing: Millimetres) -> Facts:
-        return replace(facts, spacing=spacing, median_shape=fingerprint.median_shape_at(spacing))
-
-    on_cpu = budget.device == "cpu"
-    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
-    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
 
 
 def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
@@ -164,21 +206,26 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 def _mirroring(
     labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
-) -> tuple[tuple[Axis, ...], Decision]:
-    """The axes that may be mirrored, and the reason.
+) -> tuple[dict[str, Any], Decision]:
+    """The fields of a plan on mirroring, and the reason.
 
     Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
     """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     sided = names_sides([label.name for label in labels]) or names_sides(phrases)
     directed = named_axes(texts)
-    axes = tuple(axis for axis in MIRROR_AXES if axis not in directed and not (axis == 2 and sided))
+    able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
+    axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
     reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
     if directed:
         left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
-        reasons.append(f"texts of cases name directions along {left_out}, which mirroring would reverse")
+        reasons.append(
+            f"texts of cases name directions along {left_out}, which mirroring would reverse; samples without text are "
+            "mirrored there, too"
+        )
     reason = "; ".join(reasons) or "no two labels differ by left and right alone"
-    return axes, Decision(name="mirroring", value=", ".join(AXIS_NAMES[axis] for axis in axes) or "none", reason=reason)
+    value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
+    return {"mirror_axes": axes, "text_axes": of_texts}, Decision(name="mirroring", value=value, reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

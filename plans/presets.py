@@ -19,3 +19,5 @@ Preset = Literal[
 ]
 PeerNetwork = Literal["unet", "swinunetr", "nnunet", "resenc", "unetrpp", "diffunet"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+Resolution = Literal["full", "low"]
+RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)

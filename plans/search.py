@@ -234,8 +234,8 @@ def plan_low_resolution(facts: Facts, chosen: Draft) -> tuple[LowResolutionPlan 
     full, low = rules.windows(facts.median_shape, chosen.patch), rules.windows(shape, patch)
     note = (
         f"the patch covers {share:.1%} of a median case (under {MIN_PATCH_SHARE:.0%}): {full} windows at full "
-        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.1f} times fewer); a low-resolution model "
-        "and its cascade are not trainable yet, so only the full resolution is trained"
+        f"resolution, {low} at {numbers(spacing)} mm ({full / low:.1f} times fewer). A model of low resolution, which "
+        "tds_train --resolution low trains, shows the full resolution where to look"
     )
     low_resolution = LowResolutionPlan(
         spacing=spacing, median_shape=shape, patch=patch, windows_full=full, windows_low=low, note=note

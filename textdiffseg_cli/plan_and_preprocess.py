@@ -77,6 +77,13 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         help="voxel size of the stored scans in mm: three numbers, z y x; or `full`: nnU-Net's (default: nnU-Net's; on "
         "a CPU coarser, until a patch covers a quarter of a scan). Give the same for all presets of a data set",
     )
+    parser.add_argument(
+        "--no-low-resolution",
+        dest="low_resolution",
+        action="store_false",
+        help="do not store the cases at low resolution, too (default: where a patch covers less than a quarter of a "
+        "scan)",
+    )
 
 
 class _Spacing(argparse.Action):
@@ -112,6 +119,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             scheduler=args.scheduler,
             text_encoder=args.text_encoder,
             spacing=args.spacing,
+            low_resolution=args.low_resolution,
             report=bars.print_line,
             progress=bars,
         )
@@ -128,6 +136,9 @@ def _print(planned: "PlannedDataset") -> None:
         table.add_row(decision.name, decision.value, decision.reason)
     console().print(table)
     print(f"Stored {cases} cases in {folder.cases}: {planned.stored} new, {cases - planned.stored} unchanged.")
+    if planned.low is not None:
+        new, low, disk = planned.stored_low, folder.low(plan.preset).cases, planned.low.memory.disk_gb
+        print(f"At low resolution in {low}, {disk:.2g} GB: {new} new, {cases - new} unchanged.")
     for note in planned.notes:
         print(note)
     more = [] if plan.preset == "default" else ["--preset", plan.preset]
@@ -135,3 +146,5 @@ def _print(planned: "PlannedDataset") -> None:
     fold = "0" if planned.splits.folds else "all"
     print(f"Plan: {folder.plan(plan.preset)}")
     print(f"Next: {shlex.join(['tds_train', plan.dataset, fold, *more])}")
+    if planned.low is not None:
+        print(f"Low resolution: {shlex.join(['tds_train', plan.dataset, fold, '--resolution', 'low', *more])}")

@@ -142,14 +142,22 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="store_const",
         const="fast",
         default="chosen",
-        help="fewer windows, which overlap less, and no mirroring",
+        help="low resolution alone, where it is trained (tds_train --resolution low); else fewer windows, which "
+        "overlap less. No mirroring",
     )
     effort.add_argument(
         "--best",
         dest="effort",
         action="store_const",
         const="best",
-        help="the setting with the best Dice in validation, however much time it takes",
+        help="the setting with the best Dice in validation, however much time it takes; implies --no-guide",
+    )
+    parser.add_argument(
+        "--no-guide",
+        dest="guide",
+        action="store_false",
+        help="compute full resolution everywhere (default: only where the low resolution finds something, if it is "
+        "trained)",
     )
     parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
 
@@ -222,6 +230,7 @@ def _predict(args: argparse.Namespace) -> None:
         samples=args.samples,
         mirroring=not args.no_mirroring,
         effort=args.effort,
+        guide=args.guide,
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,

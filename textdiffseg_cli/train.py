@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plans.presets import PRESETS
+from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import (
     add_root,
     command,
@@ -44,12 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("fold", metavar="FOLD", help="0 to 4, or all to train on every case")
     add_root(parser)
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        metavar="NAME",
-        help="whose plan to train (default: default if it is planned, else the first planned preset)",
-    )
+    _add_plan(parser)
     _add_length(parser)
     _add_resources(parser)
     parser.add_argument(
@@ -66,6 +61,23 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
     return parser
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the plan."""
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        metavar="NAME",
+        help="whose plan to train (default: default if it is planned, else the first planned preset)",
+    )
+    parser.add_argument(
+        "--resolution",
+        choices=RESOLUTIONS,
+        default="full",
+        help="low: train the model of low resolution, which tds_predict --fast uses, and which shows the full "
+        "resolution where to look (default: full)",
+    )
 
 
 def _add_length(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +136,7 @@ def _train(args: argparse.Namespace) -> None:
             root=args.root,
             options=options,
             preset=args.preset,
+            resolution=args.resolution,
             must_exist=args.resume,
             only_validate=args.val,
             report=bars.print_line,

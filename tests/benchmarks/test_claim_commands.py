@@ -36,8 +36,8 @@ def call(benchmark, shrink_plan, monkeypatch, capsys):
         module = benchmark(name)
         prepare = benchmark("stored").prepare
 
-        def prepare_small(data, root, preset, device, **options):
-            folder = prepare(data, root, preset, device, **options)
+        def prepare_small(data, root, preset, device, *planning, **options):
+            folder = prepare(data, root, preset, device, *planning, **options)
             path = PreprocessedFolder(folder).plan(preset)
             if Plan.read(path).stages[-1].width > 8:
                 shrink_plan(path)
@@ -163,9 +163,9 @@ def keep_values(raw, case, values):
 def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
     sentences = benchmark("sentences")
     monkeypatch.setattr(sentences, "TRAINING", 6)
-    arguments = ("--minutes", 1, "--cases", 3, "--alternatives", "--mirror-untexted")
+    arguments = ("--minutes", 1, "--cases", 3, "--alternatives")
     found = call("sentences", "--root", tmp_path, *arguments)
-    assert (tmp_path / "results" / sentences.NAME / "default_seed0_mirrored" / "fold_0" / "log.jsonl").is_file()
+    assert (tmp_path / "results" / sentences.NAME / "default_seed0" / "fold_0" / "log.jsonl").is_file()
     assert set(found["ways"]) == {
         "with its text",
         "with another case's text",
@@ -179,3 +179,19 @@ def test_sentences_score_four_ways(call, benchmark, monkeypatch, tmp_path):
     texts = sorted(path.read_text() for path in (tmp_path / "raw" / sentences.NAME / "texts").iterdir())
     assert len(texts) == 6
     assert read_json(tmp_path / "raw" / f"{sentences.NAME}WithoutTexts" / "dataset.json")["labels"]["metastasis"] == 1
+
+
+def test_context_trains_four_models_on_look_alikes(call, benchmark, monkeypatch, tmp_path):
+    context = benchmark("context")
+    monkeypatch.setattr(context, "TRAINING", 6)
+    found = call("context", "--root", tmp_path, "--minutes", 1, "--cases", 2)
+    assert set(found["right_names"]) == {"overview", "window", "guided", "low"}
+    assert set(found["verdict"].values()) <= VERDICTS
+    plans = {
+        path.parents[1].name.removesuffix("_seed0"): Plan.read(path)
+        for path in (tmp_path / "results" / benchmark("look_alikes").NAME).glob("*/fold_0/plan.json")
+    }
+    assert plans["overview"].overview is not None
+    assert plans["window"].overview is None
+    low = plans["guided_seed0-low"]
+    assert (low.resolution, low.spacing) == ("low", (4, 4, 4))

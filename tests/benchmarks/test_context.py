@@ -44,14 +44,13 @@ def test_a_nodule_has_the_right_name_if_most_of_its_found_voxels_have_it(look_al
 
 
 def test_verdicts(benchmark):
-    def found(overview, window, seconds):
+    def found(overview, window, guided, seconds):
+        rights = {"overview": overview, "window": window, "guided": guided, "low": guided}
+        times = {"overview": seconds}
         return [
-            {
-                "overview": {"right_names": overview, "seconds_a_scan": seconds},
-                "window": {"right_names": window, "seconds_a_scan": 1.0},
-            }
+            {name: {"right_names": right, "seconds_a_scan": times.get(name, 1.0)} for name, right in rights.items()}
         ]
 
     judged = benchmark("context").judged
-    assert set(judged(found(0.96, 0.5, 1.05))["verdict"].values()) == {"holds"}
-    assert set(judged(found(0.94, 0.8, 1.2))["verdict"].values()) == {"fails"}
+    assert set(judged(found(0.96, 0.5, 0.9, 1.05))["verdict"].values()) == {"holds"}
+    assert set(judged(found(0.94, 0.8, 1.0, 1.2))["verdict"].values()) == {"fails"}

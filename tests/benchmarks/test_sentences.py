@@ -5,10 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from textdiffseg.data.batch import SampleKey
-from textdiffseg.data.samples import TrainingSamples
-from textdiffseg.data.sampling import reads_text
-
 
 @pytest.fixture
 def sentences(benchmark):
@@ -30,23 +26,13 @@ def test_texts_are_exchanged_between_cases_whose_nodules_lie_along_one_axis(sent
         assert all(any(side in given[phantom.case] for side in sides) for phantom in group)
 
 
-def test_samples_without_their_text_are_mirrored_along_all_axes(sentences, monkeypatch):
-    monkeypatch.setattr(TrainingSamples, "_draw", lambda self, *_: self.augment.mirror_axes)
-    samples = object.__new__(sentences.MirroredSamples)
-    samples.seed, samples.plan, samples.augment = 3, SimpleNamespace(mirror_axes=(1,)), SimpleNamespace()
-    texted = [reads_text(3, 0, index) for index in range(20)]
-    assert 0 < sum(texted) < 20
-    axes = [samples._draw(None, SampleKey(0, index), False) for index in range(20)]
-    assert axes == [(1,) if one else (0, 1, 2) for one in texted]
-
-
 def test_each_way_is_compared_with_its_control(sentences):
     def dice_of(value):
         return {0: {"x": {"metastasis": value}, "y": {"metastasis": value}}}
 
     values = {sentences.OWN: 0.9, sentences.OTHER: 0.4, sentences.NONE: 0.58, sentences.WITHOUT: 0.6}
     scores = {way: dice_of(value) for way, value in values.items()}
-    args = SimpleNamespace(fold="0", minutes=1.0, device="cpu", alternatives=False, mirror_untexted=False)
+    args = SimpleNamespace(fold="0", minutes=1.0, device="cpu", alternatives=False)
     claims = sentences.report(scores, {}, [], args)["claims"]
     assert [claim["pooled"]["mean"] for claim in claims] == pytest.approx([0.3, 0.2, -0.02, 0.5])
     assert [claim["verdict"] for claim in claims] == ["holds", "holds", "fails", "holds"]

@@ -14,7 +14,7 @@ from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_BODY
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import make_plan
+from plans.planner import make_low_plan, make_plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
 from plans.refit import refit, with_host_memory
@@ -60,7 +60,7 @@ def check_laws(plan: Plan, budget) -> None:
     if plan.low_resolution:
         low = plan.low_resolution
         assert not covers
-        assert "not trainable yet" in low.note
+        assert "tds_train --resolution low" in low.note
         assert prod(low.patch) >= 0.25 * prod(low.median_shape)
         assert low.windows_low <= low.windows_full
         assert min(low.spacing) >= min(plan.spacing)
@@ -120,7 +120,7 @@ def test_any_volume(make_fingerprint, shape, spacing, cases, thickness, channels
     check_laws(plan_for(fingerprint, budget, names, max(1, len(thickness)), preset), budget)
 
 
-def test_kits_gets_a_low_resolution_plan_with_a_note_that_it_is_not_trainable(make_fingerprint):
+def test_kits_gets_a_low_resolution_plan_that_can_be_trained(make_fingerprint):
     fingerprint = make_fingerprint((200, 512, 512), (1.0, 0.78, 0.78), cases=300, thickness=(60, 20, 15))
     plan = plan_for(fingerprint, gpu_budget(), ("CT",), 3)
     check_laws(plan, gpu_budget())
@@ -128,7 +128,32 @@ def test_kits_gets_a_low_resolution_plan_with_a_note_that_it_is_not_trainable(ma
     assert plan.low_resolution.windows_low < plan.low_resolution.windows_full
     row = next(row for row in plan.reasons if row.name == "low resolution")
     assert str(plan.low_resolution.windows_full) in row.reason
-    assert "not trainable yet" in row.reason
+    assert "tds_train --resolution low" in row.reason
+
+
+@pytest.mark.parametrize("preset", ["default", "unet", "paper", "peer-unet"])
+def test_the_low_plan_is_complete_and_shares_what_both_resolutions_must_share(make_fingerprint, preset):
+    """DESIGN 4: where the patch covers less than a quarter of the median volume, a low-resolution plan is made."""
+    fingerprint = make_fingerprint((200, 512, 512), (1.0, 0.78, 0.78), cases=300, thickness=(60, 20, 15))
+    full = plan_for(fingerprint, gpu_budget(), ("CT",), 3, preset)
+    low = make_low_plan(full, fingerprint, gpu_budget())
+    assert (full.resolution, low.resolution) == ("full", "low")
+    assert full.low_resolution.spacing == low.spacing
+    assert full.low_resolution.patch == low.patch
+    assert prod(low.patch) >= 0.25 * prod(low.median_shape)
+    assert low.memory.training_gb <= gpu_budget().memory_gb
+    assert low.memory.disk_gb < full.memory.disk_gb
+    shared = ("preset", "dataset", "channels", "labels", "crop", "text", "mirror_axes", "peer", "paper", "training")
+    assert all(getattr(low, name) == getattr(full, name) for name in shared)
+    assert low.low_resolution is None
+    assert [row.name for row in low.reasons] == [row.name for row in full.reasons]
+    assert all(row.reason for row in low.reasons)
+    assert Plan.model_validate_json(low.model_dump_json()) == low
+
+
+def test_a_patch_that_covers_enough_has_no_low_plan(make_fingerprint):
+    fingerprint = make_fingerprint((35, 51, 36), (1, 1, 1), cases=208, thickness=(8, 7))
+    assert make_low_plan(plan_for(fingerprint, gpu_budget(), labels=2), fingerprint, gpu_budget()) is None
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -243,6 +268,7 @@ def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
     plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
     assert plan.mirror_axes == axes
+    assert sorted((*plan.mirror_axes, *plan.text_axes)) == [0, 1, 2]
     (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
     assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
     assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))

@@ -56,6 +56,7 @@ class Augmentation:
 
     def __init__(self, plan: Plan):
         self.patch, self.mirror_axes = plan.patch, plan.mirror_axes
+        self.axes_without_text = (*plan.mirror_axes, *plan.text_axes)
         self.coarse_axis = coarse_axis(plan.patch)
         self.published = plan.training.augmentation == "paper"
         self.intensity = _intensity(self.published, self.coarse_axis)
@@ -63,7 +64,7 @@ class Augmentation:
         self.optional = plan.optional_channels
 
     def __call__(
-        self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator
+        self, image: Stored, labels: Stored, shape: Triple, start: Triple, rng: np.random.Generator, texted: bool = True
     ) -> tuple[Tensor, Tensor, Placement]:
         """The augmented patch: image (C, *patch) float32 and label map (*patch) int16, and its spatial transform.
 
@@ -75,9 +76,11 @@ class Augmentation:
             shape: of the case, in voxels (D, H, W).
             start: the patch's first voxel before it is rotated about its centre; may be negative.
             rng: the sample's generator.
+            texted: the sample may read a text, which mirroring must not contradict.
         """
         p_scaling = 0.0 if self.published else P_SCALING
-        placement = draw_placement(rng, self.mirror_axes, self.coarse_axis, p_scaling)
+        axes = self.mirror_axes if texted else self.axes_without_text
+        placement = draw_placement(rng, axes, self.coarse_axis, p_scaling)
         picture, label_map = place(image, labels, shape, start, self.patch, placement)
         outside = [picture[channel] == 0 for channel in self.masked]
         missing = [channel for channel in self.optional if not picture[channel].any()]

@@ -90,7 +90,7 @@ def _misfits(case: StoredCase, plan: Plan) -> list[str]:
     if not fields:
         return _size_misfits(case, plan)
     way_out = "Put the plan back, or run tds_plan_and_preprocess again"
-    if "spacing" in fields:
+    if "spacing" in fields and plan.resolution == "full":
         way_out += f" with --preset {plan.preset} --spacing {as_option(plan.spacing)}"
     return [f"{case.folder}: case {case.record.case} was stored by a plan with other {', '.join(fields)}. {way_out}."]
 

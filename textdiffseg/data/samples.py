@@ -89,8 +89,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         case = self.cases.choose(epoch, index, forced)
         try:
             stored = self.cases.open(case, self.plan, epoch, index)
-            sample = self._draw(stored, key, forced)
-            return replace(sample, with_text=reads_text(self.seed, epoch, index))
+            return self._draw(stored, key, forced)
         except UserError as error:
             return Fault(error.naming(case))
         except Exception as error:
@@ -104,7 +103,8 @@ class TrainingSamples(Dataset[Sample | Fault]):
         if self.plan.reads_words:
             known = record.annotated, record.present
             query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
-        image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng)
+        texted = reads_text(self.seed, key.epoch, key.index)
+        image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng, texted)
         dropped: list[int] = []
         if optional := self.plan.optional_channels:
             shown = image.flatten(1).any(1).nonzero().flatten().tolist()
@@ -114,7 +114,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         if overview is not None:
             read = overview.known & reads_overview(self.seed, key.epoch, key.index)
             overview = replace(overview.without(dropped), known=read)
-        return Sample(image, labels, query, record.case, key, beside, overview=overview)
+        return Sample(image, labels, query, record.case, key, beside, texted, overview)
 
 
 class ValidationPatches:

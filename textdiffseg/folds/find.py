@@ -4,7 +4,7 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.layout import FOLD, FoldFolder, tree
+from plans.layout import FOLD, FoldFolder, low_model, tree
 from plans.plan import Plan
 from textdiffseg.folds.state import is_trained, why_unfinished
 
@@ -33,6 +33,9 @@ def find_model(root: Path, dataset: str | None = None, folder: Path | None = Non
         if not models:
             trained = ", ".join(dict.fromkeys(presets.values()))
             raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {trained}.")
+    if len(models) > 1:
+        companions = {low_model(path) for path in models}  # they serve the models beside them
+        models = [path for path in models if path not in companions]
     if len(models) > 1:
         choices = (f"    -m {path}" for path in models)
         raise UserError(f"There are {len(models)} trained models in {where}. Choose one:", *choices)

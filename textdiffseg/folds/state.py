@@ -59,7 +59,8 @@ def train_command(fold: FoldFolder) -> str:
     preset = "" if plan.preset == "default" else f" --preset {plan.preset}"
     root = root_of(fold)
     at = "" if root is None or root.resolve() == Path.cwd() else f" --root {root}"
-    return f"tds_train {plan.dataset} {fold.name}{preset}{at}"
+    low = "" if plan.resolution == "full" else f" --resolution {plan.resolution}"
+    return f"tds_train {plan.dataset} {fold.name}{preset}{low}{at}"
 
 
 def note_validated(fold: FoldFolder) -> None:

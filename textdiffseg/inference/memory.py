@@ -95,7 +95,10 @@ def scan_ram_gb(segmenting: Segmenting, geometry: Geometry, shape: Triple | None
         return None
     drawn = None if segmenting.choice is None else segmenting.choice.predictor
     samples = None if segmenting.samples is None else segmenting.samples.predictor
-    return max(
+    guide = 0.0  # its networks; its windows are far fewer
+    if segmenting.guide is not None:
+        guide = 4.0 * parameters(network_of(segmenting.guide.plan)) * len(segmenting.guide.masks.predictor.networks)
+    return guide / GB + max(
         prediction_ram_gb(
             plan,
             one.settings,

@@ -18,6 +18,7 @@ from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
+from textdiffseg.folds.low import load_low
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 class Model:
     """One or more trained folds of a model. Several threads may use it, each for its own scan."""
 
-    def __init__(self, ensemble: Ensemble, device: str):
-        self.ensemble, self.device = ensemble, device
+    def __init__(self, ensemble: Ensemble, device: str, low: "Model | None" = None, low_notes: tuple[str, ...] = ()):
+        """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
+        self.ensemble, self.device, self.low, self._low_notes = ensemble, device, low, low_notes
 
     @classmethod
     def load(
@@ -54,6 +56,8 @@ class Model:
     ) -> "Model":
         """The model whose folds are in `folder`. `UserError` if no fold is finished or the folds do not match.
 
+        The low resolution is loaded, too, if it was trained: its folder lies beside `folder` and ends with `-low`.
+
         Args:
             folder: it holds fold_0, ...
             folds: the folds to load; None: all that are finished.
@@ -62,12 +66,18 @@ class Model:
             include_unfinished: load folds that are in training or were interrupted, too.
         """
         device, location = choose_device(device), find_model(Path(), folder=Path(folder))
-        return cls(load_ensemble(location, folds, checkpoint, device, include_unfinished), device)
+        full = load_ensemble(location, folds, checkpoint, device, include_unfinished)
+        low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
+        return cls(full, device, None if low is None else cls(low, device), notes)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes on the folds: which are left out, which were not validated."""
-        return self.ensemble.notes
+        return (*self.ensemble.notes, *self._low_notes)
+
+    def serving(self, effort: Effort) -> "Model":
+        """The model that serves an effort: for `fast` the low-resolution model if there is one, else this one."""
+        return self.low if effort == "fast" and self.low is not None else self
 
     @property
     def plan(self) -> Plan:
@@ -95,6 +105,8 @@ class Model:
 
     def prepare(self, options: SegmentOptions) -> Segmenting:
         """The model with the queries and settings of `options`. `UserError` if they do not fit the model."""
+        if (server := self.serving(options.effort)) is not self:
+            return server.prepare(options)
         plan, bank = self.plan, self.ensemble.bank
         if options.answers is None:
             selection = select_labels(plan, bank, options.prompts, options.force, options.text_encoder)
@@ -118,7 +130,22 @@ class Model:
         if count:
             drawn = settings_of_alternatives(plan, settings)
             choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
-        return Segmenting(selection, masks, samples, options.probabilities, choice)
+        return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
+
+    def _guide(self, options: SegmentOptions) -> Segmenting | None:
+        """The low-resolution model with the same queries, in a single pass; None: full resolution is computed whole."""
+        if self.low is None or not options.guide or options.effort == "best":
+            return None
+        return self.low.prepare(
+            SegmentOptions(
+                prompts=options.prompts,
+                answers=options.answers,
+                force=options.force,
+                text_encoder=options.text_encoder,
+                mirroring=False,
+                seed=options.seed,
+            )
+        )
 
     def segment(
         self,
@@ -135,6 +162,7 @@ class Model:
         samples: int | None = None,
         mirroring: bool = True,
         effort: Effort = "chosen",
+        guide: bool = True,
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -148,7 +176,6 @@ class Model:
             scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series: UID of the DICOM series to segment; None: the largest one.
-            prompts: phrases of the labels to segment; empty: all labels.
             text: the case text of this scan, for a model that was trained with texts.
             progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
 
@@ -162,14 +189,14 @@ class Model:
             samples=samples,
             mirroring=mirroring,
             effort=effort,
+            guide=guide,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        encoded = self.texts({"": text}, text_encoder)[""] if text else None
-        segmenting, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        return segmenting.run(segmenting.read(volume), encoded, follow(progress, cancel))
+        ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
+        return ready.run(ready.read(volume), self._encoded(text, text_encoder), follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -192,6 +219,9 @@ class Model:
     @property
     def _channels(self) -> list[str]:
         return [channel.name for channel in self.plan.channels]
+
+    def _encoded(self, text: str | None, text_encoder: str | None) -> CaseText | None:
+        return self.texts({"": text}, text_encoder)[""] if text else None
 
     def _calibrated(self, settings: Settings) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)

@@ -11,10 +11,12 @@ Windows are computed in fixed groups of `batch`; the last group is padded. The g
 the CPU, the result is thus bitwise independent of the order in which they are computed.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ from plans.layout import Checkpoint
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.sampling import Settings, settings_of
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
 from textdiffseg.inference.uncertainty import disagreement
@@ -64,6 +67,7 @@ class Predictor:
         self.readout = readout_of(self.plan)
         self.settings = settings
         self.device = torch.device(device)
+        self.region: Region | None = None  # only windows that touch it are computed; None: all
         self.room = DeviceRoom(self.plan, self.device, batch)
         self.steps = settings.steps or self.plan.mask_steps
         self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
@@ -80,6 +84,12 @@ class Predictor:
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
         return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
 
+    def near(self, region: Region) -> Self:
+        """The same predictor for one image: it computes only the windows that touch a region of the image."""
+        near = copy.copy(self)
+        near.region = region
+        return near
+
     def windows(self, shape: Triple) -> int:
         """The number of windows of an image of this shape (D, H, W) on the plan's grid."""
         return len(self._tiling(shape).starts)
@@ -89,7 +99,8 @@ class Predictor:
         return self._tiling(shape).slab_voxels
 
     def _tiling(self, shape: Triple) -> Tiling:
-        return tile(shape, self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        tiling = tile(shape, self.plan.patch, self.plan.latent_stride, self.settings.overlap)
+        return tiling.near(self.region)
 
     def predict_image(
         self,

@@ -1,18 +1,22 @@
 """`Segmenting`: a model with queries and sampling settings, ready to segment scans. `Model.prepare` returns it."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from plans.geometry import triple
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import MISSING, Volume
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
+from textdiffseg.inference.guide import Sighting, search
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
+from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, part_of
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
@@ -32,7 +36,8 @@ class SegmentOptions:
     steps: int | None = None  # of DDIM, for masks from diffusion samples; None: the single pass, or the plan's steps
     samples: int | None = None  # diffusion samples whose mean is the mask; None: the single pass
     mirroring: bool = True  # if validation chose it
-    effort: Effort = "chosen"  # "fast": fewer windows, no mirroring; "best": the best setting of validation
+    effort: Effort = "chosen"  # "fast": low resolution or fewer windows; "best": validation's best setting, no guide
+    guide: bool = True  # where low resolution is trained, compute full resolution only where it finds something
     seed: int = 0  # of the noise
     uncertainty: bool = False  # measure it, with its own samples if needed
     alternatives: int = 0  # the number of alternatives to choose from the samples; 0: none
@@ -46,6 +51,7 @@ class PreparedScan:
     image: Tensor  # (C, D, H, W)
     transform: TransformRecord  # from the scan's grid to the plan's
     notes: tuple[str, ...]  # on the scan
+    low: Tensor | None = None  # (C, D, H, W) on the grid of the guide's plan; None: no guide
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Segmenting:
     samples: Calibrated | None  # predicts uncertainty; `masks` itself if the settings are equal; None: not requested
     probabilities: bool
     choice: AlternativeChoice | None = None  # of alternatives; None: not requested
+    guide: "Segmenting | None" = None  # the low-resolution model that shows where to look; None: look everywhere
 
     @property
     def plan(self) -> Plan:
@@ -87,7 +94,8 @@ class Segmenting:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
         image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
         lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
-        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking))
+        low = None if self.guide is None else self.guide.read(volume).image
+        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking), low)
 
     def run(
         self,
@@ -107,9 +115,9 @@ class Segmenting:
             progress: called with (groups of windows done, all groups).
             folder: for the result's maps, which are then read when they are used; None: they stay in memory.
         """
-        selection, notes = self.selection, scan.notes
-        if text is not None:
-            selection = replace(selection, queries=selection.queries.with_tokens([text.tokens]))
+        if self.guide is not None and scan.low is not None:
+            return self._guided(self.guide, scan, text, progress, folder)
+        selection, notes = self._selection(text), scan.notes
         chosen: tuple[Alternative, ...] = ()
         if self.choice is not None:
             share = self.choice.predictor.settings.passes / self.passes
@@ -120,6 +128,52 @@ class Segmenting:
             scan.image, scan.transform, selection, self.masks, self.samples, progress, self.probabilities, folder
         )
         return self._result(scanned, scan.transform, notes, chosen)
+
+    def _guided(
+        self,
+        guide: "Segmenting",
+        scan: PreparedScan,
+        text: CaseText | None,
+        progress: WindowProgress | None,
+        folder: Path | None,
+    ) -> Result:
+        """The segmentation of a scan, computed only where the guide finds something."""
+        assert scan.low is not None, "expected a scan that was read for the guide"
+        waiting = progress and (lambda done, total: progress(0, total))  # how much follows is not known yet
+        sighting = guide.look(scan.low, text, waiting)
+        near = self.near(sighting.region)
+        first, rest = guide.work(scan.low), near.work(scan.image)
+        if progress:
+            progress(first, first + rest)
+        follow = part_of(progress, first / (first + rest), rest / (first + rest))
+        return near.run(replace(scan, notes=(*scan.notes, *sighting.notes), low=None), text, follow, folder)
+
+    def look(self, image: Tensor, text: CaseText | None, progress: WindowProgress | None) -> Sighting:
+        """What this model, as a guide, finds in an image (C, D, H, W) on its grid."""
+        text = text if self.plan.reads_texts else None
+        return search(self.masks.predictor, image, self._selection(text), progress)
+
+    def near(self, region: Region) -> "Segmenting":
+        """The same without a guide, for one scan: only windows that touch a region of the scan are computed."""
+        masks = replace(self.masks, predictor=self.masks.predictor.near(region))
+        samples, choice = self.samples, self.choice
+        if samples is self.masks:
+            samples = masks
+        elif samples is not None:
+            samples = replace(samples, predictor=samples.predictor.near(region))
+        if choice is not None:
+            choice = replace(choice, predictor=choice.predictor.near(region))
+        return replace(self, masks=masks, samples=samples, choice=choice, guide=None)
+
+    def work(self, image: Tensor) -> float:
+        """The work on an image (C, D, H, W), in voxels that pass the network."""
+        return self.passes * self.masks.predictor.windows(triple(image.shape[1:])) * prod(self.plan.patch)
+
+    def _selection(self, text: CaseText | None) -> Selection:
+        """The selection, with the case text of a scan."""
+        if text is None:
+            return self.selection
+        return replace(self.selection, queries=self.selection.queries.with_tokens([text.tokens]))
 
     @property
     def passes(self) -> float:

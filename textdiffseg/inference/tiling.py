@@ -9,7 +9,7 @@ where g is a Gaussian with sigma = patch / 8 (nnU-Net's importance map).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from plans.geometry import Triple, triple
+from textdiffseg.inference.region import Region
 
 SIGMA = 1 / 8  # times the patch, as in nnU-Net
 MIN_IMPORTANCE = 1e-3  # in float32 the corners of a patch would otherwise be 0
@@ -63,6 +64,18 @@ class Tiling:
     def window(self, start: Triple) -> Window:
         """The slices of the window at `start` in the padded volume."""
         return _window(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
+
+    def near(self, region: Region | None) -> "Tiling":
+        """The same tiling with the windows that touch a region of the volume. None: all windows."""
+        if region is None:
+            return self
+        starts = (start for start in self.starts if region.touches(self._in_volume(start), self.shape))
+        return replace(self, starts=tuple(starts))
+
+    def _in_volume(self, start: Triple) -> Window:
+        """The slices of the window at `start` in the volume. They may reach beyond it, into the padding."""
+        corners = zip(start, self.before, self.patch, strict=True)
+        return _window(slice(s - before, s - before + size) for s, before, size in corners)
 
     def latent_window(self, start: Triple) -> Window:
         """The slices of the window at `start` on the latent grid."""

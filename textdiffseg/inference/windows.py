@@ -2,6 +2,8 @@
 
 Sums hold one patch along the first axis, D. When the windows move on along D, the planes behind them are complete, and
 leave as slabs. So the memory of sums depends on labels, patch, H and W, but not on the length of the scan.
+
+A tiling may lack windows. A voxel in no window is background with probability 1, and its uncertainty is 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,9 +146,14 @@ class SlabSums:
         return self._leave(self.tiling.padded[0])
 
     def _leave(self, top: int) -> Iterator[Slab]:
-        """Yield the planes before `top`, and move the sums there."""
+        """Yield the planes before `top`, and move the sums there. Where windows are missing, it is further than one."""
         if not self.finite:
             raise UserError(NOT_FINITE)
+        while self.top < top:
+            yield from self._move(min(top, self.top + self.tiling.patch[0]))
+
+    def _move(self, top: int) -> Iterator[Slab]:
+        """Yield the planes before `top`, at most one patch further, and move the sums there."""
         count = top - self.top
         yield from self._slabs(count)
         for tensor in (self.probabilities, self.total[None], *([] if self.maps is None else [self.maps])):
@@ -165,5 +172,9 @@ class SlabSums:
             rows = slice(start - self.top, min(start + step, last) - self.top)
             total = self.total[rows, *inside]
             p = (self.probabilities[:, rows, *inside] / total).clamp_(max=1)  # float32, as `total` is; 1 for rounding
-            maps = () if self.maps is None else (self.maps[:, rows, *inside] / total).cpu()
-            yield Slab(start - planes.start, Prediction(p.cpu(), *maps))
+            empty = total == 0  # in no window
+            maps = None if self.maps is None else self.maps[:, rows, *inside] / total
+            if empty.any():
+                p.masked_fill_(empty, 0)[0].masked_fill_(empty, 1)
+                maps = None if maps is None else maps.masked_fill_(empty, 0)
+            yield Slab(start - planes.start, Prediction(p.cpu(), *(() if maps is None else maps.cpu())))

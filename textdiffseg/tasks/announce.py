@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from plans.rules import numbers
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
+from textdiffseg.inference.region import MARGIN
 from textdiffseg.inference.segmenting import Segmenting
 from textdiffseg.progress import Report
 from textdiffseg.resources import free_memory
@@ -19,6 +21,7 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
     for line in model.notes:
         report(line)
+    _report_resolution(segmenting, report)
     if model.plan.text.note:
         report(model.plan.text.note)
     report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(selection.names, selection.values, strict=True))}")
@@ -33,6 +36,19 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
     _report_memory(segmenting, scans, report)
+
+
+def _report_resolution(segmenting: Segmenting, report: Report) -> None:
+    """Report the use of low resolution, alone or as a guide."""
+    plan, guide = segmenting.plan, segmenting.guide
+    if plan.resolution == "low":
+        report(f"Low resolution alone ({numbers(plan.spacing)} mm): full resolution is not computed.")
+    if guide is not None:
+        margin = numbers(tuple(MARGIN * step for step in guide.plan.spacing))
+        report(
+            f"Guide: low resolution ({numbers(guide.plan.spacing)} mm). Full resolution is computed where it finds "
+            f"something, with a margin of {margin} mm. To compute it everywhere: --no-guide."
+        )
 
 
 def report_texts(

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from plans.errors import UserError
 from plans.file_names import alternative_of, manifest_path, named_input, split_ending
+from plans.presets import Resolution
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
@@ -30,6 +31,15 @@ class Sampled(Record):
 
     settings: Settings
     calibration: Applied
+
+
+class GuidedBy(Record):
+    """The low-resolution model that showed where to compute full resolution."""
+
+    model: str  # SHA-256 of weights, plans and words of all its folds
+    folds: tuple[str, ...]
+    settings: Settings
+    margin: int  # voxels of its grid around what it found
 
 
 class Request(Record):
@@ -51,6 +61,8 @@ class Request(Record):
     sampled: Sampled | None = None  # None: uncertainty, if any, comes from the predictions of the mask
     alternatives: int = 0  # to choose from the samples
     drawn: Settings | None = None  # of these samples; None: no alternatives
+    resolutions: tuple[Resolution, ...] = ("full",)  # that were computed; older manifests have none
+    guide: GuidedBy | None = None  # None: its resolution was computed everywhere
 
 
 class WrittenAlternative(Record):
@@ -63,8 +75,8 @@ class WrittenAlternative(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[3] = 3
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict}  # the new fields have defaults
+    version: Literal[4] = 4
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation

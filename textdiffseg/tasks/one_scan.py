@@ -13,9 +13,18 @@ from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import Selection
+from textdiffseg.inference.region import MARGIN
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.segmenting import Segmenting
-from textdiffseg.tasks.manifest import Manifest, Request, Sampled, WrittenAlternative, read_manifest, versions
+from textdiffseg.tasks.manifest import (
+    GuidedBy,
+    Manifest,
+    Request,
+    Sampled,
+    WrittenAlternative,
+    read_manifest,
+    versions,
+)
 from textdiffseg.text.case_texts import CaseText
 
 
@@ -79,7 +88,7 @@ def _means(selection: Selection, plan: Plan) -> dict[str, str]:
 
 def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request:
     """The request for a scan. `inputs`: the hashes of its files, by name."""
-    segmenting, ensemble = run.segmenting, run.model.ensemble
+    segmenting, ensemble, guide = run.segmenting, run.model.ensemble, _guided_by(run)
     selection, masks, samples = segmenting.selection, segmenting.masks, segmenting.samples
     sampled = None
     if samples is not None and segmenting.samples_apart:
@@ -101,7 +110,18 @@ def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request
         sampled=sampled,
         alternatives=alternatives_of(run),
         drawn=None if segmenting.choice is None else segmenting.choice.predictor.settings,
+        resolutions=(*(() if guide is None else ("low",)), segmenting.plan.resolution),
+        guide=guide,
     )
+
+
+def _guided_by(run: PredictionRun) -> GuidedBy | None:
+    """The guide of a run; None if it has none."""
+    guide, low = run.segmenting.guide, run.model.low
+    if guide is None or low is None:
+        return None
+    ensemble, settings = low.ensemble, guide.masks.predictor.settings
+    return GuidedBy(model=ensemble.hash, folds=ensemble.folds, settings=settings, margin=MARGIN)
 
 
 def check_channels(found: int, plan: Plan, paths: tuple[Path, ...]) -> None:

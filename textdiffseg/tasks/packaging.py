@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from plans.layout import preset_folder
+from plans.layout import model_folder
 from textdiffseg.folds import package as packages
 from textdiffseg.folds.find import find_model
 
@@ -45,6 +45,6 @@ def import_model(package: Path | str, *, folder: Path | str | None = None, root:
     Raises `UserError` if the file is damaged or holds anything else than a model, or if the folder exists.
     """
     manifest = packages.read_package(Path(package))
-    target = preset_folder(Path(root), manifest.dataset, manifest.model) if folder is None else Path(folder)
+    target = model_folder(Path(root), manifest.dataset, manifest.model) if folder is None else Path(folder)
     packages.import_model(Path(package), target)
     return target

@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import TypeVar
 
 from plans.budget import Budget, cpu_budget, gpu_budget
 from plans.dataset import Dataset
-from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
-from plans.planner import make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
-from plans.presence import presence_notes
-from plans.presets import PRESETS, Preset
+from plans.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.presets import Preset
 from plans.prompts import Prompts
-from plans.spacing import WantedSpacing, as_option, checked_spacing
+from plans.spacing import WantedSpacing, checked_spacing
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
@@ -24,6 +23,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
+from textdiffseg.tasks.plan_notes import notes_of
 from textdiffseg.tasks.words import encoders_of, text_plan, write_case_texts, write_words
 
 MAX_USUAL_GPU_GB = 8.0  # of a GPU, unless the user gives another limit
@@ -40,6 +40,8 @@ class PlannedDataset:
     splits: Splits
     stored: int  # the number of cases that were stored by this run; the others were unchanged
     notes: tuple[str, ...]  # sentences for the user
+    low: Plan | None = None  # of the low resolution; None: not needed, or not wanted
+    stored_low: int = 0  # the number of cases that were stored at low resolution by this run
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def plan(
     scheduler: str | None = None,
     text_encoder: str | None = None,
     spacing: Iterable[float] | str | None = None,
+    low_resolution: bool = True,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -92,40 +95,47 @@ def plan(
         scheduler: the address of a Dask scheduler to use instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
         spacing: in mm (z, y, x); "full": nnU-Net's; None: nnU-Net's, or coarser for a CPU. All presets share it.
+        low_resolution: also plan and store the low resolution, where the patch covers less than a quarter of a case.
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
     root, force, wanted = Path(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
-    if workers != 0 and scheduler is None:
-        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")  # while this one reads the data set
+    _warm_up(workers, scheduler)
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
     folder = _swept(joint, parts, root, preset, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
-        names = tuple(label.name for label in joint.labels)  # their words are written while cases are read
-        bank = pool.submit(write_words, names, words.prompts, encoders, folder, preset)
+        bank = pool.submit(write_words, joint.label_names, words.prompts, encoders, folder, preset)  # beside the cases
         texts = {case.id: case.text for case in joint.cases if case.text}
-        splits = splits_of(joint, parts, folder)
-        fingerprint = _fingerprint(joint, folder, force)
+        splits, fingerprint = splits_of(joint, parts, folder), _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
         stored = _store(joint, new_plan, fingerprint, folder, force)
+        low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
+        stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
         encoder, _ = bank.result()
         text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
-    found = (*joint.notes, *presence_notes(joint, fingerprint), *fingerprint.notes())
-    notes = (*found, *_notes(new_plan, splits, text_notes), *_notes_on_other_plans(new_plan, folder))
-    return PlannedDataset(root, folder, new_plan, splits, stored, notes)
+    notes = notes_of(joint, fingerprint, new_plan, splits, text_notes, folder)
+    return PlannedDataset(root, folder, new_plan, splits, stored, notes, low, stored_low)
+
+
+def _warm_up(workers: int | None, scheduler: str | None) -> None:
+    """Start the workers' imports while this process reads the data set."""
+    if workers != 0 and scheduler is None:
+        warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")
 
 
 def _swept(joint: Dataset, parts: Sequence[Dataset], root: Path, preset: Preset, report: Report) -> PreprocessedFolder:
     """The folder of the preprocessed data set, without files that killed processes left. Reports the data set."""
     refuse_overlap(joint.regions, preset, joint.name)
     folder = PreprocessedFolder(tree(root, "preprocessed") / joint.name)
-    sweep([folder.path, folder.cases, folder.fingerprints, *(part.folder for part in parts)])
+    low = folder.low(preset)
+    swept = (folder.path, folder.cases, folder.fingerprints, low.path, low.cases)
+    sweep([*swept, *(part.folder for part in parts)])
     report(f"{joint.name}: {len(joint.cases)} training cases, {len(joint.labels)} labels.")
     return folder
 
@@ -180,8 +190,23 @@ def _store(dataset: Dataset, plan: Plan, fingerprint: Fingerprint, folder: Prepr
         folder.path,
         force.count(preparing.bytes_per_case(fingerprint, plan)),
         force.scheduler,
-        force.follow("Preprocess", len(dataset.cases)),
+        force.follow("Preprocess" if plan.resolution == "full" else "Preprocess (low)", len(dataset.cases)),
     )
+
+
+def _store_low(
+    dataset: Dataset, plan: Plan | None, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce
+) -> int:
+    """Store the low resolution: cases, then plan. Returns the number of cases that were stored now.
+
+    Without a plan, an earlier folder is removed.
+    """
+    if plan is None:
+        rmtree(folder.path, ignore_errors=True)
+        return 0
+    stored = _store(dataset, plan, fingerprint, folder, force)
+    write_record(folder.plan(plan.preset), plan)
+    return stored
 
 
 def _gpu_gb() -> float | None:
@@ -196,36 +221,3 @@ def budget_of(wanted_gb: float | None, gpu_gb: float | None) -> Budget:
     if wanted_gb is not None:
         return gpu_budget(wanted_gb)
     return cpu_budget(cores()) if gpu_gb is None else gpu_budget(min(MAX_USUAL_GPU_GB, 0.9 * gpu_gb))
-
-
-def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[str]:
-    """Notes for the user, in sentences."""
-    if plan.text.of_cases and not plan.reads_texts:
-        yield f"Preset {plan.preset} reads no words: the texts of cases are not used."
-    else:
-        yield from text_notes
-    if plan.device == "cpu":
-        yield "Planned for training on this CPU, as torch finds no GPU here. To plan for a GPU: --memory-gb 8."
-    if plan.known_together:
-        yield (
-            "No case has all labels annotated. If a scan cannot contain a label that it is not annotated with, name "
-            'the label under "absent" in dataset.json. Otherwise the model may find it there.'
-        )
-    yield from filter(None, (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note))
-
-
-def _notes_on_other_plans(plan: Plan, folder: PreprocessedFolder) -> Iterator[str]:
-    """A note for each preset whose plan has another spacing than the cases, which now have that of `plan`."""
-    for preset in PRESETS:
-        if preset == plan.preset or not folder.plan(preset).is_file():
-            continue
-        try:
-            other = Plan.read(folder.plan(preset)).spacing
-        except UserError:
-            continue  # reported when it is used
-        if other != plan.spacing:
-            yield (
-                f"The plan of preset {preset} has a spacing of {as_option(other)} mm, and no longer fits the stored "
-                f"cases. Before you train {preset}, run tds_plan_and_preprocess with --preset {preset} --spacing "
-                f"{as_option(plan.spacing)}."
-            )

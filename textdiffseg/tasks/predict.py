@@ -79,11 +79,11 @@ def predict(
         model = Model.load(
             folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
+    options, model = options or SegmentOptions(), model.serving(options.effort if options else "chosen")
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
-    missing, options = missing_channels(source, scans, model.plan), options or SegmentOptions()
-    segmenting = model.prepare(options)
+    missing = missing_channels(source, scans, model.plan)
     words, strays = find_case_texts(source, texts, scans)
-    encoded = model.texts(words, options.text_encoder)
+    segmenting, encoded = model.prepare(options), model.texts(words, options.text_encoder)
     place = output_place(Path(out), len(scans))
     run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions), missing)
     announce(model, segmenting, scans, report)

@@ -42,6 +42,22 @@ def read_plan(path: Path, preset: Preset) -> Plan:
     return plan
 
 
+def low_resolution(source: PreprocessedFolder, preset: Preset) -> PreprocessedFolder:
+    """The folder of a preset's low resolution. Raises `UserError` if the preset needs none, or if it is not planned."""
+    full, low = Plan.read(source.plan(preset)), source.low(preset)
+    if full.low_resolution is None:
+        reasons = [row.reason for row in full.reasons if row.name == "low resolution"]
+        why = f" ({reasons[0]})" if reasons else ""
+        raise UserError(f"--resolution low: {source.plan(preset)} has no low resolution{why}. Leave --resolution out.")
+    if not low.plan(preset).is_file():
+        raise UserError(
+            f"--resolution low: {low.plan(preset)} does not exist: the data set was planned with --no-low-resolution, "
+            "or by an older version. Run tds_plan_and_preprocess again with the options of the first time, but without "
+            "--no-low-resolution."
+        )
+    return low
+
+
 def refuse_changed_plan(started: FoldFolder, plan: Plan, source: PreprocessedFolder, preset: Preset) -> None:
     """Raise `UserError` if a started run has a plan with other preprocessing than the data set's present plan."""
     present = Plan.read(source.plan(preset))

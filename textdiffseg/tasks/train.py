@@ -8,7 +8,7 @@ from plans.errors import UserError, listed
 from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.presets import PRESETS, Preset
+from plans.presets import PRESETS, Preset, Resolution
 from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import list_cases
@@ -23,7 +23,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
-from textdiffseg.tasks.started import is_started, read_plan, refuse_changed_plan
+from textdiffseg.tasks.started import is_started, low_resolution, read_plan, refuse_changed_plan
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -43,6 +43,7 @@ def train(
     root: str | Path = ".",
     options: TrainingOptions | None = None,
     preset: Preset | None = None,
+    resolution: Resolution = "full",
     must_exist: bool = False,
     only_validate: bool = False,
     report: Report = silent,
@@ -55,7 +56,7 @@ def train(
         dataset: the result of `plan`, or the id, name or folder of a planned data set below `root`.
         fold: 0 to 4, or "all" to train on every case.
         options: length, device, seed, ...; None: those of the plan.
-        preset: of the plan; None: that of `dataset`, else the first planned one.
+        preset, resolution: of the plan; None: the preset of `dataset`, else the first planned one.
         must_exist: only resume a run, do not start one.
         only_validate: do not train; validate the fold again.
 
@@ -69,9 +70,8 @@ def train(
     options = options or TrainingOptions()
     if options.restart and (must_exist or only_validate):
         raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
-    source, root, preset = _planned(dataset, Path(root), preset)
-    cases = _read_folds(source).fold(fold)
-    target = FoldFolder.of(root, source.path.name, preset, fold)
+    source, root, preset = _planned(dataset, Path(root), preset, resolution)
+    cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
     plan = _check(source, target if started else None, preset, cases, progress)
@@ -125,9 +125,17 @@ def _finished(fold: FoldFolder) -> str:
 
 
 def _planned(
+    dataset: PlannedDataset | str | Path, root: Path, preset: Preset | None, resolution: Resolution
+) -> tuple[PreprocessedFolder, Path, Preset]:
+    """The preprocessed folder of the resolution to train, its root, and the preset to train."""
+    source, root, preset = _planned_at_full(dataset, root, preset)
+    return low_resolution(source, preset) if resolution == "low" else source, root, preset
+
+
+def _planned_at_full(
     dataset: PlannedDataset | str | Path, root: Path, preset: Preset | None
 ) -> tuple[PreprocessedFolder, Path, Preset]:
-    """The preprocessed folder, its root, and the preset to train."""
+    """The preprocessed folder of the data set, its root, and the preset to train."""
     if isinstance(dataset, PlannedDataset):
         return dataset.folder, dataset.root, preset or dataset.plan.preset
     source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))

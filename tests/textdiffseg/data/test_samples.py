@@ -1,9 +1,10 @@
 """Samples of stored cases: their patches, labels and queries."""
 
 import numpy as np
+import pytest
 import torch
 
-from textdiffseg.data import store
+from textdiffseg.data import augment, store
 from textdiffseg.data.augment import read_patch
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.data.samples import TrainingSamples, ValidationPatches
@@ -129,3 +130,23 @@ def test_samples_see_their_case_from_their_patch(stored, make_plan):
     without = TrainingSamples(folder, ids, make_plan(patch=(8, 8, 8)), (1, 1), 0)[SampleKey(0, 0)]
     assert without.overview is None
     assert torch.equal(without.image, drawn[0].image), "the overview changes no other draw"
+
+
+def test_samples_without_text_are_mirrored_along_the_axes_that_texts_name(stored, make_plan):
+    folder, ids = stored
+    samples = TrainingSamples(folder, ids, make_plan(patch=(8, 8, 8), mirror_axes=(1,), text_axes=(0,)), (1, 1), 0)
+    axes = {True: set(), False: set()}
+    plain = augment.draw_placement
+
+    def draw(rng, mirror_axes, *others):
+        placement = plain(rng, mirror_axes, *others)
+        drawn.extend(placement.mirrored)
+        return placement
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(augment, "draw_placement", draw)
+        for index in range(40):
+            drawn: list[int] = []
+            sample = samples[SampleKey(0, index)]
+            axes[sample.with_text].update(drawn)
+    assert axes == {True: {1}, False: {0, 1}}

@@ -1,5 +1,7 @@
 """Sums over windows, and the slabs that leave them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -74,3 +76,23 @@ def test_output_that_is_not_finite_is_an_error_before_its_slab_leaves(tiling):
     with pytest.raises(UserError, match="not finite"):
         slabs_of(tiling, found)
     assert windows.NOT_FINITE.endswith("train them again.")
+
+
+def test_a_voxel_in_no_window_is_background_and_the_others_are_the_mean_of_their_windows(tiling):
+    """DESIGN 4: where low resolution found nothing, full resolution is not computed."""
+    found, first, last = predictions(tiling), tiling.starts[0], tiling.starts[-1]
+    kept = replace(tiling, starts=tuple(dict.fromkeys((first, last))))
+    some = joined(slabs_of(kept, [found[0], found[-1]][: len(kept.starts)], uncertainty=True), tiling.shape)
+    expected = mean(kept, [found[0], found[-1]][: len(kept.starts)])
+    empty = expected[0].isnan()
+    assert empty.any() == (len(tiling.starts) > 2)
+    background = torch.tensor([1.0, 0, 0]).view(3, 1, 1, 1)
+    torch.testing.assert_close(some.probabilities, torch.where(empty, background, expected))
+    torch.testing.assert_close(some.between_samples, expected[0].masked_fill(empty, 0))
+
+
+def test_without_any_window_all_is_background(tiling):
+    nothing = list(SlabSums(inputs(replace(tiling, starts=()))).finish())
+    whole = joined(nothing, tiling.shape).probabilities
+    assert torch.equal(whole[0], torch.ones(tiling.shape))
+    assert torch.equal(whole[1:], torch.zeros(2, *tiling.shape))

@@ -1,0 +1,60 @@
+"""The trained low-resolution model beside a model. If it does not fit, the model works without it."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.layout import Checkpoint, low_model
+from textdiffseg.folds.ensemble import Ensemble, load_ensemble
+from textdiffseg.folds.find import is_fold, trained_folds_in
+
+SHARED = ("preset", "labels", "regions", "crop")  # fields of the plan that both resolutions must share
+
+
+def load_low(
+    full: Ensemble, names: Sequence[str] | None, checkpoint: Checkpoint, device: str, include_unfinished: bool
+) -> tuple[Ensemble | None, tuple[str, ...]]:
+    """The low-resolution folds beside the folds of `full`, and a note why they are not used. None: there are none.
+
+    If the user chose folds, only these are loaded, as another fold may have been trained on the validation cases.
+    """
+    own_fold = is_fold(full.folder)
+    own = Path(os.path.abspath(full.folder))  # `.` has no name
+    folder = low_model(own.parent if own_fold else own)
+    trained = [fold.name for fold in trained_folds_in(folder)]
+    if full.plan.resolution == "low" or not trained:
+        return None, ()
+    if names or own_fold:
+        chosen = [name for name in full.folds if name in trained]
+        if not chosen:
+            return None, (f"Low resolution is not used: {folder} has no fold {', '.join(full.folds)}.",)
+    else:
+        chosen = []
+    try:
+        low = load_ensemble(folder, chosen, checkpoint, device, include_unfinished)
+        _check(full, low)
+    except UserError as error:
+        return None, (f"Low resolution is not used: {' '.join(error.lines)}",)
+    return low, ()
+
+
+def _channels(model: Ensemble) -> list[tuple[str, bool]]:
+    """The name of each input channel, and whether a scan may lack it."""
+    return [(channel.name, channel.optional) for channel in model.plan.channels]
+
+
+def _check(full: Ensemble, low: Ensemble) -> None:
+    """Raise `UserError` if the two models do not answer the same queries on the same part of a scan."""
+    fields = [name for name in SHARED if getattr(full.plan, name) != getattr(low.plan, name)]
+    if _channels(full) != _channels(low):
+        fields.append("channels")
+    if full.bank.words != low.bank.words or not full.bank.space.agrees(low.bank.space):
+        fields.append("phrasings")
+    if low.plan.resolution != "low":
+        fields.append("resolution (it is a model of full resolution)")
+    if fields:
+        raise UserError(
+            f"{low.folder} was trained with other {', '.join(fields)} than {full.folder}. To use it, train it again "
+            "with --restart."
+        )

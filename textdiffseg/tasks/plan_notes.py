@@ -1,0 +1,59 @@
+"""The notes of planning: sentences for the user on the data set, the plan, and plans of other presets."""
+
+from collections.abc import Iterator
+
+from plans.dataset import Dataset
+from plans.errors import UserError
+from plans.fingerprint import Fingerprint
+from plans.layout import PreprocessedFolder
+from plans.plan import Plan
+from plans.presence import presence_notes
+from plans.presets import PRESETS
+from plans.spacing import as_option
+from textdiffseg.data.splits import Splits
+
+
+def notes_of(
+    dataset: Dataset,
+    fingerprint: Fingerprint,
+    plan: Plan,
+    splits: Splits,
+    text_notes: tuple[str, ...],
+    folder: PreprocessedFolder,
+) -> tuple[str, ...]:
+    """Notes on the data set, then on the plan and on other plans."""
+    found = (*dataset.notes, *presence_notes(dataset, fingerprint), *fingerprint.notes())
+    return (*found, *_notes(plan, splits, text_notes), *_notes_on_other_plans(plan, folder))
+
+
+def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[str]:
+    """Notes for the user, in sentences."""
+    if plan.text.of_cases and not plan.reads_texts:
+        yield f"Preset {plan.preset} reads no words: the texts of cases are not used."
+    else:
+        yield from text_notes
+    if plan.device == "cpu":
+        yield "Planned for training on this CPU, as torch finds no GPU here. To plan for a GPU: --memory-gb 8."
+    if plan.known_together:
+        yield (
+            "No case has all labels annotated. If a scan cannot contain a label that it is not annotated with, name "
+            'the label under "absent" in dataset.json. Otherwise the model may find it there.'
+        )
+    yield from filter(None, (splits.note, plan.low_resolution and plan.low_resolution.note, plan.text.note))
+
+
+def _notes_on_other_plans(plan: Plan, folder: PreprocessedFolder) -> Iterator[str]:
+    """A note for each preset whose plan has another spacing than the cases, which now have that of `plan`."""
+    for preset in PRESETS:
+        if preset == plan.preset or not folder.plan(preset).is_file():
+            continue
+        try:
+            other = Plan.read(folder.plan(preset)).spacing
+        except UserError:
+            continue  # reported when it is used
+        if other != plan.spacing:
+            yield (
+                f"The plan of preset {preset} has a spacing of {as_option(other)} mm, and no longer fits the stored "
+                f"cases. Before you train {preset}, run tds_plan_and_preprocess with --preset {preset} --spacing "
+                f"{as_option(plan.spacing)}."
+            )
