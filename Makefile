@@ -33,8 +33,9 @@ demo: $(VENV)/installed ## plan, train, predict and score on generated phantoms,
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
 	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size
+test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium
 	$(call step,Installing Dask,$(VENV)/bin/$(PIP) --editable ".[cluster]")
+	$(call step,Installing Playwright,$(VENV)/bin/$(PIP) playwright)
 	$(call step,Installing two readers of DICOM,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch)
 	$(call PYTEST,$(VENV)) -m slow
 

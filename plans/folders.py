@@ -10,6 +10,7 @@ from pathlib import Path
 from plans.errors import UserError
 from plans.layout import RawFolder, Tree, tree
 
+_COMBINATION = r"Dataset(\d+(?:\+\d+)+)_(.+)"  # the folder of data sets that are trained together
 _ADVICE = {
     "raw": "Put the data set there, or give its path",
     "preprocessed": "Run tds_plan_and_preprocess first",
@@ -45,6 +46,12 @@ def parts_of(folder: str) -> tuple[int | None, str]:
     """The id and name in a folder name: `Dataset004_Hippocampus` -> (4, "Hippocampus"), any other -> (None, folder)."""
     match = re.fullmatch(r"(?:Dataset|Task)?(\d+)_(.+)", folder)
     return (int(match[1]), match[2]) if match else (None, folder)
+
+
+def joined_ids(folder: str) -> str:
+    """The name that `find_datasets` takes, of a folder: `Dataset004+101_A+B` -> "4+101", any other -> itself."""
+    match = re.fullmatch(_COMBINATION, folder)
+    return "+".join(str(int(number)) for number in match[1].split("+")) if match else folder
 
 
 def find_folder(name_or_path: str, root: Path, kind: Tree) -> Path:
@@ -86,7 +93,7 @@ def _matches(name: str, folders: list[Path]) -> list[Path]:
 
 def _members(folder: str) -> list[tuple[int | None, str]]:
     """The ids and names of the data sets in a combination's folder name."""
-    match = re.fullmatch(r"Dataset(\d+(?:\+\d+)+)_(.+)", folder)
+    match = re.fullmatch(_COMBINATION, folder)
     if match:
         return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
     return [(None, title) for title in folder.split("+")]

@@ -22,6 +22,7 @@ CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
 _LOW = "-low"  # behind the name of a preset: its low resolution
 SUMMARY = "summary.json"
+REPORT = "report.html"
 _LOCK = ".lock"
 MAPS = ("probabilities", "uncertainty")
 Conversion = Literal["separate", "dicom-seg", "rtstruct"]  # other forms of a mask, each in a folder of its name
@@ -162,6 +163,11 @@ class PreprocessedFolder:
     def plan(self, preset: str) -> Path:
         """A preset's plan."""
         return self.path / ("plan.json" if preset == "default" else f"plan_{preset}.json")
+
+    @property
+    def plans(self) -> tuple[Path, ...]:
+        """The plans of all presets, that of `default` first."""
+        return tuple(sorted(self.path.glob("plan*.json"), key=lambda path: (path.stem != "plan", path.name)))
 
     def fitted_plan(self, preset: str) -> Path:
         """A preset's plan, changed after a training step was measured."""

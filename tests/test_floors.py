@@ -33,6 +33,7 @@ FLOORS = (
     {"folds"},
     {"training", "inference"},
     {"validation"},
+    {"report"},
     {"tasks"},
     {"textdiffseg"},  # the front door
     {"textdiffseg_cli"},

@@ -131,6 +131,8 @@ def test_its_files_have_every_format(repository):
     formats = (repository / "docs" / "formats.md").read_text(encoding="utf-8")
     for cell in re.findall(r"^\| (.+?) \| \d+ \| \d+ \| `", formats, re.MULTILINE):
         names = [
-            name.replace("CASE", "*").replace("fold_N", "fold_0") for name in re.findall(r"`([\w/.]+\.\w+)`", cell)
+            name.replace("CASE", "*").replace("fold_N", "fold_0")
+            for name in re.findall(r"`([\w/.]+\.\w+)`", cell)
+            if not name.startswith(".") and "tds_export_model" not in cell  # of a running process; inside another file
         ]
         assert not names or any(fnmatch(path, f"*/{name}") for path in kept for name in names), cell

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from textdiffseg.tasks.packaging import export_model, import_model
     from textdiffseg.tasks.plan import PlannedDataset, plan
     from textdiffseg.tasks.predict import predict
+    from textdiffseg.tasks.report import write_report
     from textdiffseg.tasks.run import RunOutcome, run
     from textdiffseg.tasks.status import DatasetStatus, status
     from textdiffseg.tasks.train import train
@@ -67,6 +68,7 @@ _HOMES = {
     "run": "textdiffseg.tasks.run",
     "status": "textdiffseg.tasks.status",
     "train": "textdiffseg.tasks.train",
+    "write_report": "textdiffseg.tasks.report",
 }
 __all__ = [
     "Cancelled",
@@ -99,6 +101,7 @@ __all__ = [
     "run",
     "status",
     "train",
+    "write_report",
 ]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.errors import UserError
+from plans.layout import REPORT
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
 
@@ -169,6 +170,11 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
         help="also draw a PNG of each scan: three planes through the middle of the masks",
     )
     parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also write OUT/report.html: the scans to check first, volumes, pictures and a 3D viewer",
+    )
+    parser.add_argument(
         "--separate",
         dest="conversions",
         action="append_const",
@@ -210,6 +216,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _predict(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg.extras import require
     from textdiffseg.precision import cuda_kernels
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
@@ -229,9 +236,12 @@ def _predict(args: argparse.Namespace) -> None:
         probabilities=args.probabilities,
         alternatives=args.alternatives or 0,
     )
+    if args.report:
+        require("report", "--report", "matplotlib")
+    source = args.source if args.list is None else tds.CaseList.read(args.list)
     with idle_cores_only(), Bars() as bars, cuda_kernels():
         outcome = tds.predict(
-            args.source if args.list is None else tds.CaseList.read(args.list),
+            source,
             args.out,
             model=args.model,
             dataset=args.dataset,
@@ -250,6 +260,9 @@ def _predict(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
+    folder = args.out if args.out.is_dir() else args.out.parent
+    if args.report and outcome.written + outcome.skipped:
+        print(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
     _print(outcome, args.out)
 
 

@@ -78,6 +78,7 @@ def _print(outcome: "RunOutcome") -> None:
         print_lines(f"Next: {shlex.join(['tds_run', outcome.dataset, '--hours', 'H', *more])}")
     if any(fold.state == "validated" for fold in outcome.folds):
         print_lines(f"Model: {outcome.model}")
+        print_lines(f"Report: {outcome.page}. Open it in a browser.")
         print_lines(
             f"Next: {shlex.join(['tds_predict', '-i', 'SCANS', '-o', 'SEGMENTATIONS', '-m', str(outcome.model)])}"
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from plans.errors import UserError
-from plans.folders import find_dataset, find_datasets, find_folder
+from plans.folders import find_dataset, find_datasets, find_folder, joined_ids
 
 
 def write(folder: Path) -> Path:
@@ -43,6 +43,8 @@ def test_several_data_sets_are_found_together(tmp_path):
     second = write(tmp_path / "raw/Dataset101_Sarcoma")
     own, plus = write(tmp_path / "elsewhere/a+b"), write(tmp_path / "raw/a+b")
     assert find_datasets("101+Hippocampus", tmp_path) == [second, first]
+    assert find_datasets(joined_ids("Dataset004+101_Hippocampus+Sarcoma"), tmp_path) == [first, second]
+    assert joined_ids("Dataset004_Hippocampus") == "Dataset004_Hippocampus"
     assert (find_datasets(str(own), tmp_path), find_datasets("a+b", tmp_path)) == ([own], [plus])
     with pytest.raises(UserError) as caught:
         find_datasets("4+5+6", tmp_path)

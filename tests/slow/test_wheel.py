@@ -76,6 +76,8 @@ def test_the_wheel_holds_code_types_and_licence(wheel):
         assert f"{package}/__init__.py" in names
         assert f"{package}/py.typed" in names
     assert any(name.endswith("LICENSE") for name in names)
+    for name in ("page.css", "viewer.js", "vendor/LICENSES.md", "vendor/niivue-0.69.0.umd.js"):
+        assert f"textdiffseg/report/{name}" in names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"plans", "textdiffseg", "textdiffseg_cli"}
 
 

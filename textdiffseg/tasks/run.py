@@ -1,4 +1,4 @@
-"""Do what is not done yet: plan, preprocess, train and validate each fold. A second call goes on."""
+"""Do what is not done yet: plan, preprocess, train and validate each fold, report. A second call goes on."""
 
 import math
 import time
@@ -10,7 +10,7 @@ from pathlib import Path
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.layout import FoldFolder, PreprocessedFolder, RawFolder, model_folder
+from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.presets import Preset
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
@@ -19,6 +19,7 @@ from textdiffseg.pace import duration
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.datasets import read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
+from textdiffseg.tasks.report import write_report
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status, typed
 from textdiffseg.tasks.train import train
 from textdiffseg.training.run import TooShort, TrainingOptions
@@ -37,6 +38,7 @@ class RunOutcome:
     model: Path  # the folder of the folds
     planned: PlannedDataset | None  # None: it was planned before
     folds: tuple[FoldStatus, ...]
+    page: Path | None  # the report; None: no fold is validated yet
 
     @property
     def is_complete(self) -> bool:
@@ -85,8 +87,13 @@ def run(
     end = None if hours is None else time.monotonic() + 3600 * hours
     for fold in chosen:
         work.do(fold, chosen, end)
-    model = model_folder(root, name, preset)
-    return RunOutcome(root, name, preset, model, planned, tuple(work.status(fold) for fold in chosen))
+    states = tuple(work.status(fold) for fold in chosen)
+    page = model_folder(root, name, preset).with_name(REPORT)
+    if any(state.state == "validated" for state in states):
+        write_report(name, page, root=root, preset=preset)
+    return RunOutcome(
+        root, name, preset, model_folder(root, name, preset), planned, states, page if page.is_file() else None
+    )
 
 
 def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:

@@ -46,7 +46,7 @@ def write_table(folder: Path) -> Path | None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    manifests = list(_finished(folder))
+    manifests = list(finished(folder))
     for manifest in manifests:
         expected = {} if manifest.expected_dice is None else manifest.expected_dice.labels
         for one in manifest.volumes:
@@ -58,7 +58,7 @@ def write_table(folder: Path) -> Path | None:
     return volume_table(folder)
 
 
-def _finished(folder: Path) -> Iterator[Manifest]:
+def finished(folder: Path) -> Iterator[Manifest]:
     """The manifests in a folder whose mask is there, in the order of their names."""
     for path in sorted(folder.glob("*.json")):
         manifest = read_manifest(path)

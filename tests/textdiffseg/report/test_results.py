@@ -1,0 +1,164 @@
+"""The report on a data set: what it holds, what it finds, and that names stay text."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import textdiffseg as tds
+from plans.errors import UserError
+from plans.layout import FoldFolder
+from textdiffseg.tasks.report_results import find_results
+from textdiffseg_cli.report import main
+
+MAX_BYTES = 15_000_000
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, and the text, of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.words = [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] not in ("script", "style"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(self.words)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def sections(self):
+        return [attributes["id"] for attributes in self.all("section")]
+
+
+@pytest.fixture
+def report(tmp_path):
+    def of(source, **options):
+        return Page(tds.write_report(source, tmp_path / "report.html", root=tmp_path, **options))
+
+    return of
+
+
+def test_it_holds_every_part_and_loads_nothing(write, report, tmp_path):
+    plan = write(lesions=("liver",))
+    page = report(plan.dataset)
+    assert page.sections == ["scores", "cases", "viewer", "calibration", "training", "data", "plan"]
+    headings = [word for word in page.words if " case: " in word]
+    assert headings == ["Worst case: d", "Median case: b", "Best case: a"]
+    assert "Over 4 common cases, the mean Dice of default minus that of unet is +0.1250" in page.text
+    for part in ("1.25", "0.056", "median spacing of the cases", "4 of 4", "The raw scans were not found"):
+        assert part in page.text, part
+    assert "Single lesions" in page.words
+    assert "A lesion is a 26-connected component" in page.text
+    links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("src", "href")]
+    assert all(link.startswith(("data:", "#")) for link in links)
+    (policy,) = (meta["content"] for meta in page.all("meta") if meta.get("http-equiv"))
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert len(page.all("img")) == 3 + 3 + 2 + 1 + 3, "scores, cases, calibration, training, data"
+    assert all(picture["alt"] for picture in page.all("img"))
+    path = tmp_path / "report.html"
+    content = path.read_text(encoding="utf-8")
+    assert len(content) < MAX_BYTES
+    data = json.loads(content.partition('id="viewer-data">')[2].partition("</script>")[0])
+    assert [label["numbers"] for label in data["labels"]] == [[1], [2]]
+    assert [sorted(case["volumes"]) for case in data["cases"]] == [["prediction", "reference", "scan"]] * 3
+    report(plan.dataset)
+    assert path.read_text(encoding="utf-8") == content, "the same results give the same file"
+
+
+def test_names_stay_text(write, report):
+    names, case = ("<script>alert(1)</script>", "a & $b_c$"), "x\"' onload='alert(2)"
+    write(names=names, cases=(case, "b", "</script><b>", "d"))
+    page = report("900", title="<i>title</i>")
+    assert [one.get("type") for one in page.all("script")] == [None, "application/json", None]
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert {"i", "b"} & {tag for tag, _ in page.tags} == {"b"}, "b: the numbers of the tiles"
+    for name in (*names, f"Best case: {case}", "</script><b>", "<i>title</i>"):
+        assert name in page.words
+
+
+def found(source, root, preset=None):
+    results = find_results(source, root, preset)
+    place = results.preprocessed and results.preprocessed.path.relative_to(root)
+    return results.main and results.main.name, [one.name for one in results.others], place
+
+
+@pytest.mark.parametrize("below", ["", "default", "default/fold_0"])
+def test_a_folder_of_results_is_found(write, tmp_path, below):
+    plan = write()
+    place = Path("preprocessed") / plan.dataset
+    assert found(tmp_path / "results" / plan.dataset / below, tmp_path) == ("default", ["unet"], place)
+
+
+def test_a_preset_can_be_chosen(write, tmp_path):
+    plan = write()
+    assert found("900", tmp_path, "unet")[:2] == ("unet", ["default"])
+    assert found(tmp_path / "results" / plan.dataset / "unet", tmp_path)[:2] == ("unet", ["default"])
+    with pytest.raises(UserError, match=r"--preset paper: .* does not hold it. Trained there: default, unet"):
+        found("900", tmp_path, "paper")
+
+
+def test_a_copied_model_has_its_scores_without_pictures(write, report, tmp_path):
+    plan = write()
+    shutil.copytree(tmp_path / "results" / plan.dataset / "default", tmp_path / "copy" / "model")
+    shutil.rmtree(tmp_path / "preprocessed")
+    page = report(tmp_path / "copy" / "model")
+    assert page.sections == ["scores", "cases", "calibration", "training", "plan"]
+    assert "There are no pictures, because" in page.text
+
+
+def test_lost_masks_are_named(write, report, tmp_path):
+    plan = write()
+    FoldFolder.of(tmp_path, plan.dataset, "default", 0).mask("d").unlink()
+    page = report("900")
+    assert "There is no picture of case d:" in page.text
+    assert "Worst case: d" not in page.text
+    assert "Best case: a" in page.words
+
+
+def test_a_data_set_that_is_only_planned_has_its_plan(write, report, tmp_path):
+    write()
+    shutil.rmtree(tmp_path / "results")
+    page = report("900")
+    assert page.sections == ["scores", "data", "plan"]
+    assert "Run tds_train Dataset900_Tiny 0" in page.text
+
+
+def test_another_preset_that_cannot_be_read_is_a_note(write, report, tmp_path):
+    plan = write()
+    FoldFolder.of(tmp_path, plan.dataset, "unet", 0).plan.write_text("{}")
+    page = report("900")
+    assert "unet/fold_0/plan.json: version: 1 is too old" in page.text
+    with pytest.raises(UserError, match="version: 1 is too old"):
+        found("900", tmp_path, "unet")
+
+
+def test_mistakes_are_one_line(write, tmp_path, capsys):
+    write()
+    at = ["--root", str(tmp_path)]
+    other = tmp_path / "mine.html"
+    other.write_text("<p>my own page</p>")
+    for arguments, line in (
+        (["900", "-o", str(tmp_path / "report.txt")], "Choose a name that ends with .html."),
+        (["900", "-o", str(other)], "exists and is not a report. Choose another name with -o."),
+        (["7", "-o", str(tmp_path / "x.html")], "Run tds_plan_and_preprocess first"),
+        (["900", "-o", str(tmp_path / "x.html"), "--scans", "scans"], "is not a folder of segmentations"),
+    ):
+        assert main([*arguments, *at]) == 2
+        error = capsys.readouterr().err
+        assert line in error
+        assert error.count("\n") == 1
+    assert other.read_text() == "<p>my own page</p>"

@@ -1,0 +1,57 @@
+"""The report on a folder of segmentations: the order of the check, and pictures of the right scans only."""
+
+import pytest
+
+import textdiffseg as tds
+from plans.file_names import manifest_path
+from plans.layout import REPORT
+from textdiffseg.files import write_record
+from textdiffseg.folds.expected_dice import ExpectedDice
+from textdiffseg.inference.volumes import VolumeInterval
+from textdiffseg.report.segmented import SegmentedScan
+from textdiffseg.tasks.manifest import read_manifest
+from textdiffseg.tasks.report_segmentations import finished_manifests, segmentations_sections
+from textdiffseg_cli.predict import main
+
+
+def scan(name, volume=1.0, dice=None, threshold=0.5):
+    expected = None if dice is None else ExpectedDice(mean=dice, labels={"liver": dice}, threshold=threshold)
+    return SegmentedScan(name, (VolumeInterval(label="liver", volume_ml=volume),), expected, ())
+
+
+def test_empty_masks_come_first_then_low_expected_dice_then_unknown():
+    scans = [scan("unknown"), scan("good", dice=0.9), scan("poor", dice=0.2), scan("empty", 0.0)]
+    ordered = sorted(scans, key=lambda one: one.order)
+    assert [one.name for one in ordered] == ["empty", "poor", "good", "unknown"]
+    assert [bool(one.advice) for one in ordered] == [True, True, False, False]
+    assert ordered[1].advice == "Check this mask: its expected Dice is 0.20 (threshold 0.50)."
+
+
+@pytest.fixture
+def out(root, make_scan):
+    """Two segmented scans, with their report."""
+    for index, case in enumerate("ab"):
+        make_scan(root / "scans" / f"{case}_0000.nii.gz", seed=index)
+    place = root / "out"
+    assert main(["--root", str(root), "-i", str(root / "scans"), "-o", str(place), "--report"]) == 0
+    return place
+
+
+def test_the_report_of_a_prediction(out, root, make_scan):
+    page = (out / REPORT).read_text(encoding="utf-8")
+    assert [f'id="{one}"' in page for one in ("check", "cases", "viewer", "volumes")] == [True] * 4
+    assert "There is no picture" not in page
+    path = manifest_path(out / "b.nii.gz")
+    low = ExpectedDice(mean=0.1, labels={"back": 0.1}, threshold=0.5)
+    write_record(path, read_manifest(path).model_copy(update={"expected_dice": low}))
+    make_scan(root / "scans" / "a_0000.nii.gz", seed=7)
+    sections, shown = segmentations_sections(out, finished_manifests(out), root / "scans")
+    assert [one.name for one in shown] == ["b"]
+    bodies = {section.anchor: section.body for section in sections}
+    assert bodies["check"].index('<td class="word">b') < bodies["check"].index('<td class="word">a')
+    assert "a_0000.nii.gz has changed since it was segmented" in bodies["cases"]
+    sections, shown = segmentations_sections(out, finished_manifests(out), None)
+    assert shown == []
+    assert "Give their folder with --scans" in sections[1].body
+    with pytest.raises(tds.UserError, match="--preset"):
+        tds.write_report(out, root / "x.html", preset="unet")

@@ -1,0 +1,92 @@
+"""The stored results of a data set, by preset: plan, training logs, scores, calibrations and masks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.layout import FOLD, FoldFolder
+from plans.plan import Plan
+from plans.presets import PRESETS
+from textdiffseg.data.splits import ALL
+from textdiffseg.evaluation.metrics import CaseScores
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.folds.calibration import Calibration
+from textdiffseg.training.log import EpochLog, read_log
+
+
+@dataclass(frozen=True)
+class FoldResults:
+    """What one fold has stored."""
+
+    folder: FoldFolder
+    log: tuple[EpochLog, ...]
+    summary: Summary | None  # None: not validated
+    calibration: Calibration | None
+
+    @property
+    def name(self) -> str:
+        """`0`, `1`, ... or `all`."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class PresetResults:
+    """The folds of a preset, and their validation cases together."""
+
+    name: str  # of its folder
+    plan: Plan
+    folds: tuple[FoldResults, ...]
+    scores: Mapping[str, CaseScores]  # by validation case
+    masks: Mapping[str, Path]  # by validation case; the file may be missing
+    trained_on: bool  # the scored cases were training cases, too
+
+    @property
+    def cases(self) -> tuple[CaseScores, ...]:
+        """The scores of all validation cases, sorted by case."""
+        return tuple(self.scores[case] for case in sorted(self.scores))
+
+
+def read_preset(folder: Path) -> PresetResults | None:
+    """The results in a folder with folds; None if no fold has a plan. `UserError` for a damaged file."""
+    paths = (FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")))
+    folds = tuple(_read_fold(fold) for fold in paths if fold.plan.is_file())
+    if not folds:
+        return None
+    scored = [fold for fold in folds if fold.summary is not None]
+    honest = [fold for fold in scored if fold.name != ALL]
+    scores: dict[str, CaseScores] = {}
+    masks: dict[str, Path] = {}
+    for fold in honest or scored:
+        for case in fold.summary.cases if fold.summary else ():
+            scores.setdefault(case.case, case)
+            masks.setdefault(case.case, fold.folder.mask(case.case))
+    plan = Plan.read(folds[0].folder.plan)
+    return PresetResults(folder.name, plan, folds, scores, masks, trained_on=bool(scored) and not honest)
+
+
+def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, UserError]]:
+    """The presets in the folder of a data set, by folder name, and the errors of those that cannot be read.
+
+    They have the order of `PRESETS`.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found: dict[str, PresetResults] = {}
+    faults: dict[str, UserError] = {}
+    for path in paths:
+        try:
+            if (preset := read_preset(path)) is not None:
+                found[path.name] = preset
+        except UserError as error:
+            faults[path.name] = error
+    ordered = sorted(found.values(), key=lambda one: (PRESETS.index(one.plan.preset), one.name))
+    return {one.name: one for one in ordered}, faults
+
+
+def _read_fold(fold: FoldFolder) -> FoldResults:
+    return FoldResults(
+        folder=fold,
+        log=tuple(read_log(fold.log)),
+        summary=Summary.read(fold.summary) if fold.summary.is_file() else None,
+        calibration=Calibration.read(fold.calibration) if fold.calibration.is_file() else None,
+    )

@@ -1,0 +1,130 @@
+"""The 3D viewer: NiiVue with some reduced cases, embedded as NIfTI. It reads nothing else."""
+
+import gzip
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textdiffseg.imaging.planes import MAX_AIR, body_box, middle
+from textdiffseg.pictures import Colour, label_colour
+from textdiffseg.report.page import Html, Section, element, join, paragraphs, resource
+from textdiffseg.report.shown import ShownCase
+
+MAX_VOXELS = 2_500_000  # of an embedded case; three of them take at most 10 MB
+NIIVUE = "vendor/niivue-0.69.0.umd.js"
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def viewer_section(cases: Sequence[ShownCase]) -> Section:
+    """The section with the viewer. Its scripts come from `viewer_scripts`."""
+    options = [element("option", case.name, value=str(place)) for place, case in enumerate(cases)]
+    views = [element("option", name, value=value) for value, name in _VIEWS.items()]
+    layers = [_box(f"layer-{name}", name, shown=name != "reference") for name in _layers(cases[0])]
+    labels = [_box(f"label-{place}", name, label_colour(place)) for place, name in enumerate(cases[0].parts)]
+    slider = Html('<input type="range" id="viewer-slice" min="0" max="1000" value="500">')
+    body = (
+        paragraphs(
+            "Scroll over a plane with the mouse wheel to change its slice. Click to move the cross. Drag the 3D view "
+            "to turn it. Boxes show or hide the scan, the masks and single labels; the reference has paler colours. "
+            "The scan is reduced, so do not measure on it."
+        ),
+        element(
+            "div",
+            element("label", "case ", element("select", *options, id="viewer-case")),
+            element("label", "view ", element("select", *views, id="viewer-view")),
+            element("label", "slice ", slider),
+            class_="controls",
+        ),
+        element("div", *layers, class_="controls"),
+        element("div", *labels, class_="controls", id="viewer-labels"),
+        element("div", element("canvas", id="viewer-canvas"), id="viewer-stage"),
+        element("p", id="viewer-state", role="status"),
+        element("noscript", paragraphs("The viewer needs JavaScript. The rest of the report does not.")),
+    )
+    return Section("viewer", "3D viewer", join(body))
+
+
+_VIEWS = {"3": "three planes and 3D", "0": "axial", "1": "coronal", "2": "sagittal", "4": "3D"}  # NiiVue's numbers
+
+
+def _layers(case: ShownCase) -> list[str]:
+    return ["scan", "prediction"] if case.reference is None else ["scan", "prediction", "reference"]
+
+
+def _box(identity: str, name: str, colour: Colour | None = None, shown: bool = True) -> Html:
+    """A box that shows or hides something."""
+    style = "" if colour is None else f"background:rgb({','.join(str(round(255 * one)) for one in colour)})"
+    swatch = Html("") if colour is None else element("span", class_="swatch", style=style)
+    return element(
+        "label", Html(f'<input type="checkbox" id="{identity}"{" checked" if shown else ""}> '), swatch, name
+    )
+
+
+def viewer_scripts(cases: Sequence[ShownCase]) -> Html:
+    """NiiVue, the data of the cases and the script that joins them."""
+    data = {
+        "labels": [
+            {"numbers": values, "colour": [round(255 * one) for one in label_colour(place)]}
+            for place, values in enumerate(cases[0].parts.values())
+        ],
+        "cases": [_embedded(case) for case in cases],
+    }
+    content = Html(json.dumps(data).replace("<", "\\u003c"))
+    return join(
+        (
+            element("script", resource(NIIVUE)),
+            element("script", content, type="application/json", id="viewer-data"),
+            element("script", resource("viewer.js")),
+        )
+    )
+
+
+def _embedded(case: ShownCase) -> dict[str, Any]:
+    """A case for the script: where the cross starts, and volumes as base64 of compressed NIfTI.
+
+    The scan has the values 0..255, a mask the numbers of labels. The cross is a fraction along x (to the right), y (to
+    anterior) and z (to superior).
+    """
+    low, high = case.window
+    labelled = case.labelled
+    box = body_box(case.image, labelled, min(low, case.image.min() + MAX_AIR * (high - case.image.min())))
+    steps = _steps([edge.stop - edge.start for edge in box], case.geometry.spacing)
+    grid = case.geometry.affine.copy()
+    corner = np.array([edge.start for edge in box]) + (steps - 1) / 2
+    grid[:3, 3] += grid[:3, :3] @ corner
+    grid[:3, :3] *= steps
+    grey = _means(np.clip((case.image[box].astype(np.float32) - low) / (high - low), 0, 1), steps)
+    found = {"scan": _nifti((255 * grey).round().astype(np.uint8), grid)}
+    centres = tuple(slice(step // 2, None, step) for step in steps)
+    for name, masks in (("prediction", case.prediction), ("reference", case.reference)):
+        if masks is not None:
+            shrunk = masks[box][centres][tuple(slice(size) for size in grey.shape)]
+            found[name] = _nifti(np.maximum(shrunk, 0).astype(np.int16), grid)
+    place = [(at - edge.start + 0.5) / (edge.stop - edge.start) for at, edge in zip(middle(labelled), box, strict=True)]
+    return {"cross": [1 - place[2], 1 - place[1], place[0]], "volumes": found}
+
+
+def _steps(shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
+    """The voxels (3,) along each axis that become one. The finest axis is reduced first."""
+    steps = np.ones(3, dtype=int)
+    while np.prod(np.array(shape) // steps) > MAX_VOXELS:
+        steps[int(np.argmin(steps * np.array(spacing)))] += 1
+    return np.minimum(steps, shape)
+
+
+def _means(image: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The means over blocks of voxels. Voxels beyond the last whole block are left out."""
+    shape = np.array(image.shape) // steps
+    whole = image[tuple(slice(size) for size in shape * steps)]
+    return whole.reshape(shape[0], steps[0], shape[1], steps[1], shape[2], steps[2]).mean((1, 3, 5))
+
+
+def _nifti(array: np.ndarray, affine: np.ndarray) -> str:
+    """Base64 of a compressed NIfTI file. affine: index (d, h, w) -> world LPS in mm."""
+    from nibabel.nifti1 import Nifti1Image
+
+    volume = Nifti1Image(array.transpose(2, 1, 0), _LPS_TO_RAS @ affine[:, [2, 1, 0, 3]])
+    return b64encode(gzip.compress(volume.to_bytes(), 6, mtime=0)).decode()

@@ -1,0 +1,75 @@
+"""The report: one HTML file on a data set and its trained presets, or on a folder of segmentations."""
+
+from pathlib import Path
+
+from plans.case_list import CaseList
+from plans.errors import UserError
+from textdiffseg.extras import require
+from textdiffseg.files import write_atomically
+from textdiffseg.report.page import Html, Section, is_page, page
+from textdiffseg.report.shown import ShownCase
+from textdiffseg.report.viewer import viewer_scripts, viewer_section
+from textdiffseg.tasks.manifest import versions
+from textdiffseg.tasks.report_results import find_results, results_sections
+from textdiffseg.tasks.report_segmentations import finished_manifests, segmentations_sections
+
+_ENDINGS = (".html", ".htm")
+
+
+def write_report(
+    source: str | Path,
+    out: str | Path,
+    *,
+    root: str | Path = ".",
+    preset: str | None = None,
+    scans: str | Path | CaseList | None = None,
+    series: str | None = None,
+    title: str | None = None,
+) -> Path:
+    """The path of the report, which is written. It opens from disk, without a network.
+
+    Args:
+        source: a data set (id, name or folder name), a folder of results, or a folder of segmentations.
+        out: the HTML file.
+        root: the folder with raw/, preprocessed/ and results/.
+        preset: the preset that is shown in detail, if several are trained; None: `default`, else the first.
+        scans: for segmentations: the scans that were segmented. Without them, the report has no pictures.
+        series: UID of the DICOM series that was segmented; None: the largest one of each folder.
+        title: of the page; None: the name of the data set or folder.
+
+    Raises:
+        UserError: nothing is found, a file is damaged, or matplotlib is not installed.
+    """
+    require("report", "A report", "matplotlib")
+    out = Path(out)
+    if out.is_file() and not is_page(out):
+        raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
+    if out.suffix.lower() not in _ENDINGS or out.is_dir():
+        raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
+    folder = Path(source).expanduser()
+    manifests = finished_manifests(folder) if folder.is_dir() else {}
+    if manifests:
+        if preset is not None:
+            raise UserError(f"--preset: {folder} holds segmentations of one model. Leave the option out.")
+        name = folder.resolve().name
+        sections, shown = segmentations_sections(folder, manifests, scans, series)
+    else:
+        if scans is not None:
+            raise UserError(f"--scans: {source} is not a folder of segmentations. Leave the option out.")
+        results = find_results(source, Path(root), preset)
+        name = results.plan.dataset
+        sections, shown = results_sections(results)
+    write_atomically(out, _page(title or name, sections, shown))
+    return out
+
+
+def _page(title: str, sections: list[Section], shown: list[ShownCase]) -> str:
+    """The page. The viewer stands behind the pictures of cases."""
+    scripts = Html("")
+    if shown:
+        place = next((number for number, one in enumerate(sections, start=1) if one.anchor == "cases"), len(sections))
+        sections = [*sections[:place], viewer_section(shown), *sections[place:]]
+        scripts = viewer_scripts(shown)
+    made = versions()
+    subtitle = f"Report of TextDiffSeg {made['textdiffseg']}. This file is complete: it loads nothing from elsewhere."
+    return page(title, subtitle, sections, scripts)

@@ -1,0 +1,183 @@
+"""The sections of a report on a data set: scores, cases, calibration, training, data and plan, as far as stored."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.combined import cases_of
+from plans.dataset import read_dataset
+from plans.errors import UserError, listed
+from plans.fingerprint import CaseFingerprint, Fingerprint
+from plans.folders import find_datasets, find_folder, joined_ids
+from plans.layout import FOLD, PreprocessedFolder, root_of, tree
+from plans.plan import Plan
+from textdiffseg.report.calibration import calibration_section
+from textdiffseg.report.cases import cases_table, chosen, sentence
+from textdiffseg.report.comparison import comparisons
+from textdiffseg.report.dataset import dataset_section
+from textdiffseg.report.overlays import legend, overlay
+from textdiffseg.report.page import Html, Section, join, notes, paragraphs, tiles
+from textdiffseg.report.plan import plan_section, training_section
+from textdiffseg.report.results import PresetResults, read_presets
+from textdiffseg.report.scores import box_plots, lesions, number, scores_table, volumes
+from textdiffseg.report.shown import ShownCase, validation_case
+
+Paths = dict[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where the report finds a data set."""
+
+    root: Path
+    plan: Plan  # of the preset that is shown in detail
+    preprocessed: PreprocessedFolder | None  # None: the folder is not there
+    main: PresetResults | None  # None: nothing is trained
+    others: tuple[PresetResults, ...]
+    faults: tuple[str, ...] = ()  # lines on presets that cannot be read
+
+
+def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
+    """The results of a data set (id, name, folder name), or in a folder. Raises `UserError` if there are none."""
+    folder, only = _folder_of_results(Path(source).expanduser())
+    if folder is None:
+        place = PreprocessedFolder(find_folder(str(source), root, "preprocessed"))
+        folder = tree(root, "results") / place.path.name
+    presets, errors = read_presets(folder)
+    main = _main(presets, errors, preset or only, folder)
+    if main is None:
+        return Results(root, _planned(place, preset), place, None, ())
+    above = root_of(main.folds[0].folder) or root
+    place = PreprocessedFolder(tree(above, "preprocessed") / main.plan.dataset)
+    others = (one for one in presets.values() if one is not main and one.plan.dataset == main.plan.dataset)
+    faults = tuple(line for error in errors.values() for line in error.lines)
+    return Results(above, main.plan, place if place.path.is_dir() else None, main, tuple(others), faults)
+
+
+def _folder_of_results(path: Path) -> tuple[Path | None, str | None]:
+    """The folder with the presets of a data set, and the preset that the path names. (None, None): no results."""
+    if path.name.startswith(FOLD) and path.is_dir():
+        path = path.resolve().parent
+    if any(path.glob(f"{FOLD}*")):
+        return path.absolute().parent, path.absolute().name
+    return (path.absolute(), None) if any(path.glob(f"*/{FOLD}*")) else (None, None)
+
+
+def _main(
+    presets: dict[str, PresetResults], errors: dict[str, UserError], wanted: str | None, folder: Path
+) -> PresetResults | None:
+    """The preset that is shown in detail: the wanted one, else the first with scores, else the first.
+
+    None if none is trained. Raises `UserError` if it cannot be read, or is not there.
+    """
+    if wanted in errors or (errors and not presets):
+        raise errors[wanted] if wanted in errors else next(iter(errors.values()))
+    if wanted is None:
+        return next((one for one in presets.values() if one.scores), next(iter(presets.values()), None))
+    found = presets.get(wanted) or next((one for one in presets.values() if one.plan.preset == wanted), None)
+    if found is None and presets:
+        raise UserError(f"--preset {wanted}: {folder} does not hold it. Trained there: {listed(list(presets))}.")
+    return found
+
+
+def _planned(place: PreprocessedFolder, preset: str | None) -> Plan:
+    """The plan of a data set that is not trained."""
+    if preset is not None:
+        return Plan.read(place.plan(preset))
+    if not place.plans:
+        raise UserError(f"{place.path} has no plan. Run tds_plan_and_preprocess first.")
+    return Plan.read(place.plans[0])
+
+
+def results_sections(results: Results) -> tuple[list[Section], list[ShownCase]]:
+    """All sections but the viewer, and the cases for the viewer."""
+    sections: list[Section | None] = []
+    shown: list[ShownCase] = []
+    main = results.main
+    if main is None or not main.scores:
+        sections.append(_unscored(results))
+    else:
+        cases, shown = _cases_section(results, main)
+        sections += [_scores_section(main, results), cases, calibration_section(main)]
+    if main is not None:
+        sections.append(training_section((main, *results.others)))
+    fingerprint = None if results.preprocessed is None else _fingerprint(results.preprocessed, results.plan)
+    if fingerprint is not None:
+        sections.append(dataset_section(fingerprint, results.plan))
+    sections.append(plan_section(results.plan))
+    return [section for section in sections if section is not None], shown
+
+
+def _unscored(results: Results) -> Section:
+    started = results.main is not None
+    why = "Training has started, and the validation is not finished." if started else "Nothing is trained yet."
+    return Section("scores", "Scores", paragraphs(f"{why} Run tds_train {results.plan.dataset} 0 for scores."))
+
+
+def _scores_section(main: PresetResults, results: Results) -> Section:
+    scored = [main, *(one for one in results.others if one.scores)]
+    summaries = [fold.summary for fold in main.folds if fold.summary is not None]
+    means = [(fold.name, fold.summary.mean.dice) for fold in main.folds if fold.summary is not None]
+    by_fold = ", ".join(f"fold {name}: {number(dice)}" for name, dice in means)
+    warning = "These cases were training cases, too. On new scans the scores will be lower." if main.trained_on else ""
+    missing = [fold.name for fold in main.folds if fold.summary is None]
+    unscored = f"Not validated yet: fold {', '.join(missing)}." if missing else ""
+    body = (
+        paragraphs(f"Preset {main.name}. Mean Dice of the labels, {by_fold}."),
+        notes(filter(None, (warning, unscored, *results.faults))),
+        _numbers(main),
+        box_plots({one.name: one.cases for one in scored}),
+        scores_table(main.cases),
+        *(lesions(summary) for summary in summaries),
+        comparisons(main, scored[1:]),
+        volumes(main.cases),
+    )
+    return Section("scores", "Scores", join(body))
+
+
+def _numbers(main: PresetResults) -> Html:
+    dice = [case.mean_dice for case in main.cases if case.mean_dice is not None]
+    labels = {name for case in main.cases for name in case.labels}
+    mean = number(sum(dice) / len(dice)) if dice else "-"
+    counts = ((str(len(main.cases)), "validation cases"), (str(len(main.folds)), "folds"), (str(len(labels)), "labels"))
+    return tiles(((mean, "mean Dice of the cases"), *counts))
+
+
+def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list[ShownCase]]:
+    """The section with pictures of chosen cases, and these cases."""
+    shown, faults = [], []
+    if results.preprocessed is None:
+        where = tree(results.root, "preprocessed") / results.plan.dataset
+        faults.append(f"There are no pictures, because {where} does not exist. Give the right folder with --root.")
+    else:
+        scans = _scans(results)
+        if not scans:
+            faults.append("The raw scans were not found. The pictures show the stored, resampled images.")
+        for name, scores in chosen(main.cases).items():
+            try:
+                mask, title = main.masks[scores.case], f"{name}: {scores.case}"
+                files = scans.get(scores.case)
+                place = results.preprocessed.path
+                shown.append(validation_case(scores.case, mask, place, main.plan, files, title, (sentence(scores),)))
+            except UserError as error:
+                faults += [f"There is no picture of case {scores.case}: {line}" for line in error.lines]
+    pictures = (overlay(case) for case in shown)
+    names = legend(label.name for label in main.plan.labels) if shown else Html("")
+    body = join((notes(faults), names, *pictures, cases_table(main.cases)))
+    return Section("cases", "Cases", body), shown
+
+
+def _scans(results: Results) -> Paths:
+    """The files of each case's scan, by case. Empty if the raw data set is not there or has changed."""
+    try:
+        parts = [read_dataset(path) for path in find_datasets(joined_ids(results.plan.dataset), results.root)]
+    except UserError:
+        return {}
+    if len(parts) == 1:
+        return {case.id: case.images for case in parts[0].cases}
+    return {case.id: case.images for cases in cases_of(parts) for case in cases.values()}
+
+
+def _fingerprint(place: PreprocessedFolder, plan: Plan) -> Fingerprint | None:
+    paths = sorted(place.fingerprints.glob("[!.]*.json"))
+    cases = tuple(CaseFingerprint.read(path) for path in paths)
+    return Fingerprint(dataset=plan.dataset, cases=cases) if cases else None

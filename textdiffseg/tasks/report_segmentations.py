@@ -1,0 +1,96 @@
+"""The sections of a report on segmented scans, from the manifests beside the masks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from plans.case_list import CaseList
+from plans.errors import UserError
+from plans.layout import SUMMARY
+from textdiffseg.evaluation.report import Summary
+from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.report.overlays import legend, overlay
+from textdiffseg.report.page import Html, Section, join, notes
+from textdiffseg.report.scores import box_plots, lesions, scores_table
+from textdiffseg.report.segmented import SegmentedScan, check_section, volumes_section
+from textdiffseg.report.shown import ShownCase, shown_case
+from textdiffseg.tasks.manifest import Manifest, hash_inputs
+from textdiffseg.tasks.predict import find_scans
+from textdiffseg.tasks.volume_table import finished
+
+Files = Mapping[str, tuple[Path, ...]]
+"""The files of each scan, by case."""
+MAX_PICTURES = 12
+MAX_VIEWED = 3  # cases in the viewer
+
+
+def finished_manifests(folder: Path) -> dict[str, Manifest]:
+    """The manifests of all masks in a folder, by case."""
+    return {manifest.request.case: manifest for manifest in finished(folder)}
+
+
+def segmentations_sections(
+    folder: Path, manifests: Mapping[str, Manifest], scans: str | Path | CaseList | None, series: str | None = None
+) -> tuple[list[Section], list[ShownCase]]:
+    """All sections but the viewer, and the scans for the viewer."""
+    segmented = sorted((_segmented(manifest) for manifest in manifests.values()), key=lambda scan: scan.order)
+    files = None if scans is None else _files_of(scans, manifests, series)
+    cases, shown = _cases_section(folder, manifests, segmented, files)
+    sections = [check_section(segmented), cases, volumes_section(segmented)]
+    if (folder / SUMMARY).is_file():
+        summary = Summary.read(folder / SUMMARY)
+        body = (box_plots({"": summary.cases}), scores_table(summary.cases), lesions(summary))
+        sections.append(Section("scores", "Scores", join(body)))
+    return sections, shown[:MAX_VIEWED]
+
+
+def _segmented(manifest: Manifest) -> SegmentedScan:
+    remarks = tuple(dict.fromkeys((*manifest.scan_notes, *manifest.notes)))
+    return SegmentedScan(manifest.request.case, manifest.volumes, manifest.expected_dice, remarks)
+
+
+def _cases_section(
+    folder: Path, manifests: Mapping[str, Manifest], segmented: list[SegmentedScan], files: Files | None
+) -> tuple[Section, list[ShownCase]]:
+    """The section with pictures of the scans to check first, and these scans."""
+    faults: list[str] = []
+    shown: list[ShownCase] = []
+    if files is None:
+        faults.append("There are no pictures, because the scans were not given. Give their folder with --scans.")
+    else:
+        for scan in segmented[:MAX_PICTURES]:
+            try:
+                shown.append(_shown(folder, manifests[scan.name], files, scan.advice))
+            except UserError as error:
+                faults += [f"There is no picture of {scan.name}: {line}" for line in error.lines]
+    if len(segmented) > MAX_PICTURES and shown:
+        faults.append(f"The pictures show the first {MAX_PICTURES} of {len(segmented)} scans.")
+    names = legend(dict.fromkeys(name for one in shown for name in one.parts))
+    body = join((notes(faults), names if shown else Html(""), *(overlay(case) for case in shown)))
+    return Section("cases", "Pictures", body), shown
+
+
+def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], series: str | None) -> Files:
+    channels = max(len(manifest.request.inputs) for manifest in manifests.values())
+    return find_scans(scans, channels, series)
+
+
+def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> ShownCase:
+    """The scan of a manifest with its mask, and its map of uncertainty if there is one.
+
+    Raises `UserError` if the scan is missing or is not the one that was segmented.
+    """
+    case = manifest.request.case
+    if case not in files:
+        raise UserError("it is not among the scans.")
+    if hash_inputs(files[case]) != manifest.request.inputs:
+        raise UserError(f"{files[case][0]} has changed since it was segmented. Segment it again.")
+    mask, *others = manifest.outputs
+    entropy = next((one for one in others if "entropy" in one), None)
+    doubt = None if entropy is None else read_volume((folder / entropy,)).array[0]
+    parts = {name: (value,) for name, value in manifest.labels.items()}
+    scan = read_volume(files[case][:1])
+    values = read_labels(folder / mask).array[0]
+    if values.shape != scan.geometry.shape:
+        raise UserError(f"{folder / mask}: its size is not that of the scan.")
+    # Manifests do not note the modality. Only CT has intensities as low as air's.
+    return shown_case(case, scan, values, parts, hounsfield=True, uncertainty=doubt, lines=(advice,) if advice else ())

@@ -1,0 +1,52 @@
+"""`tds_report`: write a report with pictures as one HTML file."""
+
+import argparse
+from pathlib import Path
+
+from plans.layout import REPORT
+from textdiffseg_cli.common import add_root, command, print_lines, run
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line of `tds_report`."""
+    parser = command(
+        "tds_report",
+        "Write a report as one HTML file: scores, pictures of cases, a 3D viewer, training, data and plan. It opens "
+        "from disk, without a network. Of a folder of segmentations: what to check first, volumes and pictures.",
+        """
+        tds_report 4
+        tds_report Hippocampus -o hippocampus.html --preset unet
+        tds_report results/Dataset004_Hippocampus/default
+        tds_report segmentations --scans scans -o segmentations/report.html
+        """,
+    )
+    parser.add_argument(
+        "source",
+        metavar="DATASET|FOLDER",
+        help="a data set (id, name or folder name), a folder of results, or a folder of segmentations",
+    )
+    parser.add_argument(
+        "-o", dest="out", type=Path, default=Path(REPORT), metavar="FILE", help=f"the HTML file (default: {REPORT})"
+    )
+    parser.add_argument(
+        "--scans", type=Path, metavar="IN", help="the scans of the segmentations; without them there are no pictures"
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="the preset to show in detail; the others are compared with it"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="title of the page (default: the name of the data set)")
+    add_root(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run(_report, make_parser().parse_args(argv))
+
+
+def _report(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+
+    options = {"root": args.root, "preset": args.preset, "scans": args.scans, "title": args.title}
+    written = tds.write_report(args.source, args.out, **options)
+    print_lines(f"Written: {written}. Open it in a browser.")
