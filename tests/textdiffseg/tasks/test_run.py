@@ -63,6 +63,7 @@ def test_a_planned_data_set_is_trained_and_a_second_run_does_nothing(trained):
     root, outcome, lines = trained
     assert [(fold.fold, fold.state) for fold in outcome.folds] == [("0", "validated"), ("1", "validated")]
     assert outcome.is_complete
+    assert outcome.page.read_text().startswith("<!")
     assert lines[0] == f"{NAME} is planned for preset default, and 2 cases are stored."
     again = []
     run(NAME, root=root, hours=1, report=again.append)
