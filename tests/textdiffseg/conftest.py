@@ -9,6 +9,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.prompts import Prompts
 from textdiffseg.files import write_record
+from textdiffseg.folds.state import note_validated
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.text.bank import TextBank, build_bank
@@ -89,6 +90,20 @@ def save_fold(folder, plan: Plan, bank: TextBank, seed: int, checkpoints=("best"
     weights = {f"ema.{name}": value.contiguous() for name, value in random_model(plan, seed).state_dict().items()}
     for which in checkpoints:
         save_file(weights, folder / f"checkpoint_{which}.safetensors")
+
+
+def validated_fold(folder, **found: float) -> None:
+    """Mark a fold as validated. `found`: by label the share of cases in which it was found; without any: not known."""
+    fold = FoldFolder(folder)
+    fold.summary.parent.mkdir(exist_ok=True)
+    fold.summary.write_text("{}")
+    note_validated(fold, found or None)
+
+
+@pytest.fixture(scope="session")
+def mark_validated():
+    """`validated_fold`, for tests that cannot import this file."""
+    return validated_fold
 
 
 @pytest.fixture(scope="session")

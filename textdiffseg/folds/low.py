@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import Checkpoint, low_model
+from plans.layout import FOLD, Checkpoint, FoldFolder, low_model
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import is_fold, trained_folds_in
+from textdiffseg.folds.state import found_shares
 
+LEAST_FOUND = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
 SHARED = ("preset", "labels", "regions", "crop")  # fields of the plan that both resolutions must share
 
 
@@ -37,6 +39,26 @@ def load_low(
     except UserError as error:
         return None, (f"Low resolution is not used: {' '.join(error.lines)}",)
     return low, ()
+
+
+def why_no_guide(low: Ensemble) -> str | None:
+    """The reason not to let a low-resolution model decide what full resolution looks at; None: it may.
+
+    Each of its folds must be validated, and must find each label in nearly all validation cases that hold it.
+    """
+    shares = {name: found_shares(FoldFolder(low.folder / f"{FOLD}{name}")) for name in low.folds}
+    if unknown := [name for name, found in shares.items() if found is None]:
+        return f"fold {', '.join(unknown)} of {low.folder} is not validated. tds_train --resolution low --val does it"
+    poor = {
+        label: share
+        for found in shares.values()
+        for label, share in sorted((found or {}).items(), key=lambda one: -one[1])
+        if share < LEAST_FOUND
+    }
+    if not poor:
+        return None
+    listing = ", ".join(f"{label} in {share:.0%}" for label, share in poor.items())
+    return f"in validation it found {listing} of the cases (at least {LEAST_FOUND:.0%} are needed). Train it longer"
 
 
 def _channels(model: Ensemble) -> list[tuple[str, bool]]:

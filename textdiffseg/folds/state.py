@@ -5,13 +5,14 @@ the training. A fold that was copied elsewhere may have only `checkpoint_best`, 
 an older version without this note counts as finished.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder, root_of
 from plans.plan import Plan
-from plans.records import Record
+from plans.records import Record, Upgrades
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import is_held
 from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
@@ -19,11 +20,13 @@ from textdiffseg.folds.weights import hash_weights, read_metadata
 
 
 class Validated(Record):
-    """`validated.json`: the weights whose validation is finished."""
+    """`validated.json`: the weights whose validation is finished, and what they found."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
+    upgrades: ClassVar[Upgrades] = {1: dict}  # the new field has a default
     checkpoint: Checkpoint = "best"
     weights: str  # hash of the checkpoint's file
+    found: dict[str, float] | None = None  # by label: share of the validation cases with it in which it was found
 
 
 def is_trained(fold: FoldFolder) -> bool:
@@ -63,10 +66,18 @@ def train_command(fold: FoldFolder) -> str:
     return f"tds_train {plan.dataset} {fold.name}{preset}{low}{at}"
 
 
-def note_validated(fold: FoldFolder) -> None:
-    """Note that the validation of the present weights is finished."""
+def note_validated(fold: FoldFolder, found: Mapping[str, float] | None = None) -> None:
+    """Note that the validation of the present weights is finished.
+
+    `found`: for each label the share of the validation cases with it in which it was found.
+    """
     if weights := hash_weights(fold, "best"):
-        write_record(fold.validated, Validated(weights=weights))
+        write_record(fold.validated, Validated(weights=weights, found=None if found is None else dict(found)))
+
+
+def found_shares(fold: FoldFolder) -> dict[str, float] | None:
+    """For each label the share of validation cases in which it was found; None: not validated, or not known."""
+    return Validated.read(fold.validated).found if is_validated(fold) and fold.validated.is_file() else None
 
 
 def is_validated(fold: FoldFolder) -> bool:

@@ -18,7 +18,7 @@ from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.low import load_low
+from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
@@ -42,7 +42,10 @@ class Model:
 
     def __init__(self, ensemble: Ensemble, device: str, low: "Model | None" = None, low_notes: tuple[str, ...] = ()):
         """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
-        self.ensemble, self.device, self.low, self._low_notes = ensemble, device, low, low_notes
+        self.ensemble, self.device, self.low = ensemble, device, low
+        self._why_no_guide = why_no_guide(low.ensemble) if low else None
+        lost = f"Low resolution does not guide the full one: {self._why_no_guide}." if self._why_no_guide else None
+        self._low_notes = (*low_notes, *([lost] if lost else []))
 
     @classmethod
     def load(
@@ -134,7 +137,7 @@ class Model:
 
     def _guide(self, options: SegmentOptions) -> Segmenting | None:
         """The low-resolution model with the same queries, in a single pass; None: full resolution is computed whole."""
-        if self.low is None or not options.guide or options.effort == "best":
+        if self.low is None or self._why_no_guide or not options.guide or options.effort == "best":
             return None
         return self.low.prepare(
             SegmentOptions(

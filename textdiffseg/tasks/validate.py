@@ -77,8 +77,9 @@ def validate(
             allowed = min(MAX_DISTANCE_SECONDS, max(MIN_CHOICE_SECONDS, CALIBRATION_SHARE * trained))
             follow = _follow(progress, cancel, "Compare samples with the raters", "case")
             measure_distances(fold, preprocessed, names, device, allowed, follow)
-    note_validated(fold)
-    return trained_fold(fold, held_out)
+    trained_one = trained_fold(fold, held_out)
+    note_validated(fold, {one.label: one.found / one.cases for one in trained_one.findings if one.cases})
+    return trained_one
 
 
 def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:

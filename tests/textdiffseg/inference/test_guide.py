@@ -1,5 +1,6 @@
 """DESIGN 4: low resolution runs by itself, and shows the full resolution where to look."""
 
+import re
 import shutil
 
 import numpy as np
@@ -14,16 +15,18 @@ from textdiffseg.inference.guide import NOTHING_FOUND, Sighting, search
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.region import Region
+from textdiffseg.inference.segmenting import SegmentOptions
 
 EVERYTHING = {"uncertainty": True, "probabilities": True, "alternatives": 2, "steps": 1}
 ASKED = {"mirroring": False}
 
 
 @pytest.fixture
-def results(root, make_plan, make_fold, bank):
+def results(root, make_plan, make_fold, bank, mark_validated):
     """The folder of a data set with two folds of full resolution and one of low resolution."""
     low = make_plan(resolution="low", spacing=(2, 2, 2))
     make_fold(root / "results" / low.dataset / "default-low" / "fold_0", low, bank, 7)
+    mark_validated(root / "results" / low.dataset / "default-low" / "fold_0", Front_Part=1.0, back=0.96)
     return root / "results" / low.dataset
 
 
@@ -198,3 +201,32 @@ def test_folds_of_both_resolutions_are_no_ensemble(results):
     shutil.copytree(results / "default-low" / "fold_0", results / "default" / "fold_2")
     with pytest.raises(UserError, match="resolution"):
         load(results, folds=None)
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({}, "fold 0 of .* is not validated"),
+        ({"Front_Part": 1.0, "back": 0.9}, "found back in 90% of the cases"),
+        ({"Front_Part": 0.5, "back": 0.9}, "found Front_Part in 50%, back in 90%|found back in 90%, Front_Part in 50%"),
+    ],
+)
+def test_a_low_resolution_that_misses_structures_is_no_guide(results, mark_validated, found, reason):
+    """It would hide them from the full resolution. By itself it can still be used."""
+    mark_validated(results / "default-low" / "fold_0", **found)
+    model = load(results)
+    assert model.prepare(SegmentOptions()).guide is None
+    assert any(re.search(f"does not guide.*{reason}", note) for note in model.notes)
+    assert model.serving("fast") is model.low
+
+
+def test_a_guide_that_finds_nearly_everything_is_used(results):
+    model = load(results)
+    assert model.prepare(SegmentOptions()).guide is not None
+    assert not any("does not guide" in note for note in model.notes)
+
+
+def test_a_guide_whose_weights_changed_is_not_validated(results):
+    fold = results / "default-low" / "fold_0"
+    (fold / "validated.json").write_text('{"version": 2, "weights": "other", "found": {"back": 1.0}}')
+    assert load(results).prepare(SegmentOptions()).guide is None

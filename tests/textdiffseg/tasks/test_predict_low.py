@@ -14,10 +14,11 @@ from textdiffseg_cli.predict import main
 
 
 @pytest.fixture
-def predict(root, make_plan, make_fold, make_scan, bank, capsys):
+def predict(root, make_plan, make_fold, make_scan, bank, capsys, mark_validated):
     """Run the command with the model of a data set that has both resolutions; returns (exit code, stdout, stderr)."""
     low = make_plan(resolution="low", spacing=(2, 2, 2))
     make_fold(root / "results" / low.dataset / "default-low" / "fold_0", low, bank, 7)
+    mark_validated(root / "results" / low.dataset / "default-low" / "fold_0", Front_Part=1.0, back=0.96)
     make_scan(root / "scans" / "a_0000.nii.gz", (9, 40, 34))
 
     def run(*arguments):
