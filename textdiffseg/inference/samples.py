@@ -73,7 +73,7 @@ class SamplePredictor(Predictor):
         super().__init__(networks, settings, device, batch)
         if settings.mirror_axes:
             raise ValueError(f"samples are not mirrored: expected no axes, found {settings.mirror_axes}")
-        self.in_turn = in_turn and self.plan.paper is None
+        self.in_turn = in_turn and self.plan.diffusion is not None
 
     @torch.inference_mode()
     def sample_slabs(

@@ -43,16 +43,16 @@ def test_a_longer_scan_adds_its_image_and_mask_alone(plan):
 
 
 def test_alternatives_keep_the_noise_and_r_of_the_samples_that_are_drawn_at_once(plan):
-    """Five for these labels. Each has 4 channels on a latent grid of stride (1, 2, 2)."""
+    """Four for these labels. Each has 4 channels on a latent grid of stride (1, 2, 2)."""
 
     def need(depth, alternatives):
         shape, settings = (depth, 400, 400), Settings(steps=3, samples=16)
         return prediction_ram_gb(plan, settings, 1, shape, shape, slots=38, alternatives=alternatives)
 
-    assert samples_at_once(39, 8 * 400 * 400) == 5
+    assert samples_at_once(39, 8 * 400 * 400) == 4
     longer = [need(600, alternatives) - need(300, alternatives) for alternatives in (False, True)]
     latent, masks = 4 * 4 * 300 * 200 * 200 / 1e9, 16 * 300 * 400 * 400 / 1e9
-    assert longer[1] - longer[0] == pytest.approx((2 * 5 - 16) * latent + masks, abs=0.01)
+    assert longer[1] - longer[0] == pytest.approx((2 * 4 - 16) * latent + masks, abs=0.01)
 
 
 def test_axes_count_in_the_canonical_order(segmenting):

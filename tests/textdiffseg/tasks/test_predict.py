@@ -120,7 +120,9 @@ def test_a_scan_that_cannot_fit_is_refused_before_it_is_read(predict, root, scan
     monkeypatch.setattr(memory, "prediction_ram_gb", lambda *a, **_: 70.0 if 40 in a[4] else 0.5)
     read = []
     monkeypatch.setattr(
-        files, "read_volume", lambda paths, plain=files.read_volume: read.append(paths[0].name) or plain(paths)
+        files,
+        "read_volume",
+        lambda paths, plain=files.read_volume, **more: read.append(paths[0].name) or plain(paths, **more),
     )
     code, out, err = predict("-i", scans, "--alternatives", "2", "--no-mirroring")
     assert (code, "2 predicted" in out) == (2, True)

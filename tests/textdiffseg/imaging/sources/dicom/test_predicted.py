@@ -50,7 +50,7 @@ def test_a_series_is_predicted_by_its_uid(root, hospital, capsys):
     for uid, slices in (("1.3", 6), ("1.2", 12)):
         assert main(["--root", str(root), "-i", str(hospital), "-o", str(out), "--series", uid]) == 0
         assert "1 predicted" in capsys.readouterr().out
-        assert read_labels(out / "P2.nii.gz").geometry.shape == (slices, 20, 20)
+        assert read_labels(out / f"P2_{uid}.nii.gz").geometry.shape == (slices, 20, 20)
     assert main(["--root", str(root), "-i", str(hospital), "-o", str(out), "--series", "9"]) == 2
     assert "no series '9'. Found: 1.1 (CT, 12 slices of 20x20)" in capsys.readouterr().err
 
