@@ -58,8 +58,8 @@ KNOWN = (
     Known(
         "spread not applied to samples",
         "textdiffseg/segmenter.py",
-        "z = posterior.latent(sample(denoise, r_T, schedule, steps), network.spread)",
-        "z = posterior.latent(sample(denoise, r_T, schedule, steps), torch.ones(()))",
+        "z = self.posterior.latent(r, self.network.spread)",
+        "z = self.posterior.latent(r, torch.ones(()))",
     ),
     Known(
         "residual trained without its scale",
@@ -136,8 +136,8 @@ KNOWN = (
     Known(
         "noise flipped under mirroring",
         "textdiffseg/inference/predictor.py",
-        "segmenter.logits(seen, queries, z_T, self.steps)",
-        "segmenter.logits(seen, queries, z_T.flip([dim + 1 for dim in dims]), self.steps)",
+        "segmenter.logits(seen, asked, z_T, self.steps)",
+        "segmenter.logits(seen, asked, z_T.flip([dim + 1 for dim in dims]), self.steps)",
     ),
     Known(
         "linear instead of cubic resampling",

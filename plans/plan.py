@@ -259,8 +259,8 @@ class Plan(Record):
             raise ValueError("paper has its own diffusion, and needs latent.channels 1")
         if self.paper and self.latent.level != self.fusion_level:
             raise ValueError("paper needs latent.level and fusion_level to be equal")
-        if len(set(self.mirror_axes)) < len(self.mirror_axes):
-            raise ValueError("mirror_axes lists an axis twice")
+        if len({*self.mirror_axes, *self.text_axes}) < len(self.mirror_axes) + len(self.text_axes):
+            raise ValueError("mirror_axes and text_axes list an axis twice")
         return self
 
     def _check_regions(self, regions: Regions) -> None:

@@ -43,7 +43,7 @@ def shrink_plan() -> Callable[[Path], None]:
 
     def shrink(path: Path) -> None:
         plan = json.loads(path.read_text())
-        plan["training"]["iterations_per_epoch"], plan["mirror_axes"] = 3, [2]
+        plan["training"]["iterations_per_epoch"], plan["mirror_axes"], plan["text_axes"] = 3, [2], []
         for stage in plan["stages"]:
             stage["width"] = 8
         path.write_text(json.dumps(plan))

@@ -13,6 +13,7 @@ from textdiffseg.diffusion.losses import soft_dice
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
+from textdiffseg.overview import Overview
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.objectives import objective_of
@@ -42,8 +43,13 @@ def build(variants, model):
     return build
 
 
-def two(queries):
-    return queries.expand(2)
+def two(queries, plan):
+    """The queries of two samples, with an overview if the plan has one."""
+    if plan.overview is None:
+        return queries.expand(2)
+    edge, cells, known = plan.overview.edge, plan.overview.cells, torch.ones(2, dtype=torch.bool)
+    overview = Overview(torch.zeros(2, len(plan.channels), *[edge] * 3), torch.zeros(2, *[cells] * 3, 3), known)
+    return replace(queries.expand(2), overview=overview)
 
 
 def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(variants, build, model, bank, slots):
@@ -54,7 +60,7 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
         draws = objective.draw(2, batch_keys(0, 2, 2))
         image = torch.randn(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(3))
         for _ in range(2):
-            found = objective.losses(image, slots, two(bank.all_labels()), draws)
+            found = objective.losses(image, slots, two(bank.all_labels(), built.plan), draws)
             found.total.backward()
             optimiser.step()
         return built.plan, found.total.item()
@@ -81,7 +87,7 @@ def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, s
     state = TrainingState.start(copy.deepcopy(model), progress)
     objective = variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
     state.progress = progress.after(iteration=iteration)
-    image, queries = torch.randn(2, 1, 16, 16, 16), two(bank.all_labels())
+    image, queries = torch.randn(2, 1, 16, 16, 16), two(bank.all_labels(), model.plan)
     logits = next(Segmenter.of(state.model).logits(image, queries))
     expected = torch.nn.functional.cross_entropy(logits, slots)
     if dice:
@@ -112,7 +118,7 @@ def test_groups_are_normalised_together(build):
 
 
 def test_a_convolutional_head_does_not_read_text_and_makes_no_samples(variants, build, model, bank):
-    plain, queries = build("convolutional head"), two(bank.all_labels())
+    plain, queries = build("convolutional head"), two(bank.all_labels(), model.plan)
     others = replace(queries, vectors=torch.randn_like(queries.vectors))
     g = torch.randn(2, 8, 4, 4, 4)
     assert torch.equal(plain.classify(g, queries), plain.classify(g, others))
