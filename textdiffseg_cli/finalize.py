@@ -1,9 +1,9 @@
 """`tds_finalize`: join folds that were trained on several machines."""
 
 import argparse
-import shlex
 from typing import TYPE_CHECKING
 
+from plans.commands import predict_command
 from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
 
@@ -56,4 +56,4 @@ def _print(joined: "JoinedFolds") -> None:
     if not joined.copied:
         print_lines(f"All of these folds are in {joined.model} already.")
     print_lines(f"Model: {joined.model}")
-    print_lines(f"Next: {shlex.join(['tds_predict', '-i', 'SCANS', '-o', 'SEGMENTATIONS', '-m', str(joined.model)])}")
+    print_lines(f"Next: {predict_command(joined.model)}")

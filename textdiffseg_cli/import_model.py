@@ -1,9 +1,9 @@
 """`tds_import_model`: the folder of a model from a file of `tds_export_model`."""
 
 import argparse
-import shlex
 from pathlib import Path
 
+from plans.commands import predict_command
 from textdiffseg_cli.common import add_root, command, run
 
 
@@ -36,4 +36,4 @@ def _import(args: argparse.Namespace) -> None:
 
     folder = tds.import_model(args.package, folder=args.output, root=args.root)
     print(f"Written: {folder}")
-    print(f"Next: tds_predict -i SCANS -o SEGMENTATIONS -m {shlex.quote(str(folder))}")
+    print(f"Next: {predict_command(folder)}")

@@ -3,6 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from plans.commands import predict_command
 from textdiffseg_cli.common import add_model, add_root, command, console, run
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _print(info: "ModelInfo") -> None:
         f"device, the largest training case {info.host_gb:.2g} GB of memory."
     )
     print(f"Samples, for uncertainty and alternatives: {'yes' if info.samples else 'no'}.")
-    print("Next: tds_predict -i SCANS -o SEGMENTATIONS -m " + str(info.folder))
+    print(f"Next: {predict_command(info.folder)}")
 
 
 def _dice(value: float | None) -> str:

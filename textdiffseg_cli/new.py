@@ -1,11 +1,11 @@
 """`tds_new`: make a data set from a folder of scans and a folder of masks."""
 
 import argparse
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.commands import command_line
 from plans.folders import parts_of
+from plans.layout import RawFolder
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 
 if TYPE_CHECKING:
@@ -155,12 +155,11 @@ def _print_next(made: "NewDataset") -> None:
     folder = made.dataset.folder
     if made.pictures:
         print_lines(f"Look at {len(made.pictures)} pictures of scans with masks: {made.pictures[0].parent}")
-    print_lines(f"Written: {folder / 'dataset.json'}")
+    print_lines(f"Written: {RawFolder(folder).header}")
     if any(gap.name == f"label {gap.value}" for gap in made.labels):
         print_lines("Name the labels there, or with --labels NAME=VALUE ... --overwrite: the model reads their names.")
     below = folder.resolve().parent == (made.root / "raw").resolve()
     number = parts_of(folder.name)[0]
     name = str(number) if below and number is not None else folder.name if below else str(folder)
-    root = [] if made.root == Path() else ["--root", str(made.root)]
-    print_lines(f"Next: {shlex.join(['tds_run', name, '--hours', '4', *root])}")
-    print_lines(f"  or: {shlex.join(['tds_plan_and_preprocess', name, *root])}")
+    print_lines(f"Next: {command_line('tds_run', name, '--hours', '4', root=made.root)}")
+    print_lines(f"  or: {command_line('tds_plan_and_preprocess', name, root=made.root)}")

@@ -1,11 +1,11 @@
 """`tds_plan_and_preprocess`: make the plan, the text bank, the folds and the stored cases of a data set."""
 
 import argparse
-import shlex
 from contextlib import suppress
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
+from plans.commands import command_line
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, console, positive_float, run, whole_number
 
@@ -141,10 +141,9 @@ def _print(planned: "PlannedDataset") -> None:
         print(f"At low resolution in {low}, {disk:.2g} GB: {new} new, {cases - new} unchanged.")
     for note in planned.notes:
         print(note)
-    more = [] if plan.preset == "default" else ["--preset", plan.preset]
-    more += [] if planned.root == Path() else ["--root", str(planned.root)]
     fold = "0" if planned.splits.folds else "all"
+    train = partial(command_line, "tds_train", plan.dataset, fold, preset=plan.preset, root=planned.root)
     print(f"Plan: {folder.plan(plan.preset)}")
-    print(f"Next: {shlex.join(['tds_train', plan.dataset, fold, *more])}")
+    print(f"Next: {train()}")
     if planned.low is not None:
-        print(f"Low resolution: {shlex.join(['tds_train', plan.dataset, fold, '--resolution', 'low', *more])}")
+        print(f"Low resolution: {train(resolution='low')}")

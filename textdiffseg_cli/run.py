@@ -1,10 +1,9 @@
 """`tds_run`: do what is not done yet: plan, preprocess, train and validate each fold."""
 
 import argparse
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.commands import command_line, predict_command
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
 
@@ -73,12 +72,9 @@ def _print(outcome: "RunOutcome") -> None:
     if not outcome.is_complete:
         open_folds = [fold for fold in outcome.folds if fold.state != "validated"]
         print_lines(f"Not finished: {', '.join(f'fold {fold.fold} ({fold.state})' for fold in open_folds)}.")
-        more = [] if outcome.preset == "default" else ["--preset", outcome.preset]
-        more += [] if outcome.root == Path() else ["--root", str(outcome.root)]
-        print_lines(f"Next: {shlex.join(['tds_run', outcome.dataset, '--hours', 'H', *more])}")
+        more = command_line("tds_run", outcome.dataset, "--hours", "H", preset=outcome.preset, root=outcome.root)
+        print_lines(f"Next: {more}")
     if any(fold.state == "validated" for fold in outcome.folds):
         print_lines(f"Model: {outcome.model}")
         print_lines(f"Report: {outcome.page}. Open it in a browser.")
-        print_lines(
-            f"Next: {shlex.join(['tds_predict', '-i', 'SCANS', '-o', 'SEGMENTATIONS', '-m', str(outcome.model)])}"
-        )
+        print_lines(f"Next: {predict_command(outcome.model)}")

@@ -1,11 +1,11 @@
 """`tds_train`: train one fold, then predict and score its validation cases on their original grids."""
 
 import argparse
-import shlex
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.commands import predict_command
 from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import (
     add_root,
@@ -163,8 +163,7 @@ def _print(trained: "TrainedFold") -> None:
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
-    model = shlex.quote(str(trained.fold.path.parent))
-    print(f"Next: tds_predict -i SCANS -o SEGMENTATIONS -m {model}")
+    print(f"Next: {predict_command(trained.fold.path.parent)}")
 
 
 def _print_findings(trained: "TrainedFold") -> None:

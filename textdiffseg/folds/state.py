@@ -6,9 +6,9 @@ an older version without this note counts as finished.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar, Literal
 
+from plans.commands import command_line
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder, root_of
 from plans.plan import Plan
@@ -59,11 +59,9 @@ def why_unfinished(fold: FoldFolder) -> str | None:
 def train_command(fold: FoldFolder) -> str:
     """The command line that resumes a fold."""
     plan = Plan.read(fold.plan)
-    preset = "" if plan.preset == "default" else f" --preset {plan.preset}"
-    root = root_of(fold)
-    at = "" if root is None or root.resolve() == Path.cwd() else f" --root {root}"
-    low = "" if plan.resolution == "full" else f" --resolution {plan.resolution}"
-    return f"tds_train {plan.dataset} {fold.name}{preset}{low}{at}"
+    return command_line(
+        "tds_train", plan.dataset, fold.name, preset=plan.preset, resolution=plan.resolution, root=root_of(fold)
+    )
 
 
 def note_validated(fold: FoldFolder, found: Mapping[str, float] | None = None) -> None:

@@ -16,7 +16,7 @@ from textdiffseg.folds.find import is_fold, trained_folds_in
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.state import is_validated, why_unfinished
 from textdiffseg.progress import Report, silent
-from textdiffseg.tasks.status import FoldStatus, fold_status, name_of, typed
+from textdiffseg.tasks.status import FoldStatus, name_of, train_status
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,8 @@ def finalize(
     for fold in new:
         _copy(fold, FoldFolder.of(root, name, preset, fold.name, resolution), report)
     names = sorted({*own, *(fold.name for fold in new)})
-    states = tuple(_status(root, name, preset, resolution, one) for one in names)
+    states = tuple(train_status(root, name, preset, resolution, one) for one in names)
     return JoinedFolds(model, tuple(fold.name for fold in new), states)
-
-
-def _status(root: Path, dataset: str, preset: Preset, resolution: Resolution, fold: str) -> FoldStatus:
-    low = [] if resolution == "full" else ["--resolution", resolution]
-    command = typed("tds_train", dataset, fold, *low, preset=preset, root=root)
-    return fold_status(FoldFolder.of(root, dataset, preset, fold, resolution), command)
 
 
 def _found(sources: Iterable[Path]) -> list[FoldFolder]:

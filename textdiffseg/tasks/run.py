@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from plans.commands import command_line
 from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.folders import find_folder
@@ -20,7 +21,7 @@ from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.datasets import read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.report import write_report
-from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status, typed
+from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
 from textdiffseg.training.run import TooShort, TrainingOptions
 
@@ -88,12 +89,11 @@ def run(
     for fold in chosen:
         work.do(fold, chosen, end)
     states = tuple(work.status(fold) for fold in chosen)
-    page = model_folder(root, name, preset).with_name(REPORT)
+    model = model_folder(root, name, preset)
+    page = model.with_name(REPORT)
     if any(state.state == "validated" for state in states):
         write_report(name, page, root=root, preset=preset)
-    return RunOutcome(
-        root, name, preset, model_folder(root, name, preset), planned, states, page if page.is_file() else None
-    )
+    return RunOutcome(root, name, preset, model, planned, states, page if page.is_file() else None)
 
 
 def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
@@ -151,7 +151,7 @@ class _Work:
 
     def status(self, fold: str) -> FoldStatus:
         """The present state of a fold."""
-        command = typed("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
+        command = command_line("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
         return fold_status(FoldFolder.of(self.root, self.dataset, self.preset, fold), command)
 
     def do(self, fold: str, chosen: Sequence[str], end: float | None) -> None:

@@ -1,12 +1,12 @@
 """The state of a data set: its plans, its stored cases, and the state of each fold. Nothing is changed."""
 
-import shlex
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from plans.commands import command_line, predict_command
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.folders import find_folder
@@ -45,7 +45,7 @@ class FoldStatus:
 class PresetStatus:
     """A plan, and its folds."""
 
-    preset: str
+    preset: Preset
     resolution: Resolution
     planned: bool  # False: only trained folds are here
     device: str | None
@@ -136,11 +136,10 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
     return replace(now, state="validated", dice=summary.mean.dice, labels=labels, command=None)
 
 
-def typed(command: str, dataset: str, *more: str, preset: str = "default", root: Path = Path()) -> str:
-    """A command line for a data set."""
-    options = [] if preset == "default" else ["--preset", preset]
-    options += [] if root.resolve() == Path.cwd() else ["--root", str(root)]
-    return shlex.join([command, dataset, *more, *options])
+def train_status(root: Path, dataset: str, preset: Preset, resolution: Resolution, fold: str) -> FoldStatus:
+    """The state of a fold that `tds_train` trains. dataset: its folder's name."""
+    command = command_line("tds_train", dataset, fold, preset=preset, resolution=resolution, root=root)
+    return fold_status(FoldFolder.of(root, dataset, preset, fold, resolution), command)
 
 
 def fold_names(source: PreprocessedFolder) -> tuple[str, ...]:
@@ -153,18 +152,11 @@ def fold_names(source: PreprocessedFolder) -> tuple[str, ...]:
 def _preset(root: Path, source: PreprocessedFolder, preset: Preset, resolution: Resolution) -> PresetStatus:
     """The state of a preset at a resolution. source: the folder of its plan."""
     name, folder = source.dataset, model_folder(root, source.dataset, preset, resolution)
-    low = [] if resolution == "full" else ["--resolution", "low"]
     planned = source.plan(preset).is_file()
     started = [path.name.removeprefix(FOLD) for path in sorted(folder.glob(f"{FOLD}*"))]
     names = dict.fromkeys((*(fold_names(source) if planned else ()), *started))
     plan = Plan.read(source.plan(preset)) if planned else None
-    folds = tuple(
-        fold_status(
-            FoldFolder.of(root, name, preset, fold, resolution),
-            typed("tds_train", name, fold, *low, preset=preset, root=root),
-        )
-        for fold in names
-    )
+    folds = tuple(train_status(root, name, preset, resolution, fold) for fold in names)
     if plan is None:
         return PresetStatus(preset, resolution, False, None, None, None, folds)
     return PresetStatus(preset, resolution, True, plan.device, plan.patch, plan.spacing, folds)
@@ -183,17 +175,16 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     presets = tuple(one for one in presets if one.resolution == "full")
     if not any(one.planned for one in presets):
         trained = any(fold.state == "validated" for one in presets for fold in one.folds)
-        return _predict(root, name, presets) if trained else typed("tds_run", name, "--hours", "4", root=root)
+        return _predict(root, name, presets) if trained else command_line("tds_run", name, "--hours", "4", root=root)
     for one in presets:
         if one.planned and any(fold.command for fold in one.folds):
             begun = any(fold.state != "not begun" for fold in one.folds)
             if begun or not any(fold.command is None for other in presets for fold in other.folds):
-                return typed("tds_run", name, preset=one.preset, root=root)
+                return command_line("tds_run", name, preset=one.preset, root=root)
     return _predict(root, name, presets)
 
 
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
     preset = trained[0].preset if trained else "default"
-    folder = str(model_folder(root, name, preset))
-    return shlex.join(["tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-m", folder])
+    return predict_command(model_folder(root, name, preset))

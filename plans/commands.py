@@ -1,0 +1,26 @@
+"""Command lines that messages name: a user can copy and paste them."""
+
+import shlex
+from pathlib import Path
+
+from plans.presets import Preset, Resolution
+
+
+def command_line(
+    command: str,
+    dataset: str,
+    *more: str,
+    preset: Preset = "default",
+    resolution: Resolution = "full",
+    root: Path | None = None,
+) -> str:
+    """A command for a data set. What is the default is left out. `root` None: it is not known."""
+    options = [] if preset == "default" else ["--preset", preset]
+    options += [] if resolution == "full" else ["--resolution", resolution]
+    options += [] if root is None or root.resolve() == Path.cwd() else ["--root", str(root)]
+    return shlex.join([command, dataset, *more, *options])
+
+
+def predict_command(model: Path) -> str:
+    """The command that segments scans with the model in a folder."""
+    return shlex.join(["tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-m", str(model)])
