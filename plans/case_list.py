@@ -4,22 +4,20 @@ The columns of a CSV file are `case`, `image` (for several channels `image_0`, `
 file holds the record `CaseListFile`. Paths are relative to the folder of the file.
 """
 
-import csv
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from plans.dataset import MAX_ID_BYTES, is_plain_name
-from plans.errors import UserError, is_printable, merged
-from plans.records import Record, read_text
+from plans.errors import UserError, merged
+from plans.records import Record
+from plans.tables import Table, exists_below
 
 COLUMNS = "case, image (for several channels image_0, image_1, ...) and text"
-_DELIMITERS = ",;\t"
 _IMAGE = re.compile(r"image(?:_([0-9]{1,4}))?")
 
 
@@ -95,28 +93,16 @@ def _json_rows(path: Path) -> Iterator[_Row]:
 
 def _csv_rows(path: Path) -> Iterator[_Row]:
     """The rows of a CSV file. Rows without any content are left out."""
-    content = read_text(path)
-    header = content.lstrip().partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    reader, columns, number = csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True), None, 0
-    try:
-        for number, cells in enumerate(reader, start=1):
-            cells = [cell.strip() for cell in cells]
-            if not any(cells):
-                continue
-            if columns is None:
-                columns = _columns(cells, path)
-                continue
-            values = dict(zip(columns, cells, strict=False))
-            fields = tuple(sorted((name for name in columns if _IMAGE.fullmatch(name)), key=_channel))
-            images = tuple(values.get(field, "") for field in fields)
-            fault = None
-            if len(cells) > len(columns):
-                advice = f"Put a field that holds {delimiter!r} in double quotes."
-                fault = f"{len(cells)} fields, expected {len(columns)}. {advice}"
-            yield _Row(f"row {number}", fields, values.get("case", ""), images, values.get("text", ""), fault)
-    except csv.Error as error:
-        raise UserError(f"{path}: row {number + 1}: {error}. Correct the quotes of this row.") from None
+    table = Table.read(path)
+    if not table.header:
+        return
+    columns = _columns(table.header, path)
+    fields = tuple(sorted((name for name in columns if _IMAGE.fullmatch(name)), key=_channel))
+    for number, cells in table.rows:
+        values = dict(zip(columns, cells, strict=False))
+        images = tuple(values.get(field, "") for field in fields)
+        case, text = values.get("case", ""), values.get("text", "")
+        yield _Row(f"row {number}", fields, case, images, text, table.surplus(cells))
 
 
 def _columns(cells: Sequence[str], path: Path) -> list[str]:
@@ -165,13 +151,6 @@ def _faults(rows: Sequence[_Row], folder: Path) -> Iterator[tuple[_Row, str]]:
         if not any(row.images):
             yield row, f"{row.place}: {row.fields[0]}: empty. Expected the path of a scan."
         for name, image in zip(row.fields, row.images, strict=True):
-            if image and (fault := _fault_of_image(image, folder)):
-                yield row, f"{row.place}: {name}: {fault}"
-
-
-def _fault_of_image(image: str, folder: Path) -> str | None:
-    try:
-        missing = not is_printable(image) or not (folder / image).exists()
-    except OSError:  # e.g. a name that is too long
-        missing = True
-    return f"{folder / image} does not exist. Correct the path; a relative one starts at {folder}." if missing else None
+            if image and not exists_below(folder, image):
+                lost = f"{folder / image} does not exist. Correct the path; a relative one starts at {folder}."
+                yield row, f"{row.place}: {name}: {lost}"

@@ -4,19 +4,16 @@ The columns are `case`, `image` (further channels: `image2`, `image3`, ...) and 
 of the file.
 """
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 from plans.dataset import is_plain_name
-from plans.errors import UserError, is_printable
-from plans.records import read_text
+from plans.errors import UserError
+from plans.tables import Table, exists_below
 
 COLUMNS = "case, image (further channels image2, image3, ...) and mask"
-_DELIMITERS = ",;\t"
 _IMAGE = re.compile(r"image[ _]?(\d{0,3})")
 
 
@@ -31,16 +28,10 @@ class ListedPair:
 
 def read_pairs(path: Path) -> tuple[ListedPair, ...]:
     """The cases of a CSV file. Raises `UserError` with a line per fault: the row and the column."""
-    content = read_text(path)
-    delimiter = max(_DELIMITERS, key=content.lstrip().partition("\n")[0].count)
-    try:
-        rows = list(csv.reader(StringIO(content, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}: {error}. Correct the quotes of its fields.") from None
-    rows = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
-    if len(rows) < 2:
+    table = Table.read(path)
+    if not table.rows:
         raise UserError(f"{path} lists no case. Add a row per case with the columns {COLUMNS}.")
-    names = [name.casefold() for name in rows[0]]
+    names = [name.casefold() for name in table.header]
     images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=_channel)
     unknown = [name for name in names if name not in ("case", "mask", *images)]
     missing = [name for name in ("case", "image", "mask") if name not in (*names, *(["image"] if images else []))]
@@ -49,7 +40,7 @@ def read_pairs(path: Path) -> tuple[ListedPair, ...]:
         listed = ", ".join(repr(name) for name in (*unknown, *missing, *double))
         raise UserError(f"{path}: columns {listed}: unknown, missing or double. Expected {COLUMNS}.")
     faults: list[str] = []
-    pairs = tuple(_pairs(rows[1:], names, images, path, faults))
+    pairs = tuple(_pairs(table, names, images, path, faults))
     if faults:
         raise UserError(*faults)
     return pairs
@@ -59,32 +50,23 @@ def _channel(column: str) -> int:
     return int(column.removeprefix("image").strip(" _") or 0)
 
 
-def _pairs(
-    rows: list[list[str]], names: list[str], images: list[str], path: Path, faults: list[str]
-) -> Iterator[ListedPair]:
+def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
     seen: dict[str, int] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in table.rows:
         where, values = f"{path}: row {number}", dict(zip(names, row, strict=False))
         case, mask = values.get("case", ""), values.get("mask", "")
         channels = [values.get(name, "") for name in images]
         while len(channels) > 1 and not channels[-1]:
             channels.pop()
-        if len(row) > len(names):
-            faults.append(f"{where}: {len(row)} fields, expected {len(names)}. Put fields with separators in quotes.")
+        if fault := table.surplus(row):
+            faults.append(f"{where}: {fault}")
         elif not is_plain_name(case):
             faults.append(f"{where}: case: expected one plain file name without slashes, found {case!r:.80}.")
         elif (first := seen.setdefault(case.casefold(), number)) != number:
             faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
-        elif lost := [one for one in (*channels, mask) if not _exists(path.parent, one)]:
+        elif lost := [one for one in (*channels, mask) if not exists_below(path.parent, one)]:
             faults.append(
                 f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
             )
         else:
             yield ListedPair(case, tuple(path.parent / one for one in channels), path.parent / mask)
-
-
-def _exists(folder: Path, name: str) -> bool:
-    try:
-        return bool(name) and is_printable(name) and (folder / name).exists()
-    except OSError:  # e.g. a name that is too long
-        return False
