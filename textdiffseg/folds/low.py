@@ -8,7 +8,7 @@ from plans.errors import UserError
 from plans.layout import FOLD, Checkpoint, FoldFolder, low_model
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import is_fold, trained_folds_in
-from textdiffseg.folds.state import found_shares
+from textdiffseg.folds.state import found_shares, train_command
 
 LEAST_FOUND = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
 SHARED = ("preset", "labels", "regions", "crop")  # fields of the plan that both resolutions must share
@@ -46,15 +46,14 @@ def why_no_guide(low: Ensemble) -> str | None:
 
     Each of its folds must be validated, and must find each label in nearly all validation cases that hold it.
     """
-    shares = {name: found_shares(FoldFolder(low.folder / f"{FOLD}{name}")) for name in low.folds}
-    if unknown := [name for name, found in shares.items() if found is None]:
-        return f"fold {', '.join(unknown)} of {low.folder} is not validated. tds_train --resolution low --val does it"
-    poor = {
-        label: share
-        for found in shares.values()
-        for label, share in sorted((found or {}).items(), key=lambda one: -one[1])
-        if share < LEAST_FOUND
-    }
+    least: dict[str, float] = {}  # of each label, over the folds
+    for name in low.folds:
+        fold = FoldFolder(low.folder / f"{FOLD}{name}")
+        found = found_shares(fold)
+        if found is None:
+            return f"fold {name} of {low.folder} is not validated ({train_command(fold)} --val does it)"
+        least |= {label: min(share, least.get(label, 1.0)) for label, share in found.items()}
+    poor = {label: share for label, share in least.items() if share < LEAST_FOUND}
     if not poor:
         return None
     listing = ", ".join(f"{label} in {share:.0%}" for label, share in poor.items())

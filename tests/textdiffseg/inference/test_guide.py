@@ -220,6 +220,16 @@ def test_a_low_resolution_that_misses_structures_is_no_guide(results, mark_valid
     assert model.serving("fast") is model.low
 
 
+def test_a_guide_is_judged_by_its_worst_fold(results, make_plan, make_fold, bank, mark_validated):
+    """The note names the least share of each label."""
+    low = results / "default-low"
+    make_fold(low / "fold_1", make_plan(resolution="low", spacing=(2, 2, 2)), bank, 8)
+    mark_validated(low / "fold_0", Front_Part=0.5, back=1.0)
+    mark_validated(low / "fold_1", Front_Part=0.8, back=0.9)
+    (reason,) = (note for note in load(results, ("0", "1")).notes if "does not guide" in note)
+    assert "found Front_Part in 50%, back in 90% of the cases" in reason
+
+
 def test_a_guide_that_finds_nearly_everything_is_used(results):
     model = load(results)
     assert model.prepare(SegmentOptions()).guide is not None
