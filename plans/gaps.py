@@ -10,14 +10,13 @@ wrong "absent" would teach that the organ is background.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from plans.presets import Missing
+
 MAX_SPREAD = 10.0  # of an organ's volume, 90th to 10th percentile
 MIN_CASES = 5  # that hold a label, before its volume counts as known
-Missing = Literal["auto", "absent", "not-annotated"]
-MISSING: tuple[Missing, ...] = ("auto", "absent", "not-annotated")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The presets: names of the models that can be planned. Command lines list them, so nothing slow is imported."""
+"""Names that command lines offer: the presets, resolutions, and the meanings of a gap. Nothing slow is imported."""
 
 from typing import Literal, get_args
 
@@ -21,3 +21,5 @@ PeerNetwork = Literal["unet", "swinunetr", "nnunet", "resenc", "unetrpp", "diffu
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 Resolution = Literal["full", "low"]
 RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
+Missing = Literal["auto", "absent", "not-annotated"]  # what it means that a mask lacks a label (`plans.gaps`)
+MISSING: tuple[Missing, ...] = get_args(Missing)

@@ -43,6 +43,8 @@ class Overview:
 
     def without(self, channels: Sequence[int]) -> "Overview":
         """The overviews with some channels set to 0, as in a scan that lacks them."""
+        if not channels:
+            return self
         image = self.image.clone()
         image[:, list(channels)] = 0
         return replace(self, image=image)
@@ -58,6 +60,12 @@ class Overview:
             self.places.flip([axis + 1 for axis in axes]) * signs,
             self.known,
         )
+
+
+def blank(batch: int, channels: int, edge: int, cells: int) -> Overview:
+    """Overviews of zeros, with the shapes of real ones."""
+    image, where = torch.zeros(batch, channels, edge, edge, edge), torch.zeros(batch, cells, cells, cells, 3)
+    return Overview(image, where, torch.ones(batch, dtype=torch.bool))
 
 
 def stacked(overviews: Sequence[Overview | None]) -> Overview | None:

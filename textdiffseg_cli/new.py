@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 from plans.commands import command_line
 from plans.folders import parts_of
 from plans.layout import RawFolder
+from plans.presets import MISSING
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 
 if TYPE_CHECKING:
     from plans.gaps import LabelGap
     from textdiffseg.tasks.new import NewDataset
 
-MISSING = ("auto", "absent", "not-annotated")
 MAX_LISTED = 20  # files without a partner
 LARGEST_ID = 10**6
 

@@ -73,6 +73,8 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from textdiffseg.evaluation.means import mean_of_defined
+
     labels = list(dict.fromkeys(name for fold in folds for name in fold.labels or {}))
     shown = labels if len(labels) <= MAX_LABELS else []
     table = Table("fold", "state", box=SIMPLE_HEAD, show_edge=False, title=f"Folds of {preset}", title_justify="left")
@@ -83,9 +85,9 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
         table.add_row(fold.fold, _state(fold), _digits(fold.dice), *scores)
     known = [fold for fold in folds if fold.dice is not None]
     if len(known) > 1:
-        means = [_mean([(fold.labels or {}).get(name) for fold in known]) for name in shown]
+        means = [mean_of_defined((fold.labels or {}).get(name) for fold in known) for name in shown]
         table.add_section()
-        table.add_row("mean", "", _mean([fold.dice for fold in known]), *means, style="bold")
+        table.add_row("mean", "", *map(_digits, (mean_of_defined(fold.dice for fold in known), *means)), style="bold")
     return table
 
 
@@ -110,11 +112,6 @@ def _state(fold: "FoldStatus") -> str:
     if fold.state in ("trained", "validated") and fold.seconds:
         words.append(f"trained for {duration(fold.seconds)}")
     return ", ".join(words)
-
-
-def _mean(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return _digits(sum(known) / len(known) if known else None)
 
 
 def _digits(value: float | None) -> str:

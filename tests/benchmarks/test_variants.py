@@ -13,7 +13,7 @@ from textdiffseg.diffusion.losses import soft_dice
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
-from textdiffseg.overview import Overview
+from textdiffseg.overview import blank
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.objectives import objective_of
@@ -45,10 +45,8 @@ def build(variants, model):
 
 def two(queries, plan):
     """The queries of two samples, with an overview if the plan has one."""
-    if plan.overview is None:
-        return queries.expand(2)
-    edge, cells, known = plan.overview.edge, plan.overview.cells, torch.ones(2, dtype=torch.bool)
-    overview = Overview(torch.zeros(2, len(plan.channels), *[edge] * 3), torch.zeros(2, *[cells] * 3, 3), known)
+    small = plan.overview
+    overview = blank(2, len(plan.channels), small.edge, small.cells) if small else None
     return replace(queries.expand(2), overview=overview)
 
 

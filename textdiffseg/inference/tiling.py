@@ -62,20 +62,19 @@ class Tiling:
         return F.pad(image, [amount for pair in reversed(pairs) for amount in pair])
 
     def window(self, start: Triple) -> Window:
-        """The slices of the window at `start` in the padded volume."""
+        """The slices of the window whose first voxel is `start`."""
         return _window(slice(s, s + size) for s, size in zip(start, self.patch, strict=True))
 
     def near(self, region: Region | None) -> "Tiling":
         """The same tiling with the windows that touch a region of the volume. None: all windows."""
         if region is None:
             return self
-        starts = (start for start in self.starts if region.touches(self._in_volume(start), self.shape))
+        starts = (start for start in self.starts if region.touches(self.window(self.in_volume(start)), self.shape))
         return replace(self, starts=tuple(starts))
 
-    def _in_volume(self, start: Triple) -> Window:
-        """The slices of the window at `start` in the volume. They may reach beyond it, into the padding."""
-        corners = zip(start, self.before, self.patch, strict=True)
-        return _window(slice(s - before, s - before + size) for s, before, size in corners)
+    def in_volume(self, start: Triple) -> Triple:
+        """The first voxel of the window at `start` in the volume without padding. It may be negative."""
+        return triple(s - before for s, before in zip(start, self.before, strict=True))
 
     def latent_window(self, start: Triple) -> Window:
         """The slices of the window at `start` on the latent grid."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.geometry import Triple, triple
+from plans.geometry import Triple
 from plans.memory import bytes_per_sum, slab_bytes
 from textdiffseg.inference.tiling import Tiling, importance
 from textdiffseg.overview import Overview, places
@@ -92,10 +92,10 @@ class WindowInputs:
         """The overviews of the windows at `starts`, with `cells` tokens along each axis."""
         assert self.overview is not None, "expected an overview"
         tiling, device = self.tiling, self.overview.device
-        firsts = [triple(s - before for s, before in zip(start, tiling.before, strict=True)) for start in starts]
-        where = torch.stack([places(tiling.shape, first, tiling.patch, cells) for first in firsts])
-        image = self.overview.expand(len(firsts), *self.overview.shape[1:])
-        return Overview(image, where.to(device), torch.ones(len(firsts), dtype=torch.bool, device=device))
+        where = [places(tiling.shape, tiling.in_volume(start), tiling.patch, cells) for start in starts]
+        image = self.overview.expand(len(starts), *self.overview.shape[1:])
+        known = torch.ones(len(starts), dtype=torch.bool, device=device)
+        return Overview(image, torch.stack(where).to(device), known)
 
     @property
     def classes(self) -> int:

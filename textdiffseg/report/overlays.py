@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from textdiffseg.imaging.planes import PLANES
-from textdiffseg.pictures import Colour, label_colour
-from textdiffseg.report.page import Html, element, figure, join, paragraphs
+from textdiffseg.pictures import label_colour
+from textdiffseg.report.page import Html, element, figure, join, paragraphs, swatch
 from textdiffseg.report.plots import image
 from textdiffseg.report.shown import ShownCase
 
@@ -26,13 +26,8 @@ Box = tuple[slice, slice, slice]
 
 def legend(names: Iterable[str]) -> Html:
     """The colours of the labels, and what the lines mean."""
-    entries = [element("span", _swatch(label_colour(place)), name) for place, name in enumerate(names)]
+    entries = [element("span", swatch(label_colour(place)), name) for place, name in enumerate(names)]
     return element("div", *entries, class_="legend")
-
-
-def _swatch(colour: Colour) -> Html:
-    red, green, blue = (round(255 * one) for one in colour)
-    return element("span", class_="swatch", style=f"background:rgb({red},{green},{blue})")
 
 
 def overlay(case: ShownCase) -> Html:

@@ -9,6 +9,8 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from textdiffseg.pictures import Colour
+
 GENERATOR = "TextDiffSeg"  # marks the pages that may be replaced
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -75,6 +77,16 @@ def tiles(values: Iterable[tuple[str, str]]) -> Html:
     """The most important numbers: (number, its name)."""
     shown = (element("div", element("b", number), element("span", name), class_="tile") for number, name in values)
     return element("div", *shown, class_="tiles")
+
+
+def swatch(colour: Colour) -> Html:
+    """A small square of a colour."""
+    return element("span", class_="swatch", style=f"background:rgb({','.join(map(str, in_bytes(colour)))})")
+
+
+def in_bytes(colour: Colour) -> list[int]:
+    """Red, green and blue from 0 to 255."""
+    return [round(255 * one) for one in colour]
 
 
 def resource(name: str) -> Html:

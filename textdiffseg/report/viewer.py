@@ -10,7 +10,7 @@ import numpy as np
 
 from textdiffseg.imaging.planes import MAX_AIR, body_box, middle
 from textdiffseg.pictures import Colour, label_colour
-from textdiffseg.report.page import Html, Section, element, join, paragraphs, resource
+from textdiffseg.report.page import Html, Section, element, in_bytes, join, paragraphs, resource, swatch
 from textdiffseg.report.shown import ShownCase
 
 MAX_VOXELS = 2_500_000  # of an embedded case; three of them take at most 10 MB
@@ -56,18 +56,15 @@ def _layers(case: ShownCase) -> list[str]:
 
 def _box(identity: str, name: str, colour: Colour | None = None, shown: bool = True) -> Html:
     """A box that shows or hides something."""
-    style = "" if colour is None else f"background:rgb({','.join(str(round(255 * one)) for one in colour)})"
-    swatch = Html("") if colour is None else element("span", class_="swatch", style=style)
-    return element(
-        "label", Html(f'<input type="checkbox" id="{identity}"{" checked" if shown else ""}> '), swatch, name
-    )
+    box = Html(f'<input type="checkbox" id="{identity}"{" checked" if shown else ""}> ')
+    return element("label", box, Html("") if colour is None else swatch(colour), name)
 
 
 def viewer_scripts(cases: Sequence[ShownCase]) -> Html:
     """NiiVue, the data of the cases and the script that joins them."""
     data = {
         "labels": [
-            {"numbers": values, "colour": [round(255 * one) for one in label_colour(place)]}
+            {"numbers": values, "colour": in_bytes(label_colour(place))}
             for place, values in enumerate(cases[0].parts.values())
         ],
         "cases": [_embedded(case) for case in cases],

@@ -71,27 +71,16 @@ def _gpu() -> Iterator[Finding]:
         return
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
-        small = free < LEAST_GPU_GB * GB
-        yield Finding(
-            f"GPU {index}",
-            "note" if small else "good",
-            f"{torch.cuda.get_device_name(index)}, {free / GB:.1f} of {total / GB:.1f} GB free",
-            f"Less than {LEAST_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb." if small else "",
-        )
+        found = f"{torch.cuda.get_device_name(index)}, {free / GB:.1f} of {total / GB:.1f} GB free"
+        advice = f"Less than {LEAST_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb."
+        yield _room(f"GPU {index}", free, LEAST_GPU_GB, found, advice)
 
 
 def _cores_and_memory() -> Iterator[Finding]:
     yield Finding("CPU cores", "good", f"{cores()} of {os.cpu_count() or 1} may be used")
-    free = free_memory() / GB
-    few = free < LEAST_RAM_GB
-    yield Finding(
-        "memory",
-        "note" if few else "good",
-        f"{free:.1f} GB free",
-        f"Whole-body scans need up to {LEAST_RAM_GB} GB. Stop other programs, or give the container more."
-        if few
-        else "",
-    )
+    free = free_memory()
+    advice = f"Whole-body scans need up to {LEAST_RAM_GB} GB. Stop other programs, or give the container more."
+    yield _room("memory", free, LEAST_RAM_GB, f"{free / GB:.1f} GB free", advice)
 
 
 def _disk(root: Path) -> Iterator[Finding]:
@@ -106,27 +95,23 @@ def _disk(root: Path) -> Iterator[Finding]:
         yield Finding("write access", "bad", reason, "Choose another folder with --root.")
         return
     yield Finding("write access", "good", f"{place} can be written")
-    free = shutil.disk_usage(place).free / GB
-    few = free < LEAST_DISK_GB
-    yield Finding(
-        "disk",
-        "note" if few else "good",
-        f"{free:.0f} GB free at {place}",
-        "Stored cases take about as much space as compressed scans. The plan prints how much." if few else "",
-    )
+    free = shutil.disk_usage(place).free
+    advice = "Stored cases take about as much space as compressed scans. The plan prints how much."
+    yield _room("disk", free, LEAST_DISK_GB, f"{free / GB:.0f} GB free at {place}", advice)
 
 
 def _shared_memory() -> Iterator[Finding]:
     if not SHARED_MEMORY.is_dir():
         return
-    free = shutil.disk_usage(SHARED_MEMORY).free / GB
-    few = free < LEAST_SHARED_GB
-    yield Finding(
-        "shared memory",
-        "note" if few else "good",
-        f"{free:.2f} GB free in {SHARED_MEMORY}",
-        "Few processes can load batches. A container gets more with --ipc=host or --shm-size." if few else "",
-    )
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    advice = "Few processes can load batches. A container gets more with --ipc=host or --shm-size."
+    yield _room("shared memory", free, LEAST_SHARED_GB, f"{free / GB:.2f} GB free in {SHARED_MEMORY}", advice)
+
+
+def _room(name: str, free: float, least_gb: float, found: str, advice: str) -> Finding:
+    """The finding on an amount of memory, in bytes. The advice is given if less than `least_gb` is free."""
+    few = free < least_gb * GB
+    return Finding(name, "note" if few else "good", found, advice if few else "")
 
 
 def _text_encoder() -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from plans.geometry import Spacing, Triple
 from plans.layout import FoldFolder
 from plans.memory import network_of, parameters
 from plans.plan import Plan
+from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.find import find_model
@@ -115,6 +116,4 @@ def _fold_info(fold: FoldFolder, summary: Summary | None) -> FoldInfo:
 
 def _dice_of(summaries: Sequence[Summary], label: str) -> float | None:
     """The mean Dice of a label over folds; None if no fold scored it."""
-    values = [one.labels[label].dice for one in summaries if label in one.labels]
-    defined = [value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else None
+    return mean_of_defined(one.labels[label].dice for one in summaries if label in one.labels)

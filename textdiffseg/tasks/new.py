@@ -7,11 +7,12 @@ from pathlib import Path
 
 from plans.dataset import Dataset, read_dataset
 from plans.errors import UserError, merged
-from plans.gaps import LabelGap, Missing, annotated_labels, gaps_of
+from plans.gaps import LabelGap, annotated_labels, gaps_of
 from plans.header import BACKGROUND, IGNORE
 from plans.label_names import named_labels, numbered_names
 from plans.layout import RawFolder
 from plans.names import normalise
+from plans.presets import Missing
 from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent

@@ -10,6 +10,7 @@ from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.folders import find_datasets, find_folder, joined_ids
 from plans.layout import FOLD, PreprocessedFolder, root_of, tree
 from plans.plan import Plan
+from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.report.calibration import calibration_section
 from textdiffseg.report.cases import cases_table, chosen, sentence
 from textdiffseg.report.comparison import comparisons
@@ -135,9 +136,8 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
 
 
 def _numbers(main: PresetResults) -> Html:
-    dice = [case.mean_dice for case in main.cases if case.mean_dice is not None]
     labels = {name for case in main.cases for name in case.labels}
-    mean = number(sum(dice) / len(dice)) if dice else "-"
+    mean = number(mean_of_defined(case.mean_dice for case in main.cases))
     counts = ((str(len(main.cases)), "validation cases"), (str(len(main.folds)), "folds"), (str(len(labels)), "labels"))
     return tiles(((mean, "mean Dice of the cases"), *counts))
 

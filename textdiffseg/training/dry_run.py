@@ -25,7 +25,7 @@ from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import hash_text, write_record
 from textdiffseg.folds.lock import one_at_a_time
 from textdiffseg.networks.model import SegmentationNetwork, build_model
-from textdiffseg.overview import Overview
+from textdiffseg.overview import blank
 from textdiffseg.precision import autocast
 from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
@@ -193,21 +193,13 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     length = TOKENS_PER_LABEL * count + (MAX_TEXT_TOKENS if plan.reads_texts else 0)
     tokens = torch.randn(batch, length, width, generator=generator)
     vectors = torch.randn(batch, count, width, generator=generator)
-    queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool), _overview(plan)).to(device)
-    image = torch.randn(batch, len(plan.channels), *plan.patch, generator=generator).to(device)
+    channels, small = len(plan.channels), plan.overview
+    overview = blank(batch, channels, small.edge, small.cells) if small else None
+    queries = Queries(labels, vectors, tokens, torch.ones(batch, length, dtype=torch.bool), overview).to(device)
+    image = torch.randn(batch, channels, *plan.patch, generator=generator).to(device)
     highest = max(map(max, plan.parts))  # in a label map
     targets = torch.randint(0, highest + 1, (batch, *plan.patch), generator=generator).to(device)
     objective = objective_of(model, samples)
     draws = objective.draw(0, batch_keys(0, 0, batch))
     with autocast(device):
         return objective.losses(image, targets, queries, draws and draws.to(device)).total
-
-
-def _overview(plan: Plan) -> Overview | None:
-    """An overview of a batch; None if the plan has none."""
-    if plan.overview is None:
-        return None
-    edge, cells = plan.overview.edge, plan.overview.cells
-    image = torch.zeros(plan.batch, len(plan.channels), *(edge,) * 3)
-    where = torch.zeros(plan.batch, *(cells,) * 3, 3)
-    return Overview(image, where, torch.ones(plan.batch, dtype=torch.bool))
