@@ -1,12 +1,11 @@
 """The files of each case of a raw data set, found by their names. No file is opened."""
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from plans.errors import listed, merged
-from plans.file_names import FILE_ENDINGS, channel_file, rater_file, split_ending
+from plans.file_names import FILE_ENDINGS, channel_file, rater_file, split_channel, split_ending
 from plans.layout import RawFolder
 from plans.raters import almost_rater, group_references
 
@@ -80,9 +79,10 @@ def group_images(
     plain: dict[str, Path] = {}
     cases: dict[str, Images] = {}
     for stem, name in files.items():
-        match = re.fullmatch(r"(.+)_(\d{4})", stem)
-        if match and stem not in labels:
-            suffixed.setdefault(match[1], {})[int(match[2])] = name
+        numbered = split_channel(stem)
+        if numbered and stem not in labels:
+            case, channel = numbered
+            suffixed.setdefault(case, {})[channel] = name
         else:
             plain[stem] = images / name
             cases[stem] = (plain[stem],)

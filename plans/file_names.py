@@ -56,6 +56,12 @@ def channel_file(case: str, channel: int, ending: str) -> str:
     return f"{case}_{channel:04d}{ending}"
 
 
+def split_channel(stem: str) -> tuple[str, int] | None:
+    """The case and the channel of a file `CASE_0000`, by its name without ending. None: the name has no channel."""
+    match = re.fullmatch(r"(.+)_(\d{4})", stem)
+    return (match[1], int(match[2])) if match else None
+
+
 def named_input(name: str, channel: int, channels: int) -> str:
     """A scan's file in messages and manifests: its name, with the channel if there are several and it does not show."""
     shown = channels == 1 or split_ending(name)[0].endswith(f"_{channel:04d}")

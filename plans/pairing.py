@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from plans.dataset import is_plain_name
-from plans.file_names import safe_name
+from plans.file_names import safe_name, split_channel
 
 _SCAN_WORDS = "images?|imgs?|scans?|volumes?|vol|cts?|mrs?|mris?|pet|raw|t1w?|t2w?|flair|adc|dwi|dicom"
 _MASK_WORDS = (
@@ -23,7 +23,6 @@ _PREFIX = re.compile(rf"{_WORDS}(?:[ ._-]+|(?=\d))", re.IGNORECASE)
 _SUFFIX = re.compile(rf"[ ._-]+{_WORDS}$", re.IGNORECASE)
 _WHOLE = re.compile(_WORDS, re.IGNORECASE)
 _MASK = re.compile(rf"(?:.*[ ._/-])?(?:{_MASK_WORDS})(?:[ ._/-].*)?", re.IGNORECASE)
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ def _matches(
     scans: dict[str, dict[int, list[str]]] = {}
     for image in images:
         own, channel = key(image), 0
-        if own not in by_key and (numbered := _CHANNEL.fullmatch(image)):
-            own, channel = key(numbered[1]), int(numbered[2])
+        if own not in by_key and (numbered := split_channel(image)):
+            own, channel = key(numbered[0]), numbered[1]
         if own and own in by_key:
             scans.setdefault(own, {}).setdefault(channel, []).append(image)
     found = {}

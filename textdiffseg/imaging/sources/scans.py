@@ -1,18 +1,16 @@
 """The scans in a folder."""
 
 import os
-import re
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import FILE_ENDINGS, is_archive_name, is_unread_image, split_ending
+from plans.file_names import FILE_ENDINGS, channel_file, is_archive_name, is_unread_image, split_channel, split_ending
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
 from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 
 MAX_SEARCHED = 200  # folders below one without scans
-_CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 def list_scans(
@@ -50,8 +48,8 @@ def list_scans(
 
 def channels_without_file(case: str, paths: Sequence[Path], channels: int) -> tuple[int, ...]:
     """The numbers of the channels of a scan that have no file. () if its files are not numbered CASE_0000, ..."""
-    matches = [_CHANNEL.fullmatch(split_ending(path.name)[0] or path.name) for path in paths]
-    found = {int(match[2]) for match in matches if match and case.endswith(match[1])}
+    numbered = [split_channel(split_ending(path.name)[0] or path.name) for path in paths]
+    found = {one[1] for one in numbered if one and case.endswith(one[0])}
     if len(found) < len(paths) or max(found) >= channels:
         return ()
     return tuple(number for number in range(channels) if number not in found)
@@ -169,9 +167,9 @@ def _by_case(files: dict[str, Path], optional: Collection[int] = ()) -> dict[str
     grouped: dict[str, dict[int, Path]] = {}
     leading = next(number for number in range(len(optional) + 1) if number not in optional)
     for stem, path in files.items():
-        match = _CHANNEL.fullmatch(stem)
-        is_channel = match and any(f"{match[1]}_{number:04d}" in files for number in range(leading + 1))
-        case, channel = (match[1], int(match[2])) if match and is_channel else (stem, 0)
+        case, channel = split_channel(stem) or (stem, 0)
+        if not any(channel_file(case, number, "") in files for number in range(leading + 1)):
+            case, channel = stem, 0
         other = grouped.setdefault(case, {}).setdefault(channel, path)
         if other != path:
             raise UserError(f"{other} and {path} would both be scan {case}. Move one of them away.")
