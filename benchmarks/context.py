@@ -2,7 +2,7 @@
 
     taskset -c 0 python benchmarks/context.py [--minutes 8] [--seeds 0 1 2] [--root DIR]
 
-A scan is three patches wide (look_alikes.py). Two equal nodules lie in its middle, and only a marker at one end tells
+A scan is three patches wide (look_alikes.py). Two equal nodules lie in its middle, and only a marker at one end shows
 which is the proximal one. Three models of preset unet are trained for the same minutes:
 
 - `overview` reads the scan at low resolution beside its window,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from null_network import null_logits
+from null_network import null_logits, null_plan, null_stages
 from peaks import measured
 
 from plans.plan import Plan
@@ -49,28 +49,8 @@ def job_of(plan: Plan, out: Path) -> Job:
 
 def plan_of(patch: tuple[int, ...], spacing: tuple[float, ...], labels: int) -> Plan:
     """A plan for CT. No network is built."""
-    stage = {"kernel": (3, 3, 3), "width": 4, "blocks": 1}
-    training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}
     return Plan.model_validate(
-        {
-            "preset": "unet",
-            "dataset": "Dataset001_CT",
-            "device": "gpu",
-            "channels": [{"name": "CT", "scheme": "ct", "low": -1000, "high": 1000, "mean": 0, "std": 300}],
-            "labels": [{"name": f"label {number}", "value": number} for number in range(1, 1 + labels)],
-            "crop_to_nonzero": False,
-            "spacing": spacing,
-            "median_shape": (275, 512, 512),
-            "patch": patch,
-            "batch": 2,
-            "stages": [{"stride": (1, 1, 1), **stage}, {"stride": (2, 2, 2), **stage}],
-            "latent": {"level": 1, "channels": 4},
-            "diffusion": None,
-            "mirror_axes": (),
-            "text": {"encoder": "none", "width": 64},
-            "training": training | {"ema": 0.9, "foreground_share": 0.33},
-            "memory": {"budget_gb": 8, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
-        }
+        null_plan(patch, spacing, labels) | {"crop_to_nonzero": False, "stages": null_stages(1, 2)}
     )
 
 

@@ -29,7 +29,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from null_network import null_logits
+from null_network import null_logits, null_plan, null_stages
 from peaks import peak_memory
 from stored import in_own_process, machine, shared_data
 from torch import Tensor
@@ -214,30 +214,8 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
 
 def plan_of(patch: Triple, labels: int, crop: Crop) -> Plan:
     """A plan for CT with the smallest network."""
-    stage = {"kernel": (3, 3, 3), "width": 4, "blocks": 1}
-    training = {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-3, "weight_decay": 0, "warmup": 0.1}
-    return Plan.model_validate(
-        {
-            "preset": "unet",
-            "dataset": "Dataset001_CT",
-            "device": "gpu",
-            "channels": [{"name": "CT", "scheme": "ct", "low": -1000, "high": 1000, "mean": 0, "std": 300}],
-            "labels": [{"name": f"label {number}", "value": number} for number in range(1, 1 + labels)],
-            "crop": crop,
-            "spacing": SPACING,
-            "median_shape": (275, 512, 512),
-            "patch": patch,
-            "batch": 2,
-            "stages": [{"stride": (1, 1, 1), **stage}, {"stride": (2, 2, 2), **stage}, {"stride": (2, 2, 2), **stage}],
-            "fusion_level": 2,
-            "latent": {"level": 1, "channels": 4},
-            "diffusion": None,
-            "mirror_axes": (),
-            "text": {"encoder": "none", "width": NoEncoder.width},
-            "training": training | {"ema": 0.9, "foreground_share": 0.33},
-            "memory": {"budget_gb": 8, "training_gb": 1, "prediction_gb": 1, "ram_gb": 1, "disk_gb": 1},
-        }
-    )
+    own = {"crop": crop, "stages": null_stages(1, 2, 2), "fusion_level": 2}
+    return Plan.model_validate(null_plan(patch, SPACING, labels) | own)
 
 
 if __name__ == "__main__":

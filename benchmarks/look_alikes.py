@@ -1,4 +1,4 @@
-"""Generated scans in which only something outside the window tells two look-alikes apart.
+"""Generated scans with two nodules that look the same. What distinguishes them lies outside the window.
 
 A scan is three patches wide. Two equal nodules lie in its middle, and a bright marker lies at one of its ends. The
 nodule that is nearer the marker is the proximal one. No window that holds a nodule reaches the marker.
