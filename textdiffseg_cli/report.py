@@ -28,9 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-o", dest="out", type=Path, default=Path(REPORT), metavar="FILE", help=f"the HTML file (default: {REPORT})"
     )
-    parser.add_argument(
-        "--scans", type=Path, metavar="IN", help="the scans of the segmentations; without them there are no pictures"
-    )
+    parser.add_argument("--scans", type=Path, metavar="IN", help="the scans of the segmentations; pictures need them")
     parser.add_argument(
         "--preset", metavar="NAME", help="the preset to show in detail; the others are compared with it"
     )
