@@ -247,6 +247,11 @@ class FoldFolder:
         return self.path / "calibration.json"
 
     @property
+    def postprocessing(self) -> Path:
+        """The trials of postprocessing steps in validation."""
+        return self.path / "postprocessing.json"
+
+    @property
     def log(self) -> Path:
         """The training log, one line per epoch."""
         return self.path / "log.jsonl"

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     load = Model.load
 
-__version__ = "0.2.0"  # setup.cfg and `--version` read it here
+__version__ = "0.3.0.dev0"  # setup.cfg and `--version` read it here
 
 _HOMES = {
     "Cancelled": "textdiffseg.progress",

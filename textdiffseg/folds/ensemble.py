@@ -1,7 +1,7 @@
 """The ensemble of a model's trained folds: the folds are chosen, checked against each other, and loaded."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.errors import UserError
@@ -11,6 +11,7 @@ from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
 from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
+from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
@@ -33,6 +34,7 @@ class Ensemble:
     sampling: Sampling
     calibrations: tuple[Calibration, ...]  # one per fold
     hash: str  # of weights, plans and words
+    postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)  # by label name
     notes: tuple[str, ...] = ()  # on folds that are left out, unfinished or not validated
 
 
@@ -108,6 +110,7 @@ def load_ensemble(
         bank=banks[0],
         sampling=pool([one for one in chosen if one] or [plain_sampling(plans[0])], axes),
         calibrations=tuple(read_calibration(fold, checkpoint) for fold in folds),
+        postprocessing=choose_postprocessing(read_postprocessing(fold, checkpoint) for fold in folds),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
         notes=(*_left_out(folder, folds, names), *_without_choice(folds, chosen, checkpoint)),
     )

@@ -125,7 +125,7 @@ class Model:
             seed=options.seed,
             effort=options.effort,
         )
-        masks, samples = self._calibrated(settings), None
+        masks, samples = self._calibrated(settings, options.postprocessing), None
         if options.uncertainty:
             sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
             samples = masks if sampled == settings else self._calibrated(sampled)
@@ -166,6 +166,7 @@ class Model:
         mirroring: bool = True,
         effort: Effort = "chosen",
         guide: bool = True,
+        postprocessing: bool = True,
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -173,16 +174,14 @@ class Model:
         progress: OnProgress = silent,
         cancel: Cancel = never,
     ) -> Result:
-        """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
+        """The segmentation of one scan, as `tds_predict` writes it. `UserError` for an invalid argument or scan.
 
         Args:
             scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
-            series: UID of the DICOM series to segment; None: the largest one.
-            text: the case text of this scan, for a model that was trained with texts.
+            series, text: UID of a DICOM series (None: the largest one); text of the case, if the model reads texts.
             progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
-
-        The other arguments are those of `SegmentOptions`. Raises `UserError` for an invalid argument or scan.
+            others: those of `SegmentOptions`.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
@@ -193,6 +192,7 @@ class Model:
             mirroring=mirroring,
             effort=effort,
             guide=guide,
+            postprocessing=postprocessing,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,
@@ -226,9 +226,10 @@ class Model:
     def _encoded(self, text: str | None, text_encoder: str | None) -> CaseText | None:
         return self.texts({"": text}, text_encoder)[""] if text else None
 
-    def _calibrated(self, settings: Settings) -> Calibrated:
+    def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
         predictor = Predictor(self.ensemble.networks, settings, self.device)
-        return Calibrated(predictor, applied(self.ensemble.calibrations, settings))
+        steps = self.ensemble.postprocessing if postprocessing else {}
+        return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
 
 
 def _phrases(prompts: Sequence[str]) -> tuple[str, ...]:

@@ -33,6 +33,9 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
         settings = in_words(choice.predictor.settings)
         report(f"Alternatives: {choice.count}, chosen from {settings}, predicted in addition to the mask")
     _report_calibration(segmenting, report)
+    if steps := segmenting.masks.postprocessing:
+        listing = "; ".join(f"{label}: {step}" for label, step in steps.items())
+        report(f"Postprocessing, as validation gained by it: {listing}. To leave it out: --no-postprocessing.")
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
     _report_memory(segmenting, scans, report)

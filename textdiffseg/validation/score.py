@@ -10,6 +10,7 @@ from textdiffseg.data.store import open_case, read_record
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.weights import hash_weights
 from textdiffseg.validation.calibrate import store_fit
 from textdiffseg.validation.cases import (
     WindowProgress,
@@ -22,6 +23,7 @@ from textdiffseg.validation.cases import (
 )
 from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECONDS, add_degraded
 from textdiffseg.validation.evidence import Evidence
+from textdiffseg.validation.postprocessing import PostprocessingEvidence
 from textdiffseg.validation.timing import Deadline
 
 
@@ -43,13 +45,14 @@ def validate_fold(
         case_ids: the cases to predict.
         device: "cpu" or "cuda".
         sampling: None: that of sampling.json.
-        calibrate: fit a calibration to the predictions and write calibration.json. Only for cases that the fold was
-            not trained on. Then some degraded scans of these cases are predicted, too (`degrading.add_degraded`).
+        calibrate: fit a calibration to the predictions and write calibration.json, and try postprocessing steps and
+            write postprocessing.json. Only for cases that the fold was not trained on. Then some degraded scans of
+            these cases are predicted, too (`degrading.add_degraded`).
         progress: called with (cases done, all cases).
         degrading: called with (degraded scans done, all degraded scans).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    scores, evidence = [], Evidence(predictor.plan, predictor.settings)
+    scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
     began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
@@ -60,10 +63,13 @@ def validate_fold(
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
+        if calibrate:
+            steps.add(labels, case)
     text = predictor.plan.text
     summary = summarise(scores, notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)
     if calibrate:
+        write_record(fold.postprocessing, steps.trials(hash_weights(fold, "best")))
         allowed = max(MIN_DEGRADED_SECONDS, DEGRADED_SHARE * (time.perf_counter() - began))
         add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
         store_fit(fold, evidence.fit())
