@@ -17,7 +17,7 @@ from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
-from textdiffseg.folds.find import find_model
+from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
@@ -50,7 +50,7 @@ class Model:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path | Sequence[str | Path],
         *,
         folds: Sequence[str] | None = None,
         checkpoint: Checkpoint = "best",
@@ -62,14 +62,15 @@ class Model:
         The low resolution is loaded, too, if it was trained: its folder lies beside `folder` and ends with `-low`.
 
         Args:
-            folder: it holds fold_0, ...
+            folder: it holds fold_0, ...; several folders: models that are averaged.
             folds: the folds to load; None: all that are finished.
             checkpoint: "best" or "latest".
             device: "cpu" or "cuda"; None: cuda if there is a GPU.
             include_unfinished: load folds that are in training or were interrupted, too.
         """
-        device, location = choose_device(device), find_model(Path(), folder=Path(folder))
-        full = load_ensemble(location, folds, checkpoint, device, include_unfinished)
+        device, given = choose_device(device), [folder] if isinstance(folder, str | Path) else folder
+        folders = [found for one in given for found in find_models(Path(), folder=Path(one))]
+        full = load_ensemble(folders, folds, checkpoint, device, include_unfinished)
         low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
         return cls(full, device, None if low is None else cls(low, device), notes)
 
@@ -132,7 +133,7 @@ class Model:
         choice, count = None, check_count(options.alternatives)
         if count:
             drawn = settings_of_alternatives(plan, settings)
-            choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
+            choice = AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
 
     def _guide(self, options: SegmentOptions) -> Segmenting | None:
@@ -227,7 +228,8 @@ class Model:
         return self.texts({"": text}, text_encoder)[""] if text else None
 
     def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
-        predictor = Predictor(self.ensemble.networks, settings, self.device)
+        networks = self.ensemble.samplers if settings.steps else self.ensemble.networks
+        predictor = Predictor(networks, settings, self.device)
         steps = self.ensemble.postprocessing if postprocessing else {}
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
 

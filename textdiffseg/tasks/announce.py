@@ -18,7 +18,8 @@ from textdiffseg.text.case_texts import cut_notes
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
     """Report model, labels, sampling and calibration, and the memory that the run needs."""
     ensemble, selection = model.ensemble, segmenting.selection
-    report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    folds, models = dict.fromkeys(ensemble.folds), " and ".join(map(str, ensemble.folders))
+    report(f"Model: {models}, {'folds' if len(folds) > 1 else 'fold'} {', '.join(folds)}")
     for line in model.notes:
         report(line)
     _report_resolution(segmenting, report)
