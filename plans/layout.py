@@ -310,6 +310,10 @@ class FoldFolder:
         """The predicted mask of a validation case."""
         return self.validation / f"{case}{NIFTI}"
 
+    def entropy(self, case: str) -> Path:
+        """The uncertainty of a validation case's mask."""
+        return self.validation / "entropy" / f"{case}.b2nd"
+
 
 def volume_table(folder: Path) -> Path:
     """The table of volumes in a folder of segmentations."""

@@ -168,7 +168,7 @@ class _Averaging:
 
     def _scores(self, pair: tuple[str, ...], models: Mapping[str, PresetResults], cases: Sequence[str]) -> Scores:
         """The scores of a pair by case. They are stored after each pair of folds."""
-        folds = [_held_out(models[key]) for key in pair]
+        folds = [models[key].predicted_by for key in pair]
         groups: dict[tuple[Path, ...], list[str]] = {}  # cases that the same two folds were not trained on
         for case in cases:
             groups.setdefault(tuple(of[case].path for of in folds), []).append(case)
@@ -202,12 +202,6 @@ class _Averaging:
             return after
 
         return of_step
-
-
-def _held_out(model: PresetResults) -> dict[str, FoldFolder]:
-    """The fold that was not trained on each case."""
-    scored = [(fold.folder, fold.summary) for fold in model.folds if fold.summary is not None and fold.name != ALL]
-    return {one.case: fold for fold, summary in scored for one in summary.cases}
 
 
 def _weights(fold: Path) -> str:

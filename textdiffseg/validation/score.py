@@ -1,7 +1,7 @@
 """Validation of a fold: its stored cases are predicted, scored on their files' grids, and used to calibrate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from plans.geometry import triple
@@ -9,8 +9,11 @@ from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, read_record
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
+from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.weights import hash_weights
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Slab
 from textdiffseg.validation.calibrate import store_fit
 from textdiffseg.validation.cases import (
     WindowProgress,
@@ -59,10 +62,12 @@ def validate_fold(
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
         follow = within(progress, before, share, len(case_ids))
-        slabs = predict_case(predictor, case, bank, progress=follow)
+        entropy = EntropyMap(triple(case.record.shape))
+        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=follow))
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
+        entropy.write(fold, case_id)
         if calibrate:
             steps.add(labels, case)
     text = predictor.plan.text
@@ -74,3 +79,10 @@ def validate_fold(
         add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
         store_fit(fold, evidence.fit())
     return summary
+
+
+def _kept(entropy: EntropyMap, predictor: Predictor, slabs: Iterable[Slab]) -> Iterator[Slab]:
+    """The same slabs. The entropy of each one is kept."""
+    for slab in slabs:
+        entropy.add(slab.first, predictor.readout.entropy(slab.prediction.probabilities, 0).numpy())
+        yield slab
