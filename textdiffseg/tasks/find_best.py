@@ -6,7 +6,7 @@ the time, so it is chosen only if its gain is certain: the 95% interval of the p
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -26,7 +26,7 @@ from textdiffseg.folds.state import is_validated
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
-from textdiffseg.report.results import PresetResults, read_presets
+from textdiffseg.report.results import FoldResults, PresetResults, read_presets
 from textdiffseg.resources import choose_device
 from textdiffseg.tasks.status import name_of
 from textdiffseg.validation.averaged import score_averaged
@@ -104,8 +104,11 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             report(f"Left out: {line}")
     models: dict[str, PresetResults] = {}
     for key, one in presets.items():
-        if waiting := [fold.name for fold in one.folds if fold.name != ALL and not is_validated(fold.folder)]:
-            report(f"{key}: fold {listed(waiting)} is not validated, so its cases are not compared.")
+        waiting = [fold for fold in one.folds if fold.name != ALL and not is_validated(fold.folder)]
+        if waiting:
+            names = listed([fold.name for fold in waiting])
+            report(f"{key}: fold {names} is not validated, so its cases are not compared.")
+            one = _without(one, waiting)
         if not one.scores or one.trained_on:
             report(f"Left out: {key} has no validated fold of the cross-validation.")
         elif models and not _common(models) & {*one.scores}:
@@ -117,6 +120,13 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             f"{results} has no validated model to compare. Train one first: {command_line('tds_run', name, root=root)}."
         )
     return models
+
+
+def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResults:
+    """The model without the scores of some folds."""
+    left_out = {fold.folder for fold in folds}
+    scores = {case: one for case, one in model.scores.items() if model.predicted_by[case] not in left_out}
+    return replace(model, scores=scores)
 
 
 def _common(models: Mapping[str, PresetResults]) -> set[str]:

@@ -85,6 +85,18 @@ def test_only_common_cases_are_compared(tmp_path, trained):
     assert lines == ["Left out: peer-unet has no validation case in common with default, unet."]
 
 
+def test_scores_of_other_weights_are_not_compared(tmp_path, trained, make_fold, bank):
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.9), 5)
+    make_fold(tmp_path / "new", plan, bank, 77)
+    fold = FoldFolder.of(tmp_path, plan.dataset, "unet", 0)
+    fold.checkpoint("best").write_bytes((tmp_path / "new" / "checkpoint_best.safetensors").read_bytes())
+    lines = []
+    choice = tds.find_best(900, root=tmp_path, pairs=False, report=lines.append)
+    assert choice.record.cases == 4
+    assert lines == ["unet: fold 0 is not validated, so its cases are not compared."]
+
+
 def test_an_uncertain_gain_does_not_choose_a_pair(tmp_path, trained, monkeypatch):
     trained("default", even(0.7), 0)
     plan = trained("unet", even(0.75), 5)
@@ -125,6 +137,7 @@ def test_scores_of_other_weights_are_predicted_again(tmp_path, trained, make_fol
     fold = FoldFolder.of(tmp_path, plan.dataset, "unet", 1)
     make_fold(tmp_path / "new", plan, bank, 77)
     fold.checkpoint("best").write_bytes((tmp_path / "new" / "checkpoint_best.safetensors").read_bytes())
+    note_validated(fold)
     tds.find_best(900, root=tmp_path)
     assert calls[2:] == expected
 
@@ -232,5 +245,5 @@ def test_the_command_prints_the_table_and_the_next_command(tmp_path, trained, ca
     assert f"Best: unet. Written to {tmp_path / 'results' / 'Dataset900_Tiny' / 'best.json'}." in out
     assert "Next: tds_predict -i SCANS -o SEGMENTATIONS -d Dataset900_Tiny" in out
     assert main(["900", "--root", str(tmp_path), "--no-pairs", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["models"] == ["unet"]
+    assert json.loads(capsys.readouterr().out)["record"]["models"] == ["unet"]
     assert Summary.read(FoldFolder.of(tmp_path, "Dataset900_Tiny", "unet", 0).summary).mean.dice
