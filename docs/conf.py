@@ -33,8 +33,12 @@ nb_execution_raise_on_error = True
 default_role = "code"  # docstrings mark code with single backticks
 add_module_names = False
 maximum_signature_line_length = 80
-autodoc_default_options = {"members": True, "undoc-members": True, "member-order": "bysource"}
-autodoc_preserve_defaults = True
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,
+    "exclude-members": "upgrades",
+    "member-order": "bysource",
+}
 autodoc_typehints_format = "short"
 
 html_theme = "furo"
@@ -69,7 +73,10 @@ def short_signature(
     """The signature, with `Preset` for its many values. That of a record is empty: its fields follow."""
     if isinstance(found, type) and (dataclasses.is_dataclass(found) or issubclass(found, BaseModel)):
         return "", None
-    return signature and (signature.replace(stringify_annotation(Preset, "smart"), "Preset"), returned)
+    if signature is None:
+        return None
+    named = re.sub(r"<function (\w+)>", r"\1", signature)  # a default that is a function
+    return named.replace(stringify_annotation(Preset, "smart"), "Preset"), returned
 
 
 def setup(app: Sphinx) -> None:

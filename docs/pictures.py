@@ -20,7 +20,7 @@ DATASET = "Dataset900_Phantoms"
 CASES = ("phantomTs_000", "phantomTs_001")
 BROWSER = ("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 MAX_WAIT_MS = 240_000
-MAX_SIDE = 800  # pixels
+MAX_SIDE = 1000  # pixels
 
 
 def predict(root: Path, folder: Path) -> Path:

@@ -11,7 +11,6 @@ UNREAD_ENDINGS = (
     *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
 )
 NIFTI = ".nii.gz"
-SEGMENTATION = f"segmentation{NIFTI}"  # of a single scan, if no name is given
 ARCHIVE = ".zip"  # of DICOM slices
 _SLICE_ENDINGS = (".dcm", ".dicom", ".ima")  # most slices have none
 DICOM = ".dcm"

@@ -53,6 +53,8 @@ def test_the_api_page_shows_types_and_the_comments_of_fields(site):
     shown = " ".join(text(site / "api.html").split())
     assert "spacing: Sequence[float] | None = None" in shown  # of Model.segment
     assert "preset: Preset = 'default'" in shown
+    assert shown.count("load( folder: str | Path") == 2  # the function and the method
+    assert "progress: Callable[[ProgressEvent], None] = silent" in shown
     assert "the value of each voxel, 0 background" in shown  # Result.labels
     assert "1970" in shown  # FoldStatus.since
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import SEGMENTATION, alternative_file, split_ending
+from plans.file_names import NIFTI, alternative_file, split_ending
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference.alternatives import Alternative
@@ -52,10 +52,10 @@ class Result:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless requested."""
         return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
 
-    def write(self, folder: str | Path, name: str = SEGMENTATION) -> tuple[str, ...]:
+    def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
         """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
 
-        The ending of `name` sets the format. By default it is NIfTI.
+        The ending of `name` sets the format.
         """
         from textdiffseg.imaging.writers.files import write_labels, write_volume
 
