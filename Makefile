@@ -20,7 +20,7 @@ if [ $$code = 0 ]; then echo " $$seconds s"; else echo " failed after $$seconds 
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-min lint types golden
+.PHONY: help install demo docs test test-slow test-min lint types golden
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,11 +30,16 @@ install: $(VENV)/installed ## install TextDiffSeg and its tools into .venv (abou
 demo: $(VENV)/installed ## plan, train, predict and score on generated phantoms, without a GPU (about 6 minutes)
 	$(VENV)/bin/tds_demo --minutes $(DEMO_MINUTES) --root demo
 
+docs: $(VENV)/installed ## build the site in docs/_build/html; it runs the notebook (about 2 minutes)
+	$(call step,Installing Sphinx,$(VENV)/bin/$(PIP) --editable ".[docs]")
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
 	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
 
-test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium
-	$(call step,Installing Dask,$(VENV)/bin/$(PIP) --editable ".[cluster]")
+test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium, the site
+	$(call step,Installing Dask and Sphinx,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs]")
 	$(call step,Installing Playwright,$(VENV)/bin/$(PIP) playwright)
 	$(call step,Installing two readers of DICOM,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch)
 	$(call PYTEST,$(VENV)) -m slow

@@ -22,6 +22,7 @@ EXCUSED = {
 # The requirement -> its module, where the names differ.
 MODULES = {"surface-distance": "surface_distance", "connected-components-3d": "cc3d"}
 SHIPPED = {"huggingface_hub": "transformers", "yaml": "transformers"}  # module -> the requirement that brings it
+SITE = {"sphinx", "furo", "myst-nb"}  # imported by docs/conf.py, or named there
 TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 
 ELSEWHERE = {"nnunetv2", "openvino"}  # benchmarks run them in an environment of their own
@@ -45,7 +46,7 @@ def names(extra: str) -> set[str]:
 
 def test_each_requirement_is_imported_or_excused(repository):
     imported = third_party(repository, *PACKAGES)
-    for extra in set(minimum.requirements()) - {"dev"}:
+    for extra in set(minimum.requirements()) - {"dev", "docs"}:
         assert names(extra) - imported <= EXCUSED.keys(), f"extra {extra or 'of the base'}"
     assert EXCUSED.keys() & imported == set(), "imported, so it needs no excuse"
 
@@ -56,7 +57,7 @@ def test_each_excused_requirement_is_explained_in_setup_cfg(repository):
 
 
 def test_each_import_is_required(repository):
-    required = set().union(*(names(extra) for extra in set(minimum.requirements()) - {"dev"}))
+    required = set().union(*(names(extra) for extra in set(minimum.requirements()) - {"dev", "docs"}))
     own = {path.stem for path in (repository / "benchmarks").glob("*.py")}
     assert third_party(repository, *PACKAGES) - SHIPPED.keys() - ALONE.keys() <= required
     assert set(SHIPPED.values()) <= required
@@ -67,6 +68,7 @@ def test_the_base_holds_nothing_of_an_extra():
     extras = names("train") | names("report") | names("dicom") | names("cluster")
     assert names("") & extras == set()
     assert names("dev") == TOOLS
+    assert names("docs") == SITE
 
 
 def test_the_message_of_a_missing_extra_knows_every_module(repository):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from textdiffseg.inference.model import Model
     from textdiffseg.inference.result import Result
     from textdiffseg.inference.segmenting import SegmentOptions
+    from textdiffseg.phantoms import write_phantoms
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
     from textdiffseg.tasks.finalize import JoinedFolds, finalize
@@ -71,6 +72,7 @@ _HOMES = {
     "run": "textdiffseg.tasks.run",
     "status": "textdiffseg.tasks.status",
     "train": "textdiffseg.tasks.train",
+    "write_phantoms": "textdiffseg.phantoms",
     "write_report": "textdiffseg.tasks.report",
 }
 __all__ = [
@@ -106,6 +108,7 @@ __all__ = [
     "run",
     "status",
     "train",
+    "write_phantoms",
     "write_report",
 ]
 
