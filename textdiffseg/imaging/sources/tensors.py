@@ -73,10 +73,10 @@ def values_and_affine(scan: Any) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{SOURCE}: its space is {space!r}, expected RAS or LPS. Turn its affine to RAS+ first.")
     if affine.shape != (4, 4):
         raise UserError(f"{SOURCE}: its affine has the shape {affine.shape}, expected (4, 4). Give it a 3D affine.")
-    if np.array_equal(affine, np.eye(4)) and "original_affine" not in meta:
+    if _is_default(scan, affine):
         raise UserError(
-            f"{SOURCE}: its affine is MONAI's default, so its spacing and its sides are not known. Load it with "
-            "LoadImage, or set scan.affine. If the identity is right, give scan.as_tensor() with affine=numpy.eye(4)."
+            f"{SOURCE}: its affine comes from MONAI's default, the identity, so its spacing and its sides are not "
+            "known. Load it with LoadImage. If its affine is right, give scan.as_tensor() with affine=scan.affine."
         )
     if len(shape) == 4 and shape[:3] == tuple(_numbers(meta.get("spatial_shape"))) != shape[1:]:
         raise UserError(
@@ -84,6 +84,20 @@ def values_and_affine(scan: Any) -> tuple[np.ndarray, np.ndarray]:
             "ensure_channel_first=True."
         )
     return array_of(scan.as_tensor()), np.diag([*_TO_RAS[space], 1.0]) @ affine
+
+
+def _is_default(scan: Any, affine: np.ndarray) -> bool:
+    """Whether the affine is the identity of a MetaTensor without a place, or what transforms have made of it.
+
+    A reader of files notes `original_affine`. Flips, turns and crops keep steps of 1 mm, and resampling notes
+    `src_affine`, where it started from.
+    """
+    if "original_affine" in scan.meta:
+        return False
+    notes = [one.get("extra_info", {}) for one in scan.applied_operations if isinstance(one, dict)]
+    places = [affine, *(_numbers(note.get("src_affine")) for note in notes)] if notes else []
+    steps = [np.sort(np.abs(one[:3, :3]), axis=0) for one in places if one.shape == (4, 4)]
+    return np.array_equal(affine, np.eye(4)) or any(np.allclose(one, [[0], [0], [1]], atol=1e-6) for one in steps)
 
 
 def _numbers(values: Any) -> np.ndarray:

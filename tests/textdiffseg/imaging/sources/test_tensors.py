@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.transforms import Compose, Flip, LoadImage, Orientation
+from monai.transforms import Compose, Flip, LoadImage, Orientation, Spacing, SpatialPad
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.files import read_volume
@@ -107,8 +107,13 @@ def test_monai_s_loader_gives_batches(tmp_path):
 
 
 def test_a_metatensor_without_a_place_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"its affine is MONAI's default.*scan.as_tensor\(\) with affine"):
-        volume_of(MetaTensor(ARRAY[None]))
+    unplaced = MetaTensor(ARRAY[None])
+    moved = Compose([Flip(1), Orientation("LAS", labels=None), SpatialPad((8, 8, 8))])(unplaced)
+    for scan in (unplaced, moved, Spacing((2, 2, 1.5))(moved)):
+        with pytest.raises(UserError, match=r"MONAI's default.*scan.as_tensor\(\) with affine=scan.affine"):
+            volume_of(scan)
+        advised = volume_of(scan.as_tensor(), affine=scan.affine)
+        np.testing.assert_allclose(np.diag([-1, -1, 1, 1]) @ advised.geometry.affine, scan.affine)
     with pytest.raises(UserError, match=r"shape \(3, 3\), expected \(4, 4\)"):
         volume_of(MetaTensor(ARRAY[None], affine=np.eye(3)))
     with pytest.raises(UserError, match="expected a finite"):
@@ -131,8 +136,7 @@ def test_a_metatensor_without_a_place_is_refused(tmp_path):
 def test_an_identity_in_a_file_is_taken_at_its_word(tmp_path):
     path = saved(tmp_path / "a.nii.gz", ARRAY, np.eye(4))
     compare(volume_of(load(path)), path)
-    advised = volume_of(MetaTensor(ARRAY[None]).as_tensor(), affine=np.eye(4))
-    assert np.array_equal(advised.geometry.affine, volume_of(load(path)).geometry.affine)
+    assert volume_of(Flip(0)(load(path))).geometry.shape == (4, 5, 6)
 
 
 def test_a_tensor_is_an_array():
