@@ -96,7 +96,7 @@ class Result:
     ) -> None:
         """Write a PNG of the segmented scan and its masks, in three planes through the middle of the masks.
 
-        `scan`, `spacing` and `affine` are those of `Model.segment`. Raises `UserError` if the scan has another size, or
+        `scan`, `spacing` and `affine` are those of `Model.segment`. Raises `UserError` if the scan has another grid, or
         if matplotlib is not installed.
         """
         from textdiffseg.imaging.planes import draw_planes
@@ -109,7 +109,7 @@ class Result:
     ) -> "NiiVue":
         """A NiiVue widget of the segmented scan and its masks, for a notebook. Its slices scroll.
 
-        The arguments are those of `picture`. Raises `UserError` if the scan has another size, or if ipyniivue is not
+        The arguments are those of `picture`. Raises `UserError` if the scan has another grid, or if ipyniivue is not
         installed.
         """
         from textdiffseg.imaging.notebook import niivue_widget
@@ -122,13 +122,17 @@ class Result:
         return dict(zip(self.values, self.names, strict=True))
 
     def _scan(self, scan: "Scan", spacing: Sequence[float] | None, affine: np.ndarray | None, purpose: str) -> Volume:
-        """The scan to show. Raises `UserError` if it has another size than the masks."""
+        """The scan to show. Raises `UserError` if it has another grid than the masks."""
         from textdiffseg.imaging.sources.objects import volume_of
 
         volume = volume_of(scan, spacing, affine, channels=[*scan] if isinstance(scan, Mapping) else ())
         if volume.geometry.shape != self.geometry.shape:
             found, expected = ("x".join(map(str, geometry.shape)) for geometry in (volume.geometry, self.geometry))
             raise UserError(f"{purpose}: found a scan of {found} voxels, expected the segmented one of {expected}.")
+        if not volume.geometry.matches(self.geometry):
+            raise UserError(
+                f"{purpose}: the scan has other axes or another place than the masks. Give it as to segment."
+            )
         return volume
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -96,6 +96,17 @@ def test_an_lps_scan_has_an_lps_mask(model, scan):
     assert "note" not in result.metatensor().meta, "each call gives a copy"
 
 
+def test_masks_are_shown_on_the_scan_as_it_was_given(model, scan, tmp_path):
+    """A cube has the same shape with other axes, so the grids are compared."""
+    cube = nib.Nifti1Image(np.random.default_rng(0).normal(100, 20, (16, 16, 16)), np.diag([1.0, 1, 2, 1]))
+    nib.save(cube, scan)
+    result = model.segment(scan)
+    result.picture(tmp_path / "p.png", scan)
+    for show in (result.view, lambda other: result.picture(tmp_path / "q.png", other)):
+        with pytest.raises(tds.UserError, match="other axes or another place than the masks"):
+            show(load(scan))
+
+
 def test_without_monai_the_mask_is_refused_in_one_line(model, scan, monkeypatch):
     result = model.segment(scan)
     monkeypatch.setitem(sys.modules, "monai", None)
