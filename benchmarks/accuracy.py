@@ -49,7 +49,7 @@ from stored import (
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import ALL
+from textdiffseg.data.splits import ALL, Fold
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
@@ -122,10 +122,20 @@ def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Pat
     return root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
 
 
-def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argparse.Namespace) -> None:
+def train(
+    preprocessed: Path,
+    folder: Path,
+    preset: str,
+    seed: int,
+    args: argparse.Namespace,
+    cases: Fold | None = None,
+    init_from: Path | None = None,
+) -> None:
     """Train one fold and write its peak memory to benchmark.json. A finished fold is not trained again.
 
     The wall time with start and compilation is also written, if the whole training ran in one call.
+
+    `cases` replaces those of the fold. `init_from` is the folder of a model to start from.
     """
     noted, progress = folder / "benchmark.json", read_progress(FoldFolder(folder))
     settings = {"minutes": args.minutes, "device": args.device}
@@ -138,11 +148,15 @@ def train(preprocessed: Path, folder: Path, preset: str, seed: int, args: argpar
         return
     write_atomically(noted, json.dumps(settings))
     options = TrainingOptions(
-        max_minutes=args.minutes, device=args.device, workers=loading_workers(args.device), seed=seed
+        max_minutes=args.minutes,
+        device=args.device,
+        workers=loading_workers(args.device),
+        seed=seed,
+        init_from=init_from,
     )
     clock = time.perf_counter()
     with alone(FoldFolder(folder)):
-        fit(preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
+        fit(preprocessed, cases or read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
     wall = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | wall | peak_memory(args.device)))
 

@@ -65,7 +65,7 @@ def test_each_import_is_required(repository):
 
 
 def test_the_base_holds_nothing_of_an_extra():
-    extras = names("train") | names("report") | names("dicom") | names("cluster")
+    extras = names("train") | names("report") | names("dicom") | names("cluster") | names("notebook")
     assert names("") & extras == set()
     assert names("dev") == TOOLS
     assert names("docs") == SITE

@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from plans.dataset import read_dataset
-from plans.layout import PreprocessedFolder
+from plans.errors import UserError
+from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.records import read_json
+from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.weights import hash_weights
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.training.run import TrainingOptions
 
@@ -71,6 +74,34 @@ def test_partial_trains_three_models_on_phantoms_that_lack_labels(call, benchmar
         assert other.annotation.annotated == tuple(label.name for label in known.labels)
     again = call("partial", "--root", tmp_path, "--minutes", 1, "--cases", 2)
     assert again == found, "trained folds are used again"
+
+
+def test_finetune_starts_one_side_from_a_source_that_knows_half_of_the_labels(call, benchmark, write_raw, tmp_path):
+    raw = write_raw(tmp_path, cases=10, labels=("cube", "square", "block"))
+    arguments = ("--data", raw, "--root", tmp_path, "--minutes", 1, "--sizes", 2, 3)
+    found = call("finetune", *arguments)
+    assert (found["source_labels"], found["new_labels"]) == (["cube", "block"], ["square"])
+    assert found["cases"] == {"source": 5, "scored": 2}
+    source, few = (read_dataset(tmp_path / "raw" / f"{raw.name}{end}") for end in ("Source", "Few"))
+    assert not {case.id for case in source.cases} & {case.id for case in few.cases}
+    assert {*np.unique([read_labels(case.label).array for case in source.cases])} == {0, 1, 3}
+    assert {*np.unique([read_labels(case.label).array for case in few.cases])} == {0, 1, 2, 3}
+    for size in ("2", "3"):
+        sides = found["sizes"][size]["models"]
+        assert [one["0"]["iterations"] for one in sides.values()] == [6, 6]
+        assert [set(one["0"]["labels"]) for one in sides.values()] == [{"cube", "square", "block"}] * 2
+        assert [gain["verdict"] in VERDICTS for gain in found["sizes"][size]["gains"].values()] == [True] * 3
+        folds = [
+            FoldFolder(tmp_path / "results" / few.name / f"{side}, {size} cases, seed 0" / "fold_0") for side in sides
+        ]
+        model = FoldFolder(tmp_path / "results" / source.name / "default_seed0" / "fold_all")
+        assert [read_progress(fold).initial for fold in folds] == [hash_weights(model, "best"), None]
+    assert call("finetune", *arguments) == found, "trained folds are used again"
+    finetune = benchmark("finetune")
+    with pytest.raises(UserError, match="was written for other --sizes"):
+        finetune.write_part(few.cases[:2], few.labels, few, few.folder)
+    with pytest.raises(UserError, match="Give smaller --sizes"):
+        finetune.divided(read_dataset(raw), "0", 8, None)
 
 
 def test_the_masked_network_learns_nothing_about_labels_that_are_not_annotated(model):

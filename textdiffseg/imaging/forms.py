@@ -44,6 +44,34 @@ class NiftiForms(Record):
     pixdim: Four  # qfac and the spacing along i, j, k
     units: int = 2  # NIfTI's code of the unit of length; 2: mm
 
+    @classmethod
+    def of(cls, affine: np.ndarray) -> "NiftiForms":
+        """Both forms of a grid. affine (4, 4): an index (i, j, k, 1) to world LPS in mm."""
+        from nibabel.nifti1 import Nifti1Header
+
+        header, ras = Nifti1Header(), _RAS_TO_LPS @ affine
+        header.set_qform(ras, code=1)
+        header.set_sform(ras, code=1)
+        return _forms(header, sform=True, qform=True, chosen=ras)
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a form places the scan. Otherwise its orientation was assumed."""
+        return self.sform_code > 0 or self.qform_code > 0
+
+    @property
+    def affine(self) -> np.ndarray:
+        """(4, 4): an index (i, j, k, 1) to world LPS in mm, as written in the file. Without a form: its origin is 0."""
+        from nibabel.nifti1 import Nifti1Header
+
+        header = Nifti1Header()
+        header["dim"][:4] = 3, 1, 1, 1
+        self.write_into(header)
+        found = next((form for form in (_sform(header), _qform(header)) if form is not None), None)
+        affine = _RAS_TO_LPS @ (header.get_base_affine() if found is None else found)
+        affine[:3] *= _UNITS.get(self.units, 1.0)
+        return affine
+
     def write_into(self, header: "Nifti1Header") -> None:
         """Set these fields in a header."""
         header["sform_code"], header["qform_code"] = self.sform_code, self.qform_code

@@ -21,7 +21,7 @@ class Geometry:
 
     shape: Triple
     affine: np.ndarray  # (4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm
-    forms: NiftiForms | None = None  # of the scan's NIfTI file; masks are written with the same forms
+    forms: NiftiForms | None = None  # of the scan's NIfTI file or affine; masks are written with the same forms
 
     @property
     def spacing(self) -> Millimetres:
@@ -104,6 +104,19 @@ def to_canonical(volume: Volume) -> tuple[Volume, Orientation]:
         turn[axis, 3] = shape[row] - 1 if row in orientation.flips else 0
     geometry = Geometry(shape, volume.geometry.affine @ turn)
     return Volume(orientation.apply(volume.array), geometry, volume.notes, volume.missing), orientation
+
+
+def in_file_order(array: np.ndarray, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    """The array (D, H, W) with the axes of a file's array, (z, y, x), and its grid.
+
+    The forms have the file's axes in the order (x, y, z). An array of nibabel or MONAI has this order, too.
+    """
+    if geometry.forms is None:
+        return array, geometry
+    first = np.abs(geometry.forms.affine[:3, 0] @ geometry.affine[:3, :3]) / geometry.spacing
+    if first[2] >= first[0]:
+        return array, geometry
+    return array.transpose(), Geometry(triple(geometry.shape[::-1]), geometry.affine[:, [2, 1, 0, 3]], geometry.forms)
 
 
 def describe(geometry: Geometry) -> str:

@@ -5,6 +5,7 @@ result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
+from textdiffseg.imaging.sources.tensors import record_of
+from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import Calibrated, follow
+from textdiffseg.inference.scan import Calibrated, WindowProgress, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device
@@ -178,7 +181,7 @@ class Model:
         """The segmentation of one scan, as `tds_predict` writes it. `UserError` for an invalid argument or scan.
 
         Args:
-            scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
+            scan: path, list or dict of paths by channel (None: missing), image, or array or tensor ([C,] z, y, x), LPS.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
             series, text: UID of a DICOM series (None: the largest one); text of the case, if the model reads texts.
             progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
@@ -200,7 +203,7 @@ class Model:
             alternatives=alternatives,
         )
         ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        return ready.run(ready.read(volume), self._encoded(text, text_encoder), follow(progress, cancel))
+        return _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel))
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -213,7 +216,7 @@ class Model:
         segmenting = self.prepare(options or SegmentOptions())
         for scan in scans:
             try:
-                found: Result | UserError = segmenting.run(segmenting.read(volume_of(scan, channels=self._channels)))
+                found: Result | UserError = _run(segmenting, scan, volume_of(scan, channels=self._channels))
             except UserError as error:
                 found = error
             except (MemoryError, torch.OutOfMemoryError):
@@ -232,6 +235,17 @@ class Model:
         predictor = Predictor(networks, settings, self.device)
         steps = self.ensemble.postprocessing if postprocessing else {}
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
+
+
+def _run(
+    ready: Segmenting,
+    scan: "Scan",
+    volume: Volume,
+    text: CaseText | None = None,
+    progress: WindowProgress | None = None,
+) -> Result:
+    """The segmentation of a scan. That of a MetaTensor keeps the MetaTensor's record."""
+    return replace(ready.run(ready.read(volume), text, progress), monai=record_of(scan))
 
 
 def _phrases(prompts: Sequence[str]) -> tuple[str, ...]:

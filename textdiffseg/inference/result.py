@@ -10,14 +10,18 @@ import numpy as np
 from plans.errors import UserError
 from plans.file_names import NIFTI, alternative_file, split_ending
 from textdiffseg.folds.expected_dice import ExpectedDice
-from textdiffseg.imaging.volume import Geometry
+from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.inference.alternatives import Alternative
 from textdiffseg.inference.maps import probability_map
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord, restore_map
 
 if TYPE_CHECKING:
+    from ipyniivue import NiiVue
+    from monai.data.meta_tensor import MetaTensor
+
     from textdiffseg.imaging.sources.objects import Scan
+    from textdiffseg.imaging.sources.tensors import MonaiRecord
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Result:
     hounsfield: bool = False  # the scan is CT
     expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
     alternatives: tuple[Alternative, ...] = ()  # the largest share first; empty unless requested
+    monai: "MonaiRecord | None" = None  # of the MetaTensor that was segmented
 
     def mask(self, name: str) -> np.ndarray:
         """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""
@@ -70,6 +75,16 @@ class Result:
             write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)
         return tuple(written)
 
+    def metatensor(self) -> "MetaTensor":
+        """The mask as MONAI's MetaTensor (1, x, y, z), with the affine of the scan (RAS+ in mm).
+
+        The mask of a MetaTensor has a copy of its meta, the affine and its space included, and of its applied
+        operations. So MONAI's transforms can invert them. Raises `UserError` if MONAI is not installed.
+        """
+        from textdiffseg.imaging.writers.tensors import as_metatensor
+
+        return as_metatensor(self.labels, self.geometry, self.monai)
+
     def picture(
         self,
         path: str | Path,
@@ -81,18 +96,44 @@ class Result:
     ) -> None:
         """Write a PNG of the segmented scan and its masks, in three planes through the middle of the masks.
 
-        `scan`, `spacing` and `affine` are those of `Model.segment`. Raises `UserError` if the scan has another size, or
+        `scan`, `spacing` and `affine` are those of `Model.segment`. Raises `UserError` if the scan has another grid, or
         if matplotlib is not installed.
         """
         from textdiffseg.imaging.planes import draw_planes
+
+        volume = self._scan(scan, spacing, affine, "picture")
+        draw_planes(Path(path), volume, self.labels, self._names, title, self.hounsfield)
+
+    def view(
+        self, scan: "Scan", *, spacing: Sequence[float] | None = None, affine: np.ndarray | None = None
+    ) -> "NiiVue":
+        """A NiiVue widget of the segmented scan and its masks, for a notebook. Its slices scroll.
+
+        The arguments are those of `picture`. Raises `UserError` if the scan has another grid, or if ipyniivue is not
+        installed.
+        """
+        from textdiffseg.imaging.notebook import niivue_widget
+
+        return niivue_widget(self._scan(scan, spacing, affine, "view"), self.labels, self._names, self.hounsfield)
+
+    @property
+    def _names(self) -> dict[int, str]:
+        """The name of each value."""
+        return dict(zip(self.values, self.names, strict=True))
+
+    def _scan(self, scan: "Scan", spacing: Sequence[float] | None, affine: np.ndarray | None, purpose: str) -> Volume:
+        """The scan to show. Raises `UserError` if it has another grid than the masks."""
         from textdiffseg.imaging.sources.objects import volume_of
 
         volume = volume_of(scan, spacing, affine, channels=[*scan] if isinstance(scan, Mapping) else ())
         if volume.geometry.shape != self.geometry.shape:
             found, expected = ("x".join(map(str, geometry.shape)) for geometry in (volume.geometry, self.geometry))
-            raise UserError(f"picture: found a scan of {found} voxels, expected the segmented one of {expected}.")
-        names = dict(zip(self.values, self.names, strict=True))
-        draw_planes(Path(path), volume, self.labels, names, title, self.hounsfield)
+            raise UserError(f"{purpose}: found a scan of {found} voxels, expected the segmented one of {expected}.")
+        if not volume.geometry.matches(self.geometry):
+            raise UserError(
+                f"{purpose}: the scan has other axes or another place than the masks. Give it as to segment."
+            )
+        return volume
 
     def _placed(self, stem: str) -> Iterator[tuple[str, np.ndarray]]:
         """The path without ending of each map, e.g. `probabilities/CASE_1_liver`, and the map."""

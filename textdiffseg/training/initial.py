@@ -2,7 +2,7 @@
 
 A weight is taken if the new network has one of the same name and shape. Two kinds are fitted:
 
-- The first convolution: a channel takes the weights of the channel with its name, else their mean over channels.
+- Convolutions of the image: a channel takes the weights of the channel with its name, else their mean over channels.
 - The classifier of words: labels that both models know keep their vectors H e_q. The text spaces differ, so H is
   changed by the smallest matrix D for which (H + D) e'_q = H e_q for all these labels (e'_q: the new space).
 """
@@ -25,7 +25,7 @@ from textdiffseg.text.bank import TextBank
 LEAST_SHARE = 0.5  # of the network's numbers; with fewer, the networks are different ones
 SPREAD = "spread"  # of samples: it belongs to a trained sampler
 HEAD = "classifier.head.weight"
-FIRST = "image_encoder.stages.0.0.0.weight"
+FIRST = ("image_encoder.stages.0.0.0.weight", "overview_encoder.stages.0.0.weight")  # they read the image
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def initial_weights(model: Path, name: str, plan: Plan, bank: TextBank, untraine
             f"of {bank.space.encoder!r}. Plan with --text-encoder {words.space.encoder}."
         )
     ema = {key.removeprefix(EMA): value for key, value in read_tensors(source.checkpoint("best")).items()}
-    if plan.channels != theirs.channels and FIRST in ema and FIRST in untrained:
-        ema[FIRST] = _of_channels(ema[FIRST], theirs, plan)
+    if plan.channels != theirs.channels:
+        ema |= {name: of_channels(ema[name], theirs, plan) for name in FIRST if name in ema and name in untrained}
     taken = {
         key: ema[key].clone()
         for key, value in untrained.items()
@@ -122,8 +122,8 @@ def _vectors(
     return theirs.queries([list(old)]).vectors[0], ours.queries([list(new)]).vectors[0]
 
 
-def _of_channels(weight: Tensor, theirs: Plan, ours: Plan) -> Tensor:
-    """The first convolution (width, C, ...) for other channels. Its output keeps its size on average."""
+def of_channels(weight: Tensor, theirs: Plan, ours: Plan) -> Tensor:
+    """A convolution (width, C, ...) of the image for other channels. Its output keeps its size on average."""
     places = {channel.name: index for index, channel in enumerate(theirs.channels)}
     parts = [weight[:, places[channel.name]] if channel.name in places else weight.mean(1) for channel in ours.channels]
     return torch.stack(parts, 1) * (len(theirs.channels) / len(ours.channels))

@@ -112,10 +112,11 @@ def store_cases(folder, plan):
 
 @pytest.fixture(scope="session")
 def hashed_bank():
-    """A function that makes the bank of some labels, each with its name as its only phrasing."""
+    """A function that makes the bank of some labels. Each has its name as a phrasing, and `more`."""
 
-    def make(*names):
-        return build_bank(Prompts(scan="a scan", labels={name: (name,) for name in names}), names, WordHash())
+    def make(*names, **more):
+        phrasings = {name: (name, *more.get(name, ())) for name in names}
+        return build_bank(Prompts(scan="a scan", labels=phrasings), names, WordHash())
 
     return make
 

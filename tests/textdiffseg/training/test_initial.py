@@ -5,13 +5,14 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
+from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, LabelPlan
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import hash_weights, read_tensors
 from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training import loop
+from textdiffseg.training import initial, loop
 from textdiffseg.training.initial import initial_weights, keeping, shared_labels
 from textdiffseg.training.run import TrainingOptions
 
@@ -73,6 +74,24 @@ def test_other_labels_and_channels_are_welcome(model, shapes_plan, hashed_bank):
     trained = read_tensors(FoldFolder(model / "fold_0").checkpoint("best"))[f"ema.{FIRST}"]
     for channel in (0, 1):
         torch.testing.assert_close(found.weights[FIRST][:, channel], trained[:, 0] / 2)
+
+
+def test_a_label_with_another_name_is_known_by_a_phrase(hashed_bank):
+    old, new = hashed_bank("box", "ball", ball=("round thing",)), hashed_bank("cube", "Kugel", Kugel=("round thing",))
+    assert shared_labels(old, new) == {"Kugel": ((2, 1), (2, 1))}
+
+
+def test_each_convolution_of_the_image_is_fitted_to_the_channels(shapes_plan):
+    def plan(*names):
+        channels = tuple(ChannelPlan(name=name, scheme="zscore") for name in names)
+        overview = OverviewPlan(edge=8, widths=(8, 8))
+        return shapes_plan("unet").model_copy(update={"channels": channels, "overview": overview})
+
+    theirs, ours = plan("CT", "MRI"), plan("MRI", "PET", "CT")
+    assert [build_model(ours).state_dict()[name].shape[1] for name in initial.FIRST] == [3, 3]
+    weight = torch.randn(8, 2, 3, 3, 3)
+    expected = torch.stack([weight[:, 1], weight.mean(1), weight[:, 0]], 1) * 2 / 3
+    torch.testing.assert_close(initial.of_channels(weight, theirs, ours), expected)
 
 
 def test_another_network_or_encoder_is_refused(model, shapes_plan, tmp_path, hashed_bank):

@@ -1,12 +1,14 @@
-"""Scans in memory: numpy arrays, and images of nibabel and SimpleITK.
+"""Scans in memory: arrays of numpy and torch, and images of nibabel, SimpleITK and MONAI.
 
 Arrays are (z, y, x) or (C, z, y, x). z increases to superior, y to posterior, and x to the patient's left (LPS). With
 `affine` an array may have any order of axes. The affine maps an index of the array to world coordinates in mm, as in
-nibabel: x increases to the right, y to anterior, z to superior (RAS+).
+nibabel: x increases to the right, y to anterior, z to superior (RAS+). The mask of such
+an array is written with the array's axes.
 """
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +16,23 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.geometry import triple
-from textdiffseg.imaging.forms import place
+from textdiffseg.imaging.forms import NiftiForms, place
 from textdiffseg.imaging.grids import straighten
+from textdiffseg.imaging.sources.tensors import (
+    SOURCE,
+    array_of,
+    header_of,
+    is_metatensor,
+    is_tensor,
+    single,
+    values_and_affine,
+)
 from textdiffseg.imaging.volume import Geometry, Volume, refuse_unusable
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
     from nibabel.spatialimages import SpatialImage
+    from torch import Tensor
 
     Scan = (
         str
@@ -28,6 +40,7 @@ if TYPE_CHECKING:
         | Sequence[str | Path | None]
         | Mapping[str, str | Path | None]
         | np.ndarray
+        | Tensor
         | SpatialImage
         | sitk.Image
     )
@@ -46,7 +59,7 @@ def volume_of(
 
     Args:
         scan: a file, a DICOM folder, a list of files (one per channel; None: it is missing), a dict of files by the
-            channel's name, an array, or an image of nibabel or SimpleITK.
+            channel's name, an array or tensor, or an image of nibabel, SimpleITK or MONAI.
         spacing: mm along (z, y, x), for an array.
         affine: (4, 4), for an array, instead of `spacing`.
         series: UID of the DICOM series to read; None: the largest one.
@@ -59,6 +72,8 @@ def volume_of(
         scan = _in_order(scan, channels)
     if series is not None and not isinstance(scan, (str, Path, list, tuple)):
         raise UserError("series= is for DICOM files only. Leave it out.")
+    if is_tensor(scan) and not is_metatensor(scan):
+        scan = array_of(scan)
     if isinstance(scan, np.ndarray):
         return _of_array(scan, spacing, affine)
     if spacing is not None or affine is not None:
@@ -67,19 +82,23 @@ def volume_of(
         return _of_files([scan], series)
     if isinstance(scan, (list, tuple)):
         return _of_files(scan, series)
+    if is_metatensor(scan):
+        return _of_metatensor(single(scan))
     library = type(scan).__module__.partition(".")[0]
     if library == "nibabel" and hasattr(scan, "dataobj"):
         return _of_nibabel(scan)
     if library == "SimpleITK":
         return _of_simpleitk(scan)
     raise UserError(
-        f"A {type(scan).__name__} cannot be segmented: give a path, a list of paths (one per channel), a numpy array "
-        "with its spacing, or an image of nibabel or SimpleITK."
+        f"A {type(scan).__name__} cannot be segmented: give a path, a list of paths (one per channel), an array or "
+        "tensor with its spacing, or an image of nibabel, SimpleITK or MONAI."
     )
 
 
 def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) -> list[str | Path | None]:
     """The files in the order of the channels."""
+    if held := [name for name, value in scan.items() if hasattr(value, "shape")]:
+        raise UserError(f"A dict is for files, one for each channel. Give the scan in it: scan[{held[0]!r}].")
     given = {name.strip().casefold(): file for name, file in scan.items()}
     names = [name.strip().casefold() for name in channels]
     if unknown := [name for name in given if name not in names]:
@@ -105,7 +124,7 @@ def _of_array(array: np.ndarray, spacing: Sequence[float] | None, affine: Any) -
     if (spacing is None) == (affine is None):
         raise UserError("An array needs its place in space: give either spacing=(z, y, x) in mm, or affine=.")
     if affine is not None:
-        return _volume(array, RAS_TO_LPS @ _checked_affine(affine), "the array")
+        return _placed(array, affine, None, "the array")
     steps = _reals(spacing)
     if steps.shape != (3,) or not np.isfinite(steps).all() or steps.min() <= 0:
         raise UserError(f"spacing: expected three numbers above 0, in mm along (z, y, x), found {spacing}.")
@@ -141,15 +160,36 @@ def _of_nibabel(image: Any) -> Volume:
         array = array[..., 0]
     if array.ndim == 4:  # channels last
         array = np.moveaxis(array, -1, 0)
-    if array.ndim in (3, 4) and hasattr(image.header, "get_sform") and _is_of_header(image):
-        affine, _, notes = place(image.header, triple(array.shape[-3:]), source)
-        return _volume(array, affine, source, notes)
-    return _volume(array, RAS_TO_LPS @ _checked_affine(image.affine), source)
+    return _placed(array, image.affine, image.header if hasattr(image.header, "get_sform") else None, source)
 
 
-def _is_of_header(image: Any) -> bool:
-    """Whether the affine equals the header's. An image made in memory may have another one."""
-    return image.affine is not None and np.allclose(image.header.get_best_affine(), image.affine, atol=1e-4)
+def _of_metatensor(scan: Any) -> Volume:
+    """A MetaTensor as a `Volume`. The NIfTI header that MONAI has kept gives the grid and the notes, as for a file."""
+    array, affine = values_and_affine(scan)
+    return _placed(array, affine, header_of(scan), SOURCE)
+
+
+def _placed(array: np.ndarray, affine: Any, header: Any, source: str) -> Volume:
+    """An array ([C,] x, y, z) as a `Volume`. Its forms are those of the header, if this has the same affine.
+
+    affine (4, 4): an index to RAS+ in mm. header: of NIfTI; None: there is none.
+    """
+    affine = _checked_affine(affine)
+    if array.ndim in (3, 4) and header is not None and _is_of_header(affine, header):
+        lps, forms, notes = place(header, triple(array.shape[-3:]), source)
+        volume = _volume(array, lps, source, notes)
+    else:
+        volume = _volume(array, RAS_TO_LPS @ affine, source)
+        forms = NiftiForms.of(volume.geometry.affine)
+    return replace(volume, geometry=replace(volume.geometry, forms=forms))
+
+
+def _is_of_header(affine: np.ndarray, header: Any) -> bool:
+    """Whether the affine equals the header's. That of an image in memory may differ."""
+    try:
+        return np.allclose(header.get_best_affine(), affine, atol=1e-4)
+    except (ValueError, ArithmeticError):  # damaged fields of a header in memory
+        return False
 
 
 def _of_simpleitk(image: Any) -> Volume:

@@ -14,53 +14,56 @@ import numpy as np
 from plans.errors import UserError
 from plans.file_names import split_ending, written_ending
 from textdiffseg.files import temporary_folder, write_atomically
+from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.sources.names import refuse_undecodable
-from textdiffseg.imaging.volume import Geometry
+from textdiffseg.imaging.volume import Geometry, in_file_order
 
 _LEVEL = 6  # of gzip; level 9 does not make masks smaller
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MM = 2  # NIfTI's code
 
 
 def write_labels(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write label values (D, H, W) on `geometry`, in the smallest integer type that fits them."""
+    write_volume(path, smallest(array), geometry)
+
+
+def smallest(array: np.ndarray) -> np.ndarray:
+    """Label values in the smallest integer type of NIfTI that fits them."""
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
     kind = next(
         kind
         for kind in (np.uint8, np.uint16, np.int16, np.int32)
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
     )
-    write_volume(path, array.astype(kind), geometry)
+    return array.astype(kind)
 
 
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
     """Write an array (D, H, W) on `geometry`. Raises `UserError` for an ending that is not written."""
     path = Path(path)
+    array, geometry = in_file_order(array, geometry)
     ending = split_ending(path.name)[1]
     if not ending or written_ending(ending) != ending:
         raise UserError(f"{path}: {ending or 'this format'} is not written. Choose a name with .nii.gz or .nrrd.")
     path.parent.mkdir(parents=True, exist_ok=True)
     if ending in (".nii", ".nii.gz"):
-        content = _nifti(array, geometry)
+        content = nifti_content(array, geometry)
         write_atomically(path, gzip.compress(content, _LEVEL, mtime=0) if ending == ".nii.gz" else content)
     else:
         _write_itk(path, array, geometry)
 
 
-def _nifti(array: np.ndarray, geometry: Geometry) -> bytes:
-    """The bytes of a NIfTI file with the forms of the scan. Without them, both forms are made from `geometry`."""
+def nifti_content(array: np.ndarray, geometry: Geometry) -> bytes:
+    """The bytes of a NIfTI file of an array (D, H, W), in file order, with the forms of the scan.
+
+    Without forms, both are made from `geometry`.
+    """
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
 
     large = max(array.shape) > np.iinfo(np.int16).max
     image = (Nifti2Image if large else Nifti1Image)(array.transpose(2, 1, 0), None)  # an affine would replace the forms
-    if geometry.forms is not None:
-        geometry.forms.write_into(image.header)
-    else:
-        affine = _LPS_TO_RAS @ geometry.affine[:, [2, 1, 0, 3]]
-        image.header.set_qform(affine, code=1)
-        image.header.set_sform(affine, code=1)
-        image.header["xyzt_units"] = _MM
+    forms = geometry.forms or NiftiForms.of(geometry.affine[:, [2, 1, 0, 3]])
+    forms.write_into(image.header)
     return image.to_bytes()
 
 
