@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_README_LINES = 120
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))))
 SHARED = {"-h", "--help", "--version"}  # of all commands
-OF_OTHERS = {"--ipc", "--no-deps", "--shm-size"}  # options of docker and pip
+OF_OTHERS = {"--ipc", "--no-deps", "--shm-size", "--user"}  # options of docker and pip
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
 
