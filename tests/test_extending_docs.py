@@ -46,14 +46,16 @@ for preset in ("unet", *sys.argv[1:]):
     print(preset, plan.training.optimiser, type(network).__name__, total.item(), learning)
 """
 
-# All steps of a user.
+# All steps of a user, with a short training.
 WHOLE = """
 import sys
 import textdiffseg as tds
-from pathlib import Path
+from textdiffseg.files import write_record
 
 for preset in sys.argv[1:]:
     planned = tds.plan("raw/Dataset001_Abdomen", preset=preset, workers=0)
+    training = planned.plan.training.model_copy(update={"iterations_per_epoch": 3})
+    write_record(planned.folder.plan(preset), planned.plan.model_copy(update={"training": training}))
     tds.train(planned, fold=0, preset=preset, options=tds.TrainingOptions(epochs=1, workers=0))
     model = tds.load(f"results/Dataset001_Abdomen/{preset}")
     print(preset, model.segment("raw/Dataset001_Abdomen/imagesTr/tiny_00_0000.nii.gz").labels.shape)

@@ -20,8 +20,9 @@ EXCUSED = {
     "einops": "MONAI's SwinUNETR imports it",
     "tensorboard": "torch.utils.tensorboard imports it",
 }
-MODULES = {"surface-distance": "surface_distance"}  # the requirement -> its module, where the names differ
-# module -> the requirement that brings it
+# The requirement -> its module, where the names differ.
+MODULES = {"surface-distance": "surface_distance", "connected-components-3d": "cc3d"}
+# A module -> the requirement that brings it.
 SHIPPED = {"huggingface_hub": "transformers", "packaging": "transformers", "yaml": "transformers"}
 TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 

@@ -10,6 +10,7 @@ from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
 
 if TYPE_CHECKING:
+    from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.tasks.outcome import Outcome
 
 
@@ -53,6 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_model(parser)
     _add_words(parser)
     _add_sampling(parser)
+    _add_effort(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to predict (default: cuda if there is a GPU)")
     _add_outputs(parser)
     return parser
@@ -135,6 +137,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not average over mirrored views (default: what the validation chose)",
     )
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the time that a mask takes, and of what follows the network."""
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
         "--fast",
@@ -159,7 +166,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="compute full resolution everywhere (default: only where the low resolution finds something, if it is "
         "trained)",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
+    parser.add_argument(
+        "--no-postprocessing",
+        dest="postprocessing",
+        action="store_false",
+        help="leave out the postprocessing that gained Dice in validation (tds_info lists it)",
+    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -214,14 +226,10 @@ def main(argv: list[str] | None = None) -> int:
     return run(_predict, make_parser().parse_args(argv))
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _options(args: argparse.Namespace) -> "SegmentOptions":
     import textdiffseg as tds
-    from textdiffseg.extras import require
-    from textdiffseg.precision import cuda_kernels
-    from textdiffseg_cli.bars import Bars
-    from textdiffseg_cli.threads import idle_cores_only
 
-    options = tds.SegmentOptions(
+    return tds.SegmentOptions(
         prompts=tuple(args.prompt or ()),
         answers=args.prompts,
         force=args.force,
@@ -231,11 +239,21 @@ def _predict(args: argparse.Namespace) -> None:
         mirroring=not args.no_mirroring,
         effort=args.effort,
         guide=args.guide,
+        postprocessing=args.postprocessing,
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
         alternatives=args.alternatives or 0,
     )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+    from textdiffseg.extras import require
+    from textdiffseg.precision import cuda_kernels
+    from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
+
     if args.report:
         require("report", "--report", "matplotlib")
     source = args.source if args.list is None else tds.CaseList.read(args.list)
@@ -250,7 +268,7 @@ def _predict(args: argparse.Namespace) -> None:
             checkpoint=args.checkpoint,
             device=args.device,
             include_unfinished=args.include_unfinished,
-            options=options,
+            options=_options(args),
             texts=args.texts,
             overwrite=args.overwrite,
             preset=args.preset,

@@ -154,10 +154,10 @@ def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list
             faults.append("The raw scans were not found. The pictures show the stored, resampled images.")
         for name, scores in chosen(main.cases).items():
             try:
-                mask, title = main.masks[scores.case], f"{name}: {scores.case}"
+                fold, title = main.predicted_by[scores.case], f"{name}: {scores.case}"
                 files = scans.get(scores.case)
                 place = results.preprocessed.path
-                shown.append(validation_case(scores.case, mask, place, main.plan, files, title, (sentence(scores),)))
+                shown.append(validation_case(scores.case, fold, place, main.plan, files, title, (sentence(scores),)))
             except UserError as error:
                 faults += [f"There is no picture of case {scores.case}: {line}" for line in error.lines]
     pictures = (overlay(case) for case in shown)

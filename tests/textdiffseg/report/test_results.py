@@ -5,11 +5,14 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import textdiffseg as tds
 from plans.errors import UserError
 from plans.layout import FoldFolder
+from textdiffseg.data.store import open_case
+from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.tasks.report_results import find_results
 from textdiffseg_cli.report import main
 
@@ -127,6 +130,21 @@ def test_lost_masks_are_named(write, report, tmp_path):
     assert "There is no picture of case d:" in page.text
     assert "Worst case: d" not in page.text
     assert "Best case: a" in page.words
+
+
+def test_the_uncertainty_of_masks_is_shown_where_it_is_stored(write, report, tmp_path):
+    plan = write()
+    fold = FoldFolder.of(tmp_path, plan.dataset, "default", 0)
+    page = report("900")
+    assert "Below: the uncertainty of each voxel" not in page.text
+    shape = open_case(tmp_path / "preprocessed" / plan.dataset, "d", plan).record.shape
+    entropy = EntropyMap(shape)
+    entropy.add(3, np.ones((2, *shape[1:]), np.float32))
+    entropy.write(fold, "d")
+    page = report("900")
+    assert page.text.count("Below: the uncertainty of each voxel") == 1
+    fold.entropy("d").write_bytes(b"damaged")
+    assert "There is no picture of case d:" in report("900").text
 
 
 def test_a_data_set_that_is_only_planned_has_its_plan(write, report, tmp_path):
