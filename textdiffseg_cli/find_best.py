@@ -1,11 +1,11 @@
 """`tds_find_best`: compare the trained models of a data set, and choose the best for prediction."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from plans.commands import predict_best_command
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.folds.best import Candidate
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="where to predict pairs (default: cuda if it is there)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with all numbers")
+    add_output(parser)
     return parser
 
 
@@ -48,14 +48,17 @@ def _find_best(args: argparse.Namespace) -> None:
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
 
-    with idle_cores_only(), Bars() as bars:
-        report = (lambda line: None) if args.json else bars.print_line
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         choice = tds.find_best(
-            args.dataset, root=args.root, pairs=args.pairs, device=args.device, report=report, progress=bars
+            args.dataset,
+            root=args.root,
+            pairs=args.pairs,
+            device=args.device,
+            report=bars.print_line,
+            progress=bars,
         )
     if args.json:
-        steps = {label: str(step) for label, step in choice.postprocessing.items()}
-        print(json.dumps(choice.record.model_dump(mode="json") | {"postprocessing": steps}, indent=1))
+        print_json(choice)
         return
     _print(choice)
     print_lines(f"Next: {predict_best_command(choice.record.dataset, args.root)}")

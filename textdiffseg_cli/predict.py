@@ -8,6 +8,7 @@ from plans.errors import UserError
 from plans.layout import REPORT
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.inference.segmenting import SegmentOptions
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_effort(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to predict (default: cuda if there is a GPU)")
     _add_outputs(parser)
+    add_output(parser)
     return parser
 
 
@@ -257,7 +259,7 @@ def _predict(args: argparse.Namespace) -> None:
     if args.report:
         require("report", "--report", "matplotlib")
     source = args.source if args.list is None else tds.CaseList.read(args.list)
-    with idle_cores_only(), Bars() as bars, cuda_kernels():
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line), cuda_kernels():
         outcome = tds.predict(
             source,
             args.out,
@@ -280,12 +282,17 @@ def _predict(args: argparse.Namespace) -> None:
         )
     folder = args.out if args.out.is_dir() else args.out.parent
     if args.report and outcome.written + outcome.skipped:
-        print(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
-    _print(outcome, args.out)
+        bars.print_line(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
+    if args.json:
+        print_json(outcome)
+    else:
+        _print(outcome, args.out)
+    if outcome.failures:
+        raise UserError(*outcome.failures)
 
 
 def _print(outcome: "Outcome", out: Path) -> None:
-    """Print what was predicted and what to look at. Raises `UserError` if scans failed."""
+    """Print what was predicted and what to look at."""
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
     if outcome.table is not None:
         print(f"Volumes of all cases: {outcome.table}")
@@ -298,5 +305,3 @@ def _print(outcome: "Outcome", out: Path) -> None:
         print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them.")
     for note in outcome.notes:
         print(f"Note: {note}")
-    if outcome.failures:
-        raise UserError(*outcome.failures)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from plans.commands import command_line, predict_command
 from plans.presets import PRESETS, TRACKERS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.run import RunOutcome
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of each fold"
     )
+    add_output(parser)
     return parser
 
 
@@ -53,7 +55,7 @@ def _run(args: argparse.Namespace) -> None:
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
 
-    with idle_cores_only(), Bars() as bars:
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         outcome = tds.run(
             args.dataset,
             root=args.root,
@@ -64,8 +66,11 @@ def _run(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    _print(outcome)
-    if args.track:
+    if args.json:
+        print_json(outcome)
+    else:
+        _print(outcome)
+    if args.track and not args.json:
         print_lines(f"Curves: tensorboard --logdir {outcome.model}")
 
 

@@ -16,6 +16,7 @@ from textdiffseg_cli.common import (
     run,
     whole_number,
 )
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.folds.expected_dice import DiceFit
@@ -63,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of the fold"
     )
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
+    add_output(parser)
     return parser
 
 
@@ -133,7 +135,7 @@ def _train(args: argparse.Namespace) -> None:
         init_from=args.init_from,
         track=args.track,
     )
-    with idle_cores_only(), Bars() as bars:
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         trained = tds.train(
             args.dataset,
             args.fold,
@@ -146,7 +148,10 @@ def _train(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    _print(trained, tracked=args.track is not None)
+    if args.json:
+        print_json(trained)
+    else:
+        _print(trained, tracked=args.track is not None)
 
 
 def _print(trained: "TrainedFold", tracked: bool = False) -> None:
