@@ -113,3 +113,5 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(f"Note: {note}", highlight=False)
     for path in filter(None, (args.output, args.csv)):
         out.print(f"Written: {path}", highlight=False)
+    if args.output is None and args.csv is None:
+        out.print("To keep these scores, add -o summary.json or --csv scores.csv.", highlight=False)

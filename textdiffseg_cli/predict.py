@@ -1,13 +1,14 @@
 """`tds_predict`: segment scans with a trained model."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.errors import UserError
 from plans.layout import REPORT
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
@@ -287,6 +288,9 @@ def _predict(args: argparse.Namespace) -> None:
         print_json(outcome)
     else:
         _print(outcome, args.out)
+        if args.list is None and not args.report:
+            page = shlex.join(["tds_report", str(folder), "--scans", str(source), "-o", str(folder / REPORT)])
+            print_lines(f"Next: {page}")
     if outcome.failures:
         raise UserError(*outcome.failures)
 

@@ -68,6 +68,9 @@ def test_every_command_prints_its_result_as_json(root, capsys):
     assert joined["copied"] == []
     predicted = result(predict, "-i", root / "scans", "-o", root / "out", "--device", "cpu", *below)
     assert predicted["written"] == [f"c{number}" for number in range(6)]
+    again = call(predict, "-i", root / "scans", "-o", root / "out", "--device", "cpu", *below, option=None).out
+    page = root / "out" / "report.html"
+    assert again.splitlines()[-1] == f"Next: tds_report {root / 'out'} --scans {root / 'scans'} -o {page}"
     assert result(evaluate, root / "out", root / "masks")["mean"]["scored"] == 6
     (root / "scans" / "broken.nii.gz").write_bytes(b"no scan")
     failed = call(predict, "-i", root / "scans", "-o", root / "out", "--device", "cpu", *below, code=2)

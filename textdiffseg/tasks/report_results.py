@@ -131,7 +131,7 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
         scores_table(main.cases),
         *(lesions(summary) for summary in summaries),
         comparisons(main, scored[1:]),
-        volumes(main.cases),
+        volumes(main.cases, [label.name for label in main.plan.labels]),
     )
     return Section("scores", "Scores", join(body))
 

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +29,7 @@ from textdiffseg.validation.cases import load_fold, predict_case, restore_labels
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.evidence import Evidence
 from textdiffseg.validation.expected_dice import MaskScoring
-from textdiffseg.validation.fitting import MIN_TEMPERATURE
+from textdiffseg.validation.fitting import MIN_TEMPERATURE, fit_widening
 from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
@@ -521,3 +522,10 @@ def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored):
     overlap = scored(ignoring, wrong, predictor.readout).dice[1]
     hit = np.count_nonzero((wrong[1] > 0) & (labels == 2))
     assert overlap == pytest.approx(2 * hit / (hit + np.count_nonzero(labels == 2)))
+
+
+def test_absent_structures_widen_nothing_and_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_widening(np.array([[[0.0, 0.0]], [[0.0, 4.0]]]), np.array([[0.0], [8.0]])) == pytest.approx(2)
+        assert fit_widening(np.zeros((2, 1, 2)), np.zeros((2, 1))) is None
