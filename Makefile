@@ -20,10 +20,10 @@ if [ $$code = 0 ]; then echo " $$seconds s"; else echo " failed after $$seconds 
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo docs test test-slow test-min lint types golden
+.PHONY: help install demo docs test test-slow test-min lint types golden constraints
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## install TextDiffSeg and its tools into .venv (about 500 MB to download)
 
@@ -39,7 +39,7 @@ test: $(VENV)/installed lint ## check style and types, then run the tests (about
 	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
 
 test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium, the site
-	$(call step,Installing Dask and Sphinx,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs]")
+	$(call step,Installing Dask$(,) TensorBoard and Sphinx,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs$(,)track]")
 	$(call step,Installing Playwright,$(VENV)/bin/$(PIP) playwright)
 	$(call step,Installing two readers of DICOM,$(VENV)/bin/$(PIP) --no-deps dcmqi plastimatch)
 	$(call PYTEST,$(VENV)) -m slow
@@ -57,6 +57,10 @@ types: $(VENV)/installed ## check types (a minute at first)
 
 golden: $(VENV)/installed ## record the golden runs again, after a change that is meant to move their numbers
 	$(VENV)/bin/python tests/golden.py
+
+constraints: $(VENV)/installed ## write the versions of .venv to constraints.txt
+	$(call step,Installing Dask and TensorBoard,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)track]")
+	@$(VENV)/bin/python tests/constraints.py > constraints.new && mv constraints.new constraints.txt
 
 $(VENV)/installed: setup.cfg pyproject.toml
 	$(call step,Creating an environment in $(VENV),$(PYTHON) -m venv $(VENV))

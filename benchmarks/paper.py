@@ -25,9 +25,9 @@ from stored import fold_parser, held_out, in_own_process, left_out, machine, pre
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.paper import PEERS
 from plans.plan import Plan
 from plans.presets import PRESETS, Preset
+from plans.recipes import RECIPES
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg.networks.peers.build import LIBRARIES
 from textdiffseg_cli.common import positive_float, run, whole_number
@@ -102,7 +102,7 @@ def peers_by_library(presets: Iterable[Preset]) -> dict[str, list[Preset]]:
     """The peers among the presets that need each library."""
     found: dict[str, list[Preset]] = {}
     for preset in presets:
-        for module in LIBRARIES[PEERS[preset]] if preset in PEERS else ():
+        for module in LIBRARIES.get(RECIPES[preset].peer, ()):
             found.setdefault(module, []).append(preset)
     return found
 

@@ -273,6 +273,16 @@ class FoldFolder:
         return self.path / "progress.png"
 
     @property
+    def events(self) -> Path:
+        """The folder of the training's curves for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def event_files(self) -> tuple[Path, ...]:
+        """The files with the training's curves for TensorBoard."""
+        return tuple(self.events.glob("events.out.tfevents.*"))
+
+    @property
     def validation(self) -> Path:
         """The folder of masks and scores of the validation cases."""
         return self.path / "validation"

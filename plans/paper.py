@@ -1,4 +1,4 @@
-"""The presets `paper` and `peer-*`: the publication's settings and ablations, and the networks for comparison.
+"""The presets `paper` and `peer-*`: the publication's optimisation settings, and the reasons of their decisions.
 
 docs/paper.md lists which settings the publication states, and which come from its parent (LDSeg) or from this
 project.
@@ -6,33 +6,9 @@ project.
 
 from plans.network_plan import PaperPlan
 from plans.plan import Decision, Plan, TrainingPlan
-from plans.presets import PeerNetwork, Preset
 from plans.rules import PAPER_COARSER_STAGES, PAPER_PATCH, PAPER_STRIDE, numbers
 
 ENCODER = "emilyalsentzer/Bio_ClinicalBERT"
-VARIANTS: dict[Preset, PaperPlan] = {
-    "paper": PaperPlan(),
-    "paper-concatenation": PaperPlan(fusion="concatenation"),
-    "paper-no-text": PaperPlan(fusion="none"),
-    "paper-no-image-encoder": PaperPlan(image_encoder="down-sampling"),
-    "paper-no-label-encoder": PaperPlan(label_encoder="fixed"),
-}
-PEERS: dict[Preset, PeerNetwork] = {
-    "peer-unet": "unet",
-    "peer-swinunetr": "swinunetr",
-    "peer-nnunet": "nnunet",
-    "peer-resenc": "resenc",
-    "peer-unetrpp": "unetrpp",
-    "peer-diffunet": "diffunet",
-}
-PEER_NAMES: dict[PeerNetwork, str] = {
-    "unet": "MONAI's UNet",
-    "swinunetr": "MONAI's SwinUNETR",
-    "nnunet": "nnU-Net's PlainConvUNet",
-    "resenc": "nnU-Net's ResidualEncoderUNet",
-    "unetrpp": "UNETR++",
-    "diffunet": "Diff-UNet",
-}
 LABEL_TIMESTEPS = 1000  # of Diff-UNet's noise schedule
 WARMUP_EPOCHS = 30
 
@@ -101,10 +77,10 @@ def parts(paper: PaperPlan) -> str:
     return f"{text}, {paper.image_encoder} image encoder, {paper.label_encoder} label encoder"
 
 
-def peer_reason(peer: PeerNetwork) -> Decision:
+def peer_reason(network: str) -> Decision:
     """The decision for a peer: the name of its network."""
     reason = (
         "a network for comparison: the same cases, patch, batch and loop; the memory above is that of preset unet, "
         "and training refits the plan to the memory of this network"
     )
-    return Decision(name="network", value=PEER_NAMES[peer], reason=reason)
+    return Decision(name="network", value=network, reason=reason)

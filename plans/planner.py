@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from plans import memory, paper, rules
+from plans import memory, rules
 from plans.budget import Budget, training_plan
 from plans.directions import named_axes
 from plans.errors import UserError, listed
@@ -17,12 +17,12 @@ from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan,
 from plans.presets import Preset
 from plans.prompts import Prompts, names_sides
 from plans.reasons import crop_reason, reasons_of, reasons_of_preset
+from plans.recipes import RECIPES, VARIANTS
 from plans.regions import Regions
 from plans.rules import numbers
 from plans.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.spacing import MIN_PATCH_SHARE, WantedSpacing, choose_spacing
 
-READ_SCANS = ("default", "unet")  # the presets whose networks can read an overview of the scan
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 
 Axis = Literal[0, 1, 2]
@@ -149,7 +149,7 @@ def _facts(
 
     on_cpu = budget.device == "cpu"
     spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
-    return replace(at(spacing), text_width=text.width, paper=preset in paper.VARIANTS), reason
+    return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), reason
 
 
 def _facts_at(
@@ -170,7 +170,7 @@ def _facts_at(
 
 def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
     """Raise `UserError` if labels overlap and the preset is one of the publication's."""
-    if regions and preset in paper.VARIANTS:
+    if regions and preset in VARIANTS:
         raise UserError(
             f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
             f"{dataset_name} do. Use the preset default or unet."
@@ -179,12 +179,12 @@ def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -
 
 def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
     """The fields of a plan that follow from the chosen patch and network."""
-    overview = draft.network.overview if preset in READ_SCANS else None
-    network = replace(draft.network, diffusion=preset == "default" or facts.paper, overview=overview)
+    recipe = RECIPES[preset]
+    overview = draft.network.overview if recipe.overview else None
+    network = replace(draft.network, diffusion=recipe.sampler or facts.paper, overview=overview)
     positions = memory.grid(network, draft.patch, network.latent_level)
     min_log_snr = rules.min_log_snr(network.latent_channels, positions)
-    diffusion = DiffusionPlan(min_log_snr=min_log_snr) if preset == "default" else None
-    training = training_plan(facts.budget.device)
+    diffusion = DiffusionPlan(min_log_snr=min_log_snr) if recipe.sampler else None
     return {
         "batch": batch,
         "device": facts.budget.device,
@@ -197,9 +197,9 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "network": network.plan,
         "overview": overview,
         "diffusion": diffusion,
-        "paper": paper.VARIANTS.get(preset),
-        "peer": paper.PEERS.get(preset),
-        "training": paper.training_plan(training) if facts.paper else training,
+        "paper": recipe.paper,
+        "peer": recipe.peer,
+        "training": recipe.training(training_plan(facts.budget.device)),
         "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
     }
 

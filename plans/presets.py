@@ -1,4 +1,4 @@
-"""Names that command lines offer: the presets, resolutions, and the meanings of a gap. Nothing slow is imported."""
+"""Names that command lines offer: presets, resolutions, meanings of a gap, trackers. Nothing slow is imported."""
 
 from typing import Literal, get_args
 
@@ -23,3 +23,5 @@ Resolution = Literal["full", "low"]
 RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 Missing = Literal["auto", "absent", "not-annotated"]  # what it means that a mask lacks a label (`plans.gaps`)
 MISSING: tuple[Missing, ...] = get_args(Missing)
+Tracker = Literal["tensorboard"]
+TRACKERS: tuple[Tracker, ...] = get_args(Tracker)

@@ -6,6 +6,7 @@ from math import prod
 from plans import memory, paper, rules
 from plans.fingerprint import Fingerprint
 from plans.plan import Crop, Decision, Plan
+from plans.recipes import RECIPES
 from plans.rules import numbers
 from plans.search import Draft, Facts
 
@@ -32,7 +33,7 @@ def reasons_of_preset(plan: Plan, usual: list[Decision]) -> list[Decision]:
     own = paper.reasons(plan)
     rows = [own.pop(row.name, row) for row in usual] + list(own.values())
     if plan.peer:
-        rows.append(paper.peer_reason(plan.peer))
+        rows.append(paper.peer_reason(RECIPES[plan.preset].network))
     if plan.text.note:
         rows.append(Decision(name="text encoder", value=plan.text.encoder, reason=plan.text.note))
     return rows

@@ -16,9 +16,9 @@ from plans.prompts import Answers, Prompts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_README_LINES = 120
-PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))))
+PAGES = ("README.md", "AGENTS.md", *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))))
 SHARED = {"-h", "--help", "--version"}  # of all commands
-OF_OTHERS = {"--ipc", "--no-deps", "--shm-size"}  # options of docker and pip
+OF_OTHERS = {"--ipc", "--no-deps", "--shm-size", "--user"}  # options of docker and pip
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])(--?[a-z][\w-]*)")
 
@@ -120,6 +120,12 @@ def test_links_resolve(page):
         path = (REPOSITORY / page).parent / file if file else REPOSITORY / page
         assert path.is_file(), target
         assert not anchor or anchor in slugs(path.relative_to(REPOSITORY).as_posix()), target
+
+
+def test_files_that_are_named_for_developers_exist():
+    named = [code for code in inline("AGENTS.md") if re.fullmatch(r"[\w./-]+(\.py|\.md|\.json|/)|tests/\w+", code)]
+    assert len(named) >= 15
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
 
 
 def test_benchmarks_that_are_named_exist_with_their_options():

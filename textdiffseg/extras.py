@@ -12,6 +12,7 @@ EXTRAS = {
     "dicom": ("pydicom", "highdicom", "contourpy"),
     "cluster": ("distributed",),
     "notebook": ("ipyniivue", "matplotlib"),
+    "track": ("tensorboard",),
 }
 # Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.
 ALONE = {

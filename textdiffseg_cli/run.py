@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from plans.commands import command_line, predict_command
-from plans.presets import PRESETS
+from plans.presets import PRESETS, TRACKERS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
 from textdiffseg_cli.output import add_output, print_json
 
@@ -38,6 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    parser.add_argument(
+        "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of each fold"
+    )
     add_output(parser)
     return parser
 
@@ -59,7 +62,7 @@ def _run(args: argparse.Namespace) -> None:
             hours=args.hours,
             folds=args.folds,
             preset=args.preset,
-            options=tds.TrainingOptions(device=args.device),
+            options=tds.TrainingOptions(device=args.device, track=args.track),
             report=bars.print_line,
             progress=bars,
         )
@@ -67,6 +70,8 @@ def _run(args: argparse.Namespace) -> None:
         print_json(outcome)
     else:
         _print(outcome)
+    if args.track and not args.json:
+        print_lines(f"Curves: tensorboard --logdir {outcome.model}")
 
 
 def _print(outcome: "RunOutcome") -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.commands import predict_command
-from plans.presets import PRESETS, RESOLUTIONS
+from plans.presets import PRESETS, RESOLUTIONS, TRACKERS
 from textdiffseg_cli.common import (
     add_root,
     command,
@@ -59,6 +59,9 @@ def make_parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="MODEL",
         help="start from the weights of a trained model (its folder); labels, words and channels may differ",
+    )
+    parser.add_argument(
+        "--track", choices=TRACKERS, help="also write the training curves for TensorBoard, into the folder of the fold"
     )
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
     add_output(parser)
@@ -130,6 +133,7 @@ def _train(args: argparse.Namespace) -> None:
         restart=args.restart,
         compile=not args.no_compile,
         init_from=args.init_from,
+        track=args.track,
     )
     with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         trained = tds.train(
@@ -147,10 +151,10 @@ def _train(args: argparse.Namespace) -> None:
     if args.json:
         print_json(trained)
     else:
-        _print(trained)
+        _print(trained, tracked=args.track is not None)
 
 
-def _print(trained: "TrainedFold") -> None:
+def _print(trained: "TrainedFold", tracked: bool = False) -> None:
     """Print the scores, and the findings of the validation."""
     from textdiffseg_cli.tables import summary_table
 
@@ -166,6 +170,8 @@ def _print(trained: "TrainedFold") -> None:
         carried = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
         print(f"True masks, encoded and decoded (a check of the samples' decoder, not a result): Dice {carried}.")
     print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
+    if tracked:
+        print(f"Curves: tensorboard --logdir {trained.fold.events}")
     if not trained.held_out:
         print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
     print(f"Next: {predict_command(trained.fold.path.parent)}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plans import memory, paper
+from plans import memory, paper, recipes
 from plans.budget import cpu_budget, gpu_budget
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_BODY
@@ -17,6 +17,7 @@ from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planner import make_low_plan, make_plan
 from plans.presets import PRESETS
 from plans.prompts import Prompts
+from plans.recipes import RECIPES
 from plans.refit import refit, with_host_memory
 from plans.search import Facts, draft, shorten
 
@@ -349,7 +350,7 @@ def test_a_plan_whose_latent_or_fusion_has_no_stage_is_refused(make_fingerprint)
     st.tuples(*[st.integers(2, 400)] * 3),
     st.tuples(*[st.floats(0.3, 10)] * 3),
     st.sampled_from(BUDGETS),
-    st.sampled_from(list(paper.VARIANTS)),
+    st.sampled_from(list(recipes.VARIANTS)),
 )
 def test_the_publication_fits_any_volume(make_fingerprint, shape, spacing, budget, preset):
     plan = plan_for(make_fingerprint(shape, spacing), budget, preset=preset)
@@ -381,7 +382,7 @@ def test_the_publication_as_published(make_fingerprint):
 
 def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
-    for model, others in (("paper", paper.VARIANTS), ("unet", paper.PEERS)):
+    for model, others in (("paper", recipes.VARIANTS), ("unet", recipes.PEERS)):
         plan = plan_for(fingerprint, gpu_budget(), preset=model)
         for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
             assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
@@ -389,11 +390,11 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
 
 
 def test_the_plan_of_a_peer_names_its_network_and_is_read_as_it_was_written(make_fingerprint):
-    for preset, peer in paper.PEERS.items():
+    for preset in recipes.PEERS:
         plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(), preset=preset)
-        assert plan.peer == peer
+        assert plan.peer == preset.removeprefix("peer-")
         assert Plan.parse(json.loads(plan.model_dump_json()), "plan.json") == plan
-        assert next(row.value for row in plan.reasons if row.name == "network") == paper.PEER_NAMES[peer]
+        assert next(row.value for row in plan.reasons if row.name == "network") == RECIPES[preset].network
         assert not plan.classifies_words
 
 

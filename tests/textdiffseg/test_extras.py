@@ -83,6 +83,14 @@ def test_from_python_a_missing_extra_is_a_user_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai", None)
     with pytest.raises(UserError, match=r"^tds_train needs monai: pip install 'textdiffseg\[train\]'$"):
         tds.train("901")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    missing = r"^--track tensorboard needs tensorboard: pip install 'textdiffseg\[track\]'$"
+    for work in (tds.train, tds.run):
+        with pytest.raises(UserError, match=missing):
+            work("901", options=tds.TrainingOptions(track="tensorboard"))
+    with pytest.raises(UserError, match=r"^--track wandb is unknown. Expected: tensorboard.$"):
+        tds.train("901", options=tds.TrainingOptions(track="wandb"))
 
 
 def test_a_peer_network_names_the_extra_that_it_needs(monkeypatch, make_plan):

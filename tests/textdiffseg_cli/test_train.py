@@ -4,12 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.folds.calibration import Calibration
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.validation.findings import LabelFinding
+from textdiffseg_cli import run, train
 from textdiffseg_cli.train import _print, _print_expected_dice
 
 
@@ -17,14 +19,14 @@ from textdiffseg_cli.train import _print, _print_expected_dice
 def show(capsys, tmp_path):
     """Print a fold with these findings; returns the lines."""
 
-    def printed(*findings):
+    def printed(*findings, **options):
         scores = LabelScores(dice=0.0, nsd=None, hd95=None, volume_ml=0, reference_ml=1)
         summary = summarise([CaseScores(case="a", labels={"larynx": scores})])
         _print(
             SimpleNamespace(
                 summary=summary, findings=findings, held_out=True, calibration=Calibration(),
                 fold=FoldFolder(tmp_path), latent_dice={"larynx": 0.9}, plan=SimpleNamespace(diffusion=None),
-            )
+            ), **options,
         )  # fmt: skip
         return capsys.readouterr().out.splitlines()
 
@@ -56,6 +58,26 @@ def test_a_fold_that_finds_everything_is_one_line(show):
     lines = show(LabelFinding("larynx", 5, 5, None), LabelFinding("cord", 4, 4, None))
     assert "Every label was found in every validation case that contains it (2 labels)." in lines
     assert not any("train longer" in line for line in lines)
+
+
+def test_a_tracked_fold_names_the_command_that_shows_its_curves(show, tmp_path):
+    line = f"Curves: tensorboard --logdir {tmp_path / 'tensorboard'}"
+    assert line in show(tracked=True)
+    assert line not in show()
+
+
+@pytest.mark.parametrize(("module", "name"), [(train, "train"), (run, "run")])
+def test_the_tracker_is_passed_on(monkeypatch, capsys, module, name):
+    found = []
+
+    def work(*_, options, **__):
+        found.append(options.track)
+        raise tds.UserError("stop here")
+
+    monkeypatch.setattr(tds, name, work)
+    fold = ["0"] if name == "train" else []
+    assert [module.main(["4", *fold, *more]) for more in ([], ["--track", "tensorboard"])] == [2, 2]
+    assert found == [None, "tensorboard"]
 
 
 def test_the_expected_dice_is_printed_with_the_shares_of_reported_masks(capsys):

@@ -24,6 +24,7 @@ from textdiffseg.tasks.report import write_report
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
 from textdiffseg.training.run import TooShort, TrainingOptions
+from textdiffseg.training.tracking import require_tracker
 
 TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation
 MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call
@@ -73,6 +74,8 @@ def run(
     for faults of the data, and if the hours are too few.
     """
     require("train", "tds_run")
+    options = options or TrainingOptions()
+    require_tracker(options.track)
     root, planned = Path(root), None
     if why := _why_plan(str(dataset), root, preset):
         report(why)
@@ -84,7 +87,7 @@ def run(
         name = source.path.name
         report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
     chosen = _chosen(source, folds)
-    work = _Work(root, name, preset, options or TrainingOptions(), report, progress, cancel)
+    work = _Work(root, name, preset, options, report, progress, cancel)
     end = None if hours is None else time.monotonic() + 3600 * hours
     for fold in chosen:
         work.do(fold, chosen, end)

@@ -31,6 +31,7 @@ from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import fit
 from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.tracking import require_tracker
 
 ALL = "all"
 LONG_CHECK_SECONDS = 5.0  # progress is reported if reading the stored cases takes longer
@@ -63,13 +64,10 @@ def train(
     A CPU with AMX trains in float32, unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported. The
     commands set it. With AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
 
-    Raises `UserError` if plan, phrasings and cases do not fit each other or the run, or if the extra `train` is not
-    installed. Raises `Cancelled` after saving.
+    Raises `UserError` if plan, phrasings and cases do not fit each other or the run, or if an extra is not installed.
+    Raises `Cancelled` after saving.
     """
-    require("train", "tds_train")
-    options = options or TrainingOptions()
-    if options.restart and (must_exist or only_validate):
-        raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
+    options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, Path(root), preset, resolution)
     cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
@@ -86,6 +84,15 @@ def train(
             report(_finished(target))
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+
+
+def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:
+    """The options. Raises `UserError` if they need an extra that is not installed, or contradict each other."""
+    require("train", "tds_train")
+    require_tracker(options.track)
+    if options.restart and resumes:
+        raise UserError("--restart deletes the run that --continue and --val need. Give one of them.")
+    return options
 
 
 def _recover_restart(fold: FoldFolder, report: Report) -> None:

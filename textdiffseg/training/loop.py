@@ -27,6 +27,7 @@ from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
+from textdiffseg.training.tracking import tracked
 from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
 
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
@@ -64,7 +65,8 @@ def fit(
         longer = position is not None and wants_longer(position, options, fold)
         if position is not None and position.finished and not longer:
             complete_best(fold, report)
-            return Plan.read(fold.plan)
+            with tracked(fold, options.track, read_log(fold.log) if options.track else ()):
+                return Plan.read(fold.plan)
         run = open_run(preprocessed, cases, fold, options, preset, report, position)
         state = _first_state(run, position, longer, options, report, progress)
         train(run, state, progress, cancel, report)
@@ -110,7 +112,7 @@ def train(
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
     progress(_event(state.progress, log))
-    with stop_requests() as stop:
+    with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
         clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.progress.finished:
             epoch, start = state.progress.epoch, state.progress.in_epoch
@@ -136,6 +138,7 @@ def train(
                 log[-1] = choose_spread(run, state, log[-1])
             write_log(run.fold.log, log)
             _save(run, state, report)
+            track(log[-1])
             draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
             if stop:
                 raise stop.pop(0)

@@ -14,7 +14,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.presets import Preset
+from plans.presets import Preset, Tracker
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
@@ -60,6 +60,7 @@ class TrainingOptions:
     compile: bool = True  # the network, on a GPU
     restart: bool = False  # train from the start; the first checkpoint deletes the old fold
     init_from: Path | None = None  # folder of a trained model, whose weights a new run starts from
+    track: Tracker | None = None  # also write the curves for it, into the folder of the fold
 
     @property
     def chosen_device(self) -> str:
@@ -94,6 +95,7 @@ class Run:
     model: SegmentationNetwork  # the same object for the whole run, so that it is compiled once
     compiled: Compiled
     initial: Initial | None = None  # weights to start from; None: random ones
+    track: Tracker | None = None
 
     def fresh(self, progress: TrainingProgress) -> TrainingState:
         """The initial state. The model gets untrained weights, a function of the seed, or those of `initial`."""
@@ -151,6 +153,7 @@ def open_run(
         model=model,
         compiled=compile_modules(model.compilable_modules, device, options.compile and on_gpu, report),
         initial=initial,
+        track=options.track,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import nn
 
-from plans.paper import PEERS
+from plans.recipes import RECIPES
 from plans.rules import ladder
 from textdiffseg.networks.model import build_model
 from textdiffseg.networks.peers.diffunet import STEPS, DiffUNet, LabelDiffusion, halved
@@ -33,7 +33,7 @@ def make_peer(make_plan):
 
     def build(preset, **changes):
         torch.manual_seed(0)
-        return build_model(make_plan(preset, diffusion=None, peer=PEERS[preset], **changes))
+        return build_model(make_plan(preset, diffusion=None, peer=RECIPES[preset].peer, **changes))
 
     return build
 

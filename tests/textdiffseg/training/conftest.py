@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from plans import paper
 from plans.layout import PreprocessedFolder
 from plans.network_plan import DiffusionPlan, LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
 from plans.prompts import Prompts
+from plans.recipes import RECIPES
 from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Geometry, Volume
@@ -58,10 +58,10 @@ def make_plan(preset):
             for i, s in enumerate((1, 2, 2))
         ),
         fusion_level=1,
-        latent=LatentPlan(level=1, channels=1 if preset in paper.VARIANTS else 4),
+        latent=LatentPlan(level=1, channels=1 if RECIPES[preset].paper else 4),
         diffusion=DiffusionPlan(min_log_snr=-6, steps=3) if preset == "default" else None,
-        paper=paper.VARIANTS.get(preset),
-        peer=paper.PEERS.get(preset),
+        paper=RECIPES[preset].paper,
+        peer=RECIPES[preset].peer,
         text=TextPlan(encoder="hash", width=8),
         training=TrainingPlan(
             epochs=3,

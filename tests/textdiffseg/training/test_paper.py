@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plans import paper
+from plans import paper, recipes
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.progress import TrainingProgress
@@ -29,7 +29,9 @@ def step(plan, seed=0):
     return model, objective.losses(image, slots, QUERIES, draws), draws
 
 
-@pytest.mark.parametrize("preset", [*paper.VARIANTS, *(preset for preset in paper.PEERS if preset != "peer-swinunetr")])
+@pytest.mark.parametrize(
+    "preset", [*recipes.VARIANTS, *(preset for preset in recipes.PEERS if preset != "peer-swinunetr")]
+)
 def test_every_parameter_learns_and_predictions_come_out(shapes_plan, preset):
     plan = shapes_plan(preset)
     torch.manual_seed(0)

@@ -1,11 +1,15 @@
 """Networks for comparison in the training loop: losses, gradients, draws, memory, and a run that stops and resumes."""
 
+from typing import get_args
+
 import pytest
 import torch
 
-from plans import memory, paper
+from plans import memory
 from plans.layout import FoldFolder
 from plans.plan import Plan
+from plans.presets import PRESETS, PeerNetwork
+from plans.recipes import RECIPES
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.weights import load_network
@@ -158,5 +162,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(shapes_plan, store_shapes, tm
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_every_peer_has_a_name_for_the_table_of_reasons():
-    assert set(paper.PEERS.values()) == set(paper.PEER_NAMES)
+def test_every_preset_has_a_recipe_and_every_peer_a_name_for_the_table_of_reasons():
+    assert tuple(RECIPES) == PRESETS
+    peers = [recipe for recipe in RECIPES.values() if recipe.peer]
+    assert tuple(recipe.peer for recipe in peers) == get_args(PeerNetwork)
+    assert all(recipe.network for recipe in peers)

@@ -9,20 +9,19 @@ from textdiffseg.networks.peers.nnunet import plain, residual_encoder
 from textdiffseg.networks.peers.peer import Peer
 from textdiffseg.networks.peers.unetrpp import unetrpp
 
-# The modules that each network is built from. Diff-UNet is written here.
+# The modules that a network is built from, if it comes from a library.
 LIBRARIES: dict[PeerNetwork, tuple[str, ...]] = {
     "unet": ("monai", "einops"),
     "swinunetr": ("monai", "einops"),
     "nnunet": ("dynamic_network_architectures",),
     "resenc": ("dynamic_network_architectures",),
     "unetrpp": ("monai",),
-    "diffunet": (),
 }
 
 
 def build_peer(plan: Plan, peer: PeerNetwork) -> Peer:
     """The untrained network `peer`. Raises `UserError` if the library that it comes from is not installed."""
-    if LIBRARIES[peer]:
+    if peer in LIBRARIES:
         require("train", f"Preset {plan.preset}", *LIBRARIES[peer])
     match peer:
         case "unet":
