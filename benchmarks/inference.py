@@ -207,7 +207,7 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
     network = build_model(plan).eval()
     predictor = Predictor([network], Settings(overlap=overlap))
     predictor.segmenters = (NoNetwork(patch, labels, predictor.room.windows),)
-    ensemble = Ensemble(out, ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
+    ensemble = Ensemble((out,), ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
     segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
     return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)
 

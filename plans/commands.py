@@ -24,3 +24,8 @@ def command_line(
 def predict_command(model: Path) -> str:
     """The command that segments scans with the model in a folder."""
     return shlex.join(["tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-m", str(model)])
+
+
+def predict_best_command(dataset: str, root: Path) -> str:
+    """The command that segments scans with the models that `tds_find_best` chose."""
+    return command_line("tds_predict", "-i", "SCANS", "-o", "SEGMENTATIONS", "-d", dataset, root=root)

@@ -9,6 +9,7 @@ A root holds three trees::
     results/DATASET/PRESET-low/fold_0/
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +51,16 @@ def model_folder(root: Path, dataset: str, preset: str, resolution: Resolution =
 def low_model(folder: Path) -> Path:
     """The folder of the low-resolution model beside a model's folder. It may be missing."""
     return folder.with_name(model_name(folder.name, "low"))
+
+
+def best_models(results: Path) -> Path:
+    """The record of the chosen models, in the results of a data set."""
+    return results / "best.json"
+
+
+def averaged_scores(results: Path, models: Iterable[str]) -> Path:
+    """The scores of several averaged models, in the results of a data set."""
+    return results / "averaged" / f"{'+'.join(models)}.json"
 
 
 def locked_folds(root: Path, dataset: str) -> list["FoldFolder"]:
@@ -247,6 +258,11 @@ class FoldFolder:
         return self.path / "calibration.json"
 
     @property
+    def postprocessing(self) -> Path:
+        """The trials of postprocessing steps in validation."""
+        return self.path / "postprocessing.json"
+
+    @property
     def log(self) -> Path:
         """The training log, one line per epoch."""
         return self.path / "log.jsonl"
@@ -293,6 +309,10 @@ class FoldFolder:
     def mask(self, case: str) -> Path:
         """The predicted mask of a validation case."""
         return self.validation / f"{case}{NIFTI}"
+
+    def entropy(self, case: str) -> Path:
+        """The uncertainty of a validation case's mask."""
+        return self.validation / "entropy" / f"{case}.b2nd"
 
 
 def volume_table(folder: Path) -> Path:

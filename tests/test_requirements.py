@@ -19,7 +19,8 @@ EXCUSED = {
     "batchgenerators": "batchgeneratorsv2 imports it",
     "einops": "MONAI's SwinUNETR imports it",
 }
-MODULES = {"surface-distance": "surface_distance"}  # the requirement -> its module, where the names differ
+# The requirement -> its module, where the names differ.
+MODULES = {"surface-distance": "surface_distance", "connected-components-3d": "cc3d"}
 SHIPPED = {"huggingface_hub": "transformers", "yaml": "transformers"}  # module -> the requirement that brings it
 TOOLS = {"pytest", "pytest-xdist", "hypothesis", "pre-commit", "ruff", "mypy", "types-psutil", "types-tqdm"}
 

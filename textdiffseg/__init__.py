@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from textdiffseg.progress import Cancelled, ProgressEvent
     from textdiffseg.tasks.evaluate import evaluate
     from textdiffseg.tasks.finalize import JoinedFolds, finalize
+    from textdiffseg.tasks.find_best import ModelChoice, find_best
     from textdiffseg.tasks.info import ModelInfo, describe
     from textdiffseg.tasks.new import NewDataset, new_dataset
     from textdiffseg.tasks.outcome import Outcome
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     load = Model.load
 
-__version__ = "0.2.0"  # setup.cfg and `--version` read it here
+__version__ = "0.3.0.dev0"  # setup.cfg and `--version` read it here
 
 _HOMES = {
     "Cancelled": "textdiffseg.progress",
@@ -47,6 +48,7 @@ _HOMES = {
     "Geometry": "textdiffseg.imaging.volume",
     "JoinedFolds": "textdiffseg.tasks.finalize",
     "Model": "textdiffseg.inference.model",
+    "ModelChoice": "textdiffseg.tasks.find_best",
     "ModelInfo": "textdiffseg.tasks.info",
     "NewDataset": "textdiffseg.tasks.new",
     "Outcome": "textdiffseg.tasks.outcome",
@@ -61,6 +63,7 @@ _HOMES = {
     "evaluate": "textdiffseg.tasks.evaluate",
     "export_model": "textdiffseg.tasks.packaging",
     "finalize": "textdiffseg.tasks.finalize",
+    "find_best": "textdiffseg.tasks.find_best",
     "import_model": "textdiffseg.tasks.packaging",
     "new_dataset": "textdiffseg.tasks.new",
     "plan": "textdiffseg.tasks.plan",
@@ -77,6 +80,7 @@ __all__ = [
     "Geometry",
     "JoinedFolds",
     "Model",
+    "ModelChoice",
     "ModelInfo",
     "NewDataset",
     "Outcome",
@@ -93,6 +97,7 @@ __all__ = [
     "evaluate",
     "export_model",
     "finalize",
+    "find_best",
     "import_model",
     "load",
     "new_dataset",

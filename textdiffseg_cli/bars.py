@@ -29,7 +29,9 @@ class Bars:
     Several threads may use one object: on a GPU, one segments while another writes and reports.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, quiet: bool = False, json: bool = False):
+        """`quiet`: print nothing. `json`: print lines on stderr, because stdout is for the result."""
+        self._quiet, self._json = quiet, json
         self._lock = threading.RLock()  # reentrant: a signal handler may print while its thread holds it
         self._stage = ""
         self._bar: tqdm[Never] | _Lines | None = None
@@ -43,6 +45,8 @@ class Bars:
 
     def __call__(self, event: "ProgressEvent") -> None:
         """Move the bar of the event's stage. The first event of a stage opens its bar."""
+        if self._quiet:
+            return
         with self._lock:
             if event.stage != self._stage or self._bar is None:
                 self._close()
@@ -57,14 +61,16 @@ class Bars:
             self._bar.update(event.done - self._bar.n)
 
     def print_line(self, line: str) -> None:
-        """Print a line on stdout, above the current bar."""
+        """Print a line above the current bar."""
+        if self._quiet:
+            return
         with self._lock:
-            if self._bar is None or isinstance(self._bar, _Lines):
-                print_lines(line)
-                return
-            self._bar.clear()
-            print_lines(line)
-            self._bar.refresh()
+            bar = None if isinstance(self._bar, _Lines) else self._bar
+            if bar is not None:
+                bar.clear()
+            print_lines(line, file=sys.stderr if self._json else sys.stdout)
+            if bar is not None:
+                bar.refresh()
 
     def _close(self) -> None:
         with self._lock:

@@ -178,10 +178,10 @@ def console() -> "Console":
     return Pipe(markup=False)
 
 
-def print_lines(*lines: str) -> None:
-    """Print each text as one line, at once. Control characters in foreign names are escaped."""
+def print_lines(*lines: str, file: TextIO | None = None) -> None:
+    """Print each text as one line, at once; `file` None: on stdout. Control characters in names are escaped."""
     for line in lines:
-        print(printable(line), flush=True)
+        print(printable(line), file=file, flush=True)
 
 
 def _fail(*lines: str, prefix: str = "error: ") -> int:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from textdiffseg_cli.common import command, console, positive_float, run, whole_number
+from textdiffseg_cli.output import print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of processes; 0 means no extra process (default: 0)",
     )
+    parser.add_argument("--json", action="store_true", help="print all scores as JSON, in place of the tables")
     return parser
 
 
@@ -91,6 +93,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         output=args.output,
         csv=args.csv,
     )
+    if args.json:
+        print_json(summary)
+        return
     out = console()
     if args.cases:
         out.print(cases_table(summary))
@@ -108,3 +113,5 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(f"Note: {note}", highlight=False)
     for path in filter(None, (args.output, args.csv)):
         out.print(f"Written: {path}", highlight=False)
+    if args.output is None and args.csv is None:
+        out.print("To keep these scores, add -o summary.json or --csv scores.csv.", highlight=False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from plans.commands import predict_command
 from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.finalize import JoinedFolds
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_root(parser)
     parser.add_argument("--preset", choices=PRESETS, metavar="NAME", help="preset of the folds (default: the only one)")
     parser.add_argument("--resolution", choices=RESOLUTIONS, default="full", help="that of the folds (default: full)")
+    add_output(parser)
     return parser
 
 
@@ -37,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _finalize(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
 
     joined = tds.finalize(
         args.dataset,
@@ -44,9 +47,12 @@ def _finalize(args: argparse.Namespace) -> None:
         root=args.root,
         preset=args.preset,
         resolution=args.resolution,
-        report=print_lines,
+        report=Bars(args.quiet, args.json).print_line,
     )
-    _print(joined)
+    if args.json:
+        print_json(joined)
+    else:
+        _print(joined)
 
 
 def _print(joined: "JoinedFolds") -> None:

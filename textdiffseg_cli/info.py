@@ -55,6 +55,9 @@ def _print(info: "ModelInfo") -> None:
     for label in info.labels:
         labels.add_row(str(label.value), label.name, ", ".join(label.phrasings), _dice(label.dice))
     console().print(labels)
+    steps = {label.name: label.postprocessing for label in info.labels if label.postprocessing != "none"}
+    for name, step in steps.items():
+        print(f"Postprocessing of {name}: {step}")
     folds = Table("fold", "state", "scored cases", "Dice", "mirroring")
     for fold in info.folds:
         state = fold.state if fold.validated or fold.state != "finished" else "finished, not validated"

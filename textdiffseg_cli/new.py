@@ -8,6 +8,7 @@ from plans.folders import parts_of
 from plans.layout import RawFolder
 from plans.presets import MISSING
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from plans.gaps import LabelGap
@@ -65,6 +66,7 @@ def make_parser() -> argparse.ArgumentParser:
         "which prints its choice for each label)",
     )
     parser.add_argument("--overwrite", action="store_true", help="make the data set of the same scans and masks again")
+    add_output(parser)
     return parser
 
 
@@ -83,7 +85,7 @@ def _new(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
 
-    with Bars() as bars:
+    with Bars(args.quiet, args.json) as bars:
         made = tds.new_dataset(
             args.images,
             args.masks,
@@ -98,6 +100,9 @@ def _new(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
+    if args.json:
+        print_json(made)
+        return
     if made.made:
         _print_found(made)
         _print_gaps(made.labels)

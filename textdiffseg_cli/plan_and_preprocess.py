@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from plans.commands import command_line
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, console, positive_float, run, whole_number
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.plan import PlannedDataset
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="plan for a GPU with this much memory (default: at most 8 if there is a GPU, else a plan for the CPU)",
     )
     _add_work(parser)
+    add_output(parser)
     return parser
 
 
@@ -109,7 +111,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg_cli.bars import Bars
 
-    with Bars() as bars:
+    with Bars(args.quiet, args.json) as bars:
         planned = tds.plan(
             args.dataset,
             root=args.root,
@@ -123,7 +125,10 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    _print(planned)
+    if args.json:
+        print_json(planned)
+    else:
+        _print(planned)
 
 
 def _print(planned: "PlannedDataset") -> None:

@@ -1,15 +1,18 @@
 """`tds_predict`: segment scans with a trained model."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.errors import UserError
 from plans.layout import REPORT
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, command, positive_int, run, whole_number
+from textdiffseg_cli.common import add_root, command, positive_int, print_lines, run, whole_number
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
+    from textdiffseg.inference.segmenting import SegmentOptions
     from textdiffseg.tasks.outcome import Outcome
 
 
@@ -53,8 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
     _add_model(parser)
     _add_words(parser)
     _add_sampling(parser)
+    _add_effort(parser)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to predict (default: cuda if there is a GPU)")
     _add_outputs(parser)
+    add_output(parser)
     return parser
 
 
@@ -135,6 +140,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not average over mirrored views (default: what the validation chose)",
     )
+    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
+
+
+def _add_effort(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the time that a mask takes, and of what follows the network."""
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
         "--fast",
@@ -159,7 +169,12 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
         help="compute full resolution everywhere (default: only where the low resolution finds something, if it is "
         "trained)",
     )
-    parser.add_argument("--seed", type=whole_number, default=0, metavar="N", help="seed of the noise (default: 0)")
+    parser.add_argument(
+        "--no-postprocessing",
+        dest="postprocessing",
+        action="store_false",
+        help="leave out the postprocessing that gained Dice in validation (tds_info lists it)",
+    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -214,14 +229,10 @@ def main(argv: list[str] | None = None) -> int:
     return run(_predict, make_parser().parse_args(argv))
 
 
-def _predict(args: argparse.Namespace) -> None:
+def _options(args: argparse.Namespace) -> "SegmentOptions":
     import textdiffseg as tds
-    from textdiffseg.extras import require
-    from textdiffseg.precision import cuda_kernels
-    from textdiffseg_cli.bars import Bars
-    from textdiffseg_cli.threads import idle_cores_only
 
-    options = tds.SegmentOptions(
+    return tds.SegmentOptions(
         prompts=tuple(args.prompt or ()),
         answers=args.prompts,
         force=args.force,
@@ -231,15 +242,25 @@ def _predict(args: argparse.Namespace) -> None:
         mirroring=not args.no_mirroring,
         effort=args.effort,
         guide=args.guide,
+        postprocessing=args.postprocessing,
         seed=args.seed,
         uncertainty=args.uncertainty,
         probabilities=args.probabilities,
         alternatives=args.alternatives or 0,
     )
+
+
+def _predict(args: argparse.Namespace) -> None:
+    import textdiffseg as tds
+    from textdiffseg.extras import require
+    from textdiffseg.precision import cuda_kernels
+    from textdiffseg_cli.bars import Bars
+    from textdiffseg_cli.threads import idle_cores_only
+
     if args.report:
         require("report", "--report", "matplotlib")
     source = args.source if args.list is None else tds.CaseList.read(args.list)
-    with idle_cores_only(), Bars() as bars, cuda_kernels():
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line), cuda_kernels():
         outcome = tds.predict(
             source,
             args.out,
@@ -250,7 +271,7 @@ def _predict(args: argparse.Namespace) -> None:
             checkpoint=args.checkpoint,
             device=args.device,
             include_unfinished=args.include_unfinished,
-            options=options,
+            options=_options(args),
             texts=args.texts,
             overwrite=args.overwrite,
             preset=args.preset,
@@ -262,12 +283,20 @@ def _predict(args: argparse.Namespace) -> None:
         )
     folder = args.out if args.out.is_dir() else args.out.parent
     if args.report and outcome.written + outcome.skipped:
-        print(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
-    _print(outcome, args.out)
+        bars.print_line(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
+    if args.json:
+        print_json(outcome)
+    else:
+        _print(outcome, args.out)
+        if args.list is None and not args.report:
+            page = shlex.join(["tds_report", str(folder), "--scans", str(source), "-o", str(folder / REPORT)])
+            print_lines(f"Next: {page}")
+    if outcome.failures:
+        raise UserError(*outcome.failures)
 
 
 def _print(outcome: "Outcome", out: Path) -> None:
-    """Print what was predicted and what to look at. Raises `UserError` if scans failed."""
+    """Print what was predicted and what to look at."""
     print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
     if outcome.table is not None:
         print(f"Volumes of all cases: {outcome.table}")
@@ -280,5 +309,3 @@ def _print(outcome: "Outcome", out: Path) -> None:
         print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them.")
     for note in outcome.notes:
         print(f"Note: {note}")
-    if outcome.failures:
-        raise UserError(*outcome.failures)

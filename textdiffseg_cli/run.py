@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from plans.commands import command_line, predict_command
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.run import RunOutcome
@@ -37,6 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--preset", choices=PRESETS, default="default", metavar="NAME", help="model to train")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="where to train (default: cuda if there is a GPU)")
+    add_output(parser)
     return parser
 
 
@@ -50,7 +52,7 @@ def _run(args: argparse.Namespace) -> None:
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
 
-    with idle_cores_only(), Bars() as bars:
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         outcome = tds.run(
             args.dataset,
             root=args.root,
@@ -61,7 +63,10 @@ def _run(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    _print(outcome)
+    if args.json:
+        print_json(outcome)
+    else:
+        _print(outcome)
 
 
 def _print(outcome: "RunOutcome") -> None:

@@ -9,15 +9,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from textdiffseg.progress import Report
 from textdiffseg.resources import cores, cpu_use, idle_cores
+from textdiffseg_cli.common import print_lines
 
 CHOSEN_BY_USER = "OMP_NUM_THREADS"
 MIN_SECONDS = 0.5  # of observation
 
 
 @contextmanager
-def idle_cores_only() -> Iterator[None]:
-    """Let torch use the idle cores alone, and print a line if some are busy. Afterwards it does as before.
+def idle_cores_only(report: Report = print_lines) -> Iterator[None]:
+    """Let torch use the idle cores alone, and report a line if some are busy. Afterwards it does as before.
 
     The load is observed while torch is imported. A number in OMP_NUM_THREADS is left as it is.
     """
@@ -32,10 +34,9 @@ def idle_cores_only() -> Iterator[None]:
     if threads >= previous:
         yield
         return
-    print(
+    report(
         f"Computing on {threads} of {cores()} cores: other programs keep the rest busy. "
-        f"{CHOSEN_BY_USER} sets another number.",
-        flush=True,
+        f"{CHOSEN_BY_USER} sets another number."
     )
     torch.set_num_threads(threads)
     try:

@@ -16,6 +16,7 @@ from textdiffseg_cli.common import (
     run,
     whole_number,
 )
+from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
     from textdiffseg.folds.expected_dice import DiceFit
@@ -60,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="start from the weights of a trained model (its folder); labels, words and channels may differ",
     )
     parser.add_argument("--val", action="store_true", help="only predict and score the validation cases again")
+    add_output(parser)
     return parser
 
 
@@ -129,7 +131,7 @@ def _train(args: argparse.Namespace) -> None:
         compile=not args.no_compile,
         init_from=args.init_from,
     )
-    with idle_cores_only(), Bars() as bars:
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         trained = tds.train(
             args.dataset,
             args.fold,
@@ -142,7 +144,10 @@ def _train(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    _print(trained)
+    if args.json:
+        print_json(trained)
+    else:
+        _print(trained)
 
 
 def _print(trained: "TrainedFold") -> None:

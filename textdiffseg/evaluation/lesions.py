@@ -18,6 +18,7 @@ import numpy as np
 
 from plans.records import Record
 from textdiffseg.evaluation.means import mean_of_defined
+from textdiffseg.imaging.components import components_of
 
 LESION_RULE = (
     "A lesion is a 26-connected component. Predicted and reference lesions match one to one if they overlap, those "
@@ -42,10 +43,7 @@ class LesionScores(Record):
 
 def lesion_scores(predicted: np.ndarray, expected: np.ndarray) -> LesionScores:
     """The lesion scores of two masks (D, H, W) bool on one grid."""
-    from scipy.ndimage import label
-
-    touching = np.ones((3, 3, 3), bool)
-    (ours, found), (theirs, truth) = label(predicted, touching), label(expected, touching)
+    (ours, found), (theirs, truth) = components_of(predicted), components_of(expected)
     own_sizes = np.bincount(ours[predicted], minlength=found + 1)
     their_sizes = np.bincount(theirs[expected], minlength=truth + 1)
     common = predicted & expected

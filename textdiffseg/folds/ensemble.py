@@ -1,16 +1,18 @@
 """The ensemble of a model's trained folds: the folds are chosen, checked against each other, and loaded."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import hash_files
+from textdiffseg.folds.best import why_not_averaged
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
 from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
+from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
@@ -22,9 +24,9 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The loaded folds of one model."""
+    """The loaded folds of one model, or of several models that are averaged (`folds.best`)."""
 
-    folder: Path
+    folders: tuple[Path, ...]  # of the models
     folds: tuple[str, ...]  # "0", "1", ... or "all"
     checkpoint: str
     networks: tuple[SegmentationNetwork, ...]
@@ -33,7 +35,18 @@ class Ensemble:
     sampling: Sampling
     calibrations: tuple[Calibration, ...]  # one per fold
     hash: str  # of weights, plans and words
+    postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)  # by label name
     notes: tuple[str, ...] = ()  # on folds that are left out, unfinished or not validated
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the first model. Its samples are those of the ensemble."""
+        return self.folders[0]
+
+    @property
+    def samplers(self) -> tuple[SegmentationNetwork, ...]:
+        """The networks of the presets that draw samples."""
+        return tuple(network for network in self.networks if network.plan.sample_steps is not None)
 
 
 def trained_folds(
@@ -88,19 +101,48 @@ def _in_words(reasons: Mapping[str, str]) -> str:
 
 
 def load_ensemble(
-    folder: Path,
+    folders: Path | Sequence[Path],
     names: Sequence[str] | None = None,
     checkpoint: Checkpoint = "best",
     device: str = "cpu",
     include_unfinished: bool = False,
 ) -> Ensemble:
-    """The ensemble of a model's folds. Raises `UserError` if one is missing, damaged or does not fit the others."""
-    folds = trained_folds(folder, names, checkpoint, include_unfinished)
-    plans, banks = check_together(folds, checkpoint)
+    """The ensemble of the folds of a model, or of several models that are averaged.
+
+    Raises `UserError` if a fold is missing, damaged or does not fit the others.
+    """
+    folders = (folders,) if isinstance(folders, Path) else tuple(folders)
+    folds, notes = list[FoldFolder](), list[str]()
+    for folder in folders:
+        own = trained_folds(folder, names, checkpoint, include_unfinished)
+        check_together(own, checkpoint)
+        folds += own
+        notes += _left_out(folder, own, names)
+    return average(folds, checkpoint, device, folders, tuple(notes))
+
+
+def average(
+    folds: Sequence[FoldFolder],
+    checkpoint: Checkpoint = "best",
+    device: str = "cpu",
+    folders: tuple[Path, ...] = (),
+    notes: tuple[str, ...] = (),
+) -> Ensemble:
+    """The ensemble of chosen folds. `folders`: of their models; empty: those above the folds.
+
+    Raises `UserError` if the models cannot be averaged.
+    """
+    plans = [Plan.read(fold.plan) for fold in folds]
+    banks = [TextBank.load(fold.words) for fold in folds]
+    folders = folders or tuple(dict.fromkeys(fold.path.parent for fold in folds))
+    check_words([fold.text_bank for fold in folds], plans, banks)
+    if differing := why_not_averaged(plans):
+        listing = " and ".join(map(str, folders))
+        raise UserError(f"{listing} cannot be averaged: their plans differ in {differing}. Choose one with -m.")
     chosen = [chosen_sampling(fold, checkpoint) for fold in folds]
     axes = len(plans[0].mirror_axes)
     return Ensemble(
-        folder=folder,
+        folders=folders,
         folds=tuple(fold.name for fold in folds),
         checkpoint=checkpoint,
         networks=tuple(load_network(fold, checkpoint, device) for fold in folds),
@@ -108,8 +150,9 @@ def load_ensemble(
         bank=banks[0],
         sampling=pool([one for one in chosen if one] or [plain_sampling(plans[0])], axes),
         calibrations=tuple(read_calibration(fold, checkpoint) for fold in folds),
+        postprocessing=choose_postprocessing(read_postprocessing(fold, checkpoint) for fold in folds),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
-        notes=(*_left_out(folder, folds, names), *_without_choice(folds, chosen, checkpoint)),
+        notes=(*notes, *_without_choice(folds, chosen, checkpoint)),
     )
 
 

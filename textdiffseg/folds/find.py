@@ -1,18 +1,31 @@
 """The folder of a trained model, and the folds in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.folders import find_folder
 from plans.layout import FOLD, FoldFolder, low_model, tree
 from plans.plan import Plan
+from textdiffseg.folds.best import read_best
 from textdiffseg.folds.state import is_trained, why_unfinished
 
 
 def find_model(root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None) -> Path:
+    """The folder of a model, as `find_models` finds it. Raises `UserError` if there is not exactly one."""
+    models = find_models(root, dataset, folder, preset)
+    if len(models) > 1:
+        raise _several(models[0].parent, models)
+    return models[0]
+
+
+def find_models(
+    root: Path, dataset: str | None = None, folder: Path | None = None, preset: str | None = None
+) -> tuple[Path, ...]:
     """The folder of a model: in `folder` if it is given, else the only trained model of `dataset` or below `root`.
 
-    If there are several models, `preset` selects one. Raises `UserError` with a list if there is not exactly one.
+    If there are several models of one data set, `preset` selects one, else `tds_find_best` has chosen one or more.
+    Raises `UserError` with a list if several models are left that nobody chose.
     """
     if folder is not None:
         where = folder
@@ -33,13 +46,20 @@ def find_model(root: Path, dataset: str | None = None, folder: Path | None = Non
         if not models:
             trained = ", ".join(dict.fromkeys(presets.values()))
             raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {trained}.")
+    parents = {path.parent for path in models}
+    if preset is None and where not in models and len(parents) == 1 and (best := read_best(parents.pop())):
+        return best
     if len(models) > 1:
         companions = {low_model(path) for path in models}  # they serve the models beside them
         models = [path for path in models if path not in companions]
     if len(models) > 1:
-        choices = (f"    -m {path}" for path in models)
-        raise UserError(f"There are {len(models)} trained models in {where}. Choose one:", *choices)
-    return models[0]
+        raise _several(where, models)
+    return tuple(models)
+
+
+def _several(where: Path, models: Sequence[Path]) -> UserError:
+    choices = (f"    -m {path}" for path in models)
+    return UserError(f"There are {len(models)} trained models in {where}. Choose one:", *choices)
 
 
 def _preset_of(model: Path) -> str:

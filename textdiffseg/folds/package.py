@@ -96,7 +96,7 @@ def _hash_of(content: Path | bytes) -> FileHash:
 def _packaged(fold: FoldFolder) -> tuple[Path, ...]:
     """The files that a packaged fold may have."""
     of_model = fold.plan, fold.checkpoint("best"), fold.text_bank, fold.text_space
-    return *of_model, fold.sampling, fold.calibration, fold.validated, fold.cases, fold.summary
+    return *of_model, fold.sampling, fold.calibration, fold.postprocessing, fold.validated, fold.cases, fold.summary
 
 
 def _without_identifiers(summary: Summary) -> Summary:

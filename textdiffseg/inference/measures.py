@@ -3,14 +3,14 @@
 Both come from the sums over the mask's prediction (`inference.volumes`) and the calibration of its setting.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.folds.calibration import Applied, widen
 from textdiffseg.folds.expected_dice import ExpectedDice
-from textdiffseg.inference.prompting import Selection
+from textdiffseg.inference.prompting import Selection, slots_within
 from textdiffseg.inference.scan import ScanResult
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord
@@ -34,29 +34,15 @@ def volumes_of(
         found = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
         intervals = [(low, high) for low, high in widen(found, factor).tolist()]
     for slot, (name, interval) in enumerate(zip(selection.names, intervals, strict=True), start=1):
-        volume = float(voxels[_slots_within(plan, numbers, slot)].sum()) * millilitres
+        volume = float(voxels[slots_within(plan, numbers, slot)].sum()) * millilitres
         low, high = (None, None) if interval is None else (min(interval[0], volume), max(interval[1], volume))
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 
 def values_within(plan: Plan, selection: Selection) -> tuple[tuple[int, ...], ...]:
     """The values in a mask that belong to each answer. If labels overlap, a label may have several."""
-    slots = (_slots_within(plan, selection.numbers, slot) for slot in range(1, 1 + len(selection.names)))
+    slots = (slots_within(plan, selection.numbers, slot) for slot in range(1, 1 + len(selection.names)))
     return tuple(tuple(selection.values[slot - 1] for slot in own) for own in slots)
-
-
-def _slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
-    """The slots whose voxels belong to the label of `slot`.
-
-    A forced prompt has a number above the label numbers. It only has its own slot.
-    """
-    labels, number = len(plan.labels), numbers[slot - 1]
-    own_values = plan.parts[number - 1] if number <= labels else ()
-    return [
-        other
-        for other, other_number in enumerate(numbers, start=1)
-        if other == slot or (other_number <= labels and plan.written_numbers[other_number - 1] in own_values)
-    ]
 
 
 def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calibration: Applied) -> ExpectedDice | None:

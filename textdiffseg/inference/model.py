@@ -17,7 +17,7 @@ from plans.plan import Plan
 from plans.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
-from textdiffseg.folds.find import find_model
+from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
 from textdiffseg.imaging.sources.objects import volume_of
@@ -50,7 +50,7 @@ class Model:
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        folder: str | Path | Sequence[str | Path],
         *,
         folds: Sequence[str] | None = None,
         checkpoint: Checkpoint = "best",
@@ -62,14 +62,15 @@ class Model:
         The low resolution is loaded, too, if it was trained: its folder lies beside `folder` and ends with `-low`.
 
         Args:
-            folder: it holds fold_0, ...
+            folder: it holds fold_0, ...; several folders: models that are averaged.
             folds: the folds to load; None: all that are finished.
             checkpoint: "best" or "latest".
             device: "cpu" or "cuda"; None: cuda if there is a GPU.
             include_unfinished: load folds that are in training or were interrupted, too.
         """
-        device, location = choose_device(device), find_model(Path(), folder=Path(folder))
-        full = load_ensemble(location, folds, checkpoint, device, include_unfinished)
+        device, given = choose_device(device), [folder] if isinstance(folder, str | Path) else folder
+        folders = [found for one in given for found in find_models(Path(), folder=Path(one))]
+        full = load_ensemble(folders, folds, checkpoint, device, include_unfinished)
         low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
         return cls(full, device, None if low is None else cls(low, device), notes)
 
@@ -125,14 +126,14 @@ class Model:
             seed=options.seed,
             effort=options.effort,
         )
-        masks, samples = self._calibrated(settings), None
+        masks, samples = self._calibrated(settings, options.postprocessing), None
         if options.uncertainty:
             sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
             samples = masks if sampled == settings else self._calibrated(sampled)
         choice, count = None, check_count(options.alternatives)
         if count:
             drawn = settings_of_alternatives(plan, settings)
-            choice = AlternativeChoice(SamplePredictor(self.ensemble.networks, drawn, self.device), count)
+            choice = AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
 
     def _guide(self, options: SegmentOptions) -> Segmenting | None:
@@ -166,6 +167,7 @@ class Model:
         mirroring: bool = True,
         effort: Effort = "chosen",
         guide: bool = True,
+        postprocessing: bool = True,
         seed: int = 0,
         uncertainty: bool = False,
         probabilities: bool = False,
@@ -173,16 +175,14 @@ class Model:
         progress: OnProgress = silent,
         cancel: Cancel = never,
     ) -> Result:
-        """The segmentation of one scan. Its mask equals the mask that `tds_predict` writes.
+        """The segmentation of one scan, as `tds_predict` writes it. `UserError` for an invalid argument or scan.
 
         Args:
             scan: a path, a list or dict of paths by channel (None: missing), array ([C,] z, y, x) in LPS, or image.
             spacing, affine: of an array: mm along (z, y, x); or (4, 4), index to RAS+ in mm, for other orders of axes.
-            series: UID of the DICOM series to segment; None: the largest one.
-            text: the case text of this scan, for a model that was trained with texts.
+            series, text: UID of a DICOM series (None: the largest one); text of the case, if the model reads texts.
             progress, cancel: called after each group of windows. If `cancel` returns True, `Cancelled` is raised.
-
-        The other arguments are those of `SegmentOptions`. Raises `UserError` for an invalid argument or scan.
+            others: those of `SegmentOptions`.
         """
         options = SegmentOptions(
             prompts=_phrases(prompts),
@@ -193,6 +193,7 @@ class Model:
             mirroring=mirroring,
             effort=effort,
             guide=guide,
+            postprocessing=postprocessing,
             seed=seed,
             uncertainty=uncertainty,
             probabilities=probabilities,
@@ -226,9 +227,11 @@ class Model:
     def _encoded(self, text: str | None, text_encoder: str | None) -> CaseText | None:
         return self.texts({"": text}, text_encoder)[""] if text else None
 
-    def _calibrated(self, settings: Settings) -> Calibrated:
-        predictor = Predictor(self.ensemble.networks, settings, self.device)
-        return Calibrated(predictor, applied(self.ensemble.calibrations, settings))
+    def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
+        networks = self.ensemble.samplers if settings.steps else self.ensemble.networks
+        predictor = Predictor(networks, settings, self.device)
+        steps = self.ensemble.postprocessing if postprocessing else {}
+        return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
 
 
 def _phrases(prompts: Sequence[str]) -> tuple[str, ...]:

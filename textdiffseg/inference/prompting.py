@@ -42,6 +42,20 @@ class Selection:
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
+def slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
+    """The slots whose voxels belong to the label of `slot`.
+
+    A forced prompt has a number above the label numbers. It only has its own slot.
+    """
+    labels, number = len(plan.labels), numbers[slot - 1]
+    own_values = plan.parts[number - 1] if number <= labels else ()
+    return [
+        other
+        for other, other_number in enumerate(numbers, start=1)
+        if other == slot or (other_number <= labels and plan.written_numbers[other_number - 1] in own_values)
+    ]
+
+
 def select_labels(
     plan: Plan, bank: TextBank, prompts: Sequence[str] = (), force: bool = False, text_encoder: str | None = None
 ) -> Selection:

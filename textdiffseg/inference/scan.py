@@ -15,7 +15,9 @@ from torch import Tensor
 from plans.geometry import triple
 from textdiffseg.ahead import ahead
 from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.inference.maps import Maps, probability_map
+from textdiffseg.inference.postprocessing import postprocess
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.volumes import SlabVoxelSums, VoxelSums
@@ -30,13 +32,14 @@ WindowProgress = Callable[[float, float], None]  # called with (done, total), in
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A predictor and the calibration of its predictions.
+    """A predictor, the calibration of its predictions, and the postprocessing of its masks by label name.
 
     If one predictor serves masks and uncertainty, the same object is used for both.
     """
 
     predictor: Predictor
     calibration: Applied = field(default_factory=Applied)
+    postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,17 @@ def examine(
                 maps.add(probability_map(selection.names, name), slab.first, p)
         if samples is masks:
             _add_uncertainty(maps, slab, readout)
-    slots = restoring.finish()
+    slots = _postprocessed(restoring.finish(), masks, queries, transform)
     slots[slots > answers] = 0  # rivals
     return ScanResult(slots, None if sums is None else sums.finish(), maps.finish())
+
+
+def _postprocessed(slots: np.ndarray, masks: Calibrated, queries: Queries, transform: TransformRecord) -> np.ndarray:
+    """The mask (D, H, W) on the scan's own grid, postprocessed in place. Voxels of rivals are not background yet."""
+    if masks.postprocessing:
+        millilitres = float(np.prod(transform.geometry.spacing)) / 1000
+        postprocess(slots, masks.predictor.plan, queries.labels[0].tolist(), masks.postprocessing, millilitres)
+    return slots
 
 
 def predicted_slabs(

@@ -37,6 +37,7 @@ class SegmentOptions:
     samples: int | None = None  # diffusion samples whose mean is the mask; None: the single pass
     mirroring: bool = True  # if validation chose it
     effort: Effort = "chosen"  # "fast": low resolution or fewer windows; "best": validation's best setting, no guide
+    postprocessing: bool = True  # the steps that gained Dice in validation
     guide: bool = True  # where low resolution is trained, compute full resolution only where it finds something
     seed: int = 0  # of the noise
     uncertainty: bool = False  # measure it, with its own samples if needed

@@ -38,7 +38,7 @@ class PresetResults:
     plan: Plan
     folds: tuple[FoldResults, ...]
     scores: Mapping[str, CaseScores]  # by validation case
-    masks: Mapping[str, Path]  # by validation case; the file may be missing
+    predicted_by: Mapping[str, FoldFolder]  # the fold, by validation case
     trained_on: bool  # the scored cases were training cases, too
 
     @property
@@ -56,13 +56,13 @@ def read_preset(folder: Path) -> PresetResults | None:
     scored = [fold for fold in folds if fold.summary is not None]
     honest = [fold for fold in scored if fold.name != ALL]
     scores: dict[str, CaseScores] = {}
-    masks: dict[str, Path] = {}
+    predicted_by: dict[str, FoldFolder] = {}
     for fold in honest or scored:
         for case in fold.summary.cases if fold.summary else ():
             scores.setdefault(case.case, case)
-            masks.setdefault(case.case, fold.folder.mask(case.case))
+            predicted_by.setdefault(case.case, fold.folder)
     plan = Plan.read(folds[0].folder.plan)
-    return PresetResults(folder.name, plan, folds, scores, masks, trained_on=bool(scored) and not honest)
+    return PresetResults(folder.name, plan, folds, scores, predicted_by, trained_on=bool(scored) and not honest)
 
 
 def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, UserError]]:

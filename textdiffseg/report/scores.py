@@ -94,11 +94,14 @@ def _definitions(summary: Summary) -> tuple[str, ...]:
     return summary.empty_rule, f"NSD: {summary.nsd_definition} {tolerance}", distance, *summary.notes
 
 
-def volumes(cases: Sequence[CaseScores]) -> Html:
-    """A scatter plot of predicted and reference volumes, of the masks that both have a label."""
+def volumes(cases: Sequence[CaseScores], names: Sequence[str]) -> Html:
+    """A scatter plot of predicted and reference volumes, of the masks that both have a label.
+
+    `names`: of the labels, in the order that gives them their colours.
+    """
     pairs = {
         name: np.array([(one.reference_ml, one.volume_ml) for one in of_label(cases, name) if one.dice])
-        for name in labels_of(cases)
+        for name in names
     }
     found = [(position, name) for position, name in enumerate(pairs) if len(pairs[name])]
     if not found:

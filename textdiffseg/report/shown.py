@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
+from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import open_case
+from textdiffseg.folds.entropy import read_entropy
 from textdiffseg.imaging.planes import grey_range
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, to_canonical
@@ -63,15 +65,16 @@ def shown_case(
 
 def validation_case(
     case: str,
-    mask: Path,
+    fold: FoldFolder,
     preprocessed: Path,
     plan: Plan,
     scan: tuple[Path, ...] | None,
     title: str = "",
     lines: tuple[str, ...] = (),
 ) -> ShownCase:
-    """A validation case with its reference, as stored. Without the files of its scan, the stored image is shown.
+    """A validation case with its reference, as stored, and the uncertainty of its mask.
 
+    `fold` has predicted it. Without the files of its scan, the stored image is shown.
     Raises `UserError` if a file is missing or damaged.
     """
     stored = open_case(preprocessed, case, plan)
@@ -81,6 +84,7 @@ def validation_case(
         volume = Volume(restore_map(image, transform, float(image.min()))[None], transform.geometry)
     else:
         volume = read_volume(scan[:1])
+    mask = fold.mask(case)
     predicted = read_labels(mask).array[0]
     if not predicted.shape == volume.geometry.shape == transform.original_shape:
         raise UserError(f"{mask}: its size is not that of the scan of case {case}. Validate the fold again.")
@@ -90,4 +94,6 @@ def validation_case(
     hounsfield = scan is not None and plan.channels[0].scheme == "ct"
     parts = dict(zip((label.name for label in plan.labels), plan.parts, strict=True))
     masks = known[places.reshape(predicted.shape)]
-    return shown_case(case, volume, masks, parts, hounsfield, stored.original_labels(), title=title, lines=lines)
+    entropy = read_entropy(fold, case, transform.shape)
+    doubt = None if entropy is None else restore_map(entropy, transform)
+    return shown_case(case, volume, masks, parts, hounsfield, stored.original_labels(), doubt, title, lines)

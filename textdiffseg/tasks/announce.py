@@ -18,7 +18,8 @@ from textdiffseg.text.case_texts import cut_notes
 def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
     """Report model, labels, sampling and calibration, and the memory that the run needs."""
     ensemble, selection = model.ensemble, segmenting.selection
-    report(f"Model: {ensemble.folder}, {'folds' if len(ensemble.folds) > 1 else 'fold'} {', '.join(ensemble.folds)}")
+    folds, models = dict.fromkeys(ensemble.folds), " and ".join(map(str, ensemble.folders))
+    report(f"Model: {models}, {'folds' if len(folds) > 1 else 'fold'} {', '.join(folds)}")
     for line in model.notes:
         report(line)
     _report_resolution(segmenting, report)
@@ -33,6 +34,9 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
         settings = in_words(choice.predictor.settings)
         report(f"Alternatives: {choice.count}, chosen from {settings}, predicted in addition to the mask")
     _report_calibration(segmenting, report)
+    if steps := segmenting.masks.postprocessing:
+        listing = "; ".join(f"{label}: {step}" for label, step in steps.items())
+        report(f"Postprocessing, as validation gained by it: {listing}. To leave it out: --no-postprocessing.")
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
     _report_memory(segmenting, scans, report)

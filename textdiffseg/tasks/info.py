@@ -12,6 +12,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.find import find_model
+from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import is_validated, why_unfinished
 from textdiffseg.text.bank import TextBank
@@ -25,6 +26,7 @@ class LabelInfo:
     value: int  # in a mask
     phrasings: tuple[str, ...]  # the words that query it
     dice: float | None  # mean over the validated folds
+    postprocessing: str  # of its masks, in words; "none" unless validation gained by one
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,20 @@ def describe(
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
     known = [summary for summary in scores if summary is not None]
+    steps = choose_postprocessing(read_postprocessing(fold, "best") for fold in folds)
     return ModelInfo(
         folder=folder,
         dataset=plan.dataset,
         preset=plan.preset,
         channels=tuple(channel.name for channel in plan.channels),
         labels=tuple(
-            LabelInfo(label.name, label.value, bank.phrasings[label.name], _dice_of(known, label.name))
+            LabelInfo(
+                name=label.name,
+                value=label.value,
+                phrasings=bank.phrasings[label.name],
+                dice=_dice_of(known, label.name),
+                postprocessing=str(steps.get(label.name, Postprocessing())),
+            )
             for label in plan.labels
         ),
         folds=tuple(map(_fold_info, folds, scores)),

@@ -18,6 +18,7 @@ from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.expected_dice import ExpectedDice
+from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.dicom.places import is_slice
 from textdiffseg.imaging.sources.files import files_of, refuse_no_file
@@ -62,6 +63,7 @@ class Request(Record):
     alternatives: int = 0  # to choose from the samples
     drawn: Settings | None = None  # of these samples; None: no alternatives
     resolutions: tuple[Resolution, ...] = ("full",)  # that were computed; older manifests have none
+    postprocessing: dict[str, Postprocessing] = Field(default_factory=dict)  # by the model's label
     guide: GuidedBy | None = None  # None: its resolution was computed everywhere
 
 
@@ -75,8 +77,8 @@ class WrittenAlternative(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[4] = 4
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict}  # the new fields have defaults
+    version: Literal[5] = 5
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation

@@ -111,6 +111,7 @@ def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request
         alternatives=alternatives_of(run),
         drawn=None if segmenting.choice is None else segmenting.choice.predictor.settings,
         resolutions=(*(() if guide is None else ("low",)), segmenting.plan.resolution),
+        postprocessing=dict(segmenting.masks.postprocessing),
         guide=guide,
     )
 

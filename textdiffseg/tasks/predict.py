@@ -21,7 +21,7 @@ from plans.layout import BESIDE, Checkpoint, Conversion
 from plans.plan import Plan
 from textdiffseg.ahead import ahead
 from textdiffseg.files import temporary_folder
-from textdiffseg.folds.find import find_model
+from textdiffseg.folds.find import find_models
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
@@ -75,9 +75,9 @@ def predict(
     """
     require_extras(picture, conversions)
     if not isinstance(model, Model):
-        folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
+        folders = find_models(Path(root), dataset, None if model is None else Path(model), preset)
         model = Model.load(
-            folder, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
+            folders, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
         )
     options, model = options or SegmentOptions(), model.serving(options.effort if options else "chosen")
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)

@@ -11,6 +11,7 @@ from plans.folders import find_datasets, find_folder, joined_ids
 from plans.layout import FOLD, PreprocessedFolder, root_of, tree
 from plans.plan import Plan
 from textdiffseg.evaluation.means import mean_of_defined
+from textdiffseg.folds.postprocessing import choose_postprocessing, read_postprocessing
 from textdiffseg.report.calibration import calibration_section
 from textdiffseg.report.cases import cases_table, chosen, sentence
 from textdiffseg.report.comparison import comparisons
@@ -124,15 +125,24 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
     unscored = f"Not validated yet: fold {', '.join(missing)}." if missing else ""
     body = (
         paragraphs(f"Preset {main.name}. Mean Dice of the labels, {by_fold}."),
-        notes(filter(None, (warning, unscored, *results.faults))),
+        notes(filter(None, (warning, unscored, _postprocessing(main), *results.faults))),
         _numbers(main),
         box_plots({one.name: one.cases for one in scored}),
         scores_table(main.cases),
         *(lesions(summary) for summary in summaries),
         comparisons(main, scored[1:]),
-        volumes(main.cases),
+        volumes(main.cases, [label.name for label in main.plan.labels]),
     )
     return Section("scores", "Scores", join(body))
+
+
+def _postprocessing(main: PresetResults) -> str:
+    """A sentence on the postprocessing of predictions; empty if there is none."""
+    steps = choose_postprocessing(read_postprocessing(fold.folder, "best") for fold in main.folds)
+    listing = "; ".join(f"{label}: {step}" for label, step in steps.items())
+    if not steps:
+        return ""
+    return f"Predictions are postprocessed, as these cases gained by it. {listing}. The scores here are without it."
 
 
 def _numbers(main: PresetResults) -> Html:
@@ -154,10 +164,10 @@ def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list
             faults.append("The raw scans were not found. The pictures show the stored, resampled images.")
         for name, scores in chosen(main.cases).items():
             try:
-                mask, title = main.masks[scores.case], f"{name}: {scores.case}"
+                fold, title = main.predicted_by[scores.case], f"{name}: {scores.case}"
                 files = scans.get(scores.case)
                 place = results.preprocessed.path
-                shown.append(validation_case(scores.case, mask, place, main.plan, files, title, (sentence(scores),)))
+                shown.append(validation_case(scores.case, fold, place, main.plan, files, title, (sentence(scores),)))
             except UserError as error:
                 faults += [f"There is no picture of case {scores.case}: {line}" for line in error.lines]
     pictures = (overlay(case) for case in shown)

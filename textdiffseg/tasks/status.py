@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from plans.commands import command_line, predict_command
+from plans.commands import command_line, predict_best_command, predict_command
 from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.folders import find_folder
-from plans.layout import FOLD, FoldFolder, PreprocessedFolder, model_folder, tree
+from plans.layout import FOLD, FoldFolder, PreprocessedFolder, best_models, model_folder, tree
 from plans.plan import Plan
 from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from textdiffseg.data.splits import ALL, Splits
@@ -186,5 +186,8 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
 
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
+    if len(trained) > 1:
+        chosen = best_models(tree(root, "results") / name).is_file()
+        return predict_best_command(name, root) if chosen else command_line("tds_find_best", name, root=root)
     preset = trained[0].preset if trained else "default"
     return predict_command(model_folder(root, name, preset))

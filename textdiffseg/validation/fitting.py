@@ -54,10 +54,11 @@ def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
     low, high = np.moveaxis(intervals.reshape(-1, 2), 1, 0)
     truths = truths.reshape(-1)
     usable = (truths > 0) & (high > 0)
-    with np.errstate(divide="ignore"):
-        needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high))[usable])
-    if not len(needed):
+    if not usable.any():
         return None
+    low, high, truths = low[usable], high[usable], truths[usable]
+    with np.errstate(divide="ignore"):  # an interval may begin at 0
+        needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high)))
     share = INTERVAL[1] - INTERVAL[0]
     place = min(len(needed), ceil(round((len(needed) + 1) * share, 9)))  # rounded: 0.9 * 10 is not 9 in binary
     return float(np.exp(max(0.0, needed[place - 1])))

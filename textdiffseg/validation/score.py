@@ -1,7 +1,7 @@
 """Validation of a fold: its stored cases are predicted, scored on their files' grids, and used to calibrate."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from plans.geometry import triple
@@ -9,7 +9,11 @@ from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, read_record
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
+from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.folds.sampling import Sampling, read_sampling
+from textdiffseg.folds.weights import hash_weights
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Slab
 from textdiffseg.validation.calibrate import store_fit
 from textdiffseg.validation.cases import (
     WindowProgress,
@@ -22,6 +26,7 @@ from textdiffseg.validation.cases import (
 )
 from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECONDS, add_degraded
 from textdiffseg.validation.evidence import Evidence
+from textdiffseg.validation.postprocessing import PostprocessingEvidence
 from textdiffseg.validation.timing import Deadline
 
 
@@ -43,28 +48,41 @@ def validate_fold(
         case_ids: the cases to predict.
         device: "cpu" or "cuda".
         sampling: None: that of sampling.json.
-        calibrate: fit a calibration to the predictions and write calibration.json. Only for cases that the fold was
-            not trained on. Then some degraded scans of these cases are predicted, too (`degrading.add_degraded`).
+        calibrate: fit a calibration to the predictions and write calibration.json, and try postprocessing steps and
+            write postprocessing.json. Only for cases that the fold was not trained on. Then some degraded scans of
+            these cases are predicted, too (`degrading.add_degraded`).
         progress: called with (cases done, all cases).
         degrading: called with (degraded scans done, all degraded scans).
     """
     predictor, bank = load_fold(fold, device, sampling or read_sampling(fold))
-    scores, evidence = [], Evidence(predictor.plan, predictor.settings)
+    scores, evidence, steps = [], Evidence(predictor.plan, predictor.settings), PostprocessingEvidence(predictor.plan)
     began = time.perf_counter()
     windows = [predictor.windows(triple(read_record(preprocessed, case_id).shape)) for case_id in case_ids]
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)
         before, share = sum(windows[:number]) / sum(windows), windows[number] / sum(windows)
         follow = within(progress, before, share, len(case_ids))
-        slabs = predict_case(predictor, case, bank, progress=follow)
+        entropy = EntropyMap(triple(case.record.shape))
+        slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=follow))
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
         scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
+        entropy.write(fold, case_id)
+        if calibrate:
+            steps.add(labels, case)
     text = predictor.plan.text
     summary = summarise(scores, notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)
     if calibrate:
+        write_record(fold.postprocessing, steps.trials(hash_weights(fold, "best")))
         allowed = max(MIN_DEGRADED_SECONDS, DEGRADED_SHARE * (time.perf_counter() - began))
         add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
         store_fit(fold, evidence.fit())
     return summary
+
+
+def _kept(entropy: EntropyMap, predictor: Predictor, slabs: Iterable[Slab]) -> Iterator[Slab]:
+    """The same slabs. The entropy of each one is kept."""
+    for slab in slabs:
+        entropy.add(slab.first, predictor.readout.entropy(slab.prediction.probabilities, 0).numpy())
+        yield slab

@@ -8,7 +8,7 @@ from nibabel.nifti1 import Nifti1Image
 
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.report import viewer
+from textdiffseg.report import scores, viewer
 from textdiffseg.report.cases import chosen
 from textdiffseg.report.page import Html, element, join, table
 from textdiffseg.report.shown import shown_case
@@ -76,3 +76,13 @@ def test_the_cross_starts_in_the_masks(make_geometry):
     fractions = (place + 0.5) / array.shape
     expected = [fraction if affine[axis, axis] > 0 else 1 - fraction for axis, fraction in enumerate(fractions)]
     assert np.allclose(found["cross"], expected)
+
+
+def test_a_label_has_one_colour_in_all_pictures(monkeypatch):
+    """The first case lacks the first label, and no case has the second one."""
+    positions = []
+    monkeypatch.setattr(scores, "label_colour", lambda position: positions.append(position) or "red")
+    one = LabelScores(dice=0.5, nsd=0.5, hd95=1, volume_ml=2, reference_ml=3)
+    cases = [CaseScores(case="a", labels={"heart": one}), CaseScores(case="b", labels={"liver": one, "heart": one})]
+    assert scores.volumes(cases, ("liver", "spleen", "heart"))
+    assert positions == [0, 2]

@@ -5,11 +5,16 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import textdiffseg as tds
 from plans.errors import UserError
 from plans.layout import FoldFolder
+from textdiffseg.data.store import open_case
+from textdiffseg.files import write_record
+from textdiffseg.folds.entropy import EntropyMap
+from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
 from textdiffseg.tasks.report_results import find_results
 from textdiffseg_cli.report import main
 
@@ -127,6 +132,31 @@ def test_lost_masks_are_named(write, report, tmp_path):
     assert "There is no picture of case d:" in page.text
     assert "Worst case: d" not in page.text
     assert "Best case: a" in page.words
+
+
+def test_the_postprocessing_of_predictions_is_named(write, report, tmp_path):
+    plan = write()
+    assert "postprocessed" not in report("900").text
+    scores = {Postprocessing(): 0.5, Postprocessing(components="largest"): 0.7}
+    rows = tuple(PostprocessingTrial(step=step, dice=(dice,) * 4) for step, dice in scores.items())
+    fold = FoldFolder.of(tmp_path, plan.dataset, "default", 0)
+    write_record(fold.postprocessing, PostprocessingTrials(labels={"liver": rows}))
+    assert "liver: keep the largest component. The scores here are without it." in report("900").text
+
+
+def test_the_uncertainty_of_masks_is_shown_where_it_is_stored(write, report, tmp_path):
+    plan = write()
+    fold = FoldFolder.of(tmp_path, plan.dataset, "default", 0)
+    page = report("900")
+    assert "Below: the uncertainty of each voxel" not in page.text
+    shape = open_case(tmp_path / "preprocessed" / plan.dataset, "d", plan).record.shape
+    entropy = EntropyMap(shape)
+    entropy.add(3, np.ones((2, *shape[1:]), np.float32))
+    entropy.write(fold, "d")
+    page = report("900")
+    assert page.text.count("Below: the uncertainty of each voxel") == 1
+    fold.entropy("d").write_bytes(b"damaged")
+    assert "There is no picture of case d:" in report("900").text
 
 
 def test_a_data_set_that_is_only_planned_has_its_plan(write, report, tmp_path):

@@ -47,7 +47,7 @@ def make_run(networks, plan, bank, out, *, settings=None, calibration=None, samp
     """A run with the folds `networks`. `samples`: settings and calibration of uncertainty."""
     names = tuple(str(number) for number in range(len(networks)))
     digest = changes.pop("hash", "0" * 64)
-    ensemble = Ensemble(out, names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
+    ensemble = Ensemble((out,), names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
     masks = Calibrated(Predictor(networks, settings or Settings()), calibration or Applied())
     apart = Calibrated(Predictor(networks, samples[0]), samples[1]) if samples else None
     segmenting = Segmenting(select_labels(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))

@@ -1,5 +1,7 @@
 """What a fold's calibration is fitted to: cases, volumes, overlapping labels, degraded scans."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from textdiffseg.validation import calibrate, score
 from textdiffseg.validation.calibrate import calibrate_uncertainty, gather
 from textdiffseg.validation.cases import load_fold, predict_case
 from textdiffseg.validation.choose import choose_sampling
-from textdiffseg.validation.fitting import MIN_TEMPERATURE
+from textdiffseg.validation.fitting import MIN_TEMPERATURE, fit_widening
 from textdiffseg.validation.score import validate_fold
 
 CASES = ("p", "q", "r", "s")
@@ -185,3 +187,10 @@ def test_a_degraded_scan_is_predicted_from_the_degraded_image(fold, stored):
     found = joined(slabs, case.record.shape).probabilities
     image = degrade("noise 1", case.image[...].astype(np.float32), 5)
     assert torch.equal(found, predictor.predict_image(torch.from_numpy(image), bank.all_labels()).probabilities)
+
+
+def test_absent_structures_widen_nothing_and_warn_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit_widening(np.array([[[0.0, 0.0]], [[0.0, 4.0]]]), np.array([[0.0], [8.0]])) == pytest.approx(2)
+        assert fit_widening(np.zeros((2, 1, 2)), np.zeros((2, 1))) is None

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, save_case
-from textdiffseg.folds.sampling import Sampling
+from textdiffseg.folds.entropy import STEPS_PER_BIT, EntropyMap, read_entropy
+from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.preprocessing.case import restore
-from textdiffseg.validation.cases import load_fold, restore_labels
+from textdiffseg.validation.cases import load_fold, predict_case, restore_labels
 from textdiffseg.validation.evidence import Evidence
 from textdiffseg.validation.expected_dice import MaskScoring
 from textdiffseg.validation.score import validate_fold
@@ -66,6 +68,29 @@ def test_a_fold_is_validated_and_its_summary_and_masks_written(fold, stored, pla
     mask = read_labels(fold / "validation" / "p.nii.gz")
     assert mask.array.shape == (1, 9, 20, 17)
     assert set(np.unique(mask.array)) <= {0, 3, 7}
+
+
+def test_the_entropy_of_each_mask_is_kept(fold, stored, plan):
+    validate_fold(FoldFolder(fold), stored, ["p"])
+    predictor, bank = load_fold(FoldFolder(fold), "cpu", read_sampling(FoldFolder(fold)))
+    case = open_case(stored, "p")
+    slabs = predict_case(predictor, case, bank)
+    expected = np.concatenate([predictor.readout.entropy(slab.prediction.probabilities, 0).numpy() for slab in slabs])
+    kept = read_entropy(FoldFolder(fold), "p", case.record.shape)
+    assert np.ptp(expected) > 0.1
+    assert np.abs(kept - expected).max() <= 0.5 / STEPS_PER_BIT + 1e-6
+    assert read_entropy(FoldFolder(fold), "q", case.record.shape) is None
+    with pytest.raises(UserError, match=r"its size is not that of case p\. Validate the fold again"):
+        read_entropy(FoldFolder(fold), "p", (1, 2, 3))
+    FoldFolder(fold).entropy("p").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_entropy(FoldFolder(fold), "p", case.record.shape)
+
+
+def test_many_classes_are_cut_at_eight_bits():
+    entropy = EntropyMap((2, 1, 2))
+    entropy.add(1, np.array([[[7.99, 40.0]]], np.float32))
+    assert entropy._steps.tolist() == [[[0, 0]], [[255, 255]]]
 
 
 def test_stored_cases_are_validated_and_training_is_imported_where_simpleitk_is_not_installed(fold, stored):

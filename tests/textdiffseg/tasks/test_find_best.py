@@ -1,0 +1,236 @@
+"""Models are compared on their common validation cases, and prediction uses the chosen one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import textdiffseg as tds
+from plans.layout import FoldFolder, best_models
+from textdiffseg.data.store import CaseRecord, open_case, save_case
+from textdiffseg.evaluation.metrics import CaseScores, LabelScores
+from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.files import write_record
+from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.state import note_validated
+from textdiffseg.folds.weights import load_network
+from textdiffseg.imaging.volume import Volume
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.inference.windows import Prediction, Slab
+from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
+from textdiffseg.tasks import find_best as module
+from textdiffseg.validation.cases import queries_of, restore_labels, score_labels
+from textdiffseg.validation.score import validate_fold
+from textdiffseg_cli.find_best import main
+
+CASES = tuple("pqrstuvw")
+FOLDS = {"0": CASES[:4], "1": CASES[4:]}
+
+
+def scores(case, dice):
+    label = LabelScores(dice=dice, nsd=dice, hd95=1.0, volume_ml=1, reference_ml=1)
+    return CaseScores(case=case, labels={"Front_Part": label, "back": label})
+
+
+@pytest.fixture
+def trained(tmp_path, make_plan, make_fold, bank):
+    """A function that writes a trained model of two folds. `dice`: by case; None: as it is validated."""
+
+    def write(preset, dice, seed, folds=FOLDS, **changes):
+        plan = make_plan(preset, **changes)
+        for name, cases in folds.items():
+            fold = FoldFolder.of(tmp_path, plan.dataset, preset, name, plan.resolution)
+            make_fold(fold.path, plan, bank, seed + int(name))
+            write_record(fold.summary, summarise([scores(case, dice[case]) for case in cases]))
+            note_validated(fold)
+        return plan
+
+    return write
+
+
+def even(dice, **others):
+    return dict.fromkeys(CASES, dice) | others
+
+
+def test_the_best_single_model_is_chosen_and_predicts(tmp_path, trained, make_scan):
+    plan = trained("default", even(0.7), 0)
+    trained("unet", even(0.8, p=0.6), 5)
+    choice = tds.find_best(900, root=tmp_path, pairs=False)
+    assert choice.record.models == ("unet",)
+    assert choice.record.cases == 8
+    best, other = choice.record.candidates
+    assert (best.models, best.dice, best.difference) == (("unet",), pytest.approx(0.775), None)
+    assert (other.models, other.dice, other.difference) == (("default",), pytest.approx(0.7), pytest.approx(-0.075))
+    low, high = other.interval_95
+    assert -0.1001 < low < high < 0
+    make_scan(tmp_path / "a.nii.gz")
+    tds.predict(tmp_path / "a.nii.gz", tmp_path / "out", dataset="900", root=tmp_path)
+    tds.predict(tmp_path / "a.nii.gz", tmp_path / "own", dataset="900", root=tmp_path, preset="default")
+    folder = tmp_path / "results" / plan.dataset
+    hashes = [json.loads((tmp_path / of / "a.json").read_text())["request"]["model"] for of in ("out", "own")]
+    assert hashes == [tds.load(folder / preset, device="cpu").ensemble.hash for preset in ("unet", "default")]
+    assert tds.describe(dataset="900", root=tmp_path).preset == "unet"
+
+
+def test_only_common_cases_are_compared(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.6), 5, folds={"1": FOLDS["1"]})
+    choice = tds.find_best(900, root=tmp_path, pairs=False)
+    assert choice.record.cases == 4
+    trained("peer-unet", even(0.9), 9, folds={"0": FOLDS["0"]}, diffusion=None, peer="unet")
+    lines = []
+    choice = tds.find_best(900, root=tmp_path, pairs=False, report=lines.append)
+    assert choice.record.models == ("default",)
+    assert lines == ["Left out: peer-unet has no validation case in common with default, unet."]
+
+
+def test_an_uncertain_gain_does_not_choose_a_pair(tmp_path, trained, monkeypatch):
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.75), 5)
+    (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
+    gain = {}
+    monkeypatch.setattr(
+        module, "score_averaged", lambda folds, place, cases, *_: tuple(scores(c, 0.75 + gain[c]) for c in cases)
+    )
+    gain |= dict(zip(CASES, (0.1, -0.05, 0.1, -0.08, 0.02, 0.05, -0.1, 0.05), strict=True))
+    choice = tds.find_best(900, root=tmp_path)
+    assert choice.record.models == ("unet",)
+    assert choice.record.candidates[0].models == ("default", "unet"), "it is listed, and its mean is higher"
+    assert tds.find_best(900, root=tmp_path).record == choice.record, "the stored scores are used"
+    for path in (tmp_path / "results" / plan.dataset / "averaged").iterdir():
+        path.unlink()
+    gain |= dict.fromkeys(CASES, 0.02)
+    choice = tds.find_best(900, root=tmp_path)
+    assert choice.record.models == ("default", "unet")
+    assert [folder.name for folder in choice.folders] == ["default", "unet"]
+
+
+def test_scores_of_other_weights_are_predicted_again(tmp_path, trained, make_fold, bank, monkeypatch):
+    plan = trained("default", even(0.7), 0)
+    trained("unet", even(0.75), 5)
+    (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
+    calls = []
+
+    def averaged(folds, place, cases, *_):
+        calls.append((tuple(fold.path.parent.name + fold.name for fold in folds), tuple(cases)))
+        return tuple(scores(case, 0.8) for case in cases)
+
+    monkeypatch.setattr(module, "score_averaged", averaged)
+    tds.find_best(900, root=tmp_path)
+    expected = [((f"default{name}", f"unet{name}"), FOLDS[name]) for name in FOLDS]
+    assert calls == expected, "each case with the folds that were not trained on it"
+    tds.find_best(900, root=tmp_path)
+    assert len(calls) == 2
+    fold = FoldFolder.of(tmp_path, plan.dataset, "unet", 1)
+    make_fold(tmp_path / "new", plan, bank, 77)
+    fold.checkpoint("best").write_bytes((tmp_path / "new" / "checkpoint_best.safetensors").read_bytes())
+    tds.find_best(900, root=tmp_path)
+    assert calls[2:] == expected
+
+
+@pytest.fixture
+def stored(tmp_path, plan, make_geometry):
+    """The preprocessed folder with two stored cases."""
+    place = tmp_path / "preprocessed" / plan.dataset
+    for seed, case in enumerate(CASES[:2]):
+        labels = np.zeros((9, 20, 17), np.int16)
+        labels[2:5, 4:10, 3:9], labels[5:8, 10:16, 8:14] = 1, 2
+        noise = np.random.default_rng(seed).normal(100, 20, (1, *labels.shape)).astype(np.float32)
+        image, transform = preprocess_image(Volume(noise, make_geometry(labels.shape)), plan)
+        record = CaseRecord(
+            case=case,
+            hash="0",
+            settings={},
+            shape=transform.shape,
+            present=(1, 2),
+            annotated=(1, 2),
+            transform=transform,
+        )
+        save_case(place, record, image, preprocess_labels(labels, transform, plan), labels)
+    return place
+
+
+def test_a_pair_is_the_mean_of_both_probabilities(tmp_path, trained, stored, plan, bank):
+    folds = {"0": CASES[:2]}
+    for number, preset in enumerate(("default", "unet")):
+        own = trained(preset, even(0.5), 3 * number, folds=folds)
+        fold = FoldFolder.of(tmp_path, own.dataset, preset, 0)
+        validate_fold(fold, stored, CASES[:2])
+        note_validated(fold)
+    tds.find_best(900, root=tmp_path, device="cpu")
+    found = json.loads((tmp_path / "results" / plan.dataset / "averaged" / "default+unet.json").read_text())
+    for case_id, row in zip(CASES[:2], found["cases"], strict=True):
+        case = open_case(stored, case_id, plan)
+        image, p = torch.from_numpy(case.image[...].astype(np.float32)), []
+        for preset in ("default", "unet"):
+            fold = FoldFolder.of(tmp_path, plan.dataset, preset, 0)
+            network = load_network(fold)
+            predictor = Predictor([network], Settings())
+            p.append(predictor.predict_image(image, queries_of(network.plan, case, bank)).probabilities)
+        mean = Slab(0, Prediction((p[0] + p[1]) / 2))
+        expected = score_labels(plan, case, restore_labels(predictor.readout, [mean], case), surfaces=True)
+        assert row == json.loads(expected.model_dump_json())
+
+
+def test_models_with_other_grids_are_compared_but_not_averaged(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.6), 5, patch=(8, 16, 24))
+    lines = []
+    choice = tds.find_best(900, root=tmp_path, report=lines.append)
+    assert [one.models for one in choice.record.candidates] == [("default",), ("unet",)]
+    assert lines == ["default and unet cannot be averaged: their plans differ in patch."]
+    with pytest.raises(tds.UserError, match="cannot be averaged: their plans differ in patch"):
+        tds.load([tmp_path / "results" / "Dataset900_Tiny" / preset for preset in ("default", "unet")], device="cpu")
+
+
+def test_samples_of_an_averaged_model_come_from_the_preset_that_has_them(tmp_path, trained, make_scan):
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.6), 5)
+    folders = [tmp_path / "results" / plan.dataset / preset for preset in ("default", "unet")]
+    model = tds.load(folders, device="cpu")
+    assert len(model.ensemble.networks) == 4
+    ready = model.prepare(tds.SegmentOptions(uncertainty=True, alternatives=2))
+    assert len(ready.masks.predictor.networks) == 4
+    assert [len(one.predictor.networks) for one in (ready.samples, ready.choice)] == [2, 2]
+    make_scan(tmp_path / "a.nii.gz")
+    assert model.segment(tmp_path / "a.nii.gz", uncertainty=True).uncertainty().max() > 0
+
+
+@pytest.mark.parametrize("damage", ["missing", "unread"])
+def test_a_choice_that_no_longer_holds_is_explained(tmp_path, trained, damage):
+    plan = trained("default", even(0.7), 0)
+    trained("unet", even(0.8), 5)
+    tds.find_best(900, root=tmp_path, pairs=False)
+    results = tmp_path / "results" / plan.dataset
+    if damage == "missing":
+        (results / "unet").rename(tmp_path / "elsewhere")
+        expected = "names unet, which is not there. Run tds_find_best again, or choose a model with -m."
+    else:
+        best_models(results).write_text("{}")
+        expected = "models: missing"
+    with pytest.raises(tds.UserError, match=expected):
+        tds.load(results, device="cpu")
+    assert tds.load(results / "default", device="cpu").plan.preset == "default"
+
+
+def test_without_a_validated_model_the_way_to_one_is_shown(tmp_path, trained, capsys):
+    plan = trained("default", even(0.7), 0)
+    for name in FOLDS:
+        FoldFolder.of(tmp_path, plan.dataset, "default", name).summary.unlink()
+    assert main(["900", "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "has no validated model to compare. Train one first: tds_run Dataset900_Tiny --root" in error
+
+
+def test_the_command_prints_the_table_and_the_next_command(tmp_path, trained, capsys):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.8, p=0.6), 5)
+    assert main(["900", "--root", str(tmp_path), "--no-pairs"]) == 0
+    out = capsys.readouterr().out
+    assert "8 validation cases that all models have" in out
+    assert f"Best: unet. Written to {tmp_path / 'results' / 'Dataset900_Tiny' / 'best.json'}." in out
+    assert "Next: tds_predict -i SCANS -o SEGMENTATIONS -d Dataset900_Tiny" in out
+    assert main(["900", "--root", str(tmp_path), "--no-pairs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["models"] == ["unet"]
+    assert Summary.read(FoldFolder.of(tmp_path, "Dataset900_Tiny", "unet", 0).summary).mean.dice

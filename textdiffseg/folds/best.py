@@ -1,0 +1,63 @@
+"""The models that `tds_find_best` chose for a data set (`best.json`), and which models can be averaged.
+
+Several models are averaged as if they were folds of one: their probabilities have one grid and the same labels.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from plans.errors import UserError
+from plans.layout import best_models
+from plans.plan import Plan
+from plans.records import Record
+
+SHARED = (  # fields of the plan that models must share to be averaged
+    *("dataset", "resolution", "channels", "labels", "regions", "known_together", "spacing", "crop", "patch"),
+    *("overview", "text", "mirror_axes", "mask_steps"),
+)
+
+
+class Candidate(Record):
+    """One model or several averaged ones, with scores on the common validation cases.
+
+    The difference is its mean Dice minus that of the best single model. It is None for this model.
+    """
+
+    models: tuple[str, ...]
+    dice: float | None
+    nsd: float | None
+    difference: float | None = None
+    interval_95: tuple[float, float] | None = None  # of the difference
+
+
+class BestModels(Record):
+    """`best.json`: the chosen models and the candidates that were compared, the best first."""
+
+    version: Literal[1] = 1
+    dataset: str
+    models: tuple[str, ...]  # names of the folders beside the file
+    cases: int  # validation cases that all candidates have
+    candidates: tuple[Candidate, ...]
+
+
+def read_best(results: Path) -> tuple[Path, ...]:
+    """The folders of the models that were chosen among the results of a data set; () if none were.
+
+    Raises `UserError` if one of them is not there.
+    """
+    path = best_models(results)
+    if not path.is_file():
+        return ()
+    folders = tuple(results / name for name in BestModels.read(path).models)
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise UserError(
+            f"{path} names {missing[0].name}, which is not there. Run tds_find_best again, or choose a model with -m."
+        )
+    return folders
+
+
+def why_not_averaged(plans: Sequence[Plan]) -> str | None:
+    """The fields in which the plans of several models differ, so that they cannot be averaged; None: they can be."""
+    differing = [name for name in SHARED if any(getattr(plan, name) != getattr(plans[0], name) for plan in plans)]
+    return ", ".join(differing) or None

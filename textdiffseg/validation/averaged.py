@@ -1,0 +1,40 @@
+"""The scores of several models that are averaged, on the validation cases of their folds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plans.layout import FoldFolder
+from textdiffseg.data.store import open_case
+from textdiffseg.evaluation.metrics import CaseScores
+from textdiffseg.folds.ensemble import average
+from textdiffseg.folds.sampling import settings_of
+from textdiffseg.inference.predictor import Predictor
+from textdiffseg.validation.cases import WindowProgress, predict_case, restore_labels, score_labels, within
+
+
+def score_averaged(
+    folds: Sequence[FoldFolder],
+    preprocessed: Path,
+    case_ids: Sequence[str],
+    device: str = "cpu",
+    progress: WindowProgress | None = None,
+) -> tuple[CaseScores, ...]:
+    """The scores of masks from the mean of several folds' probabilities, on the cases' own grids.
+
+    Args:
+        folds: one of each model, with the same validation cases.
+        preprocessed: the folder of the preprocessed data set.
+        case_ids: cases that no fold was trained on.
+        device: "cpu" or "cuda".
+        progress: called with (cases done, all cases).
+    """
+    ensemble = average(folds, device=device)
+    predictor = Predictor(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
+    scores = []
+    for number, case_id in enumerate(case_ids):
+        case = open_case(preprocessed, case_id, predictor.plan)
+        follow = within(progress, number / len(case_ids), 1 / len(case_ids), len(case_ids))
+        slabs = predict_case(predictor, case, ensemble.bank, progress=follow)
+        labels = restore_labels(predictor.readout, slabs, case)
+        scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
+    return tuple(scores)

@@ -1,0 +1,100 @@
+"""Trials of postprocessing steps on the masks of validation cases."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from plans.plan import Plan
+from textdiffseg.data.store import StoredCase
+from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
+from textdiffseg.imaging.boxes import joint
+from textdiffseg.imaging.components import components_of, holes_in
+from textdiffseg.validation.cases import numbers_of, scored_names
+
+SIZES_ML = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # least volumes of a component that are tried
+STEPS = (
+    Postprocessing(),
+    Postprocessing(components="largest"),
+    *(Postprocessing(least_ml=size) for size in SIZES_ML),
+    Postprocessing(fill_holes=True),
+)
+
+
+class PostprocessingEvidence:
+    """The Dice of validation cases after each of `STEPS`, by label."""
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._dice: dict[str, list[np.ndarray]] = {}  # by label, (steps,) of each case
+
+    def add(self, labels: np.ndarray, case: StoredCase) -> None:
+        """Add a mask from `restore_labels`. With several references, the Dice is the mean over them."""
+        numbers, names = numbers_of(self._plan)[labels], scored_names(self._plan, case)
+        millilitres = float(np.prod(case.record.transform.geometry.spacing)) / 1000
+        references = range(case.record.references)
+        tables = [dice_after_steps(numbers, case.original_labels(place), names, millilitres) for place in references]
+        for name in names.values():
+            self._dice.setdefault(name, []).append(np.mean([table[name] for table in tables], axis=0))
+
+    def trials(self, weights: str | None) -> PostprocessingTrials:
+        """The record of all cases. `weights`: hash of the weights that made the masks."""
+        labels = {
+            name: tuple(
+                PostprocessingTrial(step=step, dice=tuple(column))
+                for step, column in zip(STEPS, np.stack(rows).T.tolist(), strict=True)
+            )
+            for name, rows in self._dice.items()
+        }
+        return PostprocessingTrials(weights=weights, labels=labels)
+
+
+def dice_after_steps(
+    numbers: np.ndarray, reference: np.ndarray, names: Mapping[int | tuple[int, ...], str], millilitres: float
+) -> dict[str, np.ndarray]:
+    """The Dice (steps,) of each label after each of `STEPS`, by name. Every step starts from the same mask.
+
+    Args:
+        numbers: (D, H, W) the numbers of a mask.
+        reference: (D, H, W) those of the reference; negative voxels count in neither.
+        names: number or numbers of a label -> its name.
+        millilitres: volume of a voxel.
+    """
+    from scipy.ndimage import find_objects
+
+    boxes = find_objects(numbers.astype(np.int32))
+    truths = np.bincount(reference[reference > 0])
+    found = {}
+    for key, name in names.items():
+        values = key if isinstance(key, tuple) else (key,)
+        truth = int(sum(truths[value] for value in values if value < len(truths)))
+        box = joint(boxes[value - 1] for value in values if value <= len(boxes))
+        if box is None:
+            found[name] = np.full(len(STEPS), float(truth == 0))
+        else:
+            found[name] = _dice_of_label(numbers[box], reference[box], values, truth, millilitres)
+    return found
+
+
+def _dice_of_label(
+    numbers: np.ndarray, reference: np.ndarray, values: tuple[int, ...], truth: int, millilitres: float
+) -> np.ndarray:
+    """The Dice (steps,) of one label in the box of its mask. `truth`: its voxels in the whole reference."""
+    mask, true, known = np.isin(numbers, values), np.isin(reference, values), reference >= 0
+    components, count = components_of(mask)
+    volumes = _counts(components, mask, count) * millilitres
+    sizes, shared = _counts(components, mask & known, count), _counts(components, mask & true, count)
+    added = holes_in(mask) & (numbers == 0)
+    more, more_shared = int(np.count_nonzero(added & known)), int(np.count_nonzero(added & true))
+    rows = []
+    for step in STEPS:
+        kept = step.kept(volumes)
+        size, common = int(sizes[kept].sum()), int(shared[kept].sum())
+        if step.fill_holes:
+            size, common = size + more, common + more_shared
+        rows.append(2 * common / (size + truth) if size + truth else 1.0)
+    return np.array(rows)
+
+
+def _counts(components: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
+    """The voxels (count,) of each component inside a mask."""
+    return np.bincount(components[where], minlength=count + 1)[1:]
