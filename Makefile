@@ -10,6 +10,8 @@ DEMO_MINUTES ?= 3
 PEERS = dynamic-network-architectures==0.4.4
 PIP = python -m pip install --quiet --disable-pip-version-check
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(1)/bin/python -m pytest
+# Files run in the order of their names, so that short ones are last. By number of tests, the longest ones would be.
+BOTH_CORES = -n 2 --dist loadfile --no-loadscope-reorder
 
 # $(call step,TEXT,COMMAND): print TEXT, run COMMAND with a dot every ten seconds, then print its seconds.
 define step
@@ -36,7 +38,7 @@ docs: $(VENV)/installed ## build the site in docs/_build/html; it runs the noteb
 	@echo "Open docs/_build/html/index.html"
 
 test: $(VENV)/installed lint ## check style and types, then run the tests (about 10 minutes)
-	$(call PYTEST,$(VENV)) -n 2 --dist loadfile
+	$(call PYTEST,$(VENV)) $(BOTH_CORES)
 
 test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environment, Dask, readers of DICOM, CTs of full size, a report in Chromium, the site
 	$(call step,Installing Dask$(,) TensorBoard and Sphinx,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs$(,)track]")
@@ -45,7 +47,7 @@ test-slow: $(VENV)/installed ## run the slow tests: a wheel in a fresh environme
 	$(call PYTEST,$(VENV)) -m slow
 
 test-min: $(VENV_MIN)/installed ## run the tests with the lowest versions that setup.cfg allows (Python 3.11)
-	$(call PYTEST,$(VENV_MIN)) -n 2 --dist loadfile
+	$(call PYTEST,$(VENV_MIN)) $(BOTH_CORES)
 	$(call PYTEST,$(VENV_MIN)) -m slow tests/slow/test_dask.py
 
 lint: $(VENV)/installed types ## check style and types

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")  # as the commands set it, before torch is imported
@@ -49,6 +49,16 @@ def shrink_plan() -> Callable[[Path], None]:
         path.write_text(json.dumps(plan))
 
     return shrink
+
+
+@pytest.fixture(scope="module")
+def few_patches() -> Iterator[None]:
+    """Four patches are validated after an epoch, not sixteen: these would take longer than a short training itself."""
+    from textdiffseg.training import run
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "VALIDATION_PATCHES", 4)
+        yield
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ PRESETS = ("default", "unet", "paper", "peer-unet")
 OVERLAPPING = "overlapping"  # preset default on labels that overlap
 RUNS = (*PRESETS, OVERLAPPING)
 EPOCHS, ITERATIONS = 4, 5  # an epoch
+FIELD = (70.0, 68.0, 96.0)  # mm of a phantom (z, y, x): a few windows, most of which lie at a border of the scan
 REGIONS = {
     "labels": {"background": 0, "liver and lesion": [1, 6], "lesion": 6, "glands": [4, 5]},
     "regions_class_order": [1, 6, 4],
@@ -40,7 +41,8 @@ def prepare(root: Path) -> None:
     """Write six phantoms below `root`, and the same with overlapping labels."""
     from textdiffseg import phantoms
 
-    folder = phantoms.write_phantoms(root, training=5, test=1)
+    with mock.patch.object(phantoms, "FIELD", FIELD):
+        folder = phantoms.write_phantoms(root, training=5, test=1)
     copy = folder.with_name(f"Dataset901_{OVERLAPPING}")
     copy.mkdir()
     header = json.loads((folder / "dataset.json").read_text())

@@ -14,6 +14,7 @@ from textdiffseg.folds.lock import alone
 from textdiffseg.tasks import train as tasks_train
 from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
 
+pytestmark = pytest.mark.usefixtures("few_patches")
 DATASETS = {"Dataset004_Hippocampus": 6, "Dataset101_SoftTissueSarcoma": 5}
 
 
@@ -39,6 +40,19 @@ def chain(request, shared_data, shrink_plan, tmp_path_factory):
     assert train.main([name, "0", *at, "--epochs", "2"]) == 0
     assert predict.main(["-i", str(raw / "imagesTs"), "-o", str(root / "out"), *at]) == 0
     return root, name, held_out
+
+
+def test_cases_are_stored_on_a_grid_that_is_not_finer_than_their_own(chain):
+    root, name, _ = chain
+    folder = root / "preprocessed" / name
+    plan = Plan.read(folder / "plan.json")
+    assert len(list_cases(folder)) == DATASETS[name]
+    for case in list_cases(folder):
+        stored = open_case(folder, case)
+        assert stored.image.shape[1:] == stored.labels.shape
+        finest = stored.record.transform.geometry.spacing  # on a CPU the plan may be coarser
+        assert all(mm >= 0.99 * own for mm, own in zip(plan.spacing, finest, strict=True))
+        assert stored.record.present
 
 
 def test_training_leaves_scores_on_the_original_grid_that_evaluation_repeats(chain, tmp_path):

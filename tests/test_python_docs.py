@@ -25,7 +25,7 @@ def snippets(repository):
     return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_every_snippet_runs(here, repository, shrink_plan):
+def test_every_snippet_runs(here, repository, shrink_plan, few_patches):
     names, found = {}, snippets(repository)
     assert len(found) >= 11
     for snippet in found:

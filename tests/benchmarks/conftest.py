@@ -11,6 +11,8 @@ from plans.prompts import Prompts
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.text.bank import TextBank, build_bank
 from textdiffseg.text.encoder import PhraseVectors
+from textdiffseg.training import loop
+from textdiffseg_cli import plan_and_preprocess
 
 
 @pytest.fixture
@@ -18,6 +20,19 @@ def benchmark(repository, monkeypatch):
     """A function that imports benchmarks/NAME.py."""
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     return importlib.import_module
+
+
+@pytest.fixture(autouse=True)
+def plan_in_this_process(monkeypatch):
+    """Benchmarks plan without worker processes: each would import torch and load the text encoder for seconds."""
+    plain = plan_and_preprocess.main
+    monkeypatch.setattr(plan_and_preprocess, "main", lambda arguments: plain([*arguments, "--workers", "0"]))
+
+
+@pytest.fixture(autouse=True)
+def short_epochs(few_patches, monkeypatch):
+    """No pictures of the progress either."""
+    monkeypatch.setattr(loop, "draw_progress", lambda *_: None)
 
 
 class FakeEncoder:

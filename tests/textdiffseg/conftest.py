@@ -1,5 +1,7 @@
 """A tiny model with random weights, two folds of it on disk, and scans to predict."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -121,15 +123,23 @@ def bank() -> TextBank:
 
 @pytest.fixture(scope="session")
 def image() -> torch.Tensor:
-    """Several windows along each axis, no axis a multiple of the stride."""
-    return torch.randn(1, 15, 27, 21, generator=torch.Generator().manual_seed(5))
+    """Three windows along the first axis, two along the others; no axis is a multiple of the stride."""
+    return torch.randn(1, 13, 22, 18, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.fixture(scope="session")
+def two_folds(tmp_path_factory, plan, bank):
+    """The folder of a trained model of two folds, to be copied."""
+    model = tmp_path_factory.mktemp("model")
+    for fold in (0, 1):
+        save_fold(model / f"fold_{fold}", plan, bank, fold)
+    return model
 
 
 @pytest.fixture
-def root(tmp_path, plan, bank):
+def root(tmp_path, plan, two_folds):
     """A root with one trained model of two folds."""
-    for fold in (0, 1):
-        save_fold(tmp_path / "results" / plan.dataset / "default" / f"fold_{fold}", plan, bank, fold)
+    shutil.copytree(two_folds, tmp_path / "results" / plan.dataset / "default")
     return tmp_path
 
 

@@ -17,7 +17,7 @@ from plans.presets import PRESETS
 from plans.prompts import Prompts
 from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
-from textdiffseg.data.store import list_cases, open_case
+from textdiffseg.data.store import list_cases
 from textdiffseg.files import write_record
 from textdiffseg.folds.ensemble import check_words
 from textdiffseg.imaging.sources.files import read_labels
@@ -301,25 +301,6 @@ def test_a_full_disk_is_reported_and_leaves_whole_cases_only(tiny_raw, tmp_path,
     assert len(list((folder / "cases").iterdir())) == 5
     assert run(tmp_path, "901") == 0
     assert "3 new, 1 unchanged" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["Dataset004_Hippocampus", "Dataset101_SoftTissueSarcoma"])
-def test_real_cases(shared_data, tmp_path, name):
-    raw = tmp_path / "raw" / name
-    for part in ("imagesTr", "labelsTr"):
-        (raw / part).mkdir(parents=True)
-        for path in sorted((shared_data / name / part).iterdir())[:3]:
-            (raw / part / path.name).symlink_to(path)
-    (raw / "dataset.json").write_bytes((shared_data / name / "dataset.json").read_bytes())
-    assert run(tmp_path, name, workers="2") == 0
-    folder = tmp_path / "preprocessed" / name
-    plan = Plan.read(folder / "plan.json")
-    for case in list_cases(folder):
-        stored = open_case(folder, case)
-        assert stored.image.shape[1:] == stored.labels.shape
-        finest = stored.record.transform.geometry.spacing  # on a CPU the plan may be coarser
-        assert all(mm >= 0.99 * own for mm, own in zip(plan.spacing, finest, strict=True))
-        assert stored.record.present
 
 
 def test_label_files_without_any_label_are_refused(tmp_path, write_raw, capsys):

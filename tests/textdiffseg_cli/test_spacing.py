@@ -38,16 +38,17 @@ def test_a_wrong_spacing_from_python_is_refused_before_any_work(tmp_path):
 
 def test_cases_of_one_spacing_never_serve_a_plan_of_another(tiny_raw, tmp_path, capsys):
     """Each line and note leads to plans that share the stored cases."""
+    at = ["901", "--root", str(tmp_path), "--workers", "0"]
 
     def run(*arguments: str) -> str:
-        assert plan_and_preprocess.main(["901", "--root", str(tmp_path), "--workers", "0", *arguments]) == 0
+        assert plan_and_preprocess.main([*at, *arguments]) == 0
         return capsys.readouterr().out
 
     folder = PreprocessedFolder(tmp_path / "preprocessed" / tiny_raw.name)
     run()
     cases = list_cases(folder.path)
     plans = {"default": Plan.read(folder.plan("default"))}
-    assert plan_and_preprocess.main(["901", "--root", str(tmp_path), "--spacing", "90", "90", "90"]) == 2
+    assert plan_and_preprocess.main([*at, "--spacing", "90", "90", "90"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]  # below the progress
     assert "--spacing 90 x 90 x 90: a median case would have" in line
     check_cases(folder.path, cases, plans["default"])

@@ -12,7 +12,7 @@ from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, predict_case, spread, within
-from textdiffseg.validation.evidence import Evidence
+from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime
 
 DEGRADED_SHARE = 0.25  # of the time in which the validation cases were predicted and scored
@@ -31,6 +31,8 @@ def add_degraded(
 ) -> None:
     """Predict degraded scans of the cases in `evidence` and add them, until `deadline`.
 
+    With fewer than `MIN_CASES` cases nothing is fitted, so none is predicted.
+
     Args:
         evidence: of the cases that were added in the order of `case_ids`.
         predictor: of the fold, with the setting of `evidence`.
@@ -40,6 +42,8 @@ def add_degraded(
         deadline: the time limit. The scan in which it passes is left out.
         progress: called with (scans done, all scans).
     """
+    if len(evidence.voxels) < MIN_CASES:
+        return
     present = [case_id for case_id in case_ids if read_record(preprocessed, case_id).present]
     drawn = list(pairs(len(present)))
     for done, (index, name) in enumerate(drawn):

@@ -32,7 +32,7 @@ def results(root, make_plan, make_fold, bank, mark_validated):
 
 @pytest.fixture
 def scan(tmp_path, make_scan):
-    make_scan(tmp_path / "scan.nii.gz", (6, 40, 34))
+    make_scan(tmp_path / "scan.nii.gz", (6, 24, 34))
     return tmp_path / "scan.nii.gz"
 
 
@@ -156,7 +156,7 @@ def test_fast_is_low_resolution_alone(results, scan):
     fast = load(results).segment(scan, effort="fast")
     low = tds.load(results / "default-low", device="cpu")
     assert np.array_equal(fast.labels, low.segment(scan, effort="fast").labels)
-    assert fast.transform.shape == (6, 20, 17), "2 mm slices stay, 1 mm voxels become 2 mm"
+    assert fast.transform.shape == (6, 12, 17), "2 mm slices stay, 1 mm voxels become 2 mm"
     assert low.low is None
 
 
@@ -188,7 +188,7 @@ def test_low_resolution_that_does_not_fit_is_left_out_with_a_note(results, make_
     assert model.low is None
     (note,) = [note for note in model.notes if note.startswith("Low resolution is not used: ")]
     assert {"labels": "other labels", "weights": "checkpoint_best", "full": "full resolution"}[fault] in note
-    assert model.segment(scan, effort="fast").transform.shape == (12, 40, 34)
+    assert model.segment(scan, effort="fast").transform.shape == (12, 24, 34)
 
 
 def test_a_model_in_the_working_folder_has_its_guide(results, monkeypatch):

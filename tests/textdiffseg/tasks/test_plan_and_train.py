@@ -13,6 +13,8 @@ from textdiffseg.folds.state import is_validated
 from textdiffseg.tasks import validate as validate_task
 from textdiffseg.training import loop
 
+pytestmark = pytest.mark.usefixtures("few_patches")
+
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory, write_raw, shrink_plan):

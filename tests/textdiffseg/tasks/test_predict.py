@@ -38,8 +38,9 @@ def predict(root, capsys):
 
 @pytest.fixture
 def scans(root, make_scan):
+    """Two scans of two windows along each axis."""
     for index, case in enumerate("ab"):
-        make_scan(root / "scans" / f"{case}_0000.nii.gz", seed=index)
+        make_scan(root / "scans" / f"{case}_0000.nii.gz", (6, 20, 17), seed=index)
     return root / "scans"
 
 

@@ -16,8 +16,9 @@ from textdiffseg_cli.predict import main
 
 @pytest.fixture
 def scans(root, make_scan):
+    """Two scans of two windows along each axis."""
     for index, case in enumerate("ab"):
-        make_scan(root / "scans" / f"{case}_0000.nii.gz", seed=index)
+        make_scan(root / "scans" / f"{case}_0000.nii.gz", (6, 20, 17), seed=index)
     return root / "scans"
 
 
@@ -130,7 +131,7 @@ def test_a_result_draws_its_own_picture(root, scans, tmp_path):
     result = model.segment(scan, mirroring=False)
     result.picture(tmp_path / "p.png", scan)
     assert (tmp_path / "p.png").stat().st_size > 5000
-    with pytest.raises(UserError, match="expected the segmented one of 9x20x17"):
+    with pytest.raises(UserError, match="expected the segmented one of 6x20x17"):
         result.picture(tmp_path / "q.png", np.zeros((3, 4, 5)), spacing=(1, 1, 1))
 
 

@@ -16,6 +16,7 @@ from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
 from textdiffseg.training.run import TooShort, TrainingOptions
 
+pytestmark = pytest.mark.usefixtures("few_patches")
 NAME = "Dataset901_Tiny"
 
 

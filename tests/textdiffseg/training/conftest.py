@@ -23,10 +23,10 @@ NAMES = ("ball", "box")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def undrawn():
-    """No pictures of the progress: each takes as long as an epoch."""
+def undrawn(few_patches):
+    """No pictures of the progress: each takes as long as an epoch. `test_end_to_end.py` draws them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("matplotlib.figure.Figure.savefig", lambda _, file, **__: file.write(b"drawn"))
+        patch.setattr(loop, "draw_progress", lambda path, *_: path.write_bytes(b"drawn"))
         yield
 
 
