@@ -61,7 +61,7 @@ golden: $(VENV)/installed ## record the golden runs again, after a change that i
 	$(VENV)/bin/python tests/golden.py
 
 constraints: $(VENV)/installed ## write the versions of .venv to constraints.txt
-	$(call step,Installing Dask and TensorBoard,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)track]")
+	$(call step,Installing all extras,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs$(,)notebook$(,)track]")
 	@$(VENV)/bin/python tests/constraints.py > constraints.new && mv constraints.new constraints.txt
 
 $(VENV)/installed: setup.cfg pyproject.toml
