@@ -162,6 +162,8 @@ def _print(trained: "TrainedFold", tracked: bool = False) -> None:
     _print_findings(trained)
     if trained.held_out:
         _print_calibration(trained)
+    for label, step in trained.postprocessing.items():
+        print(f"Postprocessing of {label}, as these cases gained by it: {step}. The scores above are without it.")
     for rule in filter(None, (trained.summary.rater_rule, trained.summary.ged_rule)):
         print(rule)
     for note in trained.summary.notes:

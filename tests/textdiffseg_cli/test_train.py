@@ -10,6 +10,7 @@ from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.folds.calibration import Calibration
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
+from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.validation.findings import LabelFinding
 from textdiffseg_cli import run, train
 from textdiffseg_cli.train import _print, _print_expected_dice
@@ -25,6 +26,7 @@ def show(capsys, tmp_path):
         _print(
             SimpleNamespace(
                 summary=summary, findings=findings, held_out=True, calibration=Calibration(),
+                postprocessing={"larynx": Postprocessing(components="largest")},
                 fold=FoldFolder(tmp_path), latent_dice={"larynx": 0.9}, plan=SimpleNamespace(diffusion=None),
             ), **options,
         )  # fmt: skip
@@ -46,6 +48,9 @@ def test_scores_come_first_then_what_was_found_and_the_latent_last(show):
     assert "cord was found in 3 of 5 cases." in lines
     assert "To train longer, run the same command with --max-minutes 120." in lines
     assert "neck is in none of the validation cases, so it was not scored." in lines
+    assert any(
+        line.startswith("Postprocessing of larynx, as these cases gained by it: keep the largest") for line in lines
+    )
 
 
 def test_a_curve_without_a_forecast_gives_no_number(show):
