@@ -2,26 +2,15 @@
 
 import json
 
-import numpy as np
 import pytest
-import torch
 
 import textdiffseg as tds
 from plans.layout import FoldFolder, best_models
-from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.state import note_validated
-from textdiffseg.folds.weights import load_network
-from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.predictor import Predictor
-from textdiffseg.inference.windows import Prediction, Slab
-from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.tasks import find_best as module
-from textdiffseg.validation.cases import queries_of, restore_labels, score_labels
-from textdiffseg.validation.score import validate_fold
 from textdiffseg_cli.find_best import main
 
 CASES = tuple("pqrstuvw")
@@ -140,50 +129,6 @@ def test_scores_of_other_weights_are_predicted_again(tmp_path, trained, make_fol
     note_validated(fold)
     tds.find_best(900, root=tmp_path)
     assert calls[2:] == expected
-
-
-@pytest.fixture
-def stored(tmp_path, plan, make_geometry):
-    """The preprocessed folder with two stored cases."""
-    place = tmp_path / "preprocessed" / plan.dataset
-    for seed, case in enumerate(CASES[:2]):
-        labels = np.zeros((9, 20, 17), np.int16)
-        labels[2:5, 4:10, 3:9], labels[5:8, 10:16, 8:14] = 1, 2
-        noise = np.random.default_rng(seed).normal(100, 20, (1, *labels.shape)).astype(np.float32)
-        image, transform = preprocess_image(Volume(noise, make_geometry(labels.shape)), plan)
-        record = CaseRecord(
-            case=case,
-            hash="0",
-            settings={},
-            shape=transform.shape,
-            present=(1, 2),
-            annotated=(1, 2),
-            transform=transform,
-        )
-        save_case(place, record, image, preprocess_labels(labels, transform, plan), labels)
-    return place
-
-
-def test_a_pair_is_the_mean_of_both_probabilities(tmp_path, trained, stored, plan, bank):
-    folds = {"0": CASES[:2]}
-    for number, preset in enumerate(("default", "unet")):
-        own = trained(preset, even(0.5), 3 * number, folds=folds)
-        fold = FoldFolder.of(tmp_path, own.dataset, preset, 0)
-        validate_fold(fold, stored, CASES[:2])
-        note_validated(fold)
-    tds.find_best(900, root=tmp_path, device="cpu")
-    found = json.loads((tmp_path / "results" / plan.dataset / "averaged" / "default+unet.json").read_text())
-    for case_id, row in zip(CASES[:2], found["cases"], strict=True):
-        case = open_case(stored, case_id, plan)
-        image, p = torch.from_numpy(case.image[...].astype(np.float32)), []
-        for preset in ("default", "unet"):
-            fold = FoldFolder.of(tmp_path, plan.dataset, preset, 0)
-            network = load_network(fold)
-            predictor = Predictor([network], Settings())
-            p.append(predictor.predict_image(image, queries_of(network.plan, case, bank)).probabilities)
-        mean = Slab(0, Prediction((p[0] + p[1]) / 2))
-        expected = score_labels(plan, case, restore_labels(predictor.readout, [mean], case), surfaces=True)
-        assert row == json.loads(expected.model_dump_json())
 
 
 def test_models_with_other_grids_are_compared_but_not_averaged(tmp_path, trained):
