@@ -75,7 +75,7 @@ class OverviewPlan(Record):
 class DiffusionPlan(Record):
     """The residual diffusion of preset `default` (docs/method.md)."""
 
-    share: float = Field(0.15, gt=0, lt=1)  # of the training time, the last, in which the sampler learns
+    share: float = Field(0.05, gt=0, lt=1)  # of the training time, the last, in which the sampler learns
     min_log_snr: float = Field(ge=-50, le=50)  # of the noisiest latent, where sampling starts
     max_log_snr: float = Field(5.0, ge=-50, le=50)  # of the cleanest latent that the denoiser reads
     steps: int = Field(8, ge=1, le=MAX_TIMESTEPS)  # of DDIM, for a sample

@@ -49,4 +49,3 @@ RECIPES: dict[Preset, Recipe] = {
     "peer-diffunet": Recipe(peer="diffunet", network="Diff-UNet"),
 }
 VARIANTS = tuple(preset for preset, recipe in RECIPES.items() if recipe.paper)  # of the publication
-PEERS = tuple(preset for preset, recipe in RECIPES.items() if recipe.peer)

@@ -288,7 +288,7 @@ def _predict(args: argparse.Namespace) -> None:
         print_json(outcome)
     else:
         _print(outcome, args.out)
-        if args.list is None and not args.report:
+        if args.list is None and args.series is None and not args.report and outcome.written + outcome.skipped:
             page = shlex.join(["tds_report", str(folder), "--scans", str(source), "-o", str(folder / REPORT)])
             print_lines(f"Next: {page}")
     if outcome.failures:

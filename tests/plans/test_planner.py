@@ -21,6 +21,8 @@ from plans.recipes import RECIPES
 from plans.refit import refit, with_host_memory
 from plans.search import Facts, draft, shorten
 
+PEERS = [preset for preset, recipe in RECIPES.items() if recipe.peer]
+
 TEXT = TextPlan(encoder="bundled", width=384)
 BUDGETS = (gpu_budget(), gpu_budget(24), cpu_budget(2), cpu_budget(16))
 
@@ -382,7 +384,7 @@ def test_the_publication_as_published(make_fingerprint):
 
 def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1))
-    for model, others in (("paper", recipes.VARIANTS), ("unet", recipes.PEERS)):
+    for model, others in (("paper", recipes.VARIANTS), ("unet", PEERS)):
         plan = plan_for(fingerprint, gpu_budget(), preset=model)
         for other in (plan_for(fingerprint, gpu_budget(), preset=preset) for preset in others):
             assert (other.patch, other.batch, other.stages) == (plan.patch, plan.batch, plan.stages)
@@ -390,7 +392,7 @@ def test_ablations_share_the_publication_s_patch_and_stages_and_peers_unet_s(mak
 
 
 def test_the_plan_of_a_peer_names_its_network_and_is_read_as_it_was_written(make_fingerprint):
-    for preset in recipes.PEERS:
+    for preset in PEERS:
         plan = plan_for(make_fingerprint((60, 80, 80), (1, 1, 1)), gpu_budget(), preset=preset)
         assert plan.peer == preset.removeprefix("peer-")
         assert Plan.parse(json.loads(plan.model_dump_json()), "plan.json") == plan

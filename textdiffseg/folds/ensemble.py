@@ -12,7 +12,7 @@ from textdiffseg.folds.best import why_not_averaged
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_copies, refuse_strange_checkpoints
 from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
-from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, read_postprocessing, shared_postprocessing
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
@@ -112,58 +112,73 @@ def load_ensemble(
     Raises `UserError` if a fold is missing, damaged or does not fit the others.
     """
     folders = (folders,) if isinstance(folders, Path) else tuple(folders)
+    if not folders:
+        raise UserError("There is no model: give the folder of at least one.")
     folds, notes = list[FoldFolder](), list[str]()
     for folder in folders:
         own = trained_folds(folder, names, checkpoint, include_unfinished)
         check_together(own, checkpoint)
         folds += own
         notes += _left_out(folder, own, names)
-    return average(folds, checkpoint, device, folders, tuple(notes))
+    return average(folds, checkpoint, device, tuple(notes))
 
 
 def average(
     folds: Sequence[FoldFolder],
     checkpoint: Checkpoint = "best",
     device: str = "cpu",
-    folders: tuple[Path, ...] = (),
     notes: tuple[str, ...] = (),
 ) -> Ensemble:
-    """The ensemble of chosen folds. `folders`: of their models; empty: those above the folds.
+    """The ensemble of chosen folds, of one model or several. Models that draw samples come first.
 
-    Raises `UserError` if the models cannot be averaged.
+    Raises `UserError` if the models cannot be averaged, or if a fold is given twice.
     """
+    if len({fold.path.resolve() for fold in folds}) < len(folds):
+        raise UserError(f"{folds[0].path.parent}: a fold of it is given twice. Give each model once.")
     plans = [Plan.read(fold.plan) for fold in folds]
+    order = sorted(range(len(folds)), key=lambda place: plans[place].sample_steps is None)
+    folds, plans = [folds[place] for place in order], [plans[place] for place in order]
     banks = [TextBank.load(fold.words) for fold in folds]
-    folders = folders or tuple(dict.fromkeys(fold.path.parent for fold in folds))
+    models = {folder: [fold for fold in folds if _model(fold) == folder] for folder in map(_model, folds)}
     check_words([fold.text_bank for fold in folds], plans, banks)
     if differing := why_not_averaged(plans):
-        listing = " and ".join(map(str, folders))
+        listing = " and ".join(map(str, models))
         raise UserError(f"{listing} cannot be averaged: their plans differ in {differing}. Choose one with -m.")
     chosen = [chosen_sampling(fold, checkpoint) for fold in folds]
     axes = len(plans[0].mirror_axes)
     return Ensemble(
-        folders=folders,
-        folds=tuple(fold.name for fold in folds),
+        folders=tuple(models),
+        folds=tuple(_name(fold, several=len(models) > 1) for fold in folds),
         checkpoint=checkpoint,
         networks=tuple(load_network(fold, checkpoint, device) for fold in folds),
         plan=plans[0],
         bank=banks[0],
         sampling=pool([one for one in chosen if one] or [plain_sampling(plans[0])], axes),
         calibrations=tuple(read_calibration(fold, checkpoint) for fold in folds),
-        postprocessing=choose_postprocessing(read_postprocessing(fold, checkpoint) for fold in folds),
+        postprocessing=shared_postprocessing(
+            [read_postprocessing(fold, checkpoint) for fold in own] for own in models.values()
+        ),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
-        notes=(*notes, *_without_choice(folds, chosen, checkpoint)),
+        notes=(*notes, *_without_choice(folds, chosen, checkpoint, several=len(models) > 1)),
     )
 
 
-def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> tuple[list[Plan], list[TextBank]]:
-    """The plans and the words of folds. Raises `UserError` if these folds are not an ensemble."""
+def _model(fold: FoldFolder) -> Path:
+    return fold.path.parent
+
+
+def _name(fold: FoldFolder, several: bool) -> str:
+    """The name of a fold: `0`, or of one of several models `default/0`."""
+    return f"{_model(fold).name}/{fold.name}" if several else fold.name
+
+
+def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
+    """Raise `UserError` if these folds are not an ensemble."""
     plans = [Plan.read(fold.plan) for fold in folds]
     _check_agreement(folds, plans)
     banks = [TextBank.load(fold.words) for fold in folds]
     check_words([fold.text_bank for fold in folds], plans, banks)
     refuse_copies(folds, checkpoint)
-    return plans, banks
 
 
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:
@@ -177,7 +192,7 @@ def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | 
 
 
 def _without_choice(
-    folds: Sequence[FoldFolder], chosen: Sequence[Sampling | None], checkpoint: Checkpoint
+    folds: Sequence[FoldFolder], chosen: Sequence[Sampling | None], checkpoint: Checkpoint, several: bool
 ) -> Iterator[str]:
     """Notes on folds without sampling and calibration from validation, with the reason."""
     lacking = [fold for fold, sampling in zip(folds, chosen, strict=True) if sampling is None]
@@ -187,15 +202,16 @@ def _without_choice(
     steps = f"{plain.steps} steps, " if plain.steps else ""
     instead = f"{steps}no mirroring, no calibration" if len(lacking) == len(folds) else "the other folds decide"
     for fold in lacking:
+        name = _name(fold, several)
         if fold.sampling.is_file():
             other = Sampling.read(fold.sampling).checkpoint
             which = f"checkpoint_{other}" if other != checkpoint else f"an earlier checkpoint_{other}"
-            yield f"Fold {fold.name}: sampling and calibration were fitted to {which} and are not used: {instead}."
+            yield f"Fold {name}: sampling and calibration were fitted to {which} and are not used: {instead}."
         elif fold.name == ALL:
             yield f"Fold {ALL}: all cases were trained on, so the sampling was not chosen: {instead}."
         else:
             yield (
-                f"Fold {fold.name}: its validation has not chosen the sampling: {instead}. To validate it: "
+                f"Fold {name}: its validation has not chosen the sampling: {instead}. To validate it: "
                 f"{train_command(fold)}."
             )
 
@@ -235,11 +251,11 @@ def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[Te
             )
         if bank.words != banks[0].words:
             raise UserError(
-                f"{file} holds other phrasings than that of {files[0].parent.name}: these folds are not "
-                "an ensemble. Choose among them with --folds."
+                f"{file} holds other phrasings than that of {files[0].parent}: these folds are not "
+                "an ensemble. Choose among them with --folds, or a model with -m."
             )
         if not bank.space.agrees(banks[0].space):
             raise UserError(
-                f"{file} belongs to another text space than {files[0].parent.name}'s: these folds are not an "
-                "ensemble. Choose among them with --folds."
+                f"{file} belongs to another text space than {files[0].parent}: these folds are not an "
+                "ensemble. Choose among them with --folds, or a model with -m."
             )

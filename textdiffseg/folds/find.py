@@ -46,8 +46,7 @@ def find_models(
         if not models:
             trained = ", ".join(dict.fromkeys(presets.values()))
             raise UserError(f"--preset {preset}: {where} has no trained model of it. Trained there: {trained}.")
-    parents = {path.parent for path in models}
-    if preset is None and where not in models and len(parents) == 1 and (best := read_best(parents.pop())):
+    if preset is None and where not in models and len(models) > 1 and (best := _chosen(where, models)):
         return best
     if len(models) > 1:
         companions = {low_model(path) for path in models}  # they serve the models beside them
@@ -55,6 +54,12 @@ def find_models(
     if len(models) > 1:
         raise _several(where, models)
     return tuple(models)
+
+
+def _chosen(where: Path, models: Sequence[Path]) -> tuple[Path, ...]:
+    """The models that `tds_find_best` has chosen: among those in `where`, or among those of the only data set there."""
+    parents = {path.parent for path in models}
+    return read_best(where) or (read_best(parents.pop()) if len(parents) == 1 else ())
 
 
 def _several(where: Path, models: Sequence[Path]) -> UserError:

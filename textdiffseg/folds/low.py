@@ -28,9 +28,10 @@ def load_low(
     if full.plan.resolution == "low" or not trained:
         return None, ()
     if names or own_fold:
-        chosen = [name for name in full.folds if name in trained]
+        wanted = [name.rpartition("/")[2] for name in full.folds]
+        chosen = [name for name in wanted if name in trained]
         if not chosen:
-            return None, (f"Low resolution is not used: {folder} has no fold {', '.join(full.folds)}.",)
+            return None, (f"Low resolution is not used: {folder} has no fold {', '.join(wanted)}.",)
     else:
         chosen = []
     try:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from plans.layout import Checkpoint, FoldFolder
 from plans.records import Record
@@ -71,6 +71,16 @@ class PostprocessingTrials(Fitted):
     version: Literal[1] = 1
     labels: dict[str, tuple[PostprocessingTrial, ...]]
 
+    @field_validator("labels")
+    @classmethod
+    def _comparable(
+        cls, labels: dict[str, tuple[PostprocessingTrial, ...]]
+    ) -> dict[str, tuple[PostprocessingTrial, ...]]:
+        for name, trials in labels.items():
+            if not trials or trials[0].step != Postprocessing() or len({len(trial.dice) for trial in trials}) > 1:
+                raise ValueError(f"{name} needs trials of the same cases, and one without a step first")
+        return labels
+
 
 def read_postprocessing(fold: FoldFolder, checkpoint: Checkpoint) -> PostprocessingTrials | None:
     """The trials with a fold's checkpoint; None if validation has made none with these weights."""
@@ -89,6 +99,15 @@ def choose_postprocessing(folds: Iterable[PostprocessingTrials | None]) -> dict[
         if found != Postprocessing():
             chosen[name] = found
     return chosen
+
+
+def shared_postprocessing(models: Iterable[Iterable[PostprocessingTrials | None]]) -> dict[str, Postprocessing]:
+    """The postprocessing that each of several averaged models chooses from the trials of its folds, by label.
+
+    The models have the same cases, so that their trials do not add up.
+    """
+    chosen = [choose_postprocessing(folds) for folds in models]
+    return {label: step for label, step in chosen[0].items() if all(one.get(label) == step for one in chosen)}
 
 
 def _chosen(folds: Sequence[tuple[PostprocessingTrial, ...]]) -> Postprocessing:

@@ -55,9 +55,11 @@ def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calib
     if curve is None or result.sums is None:
         return None
     labels: dict[str, float] = {}
-    values, voxels = curve.expected(result.sums.soft_dice).tolist(), result.sums.voxels.tolist()
-    for name, number, value, size in zip(selection.names, selection.numbers, values, voxels, strict=True):
-        if number > len(plan.labels) or (not size and plan.labels[number - 1].name in curve.may_be_absent):
+    found, numbers = {*np.unique(result.slots).tolist()}, selection.numbers
+    values = curve.expected(result.sums.soft_dice).tolist()
+    for slot, (name, number, value) in enumerate(zip(selection.names, numbers, values, strict=True), start=1):
+        empty = found.isdisjoint(slots_within(plan, numbers, slot))
+        if number > len(plan.labels) or (empty and plan.labels[number - 1].name in curve.may_be_absent):
             continue
         labels[name] = value
     mean = float(np.mean(list(labels.values()))) if labels else None

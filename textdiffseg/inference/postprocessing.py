@@ -1,4 +1,7 @@
-"""Postprocessing of a predicted mask: components are dropped and holes are filled, label by label."""
+"""Postprocessing of a predicted mask: components are dropped and holes are filled, label by label.
+
+If labels overlap, a voxel of a dropped component keeps its other labels: a false tumour core becomes tumour.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -33,15 +36,37 @@ def postprocess(
         box = joint(boxes[one - 1] for one in own if one <= len(boxes))
         if step is not None and box is not None:
             chosen.append((slot, own, slots[box], step))
-    for _, own, part, step in chosen:
+    for slot, own, part, step in chosen:
         if step.changes_components:
-            _drop_components(part, own, step, millilitres)
+            _drop_components(part, own, step, _without(plan, numbers, slot), millilitres)
     for slot, own, part, step in chosen:
         if step.fill_holes:
             part[holes_in(np.isin(part, own)) & (part == 0)] = slot
 
 
-def _drop_components(part: np.ndarray, own: Sequence[int], step: Postprocessing, millilitres: float) -> None:
+def _drop_components(
+    part: np.ndarray, own: Sequence[int], step: Postprocessing, without: np.ndarray, millilitres: float
+) -> None:
+    """Drop components of a label in the box `part`. `own`: its slots. `without`: from `_without`."""
     components, count = components_of(np.isin(part, own))
     kept = step.kept(np.bincount(components.ravel(), minlength=count + 1)[1:] * millilitres)
-    part[np.append(False, ~kept)[components]] = 0
+    dropped = np.append(False, ~kept)[components]
+    part[dropped] = without[part[dropped]]
+
+
+def _without(plan: Plan, numbers: Sequence[int], slot: int) -> np.ndarray:
+    """The slot that a voxel of each slot (1 + Q,) gets if it loses the label of `slot`, and with it all labels inside.
+
+    It is the slot that stands for the other labels of the voxel; without others, 0 (background).
+    """
+    slots = range(1, 1 + len(numbers))
+    members = {label: {*slots_within(plan, numbers, label)} for label in slots}
+    labels_of = {one: {label for label in slots if one in members[label]} for one in slots}
+    lost = {label for label in slots if members[label] <= members[slot]}
+    table = np.zeros(1 + len(numbers), np.int16)
+    for one in slots:
+        left = labels_of[one] - lost
+        table[one] = max(
+            (other for other in slots if labels_of[other] <= left), key=lambda o: len(labels_of[o]), default=0
+        )
+    return table

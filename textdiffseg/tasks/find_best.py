@@ -2,7 +2,8 @@
 
 Candidates are all presets and resolutions, and each pair of models that can be averaged. All are compared on the
 validation cases that every model has. The single model with the highest mean Dice is the best one. A pair takes twice
-the time, so it is chosen only if its gain is certain: the 95% interval of the paired difference lies above 0.
+the time, so it is chosen only if its gain is certain: the 95% interval of the paired difference lies above 0, over at
+least `MIN_CASES` cases. Scores are compared without postprocessing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +20,10 @@ from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
-from textdiffseg.files import write_record
+from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, why_not_averaged
-from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, read_postprocessing, shared_postprocessing
 from textdiffseg.folds.state import is_validated
-from textdiffseg.folds.weights import hash_weights
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.report.results import FoldResults, PresetResults, read_presets
@@ -32,14 +32,16 @@ from textdiffseg.tasks.status import name_of
 from textdiffseg.validation.averaged import score_averaged
 from textdiffseg.validation.cases import WindowProgress
 
+MIN_CASES = 6  # for the gain of a pair; the interval of two gains would nearly always lie on one side of 0
 Scores = Mapping[str, CaseScores]
+Key = tuple[str, ...]  # the names of a candidate's models
 
 
 class AveragedScores(Record):
-    """The scores of several averaged models, `ensembles/A+B.json`."""
+    """The scores of several averaged models, `averaged/A+B.json`."""
 
     version: Literal[1] = 1
-    weights: dict[str, str]  # hash of each fold's checkpoint, by MODEL/fold_N
+    folds: dict[str, str]  # by MODEL/fold_N, hash of its checkpoint, its sampling and its scores
     cases: tuple[CaseScores, ...]
 
 
@@ -80,20 +82,31 @@ def find_best(
     results = tree(root, "results") / name
     models = _validated(results, root, name, report)
     cases = sorted(_common(models))
-    scored: dict[tuple[str, ...], Scores] = {(key,): one.scores for key, one in models.items()}
-    best = max(scored, key=lambda key: _mean(scored[key], cases, "dice"))
+    scored: dict[Key, Scores] = {(key,): one.scores for key, one in models.items()}
     if pairs:
         source = PreprocessedFolder(tree(root, "preprocessed") / name)
         scored |= _Averaging(results, source, device, report, progress, cancel).do(models, cases)
-    candidates = {key: _candidate(key, scores, best, scored[best], cases) for key, scores in scored.items()}
-    certain = [key for key, one in candidates.items() if one.interval_95 is not None and one.interval_95[0] > 0]
-    chosen = max(certain, key=lambda key: candidates[key].dice or 0.0, default=best)
-    ordered = sorted(candidates.values(), key=lambda one: one.dice or 0.0, reverse=True)
-    record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=tuple(ordered))
+    chosen, candidates = _choose(scored, cases)
+    record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates)
     write_record(best_models(results), record)
-    steps = [read_postprocessing(fold.folder, "best") for key in chosen for fold in models[key].folds]
-    folders = tuple(results / key for key in chosen)
-    return ModelChoice(record, folders, best_models(results), choose_postprocessing(steps))
+    steps = shared_postprocessing(
+        [read_postprocessing(fold.folder, "best") for fold in models[key].folds] for key in chosen
+    )
+    return ModelChoice(record, tuple(results / key for key in chosen), best_models(results), steps)
+
+
+def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tuple[Candidate, ...]]:
+    """The chosen candidate, and all of them, the best first."""
+    single = [key for key in scored if len(key) == 1]
+    best = max(single, key=lambda key: _mean(scored[key], cases, "dice"))
+    candidates = {key: _candidate(key, scores, best, scored[best], cases) for key, scores in scored.items()}
+    certain = [
+        key
+        for key, one in candidates.items()
+        if len(key) > 1 and len(cases) >= MIN_CASES and one.interval_95 is not None and one.interval_95[0] > 0
+    ]
+    chosen = max(certain, key=lambda key: candidates[key].dice or 0.0, default=best)
+    return chosen, tuple(sorted(candidates.values(), key=lambda one: one.dice or 0.0, reverse=True))
 
 
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
@@ -111,6 +124,8 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             one = _without(one, waiting)
         if not one.scores or one.trained_on:
             report(f"Left out: {key} has no validated fold of the cross-validation.")
+        elif models and (one.plan.labels, one.plan.regions) != _labels(models):
+            report(f"Left out: {key} has other labels than {listed(list(models))}.")
         elif models and not _common(models) & {*one.scores}:
             report(f"Left out: {key} has no validation case in common with {listed(list(models))}.")
         else:
@@ -120,6 +135,12 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             f"{results} has no validated model to compare. Train one first: {command_line('tds_run', name, root=root)}."
         )
     return models
+
+
+def _labels(models: Mapping[str, PresetResults]) -> tuple[object, object]:
+    """The labels of the models, which are equal, and how they overlap."""
+    plan = next(iter(models.values())).plan
+    return plan.labels, plan.regions
 
 
 def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResults:
@@ -140,9 +161,7 @@ def _mean(scores: Scores, cases: Sequence[str], field: str) -> float:
     return mean_of_defined(means) or 0.0
 
 
-def _candidate(
-    key: tuple[str, ...], scores: Scores, best: tuple[str, ...], best_scores: Scores, cases: Sequence[str]
-) -> Candidate:
+def _candidate(key: Key, scores: Scores, best: Key, best_scores: Scores, cases: Sequence[str]) -> Candidate:
     """The row of a candidate: its mean scores, and its difference to the best single model."""
     means = Candidate(models=key, dice=_mean(scores, cases, "dice"), nsd=_mean(scores, cases, "nsd"))
     if key == best:
@@ -163,29 +182,29 @@ class _Averaging:
     progress: OnProgress
     cancel: Cancel
 
-    def do(self, models: Mapping[str, PresetResults], cases: Sequence[str]) -> dict[tuple[str, ...], Scores]:
+    def do(self, models: Mapping[str, PresetResults], cases: Sequence[str]) -> dict[Key, Scores]:
         """The scores of each pair that can be averaged, by the models' names."""
-        found: dict[tuple[str, ...], Scores] = {}
+        found: dict[Key, Scores] = {}
         for pair in combinations(models, 2):
-            names = " and ".join(pair)
-            if why := why_not_averaged([models[key].plan for key in pair]):
-                self.report(f"{names} cannot be averaged: their plans differ in {why}.")
-            elif not self.preprocessed.cases.is_dir():
-                self.report(f"{names} are not averaged: {self.preprocessed.cases} is not there.")
-            else:
+            why = why_not_averaged([models[key].plan for key in pair])
+            try:
+                if why:
+                    raise UserError(f"Their plans differ in {why}.")
                 found[pair] = self._scores(pair, models, cases)
+            except UserError as error:
+                self.report(f"{' and '.join(pair)} are not averaged: {' '.join(error.lines)}")
         return found
 
-    def _scores(self, pair: tuple[str, ...], models: Mapping[str, PresetResults], cases: Sequence[str]) -> Scores:
+    def _scores(self, pair: Key, models: Mapping[str, PresetResults], cases: Sequence[str]) -> Scores:
         """The scores of a pair by case. They are stored after each pair of folds."""
         folds = [models[key].predicted_by for key in pair]
         groups: dict[tuple[Path, ...], list[str]] = {}  # cases that the same two folds were not trained on
         for case in cases:
             groups.setdefault(tuple(of[case].path for of in folds), []).append(case)
-        weights = {f"{path.parent.name}/{path.name}": _weights(path) for group in groups for path in group}
+        made = {f"{path.parent.name}/{path.name}": _hash_of(FoldFolder(path)) for group in groups for path in group}
         place = averaged_scores(self.results, pair)
         stored = AveragedScores.read(place) if place.is_file() else None
-        scores = {one.case: one for one in stored.cases} if stored is not None and stored.weights == weights else {}
+        scores = {one.case: one for one in stored.cases} if stored is not None and stored.folds == made else {}
         follow = self._follow(f"Average {' and '.join(pair)}", len(cases))
         for group, own in groups.items():
             if missing := [case for case in own if case not in scores]:
@@ -194,7 +213,7 @@ class _Averaging:
                 done = follow(len(scores), len(missing))
                 found = score_averaged(places, self.preprocessed.path, missing, device, done)
                 scores |= {one.case: one for one in found}
-                write_record(place, AveragedScores(weights=weights, cases=tuple(scores.values())))
+                write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
         return scores
 
     def _follow(self, stage: str, total: int) -> Callable[[int, int], WindowProgress]:
@@ -214,5 +233,6 @@ class _Averaging:
         return of_step
 
 
-def _weights(fold: Path) -> str:
-    return hash_weights(FoldFolder(fold), "best") or ""
+def _hash_of(fold: FoldFolder) -> str:
+    """The hash of what the scores of a fold depend on: weights, sampling, and its own scores of the same references."""
+    return hash_files([file for file in (fold.checkpoint("best"), fold.sampling, fold.summary) if file.is_file()])

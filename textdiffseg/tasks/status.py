@@ -16,6 +16,7 @@ from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from textdiffseg.data.splits import ALL, Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.folds.best import BestModels
 from textdiffseg.folds.lock import is_held, owner_of
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.state import is_trained, is_validated, position_of
@@ -187,7 +188,10 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     trained = [one for one in presets if any(fold.state == "validated" for fold in one.folds)]
     if len(trained) > 1:
-        chosen = best_models(tree(root, "results") / name).is_file()
-        return predict_best_command(name, root) if chosen else command_line("tds_find_best", name, root=root)
+        path = best_models(tree(root, "results") / name)
+        compared = {key for one in BestModels.read(path).candidates for key in one.models} if path.is_file() else set()
+        if {one.preset for one in trained} <= compared:
+            return predict_best_command(name, root)
+        return command_line("tds_find_best", name, root=root)
     preset = trained[0].preset if trained else "default"
     return predict_command(model_folder(root, name, preset))

@@ -37,11 +37,16 @@ class PostprocessingEvidence:
             self._dice.setdefault(name, []).append(np.mean([table[name] for table in tables], axis=0))
 
     def trials(self, weights: str | None) -> PostprocessingTrials:
-        """The record of all cases. `weights`: hash of the weights that made the masks."""
+        """The record of all cases. `weights`: hash of the weights that made the masks.
+
+        The cases are sorted by their Dice, so that a packaged model does not show which case is which.
+        """
         labels = {
             name: tuple(
-                PostprocessingTrial(step=step, dice=tuple(column))
-                for step, column in zip(STEPS, np.stack(rows).T.tolist(), strict=True)
+                PostprocessingTrial(step=step, dice=column)
+                for step, column in zip(
+                    STEPS, zip(*sorted(map(tuple, np.stack(rows).tolist())), strict=True), strict=True
+                )
             )
             for name, rows in self._dice.items()
         }

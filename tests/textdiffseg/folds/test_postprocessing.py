@@ -10,6 +10,7 @@ from textdiffseg.folds.postprocessing import (
     PostprocessingTrials,
     choose_postprocessing,
     read_postprocessing,
+    shared_postprocessing,
 )
 from textdiffseg.folds.weights import hash_weights
 
@@ -56,6 +57,23 @@ def test_the_best_step_on_components_is_joined_with_holes():
 
 def test_only_steps_that_every_fold_tried_are_used():
     assert chosen(trials(largest=[0.1] * 4, small=[0.3] * 4), trials(largest=[0.1] * 4)) == LARGEST
+
+
+def test_averaged_models_share_only_what_each_chooses():
+    """Both have the same cases, so their gains do not add up."""
+    weak, strong = trials(largest=[0.1, 0.1]), trials(largest=[0.1] * 4)
+    assert choose_postprocessing([weak, weak]) == {"liver": LARGEST}, "two folds of one model"
+    assert shared_postprocessing([[weak], [weak]]) == {}
+    assert shared_postprocessing([[strong], [strong]]) == {"liver": LARGEST}
+    assert shared_postprocessing([[strong], [trials(small=[0.1] * 4)]]) == {}
+    assert shared_postprocessing([[strong], [None]]) == {}
+
+
+def test_trials_of_other_cases_or_without_a_first_one_are_refused():
+    row = PostprocessingTrial(step=NONE, dice=(0.5, 0.5))
+    for rows in ((), (row.model_copy(update={"step": LARGEST}),), (row, row.model_copy(update={"dice": (0.5,)}))):
+        with pytest.raises(ValueError, match="liver needs trials of the same cases"):
+            PostprocessingTrials(labels={"liver": rows})
 
 
 def test_each_label_has_its_own_steps():

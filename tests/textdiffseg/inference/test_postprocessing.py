@@ -67,6 +67,25 @@ def test_a_whole_that_contains_its_parts_is_one_component(make_plan):
     assert not mask[1, 6].any()
 
 
+@pytest.mark.parametrize(
+    ("regions", "dropped", "line", "expected"),
+    [
+        (((1, 2, 3), (2, 3), (3,)), "core", [1, 2, 3, 2, 1, 3, 1], [1, 2, 3, 2, 1, 1, 1]),
+        (((1, 2, 3), (2, 3), (3,)), "spot", [1, 3, 2, 3, 3, 1, 0], [1, 2, 2, 3, 3, 1, 0]),
+        (((1, 3), (2, 3), (3,)), "whole", [1, 1, 2, 2, 3, 2, 2], [1, 1, 2, 2, 2, 2, 2]),
+    ],
+    ids=["nested", "innermost", "crossed"],
+)
+def test_a_voxel_that_loses_a_label_keeps_its_others(make_plan, regions, dropped, line, expected):
+    """Three labels; the third one of the last case is what the other two share."""
+    labels = [{"name": name, "value": value} for value, name in enumerate(("whole", "core", "spot"), start=1)]
+    plan = make_plan(labels=labels, regions=regions, diffusion=None, preset="unet")
+    mask = np.zeros((3, 3, 9), np.int16)
+    mask[1, 1, 1:8] = line
+    postprocess(mask, plan, (1, 2, 3), {dropped: LARGEST}, 1.0)
+    assert mask[1, 1, 1:8].tolist() == expected
+
+
 @pytest.fixture
 def model(root, plan):
     """A model whose validation gained by the largest component of both labels."""

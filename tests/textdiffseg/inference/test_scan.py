@@ -129,7 +129,7 @@ CURVE = DiceCurve(curve=tuple(0.8 * knot for knot in KNOTS), threshold=0.6, may_
 
 
 def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
-    selection, slots = select_labels(plan, bank), np.zeros(0)
+    selection, slots = select_labels(plan, bank), np.array([0, 1, 2])
     found = ScanResult(slots, sums_of(plan, (0.9, 10), (0.7, 30)), {})
     dice = expected_dice_of(found, selection, plan, Applied(expected_dice=CURVE))
     front, back = (2 * p / (1 + p) for p in (0.9, 0.7))
@@ -145,10 +145,13 @@ def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
 
 
 def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
-    found = ScanResult(np.zeros(0), sums_of(plan, (0.9, 10), (0.4, 30)), {})
+    found = ScanResult(np.array([0, 1]), sums_of(plan, (0.9, 10), (0.4, 30)), {})
     applied = Applied(expected_dice=CURVE)
     dice = expected_dice_of(found, select_labels(plan, bank), plan, applied)
     assert set(dice.labels) == {"Front_Part"}
+    emptied = replace(found, sums=sums_of(plan, (0.9, 10), (0.7, 30)))
+    dice = expected_dice_of(emptied, select_labels(plan, bank), plan, applied)
+    assert set(dice.labels) == {"Front_Part"}, "postprocessing has dropped the other label"
     selection = select_labels(plan, bank, ["back"])
     only = replace(selection, queries=replace(selection.queries, labels=torch.tensor([[9]])))
     alone = replace(found, sums=replace(found.sums, soft_dice=np.ones(1), voxels=np.ones(1)))

@@ -137,7 +137,7 @@ def test_models_with_other_grids_are_compared_but_not_averaged(tmp_path, trained
     lines = []
     choice = tds.find_best(900, root=tmp_path, report=lines.append)
     assert [one.models for one in choice.record.candidates] == [("default",), ("unet",)]
-    assert lines == ["default and unet cannot be averaged: their plans differ in patch."]
+    assert lines == ["default and unet are not averaged: Their plans differ in patch."]
     with pytest.raises(tds.UserError, match="cannot be averaged: their plans differ in patch"):
         tds.load([tmp_path / "results" / "Dataset900_Tiny" / preset for preset in ("default", "unet")], device="cpu")
 
@@ -159,6 +159,7 @@ def test_samples_of_an_averaged_model_come_from_the_preset_that_has_them(tmp_pat
 def test_a_choice_that_no_longer_holds_is_explained(tmp_path, trained, damage):
     plan = trained("default", even(0.7), 0)
     trained("unet", even(0.8), 5)
+    trained("peer-unet", even(0.6), 9, diffusion=None, peer="unet")
     tds.find_best(900, root=tmp_path, pairs=False)
     results = tmp_path / "results" / plan.dataset
     if damage == "missing":
@@ -170,6 +171,75 @@ def test_a_choice_that_no_longer_holds_is_explained(tmp_path, trained, damage):
     with pytest.raises(tds.UserError, match=expected):
         tds.load(results, device="cpu")
     assert tds.load(results / "default", device="cpu").plan.preset == "default"
+
+
+def test_models_with_other_labels_are_not_compared(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    labels = [{"name": "Front_Part", "value": 7}, {"name": "back", "value": 4}]
+    trained("unet", even(0.9), 5, labels=labels)
+    lines = []
+    choice = tds.find_best(900, root=tmp_path, report=lines.append)
+    assert choice.record.models == ("default",)
+    assert lines == ["Left out: unet has other labels than default."]
+
+
+def test_few_cases_do_not_choose_a_pair(tmp_path, trained, monkeypatch):
+    folds = {"0": CASES[:5]}
+    trained("default", even(0.7), 0, folds=folds)
+    plan = trained("unet", even(0.75), 5, folds=folds)
+    (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
+    monkeypatch.setattr(module, "score_averaged", lambda *of: tuple(scores(case, 0.8) for case in of[2]))
+    choice = tds.find_best(900, root=tmp_path)
+    assert choice.record.candidates[0].models == ("default", "unet")
+    assert choice.record.models == ("unet",)
+
+
+def test_a_pair_that_cannot_be_predicted_is_a_line(tmp_path, trained, monkeypatch):
+    """The stored cases are gone: the single models are compared all the same."""
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.8), 5)
+    lines = []
+    assert tds.find_best(900, root=tmp_path, report=lines.append).record.models == ("unet",)
+    assert len(lines) == 1
+    assert lines[0].startswith("default and unet are not averaged: ")
+
+
+def test_stored_scores_follow_the_references(tmp_path, trained, monkeypatch):
+    """After a correction of the masks, the folds are validated again with the same weights."""
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.75), 5)
+    (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
+    calls = []
+    monkeypatch.setattr(module, "score_averaged", lambda *of: calls.append(1) or tuple(scores(c, 0.8) for c in of[2]))
+    tds.find_best(900, root=tmp_path)
+    assert len(calls) == 2
+    fold = FoldFolder.of(tmp_path, plan.dataset, "unet", 0)
+    write_record(fold.summary, summarise([scores(case, 0.5) for case in FOLDS["0"]]))
+    tds.find_best(900, root=tmp_path)
+    assert len(calls) == 4
+
+
+def test_a_new_model_is_compared_before_the_choice_is_used(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.8), 5)
+    tds.find_best(900, root=tmp_path, pairs=False)
+    assert tds.status("900", root=tmp_path).next.startswith("tds_predict -i SCANS -o SEGMENTATIONS -d Dataset900_Tiny")
+    trained("peer-unet", even(0.9), 9, diffusion=None, peer="unet")
+    assert tds.status("900", root=tmp_path).next.startswith("tds_find_best Dataset900_Tiny")
+
+
+def test_several_folders_are_distinct_and_those_with_samples_come_first(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    plan = trained("unet", even(0.6), 5)
+    default, unet = (tmp_path / "results" / plan.dataset / preset for preset in ("default", "unet"))
+    model = tds.load([unet, default], device="cpu")
+    assert model.ensemble.folds == ("default/0", "default/1", "unet/0", "unet/1")
+    assert model.plan.preset == "default"
+    for folders in ([default, default], [default, default / "fold_0"]):
+        with pytest.raises(tds.UserError, match=r"a fold of it is given twice\. Give each model once"):
+            tds.load(folders, device="cpu")
+    with pytest.raises(tds.UserError, match="give the folder of at least one"):
+        tds.load([], device="cpu")
 
 
 def test_without_a_validated_model_the_way_to_one_is_shown(tmp_path, trained, capsys):

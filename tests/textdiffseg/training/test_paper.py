@@ -14,6 +14,8 @@ from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.draws import draw_noise
 from textdiffseg.training.objectives import objective_of
 
+PEERS = [preset for preset, recipe in recipes.RECIPES.items() if recipe.peer]
+
 QUERIES = Queries(
     torch.tensor([[1, 2], [2, 1]]), torch.randn(2, 2, 8), torch.randn(2, 3, 8), torch.ones(2, 3, dtype=torch.bool)
 )
@@ -29,9 +31,7 @@ def step(plan, seed=0):
     return model, objective.losses(image, slots, QUERIES, draws), draws
 
 
-@pytest.mark.parametrize(
-    "preset", [*recipes.VARIANTS, *(preset for preset in recipes.PEERS if preset != "peer-swinunetr")]
-)
+@pytest.mark.parametrize("preset", [*recipes.VARIANTS, *(preset for preset in PEERS if preset != "peer-swinunetr")])
 def test_every_parameter_learns_and_predictions_come_out(shapes_plan, preset):
     plan = shapes_plan(preset)
     torch.manual_seed(0)
