@@ -2,8 +2,7 @@
 
 Arrays are (z, y, x) or (C, z, y, x). z increases to superior, y to posterior, and x to the patient's left (LPS). With
 `affine` an array may have any order of axes. The affine maps an index of the array to world coordinates in mm, as in
-nibabel: x increases to the right, y to anterior, z to superior (RAS+). The mask of such
-an array is written with the array's axes.
+nibabel: x increases to the right, y to anterior, z to superior (RAS+). A mask is written with the axes of its array.
 """
 
 import zlib
