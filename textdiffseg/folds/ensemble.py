@@ -1,7 +1,7 @@
 """The ensemble of a model's trained folds: the folds are chosen, checked against each other, and loaded."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plans.errors import UserError
@@ -120,7 +120,8 @@ def load_ensemble(
         check_together(own, checkpoint)
         folds += own
         notes += _left_out(folder, own, names)
-    return average(folds, checkpoint, device, tuple(notes))
+    ensemble = average(folds, checkpoint, device, tuple(notes))
+    return ensemble if len(folders) > 1 else replace(ensemble, folders=folders)  # it may be the folder of one fold
 
 
 def average(

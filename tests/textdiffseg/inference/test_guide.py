@@ -240,3 +240,13 @@ def test_a_guide_whose_weights_changed_is_not_validated(results):
     fold = results / "default-low" / "fold_0"
     (fold / "validated.json").write_text('{"version": 2, "weights": "other", "found": {"back": 1.0}}')
     assert load(results).prepare(SegmentOptions()).guide is None
+
+
+def test_one_fold_is_guided_by_the_same_fold_alone(results, make_plan, make_fold, bank):
+    """Another fold of low resolution may have been trained on its validation cases."""
+    low = make_plan(resolution="low", spacing=(2, 2, 2))
+    make_fold(results / "default-low" / "fold_1", low, bank, 8)
+    assert tds.load(results / "default", device="cpu").low.ensemble.folds == ("0", "1")
+    one = tds.load(results / "default" / "fold_1", device="cpu")
+    assert one.ensemble.folder == results / "default" / "fold_1"
+    assert one.low.ensemble.folds == ("1",)
