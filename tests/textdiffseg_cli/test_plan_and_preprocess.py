@@ -19,7 +19,7 @@ from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.files import write_record
-from textdiffseg.folds.ensemble import check_words
+from textdiffseg.folds.agreement import check_words
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.tasks import datasets

@@ -10,8 +10,8 @@ from plans.layout import FOLD, FoldFolder, model_folder
 from plans.plan import Plan
 from plans.presets import Preset, Resolution
 from textdiffseg.files import hash_each, temporary_folder
+from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
-from textdiffseg.folds.ensemble import check_together
 from textdiffseg.folds.find import is_fold, trained_folds_in
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.state import is_validated, why_unfinished

@@ -13,8 +13,8 @@ from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
+from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
-from textdiffseg.folds.ensemble import check_words
 from textdiffseg.folds.lock import alone, refuse_while_planned
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.replacing import put_back

@@ -5,8 +5,9 @@ import pytest
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.files import write_atomically, write_record
+from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import check_words, load_ensemble, trained_folds
+from textdiffseg.folds.ensemble import load_ensemble, trained_folds
 from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.weights import load_network

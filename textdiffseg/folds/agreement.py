@@ -1,0 +1,59 @@
+"""Checks that folds belong together: equal plans but for training, equal words, and no copies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.layout import Checkpoint, FoldFolder
+from plans.plan import Plan
+from textdiffseg.folds.cases import refuse_copies
+from textdiffseg.text.bank import TextBank
+
+
+def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
+    """Raise `UserError` if these folds are not an ensemble."""
+    plans = [Plan.read(fold.plan) for fold in folds]
+    _check_agreement(folds, plans)
+    banks = [TextBank.load(fold.words) for fold in folds]
+    check_words([fold.text_bank for fold in folds], plans, banks)
+    refuse_copies(folds, checkpoint)
+
+
+def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None:
+    """Raise `UserError` if the plans differ in more than training. Inputs and outputs must be equal."""
+    trained_only = {"batch", "device", "training", "memory", "low_resolution", "reasons", "median_shape"}
+    first = plans[0].model_dump(exclude=trained_only)
+    for fold, plan in zip(folds[1:], plans[1:], strict=True):
+        other = plan.model_dump(exclude=trained_only)
+        fields = ", ".join(name for name in first if first[name] != other[name])
+        if fields:
+            raise UserError(
+                f"{fold.plan} differs from {folds[0].plan} in {fields}: these folds are not "
+                "an ensemble. Choose among them with --folds."
+            )
+
+
+def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:
+    """Raise `UserError` if the phrasings of a file do not fit its plan, or differ from those of the first file."""
+    for file, plan, bank in zip(files, plans, banks, strict=True):
+        if bank.labels != tuple(label.name for label in plan.labels) or bank.width != plan.text.width:
+            raise UserError(
+                f"{file} does not belong to the plan beside it (other labels or another "
+                "width). Put the plan back, or run tds_plan_and_preprocess again."
+            )
+        if not bank.space.is_of(plan.text.encoder, None):
+            raise UserError(
+                f"{file} holds vectors of the text encoder {bank.space.encoder!r}, and the plan beside it was made for "
+                f"{plan.text.encoder!r}. Run tds_plan_and_preprocess again; in a trained fold, copy the fold again "
+                "or train it with --restart."
+            )
+        if bank.words != banks[0].words:
+            raise UserError(
+                f"{file} holds other phrasings than that of {files[0].parent}: these folds are not "
+                "an ensemble. Choose among them with --folds, or a model with -m."
+            )
+        if not bank.space.agrees(banks[0].space):
+            raise UserError(
+                f"{file} belongs to another text space than {files[0].parent}: these folds are not an "
+                "ensemble. Choose among them with --folds, or a model with -m."
+            )
