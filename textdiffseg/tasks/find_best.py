@@ -124,7 +124,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             one = _without(one, waiting)
         if not one.scores or one.trained_on:
             report(f"Left out: {key} has no validated fold of the cross-validation.")
-        elif models and (one.plan.labels, one.plan.regions) != _labels(models):
+        elif models and (one.plan.labels, one.plan.parts) != _labels(models):
             report(f"Left out: {key} has other labels than {listed(list(models))}.")
         elif models and not _common(models) & {*one.scores}:
             report(f"Left out: {key} has no validation case in common with {listed(list(models))}.")
@@ -140,7 +140,7 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
 def _labels(models: Mapping[str, PresetResults]) -> tuple[object, object]:
     """The labels of the models, which are equal, and how they overlap."""
     plan = next(iter(models.values())).plan
-    return plan.labels, plan.regions
+    return plan.labels, plan.parts
 
 
 def _without(model: PresetResults, folds: Sequence[FoldResults]) -> PresetResults:
