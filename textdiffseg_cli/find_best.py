@@ -69,7 +69,7 @@ def _print(choice: "ModelChoice") -> None:
     from rich.table import Table
 
     record = choice.record
-    title = f"{record.cases} validation cases that all models have"
+    title = f"{record.cases} validation cases{' that all models have' if len(record.candidates) > 1 else ''}"
     table = Table("model", box=SIMPLE_HEAD, show_edge=False, title=title, title_justify="left")
     for name in ("mean Dice", "NSD", "Dice minus best single model"):
         table.add_column(name, justify="right")
