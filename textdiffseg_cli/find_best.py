@@ -32,7 +32,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="do not average pairs of models; they are predicted on the validation cases, which takes time",
     )
     parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="where to predict pairs (default: cuda if it is there)"
+        "--device", choices=("cpu", "cuda"), help="where to predict pairs (default: cuda if there is a GPU)"
     )
     add_output(parser)
     return parser
@@ -68,6 +68,8 @@ def _print(choice: "ModelChoice") -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from textdiffseg_cli.tables import decimals
+
     record = choice.record
     title = f"{record.cases} validation cases{' that all models have' if len(record.candidates) > 1 else ''}"
     table = Table("model", box=SIMPLE_HEAD, show_edge=False, title=title, title_justify="left")
@@ -75,16 +77,12 @@ def _print(choice: "ModelChoice") -> None:
         table.add_column(name, justify="right")
     for one in record.candidates:
         style = "bold" if one.models == record.models else None
-        table.add_row(" and ".join(one.models), _digits(one.dice), _digits(one.nsd), _difference(one), style=style)
+        table.add_row(" and ".join(one.models), decimals(one.dice), decimals(one.nsd), _difference(one), style=style)
     console().print(table)
     averaged = len(record.models) > 1
     print_lines(f"Best: {' and '.join(record.models)}{', averaged' if averaged else ''}. Written to {choice.file}.")
     for label, step in choice.postprocessing.items():
         print_lines(f"Postprocessing of {label}: {step}.")
-
-
-def _digits(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
 
 
 def _difference(one: "Candidate") -> str:

@@ -30,11 +30,11 @@ def summary_table(summary: "Summary") -> "Table":
         volumes = (_ml(part.volume_ml), _ml(part.reference_ml))
         counts = (str(part.scored), str(part.one_empty))
         table.add_row(
-            name, *_scores(part), *volumes, *counts, *(_digits(getattr(part, key)) for key in raters.values())
+            name, *_scores(part), *volumes, *counts, *(decimals(getattr(part, key)) for key in raters.values())
         )
     table.add_section()
     counts = (str(mean.scored), str(mean.one_empty))
-    more = (_digits(getattr(mean, key)) for key in raters.values())
+    more = (decimals(getattr(mean, key)) for key in raters.values())
     table.add_row(_MEAN, *_scores(mean), "", "", *counts, *more, style="bold")
     return table
 
@@ -68,7 +68,7 @@ def lesions_table(summary: "Summary") -> "Table":
     for name in ("Dice", "precision", "recall", "F1", "predicted", "reference", "matched"):
         table.add_column(name, justify="right", no_wrap=True)
     for label, one in means.items():
-        scores = (_digits(value) for value in (one.dice, one.precision, one.recall, one.f1))
+        scores = (decimals(value) for value in (one.dice, one.precision, one.recall, one.f1))
         counts = (f"{count:g}" for count in (one.predicted, one.reference, one.matched))
         table.add_row(label, *scores, *counts, style="bold" if label == _MEAN else None)
     return table
@@ -91,7 +91,7 @@ def comparison_table(comparison: "Comparison") -> "Table":
 
 
 def _difference(one: "Difference", digits: int) -> tuple[str, ...]:
-    means = (_digits(value, digits) for value in (one.first, one.second))
+    means = (decimals(value, digits) for value in (one.first, one.second))
     difference = "–" if one.difference is None else f"{one.difference:+.{digits}f}"
     interval = " ".join(f"{value:+.{digits}f}" for value in one.interval_95 or ()) or "–"
     p = "–" if one.p is None else "<.0001" if one.p < 1e-4 else f"{one.p:.4f}"
@@ -121,10 +121,11 @@ def _table(title: str, tolerance_mm: float, kind: str, names: Collection[str], *
 
 
 def _scores(scores: "LabelScores | MeanScores") -> tuple[str, str, str]:
-    return _digits(scores.dice), _digits(scores.nsd), _digits(scores.hd95, 2)
+    return decimals(scores.dice), decimals(scores.nsd), decimals(scores.hd95, 2)
 
 
-def _digits(value: float | None, count: int = 4) -> str:
+def decimals(value: float | None, count: int = 4) -> str:
+    """A score with this number of decimals; a dash if it is not defined."""
     return "–" if value is None else f"{value:.{count}f}"
 
 

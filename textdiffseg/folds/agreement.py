@@ -1,6 +1,6 @@
 """Checks that folds belong together: equal plans but for training, equal words, and no copies."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from plans.errors import UserError
@@ -11,12 +11,25 @@ from textdiffseg.text.bank import TextBank
 
 
 def check_together(folds: Sequence[FoldFolder], checkpoint: Checkpoint) -> None:
-    """Raise `UserError` if these folds are not an ensemble."""
-    plans = [Plan.read(fold.plan) for fold in folds]
-    _check_agreement(folds, plans)
-    banks = [TextBank.load(fold.words) for fold in folds]
-    check_words([fold.text_bank for fold in folds], plans, banks)
-    refuse_copies(folds, checkpoint)
+    """Raise `UserError` if these folds of one model are not an ensemble."""
+    read_together([folds], {fold: Plan.read(fold.plan) for fold in folds}, checkpoint)
+
+
+def read_together(
+    models: Collection[Sequence[FoldFolder]], plans: Mapping[FoldFolder, Plan], checkpoint: Checkpoint
+) -> list[TextBank]:
+    """The words of all folds, in the order of `models`.
+
+    Raises `UserError` if the folds of a model are not an ensemble, or if the models have other words.
+    """
+    for folds in models:
+        _check_agreement(folds, [plans[fold] for fold in folds])
+    together = [fold for folds in models for fold in folds]
+    banks = [TextBank.load(fold.words) for fold in together]
+    check_words([fold.text_bank for fold in together], [plans[fold] for fold in together], banks)
+    for folds in models:
+        refuse_copies(folds, checkpoint)
+    return banks
 
 
 def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None:

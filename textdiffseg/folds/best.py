@@ -13,8 +13,19 @@ from plans.plan import Plan
 from plans.records import Record
 
 SHARED = (  # fields of the plan that models must share to be averaged
-    *("dataset", "resolution", "channels", "labels", "regions", "known_together", "spacing", "crop", "patch"),
-    *("overview", "text", "mirror_axes", "mask_steps"),
+    "dataset",
+    "resolution",
+    "channels",
+    "labels",
+    "regions",
+    "known_together",
+    "spacing",
+    "crop",
+    "patch",
+    "overview",
+    "text",
+    "mirror_axes",
+    "mask_steps",
 )
 
 

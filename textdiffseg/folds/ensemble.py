@@ -8,12 +8,12 @@ from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import hash_files
-from textdiffseg.folds.agreement import check_together, check_words
+from textdiffseg.folds.agreement import read_together
 from textdiffseg.folds.best import why_not_averaged
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_strange_checkpoints
 from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
-from textdiffseg.folds.postprocessing import Postprocessing, read_postprocessing, shared_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
@@ -114,11 +114,10 @@ def load_ensemble(
     """
     folders = (folders,) if isinstance(folders, Path) else tuple(folders)
     if not folders:
-        raise UserError("There is no model: give the folder of at least one.")
+        raise UserError("No model was given: give the folder of at least one.")
     folds, notes = list[FoldFolder](), list[str]()
     for folder in folders:
         own = trained_folds(folder, names, checkpoint, include_unfinished)
-        check_together(own, checkpoint)
         folds += own
         notes += _left_out(folder, own, names)
     ensemble = average(folds, checkpoint, device, tuple(notes))
@@ -133,16 +132,16 @@ def average(
 ) -> Ensemble:
     """The ensemble of chosen folds, of one model or several. Models that draw samples come first.
 
-    Raises `UserError` if the models cannot be averaged, or if a fold is given twice.
+    Raises `UserError` if folds of a model do not belong together, if models cannot be averaged, or if a fold is given
+    twice.
     """
     if len({fold.path.resolve() for fold in folds}) < len(folds):
         raise UserError(f"{folds[0].path.parent}: a fold of it is given twice. Give each model once.")
-    plans = [Plan.read(fold.plan) for fold in folds]
-    order = sorted(range(len(folds)), key=lambda place: plans[place].sample_steps is None)
-    folds, plans = [folds[place] for place in order], [plans[place] for place in order]
-    banks = [TextBank.load(fold.words) for fold in folds]
+    by_fold = {fold: Plan.read(fold.plan) for fold in folds}
+    folds = sorted(folds, key=lambda fold: by_fold[fold].sample_steps is None)
+    plans = [by_fold[fold] for fold in folds]
     models = {folder: [fold for fold in folds if _model(fold) == folder] for folder in map(_model, folds)}
-    check_words([fold.text_bank for fold in folds], plans, banks)
+    banks = read_together(models.values(), by_fold, checkpoint)
     if differing := why_not_averaged(plans):
         listing = " and ".join(map(str, models))
         raise UserError(f"{listing} cannot be averaged: their plans differ in {differing}. Choose one with -m.")
@@ -157,9 +156,7 @@ def average(
         bank=banks[0],
         sampling=pool([one for one in chosen if one] or [plain_sampling(plans[0])], axes),
         calibrations=tuple(read_calibration(fold, checkpoint) for fold in folds),
-        postprocessing=shared_postprocessing(
-            [read_postprocessing(fold, checkpoint) for fold in own] for own in models.values()
-        ),
+        postprocessing=postprocessing_of(models.values(), checkpoint),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
         notes=(*notes, *_without_choice(folds, chosen, checkpoint, several=len(models) > 1)),
     )

@@ -28,7 +28,7 @@ def load_low(
     if full.plan.resolution == "low" or not trained:
         return None, ()
     if names or own_fold:
-        wanted = [name.rpartition("/")[2] for name in full.folds]
+        wanted = sorted({*names}) if names else [FoldFolder(own).name]
         chosen = [name for name in wanted if name in trained]
         if not chosen:
             return None, (f"Low resolution is not used: {folder} has no fold {', '.join(wanted)}.",)

@@ -10,7 +10,7 @@ So a single case decides nothing. Of several such steps on components, that with
 the largest component if the mean Dice rises at all.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -108,6 +108,18 @@ def shared_postprocessing(models: Iterable[Iterable[PostprocessingTrials | None]
     """
     chosen = [choose_postprocessing(folds) for folds in models]
     return {label: step for label, step in chosen[0].items() if all(one.get(label) == step for one in chosen)}
+
+
+def postprocessing_of(
+    models: Iterable[Iterable[FoldFolder]], checkpoint: Checkpoint = "best"
+) -> dict[str, Postprocessing]:
+    """The postprocessing of a model, or of several averaged ones, from the folds of each."""
+    return shared_postprocessing([read_postprocessing(fold, checkpoint) for fold in folds] for folds in models)
+
+
+def listing_of(steps: Mapping[str, Postprocessing]) -> str:
+    """The steps of all labels: `liver: keep the largest component; spleen: fill holes`."""
+    return "; ".join(f"{label}: {step}" for label, step in steps.items())
 
 
 def _chosen(folds: Sequence[tuple[PostprocessingTrial, ...]]) -> Postprocessing:

@@ -1,6 +1,6 @@
 """Bounding boxes of arrays, as tuples of slices."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 Box = tuple[slice, ...]
 
@@ -12,3 +12,8 @@ def joint(boxes: Iterable[Box | None]) -> Box | None:
         return None
     axes = zip(*existing, strict=True)
     return tuple(slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in axes)
+
+
+def box_of(boxes: Sequence[Box | None], numbers: Iterable[int]) -> Box | None:
+    """The box of several numbers of a label map; None if it has none of them. `boxes`: from scipy's `find_objects`."""
+    return joint(boxes[number - 1] for number in numbers if number <= len(boxes))

@@ -14,6 +14,12 @@ def components_of(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return found, int(count)
 
 
+def component_sizes(components: np.ndarray, count: int, where: np.ndarray | None = None) -> np.ndarray:
+    """The voxels (count,) of each component from `components_of`. `where`: count only inside this mask."""
+    numbers = components.ravel() if where is None else components[where]
+    return np.bincount(numbers, minlength=count + 1)[1:]
+
+
 def holes_in(mask: np.ndarray) -> np.ndarray:
     """The voxels (D, H, W) bool outside a mask from which no path of faces leads to the border of the array."""
     from scipy.ndimage import binary_fill_holes

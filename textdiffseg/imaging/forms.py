@@ -28,7 +28,7 @@ _MAX_ROUNDING = 1e-5  # relative, of the lengths of an sform's columns; pixdim i
 _CODES = range(1, 6)  # NIfTI defines these; nibabel does not use a form with another code
 _MAX_SPACING_ERROR = 0.01  # relative, between pixdim and the sform's columns; both may be rounded
 _UNITS = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's code -> mm
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # between the axes of NIfTI and ours; also from LPS to RAS
 
 Four = tuple[float, float, float, float]
 
@@ -49,7 +49,7 @@ class NiftiForms(Record):
         """Both forms of a grid. affine (4, 4): an index (i, j, k, 1) to world LPS in mm."""
         from nibabel.nifti1 import Nifti1Header
 
-        header, ras = Nifti1Header(), _RAS_TO_LPS @ affine
+        header, ras = Nifti1Header(), RAS_TO_LPS @ affine
         header.set_qform(ras, code=1)
         header.set_sform(ras, code=1)
         return _forms(header, sform=True, qform=True, chosen=ras)
@@ -68,7 +68,7 @@ class NiftiForms(Record):
         header["dim"][:4] = 3, 1, 1, 1
         self.write_into(header)
         found = next((form for form in (_sform(header), _qform(header)) if form is not None), None)
-        affine = _RAS_TO_LPS @ (header.get_base_affine() if found is None else found)
+        affine = RAS_TO_LPS @ (header.get_base_affine() if found is None else found)
         affine[:3] *= _UNITS.get(self.units, 1.0)
         return affine
 
@@ -129,7 +129,7 @@ def place(
         )
     affine = _exact(chosen, pixdim)
     affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
-    affine, straightened = straighten(_RAS_TO_LPS @ affine, shape, source)
+    affine, straightened = straighten(RAS_TO_LPS @ affine, shape, source)
     return affine, _forms(header, sform is not None, qform is not None, chosen), (*notes, *straightened)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from plans.geometry import triple
 from textdiffseg.extras import require
-from textdiffseg.imaging.planes import grey_range
+from textdiffseg.imaging.planes import grey_range, reduction
 from textdiffseg.imaging.volume import Geometry, Volume, in_file_order
 from textdiffseg.imaging.writers.files import nifti_content, smallest
 from textdiffseg.pictures import label_colour
@@ -62,9 +62,7 @@ def colours(names: Mapping[int, str]) -> dict[str, list[Any]]:
 def _packed(array: np.ndarray, geometry: Geometry) -> bytes:
     """A compressed NIfTI file of an array (D, H, W), with every n-th voxel along each axis."""
     array, geometry = in_file_order(array, geometry)
-    steps = np.ones(3, dtype=int)
-    while np.prod(np.array(array.shape) // steps) > MAX_VOXELS:
-        steps[np.argmin(steps * geometry.spacing)] += 1
+    steps = reduction(array.shape, geometry.spacing, MAX_VOXELS)
     array = array[tuple(slice(None, None, step) for step in steps)]
     grid = Geometry(triple(array.shape), geometry.affine @ np.diag([*steps, 1]))
     return gzip.compress(nifti_content(array, grid), 1, mtime=0)

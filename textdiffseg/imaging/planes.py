@@ -4,7 +4,7 @@ The patient's right is on the left side. Anterior and superior are up. All plane
 oblique scan follow the scan's own grid; their names are those of the nearest body axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,3 +153,11 @@ def _add_names(figure: "Figure", masks: np.ndarray, names: Mapping[int, str], mi
     if handles:
         place = {"loc": "outside lower center", "ncols": min(4, len(handles)), "fontsize": "small"}
         add_legend(figure, handles, texts, labelcolor="white", frameon=False, **place)
+
+
+def reduction(shape: Sequence[int], spacing: Sequence[float], voxels: int) -> np.ndarray:
+    """The voxels (3,) along each axis that become one, so that about `voxels` are left. The finest axis comes first."""
+    steps = np.ones(3, dtype=int)
+    while np.prod(np.array(shape) // steps) > voxels:
+        steps[int(np.argmin(steps * np.array(spacing)))] += 1
+    return np.minimum(steps, shape)

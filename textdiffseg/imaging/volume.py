@@ -28,6 +28,11 @@ class Geometry:
         """The distance in mm between neighbours along (D, H, W)."""
         return millimetres(float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
 
+    @property
+    def voxel_ml(self) -> float:
+        """The volume of a voxel in ml."""
+        return float(np.prod(self.spacing)) / 1000
+
     def matches(self, other: "Geometry", tolerance: float = 0.5) -> bool:
         """Whether both grids have the same shape and their corners lie within `tolerance` voxels of each other.
 

@@ -24,11 +24,11 @@ def volumes_of(
     The interval is extended to contain the volume of the mask, which may lie outside it. If labels overlap, a label
     contains its own voxels and those of every answer that writes one of its values.
     """
-    millilitres = float(np.prod(transform.geometry.spacing)) / 1000
+    millilitres = transform.geometry.voxel_ml
     plan_millilitres = millilitres * float(np.prod(transform.cropped_shape)) / float(np.prod(transform.shape))
     classes, numbers, factor = 1 + len(selection.names), selection.numbers, calibration.widening
-    planes = [np.bincount(plane.ravel(), minlength=classes) for plane in result.slots]  # plane by plane, to save memory
-    voxels = np.sum(planes, axis=0)
+    voxels = np.zeros(classes, np.int64)
+    voxels[: len(result.voxels)] = result.voxels
     intervals: list[tuple[float, float] | None] = [None] * len(selection.names)
     if result.sums is not None and factor is not None:
         found = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
@@ -55,7 +55,7 @@ def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calib
     if curve is None or result.sums is None:
         return None
     labels: dict[str, float] = {}
-    found, numbers = {*np.unique(result.slots).tolist()}, selection.numbers
+    found, numbers = {*np.flatnonzero(result.voxels).tolist()}, selection.numbers
     values = curve.expected(result.sums.soft_dice).tolist()
     for slot, (name, number, value) in enumerate(zip(selection.names, numbers, values, strict=True), start=1):
         empty = found.isdisjoint(slots_within(plan, numbers, slot))

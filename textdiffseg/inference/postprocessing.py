@@ -9,8 +9,8 @@ import numpy as np
 
 from plans.plan import Plan
 from textdiffseg.folds.postprocessing import Postprocessing
-from textdiffseg.imaging.boxes import joint
-from textdiffseg.imaging.components import components_of, holes_in
+from textdiffseg.imaging.boxes import box_of
+from textdiffseg.imaging.components import component_sizes, components_of, holes_in
 from textdiffseg.inference.prompting import slots_within
 
 
@@ -33,7 +33,7 @@ def postprocess(
     for slot, number in enumerate(numbers, start=1):
         step = steps.get(plan.labels[number - 1].name) if number <= len(plan.labels) else None
         own = slots_within(plan, numbers, slot)
-        box = joint(boxes[one - 1] for one in own if one <= len(boxes))
+        box = box_of(boxes, own)
         if step is not None and box is not None:
             chosen.append((slot, own, slots[box], step))
     for slot, own, part, step in chosen:
@@ -49,7 +49,7 @@ def _drop_components(
 ) -> None:
     """Drop components of a label in the box `part`. `own`: its slots. `without`: from `_without`."""
     components, count = components_of(np.isin(part, own))
-    kept = step.kept(np.bincount(components.ravel(), minlength=count + 1)[1:] * millilitres)
+    kept = step.kept(component_sizes(components, count) * millilitres)
     dropped = np.append(False, ~kept)[components]
     part[dropped] = without[part[dropped]]
 

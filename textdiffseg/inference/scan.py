@@ -7,6 +7,7 @@ diffusion, one prediction gives both. Volumes and the expected Dice come from th
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,13 @@ class ScanResult:
     slots: np.ndarray  # (D, H, W) the mask on the scan's own grid; 0 is background, q + 1 is answer q
     sums: VoxelSums | None  # of the answers; None: nothing was fitted for the setting of the mask
     maps: Mapping[str, np.ndarray]  # (D, H, W) on the plan's grid: calibrated probabilities, uncertainty in bits
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """The voxels of each class of the mask, from 0 to the largest one. They are counted once, plane by plane."""
+        classes = 1 + int(self.slots.max(initial=0))
+        planes = (np.bincount(plane.ravel(), minlength=classes) for plane in self.slots)  # to save memory
+        return sum(planes, np.zeros(classes, np.int64))
 
 
 def examine(
@@ -104,8 +112,8 @@ def examine(
 def _postprocessed(slots: np.ndarray, masks: Calibrated, queries: Queries, transform: TransformRecord) -> np.ndarray:
     """The mask (D, H, W) on the scan's own grid, postprocessed in place. Voxels of rivals are not background yet."""
     if masks.postprocessing:
-        millilitres = float(np.prod(transform.geometry.spacing)) / 1000
-        postprocess(slots, masks.predictor.plan, queries.labels[0].tolist(), masks.postprocessing, millilitres)
+        numbers, millilitres = queries.labels[0].tolist(), transform.geometry.voxel_ml
+        postprocess(slots, masks.predictor.plan, numbers, masks.postprocessing, millilitres)
     return slots
 
 

@@ -196,7 +196,7 @@ class Segmenting:
         volumes = volumes_of(scanned, selection, self.plan, transform, calibration)
         expected_dice = expected_dice_of(scanned, selection, self.plan, calibration)
         check = expected_dice.note if expected_dice else None
-        note = check if scanned.slots.any() else EMPTY_NOTE
+        note = check if scanned.voxels[1:].any() else EMPTY_NOTE
         return Result(
             labels=value_table(selection.values)[scanned.slots],
             geometry=transform.geometry,

@@ -8,7 +8,7 @@ from scipy import ndimage
 from plans.fingerprint import LabelFingerprint
 from plans.geometry import Millimetres
 from plans.regions import Regions, numbered
-from textdiffseg.imaging.boxes import Box, joint
+from textdiffseg.imaging.boxes import Box, box_of
 
 _MAX_EDGE_VOXELS = 96  # a structure's box is subsampled to about this size before distances are computed
 _PIECES = 8  # cubes of that size, in which a structure too thin for subsampling is measured at full resolution
@@ -28,7 +28,7 @@ def measure_labels(
     members = numbered(regions) if regions else [(number,) for number in range(1, len(boxes) + 1)]
     measured = []
     for label, own in enumerate(members, start=1):
-        box = joint(boxes[number - 1] for number in own if number <= len(boxes))
+        box = box_of(boxes, own)
         if box is None:
             continue
         mask = np.isin(label_map[box], own) if len(own) > 1 else label_map[box] == own[0]

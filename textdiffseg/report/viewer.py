@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from textdiffseg.imaging.planes import MAX_AIR, body_box, middle
+from textdiffseg.imaging.forms import RAS_TO_LPS
+from textdiffseg.imaging.planes import MAX_AIR, body_box, middle, reduction
 from textdiffseg.pictures import Colour, label_colour
 from textdiffseg.report.page import Html, Section, element, in_bytes, join, paragraphs, resource, swatch
 from textdiffseg.report.shown import ShownCase
 
 MAX_VOXELS = 2_500_000  # of an embedded case; three of them take at most 10 MB
 NIIVUE = "vendor/niivue-0.69.0.umd.js"
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def viewer_section(cases: Sequence[ShownCase]) -> Section:
@@ -88,7 +88,7 @@ def _embedded(case: ShownCase) -> dict[str, Any]:
     low, high = case.window
     labelled = case.labelled
     box = body_box(case.image, labelled, min(low, case.image.min() + MAX_AIR * (high - case.image.min())))
-    steps = _steps([edge.stop - edge.start for edge in box], case.geometry.spacing)
+    steps = reduction([edge.stop - edge.start for edge in box], case.geometry.spacing, MAX_VOXELS)
     grid = case.geometry.affine.copy()
     corner = np.array([edge.start for edge in box]) + (steps - 1) / 2
     grid[:3, 3] += grid[:3, :3] @ corner
@@ -104,14 +104,6 @@ def _embedded(case: ShownCase) -> dict[str, Any]:
     return {"cross": [1 - place[2], 1 - place[1], place[0]], "volumes": found}
 
 
-def _steps(shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
-    """The voxels (3,) along each axis that become one. The finest axis is reduced first."""
-    steps = np.ones(3, dtype=int)
-    while np.prod(np.array(shape) // steps) > MAX_VOXELS:
-        steps[int(np.argmin(steps * np.array(spacing)))] += 1
-    return np.minimum(steps, shape)
-
-
 def _means(image: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """The means over blocks of voxels. Voxels beyond the last whole block are left out."""
     shape = np.array(image.shape) // steps
@@ -123,5 +115,5 @@ def _nifti(array: np.ndarray, affine: np.ndarray) -> str:
     """Base64 of a compressed NIfTI file. affine: index (d, h, w) -> world LPS in mm."""
     from nibabel.nifti1 import Nifti1Image
 
-    volume = Nifti1Image(array.transpose(2, 1, 0), _LPS_TO_RAS @ affine[:, [2, 1, 0, 3]])
+    volume = Nifti1Image(array.transpose(2, 1, 0), RAS_TO_LPS @ affine[:, [2, 1, 0, 3]])
     return b64encode(gzip.compress(volume.to_bytes(), 6, mtime=0)).decode()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plans.rules import numbers
+from textdiffseg.folds.postprocessing import listing_of
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
@@ -35,8 +36,9 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
         report(f"Alternatives: {choice.count}, chosen from {settings}, predicted in addition to the mask")
     _report_calibration(segmenting, report)
     if steps := segmenting.masks.postprocessing:
-        listing = "; ".join(f"{label}: {step}" for label, step in steps.items())
-        report(f"Postprocessing, as validation gained by it: {listing}. To leave it out: --no-postprocessing.")
+        report(
+            f"Postprocessing, as validation gained by it: {listing_of(steps)}. To leave it out: --no-postprocessing."
+        )
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
     _report_memory(segmenting, scans, report)

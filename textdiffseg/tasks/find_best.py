@@ -6,7 +6,7 @@ the time, so it is chosen only if its gain is certain: the 95% interval of the p
 least `MIN_CASES` cases. Scores are compared without postprocessing.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +22,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, why_not_averaged
-from textdiffseg.folds.postprocessing import Postprocessing, read_postprocessing, shared_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -30,7 +30,7 @@ from textdiffseg.report.results import FoldResults, PresetResults, read_presets
 from textdiffseg.resources import choose_device
 from textdiffseg.tasks.status import name_of
 from textdiffseg.validation.averaged import score_averaged
-from textdiffseg.validation.cases import WindowProgress
+from textdiffseg.validation.cases import WindowProgress, within
 
 MIN_CASES = 6  # for the gain of a pair; the interval of two gains would nearly always lie on one side of 0
 Scores = Mapping[str, CaseScores]
@@ -89,9 +89,7 @@ def find_best(
     chosen, candidates = _choose(scored, cases)
     record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates)
     write_record(best_models(results), record)
-    steps = shared_postprocessing(
-        [read_postprocessing(fold.folder, "best") for fold in models[key].folds] for key in chosen
-    )
+    steps = postprocessing_of([[fold.folder for fold in models[key].folds] for key in chosen])
     return ModelChoice(record, tuple(results / key for key in chosen), best_models(results), steps)
 
 
@@ -110,7 +108,7 @@ def _choose(scored: Mapping[Key, Scores], cases: Sequence[str]) -> tuple[Key, tu
 
 
 def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str, PresetResults]:
-    """The models with validated folds, by folder name, that share validation cases with the first one."""
+    """The models with validated folds, by folder name, that have the same labels and common validation cases."""
     presets, faults = read_presets(results)
     for error in faults.values():
         for line in error.lines:
@@ -186,17 +184,16 @@ class _Averaging:
         """The scores of each pair that can be averaged, by the models' names."""
         found: dict[Key, Scores] = {}
         for pair in combinations(models, 2):
-            why = why_not_averaged([models[key].plan for key in pair])
             try:
-                if why:
-                    raise UserError(f"Their plans differ in {why}.")
                 found[pair] = self._scores(pair, models, cases)
             except UserError as error:
                 self.report(f"{' and '.join(pair)} are not averaged: {' '.join(error.lines)}")
         return found
 
     def _scores(self, pair: Key, models: Mapping[str, PresetResults], cases: Sequence[str]) -> Scores:
-        """The scores of a pair by case. They are stored after each pair of folds."""
+        """The scores of a pair by case, stored after each pair of folds. `UserError` if it cannot be averaged."""
+        if why := why_not_averaged([models[key].plan for key in pair]):
+            raise UserError(f"Their plans differ in {why}.")
         folds = [models[key].predicted_by for key in pair]
         groups: dict[tuple[Path, ...], list[str]] = {}  # cases that the same two folds were not trained on
         for case in cases:
@@ -205,32 +202,27 @@ class _Averaging:
         place = averaged_scores(self.results, pair)
         stored = AveragedScores.read(place) if place.is_file() else None
         scores = {one.case: one for one in stored.cases} if stored is not None and stored.folds == made else {}
-        follow = self._follow(f"Average {' and '.join(pair)}", len(cases))
+        follow = self._follow(f"Average {' and '.join(pair)}")
         for group, own in groups.items():
             if missing := [case for case in own if case not in scores]:
-                device = choose_device(self.device)
-                places = [FoldFolder(path) for path in group]
-                done = follow(len(scores), len(missing))
-                found = score_averaged(places, self.preprocessed.path, missing, device, done)
+                places, device = [FoldFolder(path) for path in group], choose_device(self.device)
+                part = within(follow, len(scores) / len(cases), len(missing) / len(cases), len(cases))
+                found = score_averaged(places, self.preprocessed.path, missing, device, part)
                 scores |= {one.case: one for one in found}
                 write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
         return scores
 
-    def _follow(self, stage: str, total: int) -> Callable[[int, int], WindowProgress]:
-        """A function of (cases done before, cases of a step) that gives the progress of the step."""
+    def _follow(self, stage: str) -> WindowProgress:
+        """A callback that reports the cases that are done, and stops the work if `cancel` returns True."""
         forecast = Forecast(stage, self.report)
 
-        def of_step(before: int, count: int) -> WindowProgress:
-            def after(done: float, of: float) -> None:
-                overall = before + count * done / of
-                self.progress(ProgressEvent(stage, overall, total, "case"))
-                forecast(overall, total)
-                if self.cancel():
-                    raise Cancelled(f"{stage}: stopped. Call it again: finished folds are not repeated.")
+        def after(done: float, total: float) -> None:
+            self.progress(ProgressEvent(stage, done, total, "case"))
+            forecast(done, total)
+            if self.cancel():
+                raise Cancelled(f"{stage}: stopped. Call it again: finished folds are not repeated.")
 
-            return after
-
-        return of_step
+        return after
 
 
 def _hash_of(fold: FoldFolder) -> str:

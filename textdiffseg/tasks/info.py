@@ -12,7 +12,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.find import find_model
-from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import is_validated, why_unfinished
 from textdiffseg.text.bank import TextBank
@@ -82,7 +82,7 @@ def describe(
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
     known = [summary for summary in scores if summary is not None]
-    steps = choose_postprocessing(read_postprocessing(fold, "best") for fold in folds)
+    steps = postprocessing_of([folds])
     return ModelInfo(
         folder=folder,
         dataset=plan.dataset,

@@ -11,7 +11,7 @@ from plans.folders import find_datasets, find_folder, joined_ids
 from plans.layout import FOLD, PreprocessedFolder, root_of, tree
 from plans.plan import Plan
 from textdiffseg.evaluation.means import mean_of_defined
-from textdiffseg.folds.postprocessing import choose_postprocessing, read_postprocessing
+from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.report.calibration import calibration_section
 from textdiffseg.report.cases import cases_table, chosen, sentence
 from textdiffseg.report.comparison import comparisons
@@ -138,11 +138,10 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
 
 def _postprocessing(main: PresetResults) -> str:
     """A sentence on the postprocessing of predictions; empty if there is none."""
-    steps = choose_postprocessing(read_postprocessing(fold.folder, "best") for fold in main.folds)
-    listing = "; ".join(f"{label}: {step}" for label, step in steps.items())
+    steps = listing_of(postprocessing_of([[fold.folder for fold in main.folds]]))
     if not steps:
         return ""
-    return f"Predictions are postprocessed, as these cases gained by it. {listing}. The scores here are without it."
+    return f"Predictions are postprocessed, as these cases gained by it. {steps}. The scores here are without it."
 
 
 def _numbers(main: PresetResults) -> Html:

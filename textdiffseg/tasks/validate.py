@@ -9,7 +9,7 @@ from plans.plan import Plan
 from textdiffseg.data.splits import Fold
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
-from textdiffseg.folds.postprocessing import Postprocessing, choose_postprocessing, read_postprocessing
+from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.state import note_validated
 from textdiffseg.pace import Forecast, duration
@@ -95,7 +95,7 @@ def trained_fold(fold: FoldFolder, held_out: bool) -> TrainedFold:
         held_out=held_out,
         sampling=read_sampling(fold),
         calibration=read_calibration(fold),
-        postprocessing=choose_postprocessing([read_postprocessing(fold, "best")]),
+        postprocessing=postprocessing_of([[fold]]),
         latent_dice=log[-1].latent_dice if log else {},
     )
 

@@ -7,8 +7,8 @@ import numpy as np
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
-from textdiffseg.imaging.boxes import joint
-from textdiffseg.imaging.components import components_of, holes_in
+from textdiffseg.imaging.boxes import box_of
+from textdiffseg.imaging.components import component_sizes, components_of, holes_in
 from textdiffseg.validation.cases import numbers_of, scored_names
 
 SIZES_ML = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # least volumes of a component that are tried
@@ -30,7 +30,7 @@ class PostprocessingEvidence:
     def add(self, labels: np.ndarray, case: StoredCase) -> None:
         """Add a mask from `restore_labels`. With several references, the Dice is the mean over them."""
         numbers, names = numbers_of(self._plan)[labels], scored_names(self._plan, case)
-        millilitres = float(np.prod(case.record.transform.geometry.spacing)) / 1000
+        millilitres = case.record.transform.geometry.voxel_ml
         references = range(case.record.references)
         tables = [dice_after_steps(numbers, case.original_labels(place), names, millilitres) for place in references]
         for name in names.values():
@@ -66,13 +66,13 @@ def dice_after_steps(
     """
     from scipy.ndimage import find_objects
 
-    boxes = find_objects(numbers.astype(np.int32))
+    boxes = find_objects(numbers)
     truths = np.bincount(reference[reference > 0])
     found = {}
     for key, name in names.items():
         values = key if isinstance(key, tuple) else (key,)
         truth = int(sum(truths[value] for value in values if value < len(truths)))
-        box = joint(boxes[value - 1] for value in values if value <= len(boxes))
+        box = box_of(boxes, values)
         if box is None:
             found[name] = np.full(len(STEPS), float(truth == 0))
         else:
@@ -86,8 +86,8 @@ def _dice_of_label(
     """The Dice (steps,) of one label in the box of its mask. `truth`: its voxels in the whole reference."""
     mask, true, known = np.isin(numbers, values), np.isin(reference, values), reference >= 0
     components, count = components_of(mask)
-    volumes = _counts(components, mask, count) * millilitres
-    sizes, shared = _counts(components, mask & known, count), _counts(components, mask & true, count)
+    volumes = component_sizes(components, count) * millilitres
+    sizes, shared = (component_sizes(components, count, where) for where in (known, true))
     added = holes_in(mask) & (numbers == 0)
     more, more_shared = int(np.count_nonzero(added & known)), int(np.count_nonzero(added & true))
     rows = []
@@ -98,8 +98,3 @@ def _dice_of_label(
             size, common = size + more, common + more_shared
         rows.append(2 * common / (size + truth) if size + truth else 1.0)
     return np.array(rows)
-
-
-def _counts(components: np.ndarray, where: np.ndarray, count: int) -> np.ndarray:
-    """The voxels (count,) of each component inside a mask."""
-    return np.bincount(components[where], minlength=count + 1)[1:]

@@ -15,7 +15,7 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.geometry import triple
-from textdiffseg.imaging.forms import NiftiForms, place
+from textdiffseg.imaging.forms import RAS_TO_LPS, NiftiForms, place
 from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.sources.tensors import (
     SOURCE,
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
         | SpatialImage
         | sitk.Image
     )
-
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def volume_of(

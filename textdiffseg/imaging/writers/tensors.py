@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdiffseg.extras import require
+from textdiffseg.imaging.forms import RAS_TO_LPS
 from textdiffseg.imaging.volume import Geometry, in_file_order
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 # As LoadImage notes it of a file with one channel. Without it, SaveImage takes the mask's first axis for a channel.
 _NO_CHANNEL = {"original_channel_dim": float("nan")}
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def as_metatensor(labels: np.ndarray, geometry: Geometry, record: "MonaiRecord | None" = None) -> "MetaTensor":
@@ -38,5 +38,5 @@ def as_metatensor(labels: np.ndarray, geometry: Geometry, record: "MonaiRecord |
         return MetaTensor(values, meta=meta, applied_operations=deepcopy(record.operations))
     forms = grid.forms
     lps = forms.affine if forms is not None and forms.is_placed else grid.affine[:, [2, 1, 0, 3]]
-    affine = _LPS_TO_RAS @ lps
+    affine = RAS_TO_LPS @ lps
     return MetaTensor(values, meta={"affine": affine, "original_affine": affine.copy(), "space": "RAS"} | _NO_CHANNEL)
