@@ -7,6 +7,7 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.postprocessing import postprocess
+from textdiffseg.inference.segmenting import EMPTY_NOTE
 from textdiffseg.tasks.manifest import Manifest
 
 LARGEST, HOLES = Postprocessing(components="largest"), Postprocessing(fill_holes=True)
@@ -86,18 +87,29 @@ def test_a_voxel_that_loses_a_label_keeps_its_others(make_plan, regions, dropped
     assert mask[1, 1, 1:8].tolist() == expected
 
 
-@pytest.fixture
-def model(root, plan):
-    """A model whose validation gained by the largest component of both labels."""
-    rows = [
-        PostprocessingTrial(step=Postprocessing(), dice=(0.5,) * 4),
-        PostprocessingTrial(step=LARGEST, dice=(1,) * 4),
-    ]
+def model_that_gained(root, plan, gained):
+    """A model whose validation gained by one step on both labels."""
+    scores = {Postprocessing(): 0.5, gained: 1.0}
+    rows = [PostprocessingTrial(step=step, dice=(dice,) * 4) for step, dice in scores.items()]
     folder = root / "results" / plan.dataset / "default"
     for fold in (FoldFolder(folder / f"fold_{number}") for number in (0, 1)):
         labels = {label.name: tuple(rows) for label in plan.labels}
         write_record(fold.postprocessing, PostprocessingTrials(weights=hash_weights(fold, "best"), labels=labels))
     return tds.load(folder, device="cpu")
+
+
+@pytest.fixture
+def model(root, plan):
+    return model_that_gained(root, plan, LARGEST)
+
+
+def test_a_mask_that_loses_everything_is_reported_as_empty(tmp_path, root, plan, make_scan):
+    make_scan(tmp_path / "a.nii.gz")
+    result = model_that_gained(root, plan, Postprocessing(least_ml=1e6)).segment(tmp_path / "a.nii.gz")
+    assert not result.labels.any()
+    assert EMPTY_NOTE in result.notes
+    raw = tds.load(root / "results" / plan.dataset / "default", device="cpu")
+    assert EMPTY_NOTE not in raw.segment(tmp_path / "a.nii.gz", postprocessing=False).notes
 
 
 def test_the_mask_and_its_volumes_are_postprocessed(tmp_path, model, make_scan, plan):

@@ -152,6 +152,9 @@ def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
     emptied = replace(found, sums=sums_of(plan, (0.9, 10), (0.7, 30)))
     dice = expected_dice_of(emptied, select_labels(plan, bank), plan, applied)
     assert set(dice.labels) == {"Front_Part"}, "postprocessing has dropped the other label"
+    first_gone = replace(emptied, slots=np.array([0, 2]))
+    absent = Applied(expected_dice=CURVE.model_copy(update={"may_be_absent": ("Front_Part",)}))
+    assert set(expected_dice_of(first_gone, select_labels(plan, bank), plan, absent).labels) == {"back"}
     selection = select_labels(plan, bank, ["back"])
     only = replace(selection, queries=replace(selection.queries, labels=torch.tensor([[9]])))
     alone = replace(found, sums=replace(found.sums, soft_dice=np.ones(1), voxels=np.ones(1)))

@@ -183,6 +183,24 @@ def test_models_with_other_labels_are_not_compared(tmp_path, trained):
     assert lines == ["Left out: unet has other labels than default."]
 
 
+def test_the_progress_of_a_pair_runs_over_all_its_folds(tmp_path, trained, monkeypatch):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.75), 5)
+
+    def averaged(folds, place, cases, device, progress):
+        for done in (0, 2, 4):
+            progress(done, 4)
+        return tuple(scores(case, 0.8) for case in cases)
+
+    monkeypatch.setattr(module, "score_averaged", averaged)
+    seen = []
+    tds.find_best(900, root=tmp_path, progress=lambda event: seen.append((event.done, event.total)))
+    assert seen == [(done, 8) for done in (0, 2, 4, 4, 6, 8)]
+    (tmp_path / "results" / "Dataset900_Tiny" / "averaged" / "default+unet.json").unlink()
+    with pytest.raises(tds.Cancelled, match="finished folds are not repeated"):
+        tds.find_best(900, root=tmp_path, cancel=lambda: True)
+
+
 def test_few_cases_do_not_choose_a_pair(tmp_path, trained, monkeypatch):
     folds = {"0": CASES[:5]}
     trained("default", even(0.7), 0, folds=folds)
