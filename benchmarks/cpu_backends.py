@@ -2,14 +2,13 @@
 
     taskset -c 1 python benchmarks/cpu_backends.py FOLD_FOLDER [--windows 2] [--repeats 7] [--ways plain channels_last]
 
-- plain: as prediction does it.
+- plain: as prediction does it with torch.
 - channels_last: weights and image are stored channels last.
 - compiled: the modules with convolutions are compiled.
-- openvino: the network is converted; needs `pip install openvino` and is left out without it.
+- openvino: as `tds_predict --backend openvino` does it; left out where OpenVINO is not installed.
 
 The ways alternate, so that a busy machine affects all equally. Each figure is the median, on one thread. `gain` is
-relative to plain. `difference` is the largest one of a probability. OpenVINO gets torch's instance normalisation:
-its version 2026.4 ends with a segmentation fault on a group normalisation before a sum (an AMD processor, AVX2).
+relative to plain. `difference` is the largest one of a probability.
 
 Last come the windows of a CT of 512 x 512 x 275 voxels (0.8 x 0.8 x 1.24 mm) on the plan's grid, not cropped.
 """
@@ -21,12 +20,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from stored import machine
 from torch import Tensor, nn
 
@@ -34,10 +32,11 @@ from plans.geometry import resampled_shape
 from plans.layout import FoldFolder
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
+from textdiffseg.inference.openvino import OpenVINOSegmenter
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.room import CPU_WINDOWS
-from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import SegmentationNetwork
+from textdiffseg.overview import blank
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
@@ -75,10 +74,14 @@ def compare(args: argparse.Namespace) -> None:
     """Print the table of a fold."""
     torch.set_num_threads(1)
     fold = FoldFolder(args.fold)
-    network, queries = load_network(fold), TextBank.load(fold.words).all_labels()
-    image = torch.randn(args.windows, len(network.plan.channels), *network.plan.patch)
-    ways = made(Mask(network.eval(), queries.expand(args.windows)), image, args.ways)
-    expected, rows = Mask(network, queries.expand(args.windows))(image).softmax(1), {}
+    network, queries = load_network(fold).eval(), TextBank.load(fold.words).all_labels().expand(args.windows)
+    channels, overview = len(network.plan.channels), network.plan.overview
+    image = torch.randn(args.windows, channels, *network.plan.patch)
+    if overview:
+        seen = blank(args.windows, channels, overview.edge, overview.cells)
+        queries = replace(queries, overview=replace(seen, image=torch.randn_like(seen.image)))
+    ways = made(Mask(network, queries), image, args.ways)
+    expected, rows = Mask(network, queries)(image).softmax(1), {}
     for name, way in ways.items():
         began = time.process_time()
         difference = float((way(image).softmax(1) - expected).abs().max())
@@ -103,35 +106,14 @@ def made(mask: Mask, image: Tensor, wanted: list[str]) -> dict[str, Way]:
         ways["compiled"] = compiled = copy.deepcopy(mask)
         compile_modules(compiled.network.compilable_modules, torch.device("cpu"), True, fail)
     if "openvino" in wanted and importlib.util.find_spec("openvino"):
-        ways["openvino"] = converted(mask, image)
+        openvino = OpenVINOSegmenter.of(mask.network)
+        ways["openvino"] = lambda x: next(openvino.logits(x, mask.queries))
     return ways
 
 
 def fail(reason: str) -> None:
     """Raise an error: the figure would be that of another way."""
     raise RuntimeError(reason)
-
-
-def converted(mask: Mask, image: Tensor) -> Way:
-    """The network as OpenVINO runs it, with one thread and in float32."""
-    import openvino
-
-    with instance_normalisation(), torch.no_grad():
-        model = openvino.convert_model(mask, example_input=image, input=[list(image.shape)])
-    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    compiled = openvino.compile_model(model, "CPU", settings)
-    return lambda x: torch.from_numpy(compiled(x.numpy())[0])
-
-
-@contextmanager
-def instance_normalisation() -> Iterator[None]:
-    """Normalise with torch's function for instances, which OpenVINO converts to another operator than groups."""
-    before = InstanceNorm.forward
-    InstanceNorm.forward = lambda self, x: F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
-    try:
-        yield
-    finally:
-        InstanceNorm.forward = before
 
 
 def timed(ways: dict[str, Way], image: Tensor, repeats: int) -> dict[str, float]:

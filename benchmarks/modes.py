@@ -1,20 +1,23 @@
-"""The seconds of one scan with the mask, with --fast, with --best and with four alternatives. Prints JSON.
+"""The seconds of one scan with the mask, with OpenVINO, --fast, --best and four alternatives. Prints JSON.
 
     taskset -c 1 python benchmarks/modes.py MODEL_FOLDER SCAN [--repeats 3]
 
 The scan is read, segmented and not written, with a model that is loaded already. The modes alternate. Figures are
-medians: CPU seconds on a CPU, seconds on a GPU. `best` differs from the mask only if validation found that a more
+medians: CPU seconds on a CPU, seconds on a GPU. OpenVINO is left out on a GPU, and where it is not installed. `dice` is
+that of its mask and torch's: the mean of the labels. `best` differs from the mask only if validation found that a more
 expensive setting has a better Dice.
 """
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-from stored import add_device, machine
+from stored import add_device, machine, mean
 
 import textdiffseg as tds
 from textdiffseg_cli.common import positive_int, run
@@ -41,17 +44,30 @@ def compare(args: argparse.Namespace) -> None:
     """Print the seconds of each mode, and their ratio to the mask."""
     model = tds.load(args.model, device=args.device)
     clock = time.process_time if args.device == "cpu" else time.perf_counter
-    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
-    model.segment(args.scan)
+    modes = {mode: partial(model.segment, args.scan, **options) for mode, options in MODES.items()}
+    mask, same = model.segment(args.scan), {}
+    if args.device == "cpu" and importlib.util.find_spec("openvino"):
+        modes["openvino"] = partial(tds.load(args.model, device="cpu", backend="openvino").segment, args.scan)
+        same["openvino"] = {"dice": agreement(modes["openvino"](), mask)}  # and the network is converted
+    seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(args.repeats):
-        for mode, options in MODES.items():
+        for mode, segment in modes.items():
             began = clock()
-            model.segment(args.scan, **options)
+            segment()
             seconds[mode].append(clock() - began)
     medians = {mode: statistics.median(found) for mode, found in seconds.items()}
-    rows = {mode: {"s": round(s, 2), "ratio": round(s / medians["mask"], 2)} for mode, s in medians.items()}
+    rows = {
+        mode: {"s": round(s, 2), "ratio": round(s / medians["mask"], 2)} | same.get(mode, {})
+        for mode, s in medians.items()
+    }
     report = {"benchmark": "modes", "scan": args.scan.name} | machine(args.device)
     print(json.dumps(report | {"modes": rows}, indent=1))
+
+
+def agreement(a: tds.Result, b: tds.Result) -> float | None:
+    """The mean Dice of two masks, over the labels that one of them has."""
+    pairs = [(a.mask(name), b.mask(name)) for name in a.names]
+    return mean(2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in pairs if x.any() or y.any())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ EXTRAS = {
     "cluster": ("distributed",),
     "notebook": ("ipyniivue", "matplotlib"),
     "track": ("tensorboard",),
+    "openvino": ("openvino",),
 }
 # Modules that no extra installs. With its own requirements, this one would replace torch's CPU build by one with CUDA.
 ALONE = {

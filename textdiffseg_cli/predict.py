@@ -57,7 +57,6 @@ def make_parser() -> argparse.ArgumentParser:
     _add_words(parser)
     _add_sampling(parser)
     _add_effort(parser)
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to predict (default: cuda if there is a GPU)")
     _add_outputs(parser)
     add_output(parser)
     return parser
@@ -145,6 +144,13 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def _add_effort(parser: argparse.ArgumentParser) -> None:
     """Add the options of the time that a mask takes, and of what follows the network."""
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="where to predict (default: cuda if there is a GPU)")
+    parser.add_argument(
+        "--backend",
+        choices=("torch", "openvino"),
+        default="torch",
+        help="what computes the masks; openvino is faster on a CPU and needs the extra [openvino] (default: torch)",
+    )
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
         "--fast",
@@ -271,6 +277,7 @@ def _predict(args: argparse.Namespace) -> None:
             checkpoint=args.checkpoint,
             device=args.device,
             include_unfinished=args.include_unfinished,
+            backend=args.backend,
             options=_options(args),
             texts=args.texts,
             overwrite=args.overwrite,

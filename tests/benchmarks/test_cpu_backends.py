@@ -5,16 +5,14 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import torch
-
-from textdiffseg.networks.blocks import InstanceNorm
+import numpy as np
 
 
 def test_each_way_gives_the_mask_of_the_plain_one(benchmark, model, bank, monkeypatch, capsys):
     backends = benchmark("cpu_backends")
     monkeypatch.setattr(backends, "load_network", lambda _: model)
     monkeypatch.setattr(backends.TextBank, "load", lambda _: bank)
-    args = argparse.Namespace(fold=Path("fold_0"), windows=2, repeats=1, ways=["plain", "channels_last"])
+    args = argparse.Namespace(fold=Path("fold_0"), windows=2, repeats=1, ways=["plain", "channels_last", "openvino"])
     backends.compare(args)
     found = json.loads(capsys.readouterr().out)
     assert list(found["ways"]) == args.ways
@@ -24,23 +22,20 @@ def test_each_way_gives_the_mask_of_the_plain_one(benchmark, model, bank, monkey
     assert found["ct"]["minutes"] > 0
 
 
-def test_openvino_converts_the_same_normalisation(benchmark):
-    backends, norm, x = benchmark("cpu_backends"), InstanceNorm(4), torch.randn(2, 4, 5, 6, 7)
-    before = InstanceNorm.forward
-    with backends.instance_normalisation():
-        found = norm(x)
-        assert InstanceNorm.forward is not before
-    assert InstanceNorm.forward is before
-    assert torch.allclose(found, norm(x), atol=1e-5)
-
-
 def test_modes_segment_with_their_options(benchmark, monkeypatch, capsys):
     modes, seen = benchmark("modes"), []
-    model = SimpleNamespace(segment=lambda scan, **options: seen.append(options))
-    monkeypatch.setattr(modes.tds, "load", lambda *_, **__: model)
+    masks = {"torch": np.array([True, True, False]), "openvino": np.array([True, False, False])}
+
+    def load(_, device, backend="torch"):
+        result = SimpleNamespace(names=("a", "b"), mask=lambda name: masks[backend] & (name == "a"))
+        return SimpleNamespace(segment=lambda scan, **options: seen.append((backend, options)) or result)
+
+    monkeypatch.setattr(modes.tds, "load", load)
     modes.compare(argparse.Namespace(model=Path("m"), scan=Path("a.nii.gz"), repeats=2, device="cpu"))
-    expected = [{}, {"effort": "fast"}, {"effort": "best"}, {"alternatives": 4}]
-    assert seen == [{}, *expected, *expected], "once to warm up"
+    by_torch = [("torch", options) for options in ({}, {"effort": "fast"}, {"effort": "best"}, {"alternatives": 4})]
+    turn = [*by_torch, ("openvino", {})]
+    assert seen == [("torch", {}), ("openvino", {}), *turn, *turn], "once to warm up"
     found = json.loads(capsys.readouterr().out)["modes"]
-    assert list(found) == ["mask", "fast", "best", "four alternatives"]
+    assert list(found) == ["mask", "fast", "best", "four alternatives", "openvino"]
     assert found["mask"]["ratio"] == 1
+    assert found["openvino"]["dice"] == 2 / 3, "of the label that one of them has"

@@ -11,7 +11,7 @@ from textdiffseg.extras import EXTRAS, advice, missing_extra, require
 
 OPTIONAL = (
     *("surface_distance", "monai", "einops", "matplotlib", "batchgenerators", "batchgeneratorsv2", "distributed"),
-    *("pydicom", "highdicom", "contourpy", "ipyniivue"),
+    *("pydicom", "highdicom", "contourpy", "ipyniivue", "tensorboard", "openvino"),
 )
 WITHOUT = f"import sys\nfor name in {OPTIONAL}:\n    sys.modules[name] = None\n"  # importing one of them fails
 RUN = WITHOUT + "from importlib import import_module\nsys.exit(import_module(sys.argv[1]).main(sys.argv[2:]))"

@@ -26,6 +26,7 @@ from textdiffseg.imaging.sources.tensors import record_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import AlternativeChoice, check_count
 from textdiffseg.inference.memory import NO_MEMORY
+from textdiffseg.inference.openvino import WINDOWS_AT_ONCE, Backend, OpenVINOSegmenter, require_openvino
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
@@ -43,9 +44,17 @@ if TYPE_CHECKING:
 class Model:
     """One or more trained folds of a model. Several threads may use it, each for its own scan."""
 
-    def __init__(self, ensemble: Ensemble, device: str, low: "Model | None" = None, low_notes: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        ensemble: Ensemble,
+        device: str,
+        low: "Model | None" = None,
+        low_notes: tuple[str, ...] = (),
+        backend: Backend = "torch",
+    ):
         """`low`: the model of low resolution, for `effort="fast"` and as a guide; `low_notes` are on its folds."""
-        self.ensemble, self.device, self.low = ensemble, device, low
+        self.ensemble, self.device, self.low, self.backend = ensemble, device, low, backend
+        self._converted = [OpenVINOSegmenter.of(one) for one in ensemble.networks] if backend == "openvino" else None
         self._why_no_guide = why_no_guide(low.ensemble) if low else None
         lost = f"Low resolution does not guide the full one: {self._why_no_guide}." if self._why_no_guide else None
         self._low_notes = (*low_notes, *([lost] if lost else []))
@@ -59,6 +68,7 @@ class Model:
         checkpoint: Checkpoint = "best",
         device: str | None = None,
         include_unfinished: bool = False,
+        backend: Backend = "torch",
     ) -> "Model":
         """The model whose folds are in `folder`. `UserError` if no fold is finished or the folds do not match.
 
@@ -70,12 +80,15 @@ class Model:
             checkpoint: "best" or "latest".
             device: "cpu" or "cuda"; None: cuda if there is a GPU.
             include_unfinished: load folds that are in training or were interrupted, too.
+            backend: "openvino" computes masks with OpenVINO; for device "cpu" only.
         """
         device, given = choose_device(device), [folder] if isinstance(folder, str | Path) else folder
+        if backend == "openvino":
+            require_openvino(device)
         folders = [found for one in given for found in find_models(Path(), folder=Path(one))]
         full = load_ensemble(folders, folds, checkpoint, device, include_unfinished)
         low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
-        return cls(full, device, None if low is None else cls(low, device), notes)
+        return cls(full, device, None if low is None else cls(low, device, backend=backend), notes, backend)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -232,7 +245,10 @@ class Model:
 
     def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
         networks = self.ensemble.samplers if settings.steps else self.ensemble.networks
-        predictor = Predictor(networks, settings, self.device)
+        if settings.steps or self._converted is None:
+            predictor = Predictor(networks, settings, self.device)
+        else:
+            predictor = Predictor(networks, settings, self.device, WINDOWS_AT_ONCE, self._converted)
         steps = self.ensemble.postprocessing if postprocessing else {}
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
 

@@ -60,8 +60,12 @@ class Predictor:
         settings: Settings,
         device: torch.device | str = "cpu",
         batch: int | None = None,
+        segmenters: Sequence[Segmenter] | None = None,
     ):
-        """`batch`: windows that are computed together; None: what the device allows."""
+        """`batch`: windows that are computed together; None: what the device allows.
+
+        `segmenters`: those of the networks, if torch does not compute masks; None: torch does.
+        """
         self.networks = tuple(networks)
         self.plan: Plan = networks[0].plan
         self.readout = readout_of(self.plan)
@@ -70,7 +74,7 @@ class Predictor:
         self.region: Region | None = None  # only windows that touch it are computed; None: all
         self.room = DeviceRoom(self.plan, self.device, batch)
         self.steps = settings.steps or self.plan.mask_steps
-        self.segmenters = tuple(Segmenter.of(network, self.device) for network in networks)
+        self.segmenters = tuple(segmenters or (Segmenter.of(network, self.device) for network in networks))
         if self.plan.sample_steps is None and (settings.steps, settings.samples) != (0, 1):
             raise ValueError(f"preset {self.plan.preset} has no diffusion: steps must be 0 and samples 1")
         if settings.steps and not can_sample(self.networks):

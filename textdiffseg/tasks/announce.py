@@ -28,7 +28,8 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
         report(model.plan.text.note)
     report(f"Labels: {', '.join(f'{n} = {v}' for n, v in zip(selection.names, selection.values, strict=True))}")
     masks = segmenting.masks.predictor
-    report(f"Sampling: {in_words(masks.settings)}, on {masks.device}")
+    backend = " with OpenVINO" if model.backend == "openvino" else ""
+    report(f"Sampling: {in_words(masks.settings)}, on {masks.device}{backend}")
     if segmenting.samples is not None and segmenting.samples_apart:
         report(f"Uncertainty: {in_words(segmenting.samples.predictor.settings)}, predicted in addition to the mask")
     if (choice := segmenting.choice) is not None:

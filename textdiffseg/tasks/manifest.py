@@ -92,6 +92,7 @@ class Manifest(Record):
     converted: dict[str, str] = Field(default_factory=dict)  # file made from the mask -> SHA-256; "": being written
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
+    backend: str = "torch"
     threads: int = 0
 
     def is_complete(self, request: Request, folder: Path) -> bool:
@@ -146,10 +147,10 @@ def hash_inputs(paths: tuple[Path, ...], missing: tuple[int, ...] = ()) -> dict[
     return hashes
 
 
-def versions() -> dict[str, str]:
+def versions(backend: str = "torch") -> dict[str, str]:
     """The versions of Python and of the packages that a prediction depends on."""
     by_package = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in dict.fromkeys((*_PACKAGES, backend)):
         try:
             by_package[package] = version(package)
         except PackageNotFoundError:

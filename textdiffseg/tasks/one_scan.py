@@ -73,8 +73,9 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
         ),
         notes=result.notes,
         scan_notes=result.scan_notes,
-        versions=versions(),
+        versions=versions(run.model.backend),
         device=run.model.device,
+        backend=run.model.backend,
         threads=torch.get_num_threads(),
     )
 

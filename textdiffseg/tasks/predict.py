@@ -23,6 +23,7 @@ from textdiffseg.ahead import ahead
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_models
 from textdiffseg.inference.model import Model
+from textdiffseg.inference.openvino import Backend
 from textdiffseg.inference.segmenting import SegmentOptions
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
@@ -51,6 +52,7 @@ def predict(
     checkpoint: Checkpoint = "best",
     device: str | None = None,
     include_unfinished: bool = False,
+    backend: Backend = "torch",
     options: SegmentOptions | None = None,
     texts: str | Path | None = None,
     overwrite: bool = False,
@@ -67,7 +69,7 @@ def predict(
     Args:
         source: a folder of scans, one scan, or a list of cases.
         model, preset: a loaded model, or its folder; None: that of `dataset` and `preset`, else the only one.
-        include_unfinished: also use folds that are in training or were interrupted.
+        folds, checkpoint, device, include_unfinished, backend: those of `Model.load`, for a model that is loaded here.
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         series: UID of the DICOM series to predict; None: the largest one of each folder.
@@ -76,9 +78,8 @@ def predict(
     require_extras(picture, conversions)
     if not isinstance(model, Model):
         folders = find_models(Path(root), dataset, None if model is None else Path(model), preset)
-        model = Model.load(
-            folders, folds=folds, checkpoint=checkpoint, device=device, include_unfinished=include_unfinished
-        )
+        load = partial(Model.load, folds=folds, checkpoint=checkpoint, device=device, backend=backend)
+        model = load(folders, include_unfinished=include_unfinished)
     options, model = options or SegmentOptions(), model.serving(options.effort if options else "chosen")
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
     missing = missing_channels(source, scans, model.plan)
