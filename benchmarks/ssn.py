@@ -74,7 +74,7 @@ class StochasticObjective(Objective):
 
     segmenter: Segmenter
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: object) -> Losses:
+    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: object, done: float = 1.0) -> Losses:
         mean = next(self.segmenter.logits(image, queries))
         classifier = classifier_of(self.segmenter.network)
         distribution, classifier.distribution = classifier.distribution, None  # a kept graph cannot be copied

@@ -23,9 +23,10 @@ from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
+from textdiffseg.training import objectives
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.draws import NoiseDraws
-from textdiffseg.training.objectives import Losses, Objective
+from textdiffseg.training.objectives import Losses, Objective, balance_at
 
 CONTROL = "control"
 GROUPS = 4
@@ -39,13 +40,11 @@ class Change:
     model: Callable[[TextDiffSeg], TextDiffSeg] = lambda model: model
     objective: Callable[[TrainingState], Objective] = lambda state: state.objective
     costs: bool = True  # whether the time of an iteration may differ from the control's
-    all_labels_share: float | None = None  # the first share of iterations, in which samples query all labels
+    constant: tuple[object, str, float] | None = None  # a module, the name of a constant in it, its other value
 
     def applied(self) -> contextlib.AbstractContextManager[object]:
-        """A context in which training draws its queries as this change requires."""
-        if self.all_labels_share is None:
-            return contextlib.nullcontext()
-        return mock.patch.object(sampling, "ALL_LABELS_SHARE", self.all_labels_share)
+        """A context in which the library's constant has this change's value."""
+        return mock.patch.object(*self.constant) if self.constant else contextlib.nullcontext()
 
 
 def setting(part: str, *, costs: bool = False, **values: object) -> Change:
@@ -121,17 +120,17 @@ def with_positions(model: TextDiffSeg) -> TextDiffSeg:
 
 @dataclass(frozen=True)
 class CrossEntropyLast(Objective):
-    """The loss of masks: cross-entropy and Dice, and in the last `share` of the iterations cross-entropy alone."""
+    """The loss of masks, and in the last `share` of the iterations cross-entropy alone."""
 
     segmenter: Segmenter
-    state: TrainingState
     share: float
 
-    def losses(self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None) -> Losses:
-        done, total = self.state.progress.schedule
+    def losses(
+        self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0
+    ) -> Losses:
         logits = next(self.segmenter.logits(image, queries))
-        dice_weight = float(done < round((1 - self.share) * total))
-        return Losses(segmentation_loss(logits, targets, queries.labels, dice_weight=dice_weight))
+        dice_weight = float(done < 1 - self.share)
+        return Losses(segmentation_loss(logits, targets, queries.labels, dice_weight, balance_at(done)))
 
 
 def cross_entropy_last(share: float) -> Change:
@@ -140,7 +139,7 @@ def cross_entropy_last(share: float) -> Change:
     def change(state: TrainingState) -> Objective:
         if state.model.plan.regions is not None:
             raise UserError("--changes: cross-entropy alone is for labels that exclude each other. Leave it out.")
-        return CrossEntropyLast(readout_of(state.model.plan), Segmenter.of(state.model), state, share)
+        return CrossEntropyLast(readout_of(state.model.plan), Segmenter.of(state.model), share)
 
     return Change(objective=change, costs=False)
 
@@ -166,8 +165,9 @@ def positions(x: Tensor) -> Tensor:
 CHANGES = {
     CONTROL: Change(),
     "instance to group normalisation": Change(model=group_normalised),
-    "subsets from the start": Change(costs=False, all_labels_share=0.0),
-    "all labels always": Change(costs=False, all_labels_share=1.0),
+    "subsets from the start": Change(costs=False, constant=(sampling, "ALL_LABELS_SHARE", 0.0)),
+    "all labels always": Change(costs=False, constant=(sampling, "ALL_LABELS_SHARE", 1.0)),
+    "voxels count alike": Change(costs=False, constant=(objectives, "BALANCE", 0.0)),
     "convolutional head": Change(model=convolutional_head),
     "classifier begins small": Change(model=quiet_classifier, costs=False),
     "positions in self-attention": Change(model=with_positions),

@@ -41,8 +41,11 @@ class Readout(ABC):
         """The targets (B, D, H, W) int64, -1 ignored, of a stored label_map (B, D, H, W)."""
 
     @abstractmethod
-    def loss(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
-        """Cross-entropy + 1 - Dice of logits (B, 1 + Q, D, H, W) against `targets`, a scalar."""
+    def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
+        """Cross-entropy + 1 - Dice of logits (B, 1 + Q, D, H, W) against `targets`, a scalar.
+
+        `balance`: the weight of another cross-entropy, in which classes count alike (`diffusion.losses`).
+        """
 
     @abstractmethod
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
@@ -119,8 +122,8 @@ class ExclusiveReadout(Readout):
     def targets(self, label_map: Tensor, queries: Queries) -> Tensor:
         return queries.slots(label_map, len(self.plan.labels))
 
-    def loss(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
-        return segmentation_loss(logits, targets, queries.labels)
+    def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
+        return segmentation_loss(logits, targets, queries.labels, balance=balance)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         predicted = logits.argmax(1).masked_fill(targets < 0, 0)
@@ -181,8 +184,8 @@ class OverlappingReadout(Readout):
     def targets(self, label_map: Tensor, queries: Queries) -> Tensor:
         return label_map.long()
 
-    def loss(self, logits: Tensor, targets: Tensor, queries: Queries) -> Tensor:
-        return region_loss(logits, targets, members(queries, self.plan.parts), queries.labels)
+    def loss(self, logits: Tensor, targets: Tensor, queries: Queries, balance: float = 0.0) -> Tensor:
+        return region_loss(logits, targets, members(queries, self.plan.parts), queries.labels, balance)
 
     def masks(self, logits: Tensor, targets: Tensor, queries: Queries) -> Iterator[Pair]:
         known, true = targets >= 0, self.true_masks(targets, queries)

@@ -3,6 +3,7 @@
 import argparse
 
 from textdiffseg_cli.common import FAILED, add_root, command, console, run
+from textdiffseg_cli.output import print_json
 
 MARKS = {"good": "ok", "note": "note", "bad": "problem"}
 
@@ -34,10 +35,7 @@ def _examine(args: argparse.Namespace) -> int:
     findings = examine(args.root)
     state = worst(findings)
     if args.json:
-        import json
-        from dataclasses import asdict
-
-        print(json.dumps({"state": state, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        print_json({"state": state, "findings": findings})
     else:
         from rich.table import Table
 

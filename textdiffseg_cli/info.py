@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from plans.commands import predict_command
 from textdiffseg_cli.common import add_model, add_root, command, console, run
+from textdiffseg_cli.output import print_json
 
 if TYPE_CHECKING:
     from textdiffseg.tasks.info import ModelInfo
@@ -37,10 +38,7 @@ def _describe(args: argparse.Namespace) -> None:
 
     info = tds.describe(dataset=args.dataset, model=args.model, root=args.root, preset=args.preset)
     if args.json:
-        import json
-        from dataclasses import asdict
-
-        print(json.dumps(asdict(info) | {"folder": str(info.folder)}, indent=1))
+        print_json(info)
     else:
         _print(info)
 

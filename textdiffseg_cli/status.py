@@ -1,12 +1,11 @@
 """`tds_status`: what is done for a data set, and what is not."""
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
+from textdiffseg_cli.output import print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +41,7 @@ def _status(args: argparse.Namespace) -> None:
 
     found = tds.status(args.dataset, root=args.root)
     if args.json:
-        print(json.dumps(asdict(found), indent=1))
+        print_json(found)
         return
     _print(found)
 

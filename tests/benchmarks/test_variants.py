@@ -16,7 +16,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.overview import blank
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState
-from textdiffseg.training.objectives import objective_of
+from textdiffseg.training.objectives import balance_at, objective_of
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_every_change_can_be_trained_and_changes_the_losses_or_the_settings(vari
     for name in variants.CHANGES.keys() - {variants.CONTROL}:
         changed, total = of(name)
         assert torch.isfinite(torch.tensor(total))
-        elsewhere = name.startswith("cross-entropy") or variants.CHANGES[name].all_labels_share is not None
+        elsewhere = name.startswith("cross-entropy") or variants.CHANGES[name].constant is not None
         assert changed != plan or total != control or elsewhere, name
 
 
@@ -79,18 +79,24 @@ def test_queries_of_subsets_begin_as_a_change_requires(variants):
     assert first_subset_iteration(100) == 50
 
 
-@pytest.mark.parametrize(("iteration", "dice"), [(0, True), (89, True), (90, False), (99, False)])
-def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, slots, iteration, dice):
+def test_voxels_count_alike_as_a_change_requires(variants):
+    with variants.CHANGES["voxels count alike"].applied():
+        assert balance_at(0.0) == 0
+    assert balance_at(0.0) > 0
+
+
+@pytest.mark.parametrize(("done", "dice"), [(0.4, True), (0.89, True), (0.9, False), (0.99, False)])
+def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, slots, done, dice):
     progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=100)
     state = TrainingState.start(copy.deepcopy(model), progress)
     objective = variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
-    state.progress = progress.after(iteration=iteration)
     image, queries = torch.randn(2, 1, 16, 16, 16), two(bank.all_labels(), model.plan)
     logits = next(Segmenter.of(state.model).logits(image, queries))
     expected = torch.nn.functional.cross_entropy(logits, slots)
     if dice:
         expected = expected + 1 - soft_dice(logits.softmax(1), slots, queries.labels)
-    assert objective.losses(image, slots, queries, None).total.item() == pytest.approx(expected.item(), rel=1e-5)
+    found = objective.losses(image, slots, queries, None, done)
+    assert found.total.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_cross_entropy_alone_is_refused_for_labels_that_overlap(variants, model):

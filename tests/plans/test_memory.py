@@ -155,7 +155,7 @@ def peak(plan: Plan, samples: bool) -> int:
         draws = objective.draw(0, batch_keys(0, 0, batch))
         with Alive() as alive:
             with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-                total = objective.losses(image, slots, queries, draws).total
+                total = objective.losses(image, slots, queries, draws, done=0.0).total
             total.backward()
     return alive.most
 
@@ -198,7 +198,8 @@ def bytes_kept(plan: Plan, samples: bool = False) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         objective = objective_of(model, samples)
-        total = objective.losses(image, slots, queries, objective.draw(0, batch_keys(0, 0, batch))).total
+        draws = objective.draw(0, batch_keys(0, 0, batch))
+        total = objective.losses(image, slots, queries, draws, done=0.0).total
     for weight in model.parameters():
         sizes.pop(weight.untyped_storage().data_ptr(), None)
     assert total.requires_grad

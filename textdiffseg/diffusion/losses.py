@@ -8,26 +8,50 @@ from plans.geometry import Triple, triple
 from textdiffseg.regions import masks, region_logits
 
 
-def segmentation_loss(logits: Tensor, slots: Tensor, labels: Tensor, dice_weight: float = 1.0) -> Tensor:
+def segmentation_loss(
+    logits: Tensor, slots: Tensor, labels: Tensor, dice_weight: float = 1.0, balance: float = 0.0
+) -> Tensor:
     """Cross-entropy + dice_weight (1 - Dice), for labels that exclude each other.
 
-    nnU-Net weighs the two terms 1 : 1, the publication 1 : 2 (gamma).
+    nnU-Net weighs the two terms 1 : 1, the publication 1 : 2 (gamma). With `balance`, the cross-entropy has another
+    term, `balance` times its mean over classes in place of voxels (`_balanced`).
 
     Args:
         logits: (B, 1 + Q, D, H, W).
         slots: (B, D, H, W) int64. 0 is background, q + 1 the label of slot q, -1 ignored.
         labels: (B, Q) the label number 1..N of each slot, 0 where padded.
         dice_weight: gamma.
+        balance: the weight of the classes' mean.
     """
     log_p = F.log_softmax(logits.float(), dim=1)
     known = slots >= 0
     entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
     voxels = known.flatten(1).sum(1).clamp(min=1)
     cross_entropy = (entropy.flatten(1).sum(1) / voxels).mean()
+    if balance:
+        cross_entropy = cross_entropy + balance * _balanced(entropy, slots, logits.shape[1])
     return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels))
 
 
-def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: Tensor) -> Tensor:
+def _balanced(entropy: Tensor, slots: Tensor, classes: int) -> Tensor:
+    """The mean cross-entropy of each class that a sample holds, averaged over these classes and over samples.
+
+    An organ of .1% of the voxels has .1% of the usual mean. As long as the network does not recognise it, its Dice has
+    nearly no gradient either. Here it counts as much as the background.
+
+    Args:
+        entropy: (B, D, H, W), 0 where ignored.
+        slots: (B, D, H, W) int64, -1 ignored.
+        classes: 1 + Q.
+    """
+    known, of_class = (slots >= 0).flatten(1), slots.clamp(min=0).flatten(1)
+    voxels = entropy.new_zeros(len(slots), classes).scatter_add_(1, of_class, known.to(entropy.dtype))
+    held = voxels > 0
+    weight = held / (voxels.clamp(min=1) * held.sum(1, keepdim=True).clamp(min=1))
+    return (entropy.flatten(1) * weight.gather(1, of_class)).sum(1).mean()
+
+
+def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
     """Binary cross-entropy (mean over the queried labels) + 1 - Dice, for labels that overlap.
 
     Args:
@@ -35,12 +59,17 @@ def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: T
         value_map: (B, D, H, W) int64 value numbers 0..E of the label map, -1 ignored.
         membership: (B, Q, 1 + E) bool (`regions.members`).
         labels: (B, Q) the label number 1..N of each slot, 0 where padded.
+        balance: the weight of another cross-entropy, in which each label's inside and outside count alike.
     """
     z, known = region_logits(logits).flatten(2), (value_map >= 0).flatten(1).unsqueeze(1)
     true = masks(value_map, membership).flatten(2)
     counted = known * (labels > 0).unsqueeze(2)  # (B, Q, voxels)
     entropy = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
     cross_entropy = (entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
+    if balance:
+        sides = [(entropy * side).sum(2) / side.sum(2).clamp(min=1) for side in (counted & true, counted & ~true)]
+        slots = (labels > 0).sum(1).clamp(min=1)
+        cross_entropy = cross_entropy + balance * (torch.stack(sides).mean(0).sum(1) / slots).mean()
     return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels)
 
 

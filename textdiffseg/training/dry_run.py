@@ -202,4 +202,4 @@ def _loss(model: SegmentationNetwork, device: torch.device, samples: bool) -> to
     objective = objective_of(model, samples)
     draws = objective.draw(0, batch_keys(0, 0, batch))
     with autocast(device):
-        return objective.losses(image, targets, queries, draws and draws.to(device)).total
+        return objective.losses(image, targets, queries, draws and draws.to(device), done=0.0).total

@@ -79,12 +79,13 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
 def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:
     """The losses of a batch. Their gradients replace those of the previous step in the model."""
     model, objective = state.model, state.objective
+    done, total = state.progress.schedule
     device = next(model.parameters()).device
     inputs = (inputs.of_one_size(len(model.plan.labels)) if one_size else inputs).to(device)
     targets = objective.readout.targets(inputs.batch.labels, inputs.queries)
     model.zero_grad(set_to_none=True)
     with autocast(device):
-        losses = objective.losses(inputs.batch.image, targets, inputs.queries, inputs.draws)
+        losses = objective.losses(inputs.batch.image, targets, inputs.queries, inputs.draws, done / max(1, total))
     losses.total.backward()
     return losses
 

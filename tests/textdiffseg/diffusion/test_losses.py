@@ -53,6 +53,44 @@ def test_ignored_voxels_and_padded_slots_change_nothing():
     torch.testing.assert_close(segmentation_loss(padded, slots, torch.tensor([[3, 0]])), expected)
 
 
+def test_balanced_cross_entropy_is_the_mean_over_the_classes_of_a_sample():
+    logits, slots = random_case(2, 3)
+    slots[0, 0], slots[1] = -1, torch.where(slots[1] == 2, 0, slots[1])  # ignored voxels; a class that is missing
+    labels = torch.tensor([[1, 2, 3], [1, 2, 3]])
+    entropy = torch.nn.functional.cross_entropy(logits, slots.clamp(min=0), reduction="none")
+    of_samples = [
+        torch.stack([entropy[b][slots[b] == number].mean() for number in range(4) if (slots[b] == number).any()]).mean()
+        for b in range(2)
+    ]
+    found = segmentation_loss(logits, slots, labels, balance=0.3) - segmentation_loss(logits, slots, labels)
+    torch.testing.assert_close(found, 0.3 * torch.stack(of_samples).mean())
+
+
+def test_balanced_cross_entropy_of_labels_that_overlap_is_the_mean_of_inside_and_outside():
+    z = torch.randn(1, 3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    values = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    values[0, 0, 0, :3], values[0, 1] = 1, -1
+    labels = torch.tensor([[1, 0]])  # one label, one padded slot
+    members = torch.tensor([[[False, True], [False, False]]])
+    entropy = torch.nn.functional.softplus(z[0, 0] - z[0, 1]), torch.nn.functional.softplus(z[0, 1] - z[0, 0])
+    expected = (entropy[0][values[0] == 1].mean() + entropy[1][values[0] == 0].mean()) / 2
+    found = region_loss(z, values, members, labels, balance=0.3) - region_loss(z, values, members, labels)
+    torch.testing.assert_close(found, 0.3 * expected)
+
+
+@pytest.mark.parametrize("voxels", [1, 20])
+def test_a_label_of_any_size_pulls_as_hard_as_the_background(voxels):
+    slots = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    slots.view(-1)[:voxels] = 1
+    logits = torch.zeros(1, 2, *SHAPE, requires_grad=True)
+    labels = torch.tensor([[1]])
+    more = segmentation_loss(logits, slots, labels, balance=1.0) - segmentation_loss(logits, slots, labels)
+    (gradient,) = torch.autograd.grad(more, logits)
+    inside, outside = (gradient[0, 1][slots[0] == number].sum() for number in (1, 0))
+    assert inside.item() == pytest.approx(-0.25)
+    assert outside.item() == pytest.approx(0.25)
+
+
 def overlapping(labels, order=((1, 2, 3), (2, 3), (3,))):
     """(B, Q, 1 + E) bool of three nested labels."""
     table = torch.tensor([[number in (order[label - 1] if label else ()) for number in range(4)] for label in range(4)])

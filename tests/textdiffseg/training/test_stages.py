@@ -1,5 +1,6 @@
 """A run of preset `default` learns masks first, then the sampler alone on the best weights."""
 
+import json
 import shutil
 
 import pytest
@@ -12,7 +13,7 @@ from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training import loop, run, validate
+from textdiffseg.training import loop, objectives, run, validate
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.run import TrainingOptions
@@ -44,9 +45,9 @@ def fit(preprocessed, folder, **options):
 
 @pytest.fixture(scope="module")
 def whole(preprocessed, tmp_path_factory):
-    """A finished fold, with the checkpoints at the end of the first stage in `before`."""
+    """A finished fold, beside the checkpoints after the first stage (`before`), and what losses were told (`done`)."""
     folder = tmp_path_factory.mktemp("whole") / "fold_0"
-    plain = loop.TrainingState.begin_sampler
+    plain, balance_at, done = loop.TrainingState.begin_sampler, objectives.balance_at, []
 
     def begin(self, fold):
         shutil.copytree(fold.path, folder.parent / "before")
@@ -54,7 +55,9 @@ def whole(preprocessed, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.TrainingState, "begin_sampler", begin)
+        patch.setattr(objectives, "balance_at", lambda share: done.append(share) or balance_at(share))
         fit(preprocessed, folder)
+    (folder.parent / "done").write_text(json.dumps(done))
     return folder
 
 
@@ -82,6 +85,11 @@ def test_each_stage_logs_its_own_losses_and_takes_its_rate_to_0(whole, preproces
     expected = [learning_rate(plan, done, SPLIT) for done in (3, 7, 3, 7)]
     assert [entry.learning_rate for entry in log] == pytest.approx(expected)
     assert log[1].learning_rate < 0.1 * plan.learning_rate
+
+
+def test_the_loss_of_masks_knows_how_much_of_its_stage_is_done(whole):
+    found = json.loads((whole.parent / "done").read_text())
+    assert found[-SPLIT:] == [index / SPLIT for index in range(SPLIT)]
 
 
 def test_the_mask_is_bit_identical_before_and_after_the_denoiser_is_trained(whole):
