@@ -20,6 +20,7 @@ from pathlib import Path
 from stored import add_device, machine, mean
 
 import textdiffseg as tds
+from textdiffseg.evaluation.metrics import dice
 from textdiffseg_cli.common import positive_int, run
 
 MODES: dict[str, dict] = {
@@ -66,8 +67,8 @@ def compare(args: argparse.Namespace) -> None:
 
 def agreement(a: tds.Result, b: tds.Result) -> float | None:
     """The mean Dice of two masks, over the labels that one of them has."""
-    pairs = [(a.mask(name), b.mask(name)) for name in a.names]
-    return mean(2 * (x & y).sum() / (x.sum() + y.sum()) for x, y in pairs if x.any() or y.any())
+    found = [dice(a.mask(name), b.mask(name)) for name in a.names]
+    return mean(one for one in found if one is not None)
 
 
 if __name__ == "__main__":

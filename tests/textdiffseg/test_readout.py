@@ -72,6 +72,15 @@ def test_a_perfect_prediction_has_no_loss_and_the_true_masks(exclusive, nested):
             assert torch.equal(reference, expected)
 
 
+def test_both_losses_can_count_classes_alike(exclusive, nested, logits):
+    label_map, label_queries = torch.zeros(2, 4, 5, 6, dtype=torch.int64), queries([[1, 2], [1, 2]])
+    label_map[:, 0, 0, 0] = 1
+    for readout in (exclusive, nested):
+        targets = readout.targets(label_map, label_queries)
+        plain, more = (readout.loss(logits, targets, label_queries, balance) for balance in (0.0, 1.0))
+        assert more > plain + 0.1
+
+
 @pytest.mark.parametrize("shape", [(2, 4, 16, 24, 20), (1, 118, 5, 7, 3), (1, 2, 3, 1, 1)])
 def test_consumed_logits_give_the_same_probabilities_to_the_last_bit(exclusive, nested, shape):
     logits = 5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -35,7 +35,10 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True)
 class OpenVINOSegmenter(Segmenter):
-    """A network whose masks are computed by OpenVINO. Several threads may use it."""
+    """A network whose masks are computed by OpenVINO. Several threads may use it.
+
+    Only the last conversion is kept: texts of cases have many lengths, and each would hold a network in memory.
+    """
 
     compiled: dict[Shapes, "CompiledModel"] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -54,6 +57,7 @@ class OpenVINOSegmenter(Segmenter):
         shapes = tuple(tuple(one.shape) for one in inputs)
         with self.lock:
             if shapes not in self.compiled:
+                self.compiled.clear()
                 self.compiled[shapes] = _convert(self.network, inputs)
             return self.compiled[shapes]
 

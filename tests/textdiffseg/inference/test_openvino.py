@@ -15,6 +15,7 @@ from textdiffseg.inference import openvino
 from textdiffseg.inference.openvino import OpenVINOSegmenter
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.blocks import InstanceNorm
+from textdiffseg.segmenter import Segmenter
 from textdiffseg_cli import predict
 
 MIRRORED = Settings(mirror_axes=(0, 2))
@@ -57,6 +58,30 @@ def test_a_network_is_converted_once_for_each_shape(root, make_scan, converted):
     assert converted[0][0] == openvino.WINDOWS_AT_ONCE
 
 
+def test_only_the_last_conversion_is_kept(plan, make_model, bank, image, converted):
+    segmenter = OpenVINOSegmenter.of(make_model(plan, 0))
+    predictor = Predictor([segmenter.network], Settings(), batch=1, segmenters=[segmenter])
+    for slots in (2, 3, 2):
+        predictor.predict_image(image, bank.all_labels().padded(slots))
+    assert len(converted) == 3
+    assert len(segmenter.compiled) == 1
+
+
+def test_it_runs_in_float32_on_the_threads_of_torch(plan, make_model, bank, image, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    segmenter = OpenVINOSegmenter.of(make_model(plan, 0))
+    Predictor([segmenter.network], Settings(), batch=1, segmenters=[segmenter]).predict_image(image, bank.all_labels())
+    (compiled,) = segmenter.compiled.values()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+    assert "float32" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
+
+
+def test_low_resolution_has_the_same_backend(root, make_plan, make_fold, bank):
+    low = make_plan(resolution="low", spacing=(2, 2, 2))
+    make_fold(root / "results" / low.dataset / "default-low" / "fold_0", low, bank, 7)
+    assert tds.load(root / MODEL, device="cpu", backend="openvino").low.backend == "openvino"
+
+
 def test_samples_are_those_of_torch(root, make_scan, converted):
     make_scan(root / "a.nii.gz")
     by_torch, found = (
@@ -64,6 +89,8 @@ def test_samples_are_those_of_torch(root, make_scan, converted):
         for backend in ("torch", "openvino")
     )
     assert converted == []
+    drawn = tds.load(root / MODEL, device="cpu", backend="openvino").prepare(tds.SegmentOptions(samples=2, steps=2))
+    assert {type(one) for one in drawn.masks.predictor.segmenters} == {Segmenter}
     assert np.array_equal(found.labels, by_torch.labels)
 
 

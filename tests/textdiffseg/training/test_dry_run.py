@@ -7,7 +7,7 @@ from plans import budget
 from plans.errors import UserError
 from plans.memory import GB, macs, network_of, training_bytes
 from textdiffseg.networks.model import build_model
-from textdiffseg.training import dry_run
+from textdiffseg.training import dry_run, objectives
 
 CPU = torch.device("cpu")
 
@@ -72,6 +72,14 @@ def test_both_stages_are_measured_and_the_larger_counts(shapes_plan, monkeypatch
     assert dry_run.measure(shapes_plan("default"), CPU) == 2
     assert dry_run.measure(shapes_plan("unet"), CPU) == 1
     assert seen == [("default", False), ("default", True), ("unet", False)]
+
+
+def test_the_loss_of_the_first_iteration_is_measured(shapes_plan, monkeypatch):
+    """It has one term more than that of the last."""
+    seen, balance_at = [], objectives.balance_at
+    monkeypatch.setattr(objectives, "balance_at", lambda done: seen.append(done) or balance_at(done))
+    dry_run._loss(build_model(shapes_plan("unet")), torch.device("cpu"), False)
+    assert seen == [0.0]
 
 
 def test_the_sampler_s_step_saves_no_gradients_of_masks(shapes_plan):

@@ -45,7 +45,10 @@ def fit(preprocessed, folder, **options):
 
 @pytest.fixture(scope="module")
 def whole(preprocessed, tmp_path_factory):
-    """A finished fold, beside the checkpoints after the first stage (`before`), and what losses were told (`done`)."""
+    """A finished fold. Two things lie beside it.
+
+    `before` is the fold after the first stage. `done` lists the share of the stage that the loss got at each iteration.
+    """
     folder = tmp_path_factory.mktemp("whole") / "fold_0"
     plain, balance_at, done = loop.TrainingState.begin_sampler, objectives.balance_at, []
 
