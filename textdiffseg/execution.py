@@ -9,6 +9,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from types import ModuleType
 from typing import TypeVar
 
 from plans.errors import UserError, merged
@@ -38,7 +40,7 @@ def run_cases(
     """Yield `function(item)` for each item, in order.
 
     Args:
-        function: a function that can be pickled, unless it runs inline.
+        function: a function that can be pickled, and not one of the running script, unless it runs inline.
         items: its arguments.
         names: the case of each item, for error messages.
         workers: processes; 0 runs in this process.
@@ -98,6 +100,8 @@ def background_executor(workers: int | None) -> Iterator[Executor]:
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, mp_context=context, initializer=_start_short_worker) as process:
+            with without_main():
+                process.submit(int)  # it starts the process
             yield process
     except BrokenProcessPool:
         raise UserError(
@@ -136,6 +140,21 @@ def _executor(function: Callable[[Item], Result], workers: int, scheduler: str |
         executor.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes started in the context do not run the user's script first.
+
+    Python runs it in each new process, for functions that it may define. A script without `if __name__ == "__main__":`
+    would start its work again there. No function for a process is of the script, so its module is hidden.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 def _context() -> BaseContext:
     """The start method of workers. A plain fork is never used, as it copies locks that other threads hold."""
     methods = multiprocessing.get_all_start_methods()
@@ -148,7 +167,8 @@ def _submit(
     """For each item a function that returns its result."""
     if executor is None:
         return [partial(function, item) for item in items]
-    futures = [executor.submit(function, item) for item in items]
+    with without_main():
+        futures = [executor.submit(function, item) for item in items]
     return [future.result for future in futures]
 
 

@@ -108,6 +108,19 @@ def test_a_killed_fork_server_is_explained(monkeypatch):
         list(run_cases(squared, range(6), NAMES, 2))
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_do_not_run_a_script_without_a_guard_again(workers, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from textdiffseg.execution import background_executor, run_cases\n"
+        f"print(list(run_cases(abs, [-1, -2], ['a', 'b'], {workers})))\n"
+        f"with background_executor(None) as beside:\n"
+        f"    print(beside.submit(abs, -3).result())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[1, 2]\n3\n", "")
+
+
 def test_workers_have_one_thread_and_the_parent_keeps_its_own():
     before = dict(os.environ)
     assert set(run_cases(threads, range(4), NAMES[:4], 2)) == {("1", "1")}
@@ -183,21 +196,22 @@ def test_a_scheduler_needs_dask_or_an_address_that_answers():
 
 
 SLEEPER = """
-import sys, time
-from textdiffseg.execution import background_executor, run_cases
+import os, time
 def nap(_):
-    import os
     os.write(1, f"{os.getpid()}\\n".encode())  # in one piece, whatever the other writes
     time.sleep(60)
-if __name__ == "__main__":
-    list(run_cases(nap, range(2), ["a", "b"], 2))
+"""
+SLEEPERS = """
+from sleeper import nap
+from textdiffseg.execution import run_cases
+list(run_cases(nap, range(2), ["a", "b"], 2))
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_workers_end_with_a_killed_parent(tmp_path):
     (tmp_path / "sleeper.py").write_text(SLEEPER)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "sleeper.py")], stdout=subprocess.PIPE, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, "-c", SLEEPERS], cwd=tmp_path, stdout=subprocess.PIPE, encoding="utf-8")
     workers = [int(parent.stdout.readline()) for _ in range(2)]
     parent.kill()
     parent.wait()

@@ -20,6 +20,7 @@ from plans.errors import UserError
 from plans.plan import Plan
 from textdiffseg.data.batch import Batch, Fault, Sample, SampleKey, batch_keys, collate, raise_fault
 from textdiffseg.data.samples import TrainingSamples
+from textdiffseg.execution import without_main
 
 PREFETCH = 3  # batches that each worker prepares ahead
 TIMED_BATCHES_PER_WORKER = 4
@@ -123,7 +124,7 @@ def _guarded(loader: "DataLoader[Sample | Fault]") -> Iterator[Batch | Fault]:
     torch's handler of SIGCHLD would raise in the middle of a step. torch also checks its workers while it waits for a
     batch. That is early enough, so its handler is not installed.
     """
-    with _same_handler("SIGCHLD"):
+    with _same_handler("SIGCHLD"), without_main():
         batches = iter(loader)
     try:
         yield from batches

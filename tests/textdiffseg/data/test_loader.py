@@ -1,6 +1,7 @@
 import os
 import signal
-from types import SimpleNamespace
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_workers_change_nothing(make_loader):
         for first, second in zip(inline.epoch(epoch, 4), two.epoch(epoch, 4), strict=True):
             assert same(first, second)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_workers_do_not_run_a_script_without_a_guard_again(make_loader, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()")
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "script.py")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    loader = make_loader(workers=1)
+    loader._loader.multiprocessing_context = "spawn"  # as on Windows and macOS
+    assert len(list(loader.epoch(0, 1))) == 1
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_epoch_resumes_where_it_stopped(make_loader):
