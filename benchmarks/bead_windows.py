@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from plans.geometry import Triple, triple
-from plans.rules import min_log_snr
+from plans.planning.rules import min_log_snr
 from textdiffseg.diffusion.ddim import Known, sample
 from textdiffseg.diffusion.schedule import LogSnrSchedule
 from textdiffseg.inference.tiling import Tiling, importance, tile

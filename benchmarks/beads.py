@@ -36,9 +36,9 @@ from phantom_scans import FIRST_SCORED
 from stored import fold_parser, in_own_process, machine, prepare, read_fold
 
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.memory import grid, network_of
 from plans.plan import Plan
-from plans.rules import min_log_snr
+from plans.planning.memory import grid, network_of
+from plans.planning.rules import min_log_snr
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings, settings_of_alternatives

@@ -29,10 +29,10 @@ from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import link_files, write_header
 from stored import dice_by_case, fold_parser, in_own_process, machine, prepare, shared_data, stored_scans
 
-from plans.dataset import Case, Dataset, read_dataset
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
 from plans.plan import LabelPlan
+from plans.raw.dataset import Case, Dataset, read_dataset
 from textdiffseg.data.splits import ALL, Fold, make_splits
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network

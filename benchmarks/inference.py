@@ -37,7 +37,7 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.plan import Crop, Plan
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.folds.calibration import Applied
 from textdiffseg.folds.ensemble import Ensemble
 from textdiffseg.folds.sampling import Sampling, Settings

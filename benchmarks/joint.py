@@ -39,12 +39,12 @@ from stored import (
     stored_scans,
 )
 
-from plans.combined import combined_name
-from plans.dataset import Case, Dataset, read_dataset
 from plans.errors import UserError
 from plans.file_names import NIFTI
 from plans.layout import FoldFolder, RawFolder
 from plans.plan import LabelPlan
+from plans.raw.combined import combined_name
+from plans.raw.dataset import Case, Dataset, read_dataset
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.sources.files import read_labels

@@ -26,8 +26,8 @@ from stored import fold_parser, held_out, in_own_process, left_out, machine, pre
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
+from plans.planning.recipes import RECIPES
 from plans.presets import PRESETS, Preset
-from plans.recipes import RECIPES
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg.networks.peers.build import LIBRARIES
 from textdiffseg_cli.common import positive_float, run, whole_number
@@ -129,7 +129,7 @@ def text_encoder_option(args: argparse.Namespace, preset: str) -> list[str]:
 
 def draw(args: argparse.Namespace, folders: dict[str, Path], path: Path) -> None:
     """Draw the masks: one row per case, one column per method."""
-    from plans.dataset import read_dataset
+    from plans.raw.dataset import read_dataset
     from textdiffseg.imaging.sources.files import read_labels, read_volume
     from textdiffseg.imaging.volume import to_canonical
 

@@ -38,10 +38,10 @@ from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import FIRST_SCORED, link_data_set, phantom_scan, write_case, write_header
 from stored import Scan, dice_by_case, fold_parser, held_out, in_own_process, machine, prepare, stored_scans
 
-from plans.dataset import Dataset, read_dataset
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
 from plans.presets import Preset
+from plans.raw.dataset import Dataset, read_dataset
 from textdiffseg import phantoms
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network

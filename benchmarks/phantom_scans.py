@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from stored import Scan
 
-from plans.dataset import Case, Dataset
 from plans.file_names import NIFTI, channel_file
 from plans.layout import RawFolder
 from plans.plan import Plan
+from plans.raw.dataset import Case, Dataset
 from textdiffseg import phantoms
 from textdiffseg.files import write_atomically
 from textdiffseg.imaging.volume import Geometry, Volume

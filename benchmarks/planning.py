@@ -23,13 +23,13 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
-from plans import memory
-from plans.budget import gpu_budget
 from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
 from plans.geometry import Millimetres, Triple, triple
 from plans.plan import LabelPlan, TextPlan
-from plans.planner import USUAL_TEXT_WIDTH, make_plan
-from plans.rules import windows
+from plans.planning import memory
+from plans.planning.budget import gpu_budget
+from plans.planning.planner import USUAL_TEXT_WIDTH, make_plan
+from plans.planning.rules import windows
 
 NNUNET = "nnunetv2==2.8.1"
 REFERENCE = "ExperimentPlanner"

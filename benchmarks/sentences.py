@@ -39,7 +39,7 @@ from nodule_phantoms import LABEL, NAME, NodulePhantom, draw_phantom, write_nodu
 from phantom_scans import FIRST_SCORED, link_data_set
 from stored import fold_parser, in_own_process, machine, prepare
 
-from plans.dataset import read_dataset
+from plans.raw.dataset import read_dataset
 from textdiffseg.evaluation.metrics import dice
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.model import Model

@@ -79,11 +79,11 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 def ours(stage: str, folder: Path) -> float:
     """The CPU seconds of a stage of TextDiffSeg."""
-    from plans.budget import cpu_budget
-    from plans.dataset import read_dataset
     from plans.fingerprint import Fingerprint
     from plans.plan import ChannelPlan, Plan, TextPlan
-    from plans.planner import make_plan
+    from plans.planning.budget import cpu_budget
+    from plans.planning.planner import make_plan
+    from plans.raw.dataset import read_dataset
     from textdiffseg.data.preparing import preprocess_case
     from textdiffseg.files import write_record
     from textdiffseg.preprocessing.fingerprinting import fingerprint_case

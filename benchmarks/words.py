@@ -44,11 +44,11 @@ from stored import (
     stored_scans,
 )
 
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.prompts import Prompts
+from plans.raw.dataset import read_dataset
+from plans.raw.prompts import Prompts
 from textdiffseg import phantoms
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Settings

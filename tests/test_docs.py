@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from plans.header import DatasetHeader, labels_of
-from plans.prompts import Answers, Prompts
+from plans.raw.header import DatasetHeader, labels_of
+from plans.raw.prompts import Answers, Prompts
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_README_LINES = 120

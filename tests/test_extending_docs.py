@@ -17,10 +17,10 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 STEP = """
 import sys
 import torch
-from plans.budget import cpu_budget
+from plans.planning.budget import cpu_budget
 from plans.fingerprint import CaseFingerprint, Fingerprint, LabelFingerprint
 from plans.plan import LabelPlan, TextPlan
-from plans.planner import make_plan
+from plans.planning.planner import make_plan
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training.objectives import objective_of

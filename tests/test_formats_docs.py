@@ -2,7 +2,7 @@
 
 A section of the page names a record in a line of its own, and lists its keys in the table below::
 
-    Record `plans.prompts.Answer`: one entry of `labels`
+    Record `plans.raw.prompts.Answer`: one entry of `labels`
 
     | key | meaning |
     | --- | --- |
@@ -27,13 +27,13 @@ from textdiffseg.text import bank_file, case_texts, space
 SECTION = re.compile(r"^Record `([\w.]+)\.(\w+)`", re.MULTILINE)
 ROW = re.compile(r"^\| `(\w+)` \| (.+) \|$", re.MULTILINE)
 NOT_WRITTEN = {  # records in memory, base classes, and records that read files of others
-    "plans.annotation.Annotation",
-    "plans.budget.Budget",
-    "plans.budget.DeviceRules",
-    "plans.dataset.Case",
-    "plans.dataset.Dataset",
+    "plans.raw.annotation.Annotation",
+    "plans.planning.budget.Budget",
+    "plans.planning.budget.DeviceRules",
+    "plans.raw.dataset.Case",
+    "plans.raw.dataset.Dataset",
     "plans.fingerprint.Fingerprint",
-    "plans.header.DatasetHeader",
+    "plans.raw.header.DatasetHeader",
     "textdiffseg.evaluation.answers.PredictedAlternative",
     "textdiffseg.evaluation.answers.PredictedLabels",
     "textdiffseg.folds.sampling.Fitted",

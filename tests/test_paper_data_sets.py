@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from plans.dataset import read_dataset
-from plans.prompts import read_prompts
+from plans.raw.dataset import read_dataset
+from plans.raw.prompts import read_prompts
 
 DOWNLOADED = {
     "Dataset201_KiTS21": ("kits21/kits21/data/case_00007/imaging.nii.gz", "aggregated_MAJ_seg.nii.gz"),

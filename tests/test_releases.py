@@ -18,7 +18,7 @@ import textdiffseg as tds
 from plans.fingerprint import CaseFingerprint
 from plans.layout import FoldFolder, PreprocessedFolder, RawFolder
 from plans.plan import Plan
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.data.splits import Splits, read_splits
 from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.report import Summary

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from plans.errors import UserError
 
 if TYPE_CHECKING:
-    from plans.case_list import CaseList
+    from plans.raw.case_list import CaseList
     from textdiffseg.imaging.volume import Geometry
     from textdiffseg.inference.model import Model
     from textdiffseg.inference.result import Result
@@ -44,7 +44,7 @@ __version__ = "0.3.0.dev0"  # setup.cfg and `--version` read it here
 
 _HOMES = {
     "Cancelled": "textdiffseg.progress",
-    "CaseList": "plans.case_list",
+    "CaseList": "plans.raw.case_list",
     "DatasetStatus": "textdiffseg.tasks.status",
     "Geometry": "textdiffseg.imaging.volume",
     "JoinedFolds": "textdiffseg.tasks.finalize",

@@ -4,14 +4,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 from plans.commands import command_line
-from plans.folders import parts_of
 from plans.layout import RawFolder
 from plans.presets import MISSING
+from plans.raw.folders import parts_of
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
-    from plans.gaps import LabelGap
+    from plans.raw.gaps import LabelGap
     from textdiffseg.tasks.new import NewDataset
 
 MAX_LISTED = 20  # files without a partner

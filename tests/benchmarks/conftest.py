@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plans.plan import Plan
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.text.bank import TextBank, build_bank
 from textdiffseg.text.encoder import PhraseVectors

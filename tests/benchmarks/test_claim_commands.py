@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
+from plans.raw.dataset import read_dataset
 from plans.records import read_json
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import hash_weights

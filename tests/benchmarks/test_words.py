@@ -8,7 +8,7 @@ import torch
 
 from plans.errors import UserError
 from plans.names import normalise
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg import phantoms
 
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from plans.budget import gpu_budget
-from plans.case_list import CaseList
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
-from plans.planner import make_plan
+from plans.planning.budget import gpu_budget
+from plans.planning.planner import make_plan
+from plans.raw.case_list import CaseList
+from plans.raw.dataset import read_dataset
 
 CHANNELS = {"0": "T1", "1": "T2", "2": "FLAIR"}
 

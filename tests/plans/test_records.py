@@ -8,7 +8,7 @@ from pydantic import Field
 
 from plans.errors import UserError, is_printable
 from plans.geometry import resampled_shape
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from plans.records import Fields, Record, Upgrades
 
 

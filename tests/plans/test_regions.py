@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from plans.budget import cpu_budget
 from plans.errors import UserError
 from plans.plan import LabelPlan, TextPlan
-from plans.planner import make_plan
+from plans.planning.budget import cpu_budget
+from plans.planning.planner import make_plan
 from plans.regions import faults_of_order, numbered, values_of
 
 TUMOUR = ((1, 2, 4), (2, 4), (4,))

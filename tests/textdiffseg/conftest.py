@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.files import write_record
 from textdiffseg.folds.state import note_validated
 from textdiffseg.imaging.volume import Geometry

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from plans.dataset import read_dataset
-from plans.prompts import names_sides
+from plans.raw.dataset import read_dataset
+from plans.raw.prompts import names_sides
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.phantoms import LABELS, LOOK_ALIKES, NAME, draw_anatomy, paint, without, write_phantoms
 

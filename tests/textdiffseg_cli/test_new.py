@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from plans.dataset import read_dataset
+from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.tasks import new_cases
 from textdiffseg_cli.new import main

@@ -14,7 +14,7 @@ import textdiffseg as tds
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.presets import PRESETS
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits
 from textdiffseg.data.store import list_cases

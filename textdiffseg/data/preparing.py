@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from plans.dataset import Case, Dataset
 from plans.fingerprint import Fingerprint
 from plans.plan import Plan
+from plans.raw.dataset import Case, Dataset
 from textdiffseg.data.checks import is_complete, preprocessing_settings
 from textdiffseg.data.store import CaseRecord, list_cases, remove_case, save_case
 from textdiffseg.execution import run_cases

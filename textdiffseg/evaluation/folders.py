@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plans.annotation import Annotation, annotations_of
 from plans.errors import UserError, listed
-from plans.header import DatasetHeader, labels_of
 from plans.layout import RawFolder
 from plans.names import normalise
+from plans.raw.annotation import Annotation, annotations_of
+from plans.raw.header import DatasetHeader, labels_of
 from plans.regions import values_of
 from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.case_files import by_stem, names_in, unread
-from plans.dataset import is_plain_name
 from plans.errors import UserError, merged
 from plans.file_names import FILE_ENDINGS, alternative_of, split_ending
-from plans.raters import group_references
+from plans.raw.case_files import by_stem, names_in, unread
+from plans.raw.dataset import is_plain_name
+from plans.raw.raters import group_references
 from textdiffseg.evaluation.answers import PredictedLabels
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.folders import find_folder
 from plans.layout import FOLD, FoldFolder, low_model, tree
 from plans.plan import Plan
+from plans.raw.folders import find_folder
 from textdiffseg.folds.best import read_best
 from textdiffseg.folds.state import is_trained, why_unfinished
 

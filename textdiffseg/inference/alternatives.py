@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plans.errors import UserError
 from plans.geometry import triple
-from plans.memory import sums_bytes
+from plans.planning.memory import sums_bytes
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
 from textdiffseg.inference.samples import SamplePredictor

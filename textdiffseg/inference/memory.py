@@ -7,8 +7,17 @@ import torch
 
 from plans.errors import UserError
 from plans.geometry import Triple, millimetres, resampled_shape, triple
-from plans.memory import GB, Device, network_of, parameters, prediction_bytes, ram_bytes, reading_bytes, sums_bytes
 from plans.plan import Plan
+from plans.planning.memory import (
+    GB,
+    Device,
+    network_of,
+    parameters,
+    prediction_bytes,
+    ram_bytes,
+    reading_bytes,
+    sums_bytes,
+)
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once

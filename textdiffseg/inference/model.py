@@ -15,7 +15,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import Checkpoint
 from plans.plan import Plan
-from plans.prompts import read_answers
+from plans.raw.prompts import read_answers
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_models

@@ -15,7 +15,7 @@ from plans.errors import UserError, is_printable, listed
 from plans.file_names import BUNDLED
 from plans.names import normalise
 from plans.plan import Plan
-from plans.prompts import Answers
+from plans.raw.prompts import Answers
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.text.bank import TextBank

@@ -7,8 +7,8 @@ from typing import TypeVar
 import torch
 
 from plans.geometry import Triple
-from plans.memory import network_of, prediction_bytes, sums_bytes
 from plans.plan import Plan
+from plans.planning.memory import network_of, prediction_bytes, sums_bytes
 from textdiffseg.inference.windows import SlabSums, WindowInputs
 
 CPU_WINDOWS = 2  # with one, torch's CPU convolutions leave oneDNN and take three times as long

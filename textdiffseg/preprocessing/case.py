@@ -18,8 +18,8 @@ from pydantic import model_validator
 from plans.errors import UserError
 from plans.geometry import Millimetres, Shape, Triple, millimetres, resampled_shape, triple
 from plans.plan import Plan
+from plans.planning.rules import low_resolution_axis
 from plans.records import Record
-from plans.rules import low_resolution_axis
 from textdiffseg.imaging.boxes import Box
 from textdiffseg.imaging.classes import Choice, SlabClasses, most_probable
 from textdiffseg.imaging.forms import NiftiForms

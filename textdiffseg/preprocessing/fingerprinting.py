@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from plans.dataset import Case, Dataset
 from plans.errors import UserError, listed
 from plans.fingerprint import LABELS_OUTSIDE_BODY, CaseFingerprint, Fingerprint, LabelFingerprint
 from plans.geometry import Millimetres
 from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
+from plans.planning.rules import crop_of, scheme_of
+from plans.raw.dataset import Case, Dataset
 from plans.regions import Regions, values_of
-from plans.rules import crop_of, scheme_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from plans.rules import numbers
+from plans.planning.rules import numbers
 from textdiffseg.folds.postprocessing import listing_of
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.memory import scan_ram_gb

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.combined import cases_of, combine, combine_prompts, combined_name, in_order, keeps_values
-from plans.dataset import Dataset, read_dataset
 from plans.errors import UserError
-from plans.folders import find_datasets
 from plans.layout import PreprocessedFolder, RawFolder, tree
-from plans.prompts import Prompts, default_prompts, is_default, read_prompts
+from plans.raw.combined import cases_of, combine, combine_prompts, combined_name, in_order, keeps_values
+from plans.raw.dataset import Dataset, read_dataset
+from plans.raw.folders import find_datasets
+from plans.raw.prompts import Prompts, default_prompts, is_default, read_prompts
 from textdiffseg.data.splits import Splits, join_splits, make_splits, read_splits, refuse_parted_groups
 from textdiffseg.files import write_record
 from textdiffseg.progress import Report

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from plans.geometry import Spacing, Triple
 from plans.layout import FoldFolder
-from plans.memory import network_of, parameters
 from plans.plan import Plan
+from plans.planning.memory import network_of, parameters
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds

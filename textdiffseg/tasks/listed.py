@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from plans.case_list import CaseList
 from plans.errors import UserError, merged
-from plans.texts import read_texts
+from plans.raw.case_list import CaseList
+from plans.raw.texts import read_texts
 from textdiffseg.progress import Report
 from textdiffseg.tasks.announce import report_texts
 from textdiffseg.tasks.one_scan import PredictionRun, mask_path

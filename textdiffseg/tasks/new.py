@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from plans.dataset import Dataset, read_dataset
 from plans.errors import UserError, merged
-from plans.gaps import LabelGap, annotated_labels, gaps_of
-from plans.header import BACKGROUND, IGNORE
-from plans.label_names import named_labels, numbered_names
 from plans.layout import RawFolder
 from plans.names import normalise
 from plans.presets import Missing
+from plans.raw.dataset import Dataset, read_dataset
+from plans.raw.gaps import LabelGap, annotated_labels, gaps_of
+from plans.raw.header import BACKGROUND, IGNORE
+from plans.raw.label_names import named_labels, numbered_names
 from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -64,7 +64,7 @@ def new_dataset(
         number: of the data set; None: the first free one.
         labels: `liver=1`, ..., or a JSON file; without: `label 1`, ..., or the names of DICOM structures.
         channels: the names of the channels; without: guessed from the intensities.
-        missing: what it means that a mask lacks a label (`plans.gaps`).
+        missing: what it means that a mask lacks a label (`plans.raw.gaps`).
         overwrite: make a data set again that was made from the same files.
 
     Cases with a fault are left out. Raises `UserError` if none is left, or if the data set's folder is in use.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.file_names import safe_name
-from plans.folders import parts_of
 from plans.layout import RawFolder, tree
+from plans.raw.folders import parts_of
 from plans.records import read_json
 
 SOURCES = "sources"  # a field of dataset.json that other readers ignore

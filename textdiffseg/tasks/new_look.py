@@ -7,9 +7,9 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.file_names import picture_file, split_ending
-from plans.header import IGNORE
 from plans.layout import RawFolder
-from plans.rules import scheme_of
+from plans.planning.rules import scheme_of
+from plans.raw.header import IGNORE
 from textdiffseg.extras import REPORT, require
 from textdiffseg.imaging.kinds import kind_of
 from textdiffseg.imaging.sources.files import read_labels, read_volume

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from plans.errors import UserError, listed
 from plans.file_names import FILE_ENDINGS, split_ending
-from plans.pair_list import read_pairs
-from plans.pairing import is_mask_name, pair
+from plans.raw.pair_list import read_pairs
+from plans.raw.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
 from textdiffseg.imaging.sources.dicom.listing import scans_of_slices

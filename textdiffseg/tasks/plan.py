@@ -6,15 +6,15 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TypeVar
 
-from plans.budget import Budget, cpu_budget, gpu_budget
-from plans.dataset import Dataset
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
-from plans.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.planning.budget import Budget, cpu_budget, gpu_budget
+from plans.planning.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
+from plans.planning.spacing import WantedSpacing, checked_spacing
 from plans.presets import Preset
-from plans.prompts import Prompts
-from plans.spacing import WantedSpacing, checked_spacing
+from plans.raw.dataset import Dataset
+from plans.raw.prompts import Prompts
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record

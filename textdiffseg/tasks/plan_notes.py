@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from plans.dataset import Dataset
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
-from plans.presence import presence_notes
+from plans.planning.spacing import as_option
 from plans.presets import PRESETS
-from plans.spacing import as_option
+from plans.raw.dataset import Dataset
+from plans.raw.presence import presence_notes
 from textdiffseg.data.splits import Splits
 
 

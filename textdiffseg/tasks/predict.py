@@ -14,11 +14,11 @@ from pathlib import Path
 from shutil import rmtree
 from threading import Event
 
-from plans.case_list import CaseList
 from plans.errors import UserError, listed, merged
 from plans.file_names import is_image_name, manifest_path, split_ending, written_ending
 from plans.layout import BESIDE, Checkpoint, Conversion
 from plans.plan import Plan
+from plans.raw.case_list import CaseList
 from textdiffseg.ahead import ahead
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_models

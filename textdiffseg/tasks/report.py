@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from plans.case_list import CaseList
 from plans.errors import UserError
+from plans.raw.case_list import CaseList
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically
 from textdiffseg.report.page import Html, Section, is_page, page

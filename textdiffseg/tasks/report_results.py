@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.combined import cases_of
-from plans.dataset import read_dataset
 from plans.errors import UserError, listed
 from plans.fingerprint import CaseFingerprint, Fingerprint
-from plans.folders import find_datasets, find_folder, joined_ids
 from plans.layout import FOLD, PreprocessedFolder, root_of, tree
 from plans.plan import Plan
+from plans.raw.combined import cases_of
+from plans.raw.dataset import read_dataset
+from plans.raw.folders import find_datasets, find_folder, joined_ids
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.report.calibration import calibration_section

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from plans.case_list import CaseList
 from plans.errors import UserError
 from plans.layout import SUMMARY
+from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.report.overlays import legend, overlay

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plans.commands import command_line
-from plans.dataset import Dataset
 from plans.errors import UserError
-from plans.folders import find_folder
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.presets import Preset
+from plans.raw.dataset import Dataset
+from plans.raw.folders import find_folder
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require

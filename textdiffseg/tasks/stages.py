@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from plans.dataset import is_plain_name
 from plans.errors import UserError
 from plans.file_names import manifest_path
+from plans.raw.dataset import is_plain_name
 from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.memory import NO_MEMORY, refuse_too_large

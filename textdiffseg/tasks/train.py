@@ -3,12 +3,12 @@
 import time
 from pathlib import Path
 
-from plans.budget import refuse_beyond_budget
 from plans.errors import UserError, listed
-from plans.folders import find_folder
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
+from plans.planning.budget import refuse_beyond_budget
 from plans.presets import PRESETS, Preset, Resolution
+from plans.raw.folders import find_folder
 from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import list_cases

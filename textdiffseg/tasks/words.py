@@ -8,11 +8,11 @@ from pathlib import Path
 from plans.errors import UserError
 from plans.file_names import BUNDLED
 from plans.layout import PreprocessedFolder
-from plans.paper import ENCODER
 from plans.plan import TextPlan
+from plans.planning.paper import ENCODER
+from plans.planning.recipes import VARIANTS
 from plans.presets import Preset
-from plans.prompts import Prompts
-from plans.recipes import VARIANTS
+from plans.raw.prompts import Prompts
 from textdiffseg.text.folder import encoder_hash, width_of
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plans.errors import UserError, listed
 from plans.layout import WordFiles
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.queries import Queries, Query
 from textdiffseg.text.bank_file import Vectors, by_label, read_bank, write_bank
 from textdiffseg.text.encoder import PhraseVectors, TextEncoder

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from plans.geometry import triple
-from plans.memory import NOISY_LATENTS
 from plans.network_plan import PaperPlan
-from plans.paper import LABEL_TIMESTEPS
+from plans.planning.memory import NOISY_LATENTS
+from plans.planning.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import known_share, latent_loss, segmentation_loss
 from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from plans.budget import cpu_budget
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.plan import TextPlan
-from plans.planner import make_plan
+from plans.planning.budget import cpu_budget
+from plans.planning.planner import make_plan
+from plans.raw.dataset import read_dataset
 from textdiffseg.data import preparing
 from textdiffseg.data.checks import check_cases
 from textdiffseg.data.preparing import preprocess_dataset

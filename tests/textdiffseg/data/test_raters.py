@@ -8,11 +8,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from plans.budget import cpu_budget
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.plan import TextPlan
-from plans.planner import make_plan
+from plans.planning.budget import cpu_budget
+from plans.planning.planner import make_plan
+from plans.raw.dataset import read_dataset
 from textdiffseg.data.arrays import ARRAYS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.data.checks import check_cases, is_complete

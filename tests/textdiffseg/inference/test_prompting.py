@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from plans.prompts import Answers
+from plans.raw.prompts import Answers
 from textdiffseg.inference import prompting
 from textdiffseg.inference.prompting import caution, select_answers, select_labels
 from textdiffseg.text.encoder import PhraseVectors

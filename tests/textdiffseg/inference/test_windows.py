@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from plans import memory
 from plans.errors import UserError
+from plans.planning import memory
 from textdiffseg.inference import windows
 from textdiffseg.inference.tiling import importance, tile
 from textdiffseg.inference.windows import SlabSums, WindowGroup, WindowInputs, joined

@@ -7,8 +7,8 @@ import torch
 from monai.networks.nets.basic_unet import BasicUNet
 from torch import nn
 
-from plans.recipes import RECIPES
-from plans.rules import ladder
+from plans.planning.recipes import RECIPES
+from plans.planning.rules import ladder
 from textdiffseg.networks.model import build_model
 from textdiffseg.networks.peers.diffunet import STEPS, DiffUNet, LabelDiffusion, halved
 from textdiffseg.networks.peers.peer import two_positions

@@ -5,9 +5,9 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from plans.dataset import read_dataset
 from plans.fingerprint import LABELS_OUTSIDE_BODY
 from plans.plan import Plan
+from plans.raw.dataset import read_dataset
 from textdiffseg.data.preparing import preprocess_case
 from textdiffseg.data.store import open_case
 from textdiffseg.imaging.body import body_box

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from plans.dataset import read_dataset
 from plans.errors import UserError
 from plans.fingerprint import CaseFingerprint
 from plans.layout import PreprocessedFolder
+from plans.raw.dataset import read_dataset
 from textdiffseg.files import write_record
 from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.preprocessing import fingerprinting

@@ -5,8 +5,8 @@ import json
 import pytest
 
 import textdiffseg as tds
-from plans.budget import Budget
 from plans.plan import Plan
+from plans.planning.budget import Budget
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.folds.state import is_validated, train_command
 from textdiffseg.tasks import plan as plan_task

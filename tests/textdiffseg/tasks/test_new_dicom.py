@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("highdicom")
 pytest.importorskip("contourpy")
 
-from plans.dataset import read_dataset
+from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.imaging.writers.dicom import write_dicom
 from textdiffseg.tasks.new import new_dataset

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import textdiffseg as tds
-from plans.case_list import CaseList
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
+from plans.raw.case_list import CaseList
 from textdiffseg.data.store import open_case
 from textdiffseg.imaging.sources.files import read_volume
 from textdiffseg.tasks.manifest import Manifest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.text.bank import TextBank, build_bank
 from textdiffseg.text.encoder import TextEncoder
 

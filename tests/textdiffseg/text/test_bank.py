@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import textdiffseg.files
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank, build_bank
 

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from plans.errors import UserError
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.text import case_texts
 from textdiffseg.text.bank import build_bank
 from textdiffseg.text.case_texts import encode_text, read_case_texts, update_case_texts

@@ -9,8 +9,8 @@ import torch
 from plans.layout import PreprocessedFolder
 from plans.network_plan import DiffusionPlan, LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
-from plans.prompts import Prompts
-from plans.recipes import RECIPES
+from plans.planning.recipes import RECIPES
+from plans.raw.prompts import Prompts
 from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Geometry, Volume

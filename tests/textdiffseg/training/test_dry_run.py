@@ -3,9 +3,9 @@ from math import log, prod
 import pytest
 import torch
 
-from plans import budget
 from plans.errors import UserError
-from plans.memory import GB, macs, network_of, training_bytes
+from plans.planning import budget
+from plans.planning.memory import GB, macs, network_of, training_bytes
 from textdiffseg.networks.model import build_model
 from textdiffseg.training import dry_run, objectives
 

@@ -9,7 +9,7 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.memory import GB, case_ram_bytes
+from plans.planning.memory import GB, case_ram_bytes
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import write_atomically, write_record

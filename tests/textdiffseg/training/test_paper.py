@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plans import paper, recipes
+from plans.planning import paper, recipes
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.folds.progress import TrainingProgress

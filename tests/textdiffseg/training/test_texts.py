@@ -8,7 +8,7 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
-from plans.prompts import Prompts
+from plans.raw.prompts import Prompts
 from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.files import write_record

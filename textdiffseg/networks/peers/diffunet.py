@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from plans.geometry import Triple
-from plans.paper import LABEL_TIMESTEPS
 from plans.plan import Plan
+from plans.planning.paper import LABEL_TIMESTEPS
 from textdiffseg.networks.blocks import ConvBlock
 from textdiffseg.networks.label_decoder import queried_channels
 from textdiffseg.networks.peers.peer import Peer, two_positions

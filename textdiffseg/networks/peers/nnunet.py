@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from plans.plan import Plan
-from plans.rules import ladder, least_size, pad_to
+from plans.planning.rules import ladder, least_size, pad_to
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.peers.peer import Peer
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from plans.geometry import Triple, triple
 from plans.plan import Plan
-from plans.rules import ladder
+from plans.planning.rules import ladder
 from textdiffseg.networks.peers.peer import Peer, two_positions
 
 FEATURES = 4  # channels at full resolution per 8 of the plan's first stage; published: 16 for 32

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from plans.dataset import MAX_ID_BYTES
 from plans.errors import UserError, listed
 from plans.file_names import is_archive_name, is_slice_name
+from plans.raw.dataset import MAX_ID_BYTES
 from textdiffseg.files import hash_text
 from textdiffseg.imaging.sources.dicom.instances import SAMPLES, Instance, read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice

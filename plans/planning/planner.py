@@ -1,0 +1,264 @@
+"""`make_plan` and `make_low_plan`: the `Plan` for a fingerprint and a budget, with a reason per decision."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from plans.errors import UserError, listed
+from plans.fingerprint import Fingerprint
+from plans.geometry import Millimetres, Triple
+from plans.network_plan import DiffusionPlan, LatentPlan
+from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
+from plans.planning import memory, rules
+from plans.planning.budget import Budget, training_plan
+from plans.planning.layers import Network
+from plans.planning.memory import GB
+from plans.planning.reasons import crop_reason, reasons_of, reasons_of_preset
+from plans.planning.recipes import RECIPES, VARIANTS
+from plans.planning.rules import numbers
+from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
+from plans.planning.spacing import MIN_PATCH_SHARE, WantedSpacing, choose_spacing
+from plans.presets import Preset
+from plans.raw.directions import named_axes
+from plans.raw.prompts import Prompts, names_sides
+from plans.regions import Regions
+
+USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
+
+Axis = Literal[0, 1, 2]
+MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
+AXIS_NAMES = "DHW"
+SPACING_ROW = "spacing (mm)"  # of the table of reasons
+
+
+def make_plan(
+    dataset_name: str,
+    channels: Sequence[str],
+    labels: Sequence[LabelPlan],
+    fingerprint: Fingerprint,
+    *,
+    budget: Budget,
+    preset: Preset,
+    text: TextPlan,
+    prompts: Prompts | None = None,
+    regions: Regions | None = None,
+    known_together: tuple[tuple[int, ...], ...] = (),
+    spacing: WantedSpacing = None,
+    texts: Collection[str] = (),
+    optional: Collection[int] = (),
+) -> Plan:
+    """The plan of a data set for a preset.
+
+    Preset `unet` and the peers get the patch, batch and widths of `default`, the ablations of `paper` those of `paper`.
+    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
+    user's; None: the usual rule. `texts` are those of cases, `optional` the channels that a case may lack. Raises
+    `UserError` for single slices, a budget too small for any network, and overlapping labels with preset `paper`.
+    """
+    refuse_single_slices(fingerprint)
+    refuse_overlap(regions, preset, dataset_name)
+    channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
+    facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
+    draft, batch, low_resolution = _searched(facts)
+    axes, mirroring = _mirroring(labels, prompts, texts)
+    plan = Plan(
+        preset=preset,
+        dataset=dataset_name,
+        channels=tuple(one for one, _ in channel_plans),
+        labels=tuple(labels),
+        regions=regions,
+        known_together=known_together,
+        crop=rules.crop_of(channels),
+        text=text,
+        low_resolution=low_resolution,
+        **axes,
+        **_of_draft(facts, draft, fingerprint, preset, batch),
+    )
+    reasons = [
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing_reason),
+        crop_reason(fingerprint, plan.crop),
+        *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
+        *reasons_of(facts, draft, plan),
+        mirroring,
+    ]
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
+def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan | None:
+    """The plan of the low resolution that `full` suggests; None if it suggests none.
+
+    Channels, labels, words, crop and mirroring are those of `full`. Patch, network and batch are searched for again at
+    the low spacing, within the same budget.
+    """
+    low = full.low_resolution
+    if low is None:
+        return None
+    facts = replace(
+        _facts_at(fingerprint, low.spacing, len(full.channels), full.labels, budget),
+        median_shape=low.median_shape,
+        text_width=full.text.width,
+        paper=full.paper is not None,
+    )
+    draft, batch = _drafted(facts)
+    draft = replace(draft, reasons={**draft.reasons, "low resolution": "this is its plan"})
+    fields = _of_draft(facts, draft, fingerprint, full.preset, batch)
+    plan = Plan.model_validate(full.model_dump() | fields | {"resolution": "low", "low_resolution": None})
+    before = {row.name: row for row in full.reasons}
+    spacing = f"the finest at which the patch covers {MIN_PATCH_SHARE:.0%} of a median case, in steps of 3% (nnU-Net)"
+    reasons = [
+        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing),
+        *(row for name, row in before.items() if name == "crop" or name.startswith("channel ")),
+        *reasons_of(facts, draft, plan),
+        before["mirroring"],
+    ]
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+
+
+def _searched(facts: Facts) -> tuple[Draft, int, LowResolutionPlan | None]:
+    """The draft with all reasons, the batch size, and the low-resolution plan."""
+    draft, batch = _drafted(facts)
+    low_resolution, why_low = plan_low_resolution(facts, draft)
+    return replace(draft, reasons={**draft.reasons, "low resolution": why_low}), batch, low_resolution
+
+
+def _drafted(facts: Facts) -> tuple[Draft, int]:
+    """The draft with the reasons of the search, and the batch size."""
+    draft = search(facts)
+    batch, why_batch = choose_batch(facts, draft)
+    overview, why_overview = rules.overview(draft.patch, facts.median_shape)
+    reasons = {**draft.reasons, "batch": why_batch, "overview": why_overview}
+    network = replace(draft.network, overview=overview)
+    return replace(draft, network=network, reasons=reasons), batch
+
+
+def _facts(
+    fingerprint: Fingerprint,
+    wanted: WantedSpacing,
+    channels: int,
+    labels: Sequence[LabelPlan],
+    text: TextPlan,
+    budget: Budget,
+    preset: Preset,
+) -> tuple[Facts, str]:
+    """The facts at the chosen spacing, and the reason of the spacing.
+
+    All presets share the stored cases. So the spacing does not depend on the preset.
+    """
+
+    def at(spacing: Millimetres) -> Facts:
+        return _facts_at(fingerprint, spacing, channels, labels, budget)
+
+    on_cpu = budget.device == "cpu"
+    spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
+    return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), reason
+
+
+def _facts_at(
+    fingerprint: Fingerprint, spacing: Millimetres, channels: int, labels: Sequence[LabelPlan], budget: Budget
+) -> Facts:
+    """The facts of preset `default` at a spacing."""
+    return Facts(
+        cases=len(fingerprint.cases),
+        thickness={labels[number - 1].name: mm for number, mm in fingerprint.thickness_mm(10).items()},
+        spacing=spacing,
+        median_shape=fingerprint.median_shape_at(spacing),
+        channels=channels,
+        labels=len(labels),
+        text_width=USUAL_TEXT_WIDTH,
+        budget=budget,
+    )
+
+
+def refuse_overlap(regions: Regions | None, preset: Preset, dataset_name: str) -> None:
+    """Raise `UserError` if labels overlap and the preset is one of the publication's."""
+    if regions and preset in VARIANTS:
+        raise UserError(
+            f"--preset {preset}: the publication's model paints label numbers, which cannot overlap as the labels of "
+            f"{dataset_name} do. Use the preset default or unet."
+        )
+
+
+def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Preset, batch: int) -> dict[str, Any]:
+    """The fields of a plan that follow from the chosen patch and network."""
+    recipe = RECIPES[preset]
+    overview = draft.network.overview if recipe.overview else None
+    network = replace(draft.network, diffusion=recipe.sampler or facts.paper, overview=overview)
+    positions = memory.grid(network, draft.patch, network.latent_level)
+    min_log_snr = rules.min_log_snr(network.latent_channels, positions)
+    diffusion = DiffusionPlan(min_log_snr=min_log_snr) if recipe.sampler else None
+    return {
+        "batch": batch,
+        "device": facts.budget.device,
+        "spacing": facts.spacing,
+        "median_shape": facts.median_shape,
+        "patch": draft.patch,
+        "stages": network.stages,
+        "fusion_level": network.level,
+        "latent": LatentPlan(level=network.latent_level, channels=network.latent_channels),
+        "network": network.plan,
+        "overview": overview,
+        "diffusion": diffusion,
+        "paper": recipe.paper,
+        "peer": recipe.peer,
+        "training": recipe.training(training_plan(facts.budget.device)),
+        "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
+    }
+
+
+def _mirroring(
+    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str]
+) -> tuple[dict[str, Any], Decision]:
+    """The fields of a plan on mirroring, and the reason.
+
+    Axis W is left out if labels or phrasings name sides. Each axis is left out whose directions a case's text names.
+    """
+    phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
+    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
+    directed = named_axes(texts)
+    able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
+    axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
+    reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
+    if directed:
+        left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
+        reasons.append(
+            f"texts of cases name directions along {left_out}, which mirroring would reverse; samples without text are "
+            "mirrored there, too"
+        )
+    reason = "; ".join(reasons) or "no two labels differ by left and right alone"
+    value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
+    return {"mirror_axes": axes, "text_axes": of_texts}, Decision(name="mirroring", value=value, reason=reason)
+
+
+def refuse_single_slices(fingerprint: Fingerprint) -> None:
+    """Raise `UserError` if a case is a single slice. The model is three-dimensional."""
+    flat = [case.case for case in fingerprint.cases if min(case.shape) == 1]
+    if flat:
+        raise UserError(
+            f"{fingerprint.dataset}: {len(flat)} of {len(fingerprint.cases)} cases are single slices ({listed(flat)}). "
+            "TextDiffSeg segments volumes of at least two slices; remove these cases or stack the slices."
+        )
+
+
+def refuse_empty_labels(fingerprint: Fingerprint) -> None:
+    """Raise `UserError` if no case holds a label: there is nothing to learn."""
+    if not any(label.voxels for case in fingerprint.cases for label in case.labels):
+        raise UserError(
+            f"{fingerprint.dataset}: every label file is empty: expected voxels of at least one label. Check that the "
+            "files of labelsTr belong to the images and hold the values of dataset.json."
+        )
+
+
+def estimate_memory(fingerprint: Fingerprint, facts: Facts, network: Network, patch: Triple, batch: int) -> MemoryPlan:
+    """The memory estimates of a plan, in GB."""
+    cases = fingerprint.cases
+    shapes = [case.shape_at(facts.spacing) for case in cases]
+    ram = max(
+        memory.case_ram_bytes(facts.channels, facts.labels, patch, shape, case.shape)
+        for shape, case in zip(shapes, cases, strict=True)
+    )
+    return MemoryPlan(
+        budget_gb=facts.budget.memory_gb,
+        training_gb=memory.training_bytes(network, patch, batch, facts.budget.device) / GB,
+        prediction_gb=memory.prediction_bytes(network, patch, facts.budget.device) / GB,
+        ram_gb=ram / GB,
+        disk_gb=memory.disk_bytes(facts.channels, tuple(shapes), tuple(case.shape for case in cases)) / GB,
+    )

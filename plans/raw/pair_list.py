@@ -1,0 +1,72 @@
+"""`PairList`: scans and masks from a CSV file with a row per case.
+
+The columns are `case`, `image` (further channels: `image2`, `image3`, ...) and `mask`. Paths are relative to the folder
+of the file.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from plans.errors import UserError
+from plans.raw.dataset import is_plain_name
+from plans.raw.tables import Table, exists_below
+
+COLUMNS = "case, image (further channels image2, image3, ...) and mask"
+_IMAGE = re.compile(r"image[ _]?(\d{0,3})")
+
+
+@dataclass(frozen=True)
+class ListedPair:
+    """A row: the files of a case."""
+
+    case: str
+    images: tuple[Path, ...]
+    mask: Path
+
+
+def read_pairs(path: Path) -> tuple[ListedPair, ...]:
+    """The cases of a CSV file. Raises `UserError` with a line per fault: the row and the column."""
+    table = Table.read(path)
+    if not table.rows:
+        raise UserError(f"{path} lists no case. Add a row per case with the columns {COLUMNS}.")
+    names = [name.casefold() for name in table.header]
+    images = sorted((name for name in names if _IMAGE.fullmatch(name)), key=_channel)
+    unknown = [name for name in names if name not in ("case", "mask", *images)]
+    missing = [name for name in ("case", "image", "mask") if name not in (*names, *(["image"] if images else []))]
+    double = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if unknown or missing or double:
+        listed = ", ".join(repr(name) for name in (*unknown, *missing, *double))
+        raise UserError(f"{path}: columns {listed}: unknown, missing or double. Expected {COLUMNS}.")
+    faults: list[str] = []
+    pairs = tuple(_pairs(table, names, images, path, faults))
+    if faults:
+        raise UserError(*faults)
+    return pairs
+
+
+def _channel(column: str) -> int:
+    return int(column.removeprefix("image").strip(" _") or 0)
+
+
+def _pairs(table: Table, names: list[str], images: list[str], path: Path, faults: list[str]) -> Iterator[ListedPair]:
+    seen: dict[str, int] = {}
+    for number, row in table.rows:
+        where, values = f"{path}: row {number}", dict(zip(names, row, strict=False))
+        case, mask = values.get("case", ""), values.get("mask", "")
+        channels = [values.get(name, "") for name in images]
+        while len(channels) > 1 and not channels[-1]:
+            channels.pop()
+        if fault := table.surplus(row):
+            faults.append(f"{where}: {fault}")
+        elif not is_plain_name(case):
+            faults.append(f"{where}: case: expected one plain file name without slashes, found {case!r:.80}.")
+        elif (first := seen.setdefault(case.casefold(), number)) != number:
+            faults.append(f"{where}: case: {case!r} is the case of row {first}, too. Give each case its own name.")
+        elif lost := [one for one in (*channels, mask) if not exists_below(path.parent, one)]:
+            faults.append(
+                f"{where}: {lost[0] or 'an empty path'} does not exist. A relative path starts at {path.parent}."
+            )
+        else:
+            yield ListedPair(case, tuple(path.parent / one for one in channels), path.parent / mask)

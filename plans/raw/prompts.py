@@ -1,0 +1,172 @@
+"""The phrasings of each label: a default made from its name, and synonyms from `prompts.json`."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from plans.errors import UserError
+from plans.layout import RawFolder
+from plans.names import SPELLING, normalise, same_names
+from plans.raw.dataset import Dataset
+from plans.raw.directions import SIDES
+from plans.records import Record
+
+_SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
+
+
+class Prompts(Record):
+    """The description of the scan, and the phrasings of each label. The first phrasing is the default."""
+
+    version: Literal[1] = 1
+    scan: str = Field(min_length=1)  # what the scan shows, e.g. "MRI of the hippocampus"
+    labels: dict[str, tuple[str, ...]]  # label name -> phrasings
+
+    @model_validator(mode="after")
+    def _unambiguous(self) -> "Prompts":
+        for one, other in same_names(self.labels):
+            raise ValueError(f"the labels {one!r} and {other!r} read the same; {SPELLING}. Rename one in dataset.json")
+        owner: dict[str, str] = {}
+        names = {normalise(label): label for label in self.labels}
+        for label, phrases in self.labels.items():
+            if not phrases:
+                raise ValueError(f"labels.{label} has no phrasing; give at least one")
+            for phrase in phrases:
+                words = normalise(phrase)
+                if not words:
+                    raise ValueError(f"labels.{label} has an empty phrasing")
+                if names.get(words, label) != label and normalise(label) != words:
+                    raise ValueError(
+                        f"the phrasing {phrase!r} of {label!r} is the name of the label {names[words]!r}; "
+                        "a label's name may stand for that label only"
+                    )
+                if owner.setdefault(words, label) != label:
+                    raise ValueError(
+                        f"the phrasing {phrase!r} names both {owner[words]!r} and {label!r}; "
+                        "a phrasing may name one label only"
+                    )
+        return self
+
+
+class Answer(Record):
+    """One queried label of a file for `tds_predict --prompts`: its phrase, and the value that is written."""
+
+    phrase: str = Field(min_length=1)
+    value: int = Field(ge=1, le=32767)  # in the segmentation; 0 is background
+
+
+class Answers(Record):
+    """A file for `tds_predict --prompts`: a phrase and a value for each name in the output."""
+
+    version: Literal[1] = 1
+    labels: dict[str, Answer] = Field(min_length=1)
+
+
+def read_answers(path: Path) -> Answers:
+    """The content of a file of answers.
+
+    Raises `UserError` with a line per field that does not fit, else per phrase or value that is used twice.
+    """
+    answers = Answers.read(path)
+    faults: list[str] = []
+    phrases: dict[str, str] = {}
+    values: dict[int, str] = {}
+    for name, other in same_names(answers.labels):
+        faults.append(f"{path}: labels: {name!r} and {other!r} read the same; {SPELLING}. Rename one.")
+    for name, answer in answers.labels.items():
+        if not normalise(name):
+            faults.append(f"{path}: labels: the name {name!r} holds no letter or digit. Give the label a name.")
+        words = normalise(answer.phrase)
+        if not words:
+            faults.append(f"{path}: labels.{name}.phrase is empty: give the words of the structure.")
+        elif (other := phrases.setdefault(words, name)) != name:
+            faults.append(
+                f"{path}: labels.{name}.phrase: {answer.phrase!r} is the phrase of {other!r} already: query it once."
+            )
+        if (other := values.setdefault(answer.value, name)) != name:
+            faults.append(
+                f"{path}: labels.{name}.value: {answer.value} is the value of {other!r} already: "
+                "give each label its own value."
+            )
+    if faults:
+        raise UserError(*faults)
+    return answers
+
+
+def default_prompts(dataset: Dataset) -> Prompts:
+    """The default phrasings: one per label, made from its name. Modality and title describe the scan."""
+    modalities = " and ".join(dict.fromkeys(channel.strip() for channel in dataset.channels))
+    title = normalise(dataset.title)
+    scan = f"{modalities} of {title}" if title else modalities
+    labels = {label.name: (normalise(label.name) or label.name,) for label in dataset.labels}
+    return Prompts.parse({"scan": scan, "labels": labels}, str(RawFolder(dataset.folder).header))
+
+
+def is_default(prompts: Prompts, dataset: Dataset) -> bool:
+    """Whether the prompts are as `default_prompts` makes them, from these labels or from older ones."""
+    defaults = {name: (normalise(name) or name,) for name in prompts.labels}
+    return prompts.labels == defaults and prompts.scan == default_prompts(dataset).scan
+
+
+def read_prompts(path: Path, dataset: Dataset) -> Prompts:
+    """The content of `prompts.json`. A file that nobody has edited follows the present labels of the data set.
+
+    Raises `UserError` if the file does not fit its format or the labels of the data set.
+    """
+    prompts = Prompts.read(path)
+    if is_default(prompts, dataset):
+        return default_prompts(dataset)
+    names = {label.name for label in dataset.labels}
+    faults = [
+        f"{path}: labels.{name}: the data set has no such label; it has {', '.join(sorted(names))}. Rename it here."
+        for name in prompts.labels
+        if name not in names
+    ]
+    faults += [
+        f"{path}: labels.{name}: missing; give at least one phrasing for this label."
+        for name in sorted(names)
+        if name not in prompts.labels
+    ]
+    if faults:
+        raise UserError(*faults)
+    return prompts
+
+
+def names_sides(labels: Iterable[str]) -> bool:
+    """Whether two labels differ only by left and right, in words (`Left-Kidney`, `kidneyleft`) or letters (`kidney_L`).
+
+    Abbreviations in capitals count too (`LV` and `RV`). To leave out one mirroring axis costs little. To mirror such
+    labels would teach the network that left is right.
+    """
+    names = tuple(dict.fromkeys(labels))
+    for spelling in (_side_words, _side_tokens, _side_capitals):
+        seen: dict[str, str] = {}
+        for name in names:
+            bare = spelling(name)
+            if bare != name and seen.setdefault(bare, _folded(name)) != _folded(name):
+                return True
+    return False
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
+
+
+def _side_words(name: str) -> str:
+    return re.sub(SIDES, "*", _folded(name)) if re.search(SIDES, name.casefold()) else name
+
+
+def _side_tokens(name: str) -> str:
+    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
+    sided = ["*" if _is_side(token.casefold()) else token.casefold() for token in tokens]
+    return "".join(sided) if "*" in sided else name
+
+
+def _is_side(token: str) -> bool:
+    return token in _SIDE_TOKENS or re.fullmatch(SIDES, token) is not None
+
+
+def _side_capitals(name: str) -> str:
+    return re.sub(r"\b[LR](?=[A-Z]{1,3}\b)", "*", name.replace("_", " "))

@@ -1,0 +1,63 @@
+"""Lists of scans and masks in a CSV file."""
+
+import pytest
+
+from plans.errors import UserError
+from plans.raw.pair_list import read_pairs
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function: the pairs of a list, beside which some files lie."""
+    for name in ("a.nii.gz", "b.nii.gz", "m.nii.gz"):
+        (tmp_path / name).touch()
+
+    def read(content):
+        (tmp_path / "list.csv").write_text(content)
+        return read_pairs(tmp_path / "list.csv")
+
+    return read
+
+
+def test_channels_have_the_order_of_their_columns(read, tmp_path):
+    (one, two) = read("Case\timage2\timage\tmask\np1\tb.nii.gz\ta.nii.gz\tm.nii.gz\n\np2\t\ta.nii.gz\tm.nii.gz\n")
+    assert (one.case, one.mask) == ("p1", tmp_path / "m.nii.gz")
+    assert one.images == (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
+    assert two.images == (tmp_path / "a.nii.gz",)
+
+
+def test_each_bad_row_is_named_by_its_number_in_the_file(read):
+    with pytest.raises(UserError) as error:
+        read(
+            "case,image,mask\n"
+            "\n"
+            "p1,a.nii.gz,m.nii.gz\n"
+            ",,\n"
+            "P1,a.nii.gz,m.nii.gz\n"
+            "p2,gone.nii.gz,m.nii.gz\n"
+            "../p3,a.nii.gz,m.nii.gz\n"
+            "p4,a.nii.gz,m.nii.gz,more\n"
+            "p5,a.nii.gz,\n"
+        )
+    lines = [line.partition("list.csv: ")[2] for line in error.value.lines]
+    assert lines[0].startswith("row 5: case: 'P1' is the case of row 3, too.")
+    assert lines[1].startswith("row 6: gone.nii.gz does not exist.")
+    assert lines[2].startswith("row 7: case: expected one plain file name")
+    assert lines[3] == "row 8: 4 fields, expected 3. Put a field that holds ',' in double quotes."
+    assert lines[4].startswith("row 9: an empty path does not exist.")
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "lists no case"),
+        ("case,image,mask\n", "lists no case"),
+        ("case,mask\np,m.nii.gz\n", "columns 'image': unknown, missing or double"),
+        ("case,image,mask,age\np,a.nii.gz,m.nii.gz,5\n", "columns 'age'"),
+        ('case,image,mask\np,"a.nii.gz,m.nii.gz\n', "row 2: unexpected end of data. Correct the quotes"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_one_line(read, content, message):
+    with pytest.raises(UserError, match=message):
+        read(content)
