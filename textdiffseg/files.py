@@ -45,10 +45,17 @@ class FileHash(Record):
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write text or bytes to `path`. The file is complete or unchanged.
+    """Write text or bytes to `path`. The file is complete or unchanged. Raises `OSError` as `replacing` does."""
+    with replacing(path) as temporary, open(temporary, "xb", opener=_open_new) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
-    The content is written to a temporary file in the same folder, which is then renamed. Its name is random and must
-    be new, so nobody can place a link there.
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The path of a temporary file in the same folder, which replaces `path` at the end of the context.
+
+    Its name is random. Open it as a new file, so that nobody can place a link there. After an error `path` is
+    unchanged.
 
     Raises:
         OSError: `path` is a device, a pipe, or below /dev or /proc. A rename would replace it for all programs.
@@ -59,8 +66,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(temporary_name(path.name))
     try:
-        with open(temporary, "xb", opener=_open_new) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # the temporary name would confuse; a full disk has no name

@@ -1,8 +1,13 @@
-"""The files of each case of a raw data set, found by their names. No file is opened."""
+"""The files of each case of a raw data set, found by their names. No file is opened.
 
+Names are compared in Unicode's form NFC, as some systems store accents as characters of their own (NFD).
+"""
+
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
+from unicodedata import normalize
 
 from plans.errors import listed, merged
 from plans.file_names import FILE_ENDINGS, channel_file, rater_file, split_channel, split_ending
@@ -50,7 +55,7 @@ def by_stem(folder: Path, names: Iterable[str], faults: list[str]) -> dict[str, 
     files: dict[str, str] = {}
     for name in dict.fromkeys(names):
         stem, ending = split_ending(name)
-        if ending and (other := files.setdefault(stem, name)) != name:
+        if ending and (other := files.setdefault(normalize("NFC", stem), name)) != name:
             faults.append(f"{folder}: {other} and {name} would be one case. Remove one of them.")
     return files
 
@@ -195,8 +200,8 @@ def listed_files(folder: Path, entries: Mapping[str, dict[str, Any]], source: st
 
 
 def _below(folder: Path, path: str) -> Path:
-    """The path of a file that `dataset.json` lists. It may have slashes or backslashes."""
-    return folder / PureWindowsPath(path).as_posix()
+    """The path of a file that `dataset.json` lists. It may have slashes or backslashes, and `$NAME` as in nnU-Net."""
+    return folder / PureWindowsPath(os.path.expandvars(path)).as_posix()
 
 
 def _are_texts(values: object) -> bool:

@@ -114,7 +114,7 @@ def read_dataset(folder: Path) -> Dataset:
     return Dataset(
         folder=folder,
         name=name,
-        title=header.name or name.partition("_")[2] or name,
+        title=str(header.name or "") or name.partition("_")[2] or name,
         channels=channels,
         optional=optional,
         labels=table.labels,

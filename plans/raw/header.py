@@ -30,7 +30,7 @@ class DatasetHeader(Record):
     modality: dict[str, str] | None = None  # channel_names in nnU-Net 1 and the Decathlon
     labels: dict[str, Any] = Field(default_factory=dict)
     file_ending: str | None = None
-    name: str | None = None
+    name: Any = None  # a title
     numTraining: Any = None  # compared with the number of cases in the folder
     training: list[dict[str, Any]] | None = None  # the Decathlon: image and label of each case
     dataset: dict[str, dict[str, Any]] | None = None  # nnU-Net 2: the files of each case

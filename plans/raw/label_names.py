@@ -33,6 +33,8 @@ def named_labels(given: Sequence[str]) -> dict[str, int]:
             fields[found[1]] = int(found[2])
     if not isinstance(fields, dict) or not fields:
         raise UserError(f"{source}: no labels. {_EXPECTED}")
+    if any(isinstance(value, list) for value in fields.values()):
+        raise UserError(f"{source}: labels that overlap. Write dataset.json yourself, as docs/data.md shows.")
     faults: list[str] = []
     by_value = all(isinstance(name, str) for name in fields.values())  # {"1": "liver"}
     whole = (
@@ -41,8 +43,6 @@ def named_labels(given: Sequence[str]) -> dict[str, int]:
         else fields | ({"0": BACKGROUND} if by_value else {BACKGROUND: 0})
     )
     table = labels_of(DatasetHeader.parse({"labels": whole}, source), source, faults)
-    if table.regions is not None:
-        faults.append(f"{source}: labels that overlap. Write dataset.json yourself, as docs/data.md shows.")
     if faults:
         raise UserError(*faults)
     ignored = {} if table.ignore is None else {"ignore": table.ignore}

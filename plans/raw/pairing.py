@@ -6,6 +6,7 @@ it holds one scan and one mask. A key decides only if it fits one mask and, per 
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def pair(images: Iterable[str], masks: Iterable[str], known: Mapping[str, str] |
         folder = _first_folder(name)
         return "" if folder in crowded else folder
 
-    for key in (str.casefold, _name, _bare, _bare_name, only_one):
+    for key in (_path, _name, _bare, _bare_name, only_one):
         left = [one for one in left if one not in {name for names in found.values() for name in names}]
         open_masks = [one for one in open_masks if one not in found]
         found |= _matches(left, open_masks, key, doubtful)
@@ -108,22 +109,26 @@ def _matches(
     return found
 
 
+def _path(path: str) -> str:
+    return unicodedata.normalize("NFC", path).casefold()
+
+
 def _name(path: str) -> str:
-    return path.rpartition("/")[2].casefold()
+    return _path(path.rpartition("/")[2])
 
 
 def _bare(path: str) -> str:
-    return _stripped(path).casefold()
+    return _path(_stripped(path))
 
 
 def _bare_name(path: str) -> str:
-    return _stripped(path.rpartition("/")[2]).casefold()
+    return _bare(path.rpartition("/")[2])
 
 
 def _first_folder(path: str) -> str:
     """The first part of the path that is more than a word for scans or masks; of a plain name the whole."""
     part = next((part for part in path.split("/") if not _WHOLE.fullmatch(part)), "")
-    return _stripped(part).casefold()
+    return _bare(part)
 
 
 def _folders(names: Sequence[str]) -> Counter[str]:
@@ -148,7 +153,7 @@ def _stripped(path: str) -> str:
 def _cases(masks: Sequence[str]) -> dict[str, str]:
     """mask -> the name of its case: the shortest kind of name that differs for all masks."""
     for kind in (lambda mask: _stripped(mask.rpartition("/")[2]), _stripped, lambda mask: mask.rpartition("/")[2]):
-        names = {mask: kind(mask) for mask in masks}
+        names = {mask: unicodedata.normalize("NFC", kind(mask)) for mask in masks}
         if all(names.values()) and len({name.casefold() for name in names.values()}) == len(masks):
             break
     else:

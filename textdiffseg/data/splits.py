@@ -1,8 +1,9 @@
 """Folds of a cross-validation. Cases of one group stay in one fold. Without groups, the folds are nnU-Net's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 
@@ -12,7 +13,10 @@ from plans.records import Record, read_json
 SEED = 12345  # nnU-Net's
 FOLDS = 5
 ALL = "all"
-_WAY_OUT = "Correct the file, or delete it and run tds_plan_and_preprocess, which makes new folds."
+_WAY_OUT = (
+    "Correct the file. Or delete it and run tds_plan_and_preprocess, which makes new folds; trained folds must then be "
+    "trained again."
+)
 
 
 class Fold(Record):
@@ -20,6 +24,11 @@ class Fold(Record):
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+
+    @property
+    def sides(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The cases of both sides, without an order."""
+        return frozenset(self.train), frozenset(self.validation)
 
 
 class Splits(Record):
@@ -124,7 +133,8 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
         raise UserError(*(f"{line} {_WAY_OUT}" for line in error.lines)) from None
     if not splits.folds and not splits.note:
         raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
-    faults = [line for i, fold in enumerate(splits.folds) for line in _faults(fold, i, case_ids, path)]
+    known = {*case_ids, *splits.cases}  # where the two differ, one line for all folds follows
+    faults = [line for i, fold in enumerate(splits.folds) for line in _faults(fold, i, known, path)]
     if set(splits.cases) != set(case_ids):
         faults.append(
             f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} in the data set, "
@@ -172,19 +182,28 @@ def _note(cases: int, units: int, folds: int) -> str:
 
 
 def _renamed(fold: object) -> object:
-    """A fold with nnU-Net's key "val" renamed to "validation". Other faults are found when the record is parsed."""
-    if isinstance(fold, dict) and "val" in fold:
-        return {("validation" if key == "val" else key): value for key, value in fold.items()}
-    return fold
+    """A fold with nnU-Net's key "val" renamed to "validation", and with ids in Unicode's form NFC, as cases have.
+
+    Other faults are found when the record is parsed.
+    """
+    if not isinstance(fold, dict):
+        return fold
+    return {("validation" if key == "val" else key): _composed(value) for key, value in fold.items()}
 
 
-def _faults(fold: Fold, number: int, case_ids: Sequence[str], path: Path) -> list[str]:
+def _composed(cases: object) -> object:
+    if not isinstance(cases, list):
+        return cases
+    return [normalize("NFC", case) if isinstance(case, str) else case for case in cases]
+
+
+def _faults(fold: Fold, number: int, known: Set[str], path: Path) -> list[str]:
     where = f"{path}: fold {number}"
     lines = []
     for name, side in (("train", fold.train), ("validation", fold.validation)):
         if not side:
             lines.append(f"{where}: {name} is empty: expected at least one case.")
-        if unknown := set(side) - set(case_ids):
+        if unknown := set(side) - known:
             lines.append(f"{where}: {name}: {listed(sorted(unknown))} are not cases of the data set.")
         if len(set(side)) < len(side):
             lines.append(f"{where}: {name} lists a case twice.")

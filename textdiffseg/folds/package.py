@@ -17,7 +17,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.files import FileHash, hash_once, temporary_name
+from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
 from textdiffseg.folds.ensemble import trained_folds
 
 MANIFEST = "manifest.json"
@@ -59,21 +59,15 @@ def export_model(
         identifiers=keep_identifiers,
         files={name: _hash_of(content) for name, content in contents.items()},
     )
-    package.parent.mkdir(parents=True, exist_ok=True)
-    temporary = package.with_name(temporary_name(package.name))
-    try:
-        with zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
-            archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
-            for name, content in contents.items():
-                with archive.open(zipfile.ZipInfo(name), "w") as target:  # without times and owners
-                    if isinstance(content, Path):
-                        with content.open("rb") as source:
-                            shutil.copyfileobj(source, target)
-                    else:
-                        target.write(content)
-        temporary.replace(package)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(package) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
+        archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
+        for name, content in contents.items():
+            with archive.open(zipfile.ZipInfo(name), "w") as target:  # without times and owners
+                if isinstance(content, Path):
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, target)
+                else:
+                    target.write(content)
     return manifest
 
 
@@ -152,7 +146,7 @@ def import_model(package: Path, folder: Path) -> Package:
     manifest = read_package(package)
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
-    temporary = folder.with_name(temporary_name(folder.name))
+    temporary, made = folder.with_name(temporary_name(folder.name)), not folder.parent.exists()
     try:
         with zipfile.ZipFile(package) as archive:
             for name, expected in manifest.files.items():
@@ -168,4 +162,6 @@ def import_model(package: Path, folder: Path) -> Package:
         raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if made and not folder.exists():
+            folder.parent.rmdir()
     return manifest

@@ -1,6 +1,7 @@
 """Weights on disk, as safetensors: hashes are checked, and nothing is unpickled."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,14 @@ def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
     """The hash of a checkpoint's file; None if it does not exist."""
     path = fold.checkpoint(checkpoint)
     return hash_once(path) if path.is_file() else None
+
+
+def has_sampler(fold: FoldFolder) -> bool:
+    """Whether the best weights of a fold include a trained sampler. Only one number is read."""
+    plan, name = Plan.read(fold.plan), f"{EMA}spread"
+    if plan.diffusion is None:
+        return plan.paper is not None
+    return bool(_read(fold.checkpoint("best"), partial(read_tensor_file, names=(name,))).tensors[name] > 0)
 
 
 def _read(path: Path, reader: Callable[[Path], Content]) -> Content:

@@ -4,6 +4,7 @@ World coordinates are LPS in mm, as in DICOM and SimpleITK: x increases to the p
 superior. The array axes (D, H, W) of a canonical image run towards superior, posterior and left.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,9 @@ from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from textdiffseg.imaging.forms import NiftiForms
 
-MISSING = "Channel {name} is missing."  # a note
+# notes on a channel
+MISSING = "Channel {name} is missing."
+CONSTANT = "Channel {name} has one value in all voxels, so it shows nothing. Check how the scan was exported."
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,28 @@ def describe(geometry: Geometry) -> str:
         "direction": np.round((geometry.affine[:3, 2::-1] / geometry.spacing[::-1]).ravel(), 3).tolist(),
     }
     return ", ".join(f"{name} {'/'.join(f'{value:g}' for value in values)}" for name, values in numbers.items())
+
+
+def notes_on_channels(volume: Volume, names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on channels that are missing, or that show nothing. `names`: those of all channels."""
+    notes = []
+    for number, (name, channel) in enumerate(zip(names, volume.array, strict=True)):
+        if number in volume.missing:
+            notes.append(MISSING.format(name=name))
+        elif channel.min() == channel.max():
+            notes.append(CONSTANT.format(name=name))
+    return tuple(notes)
+
+
+def grid_advice(mask: Geometry, scan: Geometry) -> str:
+    """What to do about a mask whose grid differs from that of its scan."""
+    if mask.shape != scan.shape or not np.allclose(mask.affine[:3, :3], scan.affine[:3, :3], atol=1e-3):
+        return "Resample the mask to the scan."
+    moved = float(np.linalg.norm(mask.affine[:3, 3] - scan.affine[:3, 3]))
+    return (
+        f"Only its place differs, by {moved:.4g} mm. If the voxels of both correspond, copy the scan's origin to the "
+        "mask. If they do not, resample the mask to the scan."
+    )
 
 
 def refuse_unusable(array: np.ndarray, source: str) -> None:

@@ -11,7 +11,7 @@ from plans.geometry import triple
 from plans.plan import Plan
 from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.on_device import products_on
-from textdiffseg.imaging.volume import MISSING, Volume
+from textdiffseg.imaging.volume import Volume, notes_on_channels
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
 from textdiffseg.inference.guide import Sighting, search
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
@@ -94,9 +94,9 @@ class Segmenting:
     def read(self, volume: Volume) -> PreparedScan:
         """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
         image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
-        lacking = [MISSING.format(name=self.plan.channels[number].name) for number in volume.missing]
+        notes = notes_on_channels(volume, [channel.name for channel in self.plan.channels])
         low = None if self.guide is None else self.guide.read(volume).image
-        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *lacking), low)
+        return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *notes), low)
 
     def run(
         self,

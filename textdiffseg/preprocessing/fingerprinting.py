@@ -23,7 +23,7 @@ from plans.regions import Regions, values_of
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of
-from textdiffseg.imaging.volume import MISSING, Volume, describe, to_canonical
+from textdiffseg.imaging.volume import Volume, describe, grid_advice, notes_on_channels, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, number_labels
 from textdiffseg.preprocessing.crop import crop_box
 from textdiffseg.preprocessing.structures import measure_labels
@@ -82,7 +82,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     shown = image.array[image.first_channel :]  # missing channels are 0
     box = crop_box(shown, spacing, crop, joint_labels(references))
     extended = crop == "body" and box != crop_box(shown, spacing, crop)
-    notes = (*volume.notes, *(MISSING.format(name=channels[number]) for number in volume.missing))
+    notes = (*volume.notes, *notes_on_channels(volume, channels))
     return CaseFingerprint(
         case=case.id,
         shape=image.geometry.shape,
@@ -136,8 +136,8 @@ def _read_reference(
         return None
     if volume is not None and not volume.geometry.matches(label.geometry):
         faults.append(
-            f"case {case.id}: the label's grid ({describe(label.geometry)}) differs from the image's "
-            f"({describe(volume.geometry)}). Resample the label {path} to the image."
+            f"case {case.id}: {path}: the mask's grid ({describe(label.geometry)}) differs from the scan's "
+            f"({describe(volume.geometry)}). {grid_advice(label.geometry, volume.geometry)}"
         )
     return _numbered(label.array[0], path, case, names, faults)
 

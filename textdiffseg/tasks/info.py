@@ -15,6 +15,7 @@ from textdiffseg.folds.find import find_model
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import is_validated, why_unfinished
+from textdiffseg.folds.weights import has_sampler
 from textdiffseg.text.bank import TextBank
 
 
@@ -105,7 +106,7 @@ def describe(
         window_gb=plan.memory.prediction_gb,
         host_gb=plan.memory.ram_gb,
         text_encoder=plan.text.encoder,
-        samples=plan.sample_steps is not None,
+        samples=all(map(has_sampler, folds)),
         reads_texts=plan.reads_texts,
     )
 

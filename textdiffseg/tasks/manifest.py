@@ -95,11 +95,11 @@ class Manifest(Record):
     backend: str = "torch"
     threads: int = 0
 
-    def is_complete(self, request: Request, folder: Path) -> bool:
-        """Whether this is the manifest of `request`, and all outputs in `folder` are unchanged."""
-        if self.request != request or not self.outputs:
+    def is_complete(self, request: Request, mask: Path) -> bool:
+        """Whether this is the manifest of `request` and `mask`, and all outputs are unchanged."""
+        if self.request != request or mask.name not in self.outputs:
             return False
-        paths = {folder / name: digest for name, digest in self.outputs.items()}
+        paths = {mask.with_name(name): digest for name, digest in self.outputs.items()}
         return all(path.is_file() and hash_files([path]) == digest for path, digest in paths.items())
 
 

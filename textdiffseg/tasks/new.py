@@ -155,7 +155,7 @@ def _take(
         if cancel():
             raise Cancelled(f"Read the masks: stopped after {done} of {total} cases")
     if not taken:
-        raise UserError(*merged(faults))
+        raise UserError(*merged(faults), "No case is left. If the two folders are exchanged, give the scans first.")
     return taken, list(merged(faults))
 
 

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.file_names import NIFTI, channel_file, split_ending
 from plans.layout import RawFolder
 from textdiffseg.files import temporary_name
-from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
+from textdiffseg.imaging.sources.files import files_of, is_series, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
 from textdiffseg.tasks.new_sources import CaseSource
@@ -45,8 +45,12 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     Raises:
         UserError: a file cannot be read, the grids differ, or the mask is not a label map.
     """
-    converted = {path: _converted(path, source.series) for path in source.images if _is_converted(path)}
-    geometry = _grid(source.images, converted)
+    volumes = [read_volume((path,), series=source.series if is_series(path) else None) for path in source.images]
+    geometry = _grid(source.images, volumes)
+    converted = {path: volume for path, volume in zip(source.images, volumes, strict=True) if _is_converted(path)}
+    for path, volume in converted.items():
+        if len(volume.array) > 1:
+            raise UserError(f"{path} holds {len(volume.array)} channels, and cannot be linked. Save it as .nii.gz.")
     notes = tuple(note for volume in converted.values() for note in volume.notes)
     moved = source.is_joined or _is_converted(source.mask)
     if not source.is_joined:
@@ -72,35 +76,23 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     return TakenCase(source.case, tuple(images), label, volumes, notes)
 
 
-def _converted(path: Path, series: str | None) -> Volume:
-    volume = read_volume((path,), series=series)
-    if len(volume.array) > 1:
-        raise UserError(f"{path} holds {len(volume.array)} channels, and cannot be linked. Save it as .nii.gz.")
-    return volume
-
-
-def _grid(images: tuple[Path, ...], converted: Mapping[Path, Volume]) -> Geometry:
-    """The grid of the scan. Raises `UserError` if it cannot be read, or if the channels have different grids."""
-    grids = []
-    for path in images:
-        own = converted[path].geometry if path in converted else read_geometry(path)
-        grids.append(own or read_volume((path,)).geometry)  # which reports the fault
-        if not grids[-1].matches(grids[0]):
+def _grid(images: tuple[Path, ...], volumes: Sequence[Volume]) -> Geometry:
+    """The grid of the scan. Raises `UserError` if the channels have different grids."""
+    first = volumes[0].geometry
+    for path, volume in zip(images, volumes, strict=True):
+        if not volume.geometry.matches(first):
             raise UserError(
-                f"{path}: its grid ({describe(grids[-1])}) differs from that of {images[0]} ({describe(grids[0])}). "
+                f"{path}: its grid ({describe(volume.geometry)}) differs from that of {images[0]} ({describe(first)}). "
                 "Resample all channels to one grid."
             )
-    return grids[0]
+    return first
 
 
 def _counted(array: np.ndarray, mask: Path) -> dict[int, int]:
     """The voxels of each value above 0. Raises `UserError` for values that no label map holds."""
     values, counts = np.unique(array, return_counts=True)
     if len(values) > MAX_VALUES:
-        raise UserError(
-            f"{mask} has {len(values)} different values: it seems to be a scan, not a mask. If the two folders are "
-            "exchanged, give the scans first."
-        )
+        raise UserError(f"{mask} has {len(values)} different values: it seems to be a scan, not a mask.")
     if values[0] < 0:
         raise UserError(f"{mask} has the value {values[0]}. Expected 0 for background, and values above 0 for labels.")
     return {int(value): count for value, count in zip(values, counts.tolist(), strict=True) if value > 0}

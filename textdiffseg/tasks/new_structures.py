@@ -15,7 +15,7 @@ from plans.names import normalise
 from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
-from textdiffseg.imaging.volume import Geometry, describe
+from textdiffseg.imaging.volume import Geometry, describe, grid_advice
 from textdiffseg.tasks.new_sources import CaseSource
 
 MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
@@ -40,7 +40,7 @@ def read_mask(path: Path, geometry: Geometry) -> tuple[np.ndarray, bool]:
     if array is None:
         raise UserError(
             f"{path}: the mask's grid ({describe(labels.geometry)}) differs from the scan's ({describe(geometry)}). "
-            "Resample the mask to the scan."
+            + grid_advice(labels.geometry, geometry)
         )
     return array, True
 

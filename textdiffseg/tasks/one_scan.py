@@ -175,7 +175,7 @@ def refuse_files_of_others(
     known = {} if before is None else before.outputs
     numbers = range(1, 1 + alternatives_of(run))
     alternatives = [output.with_name(alternative_file(*split_ending(output.name), number)) for number in numbers]
-    for path in (*([output] if before is None else []), *alternatives):
+    for path in (output, *alternatives):
         if path.exists() and path.name not in known:
             raise UserError(
                 f"{path} exists and was not made by tds_predict (no manifest beside it). "

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
-from plans.layout import PreprocessedFolder
+from plans.layout import PreprocessedFolder, RawFolder
 from plans.plan import Plan
 from plans.planning.spacing import as_option
 from plans.presets import PRESETS
 from plans.raw.dataset import Dataset
 from plans.raw.presence import presence_notes
-from textdiffseg.data.splits import Splits
+from textdiffseg.data.splits import Splits, read_splits
 
 
 def notes_of(
@@ -23,7 +23,26 @@ def notes_of(
 ) -> tuple[str, ...]:
     """Notes on the data set, then on the plan and on other plans."""
     found = (*dataset.notes, *presence_notes(dataset, fingerprint), *fingerprint.notes())
-    return (*found, *_notes(plan, splits, text_notes), *_notes_on_other_plans(plan, folder))
+    about_plans = (*_notes(plan, splits, text_notes), *_notes_on_other_plans(plan, folder))
+    return (*found, *_notes_on_folds(dataset, splits, folder), *about_plans)
+
+
+def _notes_on_folds(dataset: Dataset, splits: Splits, folder: PreprocessedFolder) -> Iterator[str]:
+    """Notes on a file with other folds, which was added too late, and on cases in no fold."""
+    for path in (folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits):
+        try:
+            wanted = read_splits(path, splits.cases).folds if path.is_file() else splits.folds
+        except UserError as error:
+            yield from error.lines
+            continue
+        if [fold.sides for fold in wanted] != [fold.sides for fold in splits.folds]:
+            yield (
+                f"{path} has other folds than {folder.splits}, which are used, as they were made before. For the new "
+                "ones, delete the older file and plan again. Folds that are trained must then be trained again."
+            )
+    used = set[str]().union(*(side for fold in splits.folds for side in fold.sides))
+    if splits.folds and (unused := sorted({*splits.cases} - used)):
+        yield f"Cases that are in no fold are never used: {listed(unused)}."
 
 
 def _notes(plan: Plan, splits: Splits, text_notes: tuple[str, ...]) -> Iterator[str]:

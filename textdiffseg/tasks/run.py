@@ -118,7 +118,7 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
         parts = read_datasets(dataset, root)
         if len(parts) == 1 and {case.id for case in parts[0].cases} != stored:
             return f"The cases of {source.path.name} have changed."
-        planned = source.plan(preset).stat().st_mtime
+        planned = _changed(source.plan(preset))
         if any(_last_change(part) > planned for part in parts):
             return f"Files of {source.path.name} have changed since it was planned."
     return None
@@ -127,9 +127,20 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
 def _last_change(dataset: Dataset) -> float:
     """The time of the last change of a raw data set's files."""
     raw = RawFolder(dataset.folder)
-    files = [raw.header, raw.prompts, raw.texts, *(path for case in dataset.cases for path in case.images)]
+    files = [
+        raw.header,
+        raw.prompts,
+        raw.texts,
+        raw.nnunet_splits,
+        *(path for case in dataset.cases for path in case.images),
+    ]
     files += [path for case in dataset.cases for path in case.references]
-    return max(path.stat().st_mtime for path in files if path.exists())
+    return max(_changed(path) for path in files if path.exists())
+
+
+def _changed(path: Path) -> float:
+    """The time of the last change of a file, or of the link to it. A copy may keep the time of its source (mtime)."""
+    return max(time for state in (path.stat(), path.lstat()) for time in (state.st_mtime, state.st_ctime))
 
 
 def _chosen(source: PreprocessedFolder, folds: Sequence[int | str]) -> tuple[str, ...]:

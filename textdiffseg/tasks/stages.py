@@ -96,7 +96,7 @@ def read(run: PredictionRun, work: Work) -> Work:
     before = read_manifest(manifest_path(mask))
     derived = DerivedFiles(run, mask, paths)
     derived.check(before)
-    if not run.overwrite and before is not None and before.is_complete(request, run.out):
+    if not run.overwrite and before is not None and before.is_complete(request, mask):
         derived.complete(before)
         return replace(work, complete=True)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
