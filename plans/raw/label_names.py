@@ -33,7 +33,7 @@ def named_labels(given: Sequence[str]) -> dict[str, int]:
             fields[found[1]] = int(found[2])
     if not isinstance(fields, dict) or not fields:
         raise UserError(f"{source}: no labels. {_EXPECTED}")
-    if any(isinstance(value, list) for value in fields.values()):
+    if any(isinstance(value, list) and len(value) > 1 for value in fields.values()):
         raise UserError(f"{source}: labels that overlap. Write dataset.json yourself, as docs/data.md shows.")
     faults: list[str] = []
     by_value = all(isinstance(name, str) for name in fields.values())  # {"1": "liver"}

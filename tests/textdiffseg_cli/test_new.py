@@ -130,13 +130,22 @@ def test_faulty_cases_are_left_out_in_a_line_each(new, made, folders):
     write(folders[1] / "c1_seg.nii.gz", np.arange(16 * 15 * 12, dtype=np.int16).reshape(16, 15, 12))
     (folders[0] / "c2_CT.nii.gz").write_bytes(b"no image")
     write(folders[1] / "c3_seg.nii.gz", mask())
+    scan = folders[0] / "c5_CT.nii.gz"
+    scan.write_bytes(scan.read_bytes()[: scan.stat().st_size * 2 // 3])
     _, out, _ = new("--missing", "not-annotated")
     left = [line for line in out.splitlines() if line.startswith("Left out: ")]
-    assert len(left) == 4
+    assert len(left) == 5
+    assert "c5_CT.nii.gz is truncated" in left[3]
     assert "differs from the scan's" in left[0]
     assert "it seems to be a scan, not a mask" in left[1]
-    assert "its mask is empty" in left[3]
-    assert [case.id for case in read_dataset(made).cases] == ["c4", "c5"]
+    assert "its mask is empty" in left[4]
+    assert [case.id for case in read_dataset(made).cases] == ["c4"]
+
+
+def test_exchanged_folders_are_one_hint(new, folders):
+    code, _, err = new(sources=folders[::-1])
+    assert code == 2
+    assert "If the two folders are exchanged, give the scans first." in err
 
 
 def test_no_pair_is_one_line_with_the_way_out(new, folders, tmp_path):

@@ -14,7 +14,7 @@ SEED = 12345  # nnU-Net's
 FOLDS = 5
 ALL = "all"
 _WAY_OUT = (
-    "Correct the file. Or delete it and run tds_plan_and_preprocess, which makes new folds; trained folds must then be "
+    "Correct the file, or delete it and run tds_plan_and_preprocess, which makes new folds. Trained folds must then be "
     "trained again."
 )
 

@@ -99,7 +99,7 @@ class Manifest(Record):
         """Whether this is the manifest of `request` and `mask`, and all outputs are unchanged."""
         if self.request != request or mask.name not in self.outputs:
             return False
-        paths = {mask.with_name(name): digest for name, digest in self.outputs.items()}
+        paths = {mask.parent / name: digest for name, digest in self.outputs.items()}
         return all(path.is_file() and hash_files([path]) == digest for path, digest in paths.items())
 
 

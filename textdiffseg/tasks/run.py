@@ -127,14 +127,8 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
 def _last_change(dataset: Dataset) -> float:
     """The time of the last change of a raw data set's files."""
     raw = RawFolder(dataset.folder)
-    files = [
-        raw.header,
-        raw.prompts,
-        raw.texts,
-        raw.nnunet_splits,
-        *(path for case in dataset.cases for path in case.images),
-    ]
-    files += [path for case in dataset.cases for path in case.references]
+    files = [raw.header, raw.prompts, raw.texts, raw.nnunet_splits]
+    files += [path for case in dataset.cases for path in (*case.images, *case.references)]
     return max(_changed(path) for path in files if path.exists())
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 
@@ -98,6 +99,22 @@ def test_nnunet_s_list_of_files_and_groups(tmp_path):
     header = HEADER | {"dataset": {"case a": entry, "case b": windows}, "group": {"case a": 7}}
     dataset = read_dataset(write(tmp_path / "d", header, *pairs("a", "b")))
     assert [(case.id, case.group) for case in dataset.cases] == [("case a", "7"), ("case b", None)]
+
+
+def test_unicode_forms_of_names_make_no_difference(tmp_path):
+    decomposed, composed = (normalize(form, "fä") for form in ("NFD", "NFC"))
+    write(tmp_path / "d", HEADER, f"imagesTr/{decomposed}_0000.nii.gz", f"labelsTr/{composed}.nii.gz")
+    assert [case.id for case in read_dataset(tmp_path / "d").cases] == [composed]
+
+
+def test_listed_files_may_name_nnunet_s_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    files = {"images": ["$nnUNet_raw/x/a_0000.nii.gz"], "label": "${nnUNet_raw}/x/a.nii.gz"}
+    write(tmp_path / "d", HEADER | {"dataset": {"a": files}})
+    (tmp_path / "x").mkdir()
+    for name in ("a_0000.nii.gz", "a.nii.gz"):
+        (tmp_path / "x" / name).touch()
+    assert read_dataset(tmp_path / "d").cases[0].images == (tmp_path / "x" / "a_0000.nii.gz",)
 
 
 def test_label_values_may_have_gaps(tmp_path):

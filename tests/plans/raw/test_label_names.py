@@ -43,5 +43,12 @@ def test_faults_are_named(given, match):
         named_labels(given)
 
 
+def test_labels_that_overlap_are_one_line(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps({"labels": {"background": 0, "whole": [1, 2], "core": 2}}))
+    with pytest.raises(UserError, match=r"labels that overlap\. Write dataset.json yourself"):
+        named_labels([str(path)])
+
+
 def test_equal_names_get_one_number():
     assert numbered_names(["Left Lung", "GTV", "left_lung"]) == {"Left Lung": 1, "GTV": 2}

@@ -1,5 +1,7 @@
 """Scans and masks are paired by their names, and what is doubtful is not paired."""
 
+from unicodedata import normalize
+
 import pytest
 
 from plans.raw.pairing import is_mask_name, pair
@@ -28,6 +30,11 @@ def pairs(images, masks):
 )
 def test_names_of_one_case(image, mask, case):
     assert pairs([image], [mask]) == {case: ((image,), mask)}
+
+
+def test_unicode_forms_make_no_difference():
+    decomposed, composed = (normalize(form, "fä") for form in ("NFD", "NFC"))
+    assert pairs([decomposed], [f"{composed}_seg"]) == {composed: ((decomposed,), f"{composed}_seg")}
 
 
 def test_each_case_gets_its_own_mask():

@@ -157,7 +157,14 @@ def test_a_package_that_is_not_right_is_refused_and_nothing_is_written(package, 
         import_model(rewritten(package, change), folder)
     assert not folder.exists()
     assert not list(tmp_path.rglob("evil.json"))
-    assert not list(folder.parent.glob(".*"))
+    assert not folder.parent.exists()
+
+
+def test_a_package_that_cannot_be_written_is_named_in_the_error(model, tmp_path):
+    with pytest.raises(IsADirectoryError) as caught:
+        export_model(model, tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    assert not list(tmp_path.parent.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x05\x06" + bytes(18)])

@@ -181,7 +181,8 @@ def test_all_faulty_cases_are_reported_together(write_raw, tmp_path, workers):
     for words in (
         "tiny_00_0000.nii.gz is truncated",
         "tiny_01_0000.nii.gz: ",
-        "case tiny_02: the label's grid",
+        "tiny_02.nii.gz: the mask's grid",
+        "Resample the mask to the scan.",
         "tiny_03.nii.gz: unknown label values 9; dataset.json has 0, 1, 2",
         "tiny_04_0000.nii.gz: a single slice",
         "3 channels, but dataset.json names 1 (MRI)",

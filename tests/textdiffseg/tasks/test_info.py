@@ -10,6 +10,7 @@ from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.state import note_validated
+from textdiffseg.tensors import write_tensor_file
 from textdiffseg_cli import export_model, import_model, info
 
 
@@ -43,6 +44,15 @@ def test_a_model_is_described_from_its_files(validated, plan):
     assert (first.name, first.validated, first.cases, first.dice) == ("0", True, 2, pytest.approx(0.75))
     assert (second.name, second.validated, second.cases, second.dice) == ("1", False, 0, None)
     assert found.samples
+
+
+def test_a_model_without_a_trained_sampler_has_no_samples(validated, plan, bank, make_model):
+    fold = FoldFolder.of(validated, plan.dataset, "default", "0")
+    network = make_model(plan)
+    network.spread.zero_()
+    weights = {f"ema.{name}": value for name, value in network.state_dict().items()}
+    write_tensor_file(fold.checkpoint("best"), weights, {})
+    assert not tds.describe(dataset="900", root=validated).samples
 
 
 def test_the_command_prints_a_table_or_json(validated, capsys):

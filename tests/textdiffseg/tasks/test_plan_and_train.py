@@ -1,6 +1,9 @@
 """DESIGN 2: planning and training report, can be cancelled, and resume when they are called again."""
 
+import json
+
 import pytest
+import SimpleITK as sitk
 
 import textdiffseg as tds
 from plans.layout import FoldFolder
@@ -49,6 +52,33 @@ def test_notes_of_planning_are_reported_and_returned(tmp_path, write_raw):
     assert any("4 folds instead of 5" in note for note in planned.notes)
     assert planned.plan.reasons
     assert planned.folder.plan("default").is_file()
+
+
+def test_folds_that_came_too_late_and_unused_cases_are_notes(tmp_path, write_raw):
+    raw = write_raw(tmp_path)
+    fold = {"train": ["tiny_00", "tiny_01"], "val": ["tiny_02"]}
+    late = raw / "splits_final.json"
+    first = tds.plan(raw, root=tmp_path, workers=0)
+    assert not any("splits" in note for note in first.notes)
+    late.write_text(json.dumps([fold]))
+    again = tds.plan(raw, root=tmp_path, workers=0)
+    assert any(f"{late} has other folds than" in note for note in again.notes)
+    assert again.splits == first.splits
+    first.folder.splits.unlink()
+    third = tds.plan(raw, root=tmp_path, workers=0)
+    assert not any("other folds" in note for note in third.notes)
+    assert "Cases that are in no fold are never used: tiny_03." in third.notes
+    late.write_text("[")
+    assert any("splits_final.json" in note for note in tds.plan(raw, root=tmp_path, workers=0).notes)
+
+
+def test_a_scan_that_shows_nothing_is_noted(tmp_path, write_raw):
+    raw = write_raw(tmp_path)
+    path = raw / "imagesTr" / "tiny_01_0000.nii.gz"
+    blank = sitk.ReadImage(str(path)) * 0
+    sitk.WriteImage(blank, str(path))
+    notes = tds.plan(raw, root=tmp_path, workers=0).notes
+    assert [note for note in notes if "Channel MRI has one value" in note and note.endswith("1 of 4 cases: tiny_01.")]
 
 
 def test_a_cancelled_training_is_saved_and_resumes(planned):

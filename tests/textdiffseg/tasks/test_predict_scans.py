@@ -18,7 +18,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated
 from textdiffseg.inference.segmenting import Segmenting
-from textdiffseg.tasks.manifest import Manifest
+from textdiffseg.tasks.manifest import Manifest, read_manifest
 from textdiffseg.tasks.predict import (
     PredictionRun,
     find_scans,
@@ -112,6 +112,23 @@ def test_complete_cases_are_skipped_and_others_predicted_again(job, scan, make_s
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
     make_scan(scan, seed=1)
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
+
+
+def test_a_mask_in_another_format_is_written_too_but_replaces_no_file_of_others(job, scan):
+    out = job().out
+    predict_scan(job(file_name="a.nrrd"), "a", (scan,))
+    assert predict_scan(job(file_name="a.nii.gz"), "a", (scan,))
+    assert (out / "a.nrrd").is_file()
+    assert (out / "a.nii.gz").is_file()
+    (out / "a.nii").write_bytes(b"mine")
+    with pytest.raises(UserError, match="not made by tds_predict"):
+        predict_scan(job(file_name="a.nii"), "a", (scan,))
+
+
+def test_a_scan_that_shows_nothing_gets_a_note(job, scan):
+    sitk.WriteImage(sitk.ReadImage(str(scan)) * 0, str(scan))
+    predict_scan(job(), "a", (scan,))
+    assert any("one value in all voxels" in note for note in read_manifest(job().out / "a.json").scan_notes)
 
 
 def test_a_case_of_an_interrupted_run_is_predicted_again(job, scan):

@@ -1,6 +1,7 @@
 """`run`, `status` and `finalize`: what is done is skipped, time is shared, folds of several machines are joined."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -84,6 +85,18 @@ def test_changes_of_the_data_are_planned(planned, scripted, monkeypatch):
         scripted(states)
     (planned / "preprocessed" / NAME / "plan.json").touch()
     assert scripted(states)[2].is_complete
+    mask = next((planned / "raw" / NAME / "labelsTr").iterdir())
+    corrected = mask.with_name("corrected")
+    corrected.write_bytes(mask.read_bytes())
+    os.utime(corrected, (0, 0))  # a copy may keep the time of its source
+    corrected.replace(mask)
+    with pytest.raises(InterruptedError):
+        scripted(states)
+    (planned / "preprocessed" / NAME / "plan.json").touch()
+    (planned / "raw" / NAME / "splits_final.json").write_text("[]")
+    with pytest.raises(InterruptedError):
+        scripted(states)
+    (planned / "raw" / NAME / "splits_final.json").unlink()
 
 
 def test_the_hours_are_shared_by_the_folds_that_are_left(scripted):
