@@ -130,7 +130,7 @@ class CrossEntropyLast(Objective):
     ) -> Losses:
         logits = next(self.segmenter.logits(image, queries))
         dice_weight = float(done < 1 - self.share)
-        return Losses(segmentation_loss(logits, targets, queries.labels, dice_weight, balance_at(done)))
+        return Losses(segmentation_loss(logits, targets, queries.labels, dice_weight, dice_weight * balance_at(done)))
 
 
 def cross_entropy_last(share: float) -> Change:

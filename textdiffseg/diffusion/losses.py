@@ -14,14 +14,14 @@ def segmentation_loss(
     """Cross-entropy + dice_weight (1 - Dice), for labels that exclude each other.
 
     nnU-Net weighs the two terms 1 : 1, the publication 1 : 2 (gamma). With `balance`, the cross-entropy has another
-    term, `balance` times its mean over classes in place of voxels (`_balanced`).
+    term, `balance` times its mean over missed classes in place of voxels (`_balanced`).
 
     Args:
         logits: (B, 1 + Q, D, H, W).
         slots: (B, D, H, W) int64. 0 is background, q + 1 the label of slot q, -1 ignored.
         labels: (B, Q) the label number 1..N of each slot, 0 where padded.
         dice_weight: gamma.
-        balance: the weight of the classes' mean.
+        balance: the weight of the mean over classes.
     """
     log_p = F.log_softmax(logits.float(), dim=1)
     known = slots >= 0
@@ -34,10 +34,13 @@ def segmentation_loss(
 
 
 def _balanced(entropy: Tensor, slots: Tensor, classes: int) -> Tensor:
-    """The mean cross-entropy of each class that a sample holds, averaged over these classes and over samples.
+    """The mean over the C classes that a sample holds, and over samples: sum_c missed_c CE_c / C.
+
+    CE_c is the mean cross-entropy over the voxels of class c. missed_c = (1 - mean probability of c over them)^2 has no
+    gradient (`_missed`).
 
     An organ of .1% of the voxels has .1% of the usual mean. As long as the network does not recognise it, its Dice has
-    nearly no gradient either. Here it counts as much as the background.
+    nearly no gradient either. Here it counts as much as the background, until it is found.
 
     Args:
         entropy: (B, D, H, W), 0 where ignored.
@@ -46,9 +49,15 @@ def _balanced(entropy: Tensor, slots: Tensor, classes: int) -> Tensor:
     """
     known, of_class = (slots >= 0).flatten(1), slots.clamp(min=0).flatten(1)
     voxels = entropy.new_zeros(len(slots), classes).scatter_add_(1, of_class, known.to(entropy.dtype))
-    held = voxels > 0
-    weight = held / (voxels.clamp(min=1) * held.sum(1, keepdim=True).clamp(min=1))
-    return (entropy.flatten(1) * weight.gather(1, of_class)).sum(1).mean()
+    held, flat = voxels > 0, entropy.flatten(1)
+    recognised = torch.zeros_like(voxels).scatter_add_(1, of_class, (-flat.detach()).exp() * known)
+    weight = held * _missed(recognised, voxels) / (voxels.clamp(min=1) * held.sum(1, keepdim=True).clamp(min=1))
+    return (flat * weight.gather(1, of_class)).sum(1).mean()
+
+
+def _missed(recognised: Tensor, voxels: Tensor) -> Tensor:
+    """(1 - r)^2 for the mean probability r = recognised / voxels of the right class: near 0 for what is found."""
+    return (1 - recognised / voxels.clamp(min=1)).square()
 
 
 def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: Tensor, balance: float = 0.0) -> Tensor:
@@ -59,7 +68,8 @@ def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: T
         value_map: (B, D, H, W) int64 value numbers 0..E of the label map, -1 ignored.
         membership: (B, Q, 1 + E) bool (`regions.members`).
         labels: (B, Q) the label number 1..N of each slot, 0 where padded.
-        balance: the weight of another cross-entropy, in which each label's inside and outside count alike.
+        balance: the weight of another cross-entropy, in which each label's inside and outside count alike, each by
+            how much of it is missed.
     """
     z, known = region_logits(logits).flatten(2), (value_map >= 0).flatten(1).unsqueeze(1)
     true = masks(value_map, membership).flatten(2)
@@ -67,9 +77,10 @@ def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: T
     entropy = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
     cross_entropy = (entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
     if balance:
-        sides = [(entropy * side).sum(2) / side.sum(2).clamp(min=1) for side in (counted & true, counted & ~true)]
-        slots = (labels > 0).sum(1).clamp(min=1)
-        cross_entropy = cross_entropy + balance * (torch.stack(sides).mean(0).sum(1) / slots).mean()
+        sides, slots = torch.stack((counted & true, counted & ~true)), (labels > 0).sum(1).clamp(min=1)
+        voxels, recognised = sides.sum(3), ((-entropy.detach()).exp() * sides).sum(3)  # (2, B, Q)
+        means = _missed(recognised, voxels) * (entropy * sides).sum(3) / voxels.clamp(min=1)
+        cross_entropy = cross_entropy + balance * (means.mean(0).sum(1) / slots).mean()
     return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels)
 
 

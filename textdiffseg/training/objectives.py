@@ -2,7 +2,7 @@
 
 Masks (presets `default` and `unet`, and the peers):
 
-    loss = seg(mask) + balance * (mean over classes of their mean CE), balance from .2 to 0 in the first third
+    loss = seg(mask) + balance * (mean over classes of their mean CE, by how much is missed), balance from .2 to 0
 
 Samples (preset `default`, second stage, with everything that makes masks frozen; networks/label_latent.py has m and s):
 
@@ -38,7 +38,7 @@ from textdiffseg.segmenter import Segmenter, mask_features
 from textdiffseg.training.draws import NoiseDraws, draw_noise
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 
-BALANCE, BALANCED_SHARE = 0.2, 0.35
+BALANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class DirectObjective(Objective):
-    """The mask: the segmentation loss of the single pass. At first, classes count as much as voxels (`balance_at`)."""
+    """The mask: the segmentation loss of the single pass. Missed classes count, too (`balance_at`)."""
 
     segmenter: Segmenter
 
@@ -183,12 +183,12 @@ class LabelDiffusionObjective(Objective):
 
 
 def balance_at(done: float) -> float:
-    """The weight of the classes' mean cross-entropy: `BALANCE` at first, 0 from `BALANCED_SHARE` of the iterations on.
+    """The weight of the missed classes' mean cross-entropy: `BALANCE` at first, 0 at the end.
 
-    Without it, the oesophagus in planning CT was found after 440 to 1,100 iterations, with it after 90 to 130. It makes
-    masks of small labels too large, so the last iterations do without (docs/method.md).
+    Without it, the oesophagus in planning CT was found after 440 to 1,100 iterations, with it after 90 to 140. It makes
+    masks of small labels too large, so the last iterations nearly do without (docs/method.md).
     """
-    return BALANCE * max(0.0, 1 - done / BALANCED_SHARE)
+    return BALANCE * (1 - done)
 
 
 def objective_of(network: SegmentationNetwork, samples: bool = False) -> Objective:

@@ -53,13 +53,18 @@ def test_ignored_voxels_and_padded_slots_change_nothing():
     torch.testing.assert_close(segmentation_loss(padded, slots, torch.tensor([[3, 0]])), expected)
 
 
-def test_balanced_cross_entropy_is_the_mean_over_the_classes_of_a_sample():
+def missed(entropy):
+    """The mean cross-entropy of voxels, weighted by the square of the probability that they lack."""
+    return (1 - (-entropy).exp().mean()) ** 2 * entropy.mean()
+
+
+def test_balanced_cross_entropy_is_the_mean_over_the_missed_classes_of_a_sample():
     logits, slots = random_case(2, 3)
     slots[0, 0], slots[1] = -1, torch.where(slots[1] == 2, 0, slots[1])  # ignored voxels; a class that is missing
     labels = torch.tensor([[1, 2, 3], [1, 2, 3]])
     entropy = torch.nn.functional.cross_entropy(logits, slots.clamp(min=0), reduction="none")
     of_samples = [
-        torch.stack([entropy[b][slots[b] == number].mean() for number in range(4) if (slots[b] == number).any()]).mean()
+        torch.stack([missed(entropy[b][slots[b] == one]) for one in range(4) if (slots[b] == one).any()]).mean()
         for b in range(2)
     ]
     found = segmentation_loss(logits, slots, labels, balance=0.3) - segmentation_loss(logits, slots, labels)
@@ -73,7 +78,7 @@ def test_balanced_cross_entropy_of_labels_that_overlap_is_the_mean_of_inside_and
     labels = torch.tensor([[1, 0]])  # one label, one padded slot
     members = torch.tensor([[[False, True], [False, False]]])
     entropy = torch.nn.functional.softplus(z[0, 0] - z[0, 1]), torch.nn.functional.softplus(z[0, 1] - z[0, 0])
-    expected = (entropy[0][values[0] == 1].mean() + entropy[1][values[0] == 0].mean()) / 2
+    expected = (missed(entropy[0][values[0] == 1]) + missed(entropy[1][values[0] == 0])) / 2
     found = region_loss(z, values, members, labels, balance=0.3) - region_loss(z, values, members, labels)
     torch.testing.assert_close(found, 0.3 * expected)
 
@@ -87,8 +92,19 @@ def test_a_label_of_any_size_pulls_as_hard_as_the_background(voxels):
     more = segmentation_loss(logits, slots, labels, balance=1.0) - segmentation_loss(logits, slots, labels)
     (gradient,) = torch.autograd.grad(more, logits)
     inside, outside = (gradient[0, 1][slots[0] == number].sum() for number in (1, 0))
-    assert inside.item() == pytest.approx(-0.25)
-    assert outside.item() == pytest.approx(0.25)
+    assert inside.item() == pytest.approx(-0.0625)
+    assert outside.item() == pytest.approx(0.0625)
+
+
+def test_a_label_that_is_found_pulls_no_more():
+    slots = torch.zeros(1, *SHAPE, dtype=torch.int64)
+    slots.view(-1)[:20] = 1
+    labels, gradients = torch.tensor([[1]]), []
+    for sharpness in (0.0, 4.0):
+        logits = (sharpness * torch.stack((slots == 0, slots == 1), dim=1)).float().requires_grad_()
+        more = segmentation_loss(logits, slots, labels, balance=1.0) - segmentation_loss(logits, slots, labels)
+        gradients.append(torch.autograd.grad(more, logits)[0].abs().sum().item())
+    assert gradients[1] < 1e-3 * gradients[0]
 
 
 def overlapping(labels, order=((1, 2, 3), (2, 3), (3,))):
