@@ -15,6 +15,7 @@ FLOORS = (
     {"planning"},
     {
         "ahead",
+        "arguments",
         "execution",
         "extras",
         "files",

@@ -18,6 +18,7 @@ import numpy as np
 from plans.file_names import NIFTI, channel_file
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from plans.layout import RawFolder, tree
+from textdiffseg.arguments import path_of, whole
 from textdiffseg.files import write_atomically
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Anatomy:
     bias: np.ndarray  # (3,) relative change of gain along half the field
 
 
-def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0, lacking: float = 0.0) -> Path:
+def write_phantoms(root: str | Path, training: int = 24, test: int = 8, seed: int = 0, lacking: float = 0.0) -> Path:
     """Write the phantoms as an nnU-Net raw data set under `root`/raw. Returns its folder.
 
     Phantom i is a function of (seed, i). `dataset.json` is written last, so a folder with that file is complete.
@@ -66,7 +67,8 @@ def write_phantoms(root: Path, training: int = 24, test: int = 8, seed: int = 0,
         seed: of all random choices.
         lacking: share of the training phantoms that lack one random organ.
     """
-    folder = tree(root, "raw") / NAME
+    training, test, seed = (whole(*one) for one in (("training", training), ("test", test), ("seed", seed)))
+    folder = tree(path_of(root), "raw") / NAME
     for index in range(training + test):
         part: Literal["Tr", "Ts"] = "Tr" if index < training else "Ts"
         number = index if part == "Tr" else index - training

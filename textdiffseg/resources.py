@@ -13,9 +13,11 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
 def choose_device(device: str | None = None) -> str:
-    """`device`, by default cuda if there is a GPU, else cpu. Raises `UserError` for cuda without a GPU."""
+    """`device`, by default cuda if there is a GPU, else cpu. `UserError` for any other, or for cuda without a GPU."""
     import torch
 
+    if device not in (None, "cpu", "cuda"):
+        raise UserError(f"device: expected 'cpu' or 'cuda', found {device!r}. CUDA_VISIBLE_DEVICES chooses among GPUs.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,7 +1,7 @@
 """The names of labels that a user gives: `liver=1 spleen=2`, or a JSON file."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ _PAIR = re.compile(r"(.+?)\s*[=:]\s*([0-9]{1,9})")
 _EXPECTED = "Expected NAME=VALUE, such as liver=1, or one JSON file with names and values."
 
 
-def named_labels(given: Sequence[str]) -> dict[str, int]:
+def named_labels(given: Sequence[str] | Mapping[str, int]) -> dict[str, int]:
     """name -> value, without background. Raises `UserError` for names or values that a data set cannot have.
 
     A JSON file holds `{"liver": 1}` or `{"1": "liver"}`, or is a `dataset.json` with such an entry `labels`.
     """
     fields: Any
-    if len(given) == 1 and given[0].lower().endswith(".json"):
-        source, fields = given[0], read_json(Path(given[0]))
+    if isinstance(given, Mapping):
+        source, fields = "labels", dict(given)
+    elif len(given) == 1 and str(given[0]).lower().endswith(".json"):
+        source, fields = str(given[0]), read_json(Path(given[0]))
         fields = fields.get("labels", fields) if isinstance(fields, dict) else {}
     else:
         source, fields = "--labels", {}

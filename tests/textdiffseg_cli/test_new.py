@@ -142,6 +142,14 @@ def test_faulty_cases_are_left_out_in_a_line_each(new, made, folders):
     assert [case.id for case in read_dataset(made).cases] == ["c4"]
 
 
+def test_a_wrong_number_of_channels_is_refused_before_the_data_set_is_complete(new, made):
+    code, _, err = new("--channels", "C", "T")
+    assert code == 2
+    assert "channels: 2 are named (C, T), but scans have 1." in err
+    assert new("--channels", "CT")[0] == 0
+    assert header(made)["channel_names"] == {"0": "CT"}
+
+
 def test_exchanged_folders_are_one_hint(new, folders):
     code, _, err = new(sources=folders[::-1])
     assert code == 2

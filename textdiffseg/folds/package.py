@@ -59,6 +59,7 @@ def export_model(
         identifiers=keep_identifiers,
         files={name: _hash_of(content) for name, content in contents.items()},
     )
+    _refuse_other_file(package)
     with replacing(package) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
         for name, content in contents.items():
@@ -69,6 +70,15 @@ def export_model(
                 else:
                     target.write(content)
     return manifest
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Raise `UserError` where a packaged model would replace another file."""
+    if path.is_file():
+        try:
+            read_package(path)
+        except UserError:
+            raise UserError(f"{path} exists and is not a packaged model. Choose another name.") from None
 
 
 def _contents(fold: FoldFolder, keep_identifiers: bool) -> Iterator[tuple[str, Path | bytes]]:

@@ -5,6 +5,7 @@ that overlap are compared in the values that they write.
 """
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 from torch import Tensor
@@ -33,12 +34,16 @@ class Alternative:
 
 def check_count(alternatives: int) -> int:
     """The number of alternatives; 0 means none. `UserError` if it is not possible."""
-    if type(alternatives) is not int or not 0 <= alternatives <= ALTERNATIVE_SAMPLES:
+    if (
+        isinstance(alternatives, bool)
+        or not isinstance(alternatives, Integral)
+        or not 0 <= alternatives <= ALTERNATIVE_SAMPLES
+    ):
         raise UserError(
             f"--alternatives: expected a whole number from 1 to {ALTERNATIVE_SAMPLES}, the number of samples; found "
             f"{alternatives}."
         )
-    return alternatives
+    return int(alternatives)
 
 
 def class_type(classes: int) -> type[np.uint8] | type[np.int16]:

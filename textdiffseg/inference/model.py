@@ -7,7 +7,7 @@ result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from plans.errors import UserError
 from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.raw.prompts import read_answers
+from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.folds.calibration import applied
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import find_models
@@ -24,7 +25,7 @@ from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.tensors import record_of
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.alternatives import AlternativeChoice, check_count
+from textdiffseg.inference.alternatives import AlternativeChoice
 from textdiffseg.inference.memory import NO_MEMORY
 from textdiffseg.inference.openvino import WINDOWS_AT_ONCE, Backend, OpenVINOSegmenter, require_openvino
 from textdiffseg.inference.predictor import Predictor
@@ -64,7 +65,7 @@ class Model:
         cls,
         folder: str | Path | Sequence[str | Path],
         *,
-        folds: Sequence[str] | None = None,
+        folds: Sequence[str | int] | None = None,
         checkpoint: Checkpoint = "best",
         device: str | None = None,
         include_unfinished: bool = False,
@@ -82,12 +83,14 @@ class Model:
             include_unfinished: load folds that are in training or were interrupted, too.
             backend: "openvino" computes masks with OpenVINO; for device "cpu" only.
         """
-        device, given = choose_device(device), [folder] if isinstance(folder, str | Path) else folder
+        check_choice("checkpoint", checkpoint, get_args(Checkpoint))
+        check_choice("backend", backend, get_args(Backend))
+        device, names = choose_device(device), None if folds is None else tuple(map(str, several(folds)))
         if backend == "openvino":
             require_openvino(device)
-        folders = [found for one in given for found in find_models(Path(), folder=Path(one))]
-        full = load_ensemble(folders, folds, checkpoint, device, include_unfinished)
-        low, notes = load_low(full, folds, checkpoint, device, include_unfinished)
+        folders = [found for one in several(folder) for found in find_models(Path(), folder=path_of(one))]
+        full = load_ensemble(folders, names, checkpoint, device, include_unfinished)
+        low, notes = load_low(full, names, checkpoint, device, include_unfinished)
         return cls(full, device, None if low is None else cls(low, device, backend=backend), notes, backend)
 
     @property
@@ -146,7 +149,7 @@ class Model:
         if options.uncertainty:
             sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
             samples = masks if sampled == settings else self._calibrated(sampled)
-        choice, count = None, check_count(options.alternatives)
+        choice, count = None, options.alternatives
         if count:
             drawn = settings_of_alternatives(plan, settings)
             choice = AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), count)
@@ -201,7 +204,7 @@ class Model:
             others: those of `SegmentOptions`.
         """
         options = SegmentOptions(
-            prompts=_phrases(prompts),
+            prompts=prompts,  # type: ignore[arg-type]  # any sequence
             force=force,
             text_encoder=text_encoder,
             steps=steps,
@@ -224,8 +227,10 @@ class Model:
         """The segmentation of each scan, in order. A scan that fails gives its `UserError`, and the others go on.
 
         Scans are taken from `scans` one by one, each after the last result was used. So it may be a queue that never
-        ends. See `segment` for the kinds of scans.
+        ends. See `segment` for the kinds of scans. An array has no place in space: give a SimpleITK or nibabel image.
         """
+        if isinstance(scans, str | Path):
+            raise UserError(f"scans: expected a list of scans, found one path. Write [{str(scans)!r}].")
         segmenting = self.prepare(options or SegmentOptions())
         for scan in scans:
             try:
@@ -260,11 +265,12 @@ def _run(
     text: CaseText | None = None,
     progress: WindowProgress | None = None,
 ) -> Result:
-    """The segmentation of a scan. That of a MetaTensor keeps the MetaTensor's record."""
-    return replace(ready.run(ready.read(volume), text, progress), monai=record_of(scan))
+    """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files."""
+    found = ready.run(ready.read(volume), text, progress)
+    return replace(found, monai=record_of(scan), scan_files=_files_of(scan))
 
 
-def _phrases(prompts: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(prompts, str):
-        raise UserError(f"prompts: expected a list of phrases, found one string. Write [{prompts!r}].")
-    return tuple(prompts)
+def _files_of(scan: "Scan") -> tuple[Path, ...]:
+    """The files of a scan that was given as paths."""
+    given = scan.values() if isinstance(scan, Mapping) else scan if isinstance(scan, list | tuple) else (scan,)
+    return tuple(path_of(one) for one in given if isinstance(one, str | Path))

@@ -9,6 +9,7 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import NIFTI, alternative_file, split_ending
+from textdiffseg.arguments import path_of
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.inference.alternatives import Alternative
@@ -44,14 +45,18 @@ class Result:
     expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
     alternatives: tuple[Alternative, ...] = ()  # the largest share first; empty unless requested
     monai: "MonaiRecord | None" = None  # of the MetaTensor that was segmented
+    scan_files: tuple[Path, ...] = ()  # that were segmented; empty for arrays and images
 
     def mask(self, name: str) -> np.ndarray:
-        """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes."""
-        return self.labels == self.values[self.names.index(name)]
+        """The mask of a label, bool. If labels overlap, it holds only the voxels that this label writes.
+
+        `UserError` for a name that is not in `names`.
+        """
+        return self.labels == self.values[self._number(name)]
 
     def probability(self, name: str) -> np.ndarray:
         """The calibrated probability of a label, float32. `KeyError` unless probabilities were requested."""
-        return restore_map(self.maps[probability_map(self.names, name)], self.transform)
+        return restore_map(self.maps[probability_map(self.names, self.names[self._number(name)])], self.transform)
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless requested."""
@@ -60,11 +65,11 @@ class Result:
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
         """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
 
-        The ending of `name` sets the format.
+        The ending of `name` sets the format. Raises `UserError` if the mask would replace the segmented scan.
         """
         from textdiffseg.imaging.writers.files import write_labels, write_volume
 
-        folder = Path(folder)
+        folder, name = self._place(folder, name)
         write_labels(folder / name, self.labels, self.geometry)
         written = [name]
         for number, one in enumerate(self.alternatives, start=1):
@@ -101,8 +106,10 @@ class Result:
         """
         from textdiffseg.imaging.planes import draw_planes
 
+        if not str(path).lower().endswith(".png"):
+            raise UserError(f"picture: expected a name that ends with .png, found {str(path)!r}.")
         volume = self._scan(scan, spacing, affine, "picture")
-        draw_planes(Path(path), volume, self.labels, self._names, title, self.hounsfield)
+        draw_planes(path_of(path), volume, self.labels, self._names, title, self.hounsfield)
 
     def view(
         self, scan: "Scan", *, spacing: Sequence[float] | None = None, affine: np.ndarray | None = None
@@ -115,6 +122,24 @@ class Result:
         from textdiffseg.imaging.notebook import niivue_widget
 
         return niivue_widget(self._scan(scan, spacing, affine, "view"), self.labels, self._names, self.hounsfield)
+
+    def _place(self, folder: str | Path, name: str | Path) -> tuple[Path, str]:
+        """The folder and the name to write to. Raises `UserError` where other data would be lost."""
+        place, file = path_of(folder), str(name)
+        if Path(file).name != file:
+            raise UserError(f"name: expected a file name without a folder, found {file!r}.")
+        if place.is_file():
+            raise UserError(f"{place} is a file, expected a folder. Give the name of the mask as `name`.")
+        if (place / file).resolve() in [path.resolve() for path in self.scan_files]:
+            raise UserError(f"{place / file} is the scan itself. Choose another folder or name.")
+        return place, file
+
+    def _number(self, name: str) -> int:
+        """The place of a label in `names`. Capitals make no difference."""
+        places = {one.casefold(): place for place, one in enumerate(self.names)}
+        if name in self.names or name.casefold() in places:
+            return self.names.index(name) if name in self.names else places[name.casefold()]
+        raise UserError(f"This result has no label {name!r}. It has {', '.join(map(repr, self.names))}.")
 
     @property
     def _names(self) -> dict[int, str]:

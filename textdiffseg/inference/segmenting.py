@@ -1,18 +1,22 @@
 """`Segmenting`: a model with queries and sampling settings, ready to segment scans. `Model.prepare` returns it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from plans.errors import UserError
 from plans.geometry import triple
 from plans.plan import Plan
+from textdiffseg.arguments import check_choice, whole
 from textdiffseg.folds.sampling import Effort
 from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import Volume, notes_on_channels
-from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, value_table
+from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count, value_table
 from textdiffseg.inference.guide import Sighting, search
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
@@ -27,7 +31,10 @@ EMPTY_NOTE = "The mask is empty: no label was found in this scan."
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions:
-    """The queried labels and the settings of a prediction. None: the value that validation chose."""
+    """The queried labels and the settings of a prediction. None: the value that validation chose.
+
+    Raises `UserError` for a value that no model has.
+    """
 
     prompts: tuple[str, ...] = ()  # phrases of the labels to segment; empty: all labels
     answers: str | Path | None = None  # instead: a JSON file of phrases with the user's names and values
@@ -43,6 +50,25 @@ class SegmentOptions:
     uncertainty: bool = False  # measure it, with its own samples if needed
     alternatives: int = 0  # the number of alternatives to choose from the samples; 0: none
     probabilities: bool = False  # keep each label's probabilities
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", _phrases(self.prompts))
+        object.__setattr__(self, "seed", whole("seed", self.seed))
+        object.__setattr__(self, "alternatives", check_count(self.alternatives))
+        for name in ("steps", "samples"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole(name, value, 1))
+        check_choice("effort", self.effort, get_args(Effort))
+
+
+def _phrases(prompts: Iterable[str] | None) -> tuple[str, ...]:
+    """The prompts as a tuple."""
+    if isinstance(prompts, str):
+        raise UserError(f"prompts: expected a list of phrases, found one string. Write [{prompts!r}].")
+    phrases = () if prompts is None else tuple(prompts)
+    if wrong := [phrase for phrase in phrases if not isinstance(phrase, str)]:
+        raise UserError(f"prompts: expected phrases in quotes, found {wrong[0]!r}.")
+    return tuple(map(str, phrases))
 
 
 @dataclass(frozen=True)

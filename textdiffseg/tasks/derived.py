@@ -7,12 +7,14 @@ them. The manifest lists them apart from the outputs of the prediction.
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import DICOM, label_stems, manifest_path, split_ending
 from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
+from textdiffseg.arguments import check_choice
 from textdiffseg.extras import require
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import files_of, read_labels
@@ -28,7 +30,9 @@ from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_
 
 
 def require_extras(picture: bool, conversions: Collection[Conversion]) -> None:
-    """Raise `UserError` if the files need a library that is not installed."""
+    """Raise `UserError` for a conversion that does not exist, or that needs a library that is not installed."""
+    for kind in conversions:
+        check_choice("conversions", kind, get_args(Conversion))
     if picture:
         require("report", "tds_predict --picture", "matplotlib")
     for kind in (DICOM_SEG, RTSTRUCT):

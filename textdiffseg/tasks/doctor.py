@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError
+from textdiffseg.arguments import path_of
 from textdiffseg.extras import EXTRAS, advice, missing_modules
 from textdiffseg.resources import cores, free_memory
 
@@ -36,7 +37,7 @@ def examine(root: Path | str = ".") -> tuple[Finding, ...]:
         _versions,
         _gpu,
         _cores_and_memory,
-        lambda: _disk(Path(root)),
+        lambda: _disk(path_of(root)),
         _shared_memory,
         _text_encoder,
         _extras,

@@ -7,6 +7,7 @@ from pathlib import Path
 from plans.errors import UserError, printable
 from plans.file_names import FILE_ENDINGS, split_ending
 from plans.layout import RawFolder
+from textdiffseg.arguments import path_of, positive, several, whole
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.matching import match_files
@@ -47,31 +48,30 @@ def evaluate(
     Raises `UserError` with all faults: missing predictions, unreadable files, grids or labels that differ. It needs the
     extra `report`.
     """
-    if output is not None and csv is not None and Path(output).resolve() == Path(csv).resolve():
-        raise UserError(f"{output}: the JSON file and the CSV file have the same name. Rename one of them.")
-    for path in (output, csv):
-        if path is not None:
-            _refuse_inputs(Path(path))
+    tolerance_mm, workers = positive("tolerance_mm", tolerance_mm), whole("workers", workers)
+    lesions = None if lesions is None else several(lesions)
+    output, csv, against = (None if path is None else path_of(path) for path in (output, csv, against))
+    _refuse_names(output, csv)
     require("report", "tds_evaluate", "surface_distance")
     score = with_options(
-        evaluate_folders, references=Path(references), tolerance_mm=tolerance_mm, lesions=lesions, workers=workers
+        evaluate_folders, references=path_of(references), tolerance_mm=tolerance_mm, lesions=lesions, workers=workers
     )
     if against is not None:
-        match_files(Path(against), Path(references), partial_predictions=True)  # faults are found before the work
-    summary = score(Path(predictions), partial_predictions=partial)
+        match_files(against, path_of(references), partial_predictions=True)  # faults are found before the work
+    summary = score(path_of(predictions), partial_predictions=partial)
     _write(summary, output, csv)
     if against is not None:
-        summary = _compared(summary, score(Path(against), partial_predictions=True), str(against))
+        summary = _compared(summary, score(against, partial_predictions=True), str(against))
         _write(summary, output)
     return summary
 
 
-def _write(summary: Summary, output: str | Path | None, csv: str | Path | None = None) -> None:
+def _write(summary: Summary, output: Path | None, csv: Path | None = None) -> None:
     if output is not None:
-        sweep([Path(output).parent])
-        write_record(Path(output), summary)
+        sweep([output.parent])
+        write_record(output, summary)
     if csv is not None:
-        write_atomically(Path(csv), to_csv(summary))
+        write_atomically(csv, to_csv(summary))
 
 
 def _compared(summary: Summary, other: Summary, against: str) -> Summary:
@@ -82,6 +82,14 @@ def _compared(summary: Summary, other: Summary, against: str) -> Summary:
         if cases:
             notes.append(f"Not compared, because only {where} have them: {', '.join(cases)}.")
     return summary.model_copy(update={"comparison": found, "notes": (*summary.notes, *notes)})
+
+
+def _refuse_names(output: Path | None, csv: Path | None) -> None:
+    """Raise `UserError` if the files of scores have one name, or the name of something that is scored."""
+    if output is not None and csv is not None and output.resolve() == csv.resolve():
+        raise UserError(f"{output}: the JSON file and the CSV file have the same name. Rename one of them.")
+    for path in filter(None, (output, csv)):
+        _refuse_inputs(path)
 
 
 def _refuse_inputs(path: Path) -> None:

@@ -9,6 +9,7 @@ from plans.errors import UserError
 from plans.layout import FOLD, FoldFolder, model_folder
 from plans.plan import Plan
 from plans.presets import Preset, Resolution
+from textdiffseg.arguments import path_of, several
 from textdiffseg.files import hash_each, temporary_folder
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
@@ -48,8 +49,8 @@ def finalize(
     Nothing is copied unless all folds fit together. Raises `UserError` for folds of another data set or another plan,
     for unfinished folds, and for two different trainings of one fold.
     """
-    root = Path(root)
-    found = _found([Path(one) for one in sources])
+    root = path_of(root)
+    found = _found([path_of(one) for one in several(sources)])
     plans = {fold: plan for fold in found if (plan := Plan.read(fold.plan)).resolution == resolution}
     if not plans:
         raise UserError(f"None of these folders holds a fold of {resolution} resolution. Give other folders.")

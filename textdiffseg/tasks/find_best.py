@@ -16,6 +16,7 @@ from plans.commands import command_line
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder, PreprocessedFolder, averaged_scores, best_models, tree
 from plans.records import Record
+from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.means import mean_of_defined
@@ -77,7 +78,7 @@ def find_best(
 
     Raises `UserError` if no model is validated.
     """
-    root = Path(root)
+    root = path_of(root)
     name = name_of(str(dataset), root)
     results = tree(root, "results") / name
     models = _validated(results, root, name, report)

@@ -8,6 +8,7 @@ from plans.geometry import Spacing, Triple
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.planning.memory import network_of, parameters
+from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
@@ -78,7 +79,7 @@ def describe(
 
     Raises `UserError` if there is not exactly one such model, or if one of its files is damaged.
     """
-    folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
+    folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
     folds = trained_folds(folder, None, "best", include_unfinished=True)
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]

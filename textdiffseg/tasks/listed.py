@@ -6,6 +6,7 @@ from pathlib import Path
 from plans.errors import UserError, merged
 from plans.raw.case_list import CaseList
 from plans.raw.texts import read_texts
+from textdiffseg.arguments import path_of
 from textdiffseg.progress import Report
 from textdiffseg.tasks.announce import report_texts
 from textdiffseg.tasks.one_scan import PredictionRun, mask_path
@@ -23,7 +24,7 @@ def find_case_texts(
         return listed, 0
     if isinstance(source, CaseList) and listed:
         raise UserError(f"{source.path}: text: texts come from this list, or from --texts. Leave one of them out.")
-    return read_texts(Path(folder), scans)
+    return read_texts(path_of(folder), scans)
 
 
 def report_case_texts(run: PredictionRun, scans: int, strays: int, folder: str | Path | None, report: Report) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from plans.errors import UserError, merged
 from plans.layout import RawFolder
 from plans.names import normalise
-from plans.presets import Missing
+from plans.presets import MISSING, Missing
 from plans.raw.dataset import Dataset, read_dataset
 from plans.raw.gaps import LabelGap, annotated_labels, gaps_of
 from plans.raw.header import BACKGROUND, IGNORE
 from plans.raw.label_names import named_labels, numbered_names
+from textdiffseg.arguments import check_choice, path_of, several, whole
 from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
@@ -46,8 +47,8 @@ def new_dataset(
     folder: str | Path | None = None,
     name: str | None = None,
     number: int | None = None,
-    labels: Sequence[str] = (),
-    channels: Sequence[str] = (),
+    labels: Sequence[str] | Mapping[str, int] = (),
+    channels: str | Sequence[str] = (),
     missing: Missing = "auto",
     overwrite: bool = False,
     report: Report = silent,
@@ -62,22 +63,24 @@ def new_dataset(
         folder: of the data set; None: root/raw/Dataset001_NAME.
         name: of the data set; None: from the folder of the scans.
         number: of the data set; None: the first free one.
-        labels: `liver=1`, ..., or a JSON file; without: `label 1`, ..., or the names of DICOM structures.
+        labels: {"liver": 1}, `liver=1`, ..., or a JSON file; without: `label 1`, ..., or the names of structures.
         channels: the names of the channels; without: guessed from the intensities.
         missing: what it means that a mask lacks a label (`plans.raw.gaps`).
         overwrite: make a data set again that was made from the same files.
 
     Cases with a fault are left out. Raises `UserError` if none is left, or if the data set's folder is in use.
     """
-    root, source = Path(root), Path(images)
+    check_choice("missing", missing, MISSING)
+    number = None if number is None else whole("number", number, 1)
+    root, source = path_of(root), path_of(images)
     if masks is None and source.suffix.lower() != ".csv":
         raise UserError(f"{source}: give the folder of the masks, too, or one CSV file that lists scans and masks.")
-    header = NewHeader(source, None if masks is None else Path(masks))
-    given = named_labels(labels) if labels else {}
-    raw, ready = choose_folder(header, root, None if folder is None else Path(folder), name, number, overwrite)
+    header = NewHeader(source, None if masks is None else path_of(masks))
+    given = named_labels(labels if isinstance(labels, Mapping) else several(labels)) if labels else {}
+    raw, ready = choose_folder(header, root, None if folder is None else path_of(folder), name, number, overwrite)
     if ready:
         return NewDataset(root, read_dataset(raw.path), made=False)
-    made = _make(header, raw, given, tuple(channels), missing, report, progress, cancel)
+    made = _make(header, raw, given, several(channels), missing, report, progress, cancel)
     return replace(made, root=root)
 
 
@@ -101,7 +104,10 @@ def _make(
     gaps, annotated = _gaps(names, taken, missing)
     taken = _without_blank(taken, annotated, left_out)
     gaps, annotated = _gaps(names, taken, missing)
-    kinds = channels or guess_channels(taken)
+    kinds = guess_channels(taken)
+    if channels and len(channels) != len(kinds):
+        raise UserError(f"channels: {len(channels)} are named ({', '.join(channels)}), but scans have {len(kinds)}.")
+    kinds = channels or kinds
     content = header.content(
         raw.path,
         [path for one in taken for path in (*one.images, one.label)],

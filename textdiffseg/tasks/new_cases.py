@@ -72,8 +72,8 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     else:
         label = _take(source.mask, raw.labels("Tr") / source.case, None)
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
-    volumes = {value: count * voxel_ml for value, count in counts.items()}
-    return TakenCase(source.case, tuple(images), label, volumes, notes)
+    millilitres = {value: count * voxel_ml for value, count in counts.items()}
+    return TakenCase(source.case, tuple(images), label, millilitres, notes)
 
 
 def _grid(images: tuple[Path, ...], volumes: Sequence[Volume]) -> Geometry:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.layout import model_folder
+from textdiffseg.arguments import path_of, several
 from textdiffseg.folds import package as packages
 from textdiffseg.folds.find import find_model
 
@@ -15,7 +16,7 @@ def export_model(
     model: Path | str | None = None,
     root: Path | str = ".",
     preset: str | None = None,
-    folds: Sequence[str] | None = None,
+    folds: Sequence[str | int] | None = None,
     keep_identifiers: bool = False,
 ) -> packages.Package:
     """Write a trained model to one file, and return what the file holds.
@@ -30,8 +31,9 @@ def export_model(
 
     Raises `UserError` if there is not exactly one such model, or if it has no finished fold.
     """
-    folder = find_model(Path(root), dataset, None if model is None else Path(model), preset)
-    return packages.export_model(folder, Path(package), folds, keep_identifiers)
+    folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
+    names = None if folds is None else tuple(map(str, several(folds)))
+    return packages.export_model(folder, path_of(package), names, keep_identifiers)
 
 
 def import_model(package: Path | str, *, folder: Path | str | None = None, root: Path | str = ".") -> Path:
@@ -44,7 +46,8 @@ def import_model(package: Path | str, *, folder: Path | str | None = None, root:
 
     Raises `UserError` if the file is damaged or holds anything else than a model, or if the folder exists.
     """
-    manifest = packages.read_package(Path(package))
-    target = model_folder(Path(root), manifest.dataset, manifest.model) if folder is None else Path(folder)
-    packages.import_model(Path(package), target)
+    source = path_of(package)
+    manifest = packages.read_package(source)
+    target = model_folder(path_of(root), manifest.dataset, manifest.model) if folder is None else path_of(folder)
+    packages.import_model(source, target)
     return target

@@ -12,9 +12,10 @@ from plans.plan import Plan, TextPlan
 from plans.planning.budget import Budget, cpu_budget, gpu_budget
 from plans.planning.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
 from plans.planning.spacing import WantedSpacing, checked_spacing
-from plans.presets import Preset
+from plans.presets import PRESETS, Preset
 from plans.raw.dataset import Dataset
 from plans.raw.prompts import Prompts
+from textdiffseg.arguments import check_choice, path_of, positive, whole
 from textdiffseg.data.splits import Splits
 from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
@@ -99,7 +100,8 @@ def plan(
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
-    root, force, wanted = Path(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
+    _check(preset, workers, gpu_gb)
+    root, force, wanted = path_of(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
     _warm_up(workers, scheduler)
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
@@ -121,6 +123,15 @@ def plan(
         write_record(folder.plan(preset), new_plan)
     notes = notes_of(joint, fingerprint, new_plan, splits, text_notes, folder)
     return PlannedDataset(root, folder, new_plan, splits, stored, notes, low, stored_low)
+
+
+def _check(preset: str, workers: int | None, gpu_gb: float | None) -> None:
+    """Raise `UserError` for arguments that no plan has."""
+    check_choice("preset", preset, PRESETS)
+    if workers is not None:
+        whole("workers", workers)
+    if gpu_gb is not None:
+        positive("gpu_gb", gpu_gb)
 
 
 def _warm_up(workers: int | None, scheduler: str | None) -> None:

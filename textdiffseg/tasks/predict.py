@@ -20,6 +20,7 @@ from plans.layout import BESIDE, Checkpoint, Conversion
 from plans.plan import Plan
 from plans.raw.case_list import CaseList
 from textdiffseg.ahead import ahead
+from textdiffseg.arguments import path_of, several
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.find import find_models
 from textdiffseg.inference.model import Model
@@ -45,10 +46,10 @@ def predict(
     source: str | Path | CaseList,
     out: str | Path,
     *,
-    model: Model | str | Path | None = None,
+    model: Model | str | Path | Sequence[str | Path] | None = None,
     dataset: str | None = None,
     root: str | Path = ".",
-    folds: list[str] | None = None,
+    folds: Sequence[str | int] | None = None,
     checkpoint: Checkpoint = "best",
     device: str | None = None,
     include_unfinished: bool = False,
@@ -59,7 +60,7 @@ def predict(
     preset: str | None = None,
     picture: bool = False,
     series: str | None = None,
-    conversions: Sequence[Conversion] = (),
+    conversions: Conversion | Sequence[Conversion] = (),
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -68,29 +69,37 @@ def predict(
 
     Args:
         source: a folder of scans, one scan, or a list of cases.
-        model, preset: a loaded model, or its folder; None: that of `dataset` and `preset`, else the only one.
+        model, preset: a loaded model, its folder, or several folders; None: by `dataset` and `preset`, or the only one.
         folds, checkpoint, device, include_unfinished, backend: those of `Model.load`, for a model that is loaded here.
         texts: a folder with texts of cases, one file CASE.txt per case.
         overwrite: predict complete cases again, and replace files that no prediction wrote.
         series: UID of the DICOM series to predict; None: the largest one of each folder.
         conversions: other forms of each mask: "separate" (one file per label), "dicom-seg", "rtstruct".
     """
+    conversions = several(conversions)
     require_extras(picture, conversions)
     if not isinstance(model, Model):
-        folders = find_models(Path(root), dataset, None if model is None else Path(model), preset)
         load = partial(Model.load, folds=folds, checkpoint=checkpoint, device=device, backend=backend)
-        model = load(folders, include_unfinished=include_unfinished)
+        model = load(_folders(model, path_of(root), dataset, preset), include_unfinished=include_unfinished)
     options, model = options or SegmentOptions(), model.serving(options.effort if options else "chosen")
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
     missing = missing_channels(source, scans, model.plan)
     words, strays = find_case_texts(source, texts, scans)
     segmenting, encoded = model.prepare(options), model.texts(words, options.text_encoder)
-    place = output_place(Path(out), len(scans))
-    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, tuple(conversions), missing)
+    place = output_place(path_of(out), len(scans))
+    run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, conversions, missing)
     announce(model, segmenting, scans, report)
     report_unsearched(source, scans, run.out, report)
     report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
+
+
+def _folders(
+    model: str | Path | Sequence[str | Path] | None, root: Path, dataset: str | None, preset: str | None
+) -> tuple[Path, ...]:
+    """The folders of the models to average: the given ones, or those that `find_models` chooses."""
+    given = tuple(map(path_of, () if model is None else several(model)))
+    return given if given[1:] else find_models(root, dataset, given[0] if given else None, preset)
 
 
 def find_scans(
@@ -108,7 +117,7 @@ def find_scans(
             raise UserError("--series: leave it out with --list, and name a slice of that series in the list.")
         source.refuse_missing(optional)
         return dict(source.scans)
-    source = Path(source)
+    source = path_of(source)
     if source.is_file() and channels > 1 and series is None:
         siblings = list_scans(source.parent, is_output, optional=optional)
         return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
@@ -158,7 +167,7 @@ def report_unsearched(source: str | Path | CaseList, scans: Scans, out: Path, re
 
     if isinstance(source, CaseList):
         return
-    source = Path(source)
+    source = path_of(source)
     searched = {path for paths in scans.values() for path in paths}
     made = {place.resolve() for place in (out, *(out / maps for maps in BESIDE))}
     if found := [path.name for path in unsearched_folders(source, searched | made, is_output)]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from plans.errors import UserError
 from plans.raw.case_list import CaseList
+from textdiffseg.arguments import path_of
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically
 from textdiffseg.report.page import Html, Section, is_page, page
@@ -17,7 +18,7 @@ _ENDINGS = (".html", ".htm")
 
 
 def write_report(
-    source: str | Path,
+    source: str | Path | int,
     out: str | Path,
     *,
     root: str | Path = ".",
@@ -41,12 +42,12 @@ def write_report(
         UserError: nothing is found, a file is damaged, or matplotlib is not installed.
     """
     require("report", "A report", "matplotlib")
-    out = Path(out)
+    out, source = path_of(out), str(source)
     if out.is_file() and not is_page(out):
         raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
     if out.suffix.lower() not in _ENDINGS or out.is_dir():
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
-    folder = Path(source).expanduser()
+    folder = path_of(source)
     manifests = finished_manifests(folder) if folder.is_dir() else {}
     if manifests:
         if preset is not None:
@@ -56,7 +57,7 @@ def write_report(
     else:
         if scans is not None:
             raise UserError(f"--scans: {source} is not a folder of segmentations. Leave the option out.")
-        results = find_results(source, Path(root), preset)
+        results = find_results(source, path_of(root), preset)
         name = results.plan.dataset
         sections, shown = results_sections(results)
     write_atomically(out, _page(title or name, sections, shown))

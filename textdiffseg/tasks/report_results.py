@@ -10,6 +10,7 @@ from plans.plan import Plan
 from plans.raw.combined import cases_of
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_datasets, find_folder, joined_ids
+from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.report.calibration import calibration_section
@@ -40,7 +41,7 @@ class Results:
 
 def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
     """The results of a data set (id, name, folder name), or in a folder. Raises `UserError` if there are none."""
-    folder, only = _folder_of_results(Path(source).expanduser())
+    folder, only = _folder_of_results(path_of(source))
     if folder is None:
         place = PreprocessedFolder(find_folder(str(source), root, "preprocessed"))
         folder = tree(root, "results") / place.path.name

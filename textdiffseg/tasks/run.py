@@ -10,9 +10,10 @@ from pathlib import Path
 from plans.commands import command_line
 from plans.errors import UserError
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
-from plans.presets import Preset
+from plans.presets import PRESETS, Preset
 from plans.raw.dataset import Dataset
 from plans.raw.folders import find_folder
+from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
@@ -76,7 +77,8 @@ def run(
     require("train", "tds_run")
     options = options or TrainingOptions()
     require_tracker(options.track)
-    root, planned = Path(root), None
+    check_choice("preset", preset, PRESETS)
+    root, planned = path_of(root), None
     if why := _why_plan(str(dataset), root, preset):
         report(why)
         planned = plan(dataset, root=root, preset=preset, report=report, progress=progress, cancel=cancel)
@@ -86,7 +88,7 @@ def run(
         source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
         name = source.path.name
         report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
-    chosen = _chosen(source, folds)
+    chosen = _chosen(source, several(folds))
     work = _Work(root, name, preset, options, report, progress, cancel)
     end = None if hours is None else time.monotonic() + 3600 * hours
     for fold in chosen:

@@ -13,6 +13,7 @@ from plans.plan import Plan
 from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_folder
+from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import ALL, Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
@@ -76,7 +77,7 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
 
     Raises `UserError` if there is no such data set, or if one of its files is damaged.
     """
-    root = Path(root)
+    root = path_of(root)
     name = name_of(str(dataset), root)
     source = PreprocessedFolder(tree(root, "preprocessed") / name)
     found = tuple(

@@ -15,6 +15,7 @@ import numpy as np
 
 from plans.errors import UserError
 from plans.geometry import triple
+from textdiffseg.arguments import path_of
 from textdiffseg.imaging.forms import RAS_TO_LPS, NiftiForms, place
 from textdiffseg.imaging.grids import straighten
 from textdiffseg.imaging.sources.tensors import (
@@ -96,7 +97,7 @@ def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) ->
     """The files in the order of the channels."""
     if held := [name for name, value in scan.items() if hasattr(value, "shape")]:
         raise UserError(f"A dict is for files, one for each channel. Give the scan in it: scan[{held[0]!r}].")
-    given = {name.strip().casefold(): file for name, file in scan.items()}
+    given = {str(name).strip().casefold(): file for name, file in scan.items()}
     names = [name.strip().casefold() for name in channels]
     if unknown := [name for name in given if name not in names]:
         raise UserError(f"{unknown[0]!r} is not a channel of the model. Its channels: {', '.join(channels)}.")
@@ -110,7 +111,7 @@ def _of_files(paths: Sequence[str | Path | None], series: str | None) -> Volume:
         if path is not None and not isinstance(path, (str, Path)):
             found = type(path).__name__
             raise UserError(f"channel {number}: expected a path, or None if it is missing, found a {found}.")
-    files = tuple(Path(path) for path in paths if path is not None)
+    files = tuple(path_of(path) for path in paths if path is not None)
     if not files:
         raise UserError("The scan has no channel: expected the path of at least one.")
     missing = tuple(number for number, path in enumerate(paths) if path is None)
