@@ -62,7 +62,7 @@ from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import fit
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.score import validate_fold
 from textdiffseg_cli.common import positive_float, positive_int, run, whole_number

@@ -49,7 +49,7 @@ from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.loop import fit
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg_cli.common import positive_int, run, whole_number
 
 TRAINING = 60  # phantoms

@@ -49,7 +49,8 @@ from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
-from textdiffseg.training.run import Run, TrainingOptions, open_run, plan_length
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import Run, open_run, plan_length
 from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
 from textdiffseg_cli.common import positive_float, run, whole_number
 

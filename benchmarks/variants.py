@@ -58,7 +58,8 @@ from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.optimise import train_step
-from textdiffseg.training.run import Run, TrainingOptions, open_run
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import Run, open_run
 from textdiffseg.validation.calibrate import gather
 from textdiffseg.validation.evidence import scores as calibration_scores
 from textdiffseg_cli.common import positive_int, run, whole_number

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from textdiffseg.tasks.status import DatasetStatus, status
     from textdiffseg.tasks.train import train
     from textdiffseg.tasks.validate import TrainedFold
-    from textdiffseg.training.run import TrainingOptions
+    from textdiffseg.training.options import TrainingOptions
 
     load = Model.load
 
@@ -59,7 +59,7 @@ _HOMES = {
     "RunOutcome": "textdiffseg.tasks.run",
     "SegmentOptions": "textdiffseg.inference.segmenting",
     "TrainedFold": "textdiffseg.tasks.validate",
-    "TrainingOptions": "textdiffseg.training.run",
+    "TrainingOptions": "textdiffseg.training.options",
     "describe": "textdiffseg.tasks.info",
     "evaluate": "textdiffseg.tasks.evaluate",
     "export_model": "textdiffseg.tasks.packaging",

@@ -16,7 +16,7 @@ from plans.records import read_json
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.imaging.sources.files import read_labels
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 VERDICTS = {"holds", "fails", "cannot be told"}
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg_cli import plan_and_preprocess
 
 

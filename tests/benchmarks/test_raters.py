@@ -11,7 +11,7 @@ import torch
 
 from textdiffseg import phantoms
 from textdiffseg.data.store import open_case
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg import phantoms
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 
 @pytest.fixture

@@ -24,7 +24,8 @@ from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.report import write_report
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
-from textdiffseg.training.run import TooShort, TrainingOptions
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker
 
 TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation

@@ -8,7 +8,7 @@ from plans.plan import Plan
 from plans.presets import Preset
 from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.folds.replacing import refuse_irreplaceable
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 
 def is_started(fold: FoldFolder, options: TrainingOptions, must_exist: bool, only_validate: bool) -> bool:

@@ -30,7 +30,7 @@ from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import fit
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.tracking import require_tracker
 
 ALL = "all"

@@ -88,7 +88,7 @@ def initial_weights(model: Path, name: str, plan: Plan, bank: TextBank, untraine
     return Initial(source, hash_weights(source, "best") or "", taken, share, tuple(kept))
 
 
-def refuse_late_start(position: TrainingProgress | None, model: Path | None, fold: FoldFolder) -> None:
+def refuse_late_start(position: TrainingProgress | None, model: str | Path | None, fold: FoldFolder) -> None:
     """Raise `UserError` if a run at `position` was started without a model, and shall start from one."""
     if position is not None and model is not None and position.initial is None:
         raise UserError(

@@ -10,7 +10,8 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.progress import OnProgress, Report, silent
-from textdiffseg.training.run import Run, TrainingOptions, plan_length
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import Run, plan_length
 
 
 def wants_longer(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> bool:

@@ -24,7 +24,8 @@ from textdiffseg.training.initial import refuse_late_start
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
-from textdiffseg.training.run import Run, TrainingOptions, compile_ahead, open_run, plan_length, report_few_iterations
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import Run, compile_ahead, open_run, plan_length, report_few_iterations
 from textdiffseg.training.stop import stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.tracking import tracked

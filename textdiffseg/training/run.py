@@ -1,4 +1,4 @@
-"""The setup of a training run: its options, its constant objects, and its length."""
+"""The setup of a training run: its constant objects, and its length."""
 
 import copy
 import math
@@ -24,7 +24,6 @@ from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.pace import duration
 from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
-from textdiffseg.resources import choose_device, loading_workers
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -34,6 +33,7 @@ from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fitted_plan
 from textdiffseg.training.initial import Initial, initial_weights
 from textdiffseg.training.optimise import train_step
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.validate import validate_patches
 
 VALIDATION_PATCHES = 16
@@ -46,31 +46,6 @@ MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer th
 TIMED_SHARE = 0.1  # of --max-minutes: a slow or busy machine times fewer iterations
 FEW_ITERATIONS = 100  # with fewer, few structures are found
 USUAL_ITERATIONS = 300  # find most structures (docs/figures.md)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The user's choices. None: the plan decides."""
-
-    epochs: int | None = None
-    max_minutes: float | None = None
-    device: str | None = None  # "cpu" or "cuda"; None: cuda if there is a GPU
-    workers: int | None = None  # processes that load and augment; None: as many as the device needs
-    seed: int | None = None  # None: 0, or the seed of the run that is resumed
-    compile: bool = True  # the network, on a GPU
-    restart: bool = False  # train from the start; the first checkpoint deletes the old fold
-    init_from: Path | None = None  # folder of a trained model, whose weights a new run starts from
-    track: Tracker | None = None  # also write the curves for it, into the folder of the fold
-
-    @property
-    def chosen_device(self) -> str:
-        """The device to train on. `UserError` for cuda without a GPU."""
-        return choose_device(self.device)
-
-    @property
-    def chosen_workers(self) -> int:
-        """The number of processes that load and augment, if shared memory allows it."""
-        return loading_workers(self.chosen_device) if self.workers is None else self.workers
 
 
 class TooShort(UserError):
@@ -140,7 +115,7 @@ def open_run(
     workers = _workers(plan, options, report)
     model, initial = build_model(plan).to(device), None
     if options.init_from and progress is None:
-        initial = initial_weights(options.init_from, fold.name, plan, bank, model.state_dict())
+        initial = initial_weights(Path(options.init_from), fold.name, plan, bank, model.state_dict())
         report(initial.note)
     return Run(
         plan=plan,
@@ -176,7 +151,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
     training = run.plan.training
     length = TrainingProgress(
         seed=options.seed or 0,
-        epochs=options.epochs or training.epochs,
+        epochs=training.epochs if options.epochs is None else options.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
         cases=run.cases.hash,
         initial=run.initial.hash if run.initial else None,

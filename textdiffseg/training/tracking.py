@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from plans.errors import UserError, listed
 from plans.layout import FoldFolder
-from plans.presets import TRACKERS, Tracker
+from plans.presets import Tracker
 from textdiffseg.extras import require
 from textdiffseg.training.log import EpochLog
 
@@ -18,12 +17,9 @@ AddEpoch = Callable[[EpochLog], None]
 
 
 def require_tracker(tracker: Tracker | None) -> None:
-    """Raise `UserError` if the tracker is unknown or its library is not installed."""
-    if tracker is None:
-        return
-    if tracker not in TRACKERS:
-        raise UserError(f"--track {tracker} is unknown. Expected: {listed(TRACKERS)}.")
-    require("track", f"--track {tracker}", tracker)
+    """Raise `UserError` if the library of the tracker is not installed."""
+    if tracker is not None:
+        require("track", f"--track {tracker}", tracker)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from textdiffseg.tasks.finalize import finalize
 from textdiffseg.tasks.plan import plan
 from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
-from textdiffseg.training.run import TooShort, TrainingOptions
+from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import TooShort
 
 pytestmark = pytest.mark.usefixtures("few_patches")
 NAME = "Dataset901_Tiny"

@@ -14,7 +14,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training import initial, loop
 from textdiffseg.training.initial import initial_weights, keeping, shared_labels
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
 FIRST = "image_encoder.stages.0.0.0.weight"

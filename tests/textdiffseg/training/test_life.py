@@ -18,7 +18,7 @@ from textdiffseg.folds.progress import TrainingProgress, read_progress
 from textdiffseg.folds.weights import read_tensors
 from textdiffseg.training import dry_run, length, loop
 from textdiffseg.training.log import read_log
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
 

@@ -22,7 +22,7 @@ from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
 WITHOUT_TIME = {"seconds": 0, "iteration_seconds": None, "data_seconds": None}

@@ -11,7 +11,7 @@ from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import DENOISER_COST, TrainingProgress, read_progress
 from textdiffseg.training import loop, run
 from textdiffseg.training.log import read_log
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
 

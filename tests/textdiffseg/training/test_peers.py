@@ -22,7 +22,7 @@ from textdiffseg.training.label_diffusion import label_diffusion_loss
 from textdiffseg.training.loop import fit
 from textdiffseg.training.objectives import objective_of
 from textdiffseg.training.optimisers import optimisers_of
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 
 NEW = ("peer-nnunet", "peer-resenc", "peer-unetrpp", "peer-diffunet")
 CPU = torch.device("cpu")

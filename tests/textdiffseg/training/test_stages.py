@@ -16,7 +16,7 @@ from textdiffseg.segmenter import Segmenter
 from textdiffseg.training import loop, objectives, run, validate
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.validate import MAX_GAP, SPREADS, PatchScores, fit_samples
 
 PARTS = ("denoiser.", "sample_decoder.")

@@ -20,7 +20,7 @@ from textdiffseg.text.bank import TextBank, build_bank
 from textdiffseg.text.case_texts import read_case_texts, update_case_texts
 from textdiffseg.text.encoder import PhraseVectors
 from textdiffseg.training import loop
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.validation.cases import load_fold
 from textdiffseg.validation.score import validate_fold
 

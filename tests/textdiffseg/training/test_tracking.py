@@ -10,7 +10,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.splits import Fold
 from textdiffseg.training import loop
 from textdiffseg.training.log import EpochLog, read_log, write_log
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.tracking import scalars, tracked
 
 

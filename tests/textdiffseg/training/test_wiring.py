@@ -16,7 +16,7 @@ from textdiffseg.training import loop
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
 from textdiffseg.training.objectives import Losses
-from textdiffseg.training.run import TrainingOptions
+from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.validate import PatchScores
 
 FOLD = Fold(train=("a", "b"), validation=("c",))
