@@ -65,7 +65,7 @@ def train(
     commands set it. With AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
 
     Raises `UserError` if plan, phrasings and cases do not fit each other or the run, or if an extra is not installed.
-    Raises `Cancelled` after saving.
+    Raises `Cancelled` after saving. An error in `report`, `progress` or `cancel` also leaves after saving.
     """
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, Path(root), preset, resolution)

@@ -26,7 +26,7 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, compile_ahead, open_run, plan_length, report_few_iterations
-from textdiffseg.training.stop import stop_requests, until_stopped
+from textdiffseg.training.stop import deferring, stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.tracking import tracked
 from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
@@ -48,7 +48,8 @@ def fit(
     """The plan of the fold that is trained. An earlier run is resumed.
 
     Raises `UserError` if the earlier run does not fit the options. On a signal, saves the state and raises
-    `KeyboardInterrupt` or `SystemExit`. If `cancel` returns True, saves the state and raises `Cancelled`.
+    `KeyboardInterrupt` or `SystemExit`. If `cancel` returns True, saves the state and raises `Cancelled`. If `report`,
+    `progress` or `cancel` raises an error between iterations, saves the state before the error leaves.
 
     Args:
         preprocessed: the folder of the preprocessed data set.
@@ -111,9 +112,10 @@ def train(
 ) -> None:
     """Train until the last iteration of `state.progress`, or until a request to stop."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
-    per_epoch, forecast = state.progress.iterations_per_epoch, TrainingForecast(report)
+    per_epoch = state.progress.iterations_per_epoch
     progress(_event(state.progress, log))
     with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
+        follow, forecast = deferring(progress, stop), TrainingForecast(deferring(report, stop))
         clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.progress.finished:
             epoch, start = state.progress.epoch, state.progress.in_epoch
@@ -122,7 +124,7 @@ def train(
             subsets_from = _subsets_from(state.progress)
             times, loaded = IterationTimes(), run.loader.epoch(epoch, per_epoch, start, subsets_from)
             batches = times.timed(until_stopped(loaded, stop, cancel))
-            while steps := [_step(run, state, batch, progress, log, times) for batch in islice(batches, READ_EVERY)]:
+            while steps := [_step(run, state, batch, follow, log, times) for batch in islice(batches, READ_EVERY)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()

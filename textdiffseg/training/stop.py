@@ -1,13 +1,19 @@
-"""Ctrl-C and SIGTERM during training: finish the iteration, save the state, then end."""
+"""Requests to stop a training: finish the iteration, save the state, then end.
+
+They are Ctrl-C, SIGTERM, and errors in functions that the caller gave.
+"""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from plans.errors import UserError
 from textdiffseg.data.batch import Batch
 from textdiffseg.progress import Cancel, Cancelled
+
+Item = TypeVar("Item")
 
 
 @contextmanager
@@ -35,14 +41,39 @@ def stop_requests() -> Iterator[list[BaseException]]:
             signal.signal(number, handler)
 
 
-def until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
-    """The batches until a request to stop, which is put into `stop`. An error while loading is such a request.
+@contextmanager
+def deferred(stop: list[BaseException]) -> Iterator[None]:
+    """Put an error into `stop`, so that the state is saved before it is raised. A second Ctrl-C is raised at once."""
+    try:
+        yield
+    except BaseException as error:
+        if stop and isinstance(error, KeyboardInterrupt):
+            raise
+        if not stop:
+            stop.append(error)
 
-    A signal may have ended the loading processes, too. Their error is then not raised.
+
+def deferring(listener: Callable[[Item], None], stop: list[BaseException]) -> Callable[[Item], None]:
+    """The function `listener`, whose errors are put into `stop`."""
+
+    def listen(item: Item) -> None:
+        with deferred(stop):
+            listener(item)
+
+    return listen
+
+
+def until_stopped(batches: Iterator[Batch], stop: list[BaseException], cancel: Cancel) -> Iterator[Batch]:
+    """The batches until a request to stop, which is put into `stop`.
+
+    An error while loading, or in `cancel`, is such a request. A signal may have ended the loading processes, too. Their
+    error is then not raised.
     """
     while not stop:
-        if cancel():
-            stop.append(Cancelled("The training was stopped. Call it again: it resumes where it stopped."))
+        with deferred(stop):
+            if cancel():
+                raise Cancelled("The training was stopped. Call it again: it resumes where it stopped.")
+        if stop:
             return
         try:
             batch = next(batches)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import signal
 import time
 import weakref
@@ -109,6 +110,70 @@ def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, 
     assert_same_weights(whole, tmp_path)
 
 
+class Broken(BaseException):
+    """An error that is not an `Exception`."""
+
+
+def failing(iteration, error):
+    """A callback that raises an error at the event of an iteration."""
+
+    def follow(event):
+        if event.done == iteration:
+            raise error
+
+    return follow
+
+
+@pytest.mark.parametrize("error", [ValueError("a bar"), KeyboardInterrupt(), Broken()])
+@pytest.mark.parametrize("fails_at", [4, 6])
+def test_an_error_in_the_progress_callback_leaves_after_the_state_is_saved(
+    preprocessed, whole, tmp_path, error, fails_at
+):
+    """Iteration 4 is the last of an epoch."""
+    fold = FoldFolder(tmp_path)
+    with pytest.raises(type(error)) as raised:
+        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=failing(fails_at, error))
+    assert raised.value is error
+    assert read_progress(fold).iteration == fails_at
+    assert fit(preprocessed, tmp_path)[-1].startswith(f"Resuming at iteration {fails_at} of 12")
+    assert_same_weights(whole, tmp_path)
+
+
+def test_an_error_in_cancel_or_report_leaves_after_the_state_is_saved(preprocessed, tmp_path, monkeypatch):
+    error, events = ValueError("no answer"), []
+
+    def cancel():
+        if len(events) == 3:  # the first event comes before the first iteration
+            raise error
+        return False
+
+    fold = FoldFolder(tmp_path)
+    with pytest.raises(ValueError, match="no answer") as raised:
+        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=events.append, cancel=cancel)
+    assert raised.value is error
+    assert read_progress(fold).iteration == 2
+
+    def update(self, position):
+        self._report("The training takes 3 hours.")
+
+    def report(line):
+        if line.startswith("The training takes"):
+            raise error
+
+    monkeypatch.setattr(loop.TrainingForecast, "update", update)
+    monkeypatch.setattr(loop.TrainingForecast, "__init__", lambda self, report: setattr(self, "_report", report))
+    with pytest.raises(ValueError, match="no answer"):
+        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), report=report)
+    assert read_progress(fold).iteration == 4
+
+
+def test_an_error_before_the_first_iteration_of_a_restart_keeps_the_old_fold(preprocessed, whole, tmp_path):
+    fold = FoldFolder(shutil.copytree(whole, tmp_path / "fold_0"))
+    with pytest.raises(ValueError, match="a bar"):
+        loop.fit(preprocessed, FOLD, fold, TrainingOptions(restart=True), progress=failing(0, ValueError("a bar")))
+    assert_same_weights(whole, fold.path)
+
+
 def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch, interrupt_after):
     loaders, plain = [], loop.open_run
 
@@ -119,11 +184,19 @@ def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, mon
 
     monkeypatch.setattr(loop, "open_run", opened)
     interrupt_after(monkeypatch, 3)
+
+    def follow(event):
+        if event.done == 5:
+            raise ValueError("a bar")  # a new error, which nothing else keeps
+
     gc.disable()
     try:
         with suppress(KeyboardInterrupt):
             fit(preprocessed, tmp_path)
         assert loaders[0]() is None
+        with suppress(ValueError):
+            loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), progress=follow)
+        assert loaders[1]() is None
     finally:
         gc.enable()
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from textdiffseg.training.stop import stop_requests
+from textdiffseg.training.stop import deferred, stop_requests
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,14 @@ def test_the_handlers_before_come_back():
     with stop_requests():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_of_several_errors_the_first_is_kept_and_a_second_interrupt_does_not_wait():
+    first, stop = ValueError("first"), []
+    for error in (first, ValueError("second")):
+        with deferred(stop):
+            raise error
+    assert stop == [first]
+    with pytest.raises(KeyboardInterrupt), deferred(stop):
+        raise KeyboardInterrupt
+    assert stop == [first]
