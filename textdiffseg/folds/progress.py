@@ -118,11 +118,14 @@ class TrainingProgress(Record):
     def split(self) -> "TrainingProgress":
         """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left, at least one epoch.
 
-        Without such a share, or with a single epoch, there is no such epoch.
+        Without such a share, or in a run of a single epoch, there is no such epoch. If a finished run is prolonged by a
+        single epoch, only the sampler learns in it: the masks have learned before, and samples must fit them.
         """
         length = self.epochs - self.start.epoch
-        if self.denoiser_share == 0 or length < 2:
+        if self.denoiser_share == 0 or self.epochs < 2:
             return self.after(denoiser_epoch=None)
+        if length < 2:
+            return self.after(denoiser_epoch=self.start.epoch)
         last = self.denoiser_share / DENOISER_COST
         share = last / (1 - self.denoiser_share + last)
         count = max(1, min(length - 1, round(share * length)))
@@ -136,7 +139,10 @@ class TrainingProgress(Record):
         return self.after(denoiser_seconds=self.seconds, epochs=self.epoch + count)
 
     def prolonged(self, **changes: object) -> "TrainingProgress":
-        """A finished run with a new end: the learning rate warms up again and decays."""
+        """A finished run with a new end: the learning rate warms up again and decays.
+
+        It ends with epochs of the sampler, if the run has a share for it.
+        """
         start = ScheduleStart(iteration=self.iteration, epoch=self.epoch, seconds=self.seconds)
         return self.after(start=start, **changes).split()
 

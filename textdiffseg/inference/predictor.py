@@ -46,8 +46,8 @@ from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
 
 UNTRAINED = (
-    "This model has no samples yet: its sampler learns in the last epochs, of two or more. Train the fold to the "
-    "end, or leave out --steps, --samples, --uncertainty and --alternatives."
+    "This model has no samples yet: its sampler learns in the last epochs, and a run of one epoch has none of them. "
+    "Train the fold to the end, or longer. Or leave out --steps, --samples, --uncertainty and --alternatives."
 )
 
 

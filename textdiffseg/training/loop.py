@@ -31,6 +31,10 @@ from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.tracking import tracked
 from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
 
+ONE_MORE_EPOCH = (
+    "Note: only the sampler learns in a single further epoch. The masks stay as they are. With two or more further "
+    "epochs, the masks learn, too."
+)
 READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which then waits for the host
 
 
@@ -88,15 +92,19 @@ def _first_state(
         length = plan_length(run, options, report, progress)
         report_few_iterations(length, report)
         return run.fresh(length)
+    if longer:
+        complete_best(run.fold, report)  # the sampler learns on it
     length = prolong(run, position, options, report, progress) if longer else position
     if length.limit_seconds is not None:
         compile_ahead(run, position)
-    state = run.fresh(length)  # a longer run begins with the masks again
+    state = run.fresh(length)  # a longer run begins with the masks again, unless a single epoch is left
     state.load(run.fold)
     state.progress = length
     if longer:
         state.set_spread(0.0)  # samples do not fit masks that learn again
         report(f"Training longer: from iteration {length.iteration} to {length.total}.")
+        if length.trains_denoiser:
+            report(ONE_MORE_EPOCH)
         report_few_iterations(length, report)
     else:
         report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")

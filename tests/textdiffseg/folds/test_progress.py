@@ -60,8 +60,28 @@ def test_a_run_that_is_trained_longer_has_both_stages_again():
     assert longer.schedule == (0, 140)
     assert longer.after(iteration=339).schedule == (139, 140)
     assert longer.after(iteration=340).schedule == (0, 60)
-    one_more = progress().after(iteration=200).prolonged(epochs=21)
-    assert one_more.denoiser_epoch is None
+
+
+@pytest.mark.parametrize("epochs", [1, 20])
+def test_a_single_further_epoch_is_the_sampler_s(epochs):
+    """Without it, a prolonged run would end without samples that fit its masks."""
+    longer = progress(epochs).after(iteration=10 * epochs, seconds=50.0).prolonged(epochs=epochs + 1)
+    assert longer.denoiser_epoch == epochs
+    assert (longer.iteration, longer.trains_denoiser, longer.finished) == (longer.denoiser_iteration, True, False)
+    assert (longer.schedule, longer.total) == ((0, 10), 10 * epochs + 10)
+    assert longer.after(iteration=longer.total).finished
+    two_more = progress(epochs).after(iteration=10 * epochs).prolonged(epochs=epochs + 2)
+    assert (two_more.denoiser_epoch, two_more.trains_denoiser) == (epochs + 1, False)
+    plain = progress(epochs, share=0.0).after(iteration=10 * epochs).prolonged(epochs=epochs + 1)
+    assert (plain.denoiser_epoch, plain.trains_denoiser) == (None, False)
+
+
+def test_a_run_that_an_older_version_prolonged_without_a_sampler_is_read_as_it_was():
+    old = {"version": 4, "seed": 3, "epochs": 2, "iterations_per_epoch": 4, "iteration": 6, "denoiser_share": 0.1}
+    old |= {"denoiser_epoch": None, "start": {"iteration": 4, "epoch": 1, "seconds": 5.0}}
+    found = parse_progress(Path("checkpoint"), {"progress": json.dumps(old)})
+    assert (found.denoiser_epoch, found.trains_denoiser, found.schedule) == (None, False, (2, 4))
+    assert found.after(iteration=8).prolonged(epochs=3).denoiser_epoch == 2
 
 
 def at(iteration, seconds, limit, **fields) -> TrainingProgress:

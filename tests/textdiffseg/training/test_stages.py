@@ -246,6 +246,39 @@ def test_a_run_of_one_epoch_has_no_denoiser(preprocessed, tmp_path):
     assert weights(tmp_path, "best")["spread"] == 0
 
 
+def test_one_epoch_after_a_run_of_one_epoch_gives_its_masks_a_sampler(
+    preprocessed, tmp_path, monkeypatch, interrupt_after
+):
+    folders = [tmp_path / name / "fold_0" for name in ("whole", "stopped")]
+    fit(preprocessed, folders[0], epochs=1)
+    shutil.copytree(folders[0], folders[1])
+    before = weights(folders[0], "best")
+    assert loop.ONE_MORE_EPOCH in fit(preprocessed, folders[0], epochs=2)
+    after = weights(folders[0], "best")
+    assert same(of_masks(before), of_masks(after))
+    assert not same(of_sampler(before), of_sampler(after))
+    assert (float(before["spread"]), can_sample([load_network(FoldFolder(folders[0]))])) == (0.0, True)
+    log = read_log(folders[0] / "log.jsonl")
+    assert [set(entry.losses) for entry in log] == [MASKS, SAMPLER]
+    assert log[0].dice == log[1].dice
+    assert fit(preprocessed, folders[0], epochs=2) == []
+    FoldFolder(folders[1]).checkpoint("best").unlink()  # it is made of the latest one, and the sampler learns on it
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            fit(preprocessed, folders[1], epochs=2)
+    fit(preprocessed, folders[1])
+    left, right = (read_tensors(FoldFolder(folder).checkpoint("latest")) for folder in folders)
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+
+
+def test_two_further_epochs_train_the_masks_and_then_the_sampler(preprocessed, tmp_path):
+    fit(preprocessed, tmp_path, epochs=1)
+    assert loop.ONE_MORE_EPOCH not in fit(preprocessed, tmp_path, epochs=3)
+    assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS, MASKS, SAMPLER]
+    assert can_sample([load_network(FoldFolder(tmp_path))])
+
+
 def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preprocessed, tmp_path):
     """A resumed run with a time limit compiles before it loads its weights."""
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
