@@ -7,7 +7,7 @@ from plans.errors import UserError, listed
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.budget import refuse_beyond_budget
-from plans.presets import PRESETS, Preset, Resolution
+from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.raw.folders import find_folder
 from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
@@ -64,9 +64,11 @@ def train(
     A CPU with AMX trains in float32, unless ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16 is set before torch is imported. The
     commands set it. With AMX, oneDNN computes wrong bfloat16 gradients on thin grids, or crashes.
 
-    Raises `UserError` if plan, phrasings and cases do not fit each other or the run, or if an extra is not installed.
+    Raises `UserError` if preset or resolution is not one of the choices, if plan, phrasings and cases do not fit each
+    other or the run, or if an extra is not installed.
     Raises `Cancelled` after saving. An error in `report`, `progress` or `cancel` also leaves after saving.
     """
+    _refuse_unknown(preset, resolution)
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, Path(root), preset, resolution)
     cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
@@ -84,6 +86,17 @@ def train(
             report(_finished(target))
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+
+
+def _refuse_unknown(preset: Preset | None, resolution: Resolution) -> None:
+    """Raise `UserError` if the preset or the resolution is not one of the choices."""
+    faults = []
+    if preset not in (None, *PRESETS):
+        faults.append(f"preset: expected {', '.join(PRESETS[:-1])} or {PRESETS[-1]}, found {preset!r:.80}.")
+    if resolution not in RESOLUTIONS:
+        faults.append(f"resolution: expected {' or '.join(RESOLUTIONS)}, found {resolution!r:.80}.")
+    if faults:
+        raise UserError(*faults)
 
 
 def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:

@@ -107,6 +107,10 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
         ({"dataset": "Dataset999_None"}, "No data set"),
         ({"fold": 9}, "Fold 9 does not exist"),
         ({"preset": "unet"}, "has no plan plan_unet.json"),
+        ({"preset": "Default"}, r"^preset: expected default, unet, .* or peer-diffunet, found 'Default'\.$"),
+        ({"resolution": "Low"}, r"^resolution: expected full or low, found 'Low'\.$"),
+        ({"resolution": None}, r"^resolution: expected full or low, found None\.$"),
+        ({"preset": "Unet", "resolution": "half"}, r"found 'Unet'\.\nresolution: .* found 'half'\.$"),
         ({"fold": 3, "must_exist": True}, "holds no run to resume"),
         ({"options": tds.TrainingOptions(restart=True), "only_validate": True}, "Give one of them"),
     ],
@@ -114,6 +118,14 @@ def test_a_trained_fold_is_loaded_by_its_folder(planned):
 def test_arguments_that_do_not_fit_are_one_sentence(planned, arguments, words):
     with pytest.raises(tds.UserError, match=words):
         tds.train(**({"dataset": "901", "fold": 0, "root": planned.root} | arguments))
+
+
+def test_misspelt_choices_are_refused_for_the_result_of_plan_too(planned):
+    before = sorted(planned.root.rglob("*"))
+    for wrong in ({"preset": "Default"}, {"resolution": "Low"}):
+        with pytest.raises(tds.UserError, match=f"^{next(iter(wrong))}: expected "):
+            tds.train(planned, 3, **wrong)
+    assert sorted(planned.root.rglob("*")) == before
 
 
 def test_a_plan_of_another_preset_is_refused_under_its_name(planned):
