@@ -89,7 +89,7 @@ def test_from_python_a_missing_extra_is_a_user_error(monkeypatch):
     for work in (tds.train, tds.run):
         with pytest.raises(UserError, match=missing):
             work("901", options=tds.TrainingOptions(track="tensorboard"))
-    with pytest.raises(UserError, match=r"^track: expected tensorboard, found 'wandb'\.$"):
+    with pytest.raises(UserError, match=r"^track: expected one of 'tensorboard', found 'wandb'\.$"):
         tds.train("901", options=tds.TrainingOptions(track="wandb"))
 
 

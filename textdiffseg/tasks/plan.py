@@ -100,9 +100,8 @@ def plan(
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
-    _check(preset, workers, gpu_gb)
+    _begin(preset, workers, gpu_gb, scheduler)
     root, force, wanted = path_of(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
-    _warm_up(workers, scheduler)
     parts = read_datasets(str(dataset), root)
     joint, words = joined(parts, root, report)
     folder = _swept(joint, parts, root, preset, report)
@@ -125,17 +124,13 @@ def plan(
     return PlannedDataset(root, folder, new_plan, splits, stored, notes, low, stored_low)
 
 
-def _check(preset: str, workers: int | None, gpu_gb: float | None) -> None:
-    """Raise `UserError` for arguments that no plan has."""
+def _begin(preset: str, workers: int | None, gpu_gb: float | None, scheduler: str | None) -> None:
+    """Check arguments, and start the workers' imports while this process reads the data set."""
     check_choice("preset", preset, PRESETS)
     if workers is not None:
         whole("workers", workers)
     if gpu_gb is not None:
         positive("gpu_gb", gpu_gb)
-
-
-def _warm_up(workers: int | None, scheduler: str | None) -> None:
-    """Start the workers' imports while this process reads the data set."""
     if workers != 0 and scheduler is None:
         warm_up("textdiffseg.data.preparing", "textdiffseg.imaging.sources.nifti")
 

@@ -9,6 +9,7 @@ from plans.plan import Plan
 from plans.planning.budget import refuse_beyond_budget
 from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.raw.folders import find_folder
+from textdiffseg.arguments import check_choice, path_of
 from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import Fold, Splits, read_splits
 from textdiffseg.data.store import list_cases
@@ -68,9 +69,11 @@ def train(
     other or the run, or if an extra is not installed.
     Raises `Cancelled` after saving. An error in `report`, `progress` or `cancel` also leaves after saving.
     """
-    _refuse_unknown(preset, resolution)
+    check_choice("resolution", resolution, RESOLUTIONS)
+    if preset is not None:
+        check_choice("preset", preset, PRESETS)
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
-    source, root, preset = _planned(dataset, Path(root), preset, resolution)
+    source, root, preset = _planned(dataset, path_of(root), preset, resolution)
     cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
@@ -86,17 +89,6 @@ def train(
             report(_finished(target))
             return trained_fold(target, str(fold) != ALL)
         return validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
-
-
-def _refuse_unknown(preset: Preset | None, resolution: Resolution) -> None:
-    """Raise `UserError` if the preset or the resolution is not one of the choices."""
-    faults = []
-    if preset not in (None, *PRESETS):
-        faults.append(f"preset: expected {', '.join(PRESETS[:-1])} or {PRESETS[-1]}, found {preset!r:.80}.")
-    if resolution not in RESOLUTIONS:
-        faults.append(f"resolution: expected {' or '.join(RESOLUTIONS)}, found {resolution!r:.80}.")
-    if faults:
-        raise UserError(*faults)
 
 
 def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:
