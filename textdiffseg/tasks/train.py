@@ -69,9 +69,6 @@ def train(
     other or the run, or if an extra is not installed.
     Raises `Cancelled` after saving. An error in `report`, `progress` or `cancel` also leaves after saving.
     """
-    check_choice("resolution", resolution, RESOLUTIONS)
-    if preset is not None:
-        check_choice("preset", preset, PRESETS)
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, path_of(root), preset, resolution)
     cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
@@ -140,6 +137,9 @@ def _planned(
     dataset: PlannedDataset | str | Path, root: Path, preset: Preset | None, resolution: Resolution
 ) -> tuple[PreprocessedFolder, Path, Preset]:
     """The preprocessed folder of the resolution to train, its root, and the preset to train."""
+    check_choice("resolution", resolution, RESOLUTIONS)
+    if preset is not None:
+        check_choice("preset", preset, PRESETS)
     source, root, preset = _planned_at_full(dataset, root, preset)
     return low_resolution(source, preset) if resolution == "low" else source, root, preset
 
