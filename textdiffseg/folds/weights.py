@@ -37,8 +37,8 @@ def hash_weights(fold: FoldFolder, checkpoint: str) -> str | None:
 def has_sampler(fold: FoldFolder) -> bool:
     """Whether the best weights of a fold include a trained sampler. Only one number is read."""
     plan, name = Plan.read(fold.plan), f"{EMA}spread"
-    if plan.diffusion is None:
-        return plan.paper is not None
+    if plan.diffusion is None:  # another kind of network, which has no second stage
+        return plan.sample_steps is not None
     return bool(_read(fold.checkpoint("best"), partial(read_tensor_file, names=(name,))).tensors[name] > 0)
 
 
