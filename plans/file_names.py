@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 FILE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".nhdr", ".hdr")  # .hdr: with an .img beside it
 UNREAD_ENDINGS = (
@@ -24,6 +25,11 @@ def split_ending(name: str) -> tuple[str, str]:
     """A file's name without its ending, and the ending in lower case: one of `FILE_ENDINGS`, or ""."""
     ending = next((ending for ending in FILE_ENDINGS if name.lower().endswith(ending)), "")
     return name[: len(name) - len(ending)], ending
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's form NFC, to compare names. Some systems store accents as characters of their own (NFD)."""
+    return normalize("NFC", name)
 
 
 def written_ending(ending: str) -> str:

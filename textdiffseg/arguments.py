@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from plans.errors import UserError
 from plans.records import MAX_INTEGER, MAX_NUMBER
@@ -20,9 +20,14 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
         raise UserError(f"{name}: expected one of {', '.join(map(repr, allowed))}, found {value!r:.80}.")
 
 
+def is_whole(value: object) -> TypeGuard[Integral]:
+    """Whether a value is a whole number, of Python or numpy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def whole(name: str, value: object, lowest: int = 0) -> int:
     """A whole number, at least `lowest`, that a record can hold; numpy's are accepted."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < lowest:
+    if not is_whole(value) or int(value) < lowest:
         raise UserError(f"{name}: expected a whole number of at least {lowest}, found {value!r:.80}.")
     if int(value) > MAX_INTEGER:
         raise UserError(f"{name}: expected a whole number of at most {MAX_INTEGER}, found {value!r:.80}.")

@@ -67,7 +67,7 @@ def write_phantoms(root: str | Path, training: int = 24, test: int = 8, seed: in
         seed: of all random choices.
         lacking: share of the training phantoms that lack one random organ.
     """
-    training, test, seed = (whole(*one) for one in (("training", training), ("test", test), ("seed", seed)))
+    training, test, seed = whole("training", training), whole("test", test), whole("seed", seed)
     folder = tree(path_of(root), "raw") / NAME
     for index in range(training + test):
         part: Literal["Tr", "Ts"] = "Tr" if index < training else "Ts"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from plans.errors import UserError
 
+DEVICES = ("cpu", "cuda")
+
 CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 
@@ -16,7 +18,7 @@ def choose_device(device: str | None = None) -> str:
     """`device`, by default cuda if there is a GPU, else cpu. `UserError` for any other, or for cuda without a GPU."""
     import torch
 
-    if device not in (None, "cpu", "cuda"):
+    if device not in (None, *DEVICES):
         raise UserError(f"device: expected 'cpu' or 'cuda', found {device!r}. CUDA_VISIBLE_DEVICES chooses among GPUs.")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no GPU here. Use --device cpu, or install a CUDA build of torch.")

@@ -1,16 +1,15 @@
 """The files of each case of a raw data set, found by their names. No file is opened.
 
-Names are compared in Unicode's form NFC, as some systems store accents as characters of their own (NFD).
+Names are compared in one Unicode form (`file_names.composed`).
 """
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
-from unicodedata import normalize
 
 from plans.errors import listed, merged
-from plans.file_names import FILE_ENDINGS, channel_file, rater_file, split_channel, split_ending
+from plans.file_names import FILE_ENDINGS, channel_file, composed, rater_file, split_channel, split_ending
 from plans.layout import RawFolder
 from plans.raw.raters import almost_rater, group_references
 
@@ -55,7 +54,7 @@ def by_stem(folder: Path, names: Iterable[str], faults: list[str]) -> dict[str, 
     files: dict[str, str] = {}
     for name in dict.fromkeys(names):
         stem, ending = split_ending(name)
-        if ending and (other := files.setdefault(normalize("NFC", stem), name)) != name:
+        if ending and (other := files.setdefault(composed(stem), name)) != name:
             faults.append(f"{folder}: {other} and {name} would be one case. Remove one of them.")
     return files
 

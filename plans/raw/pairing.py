@@ -6,12 +6,11 @@ it holds one scan and one mask. A key decides only if it fits one mask and, per 
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from plans.file_names import safe_name, split_channel
+from plans.file_names import composed, safe_name, split_channel
 from plans.raw.dataset import is_plain_name
 
 _SCAN_WORDS = "images?|imgs?|scans?|volumes?|vol|cts?|mrs?|mris?|pet|raw|t1w?|t2w?|flair|adc|dwi|dicom"
@@ -110,7 +109,7 @@ def _matches(
 
 
 def _path(path: str) -> str:
-    return unicodedata.normalize("NFC", path).casefold()
+    return composed(path).casefold()
 
 
 def _name(path: str) -> str:
@@ -153,7 +152,7 @@ def _stripped(path: str) -> str:
 def _cases(masks: Sequence[str]) -> dict[str, str]:
     """mask -> the name of its case: the shortest kind of name that differs for all masks."""
     for kind in (lambda mask: _stripped(mask.rpartition("/")[2]), _stripped, lambda mask: mask.rpartition("/")[2]):
-        names = {mask: unicodedata.normalize("NFC", kind(mask)) for mask in masks}
+        names = {mask: composed(kind(mask)) for mask in masks}
         if all(names.values()) and len({name.casefold() for name in names.values()}) == len(masks):
             break
     else:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
-from unicodedata import normalize
 
 import numpy as np
 
 from plans.errors import UserError, listed
+from plans.file_names import composed
 from plans.records import Record, read_json
 
 SEED = 12345  # nnU-Net's
@@ -182,19 +182,19 @@ def _note(cases: int, units: int, folds: int) -> str:
 
 
 def _renamed(fold: object) -> object:
-    """A fold with nnU-Net's key "val" renamed to "validation", and with ids in Unicode's form NFC, as cases have.
+    """A fold with nnU-Net's key "val" renamed to "validation", and with ids in the Unicode form of case ids.
 
     Other faults are found when the record is parsed.
     """
     if not isinstance(fold, dict):
         return fold
-    return {("validation" if key == "val" else key): _composed(value) for key, value in fold.items()}
+    return {("validation" if key == "val" else key): _in_one_form(value) for key, value in fold.items()}
 
 
-def _composed(cases: object) -> object:
+def _in_one_form(cases: object) -> object:
     if not isinstance(cases, list):
         return cases
-    return [normalize("NFC", case) if isinstance(case, str) else case for case in cases]
+    return [composed(case) if isinstance(case, str) else case for case in cases]
 
 
 def _faults(fold: Fold, number: int, known: Set[str], path: Path) -> list[str]:

@@ -1,12 +1,13 @@
 """The ensemble of a model's trained folds: the folds are chosen, checked against each other, and loaded."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
+from textdiffseg.arguments import several
 from textdiffseg.files import hash_files
 from textdiffseg.folds.agreement import read_together
 from textdiffseg.folds.best import why_not_averaged
@@ -48,6 +49,11 @@ class Ensemble:
     def samplers(self) -> tuple[SegmentationNetwork, ...]:
         """The networks of the presets that draw samples."""
         return tuple(network for network in self.networks if network.plan.sample_steps is not None)
+
+
+def names_of_folds(folds: int | str | Iterable[int | str] | None) -> tuple[str, ...] | None:
+    """The names of folds that a user gave by number or name; None stays None."""
+    return None if folds is None else tuple(map(str, several(folds)))
 
 
 def trained_folds(

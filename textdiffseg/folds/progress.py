@@ -118,8 +118,8 @@ class TrainingProgress(Record):
     def split(self) -> "TrainingProgress":
         """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left, at least one epoch.
 
-        Without such a share, or in a run of a single epoch, there is no such epoch. If a finished run is prolonged by a
-        single epoch, only the sampler learns in it: the masks have learned before, and samples must fit them.
+        The sampler has no epoch if the share is 0, or if the run has a single epoch. If a finished run becomes one
+        epoch longer, only the sampler learns in that epoch. The masks have learned before, and samples must fit them.
         """
         length = self.epochs - self.start.epoch
         if self.denoiser_share == 0 or self.epochs < 2:

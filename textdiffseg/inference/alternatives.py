@@ -5,7 +5,6 @@ that overlap are compared in the values that they write.
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.geometry import triple
 from plans.planning.memory import sums_bytes
+from textdiffseg.arguments import is_whole
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
 from textdiffseg.inference.medoids import medoids
 from textdiffseg.inference.samples import SamplePredictor
@@ -34,11 +34,7 @@ class Alternative:
 
 def check_count(alternatives: int) -> int:
     """The number of alternatives; 0 means none. `UserError` if it is not possible."""
-    if (
-        isinstance(alternatives, bool)
-        or not isinstance(alternatives, Integral)
-        or not 0 <= alternatives <= ALTERNATIVE_SAMPLES
-    ):
+    if not is_whole(alternatives) or not 0 <= int(alternatives) <= ALTERNATIVE_SAMPLES:
         raise UserError(
             f"--alternatives: expected a whole number from 1 to {ALTERNATIVE_SAMPLES}, the number of samples; found "
             f"{alternatives}."

@@ -18,7 +18,7 @@ from plans.plan import Plan
 from plans.raw.prompts import read_answers
 from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.folds.calibration import applied
-from textdiffseg.folds.ensemble import Ensemble, load_ensemble
+from textdiffseg.folds.ensemble import Ensemble, load_ensemble, names_of_folds
 from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
@@ -85,7 +85,7 @@ class Model:
         """
         check_choice("checkpoint", checkpoint, get_args(Checkpoint))
         check_choice("backend", backend, get_args(Backend))
-        device, names = choose_device(device), None if folds is None else tuple(map(str, several(folds)))
+        device, names = choose_device(device), names_of_folds(folds)
         if backend == "openvino":
             require_openvino(device)
         folders = [found for one in several(folder) for found in find_models(Path(), folder=path_of(one))]

@@ -137,9 +137,11 @@ class Result:
     def _number(self, name: str) -> int:
         """The place of a label in `names`. Capitals make no difference."""
         places = {one.casefold(): place for place, one in enumerate(self.names)}
-        if name in self.names or name.casefold() in places:
-            return self.names.index(name) if name in self.names else places[name.casefold()]
-        raise UserError(f"This result has no label {name!r}. It has {', '.join(map(repr, self.names))}.")
+        places |= {one: place for place, one in enumerate(self.names)}  # an equal name is stronger
+        place = places.get(name, places.get(name.casefold()))
+        if place is None:
+            raise UserError(f"This result has no label {name!r}. It has {', '.join(map(repr, self.names))}.")
+        return place
 
     @property
     def _names(self) -> dict[int, str]:

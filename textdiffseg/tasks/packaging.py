@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.layout import model_folder
-from textdiffseg.arguments import path_of, several
+from textdiffseg.arguments import path_of
 from textdiffseg.folds import package as packages
+from textdiffseg.folds.ensemble import names_of_folds
 from textdiffseg.folds.find import find_model
 
 
@@ -32,8 +33,7 @@ def export_model(
     Raises `UserError` if there is not exactly one such model, or if it has no finished fold.
     """
     folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
-    names = None if folds is None else tuple(map(str, several(folds)))
-    return packages.export_model(folder, path_of(package), names, keep_identifiers)
+    return packages.export_model(folder, path_of(package), names_of_folds(folds), keep_identifiers)
 
 
 def import_model(package: Path | str, *, folder: Path | str | None = None, root: Path | str = ".") -> Path:

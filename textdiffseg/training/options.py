@@ -8,9 +8,8 @@ from plans.errors import UserError
 from plans.presets import TRACKERS, Tracker
 from plans.records import MAX_NUMBER
 from textdiffseg.arguments import check_choice, path_of, positive, whole
-from textdiffseg.resources import choose_device, loading_workers
+from textdiffseg.resources import DEVICES, choose_device, loading_workers
 
-DEVICES = ("cpu", "cuda")
 LEAST = {"epochs": 1, "workers": 0, "seed": 0}  # of the options that are whole numbers
 MAX_MINUTES = MAX_NUMBER / 60  # a checkpoint holds them in seconds
 
