@@ -11,7 +11,10 @@ With both presets also the difference in Dice, for each seed and for the cases' 
 the 95% interval of a paired bootstrap over cases.
 
     python benchmarks/accuracy.py [--data DIR] [--minutes 20] [--seeds 0 1 2] [--device cpu] [--root DIR]
+    python benchmarks/accuracy.py --epochs 10
     python benchmarks/accuracy.py --fold all --test imagesTs labelsTs --device cuda --minutes 4.72
+
+--epochs trains a number of iterations in place of minutes. Other programs on the machine then change no score.
 
 --test predicts and scores other scans with tds_predict and tds_evaluate. --fold all trains on every case. Then only
 these scans are scored.
@@ -29,6 +32,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +80,7 @@ BARS = {"true_latent_dice": 0.92, "most_steps_below_best": 0.003}
 def main() -> int:
     """Train and score the presets, and print the report."""
     parser = fold_parser(__doc__)
-    parser.add_argument("--minutes", type=positive_float, default=20.0, help="of training, for each preset and seed")
+    add_length(parser, 20.0)
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
     parser.add_argument("--steps", type=positive_int, nargs="+", default=[1, 2, 4, 8], metavar="N")
@@ -103,7 +107,7 @@ def compare(args: argparse.Namespace) -> None:
                 figures[preset][str(seed)] = in_own_process(measure, preprocessed, folder, args)
                 folders[preset].append(folder)
         gaps = compared(folders, args) if set(PRESETS) <= set(folders) else {}
-    settings = {name: getattr(args, name) for name in ("fold", "minutes", "seeds")}
+    settings = {"fold": args.fold} | length(args) | {"seeds": args.seeds}
     report = {"benchmark": "accuracy", "dataset": args.data.name} | settings | machine(args.device)
     print(json.dumps(report | {"left_out": left_out(), "bars": BARS, "presets": figures} | gaps, indent=1))
 
@@ -122,6 +126,19 @@ def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Pat
     return root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
 
 
+def add_length(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """Add --minutes with this default, and --epochs."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--minutes", type=positive_float, default=minutes, help="of training, for each model and seed")
+    group.add_argument("--epochs", type=positive_int, metavar="N", help="of training, in place of minutes")
+
+
+def length(args: argparse.Namespace) -> dict[str, Any]:
+    """The length of a training: {"minutes": M}, or {"epochs": N} if --epochs was given."""
+    epochs: int | None = getattr(args, "epochs", None)
+    return {"minutes": args.minutes} if epochs is None else {"epochs": epochs}
+
+
 def train(
     preprocessed: Path,
     folder: Path,
@@ -138,7 +155,7 @@ def train(
     `cases` replaces those of the fold. `init_from` is the folder of a model to start from.
     """
     noted, progress = folder / "benchmark.json", read_progress(FoldFolder(folder))
-    settings = {"minutes": args.minutes, "device": args.device}
+    settings = length(args) | {"device": args.device}
     if progress is not None:
         found = json.loads(noted.read_text()) if noted.is_file() else {}
         if differing := [name for name, value in settings.items() if found.get(name, "unknown") != value]:
@@ -147,8 +164,10 @@ def train(
     if progress is not None and progress.finished:
         return
     write_atomically(noted, json.dumps(settings))
+    wanted = length(args)
     options = TrainingOptions(
-        max_minutes=args.minutes,
+        max_minutes=wanted.get("minutes"),
+        epochs=wanted.get("epochs"),
         device=args.device,
         workers=loading_workers(args.device),
         seed=seed,
@@ -219,7 +238,7 @@ def training(folder: Path) -> dict:
         "iterations": last.iteration,
         "iterations_per_second": round(last.iteration / last.seconds, 3),
         "training_minutes": round(last.seconds / 60, 2),
-        **{name: value for name, value in noted.items() if name not in ("minutes", "device")},
+        **{name: value for name, value in noted.items() if name not in ("minutes", "epochs", "device")},
     }
 
 

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import train, training
+from accuracy import add_length, length, train, training
 from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import link_cases, write_header
 from sides import pairs_of_sides
@@ -51,7 +51,7 @@ from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg_cli.common import positive_float, run, whole_number
+from textdiffseg_cli.common import run, whole_number
 
 NAMES = ("Dataset911_FirstHalf", "Dataset912_SecondHalf")
 BAR = -0.01
@@ -62,7 +62,7 @@ def main() -> int:
     """Train and score the models, and print the report."""
     parser = fold_parser(__doc__)
     parser.set_defaults(data=shared_data() / "Dataset102_HeadAndNeck")
-    parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training, for each data set and seed")
+    add_length(parser, 10.0)
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     return run(compare, parser.parse_args())
 
@@ -79,8 +79,8 @@ def compare(args: argparse.Namespace) -> None:
         trainings: dict[str, dict[int, list[dict]]] = {BOTH: {}, EACH: {}}
         cases = [case for one in stored for case in held_out(one, args.fold, args.cases)]
         for seed in args.seeds:
-            folds = [trained(one, root, seed, args.minutes, args) for one in stored]
-            together = trained(joint, root, seed, 2 * args.minutes, args)
+            folds = [trained(one, root, seed, 1, args) for one in stored]
+            together = trained(joint, root, seed, 2, args)
             apart = [
                 in_own_process(scored, fold, one, held_out(one, args.fold, args.cases), args)
                 for fold, one in zip(folds, stored, strict=True)
@@ -92,10 +92,10 @@ def compare(args: argparse.Namespace) -> None:
     print(json.dumps(report(scores, trainings, halves, args), indent=1))
 
 
-def trained(preprocessed: Path, root: Path, seed: int, minutes: float, args: argparse.Namespace) -> Path:
-    """The fold of a data set, trained for some minutes."""
+def trained(preprocessed: Path, root: Path, seed: int, times: int, args: argparse.Namespace) -> Path:
+    """The fold of a data set, trained for so many times the length that was given."""
     fold = root / "results" / preprocessed.name / f"default_seed{seed}" / f"fold_{args.fold}"
-    settings = argparse.Namespace(**vars(args) | {"minutes": minutes})
+    settings = argparse.Namespace(**vars(args) | {name: times * value for name, value in length(args).items()})
     in_own_process(train, preprocessed, fold, "default", seed, settings)
     return fold
 
@@ -119,7 +119,7 @@ def report(
         }
         for name, of_seeds in scores.items()
     }
-    settings = {"dataset": args.data.name, "fold": args.fold, "minutes": args.minutes}
+    settings = {"dataset": args.data.name, "fold": args.fold} | length(args)
     data_sets = {half.name: [label.name for label in read_dataset(half).labels] for half in halves}
     claims = [judge(f"{BOTH} is within .01 of {EACH}", gaps, BAR)]
     return (

@@ -1,6 +1,6 @@
 """Does a model learn each label from the cases that are annotated with it? Each label misses in half of the phantoms.
 
-    python benchmarks/partial.py [--minutes 10] [--seeds 0 1 2] [--root DIR]
+    python benchmarks/partial.py [--minutes 10 | --epochs N] [--seeds 0 1 2] [--root DIR]
     python benchmarks/partial.py --data raw/Dataset102_HeadAndNeck [--minutes 10] [--seeds 0 1 2] [--root DIR]
 
 Three models are trained for the same minutes, on the same cases, fold and seeds:
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import train, training
+from accuracy import add_length, length, train, training
 from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import FIRST_SCORED, link_data_set, phantom_scan, write_case, write_header
 from stored import Scan, dice_by_case, fold_parser, held_out, in_own_process, machine, prepare, stored_scans
@@ -47,7 +47,7 @@ from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg_cli.common import positive_float, run, whole_number
+from textdiffseg_cli.common import run, whole_number
 
 TRAINING, SCORED = 40, 16  # phantoms
 MIN_MISSING = 0.25  # share of cases without a label, from which it counts as often missing
@@ -72,7 +72,7 @@ def main() -> int:
     """Train and score the models, and print the report."""
     parser = fold_parser(__doc__)
     parser.set_defaults(data=None)
-    parser.add_argument("--minutes", type=positive_float, default=10.0, help="of training, for each model and seed")
+    add_length(parser, 10.0)
     parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], metavar="N")
     return run(compare, parser.parse_args())
 
@@ -120,7 +120,7 @@ def report(
         }
         for name, of_seeds in scores.items()
     }
-    settings = {"dataset": args.data.name if args.data else NAME, "fold": args.fold, "minutes": args.minutes}
+    settings = {"dataset": args.data.name if args.data else NAME, "fold": args.fold} | length(args)
     return (
         {"benchmark": "partial"}
         | settings

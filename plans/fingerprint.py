@@ -12,9 +12,9 @@ from plans.errors import listed
 from plans.geometry import Millimetres, Shape, Spacing, Triple, resampled_shape, triple
 from plans.records import Record
 
-LABELS_OUTSIDE_BODY = (
-    "Labels lie outside the body, so the crop was extended to them. A prediction has no labels and may miss such "
-    "parts. Check these labels."
+LABELS_OUTSIDE_CROP = (
+    "Labels lie outside the part of the scan that is kept: the body in CT, else the voxels that are not 0. So the crop "
+    "was extended to them. A prediction has no labels and may miss such parts. Check these labels."
 )
 
 
@@ -74,8 +74,8 @@ class Fingerprint(Record):
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))
 
     def extended_crops(self) -> int:
-        """The number of cases whose crop to the body was extended to labels outside it."""
-        return sum(LABELS_OUTSIDE_BODY in case.notes for case in self.cases)
+        """The number of cases whose crop was extended to labels outside it."""
+        return sum(LABELS_OUTSIDE_CROP in case.notes for case in self.cases)
 
     def notes(self) -> tuple[str, ...]:
         """The notes of all cases. Each lists the cases that it applies to."""

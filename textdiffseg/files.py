@@ -69,8 +69,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # the temporary name would confuse; a full disk has no name
-        raise
+        if error.errno is None or error.filename not in (None, str(temporary)):  # of a file that the context reads
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the temporary name would confuse
     finally:
         with suppress(OSError):  # a folder that cannot be written
             temporary.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from textdiffseg.imaging.masks import mask_of
+
 MAX_VOXELS = 1 << 20  # of a map at a time; counts of this size are exact in float32
 
 
@@ -22,7 +24,7 @@ def intersections(maps: Sequence[np.ndarray], values: Collection[int]) -> np.nda
     total = np.zeros((len(maps), len(maps)), np.int64)
     flat = [np.ascontiguousarray(one).reshape(-1) for one in maps]
     for first in range(0, flat[0].size, MAX_VOXELS):
-        masks = np.stack([_mask(one[first : first + MAX_VOXELS], values) for one in flat])
+        masks = np.stack([mask_of(one[first : first + MAX_VOXELS], values) for one in flat])
         found = masks[:, masks.any(0)].astype(np.float32)
         total += np.rint(found @ found.T).astype(np.int64)
     return total
@@ -38,12 +40,6 @@ def iou_of(counts: np.ndarray) -> np.ndarray:
     """IoU (N, N) of every pair, from `intersections`."""
     sizes = np.diagonal(counts)
     return _ratio(counts, sizes[:, None] + sizes - counts)
-
-
-def _mask(values_of_map: np.ndarray, values: Collection[int]) -> np.ndarray:
-    if len(values) == 1:
-        return values_of_map == next(iter(values))
-    return np.isin(values_of_map, list(values))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ float32.
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 
 import torch
 
@@ -21,16 +22,27 @@ def choose_cuda_kernels() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+_lock = Lock()
+_entered: list[tuple[bool, bool]] = []  # the process's settings before each context that is open
+
+
 @contextmanager
 def cuda_kernels() -> Iterator[None]:
-    """Apply `choose_cuda_kernels` inside the context, and restore the process's settings afterwards."""
-    before = torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()
-    choose_cuda_kernels()
+    """Apply `choose_cuda_kernels` inside the context, and restore the process's settings afterwards.
+
+    Several threads may be inside it. The last one that leaves restores what the first one found.
+    """
+    with _lock:
+        _entered.append((torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()))
+        choose_cuda_kernels()
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before[0]
-        torch.backends.cuda.enable_cudnn_sdp(before[1])
+        with _lock:
+            if len(_entered) == 1:
+                torch.backends.cudnn.benchmark = _entered[0][0]
+                torch.backends.cuda.enable_cudnn_sdp(_entered[0][1])
+            _entered.pop()
 
 
 def autocast(device: torch.device) -> AbstractContextManager[object]:

@@ -6,8 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plans.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 DEVICES = ("cpu", "cuda")
 
@@ -98,6 +102,14 @@ def free_memory() -> float:
             reclaimable = int(stat[stat.index(cached) + 1])  # cached files, which the system drops when needed
             return min(free, max(0, left + reclaimable))
     return free
+
+
+def free_on(device: "torch.device") -> float:
+    """The free memory of a GPU in bytes, with what torch holds in reserve."""
+    import torch
+
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + cached)
 
 
 def _control_group(file: str) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plans.regions import Regions
+from textdiffseg.imaging.masks import mask_of
 
 
 @dataclass(frozen=True)
@@ -44,5 +45,5 @@ def label_by_label(voxels: SampledVoxels, parts: Regions, known: Sequence[int]) 
         known: the Q label numbers whose voxels are known in this case.
     """
     p = voxels.p[list(known)].reshape(-1)
-    truth = np.concatenate([np.isin(voxels.truth, parts[label - 1]) for label in known])
+    truth = np.concatenate([mask_of(voxels.truth, parts[label - 1]) for label in known])
     return SampledVoxels(np.stack((1 - p, p)), truth.astype(np.int64))

@@ -71,6 +71,11 @@ def memory_error(error: Exception) -> str | None:
     return None
 
 
+def loop_error(error: Exception) -> str | None:
+    """The error line for a link that points to itself, which pathlib reports before Python 3.13; None for any other."""
+    return f"{error}: this link points to itself. Remove it." if "Symlink loop" in str(error) else None
+
+
 def module_error(error: ModuleNotFoundError) -> str | None:
     """The error line for a missing module of an extra; None for any other module."""
     extra = missing_extra(error)

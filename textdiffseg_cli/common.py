@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TextIO
 from plans.errors import UserError, printable
 from plans.presets import PRESETS
 from textdiffseg import __version__
-from textdiffseg_cli.advice import address_space_error, memory_error, module_error, system_error
+from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, system_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,12 +157,12 @@ def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int
             raise
         return _fail(line)
     except (MemoryError, ImportError, RuntimeError) as error:
-        line = memory_error(error)
+        line = memory_error(error) or loop_error(error)
         if line is None:
             raise
         return _fail(line)
     except KeyboardInterrupt:
-        _fail("Interrupted. Run the same command again: it resumes.", prefix="")
+        _fail("Interrupted. Run the same command again: what is finished is kept.", prefix="")
         return INTERRUPTED
 
 

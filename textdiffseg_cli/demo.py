@@ -107,14 +107,12 @@ def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float)
     for name in LOOK_ALIKES:
         print(f"  {name} (the two glands differ only in place): {_score(summary.labels[name].dice)}")
     print(f"Picture: {picture}\nScores:  {summary_path}\nTime:    {seconds / 60:.1f} minutes in total")
-    where = shlex.join(root)
-    folder = Path(root[1] if root else "") / "raw" / "Dataset001_Mine"
+    where = [*root[:1], shlex.quote(root[1])] if root else []
     print(
-        "\nTo use your own data, put it into nnU-Net's layout:\n"
-        f"  {folder}/dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz\nThen type\n"
-        f"  tds_plan_and_preprocess 1 {where}\n"
-        f"  tds_train 1 0 {where}\n"
-        f"  tds_predict -i new_scans -o segmentations -d 1 {where}"
+        "\nTo use your own data, type\n"
+        f"  {' '.join(['tds_new', 'scans', 'masks', *where])}\n"
+        f"  {' '.join(['tds_run', '1', '--hours', '4', *where])}\n"
+        f"  {' '.join(['tds_predict', '-i', 'new_scans', '-o', 'segmentations', '-d', '1', *where])}"
     )
 
 

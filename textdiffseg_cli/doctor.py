@@ -44,11 +44,11 @@ def _examine(args: argparse.Namespace) -> int:
             table.add_row(finding.name, MARKS[finding.state], finding.found)
         console().print(table)
         for finding in findings:
-            if finding.advice and finding.state != "good":
+            if finding.advice:
                 print(f"{finding.name}: {finding.advice}")
         print(
             {
-                "good": "This machine has everything.",
+                "good": "This machine has everything that training and prediction need.",
                 "note": "Everything works here, with the limits above.",
                 "bad": "Something will not work here: see the problems above.",
             }[state]

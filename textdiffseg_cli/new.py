@@ -125,7 +125,7 @@ def _print_found(made: "NewDataset") -> None:
             more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
             print_lines(f"{what} ({len(names)}): {', '.join(names[:MAX_LISTED])}{more}")
     print_lines(*sources.doubtful)
-    print_lines(*(f"Not read: {path}. Its format is not read; convert it to .nii.gz." for path in sources.unread))
+    print_lines(*(f"Not read: {line}" for line in sources.unread))
     print_lines(*(f"Left out: {line}" for line in made.left_out))
     table = Table(
         "value", "label", "cases", "median ml", "a mask without it", title=f"{made.dataset.name}, {cases} cases"

@@ -259,14 +259,13 @@ def _options(args: argparse.Namespace) -> "SegmentOptions":
 def _predict(args: argparse.Namespace) -> None:
     import textdiffseg as tds
     from textdiffseg.extras import require
-    from textdiffseg.precision import cuda_kernels
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
 
     if args.report:
         require("report", "--report", "matplotlib")
     source = args.source if args.list is None else tds.CaseList.read(args.list)
-    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line), cuda_kernels():
+    with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         outcome = tds.predict(
             source,
             args.out,

@@ -126,8 +126,8 @@ def macs(net: Network, patch: Triple) -> float:
     total = sum(grids[layer.stage] * layer.kernel * layer.width_in * layer.width_out for layer in mask_layers(net))
     total += grids[0] * net.stages[0].width * (1 + net.labels)
     for index, stage in enumerate(net.stages):
-        if net.attentions(index):
-            total += 2 * grids[index] * stage.width * (4 * stage.width + 2 * grids[index])
+        once = grids[index] * stage.width * (4 * stage.width + 2 * grids[index])  # of one self-attention
+        total += net.attentions(index) * once
     width, tokens = net.stages[net.level].width, TOKENS_PER_LABEL * (net.labels + 1)
     return total + grids[net.level] * width * (2 * width + 2 * tokens)
 

@@ -20,11 +20,12 @@ def reasons_of(facts: Facts, chosen: Draft, plan: Plan) -> list[Decision]:
 def crop_reason(fingerprint: Fingerprint, crop: Crop) -> Decision:
     """The row on cropping."""
     left = f"which leaves {fingerprint.cropped_share():.0%} of a median case"
-    if crop != "body":
-        return Decision(name="crop", value=crop, reason=f"to the nonzero region, {left} (nnU-Net crops always)")
-    reason = f"all channels are CT: to the body with a margin, {left}, as air has nothing to segment"
+    if crop == "body":
+        reason = f"all channels are CT: to the body with a margin, {left}, as air has nothing to segment"
+    else:
+        reason = f"to the nonzero region, {left} (nnU-Net crops always)"
     if extended := fingerprint.extended_crops():
-        reason += f"; extended to labels outside the body in {extended} of {len(fingerprint.cases)} cases"
+        reason += f"; extended to labels outside it in {extended} of {len(fingerprint.cases)} cases"
     return Decision(name="crop", value=crop, reason=reason)
 
 
@@ -100,4 +101,8 @@ def _cost_reasons(facts: Facts, chosen: Draft, plan: Plan) -> Iterator[tuple[str
 
 def _shared(plan: Plan) -> str:
     """The addition to a reason if a preset uses the decision of preset `default`, for comparison; else ""."""
-    return "; chosen for preset default, and the same here to compare with it" if plan.diffusion is None else ""
+    return (
+        "; chosen for preset default, and the same here to compare with it"
+        if plan.diffusion is None and plan.paper is None
+        else ""
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 
 from plans.errors import UserError
 from plans.geometry import Millimetres, Triple, resampled_shape, triple
@@ -64,11 +64,11 @@ def search(facts: Facts) -> Draft:
         largest = largest or draft.patch
         if draft.fits(facts.budget):
             return replace(draft, reasons={**draft.reasons, "patch": _why_patch(facts, largest, draft)})
-    used = memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB
+    used = ceil(100 * memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB) / 100
     work = MIN_BATCH * memory.macs(draft.network, draft.patch) / 1e9
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
-        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {MIN_BATCH}) needs {used:.2g} GB "
+        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {MIN_BATCH}) needs {used:g} GB "
         f"and {work:.2g} billion multiplications per iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )

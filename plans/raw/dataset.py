@@ -101,6 +101,9 @@ def read_dataset(folder: Path) -> Dataset:
         inside = ", ".join(sorted(child.name for child in folder.iterdir())[:8]) or "nothing"
         fields = "channel_names, labels, numTraining, file_ending"
         raise UserError(f"{path} does not exist; the folder holds {inside}. Write it with nnU-Net's fields ({fields}).")
+    name = folder.resolve().name
+    if not is_plain_name(name):
+        raise UserError(f"{folder}: a data set's folder needs a name of printable characters in UTF-8. Rename it.")
     header, source = DatasetHeader.read(path), str(path)
     faults: list[str] = []
     channels = channels_of(header, source, faults)
@@ -110,7 +113,6 @@ def read_dataset(folder: Path) -> Dataset:
     cases = () if faults else _training_cases(folder, header, channels, optional, table, ending, faults)
     if faults:
         raise UserError(*faults)
-    name = folder.resolve().name
     return Dataset(
         folder=folder,
         name=name,
@@ -123,6 +125,16 @@ def read_dataset(folder: Path) -> Dataset:
         cases=cases,
         notes=(*_notes(raw, header, len(cases)), *_rater_notes(raw, header, cases)),
     )
+
+
+def check_header(content: str, source: str) -> None:
+    """Raise `UserError` with a line per fault for the channels and labels in the text of a `dataset.json`."""
+    header = DatasetHeader.parse_json(content, source)
+    faults: list[str] = []
+    optional_of(header, channels_of(header, source, faults), source, faults)
+    labels_of(header, source, faults)
+    if faults:
+        raise UserError(*faults)
 
 
 def _training_cases(

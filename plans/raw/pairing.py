@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 from plans.file_names import composed, safe_name, split_channel
 from plans.raw.dataset import is_plain_name
@@ -63,7 +64,8 @@ def pair(images: Iterable[str], masks: Iterable[str], known: Mapping[str, str] |
         return "" if folder in crowded else folder
 
     for key in (_path, _name, _bare, _bare_name, only_one):
-        left = [one for one in left if one not in {name for names in found.values() for name in names}]
+        taken = {name for names in found.values() for name in names}
+        left = [one for one in left if one not in taken]
         open_masks = [one for one in open_masks if one not in found]
         found |= _matches(left, open_masks, key, doubtful)
     paired = {name for names in found.values() for name in names}
@@ -156,5 +158,11 @@ def _cases(masks: Sequence[str]) -> dict[str, str]:
         if all(names.values()) and len({name.casefold() for name in names.values()}) == len(masks):
             break
     else:
-        names = {mask: mask.replace("/", "_") for mask in masks}
-    return {mask: name if is_plain_name(name) else safe_name(name, 150) or "case" for mask, name in names.items()}
+        names = {mask: composed(mask.replace("/", "_")) for mask in masks}
+    plain = {mask: name if is_plain_name(name) else safe_name(name, 150) or "case" for mask, name in names.items()}
+    used: set[str] = set()
+    for mask, name in plain.items():  # `a_b/c` and `a/b_c` have one name; so have `a` and `A` on some file systems
+        numbered = (f"{name}_{number}" for number in count(2))
+        plain[mask] = next(one for one in chain([name], numbered) if one.casefold() not in used)
+        used.add(plain[mask].casefold())
+    return plain

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from plans.errors import UserError, merged
+from plans.file_names import composed
 
 ENDING = ".txt"
 
@@ -20,12 +21,13 @@ def find_texts(folder: Path, cases: Collection[str], others: Collection[str], fa
         others: other case ids whose texts may be in the folder, e.g. of test cases.
         faults: receives a line for each file that does not belong to a case or cannot be read.
     """
+    known = {*cases, *others}
     texts, file_faults = {}, []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        case = path.name.removesuffix(ENDING)
+        case, ending = composed(path.stem), path.suffix
         if path.name.startswith("."):
             continue
-        if case == path.name or case not in {*cases, *others}:
+        if ending != ENDING or case not in known:
             example = f", e.g. {min(cases)}{ENDING}" if cases else ""
             line = f"{path} belongs to no case: expected CASE{ENDING} with a case's id{example}. Rename or remove it."
             file_faults.append((case, line))
@@ -55,7 +57,7 @@ def read_texts(folder: Path, cases: Collection[str]) -> tuple[dict[str, str], in
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the folder with the texts, one file CASE{ENDING} per case.")
-    named = {path.name.removesuffix(ENDING) for path in folder.glob(f"[!.]*{ENDING}")}
+    named = {composed(path.stem) for path in folder.glob(f"[!.]*{ENDING}")}
     faults: list[str] = []
     texts = find_texts(folder, cases, named, faults)
     if not faults and named.isdisjoint(cases):

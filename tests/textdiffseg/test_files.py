@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from textdiffseg import files
-from textdiffseg.files import hash_each, hash_files, hash_parts, temporary_name, write_atomically
+from textdiffseg.files import hash_each, hash_files, hash_parts, replacing, temporary_name, write_atomically
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
@@ -29,6 +29,13 @@ def test_a_folder_in_the_file_s_place_is_named(tmp_path):
         write_atomically(tmp_path / "plan.json", "{}")
     assert error.value.filename == str(tmp_path / "plan.json")
     assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "model.zip"):
+        (tmp_path / "weights.safetensors").read_bytes()
+    assert error.value.filename == str(tmp_path / "weights.safetensors")
+    assert "None" not in str(error.value)
 
 
 def test_temporary_names_differ_and_fit_a_file_system():

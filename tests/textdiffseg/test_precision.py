@@ -66,6 +66,17 @@ def test_the_process_s_flags_are_restored_after_the_context(monkeypatch):
     assert flags() == before
 
 
+def test_the_flags_stay_until_the_last_of_several_threads_leaves():
+    before = torch.backends.cudnn.benchmark
+    first, second = precision.cuda_kernels(), precision.cuda_kernels()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.backends.cudnn.benchmark is True
+    second.__exit__(None, None, None)
+    assert torch.backends.cudnn.benchmark == before
+
+
 def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
     seen = []
     monkeypatch.setattr(loop, "read_progress", lambda _: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or 1 / 0)

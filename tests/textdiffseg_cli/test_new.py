@@ -150,6 +150,15 @@ def test_a_wrong_number_of_channels_is_refused_before_the_data_set_is_complete(n
     assert header(made)["channel_names"] == {"0": "CT"}
 
 
+@pytest.mark.parametrize("bad", ["\x1b[31mCT", ""])
+def test_a_bad_name_of_a_channel_is_refused_before_the_data_set_is_complete(new, made, bad):
+    code, _, err = new("--channels", bad)
+    assert code == 2
+    assert "channel_names" in err
+    assert new("--channels", "CT")[0] == 0
+    assert header(made)["channel_names"] == {"0": "CT"}
+
+
 def test_exchanged_folders_are_one_hint(new, folders):
     code, _, err = new(sources=folders[::-1])
     assert code == 2

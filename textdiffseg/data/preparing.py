@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from plans.fingerprint import Fingerprint
+from plans.errors import UserError
+from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.plan import Plan
 from plans.raw.dataset import Case, Dataset
 from textdiffseg.data.checks import is_complete, preprocessing_settings
@@ -19,8 +20,9 @@ from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
 from textdiffseg.preprocessing.fingerprinting import content_hash, joint_labels, read_case
+from textdiffseg.resources import free_memory
 
-METHOD = 3  # raised when preprocessing changes what it stores
+METHOD = 4  # raised when preprocessing changes what it stores
 
 
 def preprocess_dataset(
@@ -69,11 +71,29 @@ def preprocess_case(case: Case, plan: Plan, folder: Path) -> bool:
 
 
 def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
-    """Host memory in bytes to preprocess the largest case: three float32 copies before and after resampling."""
+    """Host memory in bytes to preprocess the largest case."""
+    return max(_bytes_of(case, plan) for case in fingerprint.cases)
+
+
+def refuse_too_large(fingerprint: Fingerprint, plan: Plan) -> None:
+    """Raise `UserError` with a line for each case that needs more memory than there is."""
+    free, faults = free_memory(), []
+    for case in fingerprint.cases:
+        if (need := _bytes_of(case, plan)) > free:
+            size, spacing = "x".join(map(str, case.shape_at(plan.spacing))), "/".join(f"{mm:g}" for mm in case.spacing)
+            faults.append(
+                f"case {case.case}: its spacing {spacing} mm (z/y/x) makes {size} voxels at the plan's. They need "
+                f"{need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free. Correct the spacing in its header, "
+                "give a coarser --spacing, or leave the case out."
+            )
+    if faults:
+        raise UserError(*faults)
+
+
+def _bytes_of(case: CaseFingerprint, plan: Plan) -> float:
+    """Host memory in bytes to preprocess a case: three float32 copies before and after resampling."""
     channels = len(plan.channels)
-    before = max(prod(case.shape) for case in fingerprint.cases)
-    after = prod(fingerprint.largest_shape_at(plan.spacing))
-    return 12.0 * channels * before + (10.0 * channels + 8) * after
+    return 12.0 * channels * prod(case.shape) + (10.0 * channels + 8) * prod(case.shape_at(plan.spacing))
 
 
 def case_hash(case: Case, plan: Plan) -> str:

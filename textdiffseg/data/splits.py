@@ -113,7 +113,8 @@ def join_splits(data_sets: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits
             validation += [names[case] for case in fold.validation]
         folds.append(Fold(train=tuple(sorted(train)), validation=tuple(sorted(validation))))
     seeds = {splits.seed for splits, _ in data_sets}
-    return Splits(seed=seeds.pop() if len(seeds) == 1 else None, cases=cases, folds=tuple(folds))
+    seed = seeds.pop() if len(seeds) == 1 else None
+    return Splits(seed=seed, cases=cases, folds=tuple(folds), note=_note(len(cases), len(cases), len(folds)))
 
 
 def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:

@@ -28,12 +28,13 @@ def segmentation_loss(
     entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
     voxels = known.flatten(1).sum(1).clamp(min=1)
     cross_entropy = (entropy.flatten(1).sum(1) / voxels).mean()
+    sums = _sums_of_slots(log_p.exp(), slots)
     if balance:
-        cross_entropy = cross_entropy + balance * _balanced(entropy, slots, logits.shape[1])
-    return cross_entropy + dice_weight * (1 - soft_dice(log_p.exp(), slots, labels))
+        cross_entropy = cross_entropy + balance * _balanced(entropy, slots, sums.detach())
+    return cross_entropy + dice_weight * (1 - _mean_dice(sums, labels))
 
 
-def _balanced(entropy: Tensor, slots: Tensor, classes: int) -> Tensor:
+def _balanced(entropy: Tensor, slots: Tensor, sums: Tensor) -> Tensor:
     """The mean over the C classes that a sample holds, and over samples: sum_c missed_c CE_c / C.
 
     CE_c is the mean cross-entropy over the voxels of class c. missed_c = (1 - mean probability of c over them)^2 has no
@@ -45,14 +46,16 @@ def _balanced(entropy: Tensor, slots: Tensor, classes: int) -> Tensor:
     Args:
         entropy: (B, D, H, W), 0 where ignored.
         slots: (B, D, H, W) int64, -1 ignored.
-        classes: 1 + Q.
+        sums: (3, B, Q) of the labels, from `_sums`. Those of background are what is left of all voxels.
     """
-    known, of_class = (slots >= 0).flatten(1), slots.clamp(min=0).flatten(1)
-    voxels = entropy.new_zeros(len(slots), classes).scatter_add_(1, of_class, known.to(entropy.dtype))
-    held, flat = voxels > 0, entropy.flatten(1)
-    recognised = torch.zeros_like(voxels).scatter_add_(1, of_class, (-flat.detach()).exp() * known)
+    known, flat = (slots >= 0).flatten(1), entropy.flatten(1)
+    right = (-flat.detach()).exp() * known  # the probability of the right class
+    recognised, _, voxels = sums
+    recognised = torch.cat((right.sum(1, keepdim=True) - recognised.sum(1, keepdim=True), recognised), dim=1)
+    voxels = torch.cat((known.sum(1, keepdim=True) - voxels.sum(1, keepdim=True), voxels), dim=1)  # (B, 1 + Q)
+    held = voxels > 0
     weight = held * _missed(recognised, voxels) / (voxels.clamp(min=1) * held.sum(1, keepdim=True).clamp(min=1))
-    return (flat * weight.gather(1, of_class)).sum(1).mean()
+    return (flat * weight.gather(1, slots.clamp(min=0).flatten(1))).sum(1).mean()
 
 
 def _missed(recognised: Tensor, voxels: Tensor) -> Tensor:
@@ -81,36 +84,33 @@ def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: T
         voxels, recognised = sides.sum(3), ((-entropy.detach()).exp() * sides).sum(3)  # (2, B, Q)
         means = _missed(recognised, voxels) * (entropy * sides).sum(3) / voxels.clamp(min=1)
         cross_entropy = cross_entropy + balance * (means.mean(0).sum(1) / slots).mean()
-    return cross_entropy + 1 - _mean_dice(z.sigmoid() * known, true * known, labels)
+    return cross_entropy + 1 - _mean_dice(_sums(z.sigmoid() * known, true * known), labels)
 
 
-def soft_dice(probabilities: Tensor, slots: Tensor, labels: Tensor) -> Tensor:
-    """Soft Dice of the batch, a mean over the queried labels.
+def _sums_of_slots(probabilities: Tensor, slots: Tensor) -> Tensor:
+    """`_sums` of the labels' probabilities, from (B, 1 + Q, D, H, W) and the slots (B, D, H, W), -1 ignored."""
+    slot = torch.arange(1, probabilities.shape[1], device=slots.device).view(1, -1, 1)
+    flat = slots.flatten(1).unsqueeze(1)
+    return _sums(probabilities.flatten(2)[:, 1:] * (flat >= 0), flat == slot)
+
+
+def _sums(p: Tensor, true: Tensor) -> Tensor:
+    """(3, B, Q): the sums over voxels of p true, p and true, from p and true (B, Q, voxels), both 0 where ignored."""
+    return torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype)))
+
+
+def _mean_dice(sums: Tensor, labels: Tensor) -> Tensor:
+    """Soft Dice from `_sums` (3, B, Q): the mean over the labels that the batch holds.
 
     A label's sums run over all samples that query it (nnU-Net's batch Dice). They run by label number, not by slot,
     since one slot may hold different labels in different samples.
-
-    Args:
-        probabilities: (B, 1 + Q, D, H, W).
-        slots: (B, D, H, W) int64, -1 ignored.
-        labels: (B, Q) the label number 1..N of each slot, 0 where padded.
-    """
-    slot = torch.arange(1, probabilities.shape[1], device=slots.device).view(1, -1, 1)
-    flat = slots.flatten(1).unsqueeze(1)
-    p = probabilities.flatten(2)[:, 1:] * (flat >= 0)
-    return _mean_dice(p, flat == slot, labels)
-
-
-def _mean_dice(p: Tensor, true: Tensor, labels: Tensor) -> Tensor:
-    """Soft Dice of p and true (B, Q, voxels), both 0 where ignored: the mean over the labels that the batch holds.
 
     Labels without a voxel in the batch are left to the cross-entropy. Their Dice would rise fastest if the first few
     voxels of a small organ disappeared again. nnU-Net's Dice has nearly no gradient there either.
 
     Without any label in the batch it is 1. No tensor's shape depends on values, so the host never waits for a GPU.
     """
-    sums = torch.stack(((p * true).sum(2), p.sum(2), true.sum(2).to(p.dtype))).flatten(1)  # (3, B * Q)
-    flat = labels.flatten()
+    sums, flat = sums.flatten(1), labels.flatten()  # (3, B * Q)
     first = (flat.unsqueeze(1) == flat).int().argmax(1)  # for each slot, the first slot with the same label
     intersection, predicted, present = torch.zeros_like(sums).index_add_(1, first, sums)
     counted = (first == torch.arange(len(flat), device=flat.device)) & (flat > 0) & (present > 0)

@@ -13,16 +13,17 @@ GROWTH = 1.5  # the standard deviation of a field, relative to the next finer on
 
 
 def smooth_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise (k, d, h, w), drawn on the CPU. It is the same for every device."""
-    total, variance = torch.randn(shape, generator=generator), 1.0
+    """Noise (k, d, h, w), on the generator's device."""
+    device = generator.device
+    total, variance = torch.randn(shape, generator=generator, device=device), 1.0
     for scale in range(1, SCALES + 1):
         step, power = 2**scale, GROWTH ** (2 * scale)
         nodes = [-(-(edge - 1) // step) + 1 for edge in shape[1:]]
-        field = torch.randn(1, shape[0], *nodes, generator=generator)
+        field = torch.randn(1, shape[0], *nodes, generator=generator, device=device)
         size = [(count - 1) * step + 1 for count in nodes]
         field = F.interpolate(field, size=size, mode="trilinear", align_corners=True)[0]
         field = field[:, : shape[1], : shape[2], : shape[3]]
-        d, h, w = (_interpolated_variance(edge, step) for edge in shape[1:])
+        d, h, w = (_interpolated_variance(edge, step).to(device) for edge in shape[1:])
         total += power**0.5 * field / (d[:, None, None] * h[:, None] * w).sqrt()
         variance += power
     return total / variance**0.5
@@ -35,5 +36,5 @@ def _interpolated_variance(size: int, step: int) -> Tensor:
 
 
 def white_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Independent normal noise (k, d, h, w), of the publication. It is drawn on the CPU."""
-    return torch.randn(shape, generator=generator)
+    """Independent normal noise (k, d, h, w), of the publication, on the generator's device."""
+    return torch.randn(shape, generator=generator, device=generator.device)

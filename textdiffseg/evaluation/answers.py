@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field
 from plans.errors import UserError
 from plans.file_names import manifest_path
 from plans.names import normalise
-from plans.records import Record
+from plans.records import Record, read_json
+from textdiffseg.imaging.masks import replaced
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,7 @@ class ScoredLabels:
         """The prediction (D, H, W) in the reference's values. Labels that the reference lacks become background."""
         if self.values is None:
             return prediction
-        result = prediction.astype(np.int32)
-        for value, theirs in self.values.items():
-            result[prediction == value] = theirs
-        return result
+        return replaced(prediction, self.values)
 
 
 class PredictedAlternative(Record):
@@ -58,7 +56,8 @@ class PredictedLabels(Record):
         if not path.is_file():
             return cls()
         try:
-            return cls.read(path)
+            content = read_json(path)
+            return cls.parse(content, str(path)) if isinstance(content, dict) and "request" in content else None
         except UserError:
             return None
 

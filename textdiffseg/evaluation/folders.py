@@ -222,6 +222,8 @@ def _unknown_values(path: Path, array: np.ndarray, annotation: Annotation, ignor
     values = annotation.values.values() if annotation.regions is None else values_of(annotation.regions)
     allowed = {0, *values, *ignored}
     if unknown := sorted(_values_in(array) - allowed):
+        if unknown == [annotation.ignore]:
+            return [f"{path} has the value {annotation.ignore} (ignore), which only references may have. Correct it."]
         return [
             f"{path} has the label values {listed(unknown)}, but dataset.json has {listed(sorted(allowed))}. Give "
             "files of one data set, or correct dataset.json."

@@ -99,7 +99,7 @@ def _label_files(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder} is not a folder. Give two folders of segmentations, or two files.")
     faults: list[str] = []
     files = {case: folder / name for case, name in by_stem(folder, names_in(folder), faults).items()}
-    files = {case: path for case, path in files.items() if path.is_file()}
+    faults += [f"{path} is not a file. Copy it again, or remove it." for path in files.values() if not path.is_file()]
     faults += [
         f"{folder}: the folder {case} and the file {path.name} would be one case. Move one of them away."
         for case, path in files.items()

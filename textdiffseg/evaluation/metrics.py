@@ -22,6 +22,7 @@ from plans.records import Record
 from textdiffseg.evaluation.lesions import LesionScores, lesion_scores
 from textdiffseg.evaluation.surfaces import surface_scores
 from textdiffseg.imaging.boxes import joint
+from textdiffseg.imaging.masks import mask_of
 
 EMPTY_BOX = (slice(0, 0),) * 3  # of a label absent from both masks
 EMPTY_RULE = (
@@ -115,12 +116,12 @@ def score_case(
     millilitres = float(np.prod(spacing)) / 1000.0
     values_of = {name: key if isinstance(key, tuple) else (key,) for key, name in labels.items()}
     all_values = {value for values in values_of.values() for value in values}
-    boxes_predicted, boxes_reference = _boxes(prediction, all_values), _boxes(reference, all_values)
+    boxes_predicted, boxes_reference = boxes_of(prediction, all_values), boxes_of(reference, all_values)
     scores = {}
     for name, values in values_of.items():
         box = joint(boxes.get(value) for value in values for boxes in (boxes_predicted, boxes_reference)) or EMPTY_BOX
         known = reference[box] >= 0
-        predicted, expected = _mask(prediction[box], values) & known, _mask(reference[box], values)
+        predicted, expected = mask_of(prediction[box], values) & known, mask_of(reference[box], values)
         score = _score_label(predicted, expected, spacing, tolerance_mm, millilitres, surfaces)
         found = {"lesions": lesion_scores(predicted, expected)} if name in lesions else {}
         scores[name] = score.model_copy(update=found)
@@ -151,11 +152,7 @@ def _score_label(
     return LabelScores(dice=overlap, nsd=nsd, hd95=hd95, **volumes)
 
 
-def _mask(array: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-    return array == values[0] if len(values) == 1 else np.isin(array, values)
-
-
-def _boxes(array: np.ndarray, values: Collection[int]) -> dict[int, tuple[slice, ...]]:
+def boxes_of(array: np.ndarray, values: Collection[int]) -> dict[int, tuple[slice, ...]]:
     """The bounding box of each positive value that occurs in `array`. The array is read once for all values."""
     from scipy.ndimage import find_objects
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from textdiffseg.evaluation.lesions import mean_over_references
 from textdiffseg.evaluation.means import mean_of_defined
-from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores, boxes_of
+from textdiffseg.imaging.boxes import joint
 from textdiffseg.overlaps import intersections, iou_of
 
 RATER_RULE = (
@@ -94,10 +95,12 @@ def energy_distances(
     if ignored.any():
         maps = [np.where(ignored, 0, one) for one in maps]
     weights = np.full(len(samples), 1 / len(samples)) if shares is None else np.asarray(shares)
+    boxes = [boxes_of(one, {value for key in labels for value in _values(key)}) for one in maps]
     found = {}
     for key, name in labels.items():
-        counts = intersections(maps, _values(key))
-        if counts.any():
+        box = joint(one.get(value) for one in boxes for value in _values(key))
+        if box is not None:
+            counts = intersections([one[box] for one in maps], _values(key))
             found[name] = energy_distance(1 - iou_of(counts), weights)
     return found
 

@@ -56,7 +56,7 @@ class ExpectedDice(Record):
             return None
         lowest = min(self.labels, key=lambda name: self.labels[name])
         of_label = f", of {lowest} {self.labels[lowest]:.2f}" if len(self.labels) > 1 else ""
-        return f"Check this mask: its expected Dice is {self.mean:.2f}{of_label} (threshold {self.threshold:.2f})."
+        return f"Check this mask: its expected Dice is {self.mean:.3f}{of_label} (threshold {self.threshold:.3f})."
 
 
 def pooled_curve(weighted: Sequence[tuple[DiceCurve, int]]) -> DiceCurve | None:

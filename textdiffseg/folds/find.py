@@ -79,15 +79,20 @@ def _models(where: Path) -> list[Path]:
         return [where]
     if is_fold(where) and is_trained(FoldFolder(where)):
         return [where]
-    levels = (path for pattern in ("*", "*/*") for path in sorted(where.glob(pattern)) if path.is_dir())
-    return sorted(path for path in levels if trained_folds_in(path))
+    return sorted(path for path in folders_below(where, 2) if trained_folds_in(path))
+
+
+def folders_below(where: Path, levels: int) -> list[Path]:
+    """The folders up to so many levels below a folder. Hidden ones may be the leftovers of a killed process."""
+    if levels == 0:
+        return []
+    direct = [path for path in sorted(where.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return [*direct, *(path for folder in direct for path in folders_below(folder, levels - 1))]
 
 
 def started_folds(where: Path) -> list[FoldFolder]:
     """The folds at or below a folder that have a plan, but no checkpoint yet."""
-    patterns = (f"{FOLD}*", f"*/{FOLD}*", f"*/*/{FOLD}*")
-    folders = [where, *(path for pattern in patterns for path in sorted(where.glob(pattern)))]
-    folds = [FoldFolder(path) for path in folders if is_fold(path)]
+    folds = [FoldFolder(path) for path in (where, *folders_below(where, 3)) if is_fold(path)]
     return [fold for fold in folds if fold.plan.is_file() and not is_trained(fold)]
 
 

@@ -9,20 +9,24 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError, printable
 from plans.layout import FoldFolder
 from plans.plan import Plan
+from plans.raw.dataset import is_plain_name
 from plans.records import Record
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
 from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.leftovers import sweep
 
 MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 10_000_000
 _FOLD = re.compile(r"fold_([0-9]{1,6}|all)")
+_NUMBERED = re.compile(r"(?:fold_\w+_)?case_[0-9]+")  # in place of the id of a case
 COPY_AGAIN = "Copy the file again."
 
 
@@ -87,7 +91,7 @@ def _contents(fold: FoldFolder, keep_identifiers: bool) -> Iterator[tuple[str, P
         if path.is_file() and (keep_identifiers or path != fold.cases):
             content: Path | bytes = path
             if path == fold.summary and not keep_identifiers:
-                content = _without_identifiers(Summary.read(path)).model_dump_json(indent=1).encode()
+                content = _without_identifiers(Summary.read(path), fold).model_dump_json(indent=1).encode()
             yield path.relative_to(fold.path).as_posix(), content
 
 
@@ -103,14 +107,21 @@ def _packaged(fold: FoldFolder) -> tuple[Path, ...]:
     return *of_model, fold.sampling, fold.calibration, fold.postprocessing, fold.validated, fold.cases, fold.summary
 
 
-def _without_identifiers(summary: Summary) -> Summary:
-    """The scores with numbers for case ids, from the lowest Dice to the highest."""
+def _without_identifiers(summary: Summary, fold: FoldFolder) -> Summary:
+    """The scores with numbers for case ids, from the lowest Dice to the highest. Other folds have other names."""
     ordered = sorted(summary.cases, key=lambda case: -1.0 if case.mean_dice is None else case.mean_dice)
-    digits = len(str(len(ordered)))
+    digits, name = len(str(len(ordered))), fold.path.name
     cases = tuple(
-        case.model_copy(update={"case": f"case_{number:0{digits}}"}) for number, case in enumerate(ordered, start=1)
+        case.model_copy(update={"case": f"{name}_case_{number:0{digits}}"})
+        for number, case in enumerate(ordered, start=1)
     )
     return summary.model_copy(update={"cases": cases, "comparison": None})
+
+
+def has_identifiers(fold: FoldFolder) -> bool:
+    """Whether the scores of a fold have the ids of its cases. An import may have numbers in their place."""
+    cases = Summary.read(fold.summary).cases if fold.summary.is_file() else ()
+    return fold.cases.is_file() or not all(_NUMBERED.fullmatch(case.case) for case in cases)
 
 
 def read_package(package: Path) -> Package:
@@ -123,6 +134,9 @@ def read_package(package: Path) -> Package:
             manifest = Package.parse_json(archive.read(MANIFEST).decode(), f"{package}: {MANIFEST}")
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(f"{package} cannot be read as a packaged model ({error}). {COPY_AGAIN}") from None
+    for name in (manifest.dataset, manifest.model):
+        if not is_plain_name(name):
+            raise UserError(f"{package}: {printable(name)!r} is not the name of a folder. Do not use this file.")
     names = [entry.filename for entry in entries]
     if len({*names}) < len(names) or {*names} != {MANIFEST, *manifest.files}:
         raise UserError(f"{package}: its files are not those of its {MANIFEST}. {COPY_AGAIN}")
@@ -156,6 +170,7 @@ def import_model(package: Path, folder: Path) -> Package:
     manifest = read_package(package)
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
+    sweep([folder.parent])
     temporary, made = folder.with_name(temporary_name(folder.name)), not folder.parent.exists()
     try:
         with zipfile.ZipFile(package) as archive:
@@ -168,10 +183,11 @@ def import_model(package: Path, folder: Path) -> Package:
                     raise UserError(f"{package}: {name} is damaged ({fault}). {COPY_AGAIN}")
         trained_folds(temporary, None, "best")
         temporary.rename(folder)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if made and not folder.exists():
-            folder.parent.rmdir()
+            with suppress(OSError):  # it was not made
+                folder.parent.rmdir()
     return manifest

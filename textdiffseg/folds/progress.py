@@ -9,7 +9,7 @@ from plans.layout import FoldFolder
 from plans.records import Record, Upgrades
 from textdiffseg.folds.weights import read_metadata
 
-DENOISER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules
+DENOISER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules, on a CPU
 PROGRESS = "progress"  # the key in a checkpoint's metadata
 
 
@@ -28,11 +28,12 @@ class TrainingProgress(Record):
     state of a generator.
     """
 
-    version: Literal[4] = 4
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict}  # the new fields have defaults
+    version: Literal[5] = 5
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
     denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the sampler learns
+    denoiser_cost: float = Field(DENOISER_COST, gt=0)  # the time of its iteration, relative to one of all other modules
     denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
     denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
     iterations_per_epoch: int = Field(gt=0)  # since `start`
@@ -111,7 +112,7 @@ class TrainingProgress(Record):
     def filling(self, epochs: int) -> "TrainingProgress":
         """The progress if the time of `epochs` epochs without a sampler is shared with the sampler."""
         length = epochs - self.start.epoch
-        last = self.denoiser_share / DENOISER_COST  # epochs for the denoiser, per epoch without one
+        last = self.denoiser_share / self.denoiser_cost  # epochs for the denoiser, per epoch without one
         longer = self.start.epoch + round(length * (1 - self.denoiser_share + last))
         return self.after(epochs=max(self.epoch + 1 + (self.denoiser_share > 0), longer)).split()
 
@@ -126,7 +127,7 @@ class TrainingProgress(Record):
             return self.after(denoiser_epoch=None)
         if length < 2:
             return self.after(denoiser_epoch=self.start.epoch)
-        last = self.denoiser_share / DENOISER_COST
+        last = self.denoiser_share / self.denoiser_cost
         share = last / (1 - self.denoiser_share + last)
         count = max(1, min(length - 1, round(share * length)))
         return self.after(denoiser_epoch=max(self.epoch + 1, self.epochs - count))
@@ -134,7 +135,7 @@ class TrainingProgress(Record):
     def _denoiser_in_time(self) -> "TrainingProgress":
         """The progress at the denoiser's first epoch. Its epochs fill the time that is left, at its usual pace."""
         done, left = self.epoch - self.start.epoch, (self.limit_seconds or 0) - self.seconds
-        an_epoch = DENOISER_COST * (self.seconds - self.start.seconds) / done
+        an_epoch = self.denoiser_cost * (self.seconds - self.start.seconds) / done
         count = max(1, round(left / an_epoch))
         return self.after(denoiser_seconds=self.seconds, epochs=self.epoch + count)
 

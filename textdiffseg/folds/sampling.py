@@ -182,7 +182,12 @@ def choose(table: Sequence[Trial], axes: int) -> Trial:
 
 
 def pool(choices: Sequence[Sampling], axes: int) -> Sampling:
-    """The choice for an ensemble: `choose` on the rows that all folds have, averaged by number of cases."""
+    """The choice for an ensemble: `choose` on the rows that all folds have, averaged by number of cases.
+
+    Folds with fewer rows than others do not vote: their validation had no time for all trials.
+    """
+    most = max(len(choice.table) for choice in choices)
+    choices = [choice for choice in choices if len(choice.table) == most]
     if len(choices) == 1:
         return choices[0]
     tables = [{row.key: row for row in choice.table} for choice in choices]

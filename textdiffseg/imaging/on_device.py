@@ -16,6 +16,7 @@ from torch import Tensor
 from plans.geometry import Triple
 from textdiffseg.imaging.resample import Matrices, Products, apply_matrices, reading
 from textdiffseg.precision import float32_products
+from textdiffseg.resources import free_on
 
 MAX_SLAB_BYTES = 1 << 29  # of the tensors of a slab on the GPU
 MAX_SHARE = 0.25  # of the GPU's free memory
@@ -27,7 +28,7 @@ def products_on(device: torch.device) -> Products:
         return apply_matrices
 
     def products(matrices: Matrices, volume: np.ndarray, out: np.ndarray) -> np.ndarray:
-        limit = min(MAX_SLAB_BYTES, MAX_SHARE * torch.cuda.mem_get_info(device)[0])
+        limit = min(MAX_SLAB_BYTES, MAX_SHARE * free_on(device))
         return products_in_slabs(matrices, volume, out, device, limit)
 
     return products

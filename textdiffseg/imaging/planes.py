@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdiffseg.extras import require
+from textdiffseg.imaging.boxes import Box
+from textdiffseg.imaging.masks import bounds
 from textdiffseg.imaging.volume import Volume, to_canonical
 from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten, write_plainly
 
@@ -52,7 +54,7 @@ def draw_planes(
     image, masks = canonical.array[scan.first_channel], orientation.apply(labels)
     spacing = canonical.geometry.spacing
     shown = grey_range(image, masks > 0, hounsfield and scan.first_channel == 0)
-    box = body_box(image, masks > 0, min(shown[0], image.min() + MAX_AIR * (shown[1] - image.min())))
+    box = shown_box(image, masks > 0, min(shown[0], image.min() + MAX_AIR * (shown[1] - image.min())))
     size = np.array([edge.stop - edge.start for edge in box]) * spacing  # mm
     widths, heights = (size[2], size[2], size[1]), (size[1], size[0], size[0])
     width = float(np.clip(HEIGHT * sum(widths) / max(heights), MIN_WIDTH, MAX_WIDTH))
@@ -92,14 +94,9 @@ def grey_range(image: np.ndarray, labelled: np.ndarray, hounsfield: bool) -> tup
     return float(low), float(max(high, low + 1e-6))
 
 
-def body_box(image: np.ndarray, labelled: np.ndarray, air: float) -> tuple[slice, slice, slice]:
-    """The bounding box of all masks and of all voxels brighter than `air`."""
-    shown = labelled | (image > air)
-    edges = []
-    for axis in range(3):
-        places = np.flatnonzero(shown.any(axis=tuple({0, 1, 2} - {axis})))
-        edges.append(slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, image.shape[axis]))
-    return edges[0], edges[1], edges[2]
+def shown_box(image: np.ndarray, labelled: np.ndarray, air: float) -> Box:
+    """The bounding box of all masks and of all voxels brighter than `air`; without any, the whole image."""
+    return bounds(labelled | (image > air)) or tuple(slice(0, size) for size in image.shape)
 
 
 def _draw_plane(

@@ -147,9 +147,10 @@ def matrices_between(shape: Triple, shape_to: Triple, order: int, order_along: M
 def _matrices_inside(
     shape: Triple, inside: Box | None, shape_to: Triple, order: int, order_along: Mapping[int, int]
 ) -> tuple[Matrices, Box]:
-    """The matrices from a box of (D, H, W) to `shape_to`, and the voxels that they read: the box with a margin.
+    """The matrices from a box of (D, H, W) to `shape_to`, and the voxels that they read.
 
-    An axis that keeps its size, and the nearest neighbour, read no margin.
+    An axis that keeps its size, and the nearest neighbour, read the box. A spline reads the whole axis, as each of its
+    coefficients depends on all voxels; the caller may cut the array to a margin before.
     """
     matrices, read = [], []
     for axis, (size, m, box) in enumerate(zip(shape, shape_to, inside or (slice(None),) * 3, strict=True)):

@@ -14,6 +14,7 @@ from plans.geometry import triple
 from plans.planning.memory import sums_bytes
 from textdiffseg.arguments import is_whole
 from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES
+from textdiffseg.imaging.boxes import joint
 from textdiffseg.inference.medoids import medoids
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import WindowProgress, part_of
@@ -137,9 +138,15 @@ def value_table(values: tuple[int, ...]) -> np.ndarray:
 
 def distances(masks: np.ndarray, answers: int) -> np.ndarray:
     """The distance (S, S) of every pair of masks (S, D, H, W) with the classes 1 to `answers`."""
+    from scipy.ndimage import find_objects
+
     total, labels = np.zeros((2, len(masks), len(masks)))
+    boxes = [find_objects(mask, max_label=answers) for mask in masks]
     for answer in range(1, 1 + answers):
-        counts = intersections(list(masks), (answer,))
+        box = joint(found[answer - 1] for found in boxes)
+        if box is None:
+            continue
+        counts = intersections([mask[box] for mask in masks], (answer,))
         sizes = np.diagonal(counts)
         contained = (sizes[:, None] + sizes) > 0
         total += contained * (1 - dice_of(counts))

@@ -10,7 +10,7 @@ import numpy as np
 from plans.plan import Plan
 from textdiffseg.folds.calibration import Applied, widen
 from textdiffseg.folds.expected_dice import ExpectedDice
-from textdiffseg.inference.prompting import Selection, slots_within
+from textdiffseg.inference.prompting import Selection, slots_of_all
 from textdiffseg.inference.scan import ScanResult
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.preprocessing.case import TransformRecord
@@ -33,16 +33,16 @@ def volumes_of(
     if result.sums is not None and factor is not None:
         found = result.sums.interval(calibration.temperature or 1.0) * plan_millilitres
         intervals = [(low, high) for low, high in widen(found, factor).tolist()]
-    for slot, (name, interval) in enumerate(zip(selection.names, intervals, strict=True), start=1):
-        volume = float(voxels[slots_within(plan, numbers, slot)].sum()) * millilitres
+    for name, own, interval in zip(selection.names, slots_of_all(plan, numbers), intervals, strict=True):
+        volume = float(voxels[own].sum()) * millilitres
         low, high = (None, None) if interval is None else (min(interval[0], volume), max(interval[1], volume))
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 
 def values_within(plan: Plan, selection: Selection) -> tuple[tuple[int, ...], ...]:
     """The values in a mask that belong to each answer. If labels overlap, a label may have several."""
-    slots = (slots_within(plan, selection.numbers, slot) for slot in range(1, 1 + len(selection.names)))
-    return tuple(tuple(selection.values[slot - 1] for slot in own) for own in slots)
+    members = slots_of_all(plan, selection.numbers)
+    return tuple(tuple(selection.values[slot - 1] for slot in own) for own in members)
 
 
 def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calibration: Applied) -> ExpectedDice | None:
@@ -57,8 +57,9 @@ def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calib
     labels: dict[str, float] = {}
     found, numbers = {*np.flatnonzero(result.voxels).tolist()}, selection.numbers
     values = curve.expected(result.sums.soft_dice).tolist()
-    for slot, (name, number, value) in enumerate(zip(selection.names, numbers, values, strict=True), start=1):
-        empty = found.isdisjoint(slots_within(plan, numbers, slot))
+    members = slots_of_all(plan, numbers)
+    for name, number, own, value in zip(selection.names, numbers, members, values, strict=True):
+        empty = found.isdisjoint(own)
         if number > len(plan.labels) or (empty and plan.labels[number - 1].name in curve.may_be_absent):
             continue
         labels[name] = value

@@ -219,7 +219,8 @@ class Model:
             alternatives=alternatives,
         )
         ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        return _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel))
+        found = _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel))
+        return replace(found, series=series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None

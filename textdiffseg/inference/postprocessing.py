@@ -11,7 +11,8 @@ from plans.plan import Plan
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.imaging.boxes import box_of
 from textdiffseg.imaging.components import component_sizes, components_of, holes_in
-from textdiffseg.inference.prompting import slots_within
+from textdiffseg.imaging.masks import mask_of
+from textdiffseg.inference.prompting import slots_of_all
 
 
 def postprocess(
@@ -28,45 +29,45 @@ def postprocess(
     """
     from scipy.ndimage import find_objects
 
-    boxes = find_objects(slots)
+    boxes, members = find_objects(slots), slots_of_all(plan, numbers)
     chosen = []
-    for slot, number in enumerate(numbers, start=1):
+    for slot, (number, own) in enumerate(zip(numbers, members, strict=True), start=1):
         step = steps.get(plan.labels[number - 1].name) if number <= len(plan.labels) else None
-        own = slots_within(plan, numbers, slot)
         box = box_of(boxes, own)
         if step is not None and box is not None:
             chosen.append((slot, own, slots[box], step))
     for slot, own, part, step in chosen:
         if step.changes_components:
-            _drop_components(part, own, step, _without(plan, numbers, slot), millilitres)
+            _drop_components(part, own, step, _without(members, slot), millilitres)
     for slot, own, part, step in chosen:
         if step.fill_holes:
-            part[holes_in(np.isin(part, own)) & (part == 0)] = slot
+            part[holes_in(mask_of(part, own)) & (part == 0)] = slot
 
 
 def _drop_components(
     part: np.ndarray, own: Sequence[int], step: Postprocessing, without: np.ndarray, millilitres: float
 ) -> None:
     """Drop components of a label in the box `part`. `own`: its slots. `without`: from `_without`."""
-    components, count = components_of(np.isin(part, own))
+    components, count = components_of(mask_of(part, own))
     kept = step.kept(component_sizes(components, count) * millilitres)
     dropped = np.append(False, ~kept)[components]
     part[dropped] = without[part[dropped]]
 
 
-def _without(plan: Plan, numbers: Sequence[int], slot: int) -> np.ndarray:
+def _without(members: Sequence[Sequence[int]], slot: int) -> np.ndarray:
     """The slot that a voxel of each slot (1 + Q,) gets if it loses the label of `slot`, and with it all labels inside.
 
-    It is the slot that stands for the other labels of the voxel; without others, 0 (background).
+    It is the slot that stands for the other labels of the voxel; without others, 0 (background). `members`: for each
+    slot, the slots whose voxels belong to its label.
     """
-    slots = range(1, 1 + len(numbers))
-    members = {label: {*slots_within(plan, numbers, label)} for label in slots}
-    labels_of = {one: {label for label in slots if one in members[label]} for one in slots}
-    lost = {label for label in slots if members[label] <= members[slot]}
-    table = np.zeros(1 + len(numbers), np.int16)
-    for one in slots:
+    lost = {label for label, own in enumerate(members, start=1) if {*own} <= {*members[slot - 1]}}
+    table = np.arange(1 + len(members), dtype=np.int16)  # other slots keep their labels
+    labels_of: dict[int, set[int]] = {one: set() for one in range(1, 1 + len(members))}
+    for label, own in enumerate(members, start=1):
+        for one in own:
+            labels_of[one].add(label)
+    for one in members[slot - 1]:
         left = labels_of[one] - lost
-        table[one] = max(
-            (other for other in slots if labels_of[other] <= left), key=lambda o: len(labels_of[o]), default=0
-        )
+        kept = (other for other, labels in labels_of.items() if labels <= left)
+        table[one] = max(kept, key=lambda other: len(labels_of[other]), default=0)
     return table

@@ -44,10 +44,12 @@ from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
+from textdiffseg.transfer import send
 
 UNTRAINED = (
-    "This model has no samples yet: its sampler learns in the last epochs, and a run of one epoch has none of them. "
-    "Train the fold to the end, or longer. Or leave out --steps, --samples, --uncertainty and --alternatives."
+    "A fold of this model has no samples yet: its sampler learns in the last epochs, and a run of one epoch has none. "
+    "Train the fold to the end, or longer, or choose other --folds. Or leave out --steps, --samples, --uncertainty and "
+    "--alternatives."
 )
 
 
@@ -189,10 +191,10 @@ class Predictor:
     def _stacked(self, volume: WindowInputs, starts: tuple[Triple, ...]) -> tuple[Tensor, Tensor, Queries]:
         """The patches, z_T and queries of a group of windows, on the device. The last window fills up the group."""
         tiling = volume.tiling
-        filled = (*starts, *(starts[-1],) * (self.room.windows - len(starts)))
-        patches = torch.stack([volume.image[:, *tiling.window(start)] for start in filled]).to(self.device)
+        filled = (*starts, *(starts[-1],) * (self.room.filled(len(starts)) - len(starts)))
+        patches = send(torch.stack([volume.image[:, *tiling.window(start)] for start in filled]), self.device)
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        return patches, z_T.to(self.device), self._queries(volume, filled)
+        return patches, send(z_T, self.device), self._queries(volume, filled)
 
     def _queries(self, volume: WindowInputs, starts: Sequence[Triple]) -> Queries:
         """The queries of each window, with the overview of the scan if the model reads it."""

@@ -42,17 +42,20 @@ class Selection:
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
 
-def slots_within(plan: Plan, numbers: Sequence[int], slot: int) -> list[int]:
-    """The slots whose voxels belong to the label of `slot`.
+def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
+    """For each slot 1 to Q, the slots whose voxels belong to its label. If labels overlap, there may be several.
 
-    A forced prompt has a number above the label numbers. It only has its own slot.
+    `numbers`: the label number of each slot. A forced prompt has one above the label numbers, and only its own slot.
     """
-    labels, number = len(plan.labels), numbers[slot - 1]
-    own_values = plan.parts[number - 1] if number <= labels else ()
+    written = dict(enumerate(plan.written_numbers, start=1))
+    values = dict(enumerate(map(set, plan.parts), start=1))
     return [
-        other
-        for other, other_number in enumerate(numbers, start=1)
-        if other == slot or (other_number <= labels and plan.written_numbers[other_number - 1] in own_values)
+        [
+            other
+            for other, other_number in enumerate(numbers, start=1)
+            if other == slot or written.get(other_number) in values.get(number, ())
+        ]
+        for slot, number in enumerate(numbers, start=1)
     ]
 
 

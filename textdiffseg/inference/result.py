@@ -42,6 +42,8 @@ class Result:
     transform: TransformRecord  # from the scan's grid to the plan's
     maps: Mapping[str, np.ndarray]  # on the plan's grid, by the names of `probabilities` and `uncertainty`
     hounsfield: bool = False  # the scan is CT
+    channels: tuple[str, ...] = ()  # of the model
+    series: str | None = None  # UID of the DICOM series that was chosen
     expected_dice: ExpectedDice | None = None  # by label and their mean; None: validation has fitted no curve
     alternatives: tuple[Alternative, ...] = ()  # the largest share first; empty unless requested
     monai: "MonaiRecord | None" = None  # of the MetaTensor that was segmented
@@ -55,12 +57,12 @@ class Result:
         return self.labels == self.values[self._number(name)]
 
     def probability(self, name: str) -> np.ndarray:
-        """The calibrated probability of a label, float32. `KeyError` unless probabilities were requested."""
-        return restore_map(self.maps[probability_map(self.names, self.names[self._number(name)])], self.transform)
+        """The calibrated probability of a label, float32. `UserError` unless probabilities were requested."""
+        return self._map(probability_map(self.names, self.names[self._number(name)]))
 
     def uncertainty(self, name: str = "entropy") -> np.ndarray:
-        """A map in bits: `entropy`, `between_samples` or `between_folds`. `KeyError` unless requested."""
-        return restore_map(self.maps[f"uncertainty/{name}"], self.transform)
+        """A map in bits: `entropy`, `between_samples` or `between_folds`. `UserError` unless requested."""
+        return self._map(f"uncertainty/{name}")
 
     def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
         """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
@@ -143,6 +145,11 @@ class Result:
             raise UserError(f"This result has no label {name!r}. It has {', '.join(map(repr, self.names))}.")
         return place
 
+    def _map(self, name: str) -> np.ndarray:
+        if name not in self.maps:
+            raise UserError(f"This result has no map {name!r}. It has {', '.join(map(repr, self.maps)) or 'none'}.")
+        return restore_map(self.maps[name], self.transform)
+
     @property
     def _names(self) -> dict[int, str]:
         """The name of each value."""
@@ -152,7 +159,7 @@ class Result:
         """The scan to show. Raises `UserError` if it has another grid than the masks."""
         from textdiffseg.imaging.sources.objects import volume_of
 
-        volume = volume_of(scan, spacing, affine, channels=[*scan] if isinstance(scan, Mapping) else ())
+        volume = volume_of(scan, spacing, affine, self.series, self.channels)
         if volume.geometry.shape != self.geometry.shape:
             found, expected = ("x".join(map(str, geometry.shape)) for geometry in (volume.geometry, self.geometry))
             raise UserError(f"{purpose}: found a scan of {found} voxels, expected the segmented one of {expected}.")

@@ -10,6 +10,7 @@ from plans.geometry import Triple
 from plans.plan import Plan
 from plans.planning.memory import network_of, prediction_bytes, sums_bytes
 from textdiffseg.inference.windows import SlabSums, WindowInputs
+from textdiffseg.resources import free_on
 
 CPU_WINDOWS = 2  # with one, torch's CPU convolutions leave oneDNN and take three times as long
 MAX_CPU_BYTES = 2e9  # of the logits and probabilities of these windows; more take one window at a time
@@ -34,6 +35,14 @@ class DeviceRoom:
         fit = self.device.type == "cuda" and need < SUMS_SHARE * free_on(self.device)
         return [SlabSums(volume, self.device if fit else "cpu") for _ in range(count)]
 
+    def filled(self, windows: int) -> int:
+        """The windows that are computed for a group of `windows`.
+
+        On a CPU always the same number, so that a window's result does not depend on its group. On a GPU the next power
+        of two: for each other number, the GPU would search its fastest kernels again.
+        """
+        return self.windows if self.device.type == "cpu" else min(self.windows, 1 << (windows - 1).bit_length())
+
     def compute(
         self, function: Callable[[tuple[Triple, ...]], Of], starts: tuple[Triple, ...], sums: Sequence[SlabSums]
     ) -> list[Of]:
@@ -42,8 +51,9 @@ class DeviceRoom:
         If it runs out with single windows, the sums move to the host. After that, `torch.OutOfMemoryError` is raised.
         """
         while True:
+            count = self.windows  # another thread may halve it
             try:
-                return [function(starts[i : i + self.windows]) for i in range(0, len(starts), self.windows)]
+                return [function(starts[i : i + count]) for i in range(0, len(starts), count)]
             except torch.OutOfMemoryError:
                 on_device = [one for one in sums if one.total.device.type != "cpu"]
                 if self.windows == 1 and not on_device:
@@ -68,9 +78,3 @@ def windows_at_once(plan: Plan, device: torch.device) -> int:
     weights = prediction_bytes(network, plan.patch, "gpu", windows=0)
     window = prediction_bytes(network, plan.patch, "gpu") - weights
     return max(1, min(MAX_WINDOWS, int(WINDOWS_SHARE * free_on(device) / window)))
-
-
-def free_on(device: torch.device) -> float:
-    """The free memory of a GPU in bytes, with what torch holds in reserve."""
-    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return float(torch.cuda.mem_get_info(device)[0] + cached)

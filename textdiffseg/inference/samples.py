@@ -43,7 +43,7 @@ class DrawnLatents:
         """What is drawn in a window, of the samples at `places`; None: nothing. `noise`: of each step."""
         window, device = self.tiling.latent_window(start), noise[0].device
         where = self.drawn[window]
-        return Known(self.r[places][:, :, *window].to(device), where.to(device), noise) if where.any() else None
+        return Known(self.r[:, :, *window][places].to(device), where.to(device), noise) if where.any() else None
 
     def keep(self, r: Tensor, start: Triple) -> None:
         """Keep r (S, k, d, h, w) of a window."""

@@ -23,6 +23,7 @@ from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import Calibrated, ScanResult, WindowProgress, examine, part_of
+from textdiffseg.precision import cuda_kernels
 from textdiffseg.preprocessing.case import TransformRecord, preprocess_image
 from textdiffseg.text.case_texts import CaseText
 
@@ -124,6 +125,7 @@ class Segmenting:
         low = None if self.guide is None else self.guide.read(volume).image
         return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *notes), low)
 
+    @cuda_kernels()
     def run(
         self,
         scan: PreparedScan,
@@ -234,6 +236,7 @@ class Segmenting:
             transform=transform,
             maps=scanned.maps,
             hounsfield=self.hounsfield,
+            channels=tuple(channel.name for channel in self.plan.channels),
             expected_dice=expected_dice,
             alternatives=alternatives,
         )

@@ -90,7 +90,7 @@ def _window(axes: Iterable[slice]) -> Window:
 def tile(shape: Triple, patch: Triple, stride: Triple, overlap: float = 0.5) -> Tiling:
     """Windows of `patch` voxels that overlap by at least the share `overlap` of their size along each axis.
 
-    An axis shorter than the patch is padded on both sides, as in training. A longer axis is padded at its end.
+    An axis shorter than the patch is padded on both sides. A longer axis is padded at its end.
 
     Args:
         shape: of the volume, in voxels (D, H, W).

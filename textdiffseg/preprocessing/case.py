@@ -93,7 +93,10 @@ def preprocess_image(
     """
     if len(volume.array) != len(plan.channels):
         names = ", ".join(channel.name for channel in plan.channels)
-        raise UserError(f"{len(volume.array)} channels, expected {len(plan.channels)} ({names}).")
+        raise UserError(
+            f"{len(volume.array)} channels, expected {len(plan.channels)}. Give one file per channel, in this order: "
+            f"{names}."
+        )
     _refuse_missing(volume.missing, plan)
     canonical, orientation = to_canonical(volume)
     spacing = canonical.geometry.spacing

@@ -6,6 +6,7 @@ from plans.geometry import Millimetres, Triple
 from plans.plan import Crop
 from textdiffseg.imaging.body import body_box
 from textdiffseg.imaging.boxes import Box, joint
+from textdiffseg.imaging.masks import bounds
 
 Sides = tuple[tuple[int, int], ...]
 """(start, end) along each axis."""
@@ -22,12 +23,10 @@ def crop_box(image: np.ndarray, spacing: Millimetres, crop: Crop, labels: np.nda
     """
     if crop == "none":
         return full_box(image.shape[1:])
-    box = body_box(image[0], spacing) if crop == "body" else None
-    if box is None:
-        return nonzero_box(image)
+    box = (body_box(image[0], spacing) if crop == "body" else None) or bounds((image != 0).any(axis=0))
     if labels is not None:
-        box = joint((box, _bounds(labels > 0))) or box
-    return tuple((side.start, side.stop) for side in box)
+        box = joint((box, bounds(labels > 0)))
+    return full_box(image.shape[1:]) if box is None else tuple((side.start, side.stop) for side in box)
 
 
 def with_margin(sides: Sides, shape: Triple, margin: int) -> tuple[Box, Box]:
@@ -38,26 +37,6 @@ def with_margin(sides: Sides, shape: Triple, margin: int) -> tuple[Box, Box]:
     return outer, inner
 
 
-def nonzero_box(array: np.ndarray) -> Sides:
-    """(start, end) along each axis of the smallest box with all nonzero voxels of any channel of (C, D, H, W).
-
-    If all voxels are zero, it is the full box.
-    """
-    box = _bounds((array != 0).any(axis=0))
-    return full_box(array.shape[1:]) if box is None else tuple((side.start, side.stop) for side in box)
-
-
 def full_box(shape: Triple) -> Sides:
     """(start, end) along each axis of the whole array."""
     return tuple((0, size) for size in shape)
-
-
-def _bounds(mask: np.ndarray) -> Box | None:
-    """The bounding box of a mask (D, H, W); None if it is empty."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(hit):
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)

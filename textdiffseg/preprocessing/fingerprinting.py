@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from scipy.ndimage import find_objects
 
 from plans.errors import UserError, listed
-from plans.fingerprint import LABELS_OUTSIDE_BODY, CaseFingerprint, Fingerprint, LabelFingerprint
+from plans.fingerprint import LABELS_OUTSIDE_CROP, CaseFingerprint, Fingerprint, LabelFingerprint
 from plans.geometry import Millimetres
 from plans.layout import PreprocessedFolder
 from plans.plan import LabelPlan
@@ -28,7 +29,7 @@ from textdiffseg.preprocessing.case import IGNORED, number_labels
 from textdiffseg.preprocessing.crop import crop_box
 from textdiffseg.preprocessing.structures import measure_labels
 
-METHOD = 6  # increased when the meaning of a fingerprint changes
+METHOD = 7  # increased when the meaning of a fingerprint changes
 SAMPLES, CT_SAMPLES = 500, 2000  # foreground voxels per case and channel; CT needs more for its percentiles
 
 Read = TypeVar("Read")
@@ -81,7 +82,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     spacing, crop = image.geometry.spacing, crop_of(channels)
     shown = image.array[image.first_channel :]  # missing channels are 0
     box = crop_box(shown, spacing, crop, joint_labels(references))
-    extended = crop == "body" and box != crop_box(shown, spacing, crop)
+    extended = box != crop_box(shown, spacing, crop)
     notes = (*volume.notes, *notes_on_channels(volume, channels))
     return CaseFingerprint(
         case=case.id,
@@ -91,7 +92,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         intensities=_foreground_samples(image, references, channels, case.id),
         labels=_measured(references, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
-        notes=(*notes, LABELS_OUTSIDE_BODY) if extended else notes,
+        notes=(*notes, LABELS_OUTSIDE_CROP) if extended else notes,
     )
 
 
@@ -160,13 +161,14 @@ def _numbered(array: np.ndarray, path: Path, case: Case, names: Sequence[str], f
         )
     allowed_names = {name for name in annotation.annotated if name not in annotation.absent}
     allowed_values = {value for name in allowed_names for value in values[name]}
-    for name, own in values.items():
-        if name in allowed_names:
-            continue
+    others = {name: own for name, own in values.items() if name not in allowed_names}
+    boxes = find_objects(numbers) if others else []
+    held = {number for number, box in enumerate(boxes, start=1) if box is not None}
+    for name, own in others.items():
         absent = name in annotation.absent
         status = "is declared absent" if absent else "is not named as annotated"
         forbidden = own if absent else set(own) - allowed_values  # it may share voxels with an annotated label
-        if found := [value for value in forbidden if (numbers == numbers_of[value]).any()]:
+        if found := [value for value in forbidden if numbers_of[value] in held]:
             listing = ", ".join(str(value) for value in sorted(found))
             faults.append(
                 f"case {case.id}: {path}: has voxels of {name!r} (value {listing}), which {status} in this "

@@ -9,6 +9,7 @@ from plans.fingerprint import LabelFingerprint
 from plans.geometry import Millimetres
 from plans.regions import Regions, numbered
 from textdiffseg.imaging.boxes import Box, box_of
+from textdiffseg.imaging.masks import mask_of
 
 _MAX_EDGE_VOXELS = 96  # a structure's box is subsampled to about this size before distances are computed
 _PIECES = 8  # cubes of that size, in which a structure too thin for subsampling is measured at full resolution
@@ -31,7 +32,7 @@ def measure_labels(
         box = box_of(boxes, own)
         if box is None:
             continue
-        mask = np.isin(label_map[box], own) if len(own) > 1 else label_map[box] == own[0]
+        mask = mask_of(label_map[box], own)
         voxels = int(np.count_nonzero(mask))
         measured.append(
             LabelFingerprint(

@@ -16,15 +16,11 @@ def by_dice(cases: Sequence[CaseScores]) -> list[CaseScores]:
 
 
 def chosen(cases: Sequence[CaseScores]) -> dict[str, CaseScores]:
-    """The worst, the median and the best case, by these names. Fewer than three cases have fewer names."""
+    """The worst, the median and the best case, by these names. Two cases have no median, one is the worst."""
     ordered = by_dice(cases)
-    if not ordered:
-        return {}
-    places = (0, len(ordered) // 2, len(ordered) - 1)
-    first: dict[int, str] = {}
-    for name, place in zip(CHOSEN, places, strict=True):
-        first.setdefault(place, name)
-    return {name: ordered[place] for place, name in first.items()}
+    if len(ordered) < len(CHOSEN):
+        return dict(zip((CHOSEN[0], CHOSEN[-1]), ordered, strict=False))
+    return dict(zip(CHOSEN, (ordered[0], ordered[len(ordered) // 2], ordered[-1]), strict=True))
 
 
 def sentence(case: CaseScores) -> str:

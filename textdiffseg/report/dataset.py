@@ -99,10 +99,11 @@ def _has_ct(plan: Plan) -> bool:
 
 def _by_label(cases: Sequence[CaseFingerprint], plan: Plan, field: str) -> list[np.ndarray]:
     """The values of a field of `LabelFingerprint` for each label, over the cases that have it."""
-    return [
-        np.array([getattr(label, field) for case in cases for label in case.labels if label.label == number])
-        for number in range(1, len(plan.labels) + 1)
-    ]
+    found: list[list[float]] = [[] for _ in plan.labels]
+    for case in cases:
+        for label in case.labels:
+            found[label.label - 1].append(getattr(label, field))
+    return [np.array(values) for values in found]
 
 
 def _volumes(cases: Sequence[CaseFingerprint], plan: Plan) -> Html:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from textdiffseg.imaging.masks import bounds, mask_of
 from textdiffseg.imaging.planes import PLANES
 from textdiffseg.pictures import label_colour
 from textdiffseg.report.page import Html, element, figure, join, paragraphs, swatch
@@ -69,11 +70,9 @@ def _box_of_masks(case: ShownCase) -> Box:
         depth, height, width = case.image.shape
         return slice(0, depth), slice(0, height), slice(0, width)
     edges = []
-    for axis, step in enumerate(case.geometry.spacing):
-        places = np.flatnonzero(held.any(axis=tuple({0, 1, 2} - {axis})))
-        first, last = int(places[0]), int(places[-1]) + 1
-        margin = int(np.ceil(max(MARGIN_MM / step, MARGIN * (last - first))))
-        edges.append(slice(max(0, first - margin), min(held.shape[axis], last + margin)))
+    for side, step, size in zip(bounds(held) or (), case.geometry.spacing, held.shape, strict=True):
+        margin = int(np.ceil(max(MARGIN_MM / step, MARGIN * (side.stop - side.start))))
+        edges.append(slice(max(0, side.start - margin), min(size, side.stop + margin)))
     return edges[0], edges[1], edges[2]
 
 
@@ -118,9 +117,9 @@ def _draw_masks(axes: "Axes", case: ShownCase, box: Box, axis: int, place: int) 
     truth = None if case.reference is None else _plane(case.reference, box, axis, place)
     for position, values in enumerate(case.parts.values()):
         colour = label_colour(position)
-        _outline(axes, np.isin(predicted, values), colors=[colour], linewidths=1.6)
+        _outline(axes, mask_of(predicted, values), colors=[colour], linewidths=1.6)
         if truth is not None:
-            _outline(axes, np.isin(truth, values), colors=["white"], linewidths=0.9, linestyles="--")
+            _outline(axes, mask_of(truth, values), colors=["white"], linewidths=0.9, linestyles="--")
     axes.set_xlim(-0.5, predicted.shape[1] - 0.5)
     axes.set_ylim(predicted.shape[0] - 0.5, -0.5)
 

@@ -11,7 +11,9 @@ from plans.presets import PRESETS
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.folds.calibration import Calibration
+from textdiffseg.folds.calibration import Calibration, read_calibration
+from textdiffseg.folds.find import folders_below
+from textdiffseg.folds.state import is_validated
 from textdiffseg.training.log import EpochLog, read_log
 
 
@@ -21,7 +23,7 @@ class FoldResults:
 
     folder: FoldFolder
     log: tuple[EpochLog, ...]
-    summary: Summary | None  # None: not validated
+    summary: Summary | None  # None: its present weights are not validated
     calibration: Calibration | None
 
     @property
@@ -70,7 +72,7 @@ def read_presets(folder: Path) -> tuple[dict[str, PresetResults], dict[str, User
 
     They have the order of `PRESETS`.
     """
-    paths = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    paths = folders_below(folder, 1) if folder.is_dir() else []
     found: dict[str, PresetResults] = {}
     faults: dict[str, UserError] = {}
     for path in paths:
@@ -87,6 +89,6 @@ def _read_fold(fold: FoldFolder) -> FoldResults:
     return FoldResults(
         folder=fold,
         log=tuple(read_log(fold.log)),
-        summary=Summary.read(fold.summary) if fold.summary.is_file() else None,
-        calibration=Calibration.read(fold.calibration) if fold.calibration.is_file() else None,
+        summary=Summary.read(fold.summary) if is_validated(fold) else None,
+        calibration=read_calibration(fold) if fold.calibration.is_file() else None,
     )

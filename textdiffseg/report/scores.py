@@ -63,8 +63,8 @@ def _values(cases: Sequence[CaseScores], name: str, field: str) -> np.ndarray:
     return np.array([value for value in found if value is not None], dtype=float)
 
 
-def scores_table(cases: Sequence[CaseScores]) -> Html:
-    """The mean scores of each label."""
+def scores_table(cases: Sequence[CaseScores], summaries: Sequence[Summary]) -> Html:
+    """The mean scores of each label. `summaries`: in which the scores were stored, with their definitions."""
     summary = summarise(cases)
     rows = []
     for name, mean in summary.labels.items():
@@ -85,13 +85,16 @@ def scores_table(cases: Sequence[CaseScores]) -> Html:
         "reference ml",
         "in one mask only",
     )
-    return join((table(head, rows), folded("How the scores are defined", paragraphs(*_definitions(summary)))))
+    return join((table(head, rows), folded("How the scores are defined", paragraphs(*_definitions(summaries)))))
 
 
-def _definitions(summary: Summary) -> tuple[str, ...]:
-    tolerance = f"The tolerance of NSD is {summary.tolerance_mm:g} mm."
-    distance = f"HD95: {summary.hd95_definition}"
-    return summary.empty_rule, f"NSD: {summary.nsd_definition} {tolerance}", distance, *summary.notes
+def _definitions(summaries: Sequence[Summary]) -> tuple[str, ...]:
+    lines: list[str] = []
+    for summary in summaries:
+        tolerance = f"The tolerance of NSD is {summary.tolerance_mm:g} mm."
+        distance = f"HD95: {summary.hd95_definition}"
+        lines += (summary.empty_rule, f"NSD: {summary.nsd_definition} {tolerance}", distance, *summary.notes)
+    return tuple(dict.fromkeys(lines))
 
 
 def volumes(cases: Sequence[CaseScores], names: Sequence[str]) -> Html:
@@ -99,10 +102,10 @@ def volumes(cases: Sequence[CaseScores], names: Sequence[str]) -> Html:
 
     `names`: of the labels, in the order that gives them their colours.
     """
-    pairs = {
-        name: np.array([(one.reference_ml, one.volume_ml) for one in of_label(cases, name) if one.dice])
-        for name in names
-    }
+    pairs: dict[str, np.ndarray] = {}
+    for name in names:
+        both = [one for one in of_label(cases, name) if one.reference_ml and one.volume_ml]
+        pairs[name] = np.array([(one.reference_ml, one.volume_ml) for one in both])
     found = [(position, name) for position, name in enumerate(pairs) if len(pairs[name])]
     if not found:
         return Html("")

@@ -91,17 +91,19 @@ def volumes_section(scans: Sequence[SegmentedScan]) -> Section:
 
 def _plot(scans: Sequence[SegmentedScan], names: Sequence[str]) -> Html:
     """One small plot per label: volumes and intervals of all scans."""
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in names}
+    for place, scan in enumerate(scans):
+        for one in scan.volumes:
+            interval = (np.nan, np.nan) if one.low_ml is None or one.high_ml is None else (one.low_ml, one.high_ml)
+            found[one.label].append((place, one.volume_ml, *interval))
     rows = -(-len(names) // COLUMNS)
     drawn = new_figure(10, 2.1 * rows + 0.3)
     panels = drawn.subplots(rows, COLUMNS, squeeze=False).ravel()
     for position, (axes, name) in enumerate(zip(panels, names, strict=False)):
         colour = label_colour(position)
-        for place, scan in enumerate(scans):
-            for one in scan.volumes:
-                if one.label == name:
-                    axes.plot(place, one.volume_ml, "o", color=colour, markersize=4)
-                    if one.low_ml is not None and one.high_ml is not None:
-                        axes.vlines(place, one.low_ml, one.high_ml, color=colour, linewidth=1.6, alpha=0.7)
+        places, volumes, lows, highs = np.array(found[name]).T
+        axes.plot(places, volumes, "o", color=colour, markersize=4)
+        axes.vlines(places, lows, highs, color=colour, linewidth=1.6, alpha=0.7)
         write_plainly(axes.set_title("", fontsize=9), shorten(name))
         axes.set(ylim=(0, None), xlim=(-0.6, len(scans) - 0.4), xticks=[], ylabel="ml")
         tidy(axes, "y")

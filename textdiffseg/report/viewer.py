@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from textdiffseg.imaging.forms import RAS_TO_LPS
-from textdiffseg.imaging.planes import MAX_AIR, body_box, middle, reduction
+from textdiffseg.imaging.planes import MAX_AIR, middle, reduction, shown_box
 from textdiffseg.pictures import Colour, label_colour
 from textdiffseg.report.page import Html, Section, element, in_bytes, join, paragraphs, resource, swatch
 from textdiffseg.report.shown import ShownCase
@@ -87,7 +87,7 @@ def _embedded(case: ShownCase) -> dict[str, Any]:
     """
     low, high = case.window
     labelled = case.labelled
-    box = body_box(case.image, labelled, min(low, case.image.min() + MAX_AIR * (high - case.image.min())))
+    box = shown_box(case.image, labelled, min(low, case.image.min() + MAX_AIR * (high - case.image.min())))
     steps = reduction([edge.stop - edge.start for edge in box], case.geometry.spacing, MAX_VOXELS)
     grid = case.geometry.affine.copy()
     corner = np.array([edge.start for edge in box]) + (steps - 1) / 2

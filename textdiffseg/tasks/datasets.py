@@ -41,7 +41,7 @@ class Words:
         """Write the files that are missing or out of date. If a folder cannot be written, write beside the plan."""
         for path, dataset, prompts in self.unwritten:
             existed = path.is_file()
-            place = _write(path, _beside_plan(dataset, root), prompts)
+            place = _write(path, prompts_beside_plan(dataset, root), prompts)
             if existed:
                 report(f"Brought {place} up to date: the labels of {dataset.name} have changed.")
             else:
@@ -68,7 +68,7 @@ def words_of(dataset: Dataset, root: Path) -> Words:
     The file lies beside `dataset.json`. If that folder is outside the root or cannot be written, it lies beside the
     plan.
     """
-    own, beside_plan = RawFolder(dataset.folder).prompts, _beside_plan(dataset, root)
+    own, beside_plan = RawFolder(dataset.folder).prompts, prompts_beside_plan(dataset, root)
     if existing := [path for path in (own, beside_plan) if path.is_file()]:
         edited = [path for path in existing if not is_default(Prompts.read(path), dataset)]
         path = (edited or existing)[0]
@@ -79,7 +79,8 @@ def words_of(dataset: Dataset, root: Path) -> Words:
     return Words(prompts, ((own if inside else beside_plan, dataset, prompts),))
 
 
-def _beside_plan(dataset: Dataset, root: Path) -> Path:
+def prompts_beside_plan(dataset: Dataset, root: Path) -> Path:
+    """The path of a data set's prompts where its own folder cannot be written."""
     return PreprocessedFolder(tree(root, "preprocessed") / dataset.name).prompts
 
 

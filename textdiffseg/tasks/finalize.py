@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.layout import FOLD, FoldFolder, model_folder
 from plans.plan import Plan
 from plans.presets import Preset, Resolution
@@ -13,9 +13,10 @@ from textdiffseg.arguments import path_of, several
 from textdiffseg.files import hash_each, temporary_folder
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
-from textdiffseg.folds.find import is_fold, trained_folds_in
+from textdiffseg.folds.find import folders_below, is_fold, trained_folds_in
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.state import is_validated, why_unfinished
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Report, silent
 from textdiffseg.tasks.status import FoldStatus, name_of, train_status
 
@@ -71,6 +72,8 @@ def finalize(
     refuse_strange_checkpoints(together)
     check_together([fold for fold in together if not why_unfinished(fold)], "best")
     _refuse_shared_cases(together)
+    if nameless := [fold.name for fold in together if fold.name != "all" and not fold.cases.is_file()]:
+        report(f"Fold {listed(nameless)} has no list of its cases, so its validation cases were not compared.")
     for fold in new:
         _copy(fold, FoldFolder.of(root, name, preset, fold.name, resolution), report)
     names = sorted({*own, *(fold.name for fold in new)})
@@ -85,8 +88,7 @@ def _found(sources: Iterable[Path]) -> list[FoldFolder]:
         if is_fold(source):
             own = [fold for fold in trained_folds_in(source.parent) if fold.path == source]
         else:
-            below = (path for levels in ("*", "*/*", "*/*/*") for path in sorted(source.glob(levels)))
-            own = [fold for path in (source, *below) if path.is_dir() for fold in trained_folds_in(path)]
+            own = [fold for path in (source, *folders_below(source, 3)) for fold in trained_folds_in(path)]
         if not own:
             faults.append(f"{source} holds no trained fold ({FOLD}0, ...). Give a folder of results.")
         found += own
@@ -146,6 +148,7 @@ def _refuse_shared_cases(folds: Sequence[FoldFolder]) -> None:
 def _copy(source: FoldFolder, target: FoldFolder, report: Report) -> None:
     """Copy a fold. Its folder is complete or absent."""
     target.path.parent.mkdir(parents=True, exist_ok=True)
+    sweep([target.path.parent])
     with alone(target), temporary_folder(target.path) as folder:
         shutil.copytree(source.path, folder / target.path.name)
         (folder / target.path.name).rename(target.path)

@@ -23,6 +23,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, why_not_averaged
+from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
 from textdiffseg.pace import Forecast
@@ -123,6 +124,9 @@ def _validated(results: Path, root: Path, name: str, report: Report) -> dict[str
             one = _without(one, waiting)
         if not one.scores or one.trained_on:
             report(f"Left out: {key} has no validated fold of the cross-validation.")
+        elif len(presets) > 1 and (nameless := [fold for fold in one.folds if not has_identifiers(fold.folder)]):
+            names = listed([fold.name for fold in nameless])
+            report(f"Left out: {key} has no ids of the cases of fold {names}. Export it with --keep-identifiers.")
         elif models and (one.plan.labels, one.plan.parts) != _labels(models):
             report(f"Left out: {key} has other labels than {listed(list(models))}.")
         elif models and not _common(models) & {*one.scores}:

@@ -1,5 +1,6 @@
 """Scans that a list names: their texts, and a check that no mask replaces one of them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,11 +36,11 @@ def report_case_texts(run: PredictionRun, scans: int, strays: int, folder: str |
 
 def refuse_replaced_scans(run: PredictionRun, scans: Mapping[str, tuple[Path, ...]]) -> None:
     """Raise `UserError` if the mask of one scan would replace another scan."""
-    owners = {path.resolve(): case for case, paths in scans.items() for path in paths}
+    owners = {os.path.realpath(path): case for case, paths in scans.items() for path in paths}
     faults = []
     for case, paths in scans.items():
         mask = mask_path(run, case, paths)
-        owner = owners.get(mask.resolve(), case)
+        owner = owners.get(os.path.realpath(mask), case)
         if owner != case:
             faults.append((case, f"case {case}: {mask} is the scan of case {owner}. Choose another output folder."))
     if faults:

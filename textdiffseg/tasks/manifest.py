@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from plans.errors import UserError
-from plans.file_names import alternative_of, manifest_path, named_input, split_ending
+from plans.file_names import alternative_of, channel_of, manifest_path, named_input, split_ending
 from plans.presets import Resolution
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
@@ -65,6 +65,11 @@ class Request(Record):
     resolutions: tuple[Resolution, ...] = ("full",)  # that were computed; older manifests have none
     postprocessing: dict[str, Postprocessing] = Field(default_factory=dict)  # by the model's label
     guide: GuidedBy | None = None  # None: its resolution was computed everywhere
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The numbers of the channels that the scan has."""
+        return tuple(channel_of(name, self.case, place) for place, name in enumerate(self.inputs))
 
 
 class WrittenAlternative(Record):

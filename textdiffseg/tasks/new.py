@@ -9,7 +9,7 @@ from plans.errors import UserError, merged
 from plans.layout import RawFolder
 from plans.names import normalise
 from plans.presets import MISSING, Missing
-from plans.raw.dataset import Dataset, read_dataset
+from plans.raw.dataset import Dataset, check_header, read_dataset
 from plans.raw.gaps import LabelGap, annotated_labels, gaps_of
 from plans.raw.header import BACKGROUND, IGNORE
 from plans.raw.label_names import named_labels, numbered_names
@@ -117,6 +117,7 @@ def _make(
         file_ending=usual_ending(taken),
         annotated={case: known for case, known in annotated.items() if known},
     )
+    check_header(content, "the new dataset.json")
     write_atomically(raw.header, content)
     pictures, notes = draw_overlays(taken, names, raw, kinds)
     notes = (*dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)

@@ -1,13 +1,13 @@
 """The files of each case for a new data set: found in two folders, or listed in a CSV file."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plans.errors import UserError, listed
-from plans.file_names import FILE_ENDINGS, split_ending
+from plans.file_names import FILE_ENDINGS, is_archive_name, split_ending
 from plans.raw.pair_list import read_pairs
 from plans.raw.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
@@ -49,7 +49,7 @@ class Sources:
     images: tuple[str, ...] = ()  # without a mask
     masks: tuple[str, ...] = ()  # without a scan
     doubtful: tuple[str, ...] = ()
-    unread: tuple[str, ...] = ()  # images in a format that is not read
+    unread: tuple[str, ...] = ()  # lines on images in a format that is not read, and on zips
 
 
 def listed_sources(path: Path) -> Sources:
@@ -75,6 +75,7 @@ def found_sources(images: Path, masks: Path) -> Sources:
             )
     drawings = {name: found for name, path in drawn.items() if (found := _drawing(path))}
     pairing = pair(scans, drawn, _by_series(drawings, scans))
+    pairing = replace(pairing, doubtful=(*_crowded(drawings), *pairing.doubtful))
     if not pairing.pairs and (parts := _parts(scans, drawn)):
         return parts
     if not pairing.pairs:
@@ -85,8 +86,11 @@ def found_sources(images: Path, masks: Path) -> Sources:
         )
         for one in pairing.pairs
     )
-    unread = tuple(str(path) for folder in dict.fromkeys((images, masks)) for path in unread_images(folder))
-    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, unread)
+    both = dict.fromkeys((images, masks))
+    unread = [f"{path}. Its format is not read; convert it to .nii.gz." for one in both for path in unread_images(one)]
+    zips = [path for one in both for path in _files(one) if is_archive_name(path.name)]
+    unread += [f"{path}. Zips are not read here; unpack it." for path in zips]
+    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, tuple(unread))
 
 
 def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | None:
@@ -165,8 +169,19 @@ def _by_series(drawings: Mapping[str, Drawing], scans: Mapping[str, Path]) -> di
     return {name: scan for name, scan in found.items() if [*found.values()].count(scan) == 1}
 
 
+def _crowded(drawings: Mapping[str, Drawing]) -> Iterator[str]:
+    """A line for each series that several DICOM objects name."""
+    by_series: dict[str, list[str]] = {}
+    for name, one in drawings.items():
+        if one.series is not None:
+            by_series.setdefault(one.series, []).append(name)
+    for names in by_series.values():
+        if len(names) > 1:
+            yield f"{listed(names, MAX_SHOWN)} belong to one series: join their structures in one object, or keep one."
+
+
 def _without_pairs(
-    images: Path, scans: Mapping[str, Path], masks: Path, drawn: Mapping[str, Path], doubtful: tuple[str, ...]
+    images: Path, scans: Mapping[str, Path], masks: Path, drawn: Mapping[str, Path], doubtful: Sequence[str]
 ) -> str:
     line = (
         f"No scan in {images} ({listed([*scans], MAX_SHOWN)}) has a mask of its name in {masks} "

@@ -9,7 +9,7 @@ from plans.layout import FOLD, PreprocessedFolder, root_of, tree
 from plans.plan import Plan
 from plans.raw.combined import cases_of
 from plans.raw.dataset import read_dataset
-from plans.raw.folders import find_datasets, find_folder, joined_ids
+from plans.raw.folders import find_datasets, joined_ids
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
@@ -21,8 +21,9 @@ from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes, paragraphs, tiles
 from textdiffseg.report.plan import plan_section, training_section
 from textdiffseg.report.results import PresetResults, read_presets
-from textdiffseg.report.scores import box_plots, lesions, number, scores_table, volumes
+from textdiffseg.report.scores import box_plots, number, scores_table, volumes
 from textdiffseg.report.shown import ShownCase, validation_case
+from textdiffseg.tasks.status import name_of
 
 Paths = dict[str, tuple[Path, ...]]
 
@@ -43,8 +44,8 @@ def find_results(source: str | Path, root: Path, preset: str | None) -> Results:
     """The results of a data set (id, name, folder name), or in a folder. Raises `UserError` if there are none."""
     folder, only = _folder_of_results(path_of(source))
     if folder is None:
-        place = PreprocessedFolder(find_folder(str(source), root, "preprocessed"))
-        folder = tree(root, "results") / place.path.name
+        name = name_of(str(source), root)
+        place, folder = PreprocessedFolder(tree(root, "preprocessed") / name), tree(root, "results") / name
     presets, errors = read_presets(folder)
     main = _main(presets, errors, preset or only, folder)
     if main is None:
@@ -129,8 +130,7 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
         notes(filter(None, (warning, unscored, _postprocessing(main), *results.faults))),
         _numbers(main),
         box_plots({one.name: one.cases for one in scored}),
-        scores_table(main.cases),
-        *(lesions(summary) for summary in summaries),
+        scores_table(main.cases, summaries),
         comparisons(main, scored[1:]),
         volumes(main.cases, [label.name for label in main.plan.labels]),
     )

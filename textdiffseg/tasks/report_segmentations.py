@@ -38,7 +38,7 @@ def segmentations_sections(
     sections = [check_section(segmented), cases, volumes_section(segmented)]
     if (folder / SUMMARY).is_file():
         summary = Summary.read(folder / SUMMARY)
-        body = (box_plots({"": summary.cases}), scores_table(summary.cases), lesions(summary))
+        body = (box_plots({"": summary.cases}), scores_table(summary.cases, [summary]), lesions(summary))
         sections.append(Section("scores", "Scores", join(body)))
     return sections, shown[:MAX_VIEWED]
 
@@ -70,8 +70,11 @@ def _cases_section(
 
 
 def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], series: str | None) -> Files:
-    channels = max(len(manifest.request.inputs) for manifest in manifests.values())
-    return find_scans(scans, channels, series)
+    if isinstance(scans, CaseList):
+        return scans.scans
+    channels = [{*manifest.request.channels} for manifest in manifests.values()]
+    most = max(len(one) for one in channels)
+    return find_scans(scans, most, series, {n for one in channels for n in range(max(one)) if n not in one})
 
 
 def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> ShownCase:
@@ -82,7 +85,7 @@ def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> Shown
     case = manifest.request.case
     if case not in files:
         raise UserError("it is not among the scans.")
-    if hash_inputs(files[case]) != manifest.request.inputs:
+    if [*hash_inputs(files[case]).values()] != [*manifest.request.inputs.values()]:  # a list may name them otherwise
         raise UserError(f"{files[case][0]} has changed since it was segmented. Segment it again.")
     mask, *others = manifest.outputs
     entropy = next((one for one in others if "entropy" in one), None)

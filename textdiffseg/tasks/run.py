@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from plans.errors import UserError
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.presets import PRESETS, Preset
 from plans.raw.dataset import Dataset
-from plans.raw.folders import find_folder
+from plans.raw.folders import find_datasets, find_folder
 from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.pace import duration
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
-from textdiffseg.tasks.datasets import read_datasets
+from textdiffseg.tasks.datasets import prompts_beside_plan, read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.report import write_report
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
@@ -116,21 +115,24 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
     stored = {*list_cases(source.path)}
     if missing := {*Splits.read(source.splits).cases} - stored:
         return f"{len(missing)} cases of {source.path.name} are not stored yet."
-    with suppress(UserError):  # the raw data set may lie on another machine
-        find_folder(dataset.partition("+")[0], root, "raw")
-        parts = read_datasets(dataset, root)
-        if len(parts) == 1 and {case.id for case in parts[0].cases} != stored:
-            return f"The cases of {source.path.name} have changed."
-        planned = _changed(source.plan(preset))
-        if any(_last_change(part) > planned for part in parts):
-            return f"Files of {source.path.name} have changed since it was planned."
+    try:
+        find_datasets(dataset, root)
+    except UserError:  # the raw data set may lie on another machine
+        return None
+    parts = read_datasets(dataset, root)
+    if len(parts) == 1 and {case.id for case in parts[0].cases} != stored:
+        return f"The cases of {source.path.name} have changed."
+    planned = _changed(source.plan(preset))
+    if any(_last_change(part, root) > planned for part in parts):
+        return f"Files of {source.path.name} have changed since it was planned."
     return None
 
 
-def _last_change(dataset: Dataset) -> float:
-    """The time of the last change of a raw data set's files."""
+def _last_change(dataset: Dataset, root: Path) -> float:
+    """The time of the last change of a raw data set's files, and of its prompts, which may lie beside the plan."""
     raw = RawFolder(dataset.folder)
-    files = [raw.header, raw.prompts, raw.texts, raw.nnunet_splits]
+    files = [raw.header, raw.prompts, prompts_beside_plan(dataset, root), raw.texts, *raw.texts.glob("*")]
+    files.append(raw.nnunet_splits)
     files += [path for case in dataset.cases for path in (*case.images, *case.references)]
     return max(_changed(path) for path in files if path.exists())
 

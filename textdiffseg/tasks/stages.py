@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.file_names import manifest_path
 from plans.raw.dataset import is_plain_name
 from textdiffseg.files import write_record
@@ -72,6 +72,8 @@ def _after(stage: Stage, work: Work) -> Work:
         return work.failed(error)
     except (MemoryError, torch.OutOfMemoryError):
         return work.failed(UserError(NO_MEMORY))
+    except (IsADirectoryError, FileExistsError) as error:
+        return work.failed(UserError(f"{error.filename} is in the way of an output. Move it away."))
     except Exception as error:
         error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
         raise
@@ -134,4 +136,6 @@ def write(run: PredictionRun, work: Work) -> Work:
     final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
     write_record(manifest_path(mask), final)
     derived.write(result, work.volume, final)
-    return replace(work, volume=None, result=None, notes=result.scan_notes)
+    gone = [] if work.before is None else [name for name in work.before.labels if name not in final.labels]
+    replaced = (f"It replaced a mask that also had {listed(gone)}.",) if gone else ()
+    return replace(work, volume=None, result=None, notes=(*result.scan_notes, *replaced))

@@ -20,7 +20,7 @@ def refuse_table_of_others(run: PredictionRun) -> None:
     path = volume_table(run.out)
     if run.overwrite or run.file_name is not None or not path.exists():
         return
-    if not path.is_file() or path.open("rb").readline().strip() != ",".join(COLUMNS).encode():
+    if not path.is_file() or not path.read_bytes().startswith(",".join(COLUMNS).encode()):
         raise UserError(f"{path} exists and was not made by tds_predict. Rename it, or --overwrite.")
 
 

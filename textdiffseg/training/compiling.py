@@ -32,11 +32,15 @@ class Compiled:
         """
         return self.active or self.on_gpu
 
-    def run(self, work: Callable[[], Result]) -> Result:
+    def run(self, work: Callable[[], Result], eager: bool = False) -> Result:
         """The result of `work()`. If it fails with compiled modules, it runs again without them.
 
-        `work` must therefore allow a second call after an error. An error of the second call is raised.
+        `work` must therefore allow a second call after an error. An error of the second call is raised. With `eager` it
+        runs without compiled modules.
         """
+        if self.active and eager:
+            with torch.compiler.set_stance("force_eager"):
+                return work()
         if self.active:
             try:
                 return work()

@@ -38,6 +38,7 @@ def draw_noise(
     count: int = 1,
     timesteps: int | None = None,
     draw: Callable[[tuple[int, ...], torch.Generator], Tensor] = white_noise,
+    device: torch.device | str = "cpu",
 ) -> NoiseDraws:
     """The noise and its level for the samples `keys`.
 
@@ -49,10 +50,13 @@ def draw_noise(
         count: N, of noisy latents for each sample.
         timesteps: t is a multiple of 1 / `timesteps`, and not 0; None: t is any number from 0 to 1.
         draw: draws the noise of a shape (k, d, h, w), e.g. `Schedule.noise`.
+        device: on which the noise is drawn. On the CPU, a GPU would wait for it.
     """
     generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
     first = torch.stack([torch.rand(1, generator=one) for one in generators])
     t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
+    if torch.device(device).type == "cuda":
+        generators = [torch_generator(STREAM, seed, key.epoch, key.index, device=device) for key in keys]
     return NoiseDraws(t, torch.stack([draw((channels, *latent), one) for one in generators for _ in range(count)]))

@@ -29,11 +29,11 @@ from textdiffseg.overview import blank
 from textdiffseg.precision import autocast
 from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
-from textdiffseg.resources import free_memory
+from textdiffseg.resources import free_memory, free_on
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.objectives import objective_of
 
-MAX_GROWN_SHARE = 0.9  # of the budget; fragmentation and validation need the rest
+MAX_GROWN_SHARE = 0.9  # of the budget, or of a GPU's free memory; fragmentation and validation need the rest
 MAX_GROWTH_STEPS = 3  # training steps measured to find a larger patch
 
 
@@ -99,12 +99,16 @@ def fit_to_memory(plan: Plan, device: torch.device) -> tuple[Plan, str]:
     """The plan, fitted to its budget by measured training steps, and a note with the measurements.
 
     A plan that does not fit is made smaller. If the first step leaves room, the patch grows, but only to a size whose
-    own step fits. On a CPU, free memory is a limit, too. `UserError` if no smaller plan exists.
+    own step fits. On a CPU, free memory is a limit, too. On a GPU with more free memory than the budget, a step may
+    take more: its fastest kernels use what is there. `UserError` if no smaller plan exists.
     """
     limit, notes = plan.memory.budget_gb, []
+    most = limit
     if device.type == "cpu":
-        limit = min(limit, free_memory() / GB)
-    while (measured := measure(plan, device)) is None or measured > limit:
+        most = limit = min(limit, free_memory() / GB)
+    elif device.type == "cuda":
+        most = max(limit, MAX_GROWN_SHARE * free_on(device) / GB)
+    while (measured := measure(plan, device)) is None or measured > most:
         size = "out of memory" if measured is None else f"{measured:.2f} GB"
         smaller = limit * 0.9 if measured is None else limit * limit / measured
         refitted = refit(plan, Budget(device=plan.device, memory_gb=smaller))
@@ -146,7 +150,7 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     is compiled: compiled modules are expected to save less.
     """
     with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         model = build_model(plan)
     try:
         model.to(device)

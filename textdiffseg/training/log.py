@@ -37,7 +37,7 @@ class EpochLog(Record):
     iteration: int  # iterations done at its end
     learning_rate: float
     losses: dict[str, float]
-    dice: dict[str, float]  # by label: one-step estimate on the fixed validation patches, averaged weights
+    dice: dict[str, float]  # by label: of the mask on the fixed validation patches, averaged weights
     latent_dice: dict[str, float]  # by label: of decoded true latents; empty while no decoder of latents is trained
     seconds: float  # training time so far
     iteration_seconds: float | None = None  # mean of an iteration; None: written by an older version

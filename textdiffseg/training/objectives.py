@@ -108,7 +108,9 @@ class SamplingObjective(Objective):
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=self.schedule.noise)
+        channels, device = plan.latent.channels, next(self.network.parameters()).device
+        noise = self.schedule.noise
+        return draw_noise(channels, plan.latent_shape, seed, keys, NOISY_LATENTS, draw=noise, device=device)
 
     def losses(
         self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0

@@ -18,7 +18,7 @@ from plans.presets import Preset, Tracker
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
-from textdiffseg.files import write_record
+from textdiffseg.files import temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
@@ -44,6 +44,7 @@ MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
 TIMED_SHARE = 0.1  # of --max-minutes: a slow or busy machine times fewer iterations
+LEAST_DENOISER_COST = 0.1  # of a measured one, should the timing fail
 FEW_ITERATIONS = 100  # with fewer, few structures are found
 USUAL_ITERATIONS = 300  # find most structures (docs/figures.md)
 
@@ -75,7 +76,7 @@ class Run:
     def fresh(self, progress: TrainingProgress) -> TrainingState:
         """The initial state. The model gets untrained weights, a function of the seed, or those of `initial`."""
         with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
-            torch.manual_seed(progress.seed)
+            torch.default_generator.manual_seed(progress.seed)
             weights = build_model(self.plan).state_dict()
         self.model.load_state_dict(weights | (self.initial.weights if self.initial else {}))
         return TrainingState.start(self.model, progress)
@@ -161,8 +162,13 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         return length
     state = run.fresh(length)
     seconds = 60 * options.max_minutes
-    step = max(_step_seconds(run, state, progress, TIMED_SHARE * seconds), run.loader.seconds_per_batch())
-    validation = _validation_seconds(run, state)
+    compute = _step_seconds(run, state, progress, TIMED_SHARE * seconds)
+    step = max(compute, run.loader.seconds_per_batch())
+    validation = _epoch_end_seconds(run, state)
+    if run.device.type == "cuda" and length.denoiser_iteration is not None:
+        sampler = run.fresh(length.after(iteration=length.denoiser_iteration))
+        cost = _step_seconds(run, sampler, progress, TIMED_SHARE * seconds) / compute
+        length = length.after(denoiser_cost=max(cost, LEAST_DENOISER_COST))
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
     per_epoch = int((seconds / epochs - validation) / step)
@@ -209,12 +215,15 @@ def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed:
     return statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(ticks))
 
 
-def _validation_seconds(run: Run, state: TrainingState) -> float:
-    """The seconds of the validation at the end of an epoch."""
+def _epoch_end_seconds(run: Run, state: TrainingState) -> float:
+    """The seconds of the end of an epoch: of its validation, and of writing both checkpoints."""
     plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
     for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
         began = time.perf_counter()
         validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
+    with temporary_folder(run.fold.plan) as folder:
+        for write in (state.save, state.save_best):
+            write(FoldFolder(folder))
     return time.perf_counter() - began
 
 

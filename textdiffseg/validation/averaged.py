@@ -9,9 +9,11 @@ from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.folds.ensemble import average
 from textdiffseg.folds.sampling import settings_of
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.precision import cuda_kernels
 from textdiffseg.validation.cases import WindowProgress, predict_case, restore_labels, score_labels, within
 
 
+@cuda_kernels()
 def score_averaged(
     folds: Sequence[FoldFolder],
     preprocessed: Path,

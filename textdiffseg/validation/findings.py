@@ -44,7 +44,8 @@ def findings_of(summary: Summary, log: Sequence[EpochLog]) -> tuple[LabelFinding
 
 def _seconds_to_good(name: str, log: Sequence[EpochLog]) -> float | None:
     """Seconds of total training until the line reaches `GOOD_DICE`, or None if it is too flat or too far away."""
-    later = [epoch for epoch in log if name in epoch.dice][-max(MIN_EPOCHS, len(log) // 2) :]
+    learned = [epoch for epoch in log if "residual" not in epoch.losses]  # while the sampler learns, masks do not
+    later = [epoch for epoch in learned if name in epoch.dice][-max(MIN_EPOCHS, len(log) // 2) :]
     if len(later) < MIN_EPOCHS:
         return None
     x, y = (np.array(values) for values in zip(*((epoch.seconds, epoch.dice[name]) for epoch in later), strict=True))

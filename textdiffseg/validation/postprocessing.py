@@ -9,6 +9,7 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
 from textdiffseg.imaging.boxes import box_of
 from textdiffseg.imaging.components import component_sizes, components_of, holes_in
+from textdiffseg.imaging.masks import mask_of
 from textdiffseg.validation.cases import numbers_of, scored_names
 
 SIZES_ML = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # least volumes of a component that are tried
@@ -84,7 +85,7 @@ def _dice_of_label(
     numbers: np.ndarray, reference: np.ndarray, values: tuple[int, ...], truth: int, millilitres: float
 ) -> np.ndarray:
     """The Dice (steps,) of one label in the box of its mask. `truth`: its voxels in the whole reference."""
-    mask, true, known = np.isin(numbers, values), np.isin(reference, values), reference >= 0
+    mask, true, known = mask_of(numbers, values), mask_of(reference, values), reference >= 0
     components, count = components_of(mask)
     volumes = component_sizes(components, count) * millilitres
     sizes, shared = (component_sizes(components, count, where) for where in (known, true))

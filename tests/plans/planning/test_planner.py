@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plans.errors import UserError
-from plans.fingerprint import LABELS_OUTSIDE_BODY
+from plans.fingerprint import LABELS_OUTSIDE_CROP
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planning import memory, paper, recipes
 from plans.planning.budget import cpu_budget, gpu_budget
@@ -225,9 +225,9 @@ def test_ct_is_cropped_to_the_body_and_the_reason_counts_labels_outside_it(make_
     assert [row.value for row in rows.values()] == ["body", "nonzero"]
     assert "body with a margin, which leaves 25%" in rows["body"].reason
     assert "outside" not in rows["body"].reason
-    cut = fingerprint.cases[0].model_copy(update={"notes": (LABELS_OUTSIDE_BODY,)})
+    cut = fingerprint.cases[0].model_copy(update={"notes": (LABELS_OUTSIDE_CROP,)})
     plan = plan_for(fingerprint.model_copy(update={"cases": (cut, *fingerprint.cases[1:])}), gpu_budget(), ("CT",))
-    assert "labels outside the body in 1 of 4 cases" in next(row.reason for row in plan.reasons if row.name == "crop")
+    assert "labels outside it in 1 of 4 cases" in next(row.reason for row in plan.reasons if row.name == "crop")
 
 
 def test_more_memory_never_means_a_smaller_patch(make_fingerprint):

@@ -39,6 +39,12 @@ def pairs(*cases: str, suffix: str = "_0000", ending: str = ".nii.gz") -> list[s
     return images + [f"labelsTr/{case}{ending}" for case in cases]
 
 
+def test_a_folder_whose_name_cannot_be_printed_is_refused(tmp_path):
+    folder = write(tmp_path / "Dataset007_\x1b[31m", HEADER, *pairs("a", "b"))
+    with pytest.raises(UserError, match="printable characters"):
+        read_dataset(folder)
+
+
 def faults(folder: Path) -> tuple[str, ...]:
     with pytest.raises(UserError) as caught:
         read_dataset(folder)

@@ -43,6 +43,13 @@ def test_each_case_gets_its_own_mask():
     assert found == {f"amos_{one}": ((f"amos_{one}",), f"amos_{one}") for one in names}
 
 
+def test_no_two_cases_get_one_name():
+    names = ["p_1/2/scan", "p/1_2/scan", "P_1_2/scan"]
+    found = pair(names, [name.replace("scan", "seg") for name in names])
+    assert sorted(one.images[0] for one in found.pairs) == sorted(names)
+    assert len({one.case.casefold() for one in found.pairs}) == len(names)
+
+
 def test_channels_of_a_case_are_in_order():
     found = pairs(["a_0001", "a_0000", "b_0000", "b_0001"], ["a", "b_seg"])
     assert found == {"a": (("a_0000", "a_0001"), "a"), "b": (("b_0000", "b_0001"), "b_seg")}

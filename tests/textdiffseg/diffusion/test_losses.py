@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss, soft_dice
+from textdiffseg.diffusion.losses import latent_loss, region_loss, segmentation_loss
 
 SHAPE = (4, 5, 6)
 
@@ -37,7 +37,9 @@ def test_dice_by_hand():
     p = torch.zeros(1, 2, 1, 1, 4)
     p[0, 1] = torch.tensor([1.0, 0.5, 0.0, 0.0])
     slots = torch.tensor([[[[1, 1, 0, 0]]]])
-    value = soft_dice(p, slots, torch.tensor([[1]]))
+    p[0, 0] = 1 - p[0, 1]
+    logits, labels = p.clamp(min=1e-9).log(), torch.tensor([[1]])
+    value = 1 - segmentation_loss(logits, slots, labels) + segmentation_loss(logits, slots, labels, dice_weight=0)
     assert value.item() == pytest.approx((2 * 1.5 + 1) / (1.5 + 2 + 1))
 
 

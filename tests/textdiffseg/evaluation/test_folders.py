@@ -114,7 +114,8 @@ def test_without_dataset_json_labels_are_values(pair, tmp_path):
 
 
 def manifest(segmentation, **fields) -> None:
-    segmentation.with_name(segmentation.name.replace(".nii.gz", ".json")).write_text(json.dumps(fields))
+    path = segmentation.with_name(segmentation.name.replace(".nii.gz", ".json"))
+    path.write_text(json.dumps({"request": {}} | fields))
 
 
 def test_without_dataset_json_names_are_those_of_the_predictions(pair, tmp_path):
@@ -144,7 +145,15 @@ def test_names_are_those_of_nnunets_dataset_json_beside_its_predictions(pair, tm
 
 
 @pytest.mark.parametrize(
-    "text", ['{"labels": ["a"], "Modality": "MR"}', "[1]", '"x"', "not JSON", '{"labels": {"1": "a"}}']
+    "text",
+    [
+        '{"labels": ["a"], "Modality": "MR"}',
+        "[1]",
+        '"x"',
+        "not JSON",
+        '{"labels": {"1": "a"}}',
+        '{"labels": {"count": 7}}',
+    ],
 )
 def test_a_sidecar_of_others_is_not_taken_for_a_manifest(pair, text):
     predictions, _ = pair
@@ -218,7 +227,7 @@ def test_voxels_whose_reference_is_ignored_count_for_neither(pair):
     summary = evaluate_folders(predictions, references)
     assert summary.mean.dice == 1.0
     assert set(summary.labels) == {"bright cube", "dark cube"}
-    fault = r"has the label values 9, but dataset\.json has 0, 1, 2\. Give"
+    fault = r"has the value 9 \(ignore\), which only references may have"
     with pytest.raises(UserError, match=fault):
         evaluate_folders(references, references)  # nothing predicts "ignore"
 
@@ -229,10 +238,10 @@ def test_labels_are_matched_by_name_where_a_manifest_has_them(pair):
     for path in sorted(predictions.iterdir()):
         rewrite(path, lambda array: np.copyto(array, np.array([0, 3, 1], np.uint8)[array]))
         rewrite(path, lambda array: np.copyto(array[:1], 2))  # no label of these references
-        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps({"labels": given, "other": 1}))
+        manifest(path, labels=given, other=1)
     assert evaluate_folders(predictions, references).mean.dice == 1.0
-    for path in predictions.glob("*.json"):
-        path.write_text(json.dumps({"labels": {"a bright box": 1, "dark cube": 2}}))  # the first was renamed since
+    for path in sorted(predictions.glob("*.nii.gz")):
+        manifest(path, labels={"a bright box": 1, "dark cube": 2})  # the first was renamed since
     for path in sorted(references.iterdir()):
         shutil.copy(path, predictions)
     assert evaluate_folders(predictions, references).mean.dice == 1.0
@@ -242,8 +251,7 @@ def test_labels_that_were_not_queried_are_not_scored(pair):
     predictions, _ = pair
     for path in sorted(predictions.iterdir()):
         rewrite(path, lambda array: np.copyto(array, 0, where=array == 2))
-        manifest = {"labels": {"bright cube": 1}, "notes": ["Text encoder: another."]}
-        path.with_name(path.name.replace(".nii.gz", ".json")).write_text(json.dumps(manifest))
+        manifest(path, labels={"bright cube": 1}, notes=["Text encoder: another."])
     summary = evaluate_folders(*pair)
     assert summary.mean.dice == 1.0
     assert set(summary.labels) == {"bright cube"}
@@ -252,7 +260,7 @@ def test_labels_that_were_not_queried_are_not_scored(pair):
         "Not queried in all predictions, and not scored there: dark cube.",
     )
     for path in predictions.glob("*.json"):
-        path.write_text(json.dumps({"labels": {"a bright box": 7}}))
+        path.write_text(json.dumps({"request": {}, "labels": {"a bright box": 7}}))
     with pytest.raises(UserError, match=r"contains a label of the references \(bright cube, dark cube\)"):
         evaluate_folders(*pair)
 
@@ -337,6 +345,21 @@ def test_endings_in_capitals_are_read_and_other_images_are_named(pair):
     assert summary.mean.dice == 1.0
     assert len(summary.cases) == 4
     assert any("not read: tiny_01.mgz" in note for note in summary.notes)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_link_that_leads_nowhere_is_one_line(pair, side):
+    path = pair[side] / "tiny_00.nii.gz"
+    path.unlink()
+    path.symlink_to("nowhere.nii.gz")
+    with pytest.raises(UserError, match=r"tiny_00\.nii\.gz is not a file"):
+        evaluate_folders(*pair)
+
+
+def test_a_manifest_with_a_huge_value_is_read(pair):
+    for path in sorted(pair[0].glob("*.nii.gz")):
+        manifest(path, labels={"bright cube": 1, "dark cube": 99999999999})
+    assert evaluate_folders(*pair).labels["bright cube"].dice == 1
 
 
 def test_a_name_that_is_not_utf_8_is_one_line(pair):

@@ -126,7 +126,7 @@ def write_alternatives(predictions, references, shares=None):
         write_labels(predictions / f"tiny_00.alternative{number}.nii.gz", volume.array[0], volume.geometry)
     if shares:
         listed = [{"file": f"tiny_00.alternative{n}.nii.gz", "share": share} for n, share in enumerate(shares, start=1)]
-        fields = {"labels": {"bright cube": 1, "dark cube": 2}, "alternatives": listed}
+        fields = {"request": {}, "labels": {"bright cube": 1, "dark cube": 2}, "alternatives": listed}
         (predictions / "tiny_00.json").write_text(json.dumps(fields))
 
 

@@ -24,6 +24,11 @@ def test_a_low_resolution_beside_its_full_one_is_no_choice_of_its_own(root, resu
         find_model(root)
 
 
+def test_what_a_killed_import_has_left_is_no_model(root, results):
+    (results / "default-low").rename(results / ".default.0123abcd-1-0123456789abcdef.tmp")
+    assert find_model(root) == results / "default"
+
+
 def test_low_resolution_alone_is_a_model(root, results):
     shutil.rmtree(results / "default")
     assert find_model(root, "Dataset900_Tiny") == results / "default-low"

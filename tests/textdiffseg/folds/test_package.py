@@ -68,7 +68,7 @@ def test_case_ids_stay_at_home_unless_they_are_kept(model, package, tmp_path):
     folder = tmp_path / "imported"
     import_model(package, folder)
     summary = json.loads(FoldFolder(folder / "fold_0").summary.read_text())
-    assert [case["case"] for case in summary["cases"]] == ["case_1", "case_2"], "from the lowest Dice on"
+    assert [case["case"] for case in summary["cases"]] == ["fold_0_case_1", "fold_0_case_2"], "from the lowest Dice on"
     assert summary["cases"][0]["labels"]["back"]["dice"] == 0.4
     assert not FoldFolder(folder / "fold_0").cases.exists()
     kept = export_model(model, tmp_path / "kept.zip", keep_identifiers=True)
@@ -120,6 +120,18 @@ def add(entries, name):
     entries[name] = zipfile.ZipInfo(name), entries["fold_0/plan.json"][1]
 
 
+def elsewhere(field, value):
+    def change(entries):
+        info, content = entries[MANIFEST]
+        entries[MANIFEST] = info, json.dumps(json.loads(content) | {field: value}).encode()
+
+    return change
+
+
+def locked(entries):
+    entries["fold_0/plan.json"][0].flag_bits |= 1
+
+
 def unlisted(entries):
     entries["fold_0/more.json"] = zipfile.ZipInfo("fold_0/more.json"), b"{}"
 
@@ -145,6 +157,8 @@ def without_manifest(entries):
         (outside, "not a file of a fold"),
         (absolute, "not a file of a fold"),
         (stranger, "not a file of a fold"),
+        (elsewhere("dataset", "../../evil"), "not the name of a folder"),
+        (elsewhere("model", "/tmp/evil"), "not the name of a folder"),
         (unlisted, "are not those of its"),
         (link, "link"),
         (packed, "compressed"),

@@ -41,6 +41,13 @@ def test_folds_are_pooled_by_their_cases():
     assert pool([Sampling(), Sampling()], 3) == Sampling()
 
 
+@pytest.mark.parametrize("slow", [(), (row(1, False, 0.8),)])
+def test_a_fold_without_time_for_all_trials_does_not_vote(slow):
+    gains = Sampling(steps=1, mirroring=True, cases=2, table=(row(1, False, 0.8), row(1, True, 0.9)))
+    late = Sampling(steps=1, mirroring=False, cases=2, table=slow)
+    assert [pool(choices, 3).mirroring for choices in ([late, gains, gains], [gains, gains, late])] == [True, True]
+
+
 def test_without_steps_or_samples_the_validation_s_choice_is_the_mask(plan):
     chosen = Sampling(mirroring=True)
     assert settings_for(plan, chosen) == Settings(steps=0, samples=1, mirror_axes=plan.mirror_axes)

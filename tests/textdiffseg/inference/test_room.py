@@ -76,5 +76,8 @@ def test_a_gpu_computes_the_windows_that_fit(plan, monkeypatch):
     assert windows(80e9) == 8
     assert windows(1) == 1
     assert windows_at_once(plan, torch.device("cpu")) == 2
+    gpu, cpu = DeviceRoom(plan, torch.device("cuda"), 8), DeviceRoom(plan, torch.device("cpu"), 2)
+    assert [gpu.filled(count) for count in (1, 2, 3, 5, 8)] == [1, 2, 4, 8, 8]
+    assert [cpu.filled(count) for count in (1, 2)] == [2, 2]
     large = plan.model_copy(update={"patch": (64, 160, 168), "labels": plan.labels * 60})
     assert windows_at_once(large, torch.device("cpu")) == 1

@@ -23,7 +23,7 @@ from textdiffseg.preprocessing.case import (
     restore,
     restore_map,
 )
-from textdiffseg.preprocessing.crop import nonzero_box
+from textdiffseg.preprocessing.crop import crop_box
 
 
 def make_plan(spacing=(1.0, 1.0, 1.0), channels=1, scheme="none", **changes) -> Plan:
@@ -212,7 +212,7 @@ def test_without_cropping_the_whole_scan_is_kept():
 
 def test_the_wrong_number_of_channels_is_refused():
     volume, _ = scene()
-    with pytest.raises(UserError, match=r"1 channels, expected 2 \(c0, c1\)"):
+    with pytest.raises(UserError, match=r"1 channels, expected 2\. Give one file per channel, in this order: c0, c1"):
         preprocess_image(volume, make_plan(channels=2))
 
 
@@ -255,7 +255,7 @@ def test_the_transform_record_survives_json():
 @given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 9)] * 3))
 def test_the_nonzero_box_is_the_smallest_possible(seed, shape):
     array = (np.random.default_rng(seed).random((2, *shape)) > 0.9).astype(np.float32)
-    box = tuple(slice(*side) for side in nonzero_box(array))
+    box = tuple(slice(*side) for side in crop_box(array, (1.0, 1.0, 1.0), "nonzero"))
     assert array[(..., *box)].sum() == array.sum()
     if array.any():
         held = array.any(axis=0)[box]

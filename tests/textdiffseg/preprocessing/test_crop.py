@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
-from plans.fingerprint import LABELS_OUTSIDE_BODY
+from plans.fingerprint import LABELS_OUTSIDE_CROP
 from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from textdiffseg.data.preparing import preprocess_case
@@ -13,7 +13,7 @@ from textdiffseg.data.store import open_case
 from textdiffseg.imaging.body import body_box
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels, restore
-from textdiffseg.preprocessing.crop import crop_box, nonzero_box
+from textdiffseg.preprocessing.crop import crop_box
 from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset
 
 SHAPE = (40, 120, 120)
@@ -53,7 +53,7 @@ def test_each_rule_keeps_its_part():
     image = np.stack([scan(), scan()])
     image[:, :3] = 0
     assert crop_box(image, SPACING, "none") == FULL
-    assert crop_box(image, SPACING, "nonzero") == nonzero_box(image) == ((3, 40), *FULL[1:])
+    assert crop_box(image, SPACING, "nonzero") == ((3, 40), *FULL[1:])
     box = tuple((side.start, side.stop) for side in body_box(image[0], SPACING))
     assert crop_box(image, SPACING, "body") == box
     assert all(0 < low < 31 - 9 and 90 + 9 < high < 120 for low, high in box[1:])
@@ -74,6 +74,8 @@ def test_in_training_no_labelled_voxel_is_cut():
     assert crop_box(image, SPACING, "body", labels_at((20, 60, 60))) == usual
     assert crop_box(image, SPACING, "body", labels_at()) == usual
     assert crop_box(image, SPACING, "body", labels_at((20, 60, 119))) == (*usual[:2], (usual[2][0], 120))
+    cut = image * (np.arange(SHAPE[2]) < 100)
+    assert crop_box(cut, SPACING, "nonzero", labels_at((20, 60, 119)))[2] == (0, 120), "so does the nonzero region"
     ignored = -labels_at((20, 60, 119))
     assert crop_box(image, SPACING, "body", ignored) == usual
 
@@ -188,7 +190,7 @@ def test_the_fingerprint_has_the_cropped_shape_and_notes_labels_outside_the_body
     first, second = fingerprint.cases
     assert first.cropped_shape[1] == second.cropped_shape[1] < 120
     assert first.cropped_shape[2] < second.cropped_shape[2]
-    assert (LABELS_OUTSIDE_BODY in first.notes, LABELS_OUTSIDE_BODY in second.notes) == (False, True)
+    assert (LABELS_OUTSIDE_CROP in first.notes, LABELS_OUTSIDE_CROP in second.notes) == (False, True)
     assert fingerprint.extended_crops() == 1
     mri = fingerprint_dataset(raw.model_copy(update={"channels": ("MRI",)}), workers=0)
     assert {case.cropped_shape for case in mri.cases} == {SHAPE}

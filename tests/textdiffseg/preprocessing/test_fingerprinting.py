@@ -54,7 +54,8 @@ def test_the_thickness_of_a_large_structure_is_measured_on_a_subsampled_copy():
 
 def test_shape_spacing_crop_and_samples(write_raw, tmp_path, monkeypatch):
     raw = write_raw(tmp_path, cases=2, shape=(20, 24, 28), spacing=(3.0, 1.0, 0.5))
-    rewrite(raw / "imagesTr" / "tiny_00_0000.nii.gz", lambda a: np.pad(a[2:-3, 1:, :-4], [(2, 3), (1, 0), (0, 4)]))
+    for file in ("imagesTr/tiny_00_0000.nii.gz", "labelsTr/tiny_00.nii.gz"):
+        rewrite(raw / file, lambda a: np.pad(a[2:-3, 1:, :-4], [(2, 3), (1, 0), (0, 4)]))
     dataset = read_dataset(raw)
     fingerprint = fingerprint_dataset(dataset, workers=0)
     first = fingerprint.cases[0]

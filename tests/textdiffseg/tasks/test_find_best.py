@@ -62,6 +62,18 @@ def test_the_best_single_model_is_chosen_and_predicts(tmp_path, trained, make_sc
     assert tds.describe(dataset="900", root=tmp_path).preset == "unet"
 
 
+def test_models_whose_cases_have_no_ids_are_not_compared(tmp_path, trained):
+    """Both number their cases from the lowest Dice on. Other numbers are other cases."""
+    numbered = {name: [f"fold_{name}_case_{place}" for place in range(4)] for name in FOLDS}
+    dice = dict.fromkeys([case for cases in numbered.values() for case in cases], 0.9)
+    trained("default", even(0.7), 0)
+    trained("unet", dice, 5, numbered)
+    lines = []
+    choice = tds.find_best(900, root=tmp_path, pairs=False, report=lines.append)
+    assert choice.record.models == ("default",)
+    assert lines == ["Left out: unet has no ids of the cases of fold 0, 1. Export it with --keep-identifiers."]
+
+
 def test_only_common_cases_are_compared(tmp_path, trained):
     trained("default", even(0.7), 0)
     trained("unet", even(0.6), 5, folds={"1": FOLDS["1"]})

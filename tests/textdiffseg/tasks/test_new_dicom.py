@@ -9,6 +9,7 @@ pytest.importorskip("highdicom")
 pytest.importorskip("contourpy")
 
 from plans.raw.dataset import read_dataset
+from textdiffseg.imaging.sources.dicom import drawings
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.imaging.writers.dicom import write_dicom
 from textdiffseg.tasks.new import new_dataset
@@ -39,5 +40,35 @@ def test_dicom_scans_with_dicom_masks(tmp_path, make_series, kind):
     for case, expected in zip(dataset.cases, labels.values(), strict=True):
         assert np.array_equal(read_labels(case.label).array[0], expected)
         assert read_volume(case.images).geometry.matches(read_labels(case.label).geometry)
+    two = tmp_path / "dicom" / "p0" / "drawn" / "2.dcm"
+    two.write_bytes(two.with_name("1.dcm").read_bytes())
+    again = new_dataset(*both, root=root, name="Two")
+    assert any("belong to one series" in line for line in again.sources.doubtful)
+    two.unlink()
     new_dataset(*both, root=root, name="One", labels=["gtv=4"])
-    assert header(folder.parent / "Dataset002_One")["labels"] == {"background": 0, "gtv": 4}
+    assert header(folder.parent / "Dataset003_One")["labels"] == {"background": 0, "gtv": 4}
+
+
+def test_a_segmentation_on_tilted_slices_is_straightened_with_its_scan(tmp_path, make_series):
+    scan = make_series(tmp_path / "p" / "CT", np.random.default_rng(0).integers(-99, 99, (6, 20, 12)), shift=1.0)
+    volume = read_volume((scan,))
+    mask = np.zeros(volume.geometry.shape, np.uint8)
+    mask[2:4, 8:12, 4:9] = 1
+    write_dicom({"dicom-seg": tmp_path / "p" / "seg.dcm"}, mask, volume.geometry, {"GTV": (1,)}, scan, "1")
+    made = new_dataset(tmp_path, tmp_path, root=tmp_path / "root", name="Tilted")
+    (case,) = made.dataset.cases
+    assert np.array_equal(read_labels(case.label).array[0], mask)
+
+
+def test_the_background_of_a_label_map_is_no_structure(tmp_path, monkeypatch):
+    """Segment 0 of a label map is always the background."""
+    from pydicom import Dataset
+
+    segments = [Dataset(), Dataset()]
+    for number, (one, name) in enumerate(zip(segments, ("Background", "GTV"), strict=True)):
+        one.SegmentNumber, one.SegmentLabel = number, name
+    whole = Dataset()
+    whole.SegmentSequence = segments
+    monkeypatch.setattr(drawings, "drawing_kind", lambda _: "DICOM-SEG")
+    monkeypatch.setattr(drawings, "_dataset", lambda *_, **__: whole)
+    assert drawings.read_drawing(tmp_path / "seg.dcm").names == {1: "GTV"}

@@ -85,6 +85,8 @@ def test_scans_may_lack_channels_in_prediction(root, images, tmp_path):
     again = tds.predict(tmp_path / "in", tmp_path / "out", root=root, picture=True)
     assert all((tmp_path / "out" / f"{case}.png").is_file() for case in "abc")
     assert again.skipped == ["a", "b", "c"]
+    page = tds.write_report(tmp_path / "out", tmp_path / "x.html", scans=tmp_path / "in").read_text()
+    assert "There is no picture" not in page
     one = tds.predict(tmp_path / "in" / "c_0001.nii.gz", tmp_path / "one", root=root)
     assert one.written == ["c"]
     assert np.array_equal(read_volume((tmp_path / "one" / "c.nii.gz",)).array, masks["c"])
@@ -95,6 +97,8 @@ def test_a_list_and_python_give_the_same_masks_as_a_folder(root, images, model, 
     (tmp_path / "cases.csv").write_text(f"case,image_0,image_1\nb,{first},\nc,,{second}\n")
     outcome = tds.predict(CaseList.read(tmp_path / "cases.csv"), tmp_path / "out", root=root)
     assert outcome.notes == ["case b: Channel CT is missing.", "case c: Channel MRI is missing."]
+    page = tds.write_report(tmp_path / "out", tmp_path / "x.html", scans=CaseList.read(tmp_path / "cases.csv"))
+    assert "There is no picture" not in page.read_text()
     for case, scans in {
         "b": ([first, None], {"MRI": first}, {"mri": first, "CT": None}),
         "c": ([None, second], {"ct": second}),
@@ -116,7 +120,7 @@ def test_the_first_channel_that_is_there_defines_the_grid(model, images, tmp_pat
     [
         ([None, None], "The scan has no channel"),
         ({"MRI": None}, "The scan has no channel"),
-        ({"PET": "x.nii.gz"}, "'pet' is not a channel of the model. Its channels: MRI, CT."),
+        ({"PET": "x.nii.gz"}, "'PET' is not a channel of the model. Its channels: MRI, CT."),
         ([np.zeros((4, 4, 4)), None], "channel 0: expected a path, or None if it is missing, found a ndarray"),
     ],
 )

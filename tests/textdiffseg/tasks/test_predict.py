@@ -344,7 +344,7 @@ def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(predict, r
         save_file(load_file(path) | {"ema.spread": torch.zeros(())}, path)
     code, _, err = predict("-i", scans, *option)
     assert code == 2
-    assert "This model has no samples yet" in err
+    assert "A fold of this model has no samples yet" in err
     assert "leave out --steps, --samples, --uncertainty" in err
     assert predict("-i", scans)[0] == 0, "masks need no denoiser"
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.inference import alternatives as module
 from textdiffseg.tasks.manifest import Manifest, is_output
@@ -87,6 +88,34 @@ def test_a_file_of_another_program_is_not_replaced(predict, root):
     code, _, err = predict("--alternatives", 2)
     assert (code, "a.alternative2.nii.gz exists and was not made by tds_predict" in err) == (2, True)
     assert predict("--alternatives", 2, "--overwrite")[0] == 0
+
+
+def test_a_manifest_cannot_name_files_elsewhere(predict, root):
+    """A manifest may come from anyone."""
+    predict("--alternatives", 1)
+    path = root / "out" / "a.json"
+    elsewhere = root / "precious.alternative1.nii.gz"
+    shutil.copy(root / "scans" / "a_0000.nii.gz", elsewhere)
+    manifest = Manifest.read(path)
+    outputs = manifest.outputs | {str(elsewhere): hash_files([elsewhere])}
+    write_record(path, manifest.model_copy(update={"outputs": outputs}))
+    assert "1 predicted" in predict("--alternatives", 2)[1]
+    assert elsewhere.is_file()
+
+
+def test_a_mask_that_loses_labels_is_named(predict, root):
+    predict()
+    assert "case a: It replaced a mask that also had Front_Part." in predict("--prompt", "back")[1]
+    assert "It replaced" not in predict()[1]
+
+
+def test_an_output_that_is_a_folder_stops_its_case_only(predict, root, make_scan):
+    make_scan(root / "scans" / "b_0000.nii.gz")
+    (root / "out" / "a.nii.gz").mkdir(parents=True)
+    code, _, err = predict("--overwrite")
+    assert code == 2
+    assert "a.nii.gz is in the way of an output" in err
+    assert (root / "out" / "b.nii.gz").is_file()
 
 
 def test_a_scan_with_the_name_of_an_alternative_is_refused(predict, root, make_scan):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from plans.errors import UserError
-from plans.layout import FoldFolder
+from plans.layout import FoldFolder, RawFolder
 from textdiffseg.folds.lock import alone
 from textdiffseg.tasks import run as module
 from textdiffseg.tasks.finalize import finalize
@@ -98,6 +98,27 @@ def test_changes_of_the_data_are_planned(planned, scripted, monkeypatch):
     with pytest.raises(InterruptedError):
         scripted(states)
     (planned / "raw" / NAME / "splits_final.json").unlink()
+    texts = planned / "raw" / NAME / "texts"
+    assert RawFolder(planned / "raw" / NAME).texts == texts
+    case = mask.name.removesuffix(".nii.gz")
+    texts.mkdir()
+    (texts / f"{case}.txt").write_text("a lesion")
+    (planned / "preprocessed" / NAME / "plan.json").touch()
+    assert scripted(states)[2].is_complete
+    (texts / f"{case}.txt").write_text("two lesions")  # the folder's time stays
+    with pytest.raises(InterruptedError):
+        scripted(states)
+    shutil.rmtree(texts)
+    (planned / "preprocessed" / NAME / "plan.json").touch()
+    beside = planned / "preprocessed" / NAME / "prompts.json"
+    beside.write_text("{}")
+    with pytest.raises(InterruptedError):
+        scripted(states)
+    beside.unlink()
+    mask.rename(mask.with_name("away"))
+    with pytest.raises(UserError, match="is missing"):
+        scripted(states)
+    mask.with_name("away").rename(mask)
 
 
 def test_the_hours_are_shared_by_the_folds_that_are_left(scripted):

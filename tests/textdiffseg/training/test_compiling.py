@@ -108,6 +108,19 @@ def test_without_a_working_compiler_the_losses_are_the_same(shapes_plan, monkeyp
     assert "\n" not in messages[0]
 
 
+def test_a_step_can_run_without_compiled_modules(shapes_plan, monkeypatch):
+    def broken(graph, inputs):
+        raise OSError("it was compiled")
+
+    monkeypatch.setattr(compiling, "SETTINGS", {"dynamic": False, "backend": broken})
+    state = start(shapes_plan("default"))
+    compiled = compile_modules(state.model.compilable_modules, CPU, True, pytest.fail)
+    run = compiled.run
+    monkeypatch.setattr(compiled, "run", lambda work, eager=False: run(work, eager=True), raising=False)
+    train(state, compiled, 1)
+    assert compiled.active
+
+
 def test_an_error_of_the_step_itself_is_raised(shapes_plan):
     messages = []
     compiled = Compiled(active=True, on_gpu=False, report=messages.append)

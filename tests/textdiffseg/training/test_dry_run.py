@@ -126,6 +126,14 @@ def test_a_larger_patch_is_taken_only_if_its_own_step_fits(roomy, monkeypatch):
     assert dry_run.fit_to_memory(plan, CPU)[0] == plan
 
 
+def test_a_gpu_with_room_may_take_more_than_the_budget(roomy, monkeypatch):
+    plan, _ = roomy
+    monkeypatch.setattr(dry_run, "measure", lambda one, device: 5.0)
+    monkeypatch.setattr(dry_run, "free_on", lambda device: 80e9)
+    fitted, _ = dry_run.fit_to_memory(plan, torch.device("cuda"))
+    assert fitted == plan, "4 GB are the budget"
+
+
 @pytest.mark.parametrize(
     "change",
     [

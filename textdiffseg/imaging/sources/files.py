@@ -157,7 +157,8 @@ def _read_any(path: Path, series: str | None = None) -> Volume:
     try:
         return _read(path, series)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again or remove it.") from None
+        advice = "Correct its permissions" if isinstance(error, PermissionError) else "Copy it again or remove it"
+        raise UserError(f"{path} cannot be read ({error.strerror}). {advice}.") from None
 
 
 def _read(path: Path, series: str | None) -> Volume:
@@ -165,10 +166,10 @@ def _read(path: Path, series: str | None) -> Volume:
         from textdiffseg.imaging.sources.dicom import read_series
 
         return read_series(path, series)
-    if series is not None:
-        raise UserError(f"{path} is not DICOM, so it has no series to choose from. Leave the UID out.")
     path, ending = _header_of(path)
     refuse_no_file(path)
+    if series is not None:
+        raise UserError(f"{path} is not DICOM, so it has no series to choose from. Leave the UID out.")
     if not ending:
         raise UserError(f"{path}: its format is not read. Convert it to one of {', '.join(FILE_ENDINGS)}.")
     if ending in _NIFTI:

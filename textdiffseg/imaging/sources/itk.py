@@ -19,6 +19,7 @@ from textdiffseg.imaging.sources.headers import VoxelBlock
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.volume import Geometry, Volume
 
+_LABEL_MAPS = (sitk.sitkLabelUInt8, sitk.sitkLabelUInt16, sitk.sitkLabelUInt32, sitk.sitkLabelUInt64)
 _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
 
@@ -56,6 +57,8 @@ def read_itk_geometry(path: Path, block: VoxelBlock) -> Geometry | None:
 
 def volume_of_image(image: sitk.Image, source: str) -> Volume:
     """A SimpleITK image as (C, D, H, W), in its own number type. `source` is its name in messages."""
+    if image.GetPixelID() in _LABEL_MAPS:  # ITK would end the process
+        raise UserError(f"{source} is a label map of ITK. Convert it with SimpleITK.Cast(image, SimpleITK.sitkUInt8).")
     array = sitk.GetArrayFromImage(image)
     channels = image.GetNumberOfComponentsPerPixel()
     if image.GetDimension() not in (3, 4) or (image.GetDimension() == 4 and channels > 1):

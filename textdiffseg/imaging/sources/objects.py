@@ -98,8 +98,10 @@ def _in_order(scan: Mapping[str, str | Path | None], channels: Sequence[str]) ->
     if held := [name for name, value in scan.items() if hasattr(value, "shape")]:
         raise UserError(f"A dict is for files, one for each channel. Give the scan in it: scan[{held[0]!r}].")
     given = {str(name).strip().casefold(): file for name, file in scan.items()}
+    if len(given) < len(scan):
+        raise UserError(f"Two of the channels {', '.join(map(str, scan))} differ only in capitals or spaces.")
     names = [name.strip().casefold() for name in channels]
-    if unknown := [name for name in given if name not in names]:
+    if unknown := [name for name in scan if str(name).strip().casefold() not in names]:
         raise UserError(f"{unknown[0]!r} is not a channel of the model. Its channels: {', '.join(channels)}.")
     return [given.get(name) for name in names]
 
@@ -136,7 +138,7 @@ def _reals(values: Any) -> np.ndarray:
     try:
         found = np.asarray(values)
         return found.astype(float) if found.dtype.kind in "biufUO" else np.array(np.nan)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return np.array(np.nan)
 
 

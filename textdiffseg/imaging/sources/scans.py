@@ -71,7 +71,8 @@ def _scans_in(
         if ending and path not in slices.values():  # reported when it is read
             _refuse_two(*scans.setdefault(stem, (path,)), path)
     for path in unread_images(folder):
-        scans.setdefault(path.name.partition(".")[0], (path,))
+        case = path.name.partition(".")[0]
+        scans[path.name if case in scans else case] = (path,)
     if not scans:
         near = _nearest_with_scans(folder)
         raise UserError(

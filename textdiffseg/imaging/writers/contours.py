@@ -11,14 +11,16 @@ import contourpy
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from textdiffseg.imaging.masks import bounds
+
 
 def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:
     """The polygons (points, 2) around a mask (rows, columns), as (row, column). The last point is not the first."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if not len(rows):
+    box = bounds(mask)
+    if box is None:
         return
-    top, left = rows[0] - 1, columns[0] - 1
-    padded = np.pad(mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], 1).astype(float)
+    top, left = (side.start - 1 for side in box)
+    padded = np.pad(mask[box], 1).astype(float)
     generator = contourpy.contour_generator(z=padded, fill_type=contourpy.FillType.OuterOffset)
     for points, offsets in zip(*generator.filled(0.5, 2.0), strict=True):
         rings = [_corners(points[start : end - 1]) for start, end in pairwise(offsets)]

@@ -12,6 +12,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from textdiffseg.files import hash_text, write_atomically
+from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
 from textdiffseg.imaging.writers.source_slices import SourceSlices
 
@@ -66,9 +67,12 @@ def _segments(placed: np.ndarray, values: list[Collection[int]]) -> np.ndarray:
     if len(set().union(*values)) == sum(map(len, values)):
         numbers = np.zeros(placed.shape, dtype=np.uint16)
         for number, own in enumerate(values, start=1):
-            numbers[np.isin(placed, [*own])] = number
+            numbers[mask_of(placed, own)] = number
         return numbers
-    return np.stack([np.isin(placed, [*own]) for own in values], axis=-1).astype(np.uint8)
+    masks = np.zeros((*placed.shape, len(values)), dtype=np.uint8)
+    for number, own in enumerate(values):
+        masks[..., number] = mask_of(placed, own)
+    return masks
 
 
 def _described(number: int, name: str, version: str) -> SegmentDescription:

@@ -18,6 +18,7 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from textdiffseg.files import write_atomically
+from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.writers.contours import outlines
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
 from textdiffseg.imaging.writers.source_slices import Slice, SourceSlices
@@ -35,7 +36,7 @@ def write_structures(
     with source.checked():
         dataset = _begin(source, version)
     for number, (name, values) in enumerate(structures.items(), start=1):
-        _add(dataset, source, number, name, np.isin(placed, [*values]))
+        _add(dataset, source, number, name, mask_of(placed, values))
     file = BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     write_atomically(path, file.getvalue())

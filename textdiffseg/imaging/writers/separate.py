@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels
 
@@ -18,4 +19,4 @@ def write_separate(masks: Mapping[Path, Collection[int]], labels: np.ndarray, ge
         geometry: of `labels`.
     """
     for path, values in masks.items():
-        write_labels(path, np.isin(labels, [*values]), geometry)
+        write_labels(path, mask_of(labels, values), geometry)

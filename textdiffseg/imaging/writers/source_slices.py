@@ -162,7 +162,7 @@ def _sample(labels: np.ndarray, index: np.ndarray, shape: tuple[int, int]) -> np
     """The values of labels (D, H, W) at the pixels of a slice. index (3, 3): (row, column, 1) -> (d, h, w)."""
     d = round(index[0, 2])
     aligned = np.array([[0, 0, d], [1, 0, 0], [0, 1, 0]])
-    corners = np.array([[0, 0, 1], [shape[0], shape[1], 1]]).T
+    corners = np.array([[0, 0, 1], [shape[0], 0, 1], [shape[0], shape[1], 1]]).T
     if labels.shape[1:] == shape and np.abs((index - aligned) @ corners).max() < _MAX_ROUNDING_VOXELS:
         return labels[d] if 0 <= d < len(labels) else np.zeros(shape, dtype=labels.dtype)
     rows, columns = np.indices(shape, sparse=True)

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.objects import volume_of
@@ -31,3 +32,23 @@ def test_images_of_nibabel_without_affine_or_voxels_are_refused():
 
 def test_axes_of_one_voxel_behind_the_third_do_not_count():
     assert volume_of(nib.Nifti1Image(ARRAY[..., None, None], np.eye(4))).array.shape == (1, 4, 5, 6)
+
+
+def test_a_label_map_of_itk_is_refused():
+    """ITK ends the process when its voxels are read."""
+    image = sitk.Cast(sitk.Image(4, 5, 6, sitk.sitkUInt8), sitk.sitkLabelUInt8)
+    with pytest.raises(UserError, match="label map of ITK"):
+        volume_of(image)
+
+
+@pytest.mark.parametrize(
+    ("scan", "arguments", "message"),
+    [
+        (np.zeros((4, 5, 6)), {"spacing": (1, 10**400, 1)}, "spacing"),
+        ({"MRI": "a.nii.gz", "mri ": "b.nii.gz"}, {"channels": ["MRI"]}, "differ only in capitals"),
+        ({"CT": "a.nii.gz"}, {"channels": ["MRI"]}, "'CT' is not a channel"),
+    ],
+)
+def test_more_mistakes_are_one_line(scan, arguments, message):
+    with pytest.raises(UserError, match=message):
+        volume_of(scan, **arguments)

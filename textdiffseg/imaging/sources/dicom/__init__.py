@@ -3,7 +3,6 @@
 from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 from textdiffseg.imaging.sources.dicom.reading import (
     has_series,
-    on_source_slices,
     read_series,
     read_series_geometry,
     series_in,
@@ -15,7 +14,6 @@ __all__ = [
     "has_series",
     "is_slice",
     "is_zip_of_slices",
-    "on_source_slices",
     "read_series",
     "read_series_geometry",
     "series_in",

@@ -60,6 +60,7 @@ def read_drawing(path: Path) -> Drawing:
     if kind == "DICOM-SEG":
         items = dataset.get("SegmentSequence") or []
         names = {int(one.SegmentNumber): str(one.get("SegmentLabel", "")) for one in items}
+        names.pop(0, None)  # of a label map: the background
         series = [str(one.SeriesInstanceUID) for one in dataset.get("ReferencedSeriesSequence") or []]
     else:
         items = dataset.get("StructureSetROISequence") or []
@@ -159,15 +160,20 @@ def _plane(own: Any, shared: Any) -> Plane:
 
 
 def _place(pixels: np.ndarray, plane: Plane, mask: np.ndarray, geometry: Geometry, path: Path) -> None:
-    """Add the pixels of a plane to a mask on the scan's grid. Both grids must have the same voxels."""
+    """Add the pixels of a plane to a mask on the scan's grid. Both grids must have voxels of the same size and axes.
+
+    A shift within the plane is rounded to whole voxels: a scan with a tilted gantry was resampled to a straight grid.
+    """
     rows, columns = np.nonzero(pixels)
     if not len(rows):
         return
     steps = np.linalg.solve(geometry.affine, plane)  # (row, column, 1) -> index (d, h, w, 1)
-    places = (steps @ np.stack([rows, columns, np.ones_like(rows)]))[:3]
+    shift = steps[:3, 2] - np.rint(steps[:3, 2])
+    places = (steps @ np.stack([rows, columns, np.ones_like(rows)]))[:3] - shift[:, None]
     index = np.rint(places).astype(int)
-    lengths = np.linalg.norm(steps[:3, :2], axis=0)
-    if np.abs(places - index).max() > MAX_OFFSET_VOXELS or np.abs(lengths - 1).max() > 0.01:
+    lengths, through = np.linalg.norm(steps[:3, :2], axis=0), np.abs(steps[:3, :2]).max(axis=1).argmin()
+    offset = max(np.abs(places - index).max(), abs(shift[through]))
+    if offset > MAX_OFFSET_VOXELS or np.abs(lengths - 1).max() > 0.01:
         raise UserError(
             f"{path}: its pixels are not those of the scan ({describe(geometry)}). Resample it to the scan, and save "
             "it as a label map."

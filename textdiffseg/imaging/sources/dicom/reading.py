@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from plans.errors import UserError
 from plans.file_names import is_archive_name
@@ -85,18 +84,6 @@ def source_slices(source: Path, uid: str | None = None) -> tuple[Path, ...]:
         return tuple(Path(place.name) for place in places)
 
 
-def on_source_slices(labels: np.ndarray, geometry: Geometry, source: Path, uid: str | None = None) -> np.ndarray:
-    """A label map (D, H, W) on `geometry`, on the slices of the series (slices, rows, columns); same dtype.
-
-    Slices are in the order of `source_slices`. Each pixel gets the nearest voxel's value, 0 outside. The two grids
-    differ if the gantry was tilted.
-    """
-    with _chosen(source, uid) as choice:
-        slices = stack(choice.series, str(source))
-    index = np.linalg.solve(geometry.affine, slices.affine)
-    return ndimage.affine_transform(labels, index[:3, :3], index[:3, 3], slices.shape, order=0, mode="constant")
-
-
 def series_in(source: Path) -> dict[str, Series]:
     """The series of a folder or a zip, by UID."""
     with _places(source) as places:
@@ -122,7 +109,7 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
             uid = own.series
         instances = [one for one in map(read_instance, places) if one is not None]
         if not instances:
-            raise UserError(f"{source} holds no DICOM slices. Give the file in it, or a folder of slices.")
+            raise UserError(f"{source} holds no DICOM slices. Give a folder of DICOM slices, or a file.")
         copies = copies_among(instances)
         choice = choose([one for place, one in enumerate(instances) if place not in copies], str(source), uid)
         refuse_contradictions(choice.series.instances, str(source))

@@ -9,9 +9,11 @@ import pytest
 import SimpleITK as sitk
 
 from plans.geometry import resampled_shape
-from textdiffseg.imaging.sources.dicom import on_source_slices, source_slices
+from textdiffseg.imaging.sources.dicom import source_slices
+from textdiffseg.imaging.sources.dicom.places import FilePlace
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_volume
 from textdiffseg.imaging.volume import to_canonical
+from textdiffseg.imaging.writers.source_slices import read_slices
 
 SLOPES = [(1, 0), (2, 1), (0.5, 2), (1.5, -3), (0.1234567, 0.5)]
 
@@ -160,7 +162,8 @@ def test_a_tilted_scan_comes_back_straight_with_a_ball_at_its_place(
     (note,) = scan.notes
     shift = abs(step * np.sin(turn)) * (shape[0] - 1)
     assert f"shifted by {shift:.1f} mm" in note
-    back = on_source_slices(mask.astype(np.uint8), scan.geometry, source)
+    slices = read_slices([FilePlace(path) for path in source_slices(source)])
+    back = slices.place(mask.astype(np.uint8), scan.geometry)
     assert back.shape == shape
     assert 2 * (back & inside).sum() / (back.sum() + inside.sum()) > 0.95
 
