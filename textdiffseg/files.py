@@ -44,10 +44,11 @@ class FileHash(Record):
         return None if hash_once(path) == self.sha256 else "its content is not what was written"
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, *parts: str | bytes | memoryview) -> None:
     """Write text or bytes to `path`. The file is complete or unchanged. Raises `OSError` as `replacing` does."""
     with replacing(path) as temporary, open(temporary, "xb", opener=_open_new) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        for part in parts:
+            file.write(part.encode() if isinstance(part, str) else part)
 
 
 @contextmanager
@@ -156,7 +157,7 @@ def hash_each(paths: Sequence[Path]) -> str:
     return hash_text(" ".join(hash_files([path]) for path in paths))
 
 
-def hash_parts(parts: Iterable[bytes]) -> str:
+def hash_parts(parts: Iterable[bytes | memoryview]) -> str:
     """SHA-256 of the hashes of byte strings. Moving bytes from one string to the next changes it."""
     return hash_text(" ".join(hashlib.sha256(part).hexdigest() for part in parts))
 

@@ -47,7 +47,8 @@ def write_tensor_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         metadata=_hash_metadata(metadata), tensors={name: _hash_tensor(value) for name, value in plain.items()}
     )
     # serialised here, as safetensors' own writer does not report a full disk
-    write_atomically(path, _in_order(serialise(plain, metadata={**metadata, KEY: hashes.model_dump_json()})))
+    content = serialise(plain, metadata={**metadata, KEY: hashes.model_dump_json()})
+    write_atomically(path, *_in_order(content))
 
 
 def read_tensor_file(path: Path, names: Collection[str] | None = None) -> TensorContent:
@@ -74,8 +75,8 @@ def read_tensor_metadata(path: Path) -> dict[str, str]:
     return read_tensor_file(path, ()).metadata
 
 
-def _in_order(content: bytes) -> bytes:
-    """The file's bytes with sorted metadata. The order in safetensors differs between processes.
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
+    """The file's header with sorted metadata, and the rest. The order in safetensors differs between processes.
 
     A file begins with the length of its header (eight bytes, little-endian) and the header, which is JSON.
     """
@@ -84,7 +85,7 @@ def _in_order(content: bytes) -> bytes:
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + content[end:]
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
 
 
 def _check(tensors: Mapping[str, Tensor], there: Collection[str], metadata: Mapping[str, str]) -> None:
@@ -103,8 +104,8 @@ def _check(tensors: Mapping[str, Tensor], there: Collection[str], metadata: Mapp
 
 
 def _hash_tensor(value: Tensor) -> str:
-    content = value.reshape(-1).view(torch.uint8).numpy()
-    return hash_parts([f"{value.dtype} {tuple(value.shape)}".encode(), content.tobytes()])
+    content = value.reshape(-1).view(torch.uint8).numpy().data
+    return hash_parts([f"{value.dtype} {tuple(value.shape)}".encode(), content])
 
 
 def _hash_metadata(metadata: Mapping[str, str]) -> str:

@@ -2,7 +2,11 @@
 
 import errno
 import math
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
 
+from plans.errors import printable
 from textdiffseg.extras import advice, missing_extra
 
 MIN_ADDRESS_SPACE_BYTES = 0.7e9  # with less, libraries end the process themselves
@@ -37,6 +41,17 @@ def address_space_error() -> str | None:
     if allowed >= MIN_ADDRESS_SPACE_BYTES:
         return None
     return f"This shell allows {allowed / 1e9:.1f} GB of address space. Raise the limit (ulimit -v unlimited)."
+
+
+def path_error(args: Iterable[object]) -> str | None:
+    """The error line for a path among the arguments that is not in UTF-8; None if there is none."""
+    values = [value for one in args for value in (vars(one).values() if isinstance(one, Namespace) else (one,))]
+    for path in (value.absolute() for value in values if isinstance(value, Path)):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            return f"{printable(str(path))}: this path is not in UTF-8. Rename its folder or file."
+    return None
 
 
 def system_error(error: OSError) -> str | None:

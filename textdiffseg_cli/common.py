@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, TextIO
 from plans.errors import UserError, printable
 from plans.presets import PRESETS
 from textdiffseg import __version__
-from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, system_error
+from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, path_error, system_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,7 +137,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
 
 def _exit_code(work: Callable[..., int | None], args: tuple[object, ...]) -> int:
     """The exit code of `work(*args)`. Errors that the user can correct are printed, one line each."""
-    line = address_space_error()
+    line = address_space_error() or path_error(args)
     if line is not None:
         return _fail(line)
     try:

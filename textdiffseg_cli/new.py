@@ -1,6 +1,7 @@
 """`tds_new`: make a data set from a folder of scans and a folder of masks."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.commands import command_line
@@ -32,16 +33,22 @@ def make_parser() -> argparse.ArgumentParser:
         """,
     )
     parser.add_argument(
-        "images", metavar="IMAGES", help="folder of scans, or a CSV file with the columns case, image and mask"
+        "images",
+        type=Path,
+        metavar="IMAGES",
+        help="folder of scans, or a CSV file with the columns case, image and mask",
     )
     parser.add_argument(
         "masks",
+        type=Path,
         metavar="MASKS",
         nargs="?",
         help="folder of masks: label maps, one file per structure, DICOM segmentations, or structure sets (RTSTRUCT)",
     )
     add_root(parser)
-    parser.add_argument("-o", dest="folder", metavar="FOLDER", help="folder of the data set (default: below raw/)")
+    parser.add_argument(
+        "-o", dest="folder", type=Path, metavar="FOLDER", help="folder of the data set (default: below raw/)"
+    )
     parser.add_argument("--name", metavar="NAME", help="name of the data set (default: from the folder of the scans)")
     parser.add_argument("--id", type=_number, metavar="N", help="its number (default: the first free one)")
     parser.add_argument(

@@ -53,6 +53,7 @@ GRADIENTS = 3  # of a tensor on the image's grid, alive at the same time
 BYTES_PER_LATENT_VALUE = 48  # float32: z_0, m, s, r_0, r_t, v, the noise; some for each noisy latent
 BYTES_PER_TARGET = 24  # label map, targets and their masks
 FIXED_BYTES = {"gpu": 0.6 * GB, "cpu": 0.3 * GB}  # CUDA context and libraries; torch itself
+LIBRARIES_BYTES = 0.15 * GB  # on the host: numpy, SimpleITK and others, without torch
 
 Device = Literal["gpu", "cpu"]
 
@@ -241,9 +242,10 @@ def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original
 
 
 def case_ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:
-    """The host memory of a case in bytes: of reading or of predicting it, whichever is larger."""
+    """The host memory of a case in bytes: of reading or of predicting it, whichever is larger, with all libraries."""
     reading = reading_bytes(channels, shape, original_shape)
-    return max(reading, ram_bytes(channels, labels, patch, shape, original_shape))
+    libraries = FIXED_BYTES["cpu"] + LIBRARIES_BYTES
+    return libraries + max(reading, ram_bytes(channels, labels, patch, shape, original_shape))
 
 
 def disk_bytes(channels: int, shapes: tuple[Triple, ...], original_shapes: tuple[Triple, ...]) -> float:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from textdiffseg_cli import new
 from textdiffseg_cli.common import run
 
 
@@ -76,3 +77,13 @@ def test_a_file_beyond_the_shell_s_limit_names_the_file(python, tmp_path):
     assert "while writing x.bin" in done.stderr
     assert "ulimit -f" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_is_not_in_utf_8_is_one_line(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"scans\xff")
+    folder.mkdir()
+    assert new.main([str(folder), str(tmp_path), "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "this path is not in UTF-8" in error
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]

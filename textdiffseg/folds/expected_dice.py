@@ -56,7 +56,9 @@ class ExpectedDice(Record):
             return None
         lowest = min(self.labels, key=lambda name: self.labels[name])
         of_label = f", of {lowest} {self.labels[lowest]:.2f}" if len(self.labels) > 1 else ""
-        return f"Check this mask: its expected Dice is {self.mean:.3f}{of_label} (threshold {self.threshold:.3f})."
+        digits = 3 if f"{self.mean:.2f}" == f"{self.threshold:.2f}" else 2
+        mean, threshold = (f"{value:.{digits}f}" for value in (self.mean, self.threshold))
+        return f"Check this mask: its expected Dice is {mean}{of_label} (threshold {threshold})."
 
 
 def pooled_curve(weighted: Sequence[tuple[DiceCurve, int]]) -> DiceCurve | None:

@@ -10,6 +10,7 @@ from plans.geometry import Triple, millimetres, resampled_shape, triple
 from plans.plan import Plan
 from plans.planning.memory import (
     GB,
+    LIBRARIES_BYTES,
     Device,
     network_of,
     parameters,
@@ -27,7 +28,6 @@ from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 from textdiffseg.resources import free_memory, own_memory
 
-LIBRARIES_BYTES = 0.15 * GB  # numpy, SimpleITK and others, without torch
 LEAST_CROPPED = 0.75  # of each axis: the body fills 43% of a CT's volume or more
 
 NO_MEMORY = (

@@ -21,7 +21,7 @@ from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes, paragraphs, tiles
 from textdiffseg.report.plan import plan_section, training_section
 from textdiffseg.report.results import PresetResults, read_presets
-from textdiffseg.report.scores import box_plots, number, scores_table, volumes
+from textdiffseg.report.scores import box_plots, lesions, number, scores_table, volumes
 from textdiffseg.report.shown import ShownCase, validation_case
 from textdiffseg.tasks.status import name_of
 
@@ -131,6 +131,7 @@ def _scores_section(main: PresetResults, results: Results) -> Section:
         _numbers(main),
         box_plots({one.name: one.cases for one in scored}),
         scores_table(main.cases, summaries),
+        *(lesions(summary) for summary in summaries),
         comparisons(main, scored[1:]),
         volumes(main.cases, [label.name for label in main.plan.labels]),
     )

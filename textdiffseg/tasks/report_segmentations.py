@@ -7,12 +7,13 @@ from plans.errors import UserError
 from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
+from textdiffseg.imaging.masks import replaced
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes
 from textdiffseg.report.scores import box_plots, lesions, scores_table
 from textdiffseg.report.segmented import SegmentedScan, check_section, volumes_section
-from textdiffseg.report.shown import ShownCase, shown_case
+from textdiffseg.report.shown import Parts, ShownCase, shown_case
 from textdiffseg.tasks.manifest import Manifest, hash_inputs
 from textdiffseg.tasks.predict import find_scans
 from textdiffseg.tasks.volume_table import finished
@@ -57,15 +58,18 @@ def _cases_section(
     if files is None:
         faults.append("There are no pictures, because the scans were not given. Give their folder with --scans.")
     else:
-        for scan in segmented[:MAX_PICTURES]:
+        first = segmented[:MAX_PICTURES]
+        names = dict.fromkeys(name for scan in first for name in manifests[scan.name].labels)
+        parts = {name: (number,) for number, name in enumerate(names, start=1)}  # one colour for one name
+        for scan in first:
             try:
-                shown.append(_shown(folder, manifests[scan.name], files, scan.advice))
+                shown.append(_shown(folder, manifests[scan.name], files, scan.advice, parts))
             except UserError as error:
                 faults += [f"There is no picture of {scan.name}: {line}" for line in error.lines]
     if len(segmented) > MAX_PICTURES and shown:
         faults.append(f"The pictures show the first {MAX_PICTURES} of {len(segmented)} scans.")
-    names = legend(dict.fromkeys(name for one in shown for name in one.parts))
-    body = join((notes(faults), names if shown else Html(""), *(overlay(case) for case in shown)))
+    colours = legend(shown[0].parts) if shown else Html("")
+    body = join((notes(faults), colours, *(overlay(case) for case in shown)))
     return Section("cases", "Pictures", body), shown
 
 
@@ -77,8 +81,10 @@ def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], s
     return find_scans(scans, most, series, {n for one in channels for n in range(max(one)) if n not in one})
 
 
-def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> ShownCase:
+def _shown(folder: Path, manifest: Manifest, files: Files, advice: str, parts: Parts) -> ShownCase:
     """The scan of a manifest with its mask, and its map of uncertainty if there is one.
+
+    `parts`: the number that each label gets. Two scans may have different labels, or other values for them.
 
     Raises `UserError` if the scan is missing or is not the one that was segmented.
     """
@@ -90,10 +96,10 @@ def _shown(folder: Path, manifest: Manifest, files: Files, advice: str) -> Shown
     mask, *others = manifest.outputs
     entropy = next((one for one in others if "entropy" in one), None)
     doubt = None if entropy is None else read_volume((folder / entropy,)).array[0]
-    parts = {name: (value,) for name, value in manifest.labels.items()}
     scan = read_volume(files[case][:1])
-    values = read_labels(folder / mask).array[0]
-    if values.shape != scan.geometry.shape:
+    numbers = {value: parts[name][0] for name, value in manifest.labels.items()}
+    found = replaced(read_labels(folder / mask).array[0], numbers)
+    if found.shape != scan.geometry.shape:
         raise UserError(f"{folder / mask}: its size is not that of the scan.")
     # Manifests do not note the modality. Only CT has intensities as low as air's.
-    return shown_case(case, scan, values, parts, hounsfield=True, uncertainty=doubt, lines=(advice,) if advice else ())
+    return shown_case(case, scan, found, parts, hounsfield=True, uncertainty=doubt, lines=(advice,) if advice else ())

@@ -12,6 +12,7 @@ from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Calibration, Fit, Widening
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
+from textdiffseg.folds.state import note_validated
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.preprocessing.case import preprocess_image
@@ -49,6 +50,8 @@ def write_results(root, make_plan, make_geometry, names=("liver", "spleen"), cas
             write_labels(fold.mask(case), VALUES[mask], make_geometry(SHAPE))
             scores.append(score_case(mask, truth(), (2, 1, 1), dict(enumerate(names, 1)), case=case, lesions=lesions))
         write_record(fold.summary, summarise(scores))
+        fold.checkpoint("best").write_bytes(preset.encode())
+        note_validated(fold)
         write_log(fold.log, [_epoch(number, names) for number in range(3)])
         if not shift:
             write_record(fold.calibration, Calibration(fits=(_fit(names),)))

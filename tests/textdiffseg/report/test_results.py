@@ -184,7 +184,7 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
     for arguments, line in (
         (["900", "-o", str(tmp_path / "report.txt")], "Choose a name that ends with .html."),
         (["900", "-o", str(other)], "exists and is not a report. Choose another name with -o."),
-        (["7", "-o", str(tmp_path / "x.html")], "Run tds_plan_and_preprocess first"),
+        (["7", "-o", str(tmp_path / "x.html")], "No data set '7'"),
         (["900", "-o", str(tmp_path / "x.html"), "--scans", "scans"], "is not a folder of segmentations"),
     ):
         assert main([*arguments, *at]) == 2

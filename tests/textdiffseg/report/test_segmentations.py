@@ -27,6 +27,10 @@ def test_empty_masks_come_first_then_low_expected_dice_then_unknown():
     assert ordered[1].advice == "Check this mask: its expected Dice is 0.20 (threshold 0.50)."
 
 
+def test_the_expected_dice_differs_from_the_threshold_in_print():
+    assert scan("a", dice=0.716, threshold=0.719).advice.endswith("is 0.716 (threshold 0.719).")
+
+
 @pytest.fixture
 def out(root, make_scan):
     """Two segmented scans, with their report."""
