@@ -58,7 +58,7 @@ types: $(VENV)/installed ## check types (a minute at first)
 	$(VENV)/bin/mypy
 
 golden: $(VENV)/installed ## record the golden runs again, after a change that is meant to move their numbers
-	$(VENV)/bin/python tests/golden.py
+	$(VENV)/bin/python -m tests.golden
 
 constraints: $(VENV)/installed ## write the versions of .venv to constraints.txt
 	$(call step,Installing all extras,$(VENV)/bin/$(PIP) --editable ".[cluster$(,)docs$(,)notebook$(,)track]")

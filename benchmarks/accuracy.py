@@ -32,17 +32,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from bootstrap import paired
 from stored import (
+    add_length,
     dice,
     fold_parser,
     held_out,
     in_own_process,
     left_out,
+    length,
     machine,
     mean,
     prepare,
@@ -69,7 +70,7 @@ from textdiffseg.training.loop import fit
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.score import validate_fold
-from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
+from textdiffseg_cli.common import positive_int, run, whole_number
 
 PRESETS = ("default", "unet")
 SAMPLES = 8  # diffusion samples whose mean is compared with one sample
@@ -124,19 +125,6 @@ def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
 def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Path:
     """The folder of a trained fold. It differs from the folders of tds_train."""
     return root / "results" / args.data.name / f"{preset}_seed{seed}" / f"fold_{args.fold}"
-
-
-def add_length(parser: argparse.ArgumentParser, minutes: float) -> None:
-    """Add --minutes with this default, and --epochs."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--minutes", type=positive_float, default=minutes, help="of training, for each model and seed")
-    group.add_argument("--epochs", type=positive_int, metavar="N", help="of training, in place of minutes")
-
-
-def length(args: argparse.Namespace) -> dict[str, Any]:
-    """The length of a training: {"minutes": M}, or {"epochs": N} if --epochs was given."""
-    epochs: int | None = getattr(args, "epochs", None)
-    return {"minutes": args.minutes} if epochs is None else {"epochs": epochs}
 
 
 def train(

@@ -24,15 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import add_length, length, train, training
+from accuracy import train, training
 from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import link_cases, write_header
 from sides import pairs_of_sides
 from stored import (
+    add_length,
     dice_by_case,
     fold_parser,
     held_out,
     in_own_process,
+    length,
     machine,
     prepare,
     shared_data,

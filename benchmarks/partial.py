@@ -33,10 +33,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from accuracy import add_length, length, train, training
+from accuracy import train, training
 from claims import Scores, case_gaps, judge, label_means
 from phantom_scans import FIRST_SCORED, link_data_set, phantom_scan, write_case, write_header
-from stored import Scan, dice_by_case, fold_parser, held_out, in_own_process, machine, prepare, stored_scans
+from stored import (
+    Scan,
+    add_length,
+    dice_by_case,
+    fold_parser,
+    held_out,
+    in_own_process,
+    length,
+    machine,
+    prepare,
+    stored_scans,
+)
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder

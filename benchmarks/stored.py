@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
 from textdiffseg.validation.cases import spread
-from textdiffseg_cli.common import positive_int
+from textdiffseg_cli.common import positive_float, positive_int
 
 OPTIONAL = {"surface_distance": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
 Result = TypeVar("Result")
@@ -76,6 +76,19 @@ def fold_parser(doc: str, cases: int | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--root", type=Path, help="keep everything here (default: a temporary folder)")
     add_device(parser)
     return parser
+
+
+def add_length(parser: argparse.ArgumentParser, minutes: float) -> None:
+    """Add --minutes with this default, and --epochs."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--minutes", type=positive_float, default=minutes, help="of training, for each model and seed")
+    group.add_argument("--epochs", type=positive_int, metavar="N", help="of training, in place of minutes")
+
+
+def length(args: argparse.Namespace) -> dict[str, Any]:
+    """The length of a training: {"minutes": M}, or {"epochs": N} if --epochs was given."""
+    epochs: int | None = getattr(args, "epochs", None)
+    return {"minutes": args.minutes} if epochs is None else {"epochs": epochs}
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

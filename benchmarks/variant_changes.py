@@ -18,7 +18,7 @@ from plans.plan import Plan
 from textdiffseg.data import sampling
 from textdiffseg.diffusion.losses import segmentation_loss
 from textdiffseg.networks.blocks import Attention, InstanceNorm
-from textdiffseg.networks.label_decoder import BACKGROUND_BIAS, LabelDecoder
+from textdiffseg.networks.label_decoder import BACKGROUND_BIAS, LABEL_SCALE, LabelDecoder
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
@@ -96,9 +96,11 @@ def overviewed(plan: Plan) -> Plan:
     return plan.model_copy(update={"overview": None if plan.overview else OverviewPlan()})
 
 
-def quiet_classifier(model: TextDiffSeg) -> TextDiffSeg:
-    """Scale the classifier's initial vectors down to the size of a convolutional head's weights."""
-    model.label_decoder.classifier.head.weight.data *= 0.15
+def large_classifier(model: TextDiffSeg) -> TextDiffSeg:
+    """Draw the classifier's initial vectors with unit variance, that of the background, too."""
+    classifier = model.label_decoder.classifier
+    classifier.head.weight.data /= LABEL_SCALE
+    classifier.background.data[:-1].normal_()
     return model
 
 
@@ -169,7 +171,7 @@ CHANGES = {
     "all labels always": Change(costs=False, constant=(sampling, "ALL_LABELS_SHARE", 1.0)),
     "voxels count alike": Change(costs=False, constant=(objectives, "BALANCE", 0.0)),
     "convolutional head": Change(model=convolutional_head),
-    "classifier begins small": Change(model=quiet_classifier, costs=False),
+    "classifier begins large": Change(model=large_classifier, costs=False),
     "positions in self-attention": Change(model=with_positions),
     "blocks 0 1 2 4": deeper(0, 1, 2, 4),
     "blocks 1 2": deeper(1, 2),

@@ -1,6 +1,6 @@
 """The golden runs: short trainings on generated phantoms, as numbers that a change of the code must not move.
 
-    python tests/golden.py          # runs them and writes tests/golden.json anew (`make golden`)
+    python -m tests.golden          # runs them and writes tests/golden.json anew (`make golden`)
 
 Each run goes through the commands that a user types: plan, preprocess, train 20 iterations, predict one scan. It is
 made in float32 with one thread. `tests/test_golden.py` compares.

@@ -20,6 +20,7 @@ FLOORS = (
         "extras",
         "files",
         "leftovers",
+        "masks",
         "overlaps",
         "overview",
         "pace",

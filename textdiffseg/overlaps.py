@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from textdiffseg.imaging.masks import mask_of
+from textdiffseg.masks import mask_of
 
 MAX_VOXELS = 1 << 20  # of a map at a time; counts of this size are exact in float32
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plans.regions import Regions
-from textdiffseg.imaging.masks import mask_of
+from textdiffseg.masks import mask_of
 
 
 @dataclass(frozen=True)

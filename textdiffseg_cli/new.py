@@ -32,12 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
         tds_new dicom dicom --root /data
         """,
     )
-    parser.add_argument(
-        "images",
-        type=Path,
-        metavar="IMAGES",
-        help="folder of scans, or a CSV file with the columns case, image and mask",
-    )
+    listed = "folder of scans, or a CSV file with the columns case, image and mask"
+    parser.add_argument("images", type=Path, metavar="IMAGES", help=listed)
     parser.add_argument(
         "masks",
         type=Path,
@@ -46,9 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder of masks: label maps, one file per structure, DICOM segmentations, or structure sets (RTSTRUCT)",
     )
     add_root(parser)
-    parser.add_argument(
-        "-o", dest="folder", type=Path, metavar="FOLDER", help="folder of the data set (default: below raw/)"
-    )
+    parser.add_argument("-o", dest="folder", type=Path, metavar="FOLDER", help="folder to make (default: below raw/)")
     parser.add_argument("--name", metavar="NAME", help="name of the data set (default: from the folder of the scans)")
     parser.add_argument("--id", type=_number, metavar="N", help="its number (default: the first free one)")
     parser.add_argument(

@@ -12,7 +12,7 @@ from plans.errors import UserError
 from plans.file_names import manifest_path
 from plans.names import normalise
 from plans.records import Record, read_json
-from textdiffseg.imaging.masks import replaced
+from textdiffseg.masks import replaced
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from plans.records import Record
 from textdiffseg.evaluation.lesions import LesionScores, lesion_scores
 from textdiffseg.evaluation.surfaces import surface_scores
 from textdiffseg.imaging.boxes import joint
-from textdiffseg.imaging.masks import mask_of
+from textdiffseg.masks import mask_of
 
 EMPTY_BOX = (slice(0, 0),) * 3  # of a label absent from both masks
 EMPTY_RULE = (

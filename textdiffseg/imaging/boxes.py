@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 Box = tuple[slice, ...]
 
 
@@ -17,3 +19,14 @@ def joint(boxes: Iterable[Box | None]) -> Box | None:
 def box_of(boxes: Sequence[Box | None], numbers: Iterable[int]) -> Box | None:
     """The box of several numbers of a label map; None if it has none of them. `boxes`: from scipy's `find_objects`."""
     return joint(boxes[number - 1] for number in numbers if number <= len(boxes))
+
+
+def bounds(mask: np.ndarray) -> Box | None:
+    """The bounding box of a mask, e.g. (D, H, W) or (rows, columns); None if it is empty."""
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if not len(hit):
+            return None
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)

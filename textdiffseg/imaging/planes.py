@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from textdiffseg.extras import require
-from textdiffseg.imaging.boxes import Box
-from textdiffseg.imaging.masks import bounds
+from textdiffseg.imaging.boxes import Box, bounds
 from textdiffseg.imaging.volume import Volume, to_canonical
 from textdiffseg.pictures import add_legend, label_colour, save_figure, shorten, write_plainly
 

@@ -219,8 +219,7 @@ class Model:
             alternatives=alternatives,
         )
         ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        found = _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel))
-        return replace(found, series=series)
+        return _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel), series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -265,10 +264,11 @@ def _run(
     volume: Volume,
     text: CaseText | None = None,
     progress: WindowProgress | None = None,
+    series: str | None = None,
 ) -> Result:
-    """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files."""
+    """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
     found = ready.run(ready.read(volume), text, progress)
-    return replace(found, monai=record_of(scan), scan_files=_files_of(scan))
+    return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
 
 
 def _files_of(scan: "Scan") -> tuple[Path, ...]:

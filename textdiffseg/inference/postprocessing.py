@@ -11,8 +11,8 @@ from plans.plan import Plan
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.imaging.boxes import box_of
 from textdiffseg.imaging.components import component_sizes, components_of, holes_in
-from textdiffseg.imaging.masks import mask_of
 from textdiffseg.inference.prompting import slots_of_all
+from textdiffseg.masks import mask_of
 
 
 def postprocess(

@@ -5,8 +5,7 @@ import numpy as np
 from plans.geometry import Millimetres, Triple
 from plans.plan import Crop
 from textdiffseg.imaging.body import body_box
-from textdiffseg.imaging.boxes import Box, joint
-from textdiffseg.imaging.masks import bounds
+from textdiffseg.imaging.boxes import Box, bounds, joint
 
 Sides = tuple[tuple[int, int], ...]
 """(start, end) along each axis."""

@@ -9,7 +9,7 @@ from plans.fingerprint import LabelFingerprint
 from plans.geometry import Millimetres
 from plans.regions import Regions, numbered
 from textdiffseg.imaging.boxes import Box, box_of
-from textdiffseg.imaging.masks import mask_of
+from textdiffseg.masks import mask_of
 
 _MAX_EDGE_VOXELS = 96  # a structure's box is subsampled to about this size before distances are computed
 _PIECES = 8  # cubes of that size, in which a structure too thin for subsampling is measured at full resolution

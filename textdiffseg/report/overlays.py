@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from textdiffseg.imaging.masks import bounds, mask_of
+from textdiffseg.imaging.boxes import bounds
 from textdiffseg.imaging.planes import PLANES
+from textdiffseg.masks import mask_of
 from textdiffseg.pictures import label_colour
 from textdiffseg.report.page import Html, element, figure, join, paragraphs, swatch
 from textdiffseg.report.plots import image

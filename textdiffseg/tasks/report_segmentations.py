@@ -7,8 +7,8 @@ from plans.errors import UserError
 from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.imaging.masks import replaced
 from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.masks import replaced
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes
 from textdiffseg.report.scores import box_plots, lesions, scores_table

@@ -9,7 +9,7 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
 from textdiffseg.imaging.boxes import box_of
 from textdiffseg.imaging.components import component_sizes, components_of, holes_in
-from textdiffseg.imaging.masks import mask_of
+from textdiffseg.masks import mask_of
 from textdiffseg.validation.cases import numbers_of, scored_names
 
 SIZES_ML = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # least volumes of a component that are tried

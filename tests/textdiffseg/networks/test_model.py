@@ -157,6 +157,15 @@ def test_default_and_unet_start_with_the_same_masks():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("seed", range(5))
+def test_at_the_start_most_voxels_are_background(seed):
+    torch.manual_seed(seed)
+    model, queries = build_model(make_plan(labels=7)), make_queries([[1, 2, 3, 4, 5, 6, 7]])
+    with torch.no_grad():
+        p = mask_features(model, torch.randn(1, 2, 8, 16, 16), queries).logits.softmax(1)
+    assert p[:, 0].mean() > 0.5
+
+
 def test_the_decoder_of_samples_starts_as_the_mask_s_finest_stages():
     model = build_model(make_plan()).eval()
     image, queries = torch.randn(1, 2, 8, 16, 16), make_queries([[1, 2]])

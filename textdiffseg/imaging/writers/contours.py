@@ -11,7 +11,7 @@ import contourpy
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from textdiffseg.imaging.masks import bounds
+from textdiffseg.imaging.boxes import bounds
 
 
 def outlines(mask: np.ndarray) -> Iterator[np.ndarray]:

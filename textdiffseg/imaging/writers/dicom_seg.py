@@ -12,9 +12,9 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 from textdiffseg.files import hash_text, write_atomically
-from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
 from textdiffseg.imaging.writers.source_slices import SourceSlices
+from textdiffseg.masks import mask_of
 
 SERIES_NUMBER = 300
 SCHEME = "99TDS"  # of codes that only this project knows: a hash of the label's name

@@ -18,10 +18,10 @@ from pydicom.tag import Tag
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from textdiffseg.files import write_atomically
-from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.writers.contours import outlines
 from textdiffseg.imaging.writers.dicom_texts import CHARACTER_SET, MANUFACTURER, SERIAL_NUMBER, long_string
 from textdiffseg.imaging.writers.source_slices import Slice, SourceSlices
+from textdiffseg.masks import mask_of
 
 SERIES_NUMBER = 301
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, which readers expect here

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from textdiffseg.imaging.masks import mask_of
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels
+from textdiffseg.masks import mask_of
 
 
 def write_separate(masks: Mapping[Path, Collection[int]], labels: np.ndarray, geometry: Geometry) -> None:

@@ -1,10 +1,8 @@
-"""Masks of label maps: the voxels of some values, and bounding boxes."""
+"""Label maps: the voxels of some values, and other values for them."""
 
 from collections.abc import Collection, Mapping
 
 import numpy as np
-
-from textdiffseg.imaging.boxes import Box
 
 MAX_TABLE = 1 << 20  # values from the lowest to the highest of a map that a table holds
 
@@ -14,17 +12,6 @@ def mask_of(labels: np.ndarray, values: Collection[int]) -> np.ndarray:
     if len(values) == 1:
         return labels == next(iter(values))
     return np.isin(labels, list(values))
-
-
-def bounds(mask: np.ndarray) -> Box | None:
-    """The bounding box of a mask, e.g. (D, H, W) or (rows, columns); None if it is empty."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        if not len(hit):
-            return None
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)
 
 
 def replaced(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
