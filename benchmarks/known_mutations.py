@@ -40,8 +40,8 @@ KNOWN = (
     Known(
         "white instead of smooth noise in training",
         "textdiffseg/training/objectives.py",
-        "NOISY_LATENTS, draw=self.schedule.noise)",
-        "NOISY_LATENTS)",
+        "NOISY_LATENTS, draw=noise, device=device)",
+        "NOISY_LATENTS, device=device)",
     ),
     Known(
         "scale of the latent without its variance",

@@ -32,7 +32,7 @@ def call(benchmark, shrink_plan, monkeypatch, capsys):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def two_epochs(max_minutes, **options):
+    def two_epochs(max_minutes, epochs=None, **options):
         return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):

@@ -32,7 +32,7 @@ def call(benchmark, monkeypatch, capsys):
         with contextlib.redirect_stdout(sys.stderr):
             return work(*arguments)
 
-    def two_epochs(max_minutes=None, **options):
+    def two_epochs(max_minutes=None, epochs=None, **options):
         return TrainingOptions(epochs=2, **options)
 
     def run(name, *arguments):

@@ -66,7 +66,7 @@ def test_the_command_counts_lesions_for_each_preset_and_resumes(
     monkeypatch.setattr(small_lesions, "TRAINING", 5)
     monkeypatch.setattr(small_lesions, "prepare", prepare_small)
     monkeypatch.setattr(small_lesions, "in_own_process", here)
-    options = lambda max_minutes, **more: TrainingOptions(epochs=1, **more)  # noqa: E731
+    options = lambda max_minutes, epochs=None, **more: TrainingOptions(epochs=1, **more)  # noqa: E731
     monkeypatch.setattr(benchmark("accuracy"), "TrainingOptions", options)
     arguments = ["--root", str(tmp_path), "--minutes", "1", "--cases", "2", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["small_lesions", *arguments])

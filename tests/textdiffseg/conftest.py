@@ -1,6 +1,7 @@
 """A tiny model with random weights, two folds of it on disk, and scans to predict."""
 
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from plans.raw.prompts import Prompts
 from textdiffseg.files import write_record
 from textdiffseg.folds.state import note_validated
 from textdiffseg.imaging.volume import Geometry
+from textdiffseg.networks import label_decoder
 from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.text.bank import TextBank, build_bank
 from textdiffseg.text.encoder import PhraseVectors
@@ -71,10 +73,20 @@ def tiny_plan(preset: str = "default", **changes) -> Plan:
     return Plan.model_validate(fields | changes)
 
 
+class UndecidedClassifier(label_decoder.TextClassifier):
+    """A classifier that does not take nearly every voxel for background."""
+
+    def __init__(self, width: int, text_width: int):
+        super().__init__(width, text_width)
+        self.head.weight.data /= label_decoder.LABEL_SCALE
+        self.background.data[:-1].normal_()
+
+
 def random_model(plan: Plan, seed: int = 0) -> TextDiffSeg:
     """Weights far enough from their start that noise, words and image all matter."""
     torch.manual_seed(seed)
-    model = build_model(plan).eval()
+    with mock.patch.object(label_decoder, "TextClassifier", UndecidedClassifier):
+        model = build_model(plan).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -84,7 +84,7 @@ def _models(where: Path) -> list[Path]:
 
 def folders_below(where: Path, levels: int) -> list[Path]:
     """The folders up to so many levels below a folder. Hidden ones may be the leftovers of a killed process."""
-    if levels == 0:
+    if levels == 0 or not where.is_dir():
         return []
     direct = [path for path in sorted(where.iterdir()) if path.is_dir() and not path.name.startswith(".")]
     return [*direct, *(path for folder in direct for path in folders_below(folder, levels - 1))]

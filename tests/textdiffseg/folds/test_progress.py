@@ -5,19 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from textdiffseg.folds import progress as module
 from textdiffseg.folds.progress import TrainingProgress, parse_progress
 
 
-@pytest.fixture(autouse=True)
-def cost(monkeypatch):
-    """The examples hold for a denoiser whose iterations take .4 of the usual time."""
-    monkeypatch.setattr(module, "DENOISER_COST", 0.4)
-
-
 def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:
-    plain = TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=10, denoiser_share=share, **fields)
-    return plain.split()
+    """A run with a denoiser whose iterations take .4 of the usual time."""
+    fields |= {"denoiser_share": share, "denoiser_cost": 0.4}
+    return TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=10, **fields).split()
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_unet_has_no_samples(make_plan, make_model):
 def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(plan, make_model):
     trained, untrained = make_model(plan), make_model(plan, 1)
     untrained.spread.zero_()
-    with pytest.raises(UserError, match="This model has no samples yet: its sampler learns in the last epochs"):
+    with pytest.raises(UserError, match="A fold of this model has no samples yet: its sampler learns in the last"):
         Predictor([trained, untrained], Settings(steps=2))
     Predictor([trained, untrained], Settings())
     Predictor([trained], Settings(steps=2))
