@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from plans.errors import UserError, merged
+from plans.errors import UserError, is_printable, merged
 from plans.file_names import rater_of, split_ending
 from plans.layout import RawFolder
 from plans.plan import LabelPlan
@@ -102,7 +102,7 @@ def read_dataset(folder: Path) -> Dataset:
         fields = "channel_names, labels, numTraining, file_ending"
         raise UserError(f"{path} does not exist; the folder holds {inside}. Write it with nnU-Net's fields ({fields}).")
     name = folder.resolve().name
-    if not is_plain_name(name):
+    if not is_printable(name):
         raise UserError(f"{folder}: a data set's folder needs a name of printable characters in UTF-8. Rename it.")
     header, source = DatasetHeader.read(path), str(path)
     faults: list[str] = []

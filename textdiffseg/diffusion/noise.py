@@ -23,15 +23,15 @@ def smooth_noise(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         size = [(count - 1) * step + 1 for count in nodes]
         field = F.interpolate(field, size=size, mode="trilinear", align_corners=True)[0]
         field = field[:, : shape[1], : shape[2], : shape[3]]
-        d, h, w = (_interpolated_variance(edge, step).to(device) for edge in shape[1:])
+        d, h, w = (_interpolated_variance(edge, step, device) for edge in shape[1:])
         total += power**0.5 * field / (d[:, None, None] * h[:, None] * w).sqrt()
         variance += power
     return total / variance**0.5
 
 
-def _interpolated_variance(size: int, step: int) -> Tensor:
+def _interpolated_variance(size: int, step: int, device: torch.device) -> Tensor:
     """The variance (size,) of linear interpolation between nodes of variance 1 that are `step` positions apart."""
-    between = torch.arange(size) % step / step
+    between = torch.arange(size, device=device) % step / step
     return between**2 + (1 - between) ** 2
 
 
