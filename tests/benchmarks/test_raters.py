@@ -89,7 +89,7 @@ def test_the_command_prints_all_rows_and_resumes(benchmark, raters, monkeypatch,
     monkeypatch.setattr(raters, "in_own_process", here)
     monkeypatch.setattr(raters, "prepare", small)
     monkeypatch.setattr(
-        benchmark("accuracy"), "TrainingOptions", lambda max_minutes, **options: TrainingOptions(epochs=2, **options)
+        benchmark("accuracy"), "TrainingOptions", lambda max_minutes, epochs, **more: TrainingOptions(epochs=2, **more)
     )
     arguments = ["--phantoms", "5", "--minutes", "1", "--cases", "1", "--root", str(tmp_path), "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["raters", *arguments])

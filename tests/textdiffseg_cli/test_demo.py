@@ -51,7 +51,7 @@ def test_the_demo_prints_each_command_as_it_is_run(typed, tmp_path, capsys):
     assert "mean Dice: 1.000" in shown
     for name in phantoms.LOOK_ALIKES:
         assert name in shown
-    assert "tds_train 1 0" in shown.partition("your own data")[2]
+    assert "tds_run 1 --hours 4" in shown.partition("your own data")[2]
 
 
 def epoch(iteration):
