@@ -152,10 +152,9 @@ def train(
     if progress is not None and progress.finished:
         return
     write_atomically(noted, json.dumps(settings))
-    wanted = length(args)
     options = TrainingOptions(
-        max_minutes=wanted.get("minutes"),
-        epochs=wanted.get("epochs"),
+        max_minutes=settings.get("minutes"),
+        epochs=settings.get("epochs"),
         device=args.device,
         workers=loading_workers(args.device),
         seed=seed,

@@ -14,16 +14,18 @@ def mask_of(labels: np.ndarray, values: Collection[int]) -> np.ndarray:
     return np.isin(labels, list(values))
 
 
-def replaced(labels: np.ndarray, values: Mapping[int, int]) -> np.ndarray:
-    """An integer array with other values, int32. `values`: old -> new; values that it lacks stay."""
+def replaced(
+    labels: np.ndarray, values: Mapping[int, int], others: int | None = None, dtype: type[np.integer] = np.int32
+) -> np.ndarray:
+    """An integer array with other values. `values`: old -> new; values that it lacks become `others`, or stay."""
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if high - low < MAX_TABLE:
-        table = np.arange(low, high + 1, dtype=np.int32)
+        table = np.arange(low, high + 1).astype(dtype) if others is None else np.full(high - low + 1, others, dtype)
         for old, new in values.items():
             if low <= old <= high:
                 table[old - low] = new
         return table[labels.astype(np.int32) - low if low else labels]
-    result = labels.astype(np.int32)
+    result = labels.astype(dtype) if others is None else np.full(labels.shape, others, dtype)
     for old, new in values.items():
         result[labels == old] = new
     return result

@@ -26,6 +26,7 @@ from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.normalise import limits, nonzero_mask, normalise
 from textdiffseg.imaging.resample import SPLINE_MARGIN, Products, apply_matrices, resample, resample_labels
 from textdiffseg.imaging.volume import Geometry, Orientation, Volume, to_canonical
+from textdiffseg.masks import replaced
 from textdiffseg.preprocessing.crop import crop_box, with_margin
 
 IGNORED = -1  # label number of ignored voxels; losses and scores leave them out
@@ -216,18 +217,7 @@ def number_labels(array: np.ndarray, numbers_of: Mapping[int, int]) -> tuple[np.
 
     numbers_of: value in the file -> label number 1..N, or `IGNORED`. The value 0 is background.
     """
-    known = {0: 0} | dict(numbers_of)
-    low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    if high - low < 1 << 20:
-        table = np.full(high - low + 1, _UNKNOWN, dtype=np.int16)
-        for value, number in known.items():
-            if low <= value <= high:
-                table[value - low] = number
-        numbers = table[array.astype(np.int32) - low if low else array]
-    else:  # a table would be too large; this is most likely not a label map
-        numbers = np.full(array.shape, _UNKNOWN, dtype=np.int16)
-        for value, number in known.items():
-            numbers[array == value] = number
+    numbers = replaced(array, {0: 0} | dict(numbers_of), _UNKNOWN, np.int16)
     unknown = np.unique(array[numbers == _UNKNOWN])
     return numbers, tuple(int(value) for value in unknown)
 

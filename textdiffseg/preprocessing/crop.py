@@ -23,9 +23,15 @@ def crop_box(image: np.ndarray, spacing: Millimetres, crop: Crop, labels: np.nda
     if crop == "none":
         return full_box(image.shape[1:])
     box = (body_box(image[0], spacing) if crop == "body" else None) or bounds((image != 0).any(axis=0))
-    if labels is not None:
-        box = joint((box, bounds(labels > 0)))
-    return full_box(image.shape[1:]) if box is None else tuple((side.start, side.stop) for side in box)
+    sides = full_box(image.shape[1:]) if box is None else tuple((side.start, side.stop) for side in box)
+    return sides if labels is None else with_labels(sides, labels)
+
+
+def with_labels(sides: Sides, labels: np.ndarray) -> Sides:
+    """The box, extended to all label numbers above 0 of (D, H, W)."""
+    box = joint((tuple(slice(*side) for side in sides), bounds(labels > 0)))
+    assert box is not None, "one of the two boxes exists"
+    return tuple((side.start, side.stop) for side in box)
 
 
 def with_margin(sides: Sides, shape: Triple, margin: int) -> tuple[Box, Box]:

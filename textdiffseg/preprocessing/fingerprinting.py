@@ -26,7 +26,7 @@ from textdiffseg.files import hash_each, hash_text, write_record
 from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.imaging.volume import Volume, describe, grid_advice, notes_on_channels, to_canonical
 from textdiffseg.preprocessing.case import IGNORED, number_labels
-from textdiffseg.preprocessing.crop import crop_box
+from textdiffseg.preprocessing.crop import crop_box, with_labels
 from textdiffseg.preprocessing.structures import measure_labels
 
 METHOD = 7  # increased when the meaning of a fingerprint changes
@@ -81,8 +81,8 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
     references = tuple(orientation.apply(numbers) for numbers in references)
     spacing, crop = image.geometry.spacing, crop_of(channels)
     shown = image.array[image.first_channel :]  # missing channels are 0
-    box = crop_box(shown, spacing, crop, joint_labels(references))
-    extended = box != crop_box(shown, spacing, crop)
+    usual = crop_box(shown, spacing, crop)
+    box = with_labels(usual, joint_labels(references))
     notes = (*volume.notes, *notes_on_channels(volume, channels))
     return CaseFingerprint(
         case=case.id,
@@ -92,7 +92,7 @@ def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence
         intensities=_foreground_samples(image, references, channels, case.id),
         labels=_measured(references, spacing, case.annotation.regions),
         content_hash=fingerprint_hash(case, labels, channels),
-        notes=(*notes, LABELS_OUTSIDE_CROP) if extended else notes,
+        notes=(*notes, LABELS_OUTSIDE_CROP) if box != usual else notes,
     )
 
 

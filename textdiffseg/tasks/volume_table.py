@@ -20,8 +20,13 @@ def refuse_table_of_others(run: PredictionRun) -> None:
     path = volume_table(run.out)
     if run.overwrite or run.file_name is not None or not path.exists():
         return
-    if not path.is_file() or not path.read_bytes().startswith(",".join(COLUMNS).encode()):
+    if not path.is_file() or _first_line(path) != ",".join(COLUMNS).encode():
         raise UserError(f"{path} exists and was not made by tds_predict. Rename it, or --overwrite.")
+
+
+def _first_line(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.readline().strip()
 
 
 def add_table(run: PredictionRun, outcome: Outcome) -> None:
