@@ -79,9 +79,10 @@ def test_a_table_of_another_program_is_not_replaced(tmp_path):
     refuse_table_of_others(run_into(tmp_path))
     volume_table(tmp_path).write_text(",".join(COLUMNS) + "\n")
     refuse_table_of_others(run_into(tmp_path))
-    volume_table(tmp_path).write_text("patient;volume\n")
-    with pytest.raises(UserError, match=r"volumes\.csv exists and was not made by tds_predict\. Rename it"):
-        refuse_table_of_others(run_into(tmp_path))
+    for header in ("patient;volume", ",".join((*COLUMNS, "radiologist"))):
+        volume_table(tmp_path).write_text(f"{header}\n")
+        with pytest.raises(UserError, match=r"volumes\.csv exists and was not made by tds_predict\. Rename it"):
+            refuse_table_of_others(run_into(tmp_path))
     refuse_table_of_others(run_into(tmp_path, overwrite=True))
     refuse_table_of_others(run_into(tmp_path, file_name="x.nii.gz"))
 
