@@ -16,7 +16,7 @@ from plans.layout import WordFiles
 from plans.raw.prompts import Prompts
 from textdiffseg.queries import Queries, Query
 from textdiffseg.text.bank_file import Vectors, by_label, read_bank, write_bank
-from textdiffseg.text.encoder import PhraseVectors, TextEncoder
+from textdiffseg.text.encoder import MAX_PHRASE_TOKENS, PhraseVectors, TextEncoder
 from textdiffseg.text.folder import encoder_hash
 from textdiffseg.text.space import TextSpace
 from textdiffseg.text.stacking import stack_queries
@@ -135,7 +135,7 @@ class TextBank:
     def refuse_equals(self) -> None:
         """Raise `UserError` if phrases of two labels have the same vector.
 
-        This happens to letters that the encoder does not know, and to long phrases, which it cuts.
+        This happens to letters that the encoder does not know.
         """
         flat = [(label, phrase) for label, phrases in enumerate(self.words.phrasings) for phrase in phrases]
         pooled = self.space.pooled_standard.apply(self._known)
@@ -188,7 +188,7 @@ class TextBank:
                 f"{', '.join(map(repr, phrases))}: not among this model's phrases. New phrases need its text encoder "
                 f"{self.space.encoder!r} (found {found})."
             )
-        return encoder.encode(phrases)
+        return _encode_whole(phrases, encoder)
 
     def _phrase(self, number: int, index: int) -> PhraseVectors:
         if not 1 <= number <= len(self.labels) or not 0 <= index < len(self.raw[number - 1]):
@@ -238,15 +238,28 @@ class TextBank:
 def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) -> TextBank:
     """The bank of `labels` (in label order 1..N) with the vectors of all phrasings and of the scan's description.
 
-    Its space is made from these phrases and the word "background". Raises `UserError` if the encoder cannot distinguish
-    phrases of two labels.
+    Its space is made from these phrases and the word "background". A long description is cut. Raises `UserError` for
+    phrases that are too long, and if the encoder cannot distinguish phrases of two labels.
     """
     words = Words(scan=prompts.scan, labels=labels, phrasings=tuple(tuple(prompts.labels[name]) for name in labels))
-    phrases = [phrase for one in words.phrasings for phrase in one]
-    phrases += [words.scan] if words.scan.strip() else []
-    *flat, background = encoder.encode([*phrases, "background"])
-    raw, scan = by_label(words, flat)
-    space = TextSpace.of(encoder.name, raw, [*([scan] if scan else []), background], encoder_hash(encoder.name))
-    bank = TextBank(words, space, raw, scan)
+    flat = _encode_whole([phrase for one in words.phrasings for phrase in one], encoder)
+    *scan, background = encoder.encode([*([words.scan] if words.scan.strip() else []), "background"])
+    raw, raw_scan = by_label(words, [*flat, *scan])
+    space = TextSpace.of(encoder.name, raw, [*scan, background], encoder_hash(encoder.name))
+    bank = TextBank(words, space, raw, raw_scan)
     bank.refuse_equals()
     return bank
+
+
+def _encode_whole(phrases: list[str], encoder: TextEncoder) -> list[PhraseVectors]:
+    """The raw vectors of phrases. Raises `UserError` for phrases that the encoder would cut."""
+    lengths = {phrase: encoder.length(phrase) for phrase in phrases}
+    faults = [
+        f"The phrase {phrase!r} is too long: the text encoder makes {length} tokens of it (a long word makes several), "
+        f"and it reads {MAX_PHRASE_TOKENS}. Shorten it."
+        for phrase, length in lengths.items()
+        if length > MAX_PHRASE_TOKENS
+    ]
+    if faults:
+        raise UserError(*faults)
+    return encoder.encode(phrases)

@@ -24,7 +24,7 @@ from textdiffseg.text.folder import encoder_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_PHRASE_TOKENS = 32  # with [CLS] and [SEP]; longer phrases are cut
+MAX_PHRASE_TOKENS = 32  # with [CLS] and [SEP]; `TextBank` refuses longer phrases, and cuts a scan's description
 MAX_TEXT_TOKENS = 128  # of a case's text, also with [CLS] and [SEP]
 
 

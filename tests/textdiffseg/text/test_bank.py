@@ -13,6 +13,7 @@ from plans.layout import FoldFolder
 from plans.raw.prompts import Prompts
 from textdiffseg.queries import Queries
 from textdiffseg.text.bank import TextBank, build_bank
+from textdiffseg.text.encoder import MAX_PHRASE_TOKENS
 
 
 def row(queries: Queries, index: int) -> tuple[torch.Tensor, ...]:
@@ -31,11 +32,20 @@ def test_labels_are_numbered_in_the_order_given_not_in_that_of_the_prompts(bank)
 
 
 def test_words_that_are_one_to_the_encoder_are_refused(encoder):
-    long = "a lesion of " + "very " * 40  # beyond the tokens that are read
     others = tuple(f"structure {index}" for index in range(30))
-    prompts = Prompts(scan="CT", labels={"a": (f"{long} low density", *others), "b": (f"{long} high density",)})
+    prompts = Prompts(scan="CT", labels={"a": ("lesion \U0001f701", *others), "b": ("lesion \U0001f702",)})  # [UNK]
     with pytest.raises(UserError, match="name two labels, but the text encoder cannot distinguish them"):
         build_bank(prompts, ("a", "b"), encoder)
+
+
+def test_a_phrase_that_the_encoder_would_cut_is_refused_and_a_long_description_is_cut(bank, encoder):
+    most = " ".join(["very"] * (MAX_PHRASE_TOKENS - 4)) + " large mass"  # [CLS] and [SEP] come around them
+    long = most.replace("large", "very large")
+    build_bank(Prompts(scan=long, labels={"a": (most,)}), ("a",), encoder)
+    with pytest.raises(UserError, match="very very large mass' is too long: the text encoder makes 33 tokens of it"):
+        build_bank(Prompts(scan="CT", labels={"a": (long,)}), ("a",), encoder)
+    with pytest.raises(UserError, match="and it reads 32"):
+        bank.queries_for([long], force=True, encoder=encoder)
 
 
 def test_the_banks_own_phrases_are_standardised(bank, encoder):
