@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def train(
             subsets_from = _subsets_from(state.progress)
             times, loaded = IterationTimes(), run.loader.epoch(epoch, per_epoch, start, subsets_from)
             batches = times.timed(until_stopped(loaded, stop, cancel))
-            while steps := [_step(run, state, batch, follow, log, times) for batch in islice(batches, READ_EVERY)]:
+            while steps := [_step(run, state, batch, follow, log, times) for batch in _next(batches, state.progress)]:
                 sums = _summed(state.progress.sums, steps)
                 seconds = state.progress.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
@@ -154,6 +154,11 @@ def train(
             if stop:
                 raise stop.pop(0)
     complete_best(run.fold, report)
+
+
+def _next(batches: Iterator[Batch], position: TrainingProgress) -> Iterator[Batch]:
+    """The batches of an epoch until losses are read again."""
+    return islice(batches, READ_EVERY - position.in_epoch % READ_EVERY)
 
 
 def _save(run: Run, state: TrainingState, report: Report) -> None:

@@ -208,6 +208,26 @@ def test_the_first_event_of_a_training_comes_before_its_first_iteration(preproce
         loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
 
 
+def test_a_resumed_run_shows_the_loss_of_an_uninterrupted_one(preprocessed, tmp_path, monkeypatch, interrupt_after):
+    monkeypatch.setattr(loop, "READ_EVERY", 2)
+    shown = {"whole": {}, "resumed": {}}
+
+    def train(name):
+        def follow(event):
+            shown[name][event.done] = event.detail.split(",")[0]
+
+        loop.fit(preprocessed, FOLD, FoldFolder(tmp_path / name), TrainingOptions(), progress=follow)
+
+    train("whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            train("resumed")
+    train("resumed")
+    assert shown["whole"][7].startswith("loss=")
+    assert shown["resumed"][7] == shown["whole"][7]
+
+
 def test_a_loss_that_some_iterations_lack_is_summed_over_the_others():
     read = ({"estimate": 1.0, "latent": 2.0}, {"estimate": 3.0})
     steps = [SimpleNamespace(read=lambda one=one: one) for one in read]
