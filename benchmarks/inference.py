@@ -68,7 +68,7 @@ class NoEncoder:
 
     name, width = "none", 64
 
-    def encode(self, phrases: list[str]) -> list[PhraseVectors]:
+    def encode(self, phrases: list[str], longest: int | None = None) -> list[PhraseVectors]:
         """One token for each phrase, which is its vector."""
         generators = [np.random.default_rng(list(phrase.encode())) for phrase in phrases]
         drawn = [torch.from_numpy(one.normal(size=(1, self.width))).float() for one in generators]

@@ -41,7 +41,7 @@ class FakeEncoder:
     name = "bundled"
     width = 16
 
-    def encode(self, phrases):
+    def encode(self, phrases, longest=None):
         drawn = [np.random.default_rng(list(phrase.encode())).normal(size=(4, self.width)) for phrase in phrases]
         return [PhraseVectors(draw[:3], draw[3]) for draw in torch.from_numpy(np.array(drawn, np.float32))]
 

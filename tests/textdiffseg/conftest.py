@@ -28,7 +28,7 @@ class FakeEncoder:
     name = "bundled"
     width = TEXT_WIDTH
 
-    def encode(self, phrases):
+    def encode(self, phrases, longest=None):
         vectors = []
         for phrase in phrases:
             rng = np.random.default_rng(list(phrase.encode()))

@@ -331,7 +331,7 @@ def test_the_bundled_encoder_stands_in_for_the_publication_s_and_reports_it(tmp_
                 raise UserError("not to be had")
             self.name = name
 
-        def encode(self, phrases):
+        def encode(self, phrases, longest=None):
             return [PhraseVectors(torch.randn(2, 8), torch.randn(8)) for _ in phrases]
 
     monkeypatch.setattr("textdiffseg.text.encoder.TextEncoder", Offline)

@@ -154,7 +154,8 @@ def encoder_of(bank: TextBank, text_encoder: str | None) -> TextEncoder:
             f"it or a folder that holds it: --text-encoder {shlex.quote(name)}."
         )
     encoder = TextEncoder(text_encoder, name)
-    (encoded,), stored = encoder.encode([bank.words.phrasings[0][0]]), bank.raw[0][0]
+    stored = bank.raw[0][0]
+    (encoded,) = encoder.encode([bank.words.phrasings[0][0]], len(stored.tokens))  # older banks hold cut phrases
     same = encoded.pooled.shape == stored.pooled.shape
     if not same or torch.cosine_similarity(encoded.pooled, stored.pooled, dim=0) < MIN_COSINE:
         raise UserError(

@@ -188,7 +188,7 @@ class TextBank:
                 f"{', '.join(map(repr, phrases))}: not among this model's phrases. New phrases need its text encoder "
                 f"{self.space.encoder!r} (found {found})."
             )
-        return _encode_whole(phrases, encoder)
+        return encoder.encode(phrases)
 
     def _phrase(self, number: int, index: int) -> PhraseVectors:
         if not 1 <= number <= len(self.labels) or not 0 <= index < len(self.raw[number - 1]):
@@ -231,7 +231,7 @@ class TextBank:
         known = [(words, name) for name, all_words in self.phrasings.items() for words in all_words]
         if encoder is None or not self.space.is_of(encoder.name, encoder_hash(encoder.name)):
             return self.words.nearest_spelling(phrase, NEAREST_PHRASES)
-        closeness = torch.cosine_similarity(self._known, encoder.encode([phrase])[0].pooled[None])
+        closeness = torch.cosine_similarity(self._known, encoder.encode([phrase], MAX_PHRASE_TOKENS)[0].pooled[None])
         return [known[i] for i in closeness.argsort(descending=True)[:NEAREST_PHRASES].tolist()]
 
 
@@ -242,24 +242,10 @@ def build_bank(prompts: Prompts, labels: tuple[str, ...], encoder: TextEncoder) 
     phrases that are too long, and if the encoder cannot distinguish phrases of two labels.
     """
     words = Words(scan=prompts.scan, labels=labels, phrasings=tuple(tuple(prompts.labels[name]) for name in labels))
-    flat = _encode_whole([phrase for one in words.phrasings for phrase in one], encoder)
-    *scan, background = encoder.encode([*([words.scan] if words.scan.strip() else []), "background"])
+    flat = encoder.encode([phrase for one in words.phrasings for phrase in one])
+    *scan, background = encoder.encode([*([words.scan] if words.scan.strip() else []), "background"], MAX_PHRASE_TOKENS)
     raw, raw_scan = by_label(words, [*flat, *scan])
     space = TextSpace.of(encoder.name, raw, [*scan, background], encoder_hash(encoder.name))
     bank = TextBank(words, space, raw, raw_scan)
     bank.refuse_equals()
     return bank
-
-
-def _encode_whole(phrases: list[str], encoder: TextEncoder) -> list[PhraseVectors]:
-    """The raw vectors of phrases. Raises `UserError` for phrases that the encoder would cut."""
-    lengths = {phrase: encoder.length(phrase) for phrase in phrases}
-    faults = [
-        f"The phrase {phrase!r} is too long: the text encoder makes {length} tokens of it (a long word makes several), "
-        f"and it reads {MAX_PHRASE_TOKENS}. Shorten it."
-        for phrase, length in lengths.items()
-        if length > MAX_PHRASE_TOKENS
-    ]
-    if faults:
-        raise UserError(*faults)
-    return encoder.encode(phrases)

@@ -24,7 +24,7 @@ from textdiffseg.text.folder import encoder_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_PHRASE_TOKENS = 32  # with [CLS] and [SEP]; `TextBank` refuses longer phrases, and cuts a scan's description
+MAX_PHRASE_TOKENS = 32  # with [CLS] and [SEP]
 MAX_TEXT_TOKENS = 128  # of a case's text, also with [CLS] and [SEP]
 
 
@@ -55,19 +55,37 @@ class TextEncoder:
         return self._model.config.hidden_size
 
     @torch.no_grad()
-    def encode(self, phrases: list[str], longest: int = MAX_PHRASE_TOKENS) -> list[PhraseVectors]:
-        """The vectors of each phrase, cut to `longest` tokens.
+    def encode(self, phrases: list[str], longest: int | None = None) -> list[PhraseVectors]:
+        """The vectors of each phrase. They are encoded one by one, as padding would change the last digits.
 
-        Phrases are encoded one by one, as padding would change the last digits.
+        Args:
+            phrases: to encode.
+            longest: cut phrases to so many tokens; None: refuse those of more than `MAX_PHRASE_TOKENS`.
+
+        Raises:
+            UserError: with a line for each phrase that is too long.
         """
+        if longest is None:
+            self._refuse_long(phrases)
         return [self._encode(phrase, longest) for phrase in phrases]
 
     def length(self, phrase: str) -> int:
         """The number of tokens of a phrase before it is cut."""
         return len(self._tokenizer(phrase, verbose=False)["input_ids"])  # no warning for long phrases
 
-    def _encode(self, phrase: str, longest: int) -> PhraseVectors:
-        inputs = self._tokenizer(phrase, truncation=True, max_length=longest, return_tensors="pt")
+    def _refuse_long(self, phrases: list[str]) -> None:
+        lengths = [(phrase, self.length(phrase)) for phrase in phrases]
+        faults = [
+            f"The phrase {phrase!r} is too long: the text encoder makes {length} tokens of it (a long word makes "
+            f"several), and it reads {MAX_PHRASE_TOKENS}. Shorten it."
+            for phrase, length in lengths
+            if length > MAX_PHRASE_TOKENS
+        ]
+        if faults:
+            raise UserError(*faults)
+
+    def _encode(self, phrase: str, longest: int | None) -> PhraseVectors:
+        inputs = self._tokenizer(phrase, truncation=longest is not None, max_length=longest, return_tensors="pt")
         tokens = self._model(**inputs).last_hidden_state[0].float()
         return PhraseVectors(tokens, torch.nn.functional.normalize(tokens.mean(0), dim=0))
 

@@ -69,7 +69,7 @@ class NamedEncoder:
         self.source, self.name = source, name or source
         self.loaded.append(source)
 
-    def encode(self, phrases):
+    def encode(self, phrases, longest=None):
         vectors = []
         for phrase in phrases:
             rng = np.random.default_rng([*phrase.encode(), *([1] if self.source == "other" else [])])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.text.encoder import MAX_PHRASE_TOKENS, TextEncoder
+from textdiffseg.text.encoder import TextEncoder
 
 
 def test_pooled_vectors_of_similar_phrases_are_similar(encoder):
@@ -37,8 +37,11 @@ def test_vectors_have_their_shapes_and_no_gradient(encoder):
     assert float(one.pooled.norm()) == pytest.approx(1)
 
 
-def test_long_phrases_are_cut(encoder):
-    assert encoder.encode(["liver " * 100])[0].tokens.shape[0] == MAX_PHRASE_TOKENS
+def test_long_phrases_are_refused_or_cut(encoder):
+    long = "liver " * 100
+    with pytest.raises(UserError, match=r"makes 102 tokens of it .* and it reads 32\."):
+        encoder.encode(["liver", long])
+    assert encoder.encode([long], 5)[0].tokens.shape[0] == 5
 
 
 def test_a_local_folder_gives_the_same_model(encoder):

@@ -82,7 +82,7 @@ class WordHash:
 
     name, width = "hash", 8
 
-    def encode(self, phrases):
+    def encode(self, phrases, longest=None):
         vectors = []
         for phrase in phrases:
             generator = torch.Generator().manual_seed(sum(map(ord, phrase)))

@@ -38,7 +38,7 @@ class WordHash:
     def __init__(self, name="hash"):
         self.name = name
 
-    def encode(self, phrases, longest=32):
+    def encode(self, phrases, longest=None):
         return [self._encode(phrase.split()[:longest]) for phrase in phrases]
 
     def length(self, phrase):
