@@ -15,7 +15,7 @@ from plans.fingerprint import CaseFingerprint, Fingerprint
 from plans.plan import Plan
 from plans.raw.dataset import Case, Dataset
 from textdiffseg.data.checks import is_complete, preprocessing_settings
-from textdiffseg.data.store import CaseRecord, list_cases, remove_case, save_case
+from textdiffseg.data.store import CaseRecord, list_cases, read_record, remove_case, save_case
 from textdiffseg.execution import run_cases
 from textdiffseg.files import hash_text
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
@@ -75,11 +75,11 @@ def bytes_per_case(fingerprint: Fingerprint, plan: Plan) -> float:
     return max(_bytes_of(case, plan) for case in fingerprint.cases)
 
 
-def refuse_too_large(fingerprint: Fingerprint, plan: Plan) -> None:
-    """Raise `UserError` with a line for each case that needs more memory than there is."""
+def refuse_too_large(fingerprint: Fingerprint, plan: Plan, folder: Path) -> None:
+    """Raise `UserError` with a line for each case that needs more memory than there is. Stored cases need none."""
     free, faults = free_memory(), []
     for case in fingerprint.cases:
-        if (need := _bytes_of(case, plan)) > free:
+        if (need := _bytes_of(case, plan)) > free and not _is_stored(case.case, plan, folder):
             size, spacing = "x".join(map(str, case.shape_at(plan.spacing))), "/".join(f"{mm:g}" for mm in case.spacing)
             faults.append(
                 f"case {case.case}: its spacing {spacing} mm (z/y/x) makes {size} voxels at the plan's. They need "
@@ -88,6 +88,14 @@ def refuse_too_large(fingerprint: Fingerprint, plan: Plan) -> None:
             )
     if faults:
         raise UserError(*faults)
+
+
+def _is_stored(case: str, plan: Plan, folder: Path) -> bool:
+    """Whether a case is stored with these settings. Whether its files have changed since is examined later."""
+    try:
+        return read_record(folder, case).settings == preprocessing_settings(plan)
+    except (UserError, OSError):
+        return False
 
 
 def _bytes_of(case: CaseFingerprint, plan: Plan) -> float:

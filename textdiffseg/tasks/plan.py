@@ -190,7 +190,7 @@ def _decide(
 def _store(dataset: Dataset, plan: Plan, fingerprint: Fingerprint, folder: PreprocessedFolder, force: Workforce) -> int:
     from textdiffseg.data import preparing
 
-    preparing.refuse_too_large(fingerprint, plan)
+    preparing.refuse_too_large(fingerprint, plan, folder.path)
     return preparing.preprocess_dataset(
         dataset,
         plan,

@@ -117,6 +117,20 @@ def test_memory_is_counted_from_the_largest_case(tiny_raw):
     assert preparing.bytes_per_case(fingerprint, finer) > 2 * preparing.bytes_per_case(fingerprint, plan)
 
 
+def test_a_case_that_does_not_fit_in_memory_is_refused_unless_it_is_stored(tiny_raw, tmp_path, monkeypatch):
+    dataset, plan = planned(tiny_raw)
+    fingerprint = fingerprint_dataset(dataset, 0)
+    first = dataset.model_copy(update={"cases": dataset.cases[:1]})
+    assert preprocess_dataset(first, plan, tmp_path, 0) == 1
+    monkeypatch.setattr(preparing, "free_memory", lambda: 1e3)
+    with pytest.raises(UserError, match=r"They need 0\.0 GB of memory, and 0\.0 are free") as caught:
+        preparing.refuse_too_large(fingerprint, plan, tmp_path)
+    assert [line.split(":")[0] for line in caught.value.lines] == ["case tiny_01", "case tiny_02", "case tiny_03"]
+    finer = plan.model_copy(update={"spacing": (0.5, 0.5, 0.5)})
+    with pytest.raises(UserError, match="case tiny_00"):
+        preparing.refuse_too_large(fingerprint, finer, tmp_path)
+
+
 def test_labels_that_overlap_are_stored_as_numbers_of_their_values(write_raw, tmp_path):
     labels = {"background": 0, "both": [7, 255], "dark cube": 255}
     raw = write_raw(tmp_path, cases=1, values=(7, 255))
