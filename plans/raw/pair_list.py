@@ -1,7 +1,7 @@
 """`PairList`: scans and masks from a CSV file with a row per case.
 
-The columns are `case`, `image` (further channels: `image2`, `image3`, ...) and `mask`. Paths are relative to the folder
-of the file.
+The columns are `case`, `image` (for several channels `image_0`, `image_1`, ...) and `mask`. Other numbers of channels
+are read, too. Paths are relative to the folder of the file.
 """
 
 import re
@@ -13,7 +13,7 @@ from plans.errors import UserError
 from plans.raw.dataset import is_plain_name
 from plans.raw.tables import Table, exists_below
 
-COLUMNS = "case, image (further channels image2, image3, ...) and mask"
+COLUMNS = "case, image (for several channels image_0, image_1, ...) and mask"
 _IMAGE = re.compile(r"image[ _]?(\d{0,3})")
 
 

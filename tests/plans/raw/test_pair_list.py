@@ -20,7 +20,7 @@ def read(tmp_path):
 
 
 def test_channels_have_the_order_of_their_columns(read, tmp_path):
-    (one, two) = read("Case\timage2\timage\tmask\np1\tb.nii.gz\ta.nii.gz\tm.nii.gz\n\np2\t\ta.nii.gz\tm.nii.gz\n")
+    (one, two) = read("Case\timage_1\timage_0\tmask\np1\tb.nii.gz\ta.nii.gz\tm.nii.gz\n\np2\t\ta.nii.gz\tm.nii.gz\n")
     assert (one.case, one.mask) == ("p1", tmp_path / "m.nii.gz")
     assert one.images == (tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
     assert two.images == (tmp_path / "a.nii.gz",)
