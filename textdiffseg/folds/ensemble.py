@@ -16,7 +16,7 @@ from textdiffseg.folds.cases import refuse_strange_checkpoints
 from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
-from textdiffseg.folds.state import train_command, why_unfinished
+from textdiffseg.folds.state import is_trained, train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.text.bank import TextBank
@@ -183,8 +183,11 @@ def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | 
     others = [] if names or is_fold(folder) else [*trained_folds_in(folder), *started_folds(folder)]
     if used:
         yield f"Note: {_in_words(used)}: the masks are those of an unfinished model."
-    if unused := {fold.name: why for fold in others if fold not in folds and (why := why_unfinished(fold))}:
-        yield f"Left out: {_in_words(unused)}. To use it: --include-unfinished."
+    unused = {fold: why for fold in others if fold not in folds and (why := why_unfinished(fold))}
+    if unused:
+        usable = any(map(is_trained, unused))
+        advice = "To use it: --include-unfinished" if usable else f"To train it: {train_command(next(iter(unused)))}"
+        yield f"Left out: {_in_words({fold.name: why for fold, why in unused.items()})}. {advice}."
 
 
 def _without_choice(

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.layout import FOLD, Checkpoint, FoldFolder, low_model
-from textdiffseg.folds.ensemble import Ensemble, load_ensemble
+from textdiffseg.folds.ensemble import ALL, Ensemble, load_ensemble
 from textdiffseg.folds.find import is_fold, trained_folds_in
 from textdiffseg.folds.state import found_shares, train_command
 
@@ -50,10 +50,14 @@ def why_no_guide(low: Ensemble) -> str | None:
     least: dict[str, float] = {}  # of each label, over the folds
     for name in low.folds:
         fold = FoldFolder(low.folder / f"{FOLD}{name}")
+        if name == ALL:
+            return f"fold {ALL} of {low.folder} was trained on all cases, so it is not known what it misses"
         found = found_shares(fold)
         if found is None:
             return f"fold {name} of {low.folder} is not validated ({train_command(fold)} --val does it)"
         least |= {label: min(share, least.get(label, 1.0)) for label, share in found.items()}
+    if unseen := [label.name for label in low.plan.labels if label.name not in least]:
+        return f"no validation case holds {listed(unseen)}, so it is not known whether it finds them"
     poor = {label: share for label, share in least.items() if share < LEAST_FOUND}
     if not poor:
         return None

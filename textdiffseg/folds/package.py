@@ -59,7 +59,7 @@ def export_model(
     }
     manifest = Package(
         dataset=Plan.read(folds[0].plan).dataset,
-        model=folder.resolve().name,
+        model=folds[0].path.resolve().parent.name,  # the folder may be that of one fold
         identifiers=keep_identifiers,
         files={name: _hash_of(content) for name, content in contents.items()},
     )
@@ -165,9 +165,12 @@ def _fault_of(entry: zipfile.ZipInfo, manifest: Package) -> str | None:
 def import_model(package: Path, folder: Path) -> Package:
     """Write the folds of a packaged model below `folder`. After any failure none of it is there.
 
-    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` exists.
+    Raises `UserError` if the file is damaged, if it does not hold a model, or if `folder` exists or has the name of a
+    fold.
     """
     manifest = read_package(package)
+    if _FOLD.fullmatch(folder.name):
+        raise UserError(f"{folder}: this name is that of a fold. Choose another folder with -o.")
     if folder.exists():
         raise UserError(f"{folder} exists already. Move it away, or choose another folder with -o.")
     sweep([folder.parent])

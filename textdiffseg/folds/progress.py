@@ -28,14 +28,15 @@ class TrainingProgress(Record):
     state of a generator.
     """
 
-    version: Literal[5] = 5
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict}  # the new fields have defaults
+    version: Literal[6] = 6
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict, 5: dict}  # the new fields have defaults
     seed: int
     epochs: int = Field(gt=0)
     denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the sampler learns
     denoiser_cost: float = Field(DENOISER_COST, gt=0)  # the time of its iteration, relative to one of all other modules
     denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
     denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
+    denoiser_per_epoch: int | None = Field(None, gt=0)  # the iterations of its epochs; None: as many as those before
     iterations_per_epoch: int = Field(gt=0)  # since `start`
     iteration: int = Field(0, ge=0)  # iterations done
     sums: dict[str, float] = Field(default_factory=dict)  # losses, summed over the running epoch
@@ -50,12 +51,20 @@ class TrainingProgress(Record):
     @property
     def epoch(self) -> int:
         """The running epoch, 0-based."""
+        split = self.denoiser_iteration
+        if self.denoiser_epoch is not None and split is not None and self.iteration >= split:
+            return self.denoiser_epoch + (self.iteration - split) // self._denoiser_per_epoch
         return self.start.epoch + (self.iteration - self.start.iteration) // self.iterations_per_epoch
 
     @property
     def in_epoch(self) -> int:
         """The iterations done in the running epoch."""
-        return (self.iteration - self.start.iteration) % self.iterations_per_epoch
+        return self.iteration - self._first_iteration(self.epoch)
+
+    @property
+    def epoch_iterations(self) -> int:
+        """The iterations of the running epoch."""
+        return self._denoiser_per_epoch if self.trains_denoiser else self.iterations_per_epoch
 
     @property
     def total(self) -> int:
@@ -107,37 +116,55 @@ class TrainingProgress(Record):
             return self.after(epochs=max(self.epoch + 1, self.epoch + round(left * pace)))
         if self.denoiser_epoch - self.epoch <= 1:
             return self
-        return self.filling(first + round((self.limit_seconds - seconds) * pace))
+        return self.filling(first + round((self.limit_seconds - seconds) * (1 - self.denoiser_share) * pace))
 
     def filling(self, epochs: int) -> "TrainingProgress":
-        """The progress if the time of `epochs` epochs without a sampler is shared with the sampler."""
-        length = epochs - self.start.epoch
-        last = self.denoiser_share / self.denoiser_cost  # epochs for the denoiser, per epoch without one
-        longer = self.start.epoch + round(length * (1 - self.denoiser_share + last))
-        return self.after(epochs=max(self.epoch + 1 + (self.denoiser_share > 0), longer)).split()
+        """The progress with `epochs` epochs for the masks, and further ones for the sampler's share of the time."""
+        epochs = max(self.epoch + 1, epochs)
+        if self.denoiser_share == 0:
+            return self.after(epochs=epochs, denoiser_epoch=None)
+        return self._with_denoiser(epochs, self._denoiser_iterations(epochs))
 
     def split(self) -> "TrainingProgress":
-        """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left, at least one epoch.
+        """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left.
 
-        The sampler has no epoch if the share is 0, or if the run has a single epoch. If a finished run becomes one
-        epoch longer, only the sampler learns in that epoch. The masks have learned before, and samples must fit them.
+        In a run of few epochs the sampler's epoch is shorter than the others. It has none if the share is 0, or if the
+        run has a single epoch. If a finished run becomes one epoch longer, only the sampler learns in that epoch. The
+        masks have learned before, and samples must fit them.
         """
         length = self.epochs - self.start.epoch
         if self.denoiser_share == 0 or self.epochs < 2:
             return self.after(denoiser_epoch=None)
         if length < 2:
-            return self.after(denoiser_epoch=self.start.epoch)
-        last = self.denoiser_share / self.denoiser_cost
+            return self.after(denoiser_epoch=self.start.epoch, denoiser_per_epoch=None)
+        last = self.denoiser_share / self.denoiser_cost  # epochs for the denoiser, per epoch without one
         share = last / (1 - self.denoiser_share + last)
         count = max(1, min(length - 1, round(share * length)))
-        return self.after(denoiser_epoch=max(self.epoch + 1, self.epochs - count))
+        first = max(self.epoch + 1, self.epochs - count)
+        per_epoch = round(self._denoiser_iterations(first) / count)
+        return self.after(denoiser_epoch=first, denoiser_per_epoch=max(1, min(self.iterations_per_epoch, per_epoch)))
 
     def _denoiser_in_time(self) -> "TrainingProgress":
-        """The progress at the denoiser's first epoch. Its epochs fill the time that is left, at its usual pace."""
-        done, left = self.epoch - self.start.epoch, (self.limit_seconds or 0) - self.seconds
-        an_epoch = self.denoiser_cost * (self.seconds - self.start.seconds) / done
-        count = max(1, round(left / an_epoch))
-        return self.after(denoiser_seconds=self.seconds, epochs=self.epoch + count)
+        """The progress at the denoiser's first epoch. It fills the time that is left, at its usual pace.
+
+        But it gets between half and twice its share: the epochs of the masks may end early or late.
+        """
+        done, left = self.iteration - self.start.iteration, (self.limit_seconds or 0) - self.seconds
+        an_iteration = self.denoiser_cost * (self.seconds - self.start.seconds) / done
+        usual = self._denoiser_iterations(self.epoch)
+        iterations = min(max(left / an_iteration, usual / 2), 2 * usual)
+        return self._with_denoiser(self.epoch, iterations).after(denoiser_seconds=self.seconds)
+
+    def _denoiser_iterations(self, first: int) -> float:
+        """The denoiser's iterations if its share of the time begins with epoch `first`."""
+        masks = (first - self.start.epoch) * self.iterations_per_epoch
+        return masks * self.denoiser_share / (1 - self.denoiser_share) / self.denoiser_cost
+
+    def _with_denoiser(self, first: int, iterations: float) -> "TrainingProgress":
+        """The progress with so many iterations of the denoiser from epoch `first` on, in epochs of equal length."""
+        count = max(1, round(iterations / self.iterations_per_epoch))
+        per_epoch = max(1, round(iterations / count))
+        return self.after(epochs=first + count, denoiser_epoch=first, denoiser_per_epoch=per_epoch)
 
     def prolonged(self, **changes: object) -> "TrainingProgress":
         """A finished run with a new end: the learning rate warms up again and decays.
@@ -147,8 +174,14 @@ class TrainingProgress(Record):
         start = ScheduleStart(iteration=self.iteration, epoch=self.epoch, seconds=self.seconds)
         return self.after(start=start, **changes).split()
 
+    @property
+    def _denoiser_per_epoch(self) -> int:
+        return self.denoiser_per_epoch or self.iterations_per_epoch
+
     def _first_iteration(self, epoch: int) -> int:
-        return self.start.iteration + (epoch - self.start.epoch) * self.iterations_per_epoch
+        masks = epoch if self.denoiser_epoch is None else min(epoch, self.denoiser_epoch)
+        before = self.start.iteration + (masks - self.start.epoch) * self.iterations_per_epoch
+        return before + (epoch - masks) * self._denoiser_per_epoch
 
     def after(self, **changes: object) -> "TrainingProgress":
         """The same record with some fields changed."""

@@ -193,8 +193,11 @@ class Predictor:
         tiling = volume.tiling
         filled = (*starts, *(starts[-1],) * (self.room.filled(len(starts)) - len(starts)))
         patches = send(torch.stack([volume.image[:, *tiling.window(start)] for start in filled]), self.device)
+        queries = self._queries(volume, filled)
+        if self.steps == 0:
+            return patches, torch.empty(0), queries  # the mask reads no noise
         z_T = torch.stack([volume.noise[:, :, *tiling.latent_window(start)] for start in filled], dim=1)
-        return patches, send(z_T, self.device), self._queries(volume, filled)
+        return patches, send(z_T, self.device), queries
 
     def _queries(self, volume: WindowInputs, starts: Sequence[Triple]) -> Queries:
         """The queries of each window, with the overview of the scan if the model reads it."""

@@ -68,14 +68,21 @@ def finalize(
     model = model_folder(root, name, preset, resolution)
     own = {fold.name: fold for fold in trained_folds_in(model)}
     new = _new(chosen, own)
+    targets = [FoldFolder.of(root, name, preset, fold.name, resolution) for fold in new]
+    if faults := [
+        f"{target.path} exists, but holds no trained fold. Move it away."
+        for target in targets
+        if target.path.exists() or target.path.is_symlink()
+    ]:
+        raise UserError(*faults)
     together = [*own.values(), *new]
     refuse_strange_checkpoints(together)
     check_together([fold for fold in together if not why_unfinished(fold)], "best")
     _refuse_shared_cases(together)
     if nameless := [fold.name for fold in together if fold.name != "all" and not fold.cases.is_file()]:
         report(f"Fold {listed(nameless)} has no list of its cases, so its validation cases were not compared.")
-    for fold in new:
-        _copy(fold, FoldFolder.of(root, name, preset, fold.name, resolution), report)
+    for fold, target in zip(new, targets, strict=True):
+        _copy(fold, target, report)
     names = sorted({*own, *(fold.name for fold in new)})
     states = tuple(train_status(root, name, preset, resolution, one) for one in names)
     return JoinedFolds(model, tuple(fold.name for fold in new), states)

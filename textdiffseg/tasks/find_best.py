@@ -15,14 +15,17 @@ from typing import Literal
 from plans.commands import command_line
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder, PreprocessedFolder, averaged_scores, best_models, tree
+from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.arguments import path_of
+from textdiffseg.data.checks import check_cases
 from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, why_not_averaged
+from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
@@ -199,6 +202,9 @@ class _Averaging:
         """The scores of a pair by case, stored after each pair of folds. `UserError` if it cannot be averaged."""
         if why := why_not_averaged([models[key].plan for key in pair]):
             raise UserError(f"Their plans differ in {why}.")
+        first, second = ([fold.name for fold in trained_folds(self.results / key, None, "best")] for key in pair)
+        if len(first) != len(second):  # a prediction averages all folds, so one model would count more than here
+            raise UserError(f"They have other folds: {listed(first)} and {listed(second)}.")
         folds = [models[key].predicted_by for key in pair]
         groups: dict[tuple[Path, ...], list[str]] = {}  # cases that the same two folds were not trained on
         for case in cases:
@@ -212,10 +218,19 @@ class _Averaging:
             if missing := [case for case in own if case not in scores]:
                 places, device = [FoldFolder(path) for path in group], choose_device(self.device)
                 part = within(follow, len(scores) / len(cases), len(missing) / len(cases), len(cases))
-                found = score_averaged(places, self.preprocessed.path, missing, device, part)
+                found = score_averaged(places, self._stored(places, missing), missing, device, part)
                 scores |= {one.case: one for one in found}
                 write_record(place, AveragedScores(folds=made, cases=tuple(scores.values())))
         return scores
+
+    def _stored(self, folds: Sequence[FoldFolder], cases: Sequence[str]) -> Path:
+        """The folder of the cases at the folds' resolution. `UserError` if they do not fit the folds' plans."""
+        plans = [Plan.read(fold.plan) for fold in folds]
+        low = plans[0].resolution == "low"
+        folder = (self.preprocessed.low(plans[0].preset) if low else self.preprocessed).path
+        for plan in plans:
+            check_cases(folder, cases, plan)
+        return folder
 
     def _follow(self, stage: str) -> WindowProgress:
         """A callback that reports the cases that are done, and stops the work if `cancel` returns True."""

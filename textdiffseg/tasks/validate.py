@@ -56,6 +56,7 @@ def validate(
 
     If the fold was trained on its validation cases (`held_out` is False), nothing is chosen or calibrated.
     """
+    fold.validated.unlink(missing_ok=True)  # if this is interrupted, the next call validates again
     log = read_log(fold.log)
     trained = log[-1].seconds if log else math.inf
     names = cases.validation

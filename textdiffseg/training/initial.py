@@ -17,7 +17,8 @@ from torch import Tensor
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.cases import FoldCases
+from textdiffseg.folds.ensemble import ALL, trained_folds
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank
@@ -45,21 +46,21 @@ class Initial:
         return f"Starts from {self.source.path}: {self.share:.0%} of the weights; {labels}."
 
 
-def initial_weights(model: Path, name: str, plan: Plan, bank: TextBank, untrained: Mapping[str, Tensor]) -> Initial:
+def initial_weights(
+    model: Path, fold: FoldFolder, cases: FoldCases, plan: Plan, bank: TextBank, untrained: Mapping[str, Tensor]
+) -> Initial:
     """The weights of a trained model for a new network.
 
     Args:
-        model: its folder. The fold called `name` is used if it exists, else the first one.
-        name: of the new fold.
-        plan, bank: of the new fold.
+        model: its folder. The fold with the name of `fold` is used if it exists, else the first one.
+        fold, cases, plan, bank: of the new network.
         untrained: the new network's weights before training, by name.
 
-    Raises `UserError` if the model has no finished fold, another text encoder, or a different network.
+    Raises `UserError` if the model has no finished fold, another text encoder, or a different network, or if it was
+    trained on validation cases of `fold`.
     """
-    folds = {fold.name: fold for fold in trained_folds(model, None, "best")}
-    if not folds:
-        raise UserError(f"--init-from {model}: expected the folder of a trained model, which holds fold_0, ...")
-    source = folds.get(name, next(iter(folds.values())))
+    source = _source(model, fold)
+    _refuse_validation_cases(source, fold, cases)
     theirs, words = Plan.read(source.plan), TextBank.load(source.words)
     if plan.reads_words and not bank.space.is_of(words.space.encoder, words.space.encoder_hash):
         raise UserError(
@@ -88,13 +89,49 @@ def initial_weights(model: Path, name: str, plan: Plan, bank: TextBank, untraine
     return Initial(source, hash_weights(source, "best") or "", taken, share, tuple(kept))
 
 
-def refuse_late_start(position: TrainingProgress | None, model: str | Path | None, fold: FoldFolder) -> None:
-    """Raise `UserError` if a run at `position` was started without a model, and shall start from one."""
-    if position is not None and model is not None and position.initial is None:
+def _source(model: Path, fold: FoldFolder) -> FoldFolder:
+    """The fold of a trained model from which `fold` starts."""
+    folds = {one.name: one for one in trained_folds(model, None, "best")}
+    if not folds:
+        raise UserError(f"--init-from {model}: expected the folder of a trained model, which holds fold_0, ...")
+    return folds.get(fold.name, next(iter(folds.values())))
+
+
+def _refuse_validation_cases(source: FoldFolder, fold: FoldFolder, cases: FoldCases) -> None:
+    """Raise `UserError` if `source` was trained on validation cases of `fold`. Fold `all` is scored on such cases."""
+    if fold.name == ALL or not source.cases.is_file():
+        return
+    theirs = FoldCases.read(source.cases)
+    if theirs.dataset == cases.dataset and (known := sorted({*theirs.train} & {*cases.validation})):
         raise UserError(
-            f"--init-from {model}: {fold.path} was started from random weights. Add --restart to train it again from "
-            "this model, or leave --init-from out to resume."
+            f"--init-from: {source.path} was trained on {len(known)} validation cases of fold {fold.name} "
+            f"({listed(known, 3)}), so the scores of this fold would be too high. Give a model whose fold {fold.name} "
+            "is trained, or train fold all."
         )
+
+
+def refuse_own_folder(model: str | Path | None, restart: bool, fold: FoldFolder) -> None:
+    """Raise `UserError` if a restart replaces the fold that it shall start from."""
+    if model is not None and restart and Path(model).resolve() in (fold.path.resolve(), fold.path.parent.resolve()):
+        raise UserError(
+            f"--init-from {model}: --restart replaces {fold.path.name} there. Copy the folder, and start from the copy."
+        )
+
+
+def refuse_late_start(position: TrainingProgress | None, model: str | Path | None, fold: FoldFolder) -> None:
+    """Raise `UserError` if a run at `position` was not started from the model that is given now."""
+    if position is None or model is None:
+        return
+    if position.initial is None:
+        started = "random weights"
+    elif Path(model).is_dir() and position.initial != hash_weights(_source(Path(model), fold), "best"):
+        started = "other weights"
+    else:
+        return
+    raise UserError(
+        f"--init-from {model}: {fold.path} was started from {started}. Add --restart to train it again from this "
+        "model, or leave --init-from out to resume."
+    )
 
 
 def shared_labels(theirs: TextBank, ours: TextBank) -> dict[str, tuple[tuple[int, int], tuple[int, int]]]:

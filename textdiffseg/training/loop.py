@@ -20,7 +20,7 @@ from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, neve
 from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState, complete_best
 from textdiffseg.training.forecast import TrainingForecast
-from textdiffseg.training.initial import refuse_late_start
+from textdiffseg.training.initial import refuse_late_start, refuse_own_folder
 from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
@@ -65,6 +65,7 @@ def fit(
         progress: called after each iteration.
         cancel: called before each iteration.
     """
+    refuse_own_folder(options.init_from, options.restart, fold)
     with replaced(fold, options.restart, report):
         position = read_progress(fold)
         refuse_late_start(position, options.init_from, fold)
@@ -120,7 +121,6 @@ def train(
 ) -> None:
     """Train until the last iteration of `state.progress`, or until a request to stop."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
-    per_epoch = state.progress.iterations_per_epoch
     progress(_event(state.progress, log))
     with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
         follow, forecast = deferring(progress, stop), TrainingForecast(deferring(report, stop))
@@ -130,7 +130,8 @@ def train(
             if state.progress.iteration == state.progress.denoiser_iteration:
                 state.begin_sampler(run.fold)
             subsets_from = _subsets_from(state.progress)
-            times, loaded = IterationTimes(), run.loader.epoch(epoch, per_epoch, start, subsets_from)
+            length = state.progress.epoch_iterations
+            times, loaded = IterationTimes(), run.loader.epoch(epoch, length, start, subsets_from)
             batches = times.timed(until_stopped(loaded, stop, cancel))
             while steps := [_step(run, state, batch, follow, log, times) for batch in _next(batches, state.progress)]:
                 sums = _summed(state.progress.sums, steps)
@@ -212,7 +213,7 @@ def end_epoch(
         epoch=epoch,
         iteration=progress.iteration,
         learning_rate=learning_rate(run.plan.training, *last.schedule),
-        losses={name: value / progress.iterations_per_epoch for name, value in progress.sums.items()},
+        losses={name: value / last.epoch_iterations for name, value in progress.sums.items()},
         dice=scores.dice,
         latent_dice=scores.latent_dice,
         seconds=progress.seconds,

@@ -39,7 +39,7 @@ from textdiffseg.training.validate import validate_patches
 VALIDATION_PATCHES = 16
 WARM_UP_ITERATIONS = 3  # before iterations are timed
 TIMED_ITERATIONS, ITERATIONS_PER_READING = 20, 5  # to read the clock, the host waits for the GPU
-MIN_EPOCHS = 7  # of a run with a time limit, so that the last of them are near the denoiser's share of the time
+MIN_EPOCHS = 7  # for the masks, with a time limit: the run follows the machine's pace by whole epochs
 MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
@@ -104,6 +104,7 @@ def open_run(
         write_cases(fold, FoldCases.of(plan.dataset, cases.train, cases.validation))
         TextBank.load(stored_words(source, plan)).save(fold.words)
     plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
+    own = FoldCases.of(plan.dataset, cases.train, cases.validation)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
@@ -116,13 +117,13 @@ def open_run(
     workers = _workers(plan, options, report)
     model, initial = build_model(plan).to(device), None
     if options.init_from and progress is None:
-        initial = initial_weights(Path(options.init_from), fold.name, plan, bank, model.state_dict())
+        initial = initial_weights(Path(options.init_from), fold, own, plan, bank, model.state_dict())
         report(initial.note)
     return Run(
         plan=plan,
         bank=bank,
         fold=fold,
-        cases=FoldCases.of(plan.dataset, cases.train, cases.validation),
+        cases=own,
         device=device,
         loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
         patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
@@ -171,9 +172,10 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         length = length.after(denoiser_cost=max(cost, LEAST_DENOISER_COST))
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
-    per_epoch = int((seconds / epochs - validation) / step)
+    of_masks = 1 - length.denoiser_share
+    per_epoch = int((of_masks * seconds / epochs - validation) / step)
     if per_epoch < 1:
-        missing = ceil((MIN_EPOCHS * (step + validation) - seconds) / 60) + 1  # one to spare
+        missing = ceil((MIN_EPOCHS * (step + validation) / of_masks - seconds) / 60) + 1  # one to spare
         raise TooShort(
             f"--max-minutes leaves {duration(seconds)} to train: {MIN_EPOCHS} iterations of {step:.3g} s and as many "
             f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network.",
@@ -181,11 +183,17 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         )
     length = length.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
     report(
-        f"An iteration takes {step:.3g} s: {length.epochs} epochs of {per_epoch} iterations fill the "
+        f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(length)} fill the "
         f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "the number of epochs is updated after each epoch."
     )
     return length
+
+
+def _further(length: TrainingProgress) -> str:
+    """The iterations of the sampler in words; empty if there are none."""
+    first = length.denoiser_iteration
+    return "" if first is None else f" and {length.total - first} of the sampler"
 
 
 def report_few_iterations(length: TrainingProgress, report: Report) -> None:

@@ -25,7 +25,7 @@ def score_averaged(
 
     Args:
         folds: one of each model, with the same validation cases.
-        preprocessed: the folder of the preprocessed data set.
+        preprocessed: the folder of the stored cases, at the resolution of the folds.
         case_ids: cases that no fold was trained on.
         device: "cpu" or "cuda".
         progress: called with (cases done, all cases).

@@ -84,6 +84,12 @@ def test_chosen_folds_alone_are_packaged(model, tmp_path):
     assert not (tmp_path / "none.zip").exists()
 
 
+def test_the_folder_of_a_fold_is_packaged_under_the_name_of_its_model(model, tmp_path):
+    assert export_model(model / "fold_1", tmp_path / "one.zip").model == "default"
+    with pytest.raises(UserError, match="this name is that of a fold"):
+        import_model(tmp_path / "one.zip", tmp_path / "fold_0")
+
+
 def test_an_existing_folder_is_never_overwritten(package, tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists already"):

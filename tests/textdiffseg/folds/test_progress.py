@@ -15,18 +15,18 @@ def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "share", "first"),
+    ("epochs", "share", "first", "total"),
     [
-        (20, 0.15, 14),  # 140 iterations of masks, 60 of the denoiser, which take .4 of the time each
-        (200, 0.15, 139),
-        (4, 0.15, 3),  # at least one
-        (2, 0.15, 1),
-        (2, 0.9, 1),  # and one is left for the masks
-        (20, 0.0, None),
-        (1, 0.15, None),  # no epoch to spare
+        (20, 0.15, 14, 200),  # 140 iterations of masks, 60 of the denoiser, which take .4 of the time each
+        (200, 0.15, 139, 2000),
+        (4, 0.15, 3, 40),
+        (2, 0.15, 1, 14),  # a whole epoch would be more than its share
+        (2, 0.9, 1, 20),  # one is left for the masks
+        (20, 0.0, None, 200),
+        (1, 0.15, None, 10),  # no epoch to spare
     ],
 )
-def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first):
+def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first, total):
     found = progress(epochs, share)
     assert found.denoiser_epoch == first
     assert found.denoiser_iteration == (None if first is None else 10 * first)
@@ -34,7 +34,7 @@ def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first)
     if first is not None:
         assert not found.after(iteration=10 * first - 1).trains_denoiser
         assert found.after(iteration=10 * first).trains_denoiser
-    assert found.total == 10 * epochs
+    assert found.total == total
 
 
 def test_each_stage_has_a_schedule_of_its_own():
@@ -85,10 +85,10 @@ def at(iteration, seconds, limit, **fields) -> TrainingProgress:
 @pytest.mark.parametrize(
     ("limit", "epochs", "first"),
     [
-        (200.0, 24, 17),  # 17 epochs of 10 s and 7 of 4 s
+        (200.0, 25, 17),  # 17 epochs of 10 s and 8 of 3.6 s
         (100.0, 12, 8),
         (400.0, 49, 34),
-        (10.0, 7, 6),  # one more for the masks, one for the denoiser
+        (10.0, 9, 6),  # one more for the masks; the denoiser's become fewer when they begin
     ],
 )
 def test_the_pace_of_the_masks_moves_both_ends(limit, epochs, first):
@@ -96,10 +96,29 @@ def test_the_pace_of_the_masks_moves_both_ends(limit, epochs, first):
     assert (found.epochs, found.denoiser_epoch) == (epochs, first)
 
 
-@pytest.mark.parametrize(("limit", "epochs"), [(200.0, 29), (144.0, 15), (100.0, 15)])
-def test_the_denoiser_s_epochs_fill_the_time_that_the_masks_leave(limit, epochs):
+@pytest.mark.parametrize(
+    ("limit", "epochs", "total"),
+    [(165.0, 20, 200), (200.0, 26, 260), (144.0, 17, 170), (100.0, 17, 170)],  # between half and twice its share
+)
+def test_the_denoiser_s_epochs_fill_the_time_that_the_masks_leave(limit, epochs, total):
     found = at(140, 140.0, limit).in_time()  # 14 epochs of 10 s; the next ones take 4 s
     assert (found.epochs, found.denoiser_epoch, found.denoiser_seconds) == (epochs, 14, 140.0)
+    assert found.total == total
+
+
+def test_a_short_run_has_a_shorter_epoch_for_the_denoiser():
+    run = progress(share=0.05).after(iterations_per_epoch=100).filling(7)
+    assert (run.epochs, run.denoiser_epoch, run.denoiser_per_epoch) == (8, 7, 92)  # 700 * .05 / .95 / .4
+    assert run.total == 792
+    places = [run.after(iteration=one) for one in (0, 699, 700, 791)]
+    assert [(one.epoch, one.in_epoch, one.epoch_iterations) for one in places] == [
+        (0, 0, 100),
+        (6, 99, 100),
+        (7, 0, 92),
+        (7, 91, 92),
+    ]
+    longer = run.after(iteration=792, seconds=80.0).prolonged(epochs=11)
+    assert (longer.epoch, longer.in_epoch, longer.denoiser_iteration, longer.total) == (8, 0, 992, 1018)
 
 
 def test_the_pace_of_the_denoiser_moves_the_last_end_alone():

@@ -74,6 +74,13 @@ def test_unfinished_folds_are_left_out_and_reported(folder, fold):
     assert load_ensemble(folder, ["0"]).folds == ("0",)
 
 
+def test_a_fold_without_a_checkpoint_is_no_unfinished_fold_to_include(folder, fold, plan):
+    for which in ("latest", "best"):
+        FoldFolder(folder / "fold_1").checkpoint(which).unlink()
+    note = load_ensemble(folder).notes[0]
+    assert note.startswith("Left out: fold 1 was interrupted (no checkpoint yet). To train it: tds_train ")
+
+
 def test_without_a_finished_fold_the_error_has_advice(root, folder, fold, plan):
     for number in (0, 1):
         mark(FoldFolder(folder / f"fold_{number}"), "latest", 1)

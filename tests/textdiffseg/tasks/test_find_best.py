@@ -42,6 +42,12 @@ def even(dice, **others):
     return dict.fromkeys(CASES, dice) | others
 
 
+def replace_scoring(monkeypatch, function):
+    """Score pairs by `function`, without stored cases."""
+    monkeypatch.setattr(module, "score_averaged", function)
+    monkeypatch.setattr(module, "check_cases", lambda *_: None)
+
+
 def test_the_best_single_model_is_chosen_and_predicts(tmp_path, trained, make_scan):
     plan = trained("default", even(0.7), 0)
     trained("unet", even(0.8, p=0.6), 5)
@@ -103,9 +109,7 @@ def test_an_uncertain_gain_does_not_choose_a_pair(tmp_path, trained, monkeypatch
     plan = trained("unet", even(0.75), 5)
     (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
     gain = {}
-    monkeypatch.setattr(
-        module, "score_averaged", lambda folds, place, cases, *_: tuple(scores(c, 0.75 + gain[c]) for c in cases)
-    )
+    replace_scoring(monkeypatch, lambda folds, place, cases, *_: tuple(scores(c, 0.75 + gain[c]) for c in cases))
     gain |= dict(zip(CASES, (0.1, -0.05, 0.1, -0.08, 0.02, 0.05, -0.1, 0.05), strict=True))
     choice = tds.find_best(900, root=tmp_path)
     assert choice.record.models == ("unet",)
@@ -129,7 +133,7 @@ def test_scores_of_other_weights_are_predicted_again(tmp_path, trained, make_fol
         calls.append((tuple(fold.path.parent.name + fold.name for fold in folds), tuple(cases)))
         return tuple(scores(case, 0.8) for case in cases)
 
-    monkeypatch.setattr(module, "score_averaged", averaged)
+    replace_scoring(monkeypatch, averaged)
     tds.find_best(900, root=tmp_path)
     expected = [((f"default{name}", f"unet{name}"), FOLDS[name]) for name in FOLDS]
     assert calls == expected, "each case with the folds that were not trained on it"
@@ -141,6 +145,26 @@ def test_scores_of_other_weights_are_predicted_again(tmp_path, trained, make_fol
     note_validated(fold)
     tds.find_best(900, root=tmp_path)
     assert calls[2:] == expected
+
+
+def test_pairs_of_low_resolution_are_scored_on_its_own_cases(tmp_path, trained, monkeypatch):
+    for preset, dice in (("default", 0.7), ("unet", 0.75)):
+        plan = trained(preset, even(dice), 0, resolution="low")
+    places, checked = [], []
+    monkeypatch.setattr(module, "score_averaged", lambda *of: places.append(of[1]) or [scores(c, 0.8) for c in of[2]])
+    monkeypatch.setattr(module, "check_cases", lambda folder, cases, plan: checked.append((folder, plan.preset)))
+    tds.find_best(900, root=tmp_path)
+    low = tmp_path / "preprocessed" / plan.dataset / "default-low"
+    assert places == [low, low]
+    assert checked == [(low, "default"), (low, "unet")] * 2
+
+
+def test_models_with_other_numbers_of_folds_are_not_averaged(tmp_path, trained):
+    trained("default", even(0.7), 0)
+    trained("unet", even(0.75), 5, folds={"0": CASES[:7]})
+    lines = []
+    tds.find_best(900, root=tmp_path, report=lines.append)
+    assert lines == ["default and unet are not averaged: They have other folds: 0, 1 and 0."]
 
 
 def test_models_with_other_grids_are_compared_but_not_averaged(tmp_path, trained):
@@ -204,7 +228,7 @@ def test_the_progress_of_a_pair_runs_over_all_its_folds(tmp_path, trained, monke
             progress(done, 4)
         return tuple(scores(case, 0.8) for case in cases)
 
-    monkeypatch.setattr(module, "score_averaged", averaged)
+    replace_scoring(monkeypatch, averaged)
     seen = []
     tds.find_best(900, root=tmp_path, progress=lambda event: seen.append((event.done, event.total)))
     assert seen == [(done, 8) for done in (0, 2, 4, 4, 6, 8)]
@@ -218,7 +242,7 @@ def test_few_cases_do_not_choose_a_pair(tmp_path, trained, monkeypatch):
     trained("default", even(0.7), 0, folds=folds)
     plan = trained("unet", even(0.75), 5, folds=folds)
     (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
-    monkeypatch.setattr(module, "score_averaged", lambda *of: tuple(scores(case, 0.8) for case in of[2]))
+    replace_scoring(monkeypatch, lambda *of: tuple(scores(case, 0.8) for case in of[2]))
     choice = tds.find_best(900, root=tmp_path)
     assert choice.record.candidates[0].models == ("default", "unet")
     assert choice.record.models == ("unet",)
@@ -240,7 +264,7 @@ def test_stored_scores_follow_the_references(tmp_path, trained, monkeypatch):
     plan = trained("unet", even(0.75), 5)
     (tmp_path / "preprocessed" / plan.dataset / "cases").mkdir(parents=True)
     calls = []
-    monkeypatch.setattr(module, "score_averaged", lambda *of: calls.append(1) or tuple(scores(c, 0.8) for c in of[2]))
+    replace_scoring(monkeypatch, lambda *of: calls.append(1) or tuple(scores(c, 0.8) for c in of[2]))
     tds.find_best(900, root=tmp_path)
     assert len(calls) == 2
     fold = FoldFolder.of(tmp_path, plan.dataset, "unet", 0)

@@ -226,6 +226,9 @@ def test_a_fold_with_only_the_best_checkpoint_is_not_overwritten(planned):
     with pytest.raises(tds.UserError, match=r"checkpoint_best\S+ without checkpoint_latest.*--val.*--restart"):
         train_again(planned, 3)
     assert tds.train(planned, 3, only_validate=True).summary.labels
+    with pytest.raises(tds.Cancelled):
+        tds.train(planned, 3, only_validate=True, cancel=lambda: True)
+    assert not is_validated(fold), "its calibration may be lost"
     fold.checkpoint("latest").write_bytes(latest[:99])
     with pytest.raises(tds.UserError, match="damaged"):
         train_again(planned, 3)

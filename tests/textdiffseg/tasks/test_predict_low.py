@@ -77,3 +77,15 @@ def test_manifests_of_older_versions_are_those_of_full_resolution(predict, root)
     path.write_text(json.dumps(fields))
     assert manifest(root).request.resolutions == ("full",)
     assert "1 complete already" in predict("--no-guide")[1]
+
+
+def test_low_resolution_without_evidence_is_no_guide(predict, root, make_plan, mark_validated):
+    folder = root / "results" / make_plan().dataset / "default-low"
+    mark_validated(folder / "fold_0", Front_Part=1.0)
+    assert "no validation case holds back, so it is not known whether it finds them" in predict()[1]
+    (folder / "fold_0").rename(folder / "fold_all")
+    full = folder.with_name("default")
+    (full / "fold_0").rename(full / "fold_all")
+    code, out, err = predict("--folds", "all")
+    assert code == 0, err
+    assert "was trained on all cases, so it is not known what it misses" in out

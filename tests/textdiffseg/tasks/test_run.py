@@ -226,6 +226,16 @@ def test_folds_of_two_machines_are_joined(machines, below):
     assert finalize("901", [second / below], root=first).copied == ()
 
 
+def test_a_folder_without_a_trained_fold_is_not_replaced(machines):
+    first, second = machines
+    target = FoldFolder.of(first, NAME, "default", 1)
+    target.path.mkdir()
+    target.plan.write_text("{}")
+    with pytest.raises(UserError, match="fold_1 exists, but holds no trained fold"):
+        finalize(NAME, [second], root=first)
+    assert [one.name for one in target.path.iterdir()] == ["plan.json"]
+
+
 def test_folds_that_do_not_fit_are_refused(machines):
     first, second = machines
     fold = FoldFolder.of(second, NAME, "default", 1)

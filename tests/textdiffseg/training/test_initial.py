@@ -8,6 +8,7 @@ from plans.layout import FoldFolder
 from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, LabelPlan
 from textdiffseg.data.splits import Fold
+from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import hash_weights, read_tensors
 from textdiffseg.networks.model import build_model
@@ -34,7 +35,8 @@ def model(tmp_path_factory, preprocessed):
 
 
 def start(model, plan, bank, name="0"):
-    return initial_weights(model, name, plan, bank, build_model(plan).state_dict())
+    fold, cases = FoldFolder(model.parent / "new" / f"fold_{name}"), FoldCases.of("Dataset001_Other", ("a",), ("b",))
+    return initial_weights(model, fold, cases, plan, bank, build_model(plan).state_dict())
 
 
 def test_the_same_labels_start_with_the_same_network(model, shapes_plan):
@@ -116,3 +118,24 @@ def test_training_starts_there_and_notes_it(model, preprocessed, tmp_path):
     with pytest.raises(UserError, match="--restart"):
         loop.fit(preprocessed, FOLD, plain, options)
     loop.fit(preprocessed, FOLD, fold, options)
+
+
+def test_a_run_that_started_elsewhere_and_a_folder_that_is_replaced_are_refused(model, preprocessed, tmp_path):
+    other, fold = FoldFolder(tmp_path / "other" / "fold_0"), FoldFolder(tmp_path / "fold_0")
+    loop.fit(preprocessed, FOLD, other, TrainingOptions(seed=1))
+    loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=model))
+    with pytest.raises(UserError, match="was started from other weights"):
+        loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=other.path.parent))
+    loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=tmp_path / "gone"))
+    for own in (fold.path, fold.path.parent):
+        with pytest.raises(UserError, match="--restart replaces fold_0 there"):
+            loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=own, restart=True))
+    assert fold.checkpoint("best").is_file()
+
+
+def test_a_fold_that_was_trained_on_the_validation_cases_is_no_start(model, preprocessed, tmp_path):
+    options = TrainingOptions(init_from=model)
+    turned = Fold(train=("b", "c"), validation=("a",))
+    with pytest.raises(UserError, match=r"fold_0 was trained on 1 validation cases of fold 1 \(a\)"):
+        loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
+    loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)

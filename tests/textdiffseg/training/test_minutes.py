@@ -99,10 +99,11 @@ def test_a_run_limited_by_minutes_validates_now_and_then(opened, monkeypatch, mi
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
     length = run.plan_length(opened, TrainingOptions(max_minutes=minutes), print)
     masks = length.epochs if length.denoiser_epoch is None else length.denoiser_epoch
-    whole = masks + DENOISER_COST * (length.epochs - masks)  # an epoch of the denoiser takes less time
-    assert whole == pytest.approx(epochs, rel=0.06)
-    an_epoch = length.iterations_per_epoch * 0.04 + 0.1
-    assert epochs * an_epoch == pytest.approx(60 * minutes, rel=0.05)
+    assert masks == epochs
+    of_masks = masks * (length.iterations_per_epoch * 0.04 + 0.1)
+    of_sampler = DENOISER_COST * 0.04 * (length.total - masks * length.iterations_per_epoch)
+    assert of_masks + of_sampler == pytest.approx(60 * minutes, rel=0.05)
+    assert of_sampler == pytest.approx(length.denoiser_share * 60 * minutes, rel=0.15)
 
 
 @pytest.mark.parametrize(("step", "count"), [(0.03, 23), (26.0, 6)])
