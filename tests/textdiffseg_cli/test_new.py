@@ -10,6 +10,7 @@ import pytest
 
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.tasks import new as new_dataset
 from textdiffseg.tasks import new_cases
 from textdiffseg_cli.new import main
 
@@ -282,3 +283,71 @@ def test_several_channels_in_one_file_stay_in_it(new, made, folders):
     assert new()[0] == 0
     assert (made / "imagesTr" / "c0.nii.gz").is_symlink()
     assert header(made)["channel_names"] == {"0": "CT", "1": "MRI"}
+
+
+def test_two_files_of_one_name_are_both_left_out_in_a_line(new, made, folders):
+    scans, masks = folders
+    shutil.copy(masks / "c1_seg.nii.gz", masks / "c1_seg.nii.GZ")
+    write(scans / "c2_CT.nii", ct())
+    code, out, _ = new()
+    assert code == 0
+    assert out.count("would be one case: keep one.") == 2
+    assert [case.id for case in read_dataset(made).cases] == ["c0", "c3", "c4", "c5"]
+
+
+def test_one_patient_with_a_single_structure_does_not_hide_the_others(new, tmp_path):
+    for place in range(3):
+        case = tmp_path / "Total" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        write(case / "segmentations" / "liver.nii.gz", mask(1, 1))
+        if place:
+            write(case / "segmentations" / "spleen.nii.gz", mask(0, 0, 1))
+    code, out, _ = new(sources=(tmp_path / "Total", tmp_path / "Total"))
+    assert code == 0, out
+    folder = tmp_path / "root" / "raw" / "Dataset001_Total"
+    assert header(folder)["labels"] == {"background": 0, "liver": 1, "spleen": 2}
+    assert [case.id for case in read_dataset(folder).cases] == ["s0", "s1", "s2"]
+
+
+def test_folders_that_are_links_are_searched_and_formats_below_are_named(new, tmp_path):
+    for place in range(2):
+        write(tmp_path / "archive" / f"p{place}" / "ct.nii.gz", ct())
+        write(tmp_path / "archive" / f"p{place}" / "mask.nii.gz", mask(1))
+    source = tmp_path / "Linked"
+    (source / "p9").mkdir(parents=True)
+    (source / "p9" / "ct.mgz").write_bytes(b"")
+    for place in range(2):
+        (source / f"p{place}").symlink_to(tmp_path / "archive" / f"p{place}")
+    (source / "p0" / "again").symlink_to(source)
+    code, out, _ = new(sources=(source, source))
+    assert code == 0, out
+    assert "ct.mgz. Its format is not read" in out
+    assert len(read_dataset(tmp_path / "root" / "raw" / "Dataset001_Linked").cases) == 2
+
+
+def test_an_interrupted_run_leaves_no_cases_to_the_next_one(new, made, folders, monkeypatch):
+    """The masks are turned, so they are written and not linked."""
+    scans, masks = folders
+    turn = [[-1, 0, 0, 15], [0, 1, 0, 0], [0, 0, -1, 11], [0, 0, 0, 1]]
+    for place in range(6):
+        write(masks / f"c{place}_seg.nii.gz", mask(2, 5)[::-1, :, ::-1], AFFINE @ turn)
+    assert new()[0] == 0
+    assert not list(made.glob(".written*"))
+    plain, taken = new_dataset.take_case, []
+
+    def interrupted(source, *rest):
+        if len(taken) == 2:
+            raise KeyboardInterrupt
+        taken.append(source)
+        return plain(source, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(new_dataset, "take_case", interrupted)
+        assert new("--overwrite")[0] == 130
+    assert not (made / "dataset.json").exists(), "it would count as complete"
+    for folder, name in ((scans, "c0_CT.nii.gz"), (masks, "c0_seg.nii.gz")):
+        (folder / name).unlink()
+    code, _, err = new()
+    assert code == 0, err
+    assert [case.id for case in read_dataset(made).cases] == ["c1", "c2", "c3", "c4", "c5"]
+    assert not list(made.glob("*/c0*"))

@@ -18,7 +18,7 @@ from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.new_cases import TakenCase, take_case
-from textdiffseg.tasks.new_folder import NewHeader, choose_folder, clear
+from textdiffseg.tasks.new_folder import NewHeader, Written, choose_folder
 from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
 from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
 from textdiffseg.tasks.new_structures import structure_names
@@ -99,7 +99,8 @@ def _make(
     sources = listed_sources(source) if header.masks is None else found_sources(source, header.masks)
     report(f"{len(sources.cases)} scans with a mask.")
     structures = given or _structures(sources)
-    taken, left_out = _take(sources, raw, structures, progress, cancel)
+    written = Written(raw)
+    taken, left_out = _take(sources, raw, written, structures, progress, cancel)
     names = _names(given, structures, taken)
     gaps, annotated = _gaps(names, taken, missing)
     taken = _without_blank(taken, annotated, left_out)
@@ -119,6 +120,7 @@ def _make(
     )
     check_header(content, "the new dataset.json")
     write_atomically(raw.header, content)
+    written.forget()
     pictures, notes = draw_overlays(taken, names, raw, kinds)
     notes = (*dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
     dataset = read_dataset(raw.path)
@@ -137,14 +139,19 @@ def _structures(sources: Sources) -> dict[str, int]:
 
 
 def _take(
-    sources: Sources, raw: RawFolder, structures: Mapping[str, int], progress: OnProgress, cancel: Cancel
+    sources: Sources,
+    raw: RawFolder,
+    written: Written,
+    structures: Mapping[str, int],
+    progress: OnProgress,
+    cancel: Cancel,
 ) -> tuple[list[TakenCase], list[str]]:
     """The cases, and lines on those that have a fault."""
     folders = (raw.images("Tr"), raw.labels("Tr"))
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     sweep(folders)
-    clear(raw)  # the cases of an earlier run may have other names
+    written.clear()  # the cases of an earlier run may have other names
     values = {normalise(name): value for name, value in structures.items()}
     counts = [len(one.images) for one in sources.cases]
     usual = max(set(counts), key=counts.count)
@@ -155,6 +162,7 @@ def _take(
         try:
             if len(source.images) != usual:
                 raise UserError(f"case {source.case}: {len(source.images)} channels, where most cases have {usual}.")
+            written.add(source.case, len(source.images), (*source.images, source.mask))
             taken.append(take_case(source, raw, values, in_one_file))
         except UserError as error:
             faults += [(source.case, line) for line in error.naming(source.case)]

@@ -12,6 +12,7 @@ from plans.errors import UserError
 from plans.file_names import NIFTI, channel_file, split_ending
 from plans.layout import RawFolder
 from textdiffseg.files import temporary_name
+from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.files import files_of, is_series, read_volume
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.files import write_labels, write_volume
@@ -45,7 +46,10 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     Raises:
         UserError: a file cannot be read, the grids differ, or the mask is not a label map.
     """
-    volumes = [read_volume((path,), series=source.series if is_series(path) else None) for path in source.images]
+    slices = [path for path in source.images if is_series(path)]
+    if len({*slices}) < len(slices):  # the same series would be read for both
+        raise UserError(f"{slices[0]} is given for two channels. Give each channel its own folder.")
+    volumes = [read_volume((path,), series=_series_of(source, path)) for path in source.images]
     geometry = _grid(source.images, volumes)
     converted = {path: volume for path, volume in zip(source.images, volumes, strict=True) if _is_converted(path)}
     for path, volume in converted.items():
@@ -74,6 +78,13 @@ def take_case(source: CaseSource, raw: RawFolder, structures: Mapping[str, int],
     voxel_ml = abs(float(np.linalg.det(geometry.affine[:3, :3]))) / 1000
     millilitres = {value: count * voxel_ml for value, count in counts.items()}
     return TakenCase(source.case, tuple(images), label, millilitres, notes)
+
+
+def _series_of(source: CaseSource, path: Path) -> str | None:
+    """The series to read in a scan: that of the mask, which was drawn on one of the channels."""
+    if source.series is None or not is_series(path):
+        return None
+    return source.series if len(source.images) == 1 or source.series in series_in(path) else None
 
 
 def _grid(images: tuple[Path, ...], volumes: Sequence[Volume]) -> Geometry:

@@ -1,6 +1,7 @@
 """The folder of a new data set, and its `dataset.json`, which names the scans and masks that it was made from.
 
-The field `sources` of `dataset.json` is ours: the two sources, and the files that are not links.
+The field `sources` of `dataset.json` is ours: the two sources, and the files that are not links. Until it is written,
+these files are listed in `.written`, so that a run that was interrupted leaves no files to the next one.
 """
 
 import json
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import safe_name
+from plans.file_names import NIFTI, channel_file, safe_name, split_ending
 from plans.layout import RawFolder, tree
 from plans.raw.folders import parts_of
 from plans.records import read_json
@@ -60,14 +61,43 @@ def _sources_of(folder: Path) -> dict[str, object]:
     return sources if isinstance(sources, dict) else {}
 
 
-def clear(raw: RawFolder) -> None:
-    """Remove the files of an earlier run: all links, and the files that it copied or converted."""
-    listed = _sources_of(raw.path).get(WRITTEN)
-    written = {raw.path / str(name) for name in listed} if isinstance(listed, list) else set()
-    for folder in (raw.images("Tr"), raw.labels("Tr")):
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.is_symlink() or path in written:
-                path.unlink()
+class Written:
+    """The files of a data set that are not links. They are listed on disk, one a line, before they are written."""
+
+    def __init__(self, raw: RawFolder):
+        self._raw, self._list = raw, raw.path / ".written"
+
+    def clear(self) -> None:
+        """Remove the files of an earlier run: its `dataset.json`, all links, and the files that it wrote."""
+        listed = _sources_of(self._raw.path).get(WRITTEN)
+        self._append(map(str, listed) if isinstance(listed, list) else ())
+        self._raw.header.unlink(missing_ok=True)
+        written = {*self._list.read_text(encoding="utf-8", errors="surrogateescape").splitlines()}
+        for folder in (self._raw.images("Tr"), self._raw.labels("Tr")):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if path.is_symlink() or self._name(path) in written:
+                    path.unlink()
+        self.forget()
+
+    def add(self, case: str, channels: int, sources: Iterable[Path]) -> None:
+        """Note the files that a case may get from its sources. Files that are there already are the user's."""
+        names = (case, *(channel_file(case, number, "") for number in range(channels)))
+        endings = {NIFTI, *(split_ending(path.name)[1] for path in sources)}
+        endings |= {".img"} if ".hdr" in endings else set()
+        folders = self._raw.images("Tr"), self._raw.labels("Tr")
+        files = (folder / f"{name}{ending}" for folder in folders for name in names for ending in sorted(endings))
+        self._append(self._name(file) for file in files if not file.exists())
+
+    def forget(self) -> None:
+        """Remove the list, once `dataset.json` is written."""
+        self._list.unlink(missing_ok=True)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._raw.path).as_posix()
+
+    def _append(self, names: Iterable[str]) -> None:
+        with self._list.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(f"{name}\n" for name in names)
 
 
 def choose_folder(

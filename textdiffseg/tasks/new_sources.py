@@ -1,7 +1,6 @@
 """The files of each case for a new data set: found in two folders, or listed in a CSV file."""
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from plans.raw.pair_list import read_pairs
 from plans.raw.pairing import is_mask_name, pair
 from textdiffseg.imaging.sources.dicom import series_in
 from textdiffseg.imaging.sources.dicom.drawings import Drawing, drawing_kind, read_drawing
-from textdiffseg.imaging.sources.dicom.listing import scans_of_slices
+from textdiffseg.imaging.sources.dicom.listing import scans_of_slices, with_folders_below
 from textdiffseg.imaging.sources.nrrd import segment_values
 from textdiffseg.imaging.sources.scans import unread_images
 
@@ -63,7 +62,8 @@ def found_sources(images: Path, masks: Path) -> Sources:
     for folder, what in ((images, "scans"), (masks, "masks")):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder. Give the folder of the {what}, or one CSV file for both.")
-    scans, drawn = _scans(images), _masks(masks)
+    (scans, twice), (drawn, also) = _scans(images), _masks(masks)
+    unread = _unread(images, masks)
     if images.resolve() == masks.resolve():
         scans = {name: path for name, path in scans.items() if not is_mask_name(name)}
         drawn = {name: path for name, path in drawn.items() if is_mask_name(name) or drawing_kind(path)}
@@ -73,11 +73,13 @@ def found_sources(images: Path, masks: Path) -> Sources:
                 f"{folder} holds no {what}. Expected files that end with {', '.join(FILE_ENDINGS)}, or DICOM"
                 + (" slices." if what == "scan" else " segmentations or structure sets.")
             )
-    drawings = {name: found for name, path in drawn.items() if (found := _drawing(path))}
+    drawings, damaged = _drawings(drawn)
+    drawn = {name: path for name, path in drawn.items() if name not in damaged}
     pairing = pair(scans, drawn, _by_series(drawings, scans))
-    pairing = replace(pairing, doubtful=(*_crowded(drawings), *pairing.doubtful))
-    if not pairing.pairs and (parts := _parts(scans, drawn)):
-        return parts
+    doubtful = (*dict.fromkeys((*twice, *also)), *damaged.values(), *_crowded(drawings), *pairing.doubtful)
+    pairing = replace(pairing, doubtful=doubtful)
+    if (parts := _parts(scans, drawn)) and len(parts.cases) > len(pairing.pairs):
+        return replace(parts, doubtful=(*doubtful, *parts.doubtful), unread=unread)
     if not pairing.pairs:
         raise UserError(_without_pairs(images, scans, masks, drawn, pairing.doubtful))
     cases = tuple(
@@ -86,17 +88,20 @@ def found_sources(images: Path, masks: Path) -> Sources:
         )
         for one in pairing.pairs
     )
-    both = dict.fromkeys((images, masks))
-    unread = [f"{path}. Its format is not read; convert it to .nii.gz." for one in both for path in unread_images(one)]
-    zips = [path for one in both for path in _files(one) if is_archive_name(path.name)]
-    unread += [f"{path}. Zips are not read here; unpack it." for path in zips]
-    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, tuple(unread))
+    return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, unread)
+
+
+def _unread(images: Path, masks: Path) -> tuple[str, ...]:
+    """Lines on images in a format that is not read, and on zips."""
+    files = list(dict.fromkeys(path for folder in (images, masks) for path in _files(folder)))
+    lines = [f"{path}. Its format is not read; convert it to .nii.gz." for path in unread_images(files)]
+    return (*lines, *(f"{path}. Zips are not read here; unpack it." for path in files if is_archive_name(path.name)))
 
 
 def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | None:
     """The cases if each has a folder with one mask per structure: `patient1/liver`, `patient1/spleen`, ...
 
-    None if no scan belongs to such a folder, or if no structure is in two of them.
+    None if no scan belongs to such a folder, if no structure is in two of them, or if most of them hold a single mask.
     """
     folders: dict[str, dict[str, Path]] = {}
     for name, path in drawn.items():
@@ -105,7 +110,8 @@ def _parts(scans: Mapping[str, Path], drawn: Mapping[str, Path]) -> Sources | No
             folders.setdefault(folder, {})[" ".join(structure.replace("_", " ").split())] = path
     pairing = pair(scans, folders)
     names = [structure for one in pairing.pairs for structure in folders[one.mask]]
-    if len(set(names)) == len(names):
+    single = [one for one in pairing.pairs if len(folders[one.mask]) == 1]
+    if len(set(names)) == len(names) or 2 * len(single) > len(pairing.pairs):
         return None
     cases = tuple(
         CaseSource(
@@ -131,24 +137,54 @@ def _drawing(path: Path) -> Drawing | None:
     return read_drawing(path) if path.is_file() and drawing_kind(path) else None
 
 
-def _scans(folder: Path) -> dict[str, Path]:
-    """The scans by name: files of images, and folders of DICOM slices."""
-    found = {_name(path, folder): path for path in _files(folder) if split_ending(path.name)[1]}
-    for _, path in scans_of_slices(folder, beside_scans=False):
-        found.setdefault(_name(path, folder) if path != folder else path.resolve().name, path)
-    return found
+def _drawings(drawn: Mapping[str, Path]) -> tuple[dict[str, Drawing], dict[str, str]]:
+    """The DICOM objects among the masks by name, and a line for each damaged one."""
+    found, damaged = dict[str, Drawing](), dict[str, str]()
+    for name, path in drawn.items():
+        try:
+            if drawing := _drawing(path):
+                found[name] = drawing
+        except UserError as error:
+            damaged[name] = " ".join(error.lines)
+    return found, damaged
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """The masks by name: label maps, and DICOM objects."""
-    return {_name(path, folder): path for path in _files(folder) if split_ending(path.name)[1] or drawing_kind(path)}
+def _scans(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The scans by name, files of images and folders of DICOM slices, and lines on those of one name."""
+    files = [(_name(path, folder), path) for path in _files(folder) if split_ending(path.name)[1]]
+    slices = [
+        (_name(path, folder) if path != folder else path.resolve().name, path)
+        for path in dict.fromkeys(path for _, path in scans_of_slices(folder, beside_scans=False))
+    ]
+    return _by_name((*files, *slices))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _masks(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """The masks by name, label maps and DICOM objects, and lines on those of one name."""
+    files = [path for path in _files(folder) if split_ending(path.name)[1] or drawing_kind(path)]
+    return _by_name((_name(path, folder), path) for path in files)
+
+
+def _by_name(named: Iterable[tuple[str, Path]]) -> tuple[dict[str, Path], list[str]]:
+    """The paths whose name is their own, and a line for each name of several paths."""
+    paths: dict[str, list[Path]] = {}
+    for name, path in named:
+        paths.setdefault(name, []).append(path)
+    lines = [f"{listed(own, MAX_SHOWN)} would be one case: keep one." for own in paths.values() if len(own) > 1]
+    return {name: own[0] for name, own in paths.items() if len(own) == 1}, lines
+
+
+def _files(folder: Path) -> list[Path]:
     """The files in a folder and in the folders below. Hidden ones are left out."""
-    for inner, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(inner, name) for name in sorted(names) if not name.startswith("."))
+    with_folders = (path for inner in with_folders_below(folder) for path in sorted(_readable(inner)))
+    return [path for path in with_folders if not path.name.startswith(".") and not path.is_dir()]
+
+
+def _readable(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # another user's
+        return []
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -164,9 +200,15 @@ def _by_series(drawings: Mapping[str, Drawing], scans: Mapping[str, Path]) -> di
     """mask -> scan, for masks whose DICOM series is in one folder. A series with two masks is left out."""
     if not drawings:
         return {}
-    owners = {uid: name for name, path in scans.items() if path.is_dir() for uid in series_in(path)}
+    owners = {uid: name for name, path in scans.items() if path.is_dir() for uid in _series_in(path)}
     found = {name: owners[one.series] for name, one in drawings.items() if one.series in owners}
     return {name: scan for name, scan in found.items() if [*found.values()].count(scan) == 1}
+
+
+def _series_in(folder: Path) -> tuple[str, ...]:
+    with suppress(UserError):  # a damaged slice is reported when the scan is read
+        return tuple(series_in(folder))
+    return ()
 
 
 def _crowded(drawings: Mapping[str, Drawing]) -> Iterator[str]:

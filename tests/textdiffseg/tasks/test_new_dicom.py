@@ -8,6 +8,9 @@ import pytest
 pytest.importorskip("highdicom")
 pytest.importorskip("contourpy")
 
+import pydicom
+
+from plans.errors import UserError
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.dicom import drawings
 from textdiffseg.imaging.sources.files import read_labels, read_volume
@@ -72,3 +75,43 @@ def test_the_background_of_a_label_map_is_no_structure(tmp_path, monkeypatch):
     monkeypatch.setattr(drawings, "drawing_kind", lambda _: "DICOM-SEG")
     monkeypatch.setattr(drawings, "_dataset", lambda *_, **__: whole)
     assert drawings.read_drawing(tmp_path / "seg.dcm").names == {1: "GTV"}
+
+
+def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
+    for place in range(3):
+        scan = make_series(
+            tmp_path / "in" / f"p{place}" / "CT", np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
+        )
+        geometry = read_volume((scan,)).geometry
+        mask = np.zeros(geometry.shape, np.uint8)
+        mask[1:3, 2:6, 2:6] = 1
+        path = tmp_path / "in" / f"p{place}" / "drawn.dcm"
+        write_dicom({"rtstruct": path}, mask, geometry, {"GTV": (1,)}, scan, "1")
+    structures = pydicom.dcmread(tmp_path / "in" / "p0" / "drawn.dcm")
+    structures.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2"]
+    structures.save_as(tmp_path / "in" / "p0" / "drawn.dcm")
+    structures = pydicom.dcmread(tmp_path / "in" / "p1" / "drawn.dcm")
+    structures.StructureSetROISequence = []
+    structures.save_as(tmp_path / "in" / "p1" / "drawn.dcm")
+    made = new_dataset(tmp_path / "in", tmp_path / "in", root=tmp_path, name="Damaged")
+    assert [case.id for case in made.dataset.cases] == ["p2_drawn"]
+    assert "a part is missing or malformed" in made.left_out[0]
+    assert "expected 1 to 1000 structures, found 0" in made.sources.doubtful[0]
+
+
+def test_a_mask_that_was_drawn_on_one_of_two_channels(tmp_path, make_series):
+    rows = ["case,image_0,image_1,mask"]
+    for place in range(2):
+        arrays = np.random.default_rng(place).integers(0, 500, (2, 4, 9, 8))
+        first, _ = (make_series(tmp_path / f"p{place}_T{n}", array) for n, array in enumerate(arrays, start=1))
+        geometry = read_volume((first,)).geometry
+        mask = np.zeros(geometry.shape, np.uint8)
+        mask[1:3, 2:6, 2:6] = 1
+        write_dicom({"dicom-seg": tmp_path / f"p{place}.dcm"}, mask, geometry, {"GTV": (1,)}, first, "1")
+        rows.append(f"p{place},p{place}_T1,p{place}_T2,p{place}.dcm")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    made = new_dataset(tmp_path / "list.csv", root=tmp_path, name="Two")
+    assert [len(case.images) for case in made.dataset.cases] == [2, 2]
+    (tmp_path / "list.csv").write_text("\n".join(rows).replace("_T2", "_T1"))
+    with pytest.raises(UserError, match="is given for two channels"):
+        new_dataset(tmp_path / "list.csv", root=tmp_path, name="Same")

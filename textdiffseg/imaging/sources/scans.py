@@ -70,7 +70,7 @@ def _scans_in(
         stem, ending = split_ending(path.name)
         if ending and path not in slices.values():  # reported when it is read
             _refuse_two(*scans.setdefault(stem, (path,)), path)
-    for path in unread_images(folder):
+    for path in unread_images(_files(folder)):
         case = path.name.partition(".")[0]
         scans[path.name if case in scans else case] = (path,)
     if not scans:
@@ -137,10 +137,10 @@ def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: Fa
     return files
 
 
-def unread_images(folder: Path) -> list[Path]:
-    """The images in a folder whose format is not supported, and files of voxels without a header."""
-    headers = {split_ending(path.name)[0] for path in _files(folder) if split_ending(path.name)[1] == ".hdr"}
-    return [path for path in _files(folder) if is_unread_image(path.name) and path.stem not in headers]
+def unread_images(files: Collection[Path]) -> list[Path]:
+    """Of some files the images whose format is not supported, and files of voxels without a header."""
+    headers = {path.with_name(split_ending(path.name)[0]) for path in files if split_ending(path.name)[1] == ".hdr"}
+    return [path for path in files if is_unread_image(path.name) and path.with_suffix("") not in headers]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -88,6 +88,13 @@ def masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> I
     Raises:
         UserError: the object is damaged, or it is not on the slices of the scan.
     """
+    try:
+        yield from _masks_of(drawing, numbers, geometry)
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{drawing.path}: a part is missing or malformed ({error}). Export it again.") from None
+
+
+def _masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
     dataset = _dataset(drawing.path, masks=True)
     if drawing.kind == "RTSTRUCT":
         contours = {int(one.ReferencedROINumber): one for one in dataset.get("ROIContourSequence") or []}
@@ -188,7 +195,9 @@ def _filled(contours: Any, geometry: Geometry, path: Path) -> np.ndarray:
     for contour in (contours.get("ContourSequence") or []) if contours is not None else []:
         if not str(contour.get("ContourGeometricType", "")).upper().startswith("CLOSED"):
             continue
-        points = np.array(contour.ContourData, float).reshape(-1, 3)
+        points = np.array(contour.get("ContourData") or (), float).reshape(-1, 3)
+        if not len(points):
+            continue
         homogeneous = np.column_stack([points, np.ones(len(points))])
         places = np.linalg.solve(geometry.affine, homogeneous.T)[:3]
         slice_number = int(np.rint(places[0].mean()))

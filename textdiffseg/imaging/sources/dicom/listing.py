@@ -29,7 +29,7 @@ def scans_of_slices(folder: Path, beside_scans: bool) -> list[tuple[str, Path]]:
             its first slice.
     """
     found, aside = list[tuple[str, Path]](), list[tuple[str, Path]]()
-    for path in _with_folders_below(folder):
+    for path in with_folders_below(folder):
         if not has_series(path):
             continue
         if path == folder and beside_scans:
@@ -110,7 +110,7 @@ def _loose_series(folder: Path) -> list[tuple[str, Path]]:
     return [(name if len(paths) == 1 else f"{name}_series{number}", path) for number, path in enumerate(paths, start=1)]
 
 
-def _with_folders_below(folder: Path) -> Iterator[Path]:
+def with_folders_below(folder: Path) -> Iterator[Path]:
     """The folder and all folders below. Links to folders are followed, each folder is searched once."""
     waiting, seen = [folder], set[Path]()
     while waiting:
