@@ -101,11 +101,30 @@ class Manifest(Record):
     threads: int = 0
 
     def is_complete(self, request: Request, mask: Path) -> bool:
-        """Whether this is the manifest of `request` and `mask`, and all outputs are unchanged."""
+        """Whether this is the manifest of `request` and `mask`, and all outputs are there.
+
+        All are unchanged, except for a mask that was corrected (`is_corrected`).
+        """
         if self.request != request or mask.name not in self.outputs:
             return False
-        paths = {mask.parent / name: digest for name, digest in self.outputs.items()}
-        return all(path.is_file() and hash_files([path]) == digest for path, digest in paths.items())
+        changed = [name for name in self.outputs if not self.is_unchanged(mask.parent / name, name)]
+        return not changed or (changed == [mask.name] and self.is_corrected(mask))
+
+    def is_unchanged(self, path: Path, name: str) -> bool:
+        """Whether a file is the output with this name."""
+        return path.is_file() and hash_files([path]) == self.outputs.get(name)
+
+    def is_corrected(self, mask: Path) -> bool:
+        """Whether a mask was changed after it was predicted, and can be read. A damaged file cannot."""
+        if not mask.is_file() or mask.name not in self.outputs or self.is_unchanged(mask, mask.name):
+            return False
+        from textdiffseg.imaging.sources.files import read_labels
+
+        try:
+            read_labels(mask)
+        except UserError:
+            return False
+        return True
 
 
 def read_manifest(path: Path) -> Manifest | None:

@@ -8,7 +8,7 @@ import torch
 
 from plans.errors import UserError, merged
 from plans.file_names import alternative_file, alternative_of, manifest_path, split_ending, written_ending
-from plans.layout import Conversion
+from plans.layout import MAPS, Conversion
 from plans.plan import Plan
 from textdiffseg.files import hash_files
 from textdiffseg.inference.model import Model
@@ -156,12 +156,17 @@ def refuse_alternatives_as_scans(run: PredictionRun, cases: Collection[str]) -> 
         raise UserError(*merged(faults))
 
 
-def drop_alternatives(run: PredictionRun, before: Manifest | None) -> None:
-    """Delete the alternatives of an earlier mask before the mask is replaced. Files that changed since are kept."""
-    for file, digest in {} if before is None else before.outputs.items():
+def drop_outputs(run: PredictionRun, before: Manifest | None) -> None:
+    """Delete alternatives and maps of an earlier mask before the mask is replaced. Files that changed are kept."""
+    if before is None:
+        return
+    for file in before.outputs:
         path, number = run.out / file, alternative_of(split_ending(file)[0])[1]
-        plain = Path(file).name == file  # a manifest may come from anyone
-        if plain and number is not None and path.is_file() and hash_files([path]) == digest:
+        folder = path.resolve().parent  # a manifest may come from anyone
+        own = (
+            folder == run.out.resolve() if number is not None else folder in {(run.out / one).resolve() for one in MAPS}
+        )
+        if own and before.is_unchanged(path, file):
             path.unlink()
 
 
@@ -181,6 +186,11 @@ def refuse_files_of_others(
             raise UserError(
                 f"{path} exists and was not made by tds_predict (no manifest beside it). "
                 "Choose another output folder, or --overwrite."
+            )
+        if before is not None and before.is_corrected(path):
+            raise UserError(
+                f"{path} was changed after it was predicted, perhaps by hand. Move it away, or replace it with "
+                "--overwrite."
             )
     if before is not None:
         return

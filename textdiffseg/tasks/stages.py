@@ -21,7 +21,7 @@ from textdiffseg.tasks.manifest import Manifest, Request, hash_inputs, read_mani
 from textdiffseg.tasks.one_scan import (
     PredictionRun,
     check_channels,
-    drop_alternatives,
+    drop_outputs,
     manifest_of,
     mask_path,
     refuse_files_of_others,
@@ -100,7 +100,8 @@ def read(run: PredictionRun, work: Work) -> Work:
     derived.check(before)
     if not run.overwrite and before is not None and before.is_complete(request, mask):
         derived.complete(before)
-        return replace(work, complete=True)
+        notes = (f"{mask} was changed after it was predicted. It is kept.",) if before.is_corrected(mask) else ()
+        return replace(work, complete=True, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     geometry = read_geometry(paths[0])
     refuse_too_large(segmenting, geometry)
@@ -131,7 +132,7 @@ def write(run: PredictionRun, work: Work) -> Work:
     mask, result = work.mask, work.result
     derived = DerivedFiles(run, mask, work.paths)
     derived.drop(work.before)
-    drop_alternatives(run, work.before)
+    drop_outputs(run, work.before)
     write_record(manifest_path(mask), Manifest(request=work.request))
     final = manifest_of(run, work.request, result, result.write(run.out, mask.name))
     write_record(manifest_path(mask), final)

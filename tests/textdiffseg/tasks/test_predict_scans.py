@@ -114,6 +114,34 @@ def test_complete_cases_are_skipped_and_others_predicted_again(job, scan, make_s
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
 
 
+def test_a_corrected_mask_is_kept(job, scan):
+    predict_scan(job(), "a", (scan,))
+    path = job().out / "a.nii.gz"
+    corrected = sitk.ReadImage(str(path)) * 0
+    sitk.WriteImage(corrected, str(path))
+    before = path.read_bytes()
+    outcome = predict_scans(job(), {"a": (scan,)})
+    assert outcome.skipped == ["a"]
+    assert outcome.notes == [f"case a: {path} was changed after it was predicted. It is kept."]
+    with pytest.raises(UserError, match="was changed after it was predicted, perhaps by hand"):
+        predict_scan(job(hash="1" * 64), "a", (scan,))
+    assert path.read_bytes() == before
+    assert predict_scan(job(overwrite=True), "a", (scan,))
+    assert read_labels(path).array.any()
+
+
+def test_maps_of_an_older_mask_are_deleted(job, scan):
+    def maps():
+        return sorted(path.name for path in job().out.rglob("*/*.nii.gz"))
+
+    predict_scan(job(probabilities=True), "a", (scan,))
+    assert len(maps()) == 2
+    mine = next(job().out.rglob("*/*back*.nii.gz"))
+    mine.write_bytes(b"mine")
+    predict_scan(job(hash="1" * 64), "a", (scan,))
+    assert maps() == [mine.name], "a file that was changed stays"
+
+
 def test_a_mask_in_another_format_is_written_too_but_replaces_no_file_of_others(job, scan):
     out = job().out
     predict_scan(job(file_name="a.nrrd"), "a", (scan,))
