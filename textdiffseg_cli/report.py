@@ -29,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", dest="out", type=Path, default=Path(REPORT), metavar="FILE", help=f"the HTML file (default: {REPORT})"
     )
     parser.add_argument("--scans", type=Path, metavar="IN", help="the scans of the segmentations; pictures need them")
+    parser.add_argument("--series", metavar="UID", help="the DICOM series that was segmented, if it was chosen")
     parser.add_argument(
         "--preset", metavar="NAME", help="the preset to show in detail; the others are compared with it"
     )
@@ -45,6 +46,6 @@ def main(argv: list[str] | None = None) -> int:
 def _report(args: argparse.Namespace) -> None:
     import textdiffseg as tds
 
-    options = {"root": args.root, "preset": args.preset, "scans": args.scans, "title": args.title}
+    options = {name: getattr(args, name) for name in ("root", "preset", "scans", "series", "title")}
     written = tds.write_report(args.source, args.out, **options)
     print_lines(f"Written: {written}. Open it in a browser.")

@@ -160,13 +160,11 @@ def drop_outputs(run: PredictionRun, before: Manifest | None) -> None:
     """Delete alternatives and maps of an earlier mask before the mask is replaced. Files that changed are kept."""
     if before is None:
         return
+    folder, maps = run.out.resolve(), {(run.out / kind).resolve() for kind in MAPS}
     for file in before.outputs:
         path, number = run.out / file, alternative_of(split_ending(file)[0])[1]
-        folder = path.resolve().parent  # a manifest may come from anyone
-        own = (
-            folder == run.out.resolve() if number is not None else folder in {(run.out / one).resolve() for one in MAPS}
-        )
-        if own and before.is_unchanged(path, file):
+        allowed = maps if number is None else {folder}  # a manifest may come from anyone
+        if path.resolve().parent in allowed and before.is_unchanged(path, file):
             path.unlink()
 
 

@@ -47,6 +47,8 @@ def write_report(
         raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
     if out.suffix.lower() not in _ENDINGS or out.is_dir():
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
+    if series is not None and scans is None:
+        raise UserError(f"--series {series}: it chooses among the scans. Give them with --scans, or leave it out.")
     folder = path_of(source)
     manifests = finished_manifests(folder) if folder.is_dir() else {}
     if manifests:

@@ -1,9 +1,11 @@
 """The sections of a report on segmented scans, from the manifests beside the masks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.file_names import split_ending
 from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
@@ -25,15 +27,20 @@ MAX_VIEWED = 3  # cases in the viewer
 
 
 def finished_manifests(folder: Path) -> dict[str, Manifest]:
-    """The manifests of all masks in a folder, by case."""
-    return {manifest.request.case: manifest for manifest in finished(folder)}
+    """The manifests of all masks in a folder, by case. If a case has several masks, by the name of the mask."""
+    manifests = list(finished(folder))
+    cases = [manifest.request.case for manifest in manifests]
+    return {
+        case if cases.count(case) == 1 else split_ending(next(iter(manifest.outputs)))[0]: manifest
+        for case, manifest in zip(cases, manifests, strict=True)
+    }
 
 
 def segmentations_sections(
     folder: Path, manifests: Mapping[str, Manifest], scans: str | Path | CaseList | None, series: str | None = None
 ) -> tuple[list[Section], list[ShownCase]]:
     """All sections but the viewer, and the scans for the viewer."""
-    segmented = sorted((_segmented(manifest) for manifest in manifests.values()), key=lambda scan: scan.order)
+    segmented = sorted((_segmented(*named) for named in manifests.items()), key=lambda scan: scan.order)
     files = None if scans is None else _files_of(scans, manifests, series)
     cases, shown = _cases_section(folder, manifests, segmented, files)
     sections = [check_section(segmented), cases, volumes_section(segmented)]
@@ -44,9 +51,9 @@ def segmentations_sections(
     return sections, shown[:MAX_VIEWED]
 
 
-def _segmented(manifest: Manifest) -> SegmentedScan:
+def _segmented(name: str, manifest: Manifest) -> SegmentedScan:
     remarks = tuple(dict.fromkeys((*manifest.scan_notes, *manifest.notes)))
-    return SegmentedScan(manifest.request.case, manifest.volumes, manifest.expected_dice, remarks)
+    return SegmentedScan(name, manifest.volumes, manifest.expected_dice, remarks)
 
 
 def _cases_section(
@@ -63,7 +70,8 @@ def _cases_section(
         parts = {name: (number,) for number, name in enumerate(names, start=1)}  # one colour for one name
         for scan in first:
             try:
-                shown.append(_shown(folder, manifests[scan.name], files, scan.advice, parts))
+                found = _shown(folder, manifests[scan.name], files, scan.advice, parts)
+                shown.append(replace(found, name=scan.name))
             except UserError as error:
                 faults += [f"There is no picture of {scan.name}: {line}" for line in error.lines]
     if len(segmented) > MAX_PICTURES and shown:

@@ -59,3 +59,14 @@ def test_the_report_of_a_prediction(out, root, make_scan):
     assert "Give their folder with --scans" in sections[1].body
     with pytest.raises(tds.UserError, match="--preset"):
         tds.write_report(out, root / "x.html", preset="unet")
+
+
+def test_two_masks_of_one_scan_are_both_shown(root, make_scan):
+    make_scan(root / "scans" / "a_0000.nii.gz")
+    for name, prompt in (("x.nii.gz", "back"), ("y.nii.gz", "Front_Part")):
+        options = ["-i", root / "scans" / "a_0000.nii.gz", "-o", root / "out" / name, "--prompt", prompt]
+        assert main(["--root", str(root), *map(str, options)]) == 0
+    _, shown = segmentations_sections(root / "out", finished_manifests(root / "out"), root / "scans")
+    assert sorted(one.name for one in shown) == ["x", "y"]
+    with pytest.raises(tds.UserError, match="Give them with --scans"):
+        tds.write_report(root / "out", root / "x.html", series="1.2")

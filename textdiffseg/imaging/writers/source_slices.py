@@ -93,7 +93,8 @@ def read_slices(places: Sequence[Place]) -> SourceSlices:
     if frames > 1 and len(headers) > 1:
         raise UserError(f"{name}: it belongs to a series of several multi-frame files. DICOM outputs need one file.")
     if "PerFrameFunctionalGroupsSequence" in first:
-        slices = tuple(Slice(first, frame, _plane_of_frame(first, frame - 1)) for frame in range(1, frames + 1))
+        pairs = [(header, frame) for header in headers for frame in range(1, frames + 1)]
+        slices = tuple(Slice(header, frame, _plane_of_frame(header, frame - 1)) for header, frame in pairs)
     else:
         slices = tuple(Slice(header, None, _plane(header, header, header)) for header in headers)
     return SourceSlices(name, tuple(headers), slices, (int(first.Rows), int(first.Columns)))
@@ -103,7 +104,7 @@ def _read_header(place: Place) -> Dataset:
     """The header of a file. Empty values replace those that are missing or invalid, where the standard allows it."""
     try:
         with place.open() as file, zip_faults_as_damage():
-            header = dcmread(file, stop_before_pixels=True)
+            header = dcmread(file, stop_before_pixels=True, force=True)  # without a preamble, too
     except (InvalidDicomError, OSError):
         raise UserError(f"{place.name} cannot be read as DICOM. Copy it again or remove it.") from None
     if missing := [name for name in _NEEDED if not header.get(name)]:

@@ -190,3 +190,18 @@ def test_frames_of_an_enhanced_file_are_slices(make_series, tmp_path):
     assert isinstance(source, SourceSlices)
     assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (2, 28.0)]
     assert np.allclose(source.slices[0].plane[:3, :2], [[0, 0.75], [0.5, 0], [0, 0]])
+    for number, group in enumerate(frames):
+        one.NumberOfFrames, one.PerFrameFunctionalGroupsSequence = 1, [group]
+        one.save_as(tmp_path / f"{number}.dcm")
+    source = read_slices([FilePlace(tmp_path / f"{number}.dcm") for number in (0, 1)])
+    assert [(each.frame, each.plane[2, 2]) for each in source.slices] == [(1, 30.0), (1, 28.0)], "one file a slice"
+
+
+def test_slices_without_a_preamble_get_outputs(make_series, tmp_path):
+    scan = make_series(tmp_path / "ct", np.zeros((3, 4, 5)))
+    for path in scan.iterdir():
+        one = pydicom.dcmread(path)
+        one.preamble = None
+        one.save_as(path, enforce_file_format=False)
+        path.write_bytes(path.read_bytes().removeprefix(bytes(128) + b"DICM"))
+    assert len(read_slices([FilePlace(path) for path in sorted(scan.iterdir())]).slices) == 3

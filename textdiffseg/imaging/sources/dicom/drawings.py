@@ -120,7 +120,7 @@ def _dataset(path: Path, masks: bool) -> "Dataset":
 
     try:
         with quiet():
-            return dcmread(path, force=False, stop_before_pixels=not masks)
+            return dcmread(path, force=True, stop_before_pixels=not masks)  # without a preamble, too
     except (InvalidDicomError, OSError, ValueError, EOFError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged or cut off ({type(error).__name__}). Copy it again.") from None
 

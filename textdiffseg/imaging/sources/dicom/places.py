@@ -101,12 +101,18 @@ def slices_of(source: Path) -> Iterator[list[Place]]:
         yield [one for one in places if is_slice_name(one.member.filename) or _is_dicom(one)]
 
 
-def is_zip_of_slices(path: Path, most: int = 20) -> bool:
-    """Whether one of the first `most` files in a zip is a slice, or whether the zip is damaged, to be reported."""
+def is_zip_of_slices(path: Path, most: int = 200) -> bool:
+    """Whether a file in a zip is a slice, or whether the zip is damaged, to be reported.
+
+    All names are read, and the first bytes of up to `most` files, as slices often lie beside a viewer.
+    """
     try:
         with _opened(path) as archive:
             members = [one for one in archive.infolist() if not one.is_dir() and not _is_hidden(one.filename)]
-            return any(is_slice_name(one.filename) or _is_dicom(MemberPlace(archive, one)) for one in members[:most])
+            spread = members[:: max(1, len(members) // most)]
+            return any(is_slice_name(one.filename) for one in members) or any(
+                _is_dicom(MemberPlace(archive, one)) for one in spread
+            )
     except (UserError, Damaged, OSError):
         return True
 

@@ -106,7 +106,7 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
             own = read_instance(FilePlace(source))
             if own is None:
                 raise UserError(f"{source} is a DICOM file without slices of a scan. Give a slice, or their folder.")
-            uid = own.series
+            uid = uid or own.series
         instances = [one for one in map(read_instance, places) if one is not None]
         if not instances:
             raise UserError(f"{source} holds no DICOM slices. Give a folder of DICOM slices, or a file.")

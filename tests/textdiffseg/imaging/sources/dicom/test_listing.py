@@ -70,9 +70,10 @@ def test_zips_are_scans(tmp_path, write_series, voxels):
     (tmp_path / "in").mkdir()
     for name, files in (("A.zip", sorted(folder.iterdir())), ("other.zip", [])):
         with zipfile.ZipFile(tmp_path / "in" / name, "w") as archive:
-            archive.writestr("notes.txt", "x")
+            for number in range(300):  # a viewer
+                archive.writestr(f"VIEWER/{number}.html", "x")
             for file in files:
-                archive.write(file, file.name)
+                archive.write(file, file.stem)
     path = tmp_path / "in" / "A.zip"
     assert list_scans(tmp_path / "in") == {"A": (path,)} == list_scans(path)
     write_series(tmp_path / "in" / "A", voxels)

@@ -219,3 +219,5 @@ def test_the_files_of_a_slice_are_those_of_its_series(tmp_path, write_series, vo
     assert [path.name for path in files_of(folder / "slice2.dcm")] == names
     assert [path.name for path in source_slices(folder / "slice2.dcm")] == names
     assert [path.name for path in source_slices(folder, "1.2.3")] == names
+    others = [f"other{number}.dcm" for number in (5, 4, 3, 2, 1)]
+    assert [path.name for path in source_slices(folder / "slice2.dcm", "1.2.4")] == others
