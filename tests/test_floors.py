@@ -15,6 +15,7 @@ FLOORS = (
     {"planning"},
     {
         "ahead",
+        "allocator",
         "arguments",
         "execution",
         "extras",

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, TextIO
 from plans.errors import UserError, printable
 from plans.presets import PRESETS
 from textdiffseg import __version__
+from textdiffseg.allocator import keep_freed_memory
 from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, path_error, system_error
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     # reads the second setting, others the first. Both are read once, when torch is imported.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}
+    keep_freed_memory()
     _open_closed_streams()
     previous = _terminate_by_exception()
     try:

@@ -69,18 +69,12 @@ def finalize(
     own = {fold.name: fold for fold in trained_folds_in(model)}
     new = _new(chosen, own)
     targets = [FoldFolder.of(root, name, preset, fold.name, resolution) for fold in new]
-    if faults := [
-        f"{target.path} exists, but holds no trained fold. Move it away."
-        for target in targets
-        if target.path.exists() or target.path.is_symlink()
-    ]:
-        raise UserError(*faults)
+    _refuse_existing(targets)
     together = [*own.values(), *new]
     refuse_strange_checkpoints(together)
     check_together([fold for fold in together if not why_unfinished(fold)], "best")
     _refuse_shared_cases(together)
-    if nameless := [fold.name for fold in together if fold.name != "all" and not fold.cases.is_file()]:
-        report(f"Fold {listed(nameless)} has no list of its cases, so its validation cases were not compared.")
+    _report_nameless(together, report)
     for fold, target in zip(new, targets, strict=True):
         _copy(fold, target, report)
     names = sorted({*own, *(fold.name for fold in new)})
@@ -133,6 +127,12 @@ def _new(chosen: Sequence[FoldFolder], own: dict[str, FoldFolder]) -> list[FoldF
     return new
 
 
+def _refuse_existing(targets: Sequence[FoldFolder]) -> None:
+    """Raise `UserError` for each folder that is there. It holds no trained fold, which would not be copied."""
+    if there := [one for one in targets if one.path.exists() or one.path.is_symlink()]:
+        raise UserError(*(f"{one.path} exists, but holds no trained fold. Move it away." for one in there))
+
+
 def _weights(fold: FoldFolder) -> str:
     return hash_each([path for which in ("best", "latest") if (path := fold.checkpoint(which)).is_file()])
 
@@ -150,6 +150,11 @@ def _refuse_shared_cases(folds: Sequence[FoldFolder]) -> None:
                     f"{fold.path} and {other.path} were both validated on case {case}: the machines had different "
                     "splits.json. Train one of them again with the splits.json of the other machine."
                 )
+
+
+def _report_nameless(folds: Sequence[FoldFolder], report: Report) -> None:
+    if nameless := [fold.name for fold in folds if fold.name != "all" and not fold.cases.is_file()]:
+        report(f"Fold {listed(nameless)} has no list of its cases, so its validation cases were not compared.")
 
 
 def _copy(source: FoldFolder, target: FoldFolder, report: Report) -> None:
