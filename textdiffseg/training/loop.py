@@ -13,7 +13,7 @@ from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.progress import TrainingProgress, read_progress
-from textdiffseg.folds.replacing import discard, replaced
+from textdiffseg.folds.replacing import replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
@@ -26,6 +26,7 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, compile_ahead, open_run, plan_length, report_few_iterations
+from textdiffseg.training.saving import Saving
 from textdiffseg.training.stop import deferring, stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.tracking import tracked
@@ -122,6 +123,7 @@ def train(
     """Train until the last iteration of `state.progress`, or until a request to stop."""
     log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
     progress(_event(state.progress, log))
+    saving = Saving(run, state, report)
     with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
         follow, forecast = deferring(progress, stop), TrainingForecast(deferring(report, stop))
         clock = time.perf_counter()  # it also counts the time to write an epoch
@@ -140,7 +142,7 @@ def train(
                 state.progress = state.progress.after(sums=sums, seconds=seconds)
                 forecast.update(state.progress)
             if state.progress.epoch == epoch:
-                _save(run, state, report)
+                saving.save()
                 raise stop.pop(0)
             log.append(end_epoch(run, state, epoch, log, times))
             seconds = state.progress.seconds + time.perf_counter() - clock
@@ -149,10 +151,11 @@ def train(
             if state.progress.finished and state.progress.trains_denoiser:
                 log[-1] = choose_spread(run, state, log[-1])
             write_log(run.fold.log, log)
-            _save(run, state, report)
+            saving.save_if_due()
             track(log[-1])
             draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
             if stop:
+                saving.save()
                 raise stop.pop(0)
     complete_best(run.fold, report)
 
@@ -160,12 +163,6 @@ def train(
 def _next(batches: Iterator[Batch], position: TrainingProgress) -> Iterator[Batch]:
     """The batches of an epoch until losses are read again."""
     return islice(batches, READ_EVERY - position.in_epoch % READ_EVERY)
-
-
-def _save(run: Run, state: TrainingState, report: Report) -> None:
-    """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
-    state.save(run.fold)
-    discard(run.fold, report)
 
 
 def _subsets_from(position: TrainingProgress) -> int:

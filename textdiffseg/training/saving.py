@@ -1,0 +1,37 @@
+"""When a training writes `checkpoint_latest`: at the end of each epoch, unless that takes much of the time."""
+
+import time
+
+from textdiffseg.folds.replacing import discard
+from textdiffseg.progress import Report
+from textdiffseg.training.checkpoint import TrainingState
+from textdiffseg.training.run import Run
+
+CHEAP_SECONDS = 0.5  # a checkpoint that takes less is written in each epoch
+MAX_SHARE = 0.05  # of the time, for others: an epoch on a GPU may take 20 s, and its checkpoint 2 s
+
+
+class Saving:
+    """Writes the state of a run."""
+
+    def __init__(self, run: Run, state: TrainingState, report: Report):
+        self._run, self._state, self._report = run, state, report
+        self._cost, self._written = 0.0, time.perf_counter()
+
+    def save(self) -> None:
+        """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
+        began = time.perf_counter()
+        self._state.save(self._run.fold)
+        discard(self._run.fold, self._report)
+        self._written = time.perf_counter()
+        self._cost = self._written - began
+
+    def save_if_due(self) -> None:
+        """Write it at the end of an epoch. A run that is killed later repeats the epochs since the last one.
+
+        The epochs of the sampler are never repeated, as it starts from the best masks, whose file it changes.
+        """
+        position, waited = self._state.progress, time.perf_counter() - self._written
+        needed = position.finished or position.trains_denoiser
+        if needed or self._cost < CHEAP_SECONDS or waited >= self._cost / MAX_SHARE:
+            self.save()
