@@ -214,7 +214,9 @@ def _end_with_parent() -> None:
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
     require("cluster", "--scheduler", "distributed")
-    from distributed import Client
+    from concurrent.futures import CancelledError
+
+    from distributed import Client, KilledWorker
 
     try:
         client = Client(address, timeout=10)
@@ -222,5 +224,16 @@ def _dask(address: str) -> Iterator[Executor]:
         raise UserError(
             f"--scheduler {address}: no Dask scheduler answers there ({error}). Start one, or correct the address."
         ) from None
-    with client, client.get_executor() as executor:
-        yield executor
+    try:
+        with client, client.get_executor() as executor:
+            yield executor
+    except KilledWorker:
+        raise UserError(
+            f"--scheduler {address}: a case killed several workers, most likely because their memory was full. Give "
+            "each worker more memory, or start fewer on a machine. Finished cases are kept."
+        ) from None
+    except CancelledError:
+        raise UserError(
+            f"--scheduler {address}: the scheduler is gone. Start it and its workers, and run the same command again. "
+            "Finished cases are kept."
+        ) from None

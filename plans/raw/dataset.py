@@ -71,6 +71,11 @@ class Dataset(Record):
     notes: tuple[str, ...] = ()  # sentences on possible mistakes
 
     @property
+    def texts(self) -> dict[str, str]:
+        """The texts of the cases that have one."""
+        return {case.id: case.text for case in self.cases if case.text}
+
+    @property
     def label_names(self) -> tuple[str, ...]:
         """The names of the labels, in their order."""
         return tuple(label.name for label in self.labels)

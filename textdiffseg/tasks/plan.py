@@ -101,27 +101,35 @@ def plan(
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
     _begin(preset, workers, gpu_gb, scheduler)
-    root, force, wanted = path_of(root), Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
-    parts = read_datasets(str(dataset), root)
+    force, wanted = Workforce(workers, scheduler, progress, cancel), checked_spacing(spacing)
+    dataset, root = _places(str(dataset), path_of(root), scheduler)
+    parts = read_datasets(dataset, root)
     joint, words = joined(parts, root, report)
     folder = _swept(joint, parts, root, preset, report)
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
         bank = pool.submit(write_words, joint.label_names, words.prompts, encoders, folder, preset)  # beside the cases
-        texts = {case.id: case.text for case in joint.cases if case.text}
         splits, fingerprint = splits_of(joint, parts, folder), _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
-        budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(texts))
+        budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(joint.texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
         stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
         encoder, _ = bank.result()
-        text_notes = pool.submit(write_case_texts, texts, encoder, folder.case_texts(preset, encoder)).result()
+        text_notes = pool.submit(write_case_texts, joint.texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
     notes = notes_of(joint, fingerprint, new_plan, splits, text_notes, folder)
     return PlannedDataset(root, folder, new_plan, splits, stored, notes, low, stored_low)
+
+
+def _places(dataset: str, root: Path, scheduler: str | None) -> tuple[str, Path]:
+    """The data set and the root. Both are absolute for a scheduler, whose workers may have another current folder."""
+    if scheduler is None:
+        return dataset, root
+    path = Path(dataset).expanduser()
+    return str(path.absolute()) if len(path.parts) > 1 and path.is_dir() else dataset, root.absolute()
 
 
 def _begin(preset: str, workers: int | None, gpu_gb: float | None, scheduler: str | None) -> None:
@@ -182,7 +190,7 @@ def _decide(
         regions=dataset.regions,
         known_together=dataset.known_together,
         spacing=spacing,
-        texts=[case.text for case in dataset.cases if case.text],
+        texts=[*dataset.texts.values()],
         optional=dataset.optional,
     )
 
