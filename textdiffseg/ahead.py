@@ -1,7 +1,7 @@
 """Work ahead in a second thread."""
 
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -22,6 +22,7 @@ def ahead(
     if not active:
         yield from items
         return
+    coming: Future[list[Item]] | None = None
     with ThreadPoolExecutor(1) as thread:
         try:
             coming = thread.submit(_next, items)
@@ -30,6 +31,7 @@ def ahead(
                 yield found.pop()  # no longer kept here, which saves memory
         except BaseException:  # also Ctrl-C, and an iterator that is closed
             stop()
+            coming = None  # it holds the error, and the error holds this frame, with all that the thread has computed
             raise
 
 

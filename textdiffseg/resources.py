@@ -80,6 +80,14 @@ def idle_cores(before: CpuUse, now: CpuUse | None = None) -> int:
     return max(1, round(cores() - max(0.0, busy) / max(now.clock - before.clock, 1e-3)))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the host or of a GPU. CUDA's libraries report it as plain `RuntimeError`s."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "ALLOC_FAILED" in text)
+
+
 def own_memory() -> float:
     """The memory in bytes that this process holds."""
     import psutil

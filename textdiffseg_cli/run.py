@@ -1,6 +1,7 @@
 """`tds_run`: do what is not done yet: plan, preprocess, train and validate each fold."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from plans.commands import command_line, predict_command
@@ -69,12 +70,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(outcome)
     else:
-        _print(outcome)
+        _print(outcome, args.folds)
     if args.track and not args.json:
         print_lines(f"Curves: tensorboard --logdir {outcome.model}")
 
 
-def _print(outcome: "RunOutcome") -> None:
+def _print(outcome: "RunOutcome", chosen: Sequence[str]) -> None:
     """Print the scores of all folds, and the next command."""
     from textdiffseg_cli.status import folds_table
 
@@ -82,7 +83,8 @@ def _print(outcome: "RunOutcome") -> None:
     if not outcome.is_complete:
         open_folds = [fold for fold in outcome.folds if fold.state != "validated"]
         print_lines(f"Not finished: {', '.join(f'fold {fold.fold} ({fold.state})' for fold in open_folds)}.")
-        more = command_line("tds_run", outcome.dataset, "--hours", "H", preset=outcome.preset, root=outcome.root)
+        options = ["--hours", "H", *(["--folds", *chosen] if chosen else [])]
+        more = command_line("tds_run", outcome.dataset, *options, preset=outcome.preset, root=outcome.root)
         print_lines(f"Next: {more}")
     if any(fold.state == "validated" for fold in outcome.folds):
         print_lines(f"Model: {outcome.model}")

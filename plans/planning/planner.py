@@ -17,7 +17,7 @@ from plans.planning.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.planning.recipes import RECIPES, VARIANTS
 from plans.planning.rules import numbers
 from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
-from plans.planning.spacing import MIN_PATCH_SHARE, WantedSpacing, choose_spacing
+from plans.planning.spacing import MIN_PATCH_SHARE, SPACING_ROW, WantedSpacing, choose_spacing
 from plans.presets import Preset
 from plans.raw.directions import named_axes
 from plans.raw.prompts import Prompts, names_sides
@@ -28,7 +28,6 @@ USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
 Axis = Literal[0, 1, 2]
 MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
 AXIS_NAMES = "DHW"
-SPACING_ROW = "spacing (mm)"  # of the table of reasons
 
 
 def make_plan(

@@ -12,6 +12,7 @@ from typing import Literal
 from plans.errors import UserError
 from plans.fingerprint import Fingerprint
 from plans.geometry import MAX_STEP_MM, Millimetres, Triple, millimetres
+from plans.plan import Plan
 from plans.planning.rules import numbers, target_spacing
 
 STEP = 1.03  # nnU-Net: of its low-resolution plan
@@ -20,6 +21,8 @@ MIN_TYPICAL_VOXELS = 3.0  # that a typical structure still spans after coarsenin
 MAX_LOSS = 0.25  # of a thinner structure: it may lose this share of the voxels that it spans
 MAX_CASE_VOXELS = 1e9  # of a median case, at a spacing that the user gives
 MIN_STEP_MM = 1e-6  # of the user's spacing
+SPACING_ROW = "spacing (mm)"  # of the table of reasons
+GIVEN = "given with --spacing"  # in the reason there
 
 WantedSpacing = Millimetres | Literal["full"] | None
 """The user's spacing in mm (D, H, W); `full`: nnU-Net's; None: nnU-Net's, or coarser on a CPU."""
@@ -56,13 +59,19 @@ def choose_spacing(
     """The spacing in mm (D, H, W), and the reason. `UserError` if the user's spacing does not fit the cases."""
     full, reason = target_spacing(fingerprint)
     if wanted == "full":
-        return full, f"{reason}; nnU-Net's, as given with --spacing"
+        return full, f"{reason}; nnU-Net's, as {GIVEN}"
     if wanted is not None:
         _refuse_useless(fingerprint, wanted, full)
-        return wanted, f"given with --spacing; nnU-Net's is {numbers(full)} ({reason})"
+        return wanted, f"{GIVEN}; nnU-Net's is {numbers(full)} ({reason})"
     if not on_cpu:
         return full, reason
     return _coarsened(fingerprint, full, reason, patch_at)
+
+
+def given_spacing(plan: Plan) -> WantedSpacing:
+    """The spacing that the user gave for a plan, by its reason; None: the user gave none."""
+    reason = next((row.reason for row in plan.reasons if row.name == SPACING_ROW), "")
+    return plan.spacing if reason.startswith(GIVEN) else "full" if GIVEN in reason else None
 
 
 def coarser(spacing: Millimetres) -> Millimetres:

@@ -6,10 +6,17 @@ A mirrored scan contradicts such a text: the upper nodule is then the lower one.
 import re
 from collections.abc import Iterable
 
-SIDES = (  # English, German and Dutch, French, Spanish, Italian, Portuguese
-    "left|right|link(?:s|e[rnsm]?)|recht(?:s|e[rnsm]?)|gauche|droite?|izquierd[oa]|derech[oa]|sinistr[oa]|destr[oa]|"
-    "esquerd[oa]|direit[oa]"
+# English, German and Dutch, French, Spanish, Italian, Portuguese, Nordic and Slavic languages, Finnish, Chinese and
+# Japanese
+LEFT = (
+    r"left|link(?:s|e[rnsm]?)|gauche|izquierd[oa]|sinistr[oa]|esquerd[oa]|vänster|venstre|lew[aey]|lev[áýé]|vasen|"
+    r"лев(?:ая|ый|ое)|左"
 )
+RIGHT = (
+    r"right|recht(?:s|e[rnsm]?)|droite?|derech[oa]|destr[oa]|direit[oa]|höger|høyre|højre|praw[aey]|prav[áýé]|oikea|"
+    r"прав(?:ая|ый|ое)|右"
+)
+SIDES = f"{LEFT}|{RIGHT}"
 _WORDS = (  # of the axes D, H and W
     r"upper\w*|lower\w*|above|below|beneath|top|topmost|bottom|superior\w*|inferior\w*|cranial\w*|"
     r"caudal\w*|cephal\w*|kranial\w*|kaudal\w*|ober(?:e[rnsm]?|halb|ste[rnsm]?)|unter(?:e[rnsm]?|halb|ste[rnsm]?)|"

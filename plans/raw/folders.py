@@ -29,7 +29,7 @@ def find_datasets(names_or_path: str, root: Path) -> list[Path]:
     Raises `UserError` with a line for each data set that is not found.
     """
     is_folder = Path(names_or_path).expanduser().is_dir() or (tree(root, "raw") / names_or_path).is_dir()
-    names = [names_or_path] if is_folder else names_or_path.split("+")
+    names = [names_or_path] if is_folder else joined_ids(names_or_path).split("+")
     folders: list[Path] = []
     faults: list[str] = []
     for name in names:

@@ -11,10 +11,12 @@ from plans.errors import UserError
 from plans.layout import RawFolder
 from plans.names import SPELLING, normalise, same_names
 from plans.raw.dataset import Dataset
-from plans.raw.directions import SIDES
+from plans.raw.directions import LEFT, SIDES
 from plans.records import Record
 
-_SIDE_TOKENS = {"l", "r", "lh", "rh", "lt", "rt"}
+_LEFT_TOKENS = {"l", "lh", "lt", "sin", "sn", "sx"}
+_SIDE_TOKENS = {*_LEFT_TOKENS, "r", "rh", "rt", "dex", "dx"}
+_WHOLE_WORDS = {"liver"}  # their first letter is no side
 
 
 class Prompts(Record):
@@ -137,36 +139,56 @@ def read_prompts(path: Path, dataset: Dataset) -> Prompts:
 def names_sides(labels: Iterable[str]) -> bool:
     """Whether two labels differ only by left and right, in words (`Left-Kidney`, `kidneyleft`) or letters (`kidney_L`).
 
-    Abbreviations in capitals count too (`LV` and `RV`). To leave out one mirroring axis costs little. To mirror such
-    labels would teach the network that left is right.
+    Abbreviations count too (`LV` and `RV`, `lkid` and `rkid`). To leave out one mirroring axis costs little. To mirror
+    such labels would teach the network that left is right.
     """
     names = tuple(dict.fromkeys(labels))
-    for spelling in (_side_words, _side_tokens, _side_capitals):
-        seen: dict[str, str] = {}
-        for name in names:
-            bare = spelling(name)
-            if bare != name and seen.setdefault(bare, _folded(name)) != _folded(name):
-                return True
+    for spelling in (_side_words, _side_tokens, _side_capitals, _first_letter, _last_letter):
+        sides: dict[str, set[str]] = {}
+        for bare, side in filter(None, map(spelling, names)):
+            sides.setdefault(bare, set()).add(side)
+        if any(len(both) > 1 for both in sides.values()):
+            return True
     return False
+
+
+Sided = tuple[str, str] | None
+"""A name without its side, and the side, `l` or `r`; None: it names no side."""
 
 
 def _folded(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
-def _side_words(name: str) -> str:
-    return re.sub(SIDES, "*", _folded(name)) if re.search(SIDES, name.casefold()) else name
+def _side_of(word: str) -> str:
+    return "l" if re.match(LEFT, word) or word in _LEFT_TOKENS else "r"
 
 
-def _side_tokens(name: str) -> str:
-    tokens = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)
-    sided = ["*" if _is_side(token.casefold()) else token.casefold() for token in tokens]
-    return "".join(sided) if "*" in sided else name
+def _side_words(name: str) -> Sided:
+    if not (found := re.search(SIDES, name.casefold())):
+        return None
+    return re.sub(SIDES, "*", _folded(name)), _side_of(found[0])
 
 
-def _is_side(token: str) -> bool:
-    return token in _SIDE_TOKENS or re.fullmatch(SIDES, token) is not None
+def _side_tokens(name: str) -> Sided:
+    tokens = [token.casefold() for token in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]
+    sided = [token for token in tokens if token in _SIDE_TOKENS or re.fullmatch(SIDES, token)]
+    if not sided:
+        return None
+    return " ".join(sorted("*" if token in sided else token for token in tokens)), _side_of(sided[0])
 
 
-def _side_capitals(name: str) -> str:
-    return re.sub(r"\b[LR](?=[A-Z]{1,3}\b)", "*", name.replace("_", " "))
+def _side_capitals(name: str) -> Sided:
+    name = name.replace("_", " ")
+    found = re.search(r"\b[LR](?=[A-Z]{1,3}\b)", name)
+    return None if found is None else (re.sub(r"\b[LR](?=[A-Z]{1,3}\b)", "*", name), found[0].casefold())
+
+
+def _first_letter(name: str) -> Sided:
+    found = re.fullmatch(r"([lr])(\w{2,})", _folded(name))
+    return None if found is None or found[0] in _WHOLE_WORDS else (found[2], found[1])
+
+
+def _last_letter(name: str) -> Sided:
+    found = re.fullmatch(r"(\w{3,})([lr])", _folded(name))
+    return None if found is None else (found[1], found[2])

@@ -1,4 +1,6 @@
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -53,3 +55,30 @@ def test_the_thread_is_stopped_and_waited_for_if_the_items_are_not_used_to_the_e
     assert next(used) == 0
     used.close()
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_what_an_error_leaves_behind_is_freed_at_once(active):
+    class Array:
+        pass
+
+    made = []
+
+    def items():
+        array = Array()
+        made.append(weakref.ref(array))
+        yield 1
+        raise ZeroDivisionError(str(array))
+
+    def use():
+        try:
+            list(ahead(items(), active))
+        except ZeroDivisionError:
+            return
+
+    gc.disable()
+    try:
+        use()
+        assert made[0]() is None
+    finally:
+        gc.enable()

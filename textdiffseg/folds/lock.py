@@ -34,9 +34,13 @@ class FoldOwner(Record):
     since: float  # seconds since 1970
 
 
+class Busy(UserError):
+    """Another process is at work."""
+
+
 @contextmanager
 def alone(fold: FoldFolder) -> Iterator[None]:
-    """Hold a fold's folder for this process. Raises `UserError` if another process holds it."""
+    """Hold a fold's folder for this process. Raises `Busy` if another process holds it."""
     refusal = f"{fold.path}: another tds_train is at work here. Wait for it, or stop it. If there is none, delete"
     with _hold(fold.lock, f"{refusal} {fold.lock}."):
         write_record(fold.owner, FoldOwner(host=platform.node(), process=os.getpid(), since=time.time()))
@@ -57,7 +61,10 @@ def owner_of(fold: FoldFolder) -> FoldOwner | None:
 
 @contextmanager
 def planning_alone(folder: PreprocessedFolder, root: Path) -> Iterator[None]:
-    """Hold a preprocessed data set during planning. Raises `UserError` if another process plans or trains on it."""
+    """Hold a preprocessed data set during planning.
+
+    Raises `Busy` if another process plans it, and `UserError` if one trains on it.
+    """
     with _hold(folder.planning_lock, _planned(folder)):
         if training := [str(fold.path) for fold in locked_folds(root, folder.path.name) if is_held(fold.lock)]:
             raise UserError(
@@ -68,9 +75,9 @@ def planning_alone(folder: PreprocessedFolder, root: Path) -> Iterator[None]:
 
 
 def refuse_while_planned(folder: PreprocessedFolder) -> None:
-    """Raise `UserError` if another process plans the data set. The caller must hold the fold."""
+    """Raise `Busy` if another process plans the data set. The caller must hold the fold."""
     if is_held(folder.planning_lock):
-        raise UserError(_planned(folder))
+        raise Busy(_planned(folder))
 
 
 @contextmanager
@@ -100,7 +107,7 @@ def _hold(path: Path, refusal: str, wait_seconds: float = MAX_WAIT_SECONDS) -> I
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
-        raise UserError(refusal) from None
+        raise Busy(refusal) from None
     except OSError as error:
         if error.errno in _CLOSED:
             raise

@@ -16,7 +16,7 @@ from torch import Tensor
 from plans.geometry import Triple
 from textdiffseg.imaging.resample import Matrices, Products, apply_matrices, reading
 from textdiffseg.precision import float32_products
-from textdiffseg.resources import free_on
+from textdiffseg.resources import free_on, is_out_of_memory
 
 MAX_SLAB_BYTES = 1 << 29  # of the tensors of a slab on the GPU
 MAX_SHARE = 0.25  # of the GPU's free memory
@@ -68,7 +68,9 @@ def _fits(matrices: Matrices, volume: np.ndarray, out: np.ndarray, device: torch
     """Whether the product is in `out`. False: the device's memory ran out."""
     try:
         torch.from_numpy(out).copy_(_product(matrices, volume, device))
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         return False
     return True
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import torch
 
 from plans.errors import UserError
 from plans.layout import Checkpoint
@@ -26,7 +25,7 @@ from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.tensors import record_of
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import AlternativeChoice
-from textdiffseg.inference.memory import NO_MEMORY
+from textdiffseg.inference.memory import NO_MEMORY, refuse_too_large
 from textdiffseg.inference.openvino import WINDOWS_AT_ONCE, Backend, OpenVINOSegmenter, require_openvino
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
@@ -35,7 +34,7 @@ from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import Calibrated, WindowProgress, follow
 from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
-from textdiffseg.resources import choose_device
+from textdiffseg.resources import choose_device, is_out_of_memory
 from textdiffseg.text.case_texts import CaseText
 
 if TYPE_CHECKING:
@@ -219,7 +218,8 @@ class Model:
             alternatives=alternatives,
         )
         ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        return _run(ready, scan, volume, self._encoded(text, text_encoder), follow(progress, cancel), series)
+        encoded = self.serving(effort)._encoded(text, text_encoder)
+        return _run(ready, scan, volume, encoded, follow(progress, cancel), series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -236,8 +236,10 @@ class Model:
             try:
                 found: Result | UserError = _run(segmenting, scan, volume_of(scan, channels=self._channels))
             except UserError as error:
-                found = error
-            except (MemoryError, torch.OutOfMemoryError):
+                found = UserError(*error.lines)  # without its frames, which hold the scan
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 found = UserError(NO_MEMORY)
             yield found
 
@@ -267,7 +269,9 @@ def _run(
     series: str | None = None,
 ) -> Result:
     """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
-    found = ready.run(ready.read(volume), text, progress)
+    read = ready.read(volume)
+    refuse_too_large(ready, volume.geometry, read.transform.shape)
+    found = ready.run(read, text, progress)
     return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
 
 

@@ -10,7 +10,7 @@ from plans.geometry import Triple
 from plans.plan import Plan
 from plans.planning.memory import network_of, prediction_bytes, sums_bytes
 from textdiffseg.inference.windows import SlabSums, WindowInputs
-from textdiffseg.resources import free_on
+from textdiffseg.resources import free_on, is_out_of_memory
 
 CPU_WINDOWS = 2  # with one, torch's CPU convolutions leave oneDNN and take three times as long
 MAX_CPU_BYTES = 2e9  # of the logits and probabilities of these windows; more take one window at a time
@@ -54,7 +54,9 @@ class DeviceRoom:
             count = self.windows  # another thread may halve it
             try:
                 return [function(starts[i : i + count]) for i in range(0, len(starts), count)]
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 on_device = [one for one in sums if one.total.device.type != "cpu"]
                 if self.windows == 1 and not on_device:
                     raise

@@ -12,7 +12,7 @@ from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
-from textdiffseg.folds.find import find_model
+from textdiffseg.folds.find import find_model, is_fold, trained_folds_in
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import is_validated, why_unfinished
@@ -80,7 +80,7 @@ def describe(
     Raises `UserError` if there is not exactly one such model, or if one of its files is damaged.
     """
     folder = find_model(path_of(root), dataset, None if model is None else path_of(model), preset)
-    folds = trained_folds(folder, None, "best", include_unfinished=True)
+    folds = _described(folder)
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
     known = [summary for summary in scores if summary is not None]
@@ -110,6 +110,13 @@ def describe(
         samples=all(map(has_sampler, folds)),
         reads_texts=plan.reads_texts,
     )
+
+
+def _described(folder: Path) -> tuple[FoldFolder, ...]:
+    """The trained folds; without those that were stopped in their first epoch, unless there are no others."""
+    own = [] if is_fold(folder) else trained_folds_in(folder)
+    names = [fold.name for fold in own if fold.checkpoint("best").is_file()]
+    return trained_folds(folder, names or None, "best", include_unfinished=True)
 
 
 def _fold_info(fold: FoldFolder, summary: Summary | None) -> FoldInfo:

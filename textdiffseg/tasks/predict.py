@@ -19,6 +19,7 @@ from plans.file_names import is_image_name, manifest_path, split_ending, written
 from plans.layout import BESIDE, Checkpoint, Conversion
 from plans.plan import Plan
 from plans.raw.case_list import CaseList
+from plans.raw.dataset import is_plain_name
 from textdiffseg.ahead import ahead
 from textdiffseg.arguments import path_of, several
 from textdiffseg.files import temporary_folder
@@ -228,5 +229,5 @@ def _works(
             works = stages.each(stage, stack.enter_context(closing(ahead(works, overlapping, stopped.set))))
         for work in works:
             yield work
-            if folder is not None:
+            if folder is not None and is_plain_name(work.case):  # no other case has a folder for its maps
                 rmtree(folder / work.case, ignore_errors=True)

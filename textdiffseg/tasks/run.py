@@ -5,30 +5,44 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from plans.commands import command_line
 from plans.errors import UserError
+from plans.file_names import BUNDLED
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
+from plans.plan import Plan
+from plans.planning.spacing import given_spacing
 from plans.presets import PRESETS, Preset
+from plans.raw.combined import cases_of
 from plans.raw.dataset import Dataset
 from plans.raw.folders import find_datasets, find_folder
 from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
+from textdiffseg.folds.lock import Busy
+from textdiffseg.folds.state import is_validated
 from textdiffseg.pace import duration
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.datasets import prompts_beside_plan, read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
 from textdiffseg.tasks.report import write_report
+from textdiffseg.tasks.started import refuse_changed_plan
 from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
+from textdiffseg.text.bank import TextBank
+from textdiffseg.text.places import stored_words
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker
 
 TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation
 MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call
+
+
+class TooFewHours(UserError):
+    """The hours are too few for a fold."""
 
 
 @dataclass(frozen=True)
@@ -71,34 +85,48 @@ def run(
         preset: of the plan.
         options: of the training; its length is replaced.
 
-    A fold that was interrupted keeps its length. A fold that another process trains is left to it. Raises `UserError`
-    for faults of the data, and if the hours are too few.
+    A fold that was interrupted keeps its length. A fold that another process trains is left to it. If a fold cannot be
+    trained, the others are, and its error is raised at the end. Raises `UserError` for faults of the data, for finished
+    folds of another plan, and if the hours are too few.
     """
     require("train", "tds_run")
     options = options or TrainingOptions()
     require_tracker(options.track)
     check_choice("preset", preset, PRESETS)
-    root, planned = path_of(root), None
-    if why := _why_plan(str(dataset), root, preset):
-        report(why)
-        planned = plan(dataset, root=root, preset=preset, report=report, progress=progress, cancel=cancel)
-        name = planned.folder.path.name
-        source = planned.folder
-    else:
-        source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed"))
-        name = source.path.name
+    root = path_of(root)
+    planned = _planned(str(dataset), root, preset, report, progress, cancel)
+    source = PreprocessedFolder(find_folder(str(dataset), root, "preprocessed")) if planned is None else planned.folder
+    name = source.path.name
+    if planned is None:
         report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
     chosen = _chosen(source, several(folds))
     work = _Work(root, name, preset, options, report, progress, cancel)
+    _refuse_other_folds(source, [FoldFolder.of(root, name, preset, fold) for fold in chosen], preset)
     end = None if hours is None else time.monotonic() + 3600 * hours
-    for fold in chosen:
-        work.do(fold, chosen, end)
+    faults = [line for fold in chosen for line in work.tried(fold, chosen, end)]
     states = tuple(work.status(fold) for fold in chosen)
     model = model_folder(root, name, preset)
     page = model.with_name(REPORT)
     if any(state.state == "validated" for state in states):
         write_report(name, page, root=root, preset=preset)
+    if faults:
+        raise UserError(*dict.fromkeys(faults))
     return RunOutcome(root, name, preset, model, planned, states, page if page.is_file() else None)
+
+
+def _planned(
+    dataset: str, root: Path, preset: Preset, report: Report, progress: OnProgress, cancel: Cancel
+) -> PlannedDataset | None:
+    """The data set, planned now with the options of an earlier plan; None: it was planned before."""
+    why = _why_plan(dataset, root, preset)
+    if why is None:
+        return None
+    report(why)
+    options = _earlier_options(dataset, root, preset)
+    planned = plan(dataset, root=root, preset=preset, report=report, progress=progress, cancel=cancel, **options)
+    for note in planned.notes:
+        report(note)
+    return planned
 
 
 def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
@@ -120,12 +148,53 @@ def _why_plan(dataset: str, root: Path, preset: Preset) -> str | None:
     except UserError:  # the raw data set may lie on another machine
         return None
     parts = read_datasets(dataset, root)
-    if len(parts) == 1 and {case.id for case in parts[0].cases} != stored:
+    cases = parts[0].cases if len(parts) == 1 else [one for of in cases_of(parts) for one in of.values()]
+    if {case.id for case in cases} != stored:
         return f"The cases of {source.path.name} have changed."
     planned = _changed(source.plan(preset))
     if any(_last_change(part, root) > planned for part in parts):
         return f"Files of {source.path.name} have changed since it was planned."
     return None
+
+
+def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]:
+    """The options of an earlier plan, as far as it shows them. Otherwise a changed mask would change the plan, too."""
+    try:
+        source = PreprocessedFolder(find_folder(dataset, root, "preprocessed"))
+        before = Plan.read(source.plan(preset)) if source.plan(preset).is_file() else None
+    except UserError:
+        return {}
+    if before is None:
+        return {}
+    options: dict[str, Any] = {"spacing": given_spacing(before)}
+    if before.device == "gpu":
+        options["gpu_gb"] = before.memory.budget_gb
+    if before.text.encoder != BUNDLED:
+        options["text_encoder"] = before.text.encoder
+    if before.low_resolution is not None:
+        options["low_resolution"] = source.low(preset).plan(preset).is_file()
+    return options
+
+
+def _refuse_other_folds(source: PreprocessedFolder, folds: Sequence[FoldFolder], preset: Preset) -> None:
+    """Raise `UserError` for finished folds of an earlier plan. They would be no ensemble with the others."""
+    words, faults = None, list[str]()
+    for fold in folds:
+        if not fold.plan.is_file() or not is_validated(fold):
+            continue
+        try:
+            plan_of_fold = Plan.read(fold.plan)
+            refuse_changed_plan(fold, plan_of_fold, source, preset)
+            words = words or TextBank.load(stored_words(source, plan_of_fold)).words
+            same = TextBank.load(fold.words).words == words
+        except UserError as error:
+            faults += error.lines
+            continue
+        if not same:
+            faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
+    if faults:
+        again = command_line("tds_train", source.dataset, "FOLD", "--restart", preset=preset)
+        raise UserError(*faults, f"Folds of two plans are no ensemble. Undo the change, or train them again: {again}.")
 
 
 def _last_change(dataset: Dataset, root: Path) -> float:
@@ -167,6 +236,19 @@ class _Work:
         command = command_line("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
         return fold_status(FoldFolder.of(self.root, self.dataset, self.preset, fold), command)
 
+    def tried(self, fold: str, chosen: Sequence[str], end: float | None) -> tuple[str, ...]:
+        """`do`; returns the lines of an error that stopped this fold, so that the others are still trained."""
+        try:
+            self.do(fold, chosen, end)
+        except TooFewHours:
+            raise
+        except Busy:
+            self.report(f"Fold {fold}: another process is at work. It is left to that process.")
+        except UserError as error:
+            self.report(f"Fold {fold} is left out: {error.lines[0]}")
+            return error.lines
+        return ()
+
     def do(self, fold: str, chosen: Sequence[str], end: float | None) -> None:
         """Train and validate a fold, as far as that is not done. end: of the call, on the monotonic clock."""
         now = self.status(fold)
@@ -179,6 +261,13 @@ class _Work:
             self.report(f"Fold {fold} is in training elsewhere{where}. It is left to that process.")
             return
         options = replace(self.options, epochs=None, max_minutes=None)
+        if end is not None and now.iterations and now.state == "interrupted":
+            left, rest = now.seconds_left or 0.0, end - time.monotonic()
+            if rest < MIN_SECONDS:
+                self.report(f"Fold {fold}: no time is left for it.")
+                return
+            if left > rest:
+                self.report(f"Fold {fold} keeps its length: about {duration(left)} of training, beyond the hours.")
         if end is not None and now.state != "trained" and not now.iterations:
             seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
@@ -200,7 +289,7 @@ class _Work:
         except TooShort as error:
             open_folds = sum(self.status(one).command is not None for one in chosen)
             hours = math.ceil(10 * open_folds * error.needed_minutes / TRAINING_SHARE / 60 - 1e-6) / 10
-            raise UserError(
+            raise TooFewHours(
                 f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "
                 f"{duration(60 * error.needed_minutes)} to learn anything. Give --hours {hours:g}, or fewer --folds."
             ) from None

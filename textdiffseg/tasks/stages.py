@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from plans.errors import UserError, listed
 from plans.file_names import manifest_path
 from plans.raw.dataset import is_plain_name
@@ -16,6 +14,7 @@ from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import PreparedScan
 from textdiffseg.progress import Cancel, OnProgress
+from textdiffseg.resources import is_out_of_memory
 from textdiffseg.tasks.derived import DerivedFiles
 from textdiffseg.tasks.manifest import Manifest, Request, hash_inputs, read_manifest
 from textdiffseg.tasks.one_scan import (
@@ -46,7 +45,8 @@ class Work:
     fault: UserError | None = None
 
     def failed(self, fault: UserError) -> "Work":
-        """The end of the work, without its arrays."""
+        """The end of the work, without its arrays, which the frames of the error hold, too."""
+        fault = UserError(*fault.lines)
         return replace(self, scan=None, volume=None, result=None, fault=fault)
 
 
@@ -70,11 +70,11 @@ def _after(stage: Stage, work: Work) -> Work:
         return stage(work)
     except UserError as error:
         return work.failed(error)
-    except (MemoryError, torch.OutOfMemoryError):
-        return work.failed(UserError(NO_MEMORY))
     except (IsADirectoryError, FileExistsError) as error:
         return work.failed(UserError(f"{error.filename} is in the way of an output. Move it away."))
     except Exception as error:
+        if is_out_of_memory(error):
+            return work.failed(UserError(NO_MEMORY))
         error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
         raise
 

@@ -183,6 +183,8 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
             begun = any(fold.state != "not begun" for fold in one.folds)
             if begun or not any(fold.command is None for other in presets for fold in other.folds):
                 return command_line("tds_run", name, preset=one.preset, root=root)
+    if not any(fold.state == "validated" for one in presets for fold in one.folds):  # all are in training
+        return command_line("tds_status", name, root=root)
     return _predict(root, name, presets)
 
 
@@ -194,5 +196,4 @@ def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
         if {one.preset for one in trained} <= compared:
             return predict_best_command(name, root)
         return command_line("tds_find_best", name, root=root)
-    preset = trained[0].preset if trained else "default"
-    return predict_command(model_folder(root, name, preset))
+    return predict_command(model_folder(root, name, trained[0].preset))

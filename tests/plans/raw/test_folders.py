@@ -44,6 +44,7 @@ def test_several_data_sets_are_found_together(tmp_path):
     own, plus = write(tmp_path / "elsewhere/a+b"), write(tmp_path / "raw/a+b")
     assert find_datasets("101+Hippocampus", tmp_path) == [second, first]
     assert find_datasets(joined_ids("Dataset004+101_Hippocampus+Sarcoma"), tmp_path) == [first, second]
+    assert find_datasets("Dataset004+101_Hippocampus+Sarcoma", tmp_path) == [first, second], "as messages name it"
     assert joined_ids("Dataset004_Hippocampus") == "Dataset004_Hippocampus"
     assert (find_datasets(str(own), tmp_path), find_datasets("a+b", tmp_path)) == ([own], [plus])
     with pytest.raises(UserError) as caught:

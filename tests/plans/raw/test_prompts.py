@@ -179,6 +179,15 @@ def test_answers_that_do_not_fit_are_reported_by_field(tmp_path, labels, other, 
         ("linker_nier", "rechter_nier"),
         ("rein_gauche", "rein_droit"),
         ("riñón izquierdo", "riñón derecho"),
+        ("rkid", "lkid"),
+        ("Lkidney", "Rkidney"),
+        ("kidneyl", "kidneyr"),
+        ("Parotid_Sin", "Parotid_Dex"),
+        ("parotide sx", "parotide dx"),
+        ("vänster lunga", "höger lunga"),
+        ("левая почка", "правая почка"),
+        ("左肾", "右肾"),
+        ("Kidney left", "right kidney"),
     ],
 )
 def test_labels_that_name_sides_are_recognised(labels):
@@ -196,6 +205,8 @@ def test_labels_that_name_sides_are_recognised(labels):
         ("LeftKidney", "left kidney"),
         ("l", "liver"),
         ("links", "recto"),
+        ("left lung", "lung left"),
+        ("renal pelvis", "lesion"),
     ],
 )
 def test_other_labels_are_not_taken_for_sides(labels):

@@ -46,6 +46,12 @@ def test_a_model_is_described_from_its_files(validated, plan):
     assert found.samples
 
 
+def test_a_fold_that_was_stopped_in_its_first_epoch_does_not_hide_the_others(validated, plan):
+    fold = FoldFolder.of(validated, plan.dataset, "default", "1")
+    fold.checkpoint("best").rename(fold.checkpoint("latest"))
+    assert [one.name for one in tds.describe(dataset="900", root=validated).folds] == ["0"]
+
+
 def test_a_model_without_a_trained_sampler_has_no_samples(validated, plan, bank, make_model):
     fold = FoldFolder.of(validated, plan.dataset, "default", "0")
     network = make_model(plan)

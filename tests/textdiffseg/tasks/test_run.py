@@ -3,13 +3,15 @@
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
-from textdiffseg.folds.lock import alone
+from plans.plan import Plan
+from textdiffseg.folds.lock import Busy, alone
 from textdiffseg.tasks import run as module
 from textdiffseg.tasks.finalize import finalize
 from textdiffseg.tasks.plan import plan
@@ -134,6 +136,70 @@ def test_an_interrupted_fold_keeps_its_length(scripted):
     assert calls == [("0", pytest.approx(0.75 * 60 - 15, rel=0.01)), ("1", None)]
 
 
+def test_an_interrupted_fold_beyond_the_hours_is_announced(scripted):
+    long = FoldStatus("0", "interrupted", iteration=5, iterations=10, seconds_left=9000.0)
+    other = FoldStatus("1", "interrupted", iteration=5, iterations=10, seconds_left=9.0)
+    calls, lines, _ = scripted({"0": long, "1": other}, hours=1)
+    assert calls == [("0", None), ("1", None)]
+    assert lines[1] == "Fold 0 keeps its length: about 2.5 hours of training, beyond the hours."
+    calls, lines, _ = scripted({"0": long, "1": other}, hours=0.001)
+    assert calls == []
+    assert lines[1:] == ["Fold 0: no time is left for it.", "Fold 1: no time is left for it."]
+
+
+def test_a_fold_that_cannot_be_trained_does_not_stop_the_others(scripted, planned, monkeypatch):
+    new = {"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}
+    assert scripted(dict(new))[0] == [("0", None), ("1", None)]
+    done, lines = [], []
+
+    def train(_, fold, **__):
+        if fold == "0":
+            raise UserError("fold 0 is damaged")
+        if fold == "1":
+            raise Busy("at work")
+        done.append(fold)
+
+    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train", train)
+    with pytest.raises(UserError, match="fold 0 is damaged"):
+        run(NAME, root=planned, report=lines.append)
+    assert lines[1:] == [
+        "Fold 0 is left out: fold 0 is damaged",
+        "Fold 1: another process is at work. It is left to that process.",
+    ]
+
+
+def test_finished_folds_of_an_earlier_plan_are_refused_before_anything_is_trained(trained, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    fold = FoldFolder.of(root, NAME, "default", 1)
+    shutil.rmtree(fold.path)
+    prompts = root / "raw" / NAME / "prompts.json"
+    fields = json.loads(prompts.read_text())
+    fields["labels"]["dark cube"].append("black box")
+    prompts.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"fold_0 was trained with other phrasings(.|\n)*tds_train \S+ FOLD --restart"):
+        run(NAME, root=root)
+    assert not fold.path.exists()
+
+
+def test_planning_again_keeps_the_options_of_the_first_time(tmp_path, write_raw, monkeypatch):
+    def stopped(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(module, "_refuse_other_folds", stopped)
+    raw, lines = write_raw(tmp_path, cases=2), []
+    first = plan(NAME, root=tmp_path, workers=0, spacing=(3.0, 2.0, 2.0), gpu_gb=5.0)
+    time.sleep(0.02)  # the clock of files has steps
+    (raw / "dataset.json").touch()
+    with pytest.raises(InterruptedError):
+        run(NAME, root=tmp_path, report=lines.append)
+    again = Plan.read(first.folder.plan("default"))
+    assert (again.spacing, again.device, again.memory.budget_gb) == ((3.0, 2.0, 2.0), "gpu", 5.0)
+    assert lines[0] == f"Files of {NAME} have changed since it was planned."
+    assert {*first.notes} <= {*lines}
+
+
 def test_what_others_train_is_left_to_them(scripted):
     elsewhere = FoldStatus("0", "running", host="gpu1", process=7)
     calls, lines, outcome = scripted({"0": elsewhere, "1": FoldStatus("1", "trained", iterations=9)}, hours=1)
@@ -198,6 +264,10 @@ def test_the_states_of_a_fold(trained, tmp_path):
     assert held.process
     assert not fold.owner.exists()
     fold.validated.unlink()
+    other = FoldFolder.of(root, NAME, "default", 1)
+    other.validated.unlink()
+    with alone(fold), alone(other):
+        assert status(NAME, root=root).next == f"tds_status {NAME} --root {root}"
     assert (state().state, state().command) == ("trained", f"tds_train {NAME} 0 --root {root}")
     fold.checkpoint("best").unlink()
     fold.checkpoint("latest").unlink()

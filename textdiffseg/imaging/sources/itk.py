@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,15 +24,26 @@ _LABEL_MAPS = (sitk.sitkLabelUInt8, sitk.sitkLabelUInt16, sitk.sitkLabelUInt32, 
 _READERS = {".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
 
+_lock = Lock()
+_entered: list[bool] = []  # the process's setting before each context that is open
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress ITK's warnings inside the context, and restore the setting afterwards."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    """Suppress ITK's warnings inside the context, and restore the setting afterwards.
+
+    Several threads may be inside it. The last one that leaves restores what the first one found.
+    """
+    with _lock:
+        _entered.append(sitk.ProcessObject.GetGlobalWarningDisplay())
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+        with _lock:
+            if len(_entered) == 1:
+                sitk.ProcessObject.SetGlobalWarningDisplay(_entered[0])
+            _entered.pop()
 
 
 def read_itk(path: Path, block: VoxelBlock) -> Volume:

@@ -158,6 +158,8 @@ def _of_nibabel(image: Any) -> Volume:
         raise UserError(f"{source}: its voxels cannot be read ({error}). Copy its file again.") from None
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
+    if array.ndim == 5 and array.shape[3] == 1:  # NIfTI keeps the fourth axis for time
+        array = array[:, :, :, 0]
     if array.ndim == 4:  # channels last
         array = np.moveaxis(array, -1, 0)
     return _placed(array, image.affine, image.header if hasattr(image.header, "get_sform") else None, source)
