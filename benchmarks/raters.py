@@ -42,6 +42,7 @@ from claims import FAILS, HOLDS
 from scipy.ndimage import distance_transform_edt
 from stored import add_device, held_out, in_own_process, machine, mean, prepare
 
+from plans.errors import UserError
 from plans.file_names import NIFTI, channel_file, rater_file
 from plans.layout import FoldFolder, RawFolder
 from textdiffseg import phantoms
@@ -96,6 +97,9 @@ def write_data(root: Path, count: int) -> Path:
 
     raw = RawFolder(root / "raw" / NAME)
     if raw.header.is_file():
+        made = json.loads(raw.header.read_text())["numTraining"]
+        if made != count:
+            raise UserError(f"--phantoms {count}: {raw.path} holds {made}. Give another --root.")
         return raw.path
     for index in range(count):
         case, anatomy = f"phantom_{index:03d}", phantoms.draw_anatomy(0, index)
@@ -130,7 +134,8 @@ def protocols(labels: np.ndarray, spacing: tuple[float, float, float]) -> tuple[
 
 def of_seed(root: Path, data: Path, seed: int, args: argparse.Namespace) -> dict:
     """The figures of one seed, by row and case. They are kept in a file of the root."""
-    path = root / f"figures_{seed}_{args.minutes:g}_{args.cases or 'all'}.json"
+    cases = f"{args.phantoms}_{args.cases or 'all'}"
+    path = root / f"figures_{seed}_{args.minutes:g}_{cases}_{args.device}.json"
     if path.is_file():
         return json.loads(path.read_text())
     folders = {}

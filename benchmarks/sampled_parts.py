@@ -66,6 +66,12 @@ class Passthrough(Undisturbed):
         self.labels = image[:, -1].round().long()
         return super().encode_image(image[:, :-1])
 
+    def fuse(self, z_i, queries):
+        seen = queries.overview
+        if seen is not None:  # it has the label map, too
+            queries = replace(queries, overview=replace(seen, image=seen.image[:, :-1]))
+        return super().fuse(z_i, queries)
+
     def decode(self, skips):
         features, level = super().decode(skips), self.plan.latent.level
         self.skips = (*skips[:level], features[-1 - level])

@@ -124,7 +124,7 @@ def verdict(found: dict[str, dict[str, dict]]) -> str:
     rows = [row for by_label in found.values() for row in by_label.values()]
     if any(row["swaps"] for row in rows):
         return FAILS
-    return HOLDS if all(row["masks"] > row["found_neither"] for row in rows) else OPEN
+    return HOLDS if all(row["masks"] and not row["found_neither"] for row in rows) else OPEN
 
 
 if __name__ == "__main__":

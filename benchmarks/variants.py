@@ -92,9 +92,9 @@ def compare(args: argparse.Namespace) -> None:
         root = args.root or Path(temporary)
         preprocessed = prepare(args.data, root, args.preset, args.device)
         held_out(preprocessed, args.fold)
-        costs = timed(root / f"costs_{args.preset}_{args.device}.json", preprocessed, names, args)
+        costs = timed(root / f"costs_{args.data.name}_{args.preset}_{args.device}.json", preprocessed, names, args)
         found: dict[str, list[dict]] = {name: [] for name in names}
-        scored = f"{args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
+        scored = f"{args.data.name}, {args.preset}, fold {args.fold}, {args.cases or 'all'} cases, {args.device}"
         scored += ", also mirrored" * args.mirroring
         for seed in args.seeds:
             for name in names:

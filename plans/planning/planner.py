@@ -58,7 +58,7 @@ def make_plan(
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    axes, mirroring = _mirroring(labels, prompts, texts)
+    axes, mirroring = _mirroring(labels, prompts, texts if RECIPES[preset].reads_words else ())
     plan = Plan(
         preset=preset,
         dataset=dataset_name,

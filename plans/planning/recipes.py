@@ -28,6 +28,11 @@ class Recipe:
     network: str = ""  # the peer's name in the table of reasons
     training: Callable[[TrainingPlan], TrainingPlan] = unchanged  # the optimisation settings, from the usual ones
 
+    @property
+    def reads_words(self) -> bool:
+        """Whether the network reads words, and so also the texts of cases."""
+        return self.peer is None and (self.paper is None or self.paper.fusion != "none")
+
 
 def _publication(settings: PaperPlan) -> Recipe:
     return Recipe(paper=settings, training=paper.training_plan)

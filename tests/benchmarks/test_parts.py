@@ -1,6 +1,7 @@
 """Each intervention changes the module in its name, and nothing else."""
 
 import argparse
+from dataclasses import replace
 from math import exp, log
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import torch
 from plans.errors import UserError
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
+from textdiffseg.overview import Overview
 from textdiffseg.segmenter import mask_features
 
 
@@ -148,6 +150,15 @@ def test_passthrough_gives_the_model_the_labels_of_each_window(sampled, model, b
     assert (row["dice"], row["holds"]) == (pytest.approx(0.94), True)
     assert torch.equal(scored[0].image[-1], labels.float())
     assert torch.cat(seen).flatten(2).any(2).all(), "every window has both labels"
+
+
+def test_passthrough_takes_the_labels_out_of_the_overview(sampled, model, bank, monkeypatch):
+    image = torch.randn(1, 2, 8, 8, 8)
+    overview = Overview(image, torch.zeros(1, 2, 2, 2, 3), torch.ones(1, dtype=torch.bool))
+    seen = []
+    monkeypatch.setattr(model, "fuse", lambda z_i, queries: seen.append(queries.overview.image) or z_i)
+    sampled.Passthrough(model).fuse(image, replace(bank.all_labels(), overview=overview))
+    assert torch.equal(seen[0], image[:, :1])
 
 
 def test_samples_are_compared_with_each_other_and_with_the_reference(sampled, model, bank, image, monkeypatch):

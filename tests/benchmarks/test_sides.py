@@ -38,6 +38,8 @@ def test_a_swap_is_a_mask_nearer_to_the_other_side(sides, monkeypatch, bank):
     assert found["by_itself"]["back"] == expected | {"swaps": 1, "dice": 0.0, "dice_with_other_side": 1.0}
     assert sides.verdict(found) == "fails"
     assert sides.verdict({"together": found["together"]}) == "holds"
+    lost = found["together"]["front"] | {"masks": 16, "found_neither": 15}
+    assert sides.verdict({"together": {"front": lost}}) == "cannot be told"
 
 
 def test_empty_masks_are_no_evidence(sides, monkeypatch, bank):

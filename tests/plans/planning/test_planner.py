@@ -275,6 +275,8 @@ def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts
     (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
     assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
     assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
+    peer = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts, preset="peer-unet")
+    assert (peer.mirror_axes, peer.text_axes) == ((0, 1, 2), ()), "it reads no texts"
 
 
 def test_refit_reduces_the_batch_first_then_the_patch_and_adds_a_reason(make_fingerprint):
