@@ -111,7 +111,7 @@ def find_scans(
     If the model has several channels, the other channels of a file `CASE_0000.nii.gz` are added. `series` is the
     UID of a DICOM series; None: the largest one of each folder. `optional` are channels that a scan may lack.
     """
-    from textdiffseg.imaging.sources.scans import list_scans
+    from textdiffseg.imaging.sources.scans import list_scans, scan_of_channel
 
     if isinstance(source, CaseList):
         if series is not None:
@@ -120,8 +120,7 @@ def find_scans(
         return dict(source.scans)
     source = path_of(source)
     if source.is_file() and channels > 1 and series is None:
-        siblings = list_scans(source.parent, is_output, optional=optional)
-        return {case: paths for case, paths in siblings.items() if source in paths} or list_scans(source)
+        return scan_of_channel(source, optional) or list_scans(source)
     return list_scans(source, is_output, series, optional)
 
 

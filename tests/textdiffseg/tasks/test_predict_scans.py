@@ -293,6 +293,10 @@ def test_the_other_channels_of_a_file_are_added(tmp_path, make_scan):
     assert find_scans(first, 2) == {"x": (first, tmp_path / "x_0001.nii.gz")}
     assert find_scans(first, 1) == {"x": (first,)}
     assert set(find_scans(tmp_path, 2)) == {"x", "y"}
+    make_scan(tmp_path / "y_0003.nii.gz")
+    assert find_scans(first, 2) == {"x": (first, tmp_path / "x_0001.nii.gz")}, "the gap is that of another scan"
+    with pytest.raises(UserError, match="case y: channel 0002 is missing"):
+        find_scans(tmp_path / "y_0000.nii.gz", 2)
 
 
 def test_missing_and_empty_folders_are_errors(tmp_path):

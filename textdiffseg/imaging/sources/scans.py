@@ -46,6 +46,19 @@ def list_scans(
     return dict(sorted(scans.items())) if series is None else first_slices_of(series, scans, folder)
 
 
+def scan_of_channel(file: Path, optional: Collection[int] = ()) -> dict[str, tuple[Path, ...]]:
+    """The scan of a file `CASE_0000.nii.gz`, with the files of its other channels; {} for other names."""
+    numbered = split_channel(split_ending(file.name)[0])
+    if numbered is None or not split_ending(file.name)[1]:
+        return {}
+    files: dict[str, Path] = {}
+    for path in _files(file.parent):
+        stem, ending = split_ending(path.name)
+        if ending and (split_channel(stem) or ("",))[0] == numbered[0]:
+            _refuse_two(files.setdefault(stem, path), path)
+    return {case: paths for case, paths in _by_case(files, optional).items() if file in paths}
+
+
 def channels_without_file(case: str, paths: Sequence[Path], channels: int) -> tuple[int, ...]:
     """The numbers of the channels of a scan that have no file. () if its files are not numbered CASE_0000, ..."""
     numbered = [split_channel(split_ending(path.name)[0] or path.name) for path in paths]
