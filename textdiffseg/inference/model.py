@@ -218,8 +218,7 @@ class Model:
             alternatives=alternatives,
         )
         ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        encoded = self.serving(effort)._encoded(text, text_encoder)
-        return _run(ready, scan, volume, encoded, follow(progress, cancel), series)
+        return _run(ready, scan, volume, self._encoded(text, options), follow(progress, cancel), series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -247,8 +246,9 @@ class Model:
     def _channels(self) -> list[str]:
         return [channel.name for channel in self.plan.channels]
 
-    def _encoded(self, text: str | None, text_encoder: str | None) -> CaseText | None:
-        return self.texts({"": text}, text_encoder)[""] if text else None
+    def _encoded(self, text: str | None, options: SegmentOptions) -> CaseText | None:
+        serving = self.serving(options.effort)
+        return serving.texts({"": text}, options.text_encoder)[""] if text else None
 
     def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
         networks = self.ensemble.samplers if settings.steps else self.ensemble.networks

@@ -31,7 +31,7 @@ def test_endings_may_be_mixed_and_in_either_case(tmp_path):
         "f": ["f.MHD"],
         "g": ["g_0000.nii.gz", "g_0001.nrrd"],
     }
-    assert unread_images(tmp_path) == []
+    assert unread_images(list(tmp_path.iterdir())) == []
     assert list_scans(tmp_path / "e.img") == {"e": (tmp_path / "e.img",)}
 
 
