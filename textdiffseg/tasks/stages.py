@@ -51,6 +51,7 @@ class Work:
 
 
 Stage = Callable[[Work], Work]
+CORRECTED = "{mask} was changed after it was predicted. It is kept; its volumes are those of the prediction."
 
 
 def each(stage: Stage, works: Iterable[Work]) -> Iterator[Work]:
@@ -100,7 +101,7 @@ def read(run: PredictionRun, work: Work) -> Work:
     derived.check(before)
     if not run.overwrite and before is not None and before.is_complete(request, mask):
         derived.complete(before)
-        notes = (f"{mask} was changed after it was predicted. It is kept.",) if before.is_corrected(mask) else ()
+        notes = (CORRECTED.format(mask=mask),) if before.is_corrected(mask) else ()
         return replace(work, complete=True, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     geometry = read_geometry(paths[0])

@@ -122,7 +122,9 @@ def test_a_corrected_mask_is_kept(job, scan):
     before = path.read_bytes()
     outcome = predict_scans(job(), {"a": (scan,)})
     assert outcome.skipped == ["a"]
-    assert outcome.notes == [f"case a: {path} was changed after it was predicted. It is kept."]
+    assert outcome.notes == [
+        f"case a: {path} was changed after it was predicted. It is kept; its volumes are those of the prediction."
+    ]
     with pytest.raises(UserError, match="was changed after it was predicted, perhaps by hand"):
         predict_scan(job(hash="1" * 64), "a", (scan,))
     assert path.read_bytes() == before
