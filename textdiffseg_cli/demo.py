@@ -8,7 +8,7 @@ from pathlib import Path
 
 from textdiffseg_cli.common import add_root, command, positive_float, run
 
-STEPS = 5
+STEPS = 6
 GOOD_DICE = 0.85  # the goal of the demo (docs/figures.md)
 
 
@@ -16,8 +16,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line of `tds_demo`."""
     parser = command(
         "tds_demo",
-        "Make a small data set of 3D phantoms, then plan, train, predict and evaluate. Each command is printed as you "
-        "would type it. If you interrupt it, run it again: it resumes.",
+        "Make a small data set of 3D phantoms, then plan, train, predict, evaluate and report. Each command is printed "
+        "as you would type it. If you interrupt it, run it again: it resumes.",
         """
         tds_demo
         tds_demo --minutes 10 --root /tmp/demo
@@ -40,13 +40,13 @@ def _demo(args: argparse.Namespace) -> int:
 
     from textdiffseg import phantoms
     from textdiffseg.extras import require
-    from textdiffseg_cli import evaluate, plan_and_preprocess, predict, train
+    from textdiffseg_cli import evaluate, plan_and_preprocess, predict, report, train
 
     require("train", "tds_demo")
     start = time.monotonic()
     raw = args.root / "raw" / phantoms.NAME
     predictions = args.root / "predictions" / phantoms.NAME
-    summary, picture = predictions / "summary.json", args.root / "demo.png"
+    summary, picture, page = predictions / "summary.json", args.root / "demo.png", args.root / "report.html"
     root = [] if args.root == Path() else ["--root", str(args.root)]
     _title(1, "Make the phantoms: an abdomen with organs, a lesion and two look-alike glands")
     if not (raw / "dataset.json").is_file():
@@ -63,6 +63,7 @@ def _demo(args: argparse.Namespace) -> int:
             ["-i", f"{raw}/imagesTs", "-o", str(predictions), "-d", "900", *root],
         ),
         ("Evaluate", "tds_evaluate", evaluate.main, [str(predictions), f"{raw}/labelsTs", "-o", str(summary)]),
+        ("Report on the training and its validation", "tds_report", report.main, ["900", "-o", str(page), *root]),
     ]
     for number, (title, name, step, arguments) in enumerate(steps, start=2):
         _title(number, title)
@@ -70,7 +71,7 @@ def _demo(args: argparse.Namespace) -> int:
         if code := step(arguments):
             return code
     _picture(raw, predictions, picture)
-    _closing(summary, picture, root, time.monotonic() - start)
+    _closing(summary, picture, page, root, time.monotonic() - start)
     if line := _advice(args.root, summary, args.minutes, root):
         print(f"\n{line}")
     return 0
@@ -98,7 +99,7 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
     draw_overlays(panels, dict(enumerate(phantoms.LABELS, start=1)), path)
 
 
-def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float) -> None:
+def _closing(summary_path: Path, picture: Path, page: Path, root: list[str], seconds: float) -> None:
     from textdiffseg.evaluation.report import Summary
     from textdiffseg.phantoms import LOOK_ALIKES
 
@@ -106,7 +107,8 @@ def _closing(summary_path: Path, picture: Path, root: list[str], seconds: float)
     print(f"\nHeld-out phantoms, mean Dice: {_score(summary.mean.dice)}")
     for name in LOOK_ALIKES:
         print(f"  {name} (the two glands differ only in place): {_score(summary.labels[name].dice)}")
-    print(f"Picture: {picture}\nScores:  {summary_path}\nTime:    {seconds / 60:.1f} minutes in total")
+    print(f"Picture: {picture}\nScores:  {summary_path}\nReport:  {page}. Open it in a browser.")
+    print(f"Time:    {seconds / 60:.1f} minutes in total")
     where = [*root[:1], shlex.quote(root[1])] if root else []
     print(
         "\nTo use your own data, type\n"

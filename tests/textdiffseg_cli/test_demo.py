@@ -10,12 +10,12 @@ import SimpleITK as sitk
 from plans.layout import FoldFolder
 from textdiffseg import phantoms
 from textdiffseg.training.log import EpochLog, write_log
-from textdiffseg_cli import demo, plan_and_preprocess, predict, train
+from textdiffseg_cli import demo, plan_and_preprocess, predict, report, train
 
 
 @pytest.fixture
 def typed(monkeypatch):
-    """Record what the steps before evaluation receive. Predicting copies the references."""
+    """Record what all steps but evaluation receive. Predicting copies the references."""
     calls = []
 
     def step(module, name):
@@ -32,6 +32,7 @@ def typed(monkeypatch):
         (plan_and_preprocess, "tds_plan_and_preprocess"),
         (train, "tds_train"),
         (predict, "tds_predict"),
+        (report, "tds_report"),
     ):
         step(module, name)
     real = phantoms.write_phantoms
@@ -43,8 +44,9 @@ def test_the_demo_prints_each_command_as_it_is_run(typed, tmp_path, capsys):
     assert demo.main(["--minutes", "2.5", "--root", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     commands = [shlex.split(line[2:]) for line in shown.splitlines() if line.startswith("$ ")]
-    assert commands[:3] == typed
-    assert commands[3][0] == "tds_evaluate"
+    assert [*commands[:3], *commands[4:]] == typed
+    assert [command[0] for command in commands[3:]] == ["tds_evaluate", "tds_report"]
+    assert f"Report:  {tmp_path / 'report.html'}. Open it in a browser." in shown
     assert commands[1][3:5] == ["--max-minutes", "2.5"]
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     assert (tmp_path / "predictions" / phantoms.NAME / "summary.json").is_file()
