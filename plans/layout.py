@@ -138,6 +138,10 @@ class PreprocessedFolder:
         """The folder name of the data set."""
         return self.of_dataset.path.name
 
+    def at(self, preset: Preset, resolution: Resolution) -> "PreprocessedFolder":
+        """The folder of the stored cases of a preset at a resolution."""
+        return self.low(preset) if resolution == "low" else self
+
     def low(self, preset: Preset) -> "PreprocessedFolder":
         """The folder of a preset's low resolution."""
         return PreprocessedFolder(self.path / model_name(preset, "low"))

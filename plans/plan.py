@@ -120,6 +120,11 @@ class Decision(Record):
     reason: str  # the rule and the numbers behind it
 
 
+def reads_words(peer: PeerNetwork | None, paper: PaperPlan | None) -> bool:
+    """Whether a network reads the query. Otherwise it predicts all labels every time."""
+    return peer is None and (paper is None or paper.fusion != "none")
+
+
 class Plan(Record):
     """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
 
@@ -161,7 +166,7 @@ class Plan(Record):
     @property
     def reads_words(self) -> bool:
         """Whether the network reads the query. Otherwise it predicts all labels every time."""
-        return self.peer is None and (self.paper is None or self.paper.fusion != "none")
+        return reads_words(self.peer, self.paper)
 
     @property
     def reads_texts(self) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from plans.network_plan import PaperPlan
-from plans.plan import TrainingPlan
+from plans.plan import TrainingPlan, reads_words
 from plans.planning import paper
 from plans.presets import PeerNetwork, Preset
 
@@ -30,8 +30,8 @@ class Recipe:
 
     @property
     def reads_words(self) -> bool:
-        """Whether the network reads words, and so also the texts of cases."""
-        return self.peer is None and (self.paper is None or self.paper.fusion != "none")
+        """Whether the network reads the query, and so also the texts of cases."""
+        return reads_words(self.peer, self.paper)
 
 
 def _publication(settings: PaperPlan) -> Recipe:

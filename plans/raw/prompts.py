@@ -16,7 +16,7 @@ from plans.records import Record
 
 _LEFT_TOKENS = {"l", "lh", "lt", "sin", "sn", "sx"}
 _SIDE_TOKENS = {*_LEFT_TOKENS, "r", "rh", "rt", "dex", "dx"}
-_WHOLE_WORDS = {"liver"}  # their first letter is no side
+_WHOLE_WORDS = {"liver"}  # the l of liver does not mean left
 
 
 class Prompts(Record):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from textdiffseg.allocator import OWN_SETTINGS, keep_freed_memory
+from textdiffseg_cli import common
 
 FAULTS = """
 import resource, sys
@@ -39,3 +40,10 @@ def test_memory_is_taken_from_the_system_once():
 def test_the_users_own_settings_stay(monkeypatch):
     monkeypatch.setenv(OWN_SETTINGS[0], "1000000")
     assert not keep_freed_memory()
+
+
+def test_every_command_keeps_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(common, "keep_freed_memory", lambda: kept.append(True))
+    assert common.run(lambda: None) == 0
+    assert kept == [True]

@@ -1,4 +1,4 @@
-"""Errors of memory are told apart from others."""
+"""An error that means full memory is recognised, and no other error is."""
 
 import pytest
 import torch

@@ -226,8 +226,7 @@ class _Averaging:
     def _stored(self, folds: Sequence[FoldFolder], cases: Sequence[str]) -> Path:
         """The folder of the cases at the folds' resolution. `UserError` if they do not fit the folds' plans."""
         plans = [Plan.read(fold.plan) for fold in folds]
-        low = plans[0].resolution == "low"
-        folder = (self.preprocessed.low(plans[0].preset) if low else self.preprocessed).path
+        folder = self.preprocessed.at(plans[0].preset, plans[0].resolution).path
         for plan in plans:
             check_cases(folder, cases, plan)
         return folder

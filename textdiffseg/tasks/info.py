@@ -113,7 +113,7 @@ def describe(
 
 
 def _described(folder: Path) -> tuple[FoldFolder, ...]:
-    """The trained folds; without those that were stopped in their first epoch, unless there are no others."""
+    """The trained folds. A fold that was stopped in its first epoch has no scores, and is left out if others exist."""
     own = [] if is_fold(folder) else trained_folds_in(folder)
     names = [fold.name for fold in own if fold.checkpoint("best").is_file()]
     return trained_folds(folder, names or None, "best", include_unfinished=True)

@@ -21,7 +21,7 @@ from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.imaging.sources.dicom.places import is_slice
-from textdiffseg.imaging.sources.files import files_of, refuse_no_file
+from textdiffseg.imaging.sources.files import files_of, read_labels, refuse_no_file
 from textdiffseg.inference.volumes import VolumeInterval
 
 _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
@@ -100,15 +100,18 @@ class Manifest(Record):
     backend: str = "torch"
     threads: int = 0
 
-    def is_complete(self, request: Request, mask: Path) -> bool:
-        """Whether this is the manifest of `request` and `mask`, and all outputs are there.
+    def standing(self, request: Request, mask: Path) -> Literal["complete", "corrected"] | None:
+        """The state of the outputs, if this is the manifest of `request` and `mask`; None: predict the case again.
 
-        All are unchanged, except for a mask that was corrected (`is_corrected`).
+        - complete: all are there, unchanged.
+        - corrected: only the mask was changed, and it can be read.
         """
         if self.request != request or mask.name not in self.outputs:
-            return False
+            return None
         changed = [name for name in self.outputs if not self.is_unchanged(mask.parent / name, name)]
-        return not changed or (changed == [mask.name] and self.is_corrected(mask))
+        if not changed:
+            return "complete"
+        return "corrected" if changed == [mask.name] and _is_readable(mask) else None
 
     def is_unchanged(self, path: Path, name: str) -> bool:
         """Whether a file is the output with this name."""
@@ -116,15 +119,17 @@ class Manifest(Record):
 
     def is_corrected(self, mask: Path) -> bool:
         """Whether a mask was changed after it was predicted, and can be read. A damaged file cannot."""
-        if not mask.is_file() or mask.name not in self.outputs or self.is_unchanged(mask, mask.name):
-            return False
-        from textdiffseg.imaging.sources.files import read_labels
+        return mask.name in self.outputs and not self.is_unchanged(mask, mask.name) and _is_readable(mask)
 
-        try:
-            read_labels(mask)
-        except UserError:
-            return False
-        return True
+
+def _is_readable(mask: Path) -> bool:
+    if not mask.is_file():
+        return False
+    try:
+        read_labels(mask)
+    except UserError:
+        return False
+    return True
 
 
 def read_manifest(path: Path) -> Manifest | None:

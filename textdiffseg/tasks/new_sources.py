@@ -62,8 +62,9 @@ def found_sources(images: Path, masks: Path) -> Sources:
     for folder, what in ((images, "scans"), (masks, "masks")):
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder. Give the folder of the {what}, or one CSV file for both.")
-    (scans, twice), (drawn, also) = _scans(images), _masks(masks)
-    unread = _unread(images, masks)
+    files = {folder: _files(folder) for folder in (images, masks)}
+    (scans, twice), (drawn, also) = _scans(images, files[images]), _masks(masks, files[masks])
+    unread = _unread(list(dict.fromkeys((*files[images], *files[masks]))))
     if images.resolve() == masks.resolve():
         scans = {name: path for name, path in scans.items() if not is_mask_name(name)}
         drawn = {name: path for name, path in drawn.items() if is_mask_name(name) or drawing_kind(path)}
@@ -91,9 +92,8 @@ def found_sources(images: Path, masks: Path) -> Sources:
     return Sources(cases, pairing.images, pairing.masks, pairing.doubtful, unread)
 
 
-def _unread(images: Path, masks: Path) -> tuple[str, ...]:
+def _unread(files: Sequence[Path]) -> tuple[str, ...]:
     """Lines on images in a format that is not read, and on zips."""
-    files = list(dict.fromkeys(path for folder in (images, masks) for path in _files(folder)))
     lines = [f"{path}. Its format is not read; convert it to .nii.gz." for path in unread_images(files)]
     return (*lines, *(f"{path}. Zips are not read here; unpack it." for path in files if is_archive_name(path.name)))
 
@@ -149,9 +149,9 @@ def _drawings(drawn: Mapping[str, Path]) -> tuple[dict[str, Drawing], dict[str, 
     return found, damaged
 
 
-def _scans(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def _scans(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The scans by name, files of images and folders of DICOM slices, and lines on those of one name."""
-    files = [(_name(path, folder), path) for path in _files(folder) if split_ending(path.name)[1]]
+    files = [(_name(path, folder), path) for path in paths if split_ending(path.name)[1]]
     slices = [
         (_name(path, folder) if path != folder else path.resolve().name, path)
         for path in dict.fromkeys(path for _, path in scans_of_slices(folder, beside_scans=False))
@@ -159,9 +159,9 @@ def _scans(folder: Path) -> tuple[dict[str, Path], list[str]]:
     return _by_name((*files, *slices))
 
 
-def _masks(folder: Path) -> tuple[dict[str, Path], list[str]]:
+def _masks(folder: Path, paths: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The masks by name, label maps and DICOM objects, and lines on those of one name."""
-    files = [path for path in _files(folder) if split_ending(path.name)[1] or drawing_kind(path)]
+    files = [path for path in paths if split_ending(path.name)[1] or drawing_kind(path)]
     return _by_name((_name(path, folder), path) for path in files)
 
 

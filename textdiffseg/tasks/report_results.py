@@ -167,7 +167,7 @@ def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list
             try:
                 fold, title = main.predicted_by[scores.case], f"{name}: {scores.case}"
                 files = scans.get(scores.case)
-                place = _place(results.preprocessed, main.plan)
+                place = results.preprocessed.at(main.plan.preset, main.plan.resolution).path
                 shown.append(validation_case(scores.case, fold, place, main.plan, files, title, (sentence(scores),)))
             except UserError as error:
                 faults += [f"There is no picture of case {scores.case}: {line}" for line in error.lines]
@@ -175,11 +175,6 @@ def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list
     names = legend(label.name for label in main.plan.labels) if shown else Html("")
     body = join((notes(faults), names, *pictures, cases_table(main.cases)))
     return Section("cases", "Cases", body), shown
-
-
-def _place(preprocessed: PreprocessedFolder, plan: Plan) -> Path:
-    """The folder of the stored cases at the resolution of a plan."""
-    return (preprocessed.low(plan.preset) if plan.resolution == "low" else preprocessed).path
 
 
 def _scans(results: Results) -> Paths:

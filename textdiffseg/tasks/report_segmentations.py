@@ -1,5 +1,6 @@
 """The sections of a report on segmented scans, from the manifests beside the masks."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +30,13 @@ MAX_VIEWED = 3  # cases in the viewer
 def finished_manifests(folder: Path) -> dict[str, Manifest]:
     """The manifests of all masks in a folder, by case. If a case has several masks, by the name of the mask."""
     manifests = list(finished(folder))
-    cases = [manifest.request.case for manifest in manifests]
-    return {
-        case if cases.count(case) == 1 else split_ending(next(iter(manifest.outputs)))[0]: manifest
-        for case, manifest in zip(cases, manifests, strict=True)
-    }
+    masks = Counter(manifest.request.case for manifest in manifests)
+
+    def name(manifest: Manifest) -> str:
+        case = manifest.request.case
+        return case if masks[case] == 1 else split_ending(next(iter(manifest.outputs)))[0]
+
+    return {name(manifest): manifest for manifest in manifests}
 
 
 def segmentations_sections(

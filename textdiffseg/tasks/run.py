@@ -194,7 +194,8 @@ def _refuse_other_folds(source: PreprocessedFolder, folds: Sequence[FoldFolder],
             faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
     if faults:
         again = command_line("tds_train", source.dataset, "FOLD", "--restart", preset=preset)
-        raise UserError(*faults, f"Folds of two plans are no ensemble. Undo the change, or train them again: {again}.")
+        advice = f"Folds of two plans cannot be used together. Undo the change, or train these folds again: {again}."
+        raise UserError(*faults, advice)
 
 
 def _last_change(dataset: Dataset, root: Path) -> float:

@@ -99,9 +99,10 @@ def read(run: PredictionRun, work: Work) -> Work:
     before = read_manifest(manifest_path(mask))
     derived = DerivedFiles(run, mask, paths)
     derived.check(before)
-    if not run.overwrite and before is not None and before.is_complete(request, mask):
+    standing = None if run.overwrite or before is None else before.standing(request, mask)
+    if before is not None and standing is not None:
         derived.complete(before)
-        notes = (CORRECTED.format(mask=mask),) if before.is_corrected(mask) else ()
+        notes = (CORRECTED.format(mask=mask),) if standing == "corrected" else ()
         return replace(work, complete=True, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     geometry = read_geometry(paths[0])

@@ -132,6 +132,16 @@ def test_a_corrected_mask_is_kept(job, scan):
     assert read_labels(path).array.any()
 
 
+def test_a_case_with_a_path_as_its_name_deletes_nothing(job, scan):
+    out = job().out
+    predict_scan(job(probabilities=True), "a", (scan,))
+    for name in ("..", str(scan.parent)):
+        with pytest.raises(UserError, match="expected a name of printable characters"):
+            predict_scan(job(probabilities=True), name, (scan,))
+    assert (out / "a.nii.gz").is_file()
+    assert scan.is_file()
+
+
 def test_maps_of_an_older_mask_are_deleted(job, scan):
     def maps():
         return sorted(path.name for path in job().out.rglob("*/*.nii.gz"))
