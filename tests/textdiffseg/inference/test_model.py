@@ -9,6 +9,7 @@ import SimpleITK as sitk
 
 import textdiffseg as tds
 from textdiffseg.imaging.sources.files import read_labels, read_volume
+from textdiffseg.inference import memory
 
 
 @pytest.fixture
@@ -139,6 +140,16 @@ ARRAY = np.zeros((4, 5, 6), np.float32)
 def test_a_user_s_mistake_is_one_sentence(model, arguments, words):
     with pytest.raises(tds.UserError, match=words):
         model.segment(**arguments)
+
+
+def test_a_scan_that_memory_cannot_hold_is_refused_in_python_too(model, scan, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
+    monkeypatch.setattr(memory, "own_memory", lambda: 1e3)
+    with pytest.raises(tds.UserError, match="its prediction needs about"):
+        model.segment(scan)
+    (found,) = model.segment_each([scan])
+    assert isinstance(found, tds.UserError)
+    assert found.__traceback__ is None, "its frames would hold the scan"
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
