@@ -101,8 +101,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
         start = draw_patch(rng, record.shape, self.plan.patch, stored.centres(forced))
         query, beside = full_query(record.known), full_query(())
         if self.plan.reads_words:
-            known = record.annotated, record.present
-            query, beside = draw_query(rng, *known, self.phrasings, record.absent, key.subsets)
+            query, beside = draw_query(rng, record.known, record.present, self.phrasings, key.subsets)
         texted = reads_text(self.seed, key.epoch, key.index)
         image, labels, placement = self.augment(stored.image, stored.labels, record.shape, start, rng, texted)
         dropped: list[int] = []
@@ -118,7 +117,7 @@ class TrainingSamples(Dataset[Sample | Fault]):
 
 
 class ValidationPatches:
-    """Batches of fixed patches of validation cases, not augmented. All annotated labels are queried."""
+    """Batches of fixed patches of validation cases, not augmented. All known labels are queried."""
 
     def __init__(self, folder: Path, case_ids: Sequence[str], plan: Plan, seed: int, patches: int):
         """`patches`: their number. The other arguments are those of `TrainingLoader`."""
@@ -137,7 +136,7 @@ class ValidationPatches:
         rng = generator(self.seed, 0, index)
         start = draw_patch(rng, stored.record.shape, self.plan.patch, stored.centres(forced))
         image, labels = read_patch(stored.image, stored.labels, stored.record.shape, start, self.plan.patch)
-        annotated = stored.record.annotated
-        beside = words_beside(self.plan, annotated)
+        known = stored.record.known
+        beside = words_beside(self.plan, known)
         overview = self.cases.overview(stored, self.plan, start, Placement(None, ()))
-        return Sample(image, labels, full_query(annotated), case, SampleKey(0, index), beside, overview=overview)
+        return Sample(image, labels, full_query(known), case, SampleKey(0, index), beside, overview=overview)

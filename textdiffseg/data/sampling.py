@@ -15,7 +15,7 @@ from plans.plan import Plan
 if TYPE_CHECKING:
     from textdiffseg.queries import Query  # it imports torch, which workers of preprocessing do without
 
-ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all annotated labels
+ALL_LABELS_SHARE = 0.5  # the first share of the iterations: every sample queries all known labels
 SUBSET_SHARE = 0.5  # the share of later samples that query a random subset of the labels
 TEXT_DROPOUT = 0.5  # the share of samples without their case's text; prediction then also works without a text
 OVERVIEW_DROPOUT = 0.1  # the share of samples without the overview of their case; words and patch then still suffice
@@ -143,31 +143,29 @@ def first_subset_iteration(iterations: int) -> int:
 
 def draw_query(
     rng: np.random.Generator,
-    annotated: Sequence[int],
+    known: Sequence[int],
     present: Sequence[int],
     phrasings: Sequence[int],
-    absent: Sequence[int] = (),
     subsets: bool = True,
 ) -> "tuple[Query, Query]":
     """The queried labels of a sample, and the labels whose words it also reads, each with a random phrasing.
 
     With `subsets`, `SUBSET_SHARE` of the samples query a random non-empty subset of the present labels and up to
-    `MAX_ABSENT_LABELS` absent ones. All other samples query all annotated labels, and also read the words of all other
+    `MAX_ABSENT_LABELS` absent ones. All other samples query all known labels, and also read the words of all other
     labels. A prediction of all labels reads them, too. Otherwise a model of several data sets would recognise the data
     set by the words, and fail where it is queried for the labels of all (docs/method.md).
 
     Args:
         rng: the sample's generator.
-        annotated: label numbers that the annotator looked for in this case; never empty.
-        present: those of them that have voxels in this case.
+        known: label numbers that the annotator looked for in this case, or that are declared absent; never empty.
+        present: those that have voxels in this case.
         phrasings: the number of phrasings of label 1, 2, ..., N.
-        absent: labels that are not annotated but declared absent.
         subsets: whether a subset may be drawn.
     """
-    queried, beside = sorted(annotated), _others(annotated, len(phrasings))
+    queried, beside = sorted(known), _others(known, len(phrasings))
     if subsets and rng.random() < SUBSET_SHARE:
-        filled = sorted(set(annotated) & set(present))
-        empty = sorted((set(annotated) | set(absent)) - set(present))
+        filled = sorted(set(known) & set(present))
+        empty = sorted(set(known) - set(present))
         n_filled = rng.integers(1, len(filled), endpoint=True) if filled else 0
         n_empty = rng.integers(0 if filled else 1, min(MAX_ABSENT_LABELS, len(empty)), endpoint=True) if empty else 0
         queried, beside = sorted([*rng.permutation(filled)[:n_filled], *rng.permutation(empty)[:n_empty]]), ()

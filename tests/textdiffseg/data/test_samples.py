@@ -53,7 +53,7 @@ def test_partly_annotated_and_partly_ignored_cases(make_plan, make_case, tmp_pat
     assert all(sample.labels.min() >= -1 for sample in drawn)
     for batch in ValidationPatches(tmp_path, ["a"], plan, 0, 6):
         assert (batch.labels.flatten(1).amax(1) >= 0).all()
-        assert all(query == ((1, 0),) for query in batch.queries)
+        assert all(query == ((1, 0), (2, 0)) for query in batch.queries)
     make_case(tmp_path, "b", image, np.minimum(labels, 0), annotated=(1,))
     empty = open_case(tmp_path, "b")
     assert len(empty.centres(True))
