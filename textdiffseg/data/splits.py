@@ -77,6 +77,15 @@ def make_splits(
     return Splits(seed=seed, cases=cases, folds=folds, note=_note(len(cases), len(units), len(folds)))
 
 
+def drawn_for_others(path: Path, case_ids: Sequence[str], groups: Mapping[str, str | None]) -> bool:
+    """Whether `splits.json` holds the folds that `make_splits` draws, but for other cases than `case_ids`."""
+    try:
+        splits = Splits.read(path)
+    except UserError:
+        return False
+    return {*splits.cases} != {*case_ids} and splits == make_splits(splits.cases, groups)
+
+
 def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
     """Raise `UserError` if a fold read from `path` trains on some cases of a group and validates on others."""
     for number, fold in enumerate(splits.folds):

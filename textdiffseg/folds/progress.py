@@ -172,7 +172,8 @@ class TrainingProgress(Record):
         It ends with epochs of the sampler, if the run has a share for it.
         """
         start = ScheduleStart(iteration=self.iteration, epoch=self.epoch, seconds=self.seconds)
-        return self.after(start=start, **changes).split()
+        longer = self.after(start=start, denoiser_epoch=None, denoiser_per_epoch=None, denoiser_seconds=0.0, **changes)
+        return longer.split()
 
     @property
     def _denoiser_per_epoch(self) -> int:

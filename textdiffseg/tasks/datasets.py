@@ -11,7 +11,14 @@ from plans.raw.combined import cases_of, combine, combine_prompts, combined_name
 from plans.raw.dataset import Dataset, read_dataset
 from plans.raw.folders import find_datasets
 from plans.raw.prompts import Prompts, default_prompts, is_default, read_prompts
-from textdiffseg.data.splits import Splits, join_splits, make_splits, read_splits, refuse_parted_groups
+from textdiffseg.data.splits import (
+    Splits,
+    drawn_for_others,
+    join_splits,
+    make_splits,
+    read_splits,
+    refuse_parted_groups,
+)
 from textdiffseg.files import write_record
 from textdiffseg.progress import Report
 
@@ -96,20 +103,24 @@ def _write(path: Path, elsewhere: Path, prompts: Prompts) -> Path:
     return path
 
 
-def splits_of(dataset: Dataset, parts: Sequence[Dataset], folder: PreprocessedFolder) -> Splits:
+def splits_of(dataset: Dataset, parts: Sequence[Dataset], folder: PreprocessedFolder, report: Report) -> Splits:
     """The folds: existing ones, else those of nnU-Net's file, else those of the combined data sets, else new ones.
 
-    Raises `UserError` if existing folds split a group.
+    Folds that were drawn for other cases are drawn again, with a line to `report`. Raises `UserError` if a user's
+    folds are of other cases, or if existing folds split a group.
     """
-    cases = [case.id for case in dataset.cases]
+    cases, groups = [case.id for case in dataset.cases], {case.id: case.group for case in dataset.cases}
+    outdated = folder.splits.is_file() and drawn_for_others(folder.splits, cases, groups)
+    if outdated:
+        report(f"{folder.splits}: the cases have changed, so there are new folds. Trained folds have other cases.")
     for path in (folder.splits, folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits):
-        if path.is_file():
+        if path.is_file() and not (outdated and path == folder.splits):
             splits = read_splits(path, cases)
-            refuse_parted_groups(splits, {case.id: case.group for case in dataset.cases}, path)
+            refuse_parted_groups(splits, groups, path)
             return splits
     if len(parts) > 1:
         siblings = [PreprocessedFolder(folder.path.parent / part.name) for part in in_order(parts)]
-        own = [splits_of(part, [part], one) for part, one in zip(in_order(parts), siblings, strict=True)]
+        own = [splits_of(part, [part], one, report) for part, one in zip(in_order(parts), siblings, strict=True)]
         new_ids = [{before: case.id for before, case in part.items()} for part in cases_of(parts)]
         return join_splits(list(zip(own, new_ids, strict=True)))
-    return make_splits(cases, {case.id: case.group for case in dataset.cases})
+    return make_splits(cases, groups)

@@ -109,7 +109,7 @@ def plan(
     with planning_alone(folder, root), background_executor(workers) as pool:
         gpu, encoders = pool.submit(_gpu_gb), encoders_of(text_encoder, preset)
         bank = pool.submit(write_words, joint.label_names, words.prompts, encoders, folder, preset)  # beside the cases
-        splits, fingerprint = splits_of(joint, parts, folder), _fingerprint(joint, folder, force)
+        splits, fingerprint = splits_of(joint, parts, folder, report), _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(joint.texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
+from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.lock import Busy
 from textdiffseg.folds.state import is_validated
 from textdiffseg.pace import duration
@@ -101,7 +102,7 @@ def run(
         report(f"{name} is planned for preset {preset}, and {len(list_cases(source.path))} cases are stored.")
     chosen = _chosen(source, several(folds))
     work = _Work(root, name, preset, options, report, progress, cancel)
-    _refuse_other_folds(source, [FoldFolder.of(root, name, preset, fold) for fold in chosen], preset)
+    _refuse_other_folds(source, {fold: FoldFolder.of(root, name, preset, fold) for fold in chosen}, preset)
     end = None if hours is None else time.monotonic() + 3600 * hours
     faults = [line for fold in chosen for line in work.tried(fold, chosen, end)]
     states = tuple(work.status(fold) for fold in chosen)
@@ -176,15 +177,17 @@ def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]
     return options
 
 
-def _refuse_other_folds(source: PreprocessedFolder, folds: Sequence[FoldFolder], preset: Preset) -> None:
-    """Raise `UserError` for finished folds of an earlier plan. They would be no ensemble with the others."""
-    words, faults = None, list[str]()
-    for fold in folds:
+def _refuse_other_folds(source: PreprocessedFolder, folds: Mapping[str, FoldFolder], preset: Preset) -> None:
+    """Raise `UserError` for finished folds of an earlier plan, or of other cases. They fit no ensemble."""
+    words, faults, splits = None, list[str](), Splits.read(source.splits)
+    for name, fold in folds.items():
         if not fold.plan.is_file() or not is_validated(fold):
             continue
         try:
             plan_of_fold = Plan.read(fold.plan)
             refuse_changed_plan(fold, plan_of_fold, source, preset)
+            cases = splits.fold(name)
+            refuse_other_cases(fold, FoldCases.of(source.dataset, cases.train, cases.validation))
             words = words or TextBank.load(stored_words(source, plan_of_fold)).words
             same = TextBank.load(fold.words).words == words
         except UserError as error:
@@ -194,7 +197,7 @@ def _refuse_other_folds(source: PreprocessedFolder, folds: Sequence[FoldFolder],
             faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
     if faults:
         again = command_line("tds_train", source.dataset, "FOLD", "--restart", preset=preset)
-        advice = f"Folds of two plans cannot be used together. Undo the change, or train these folds again: {again}."
+        advice = f"Such folds fit no ensemble of the others. Undo the change, or train them again: {again}."
         raise UserError(*faults, advice)
 
 

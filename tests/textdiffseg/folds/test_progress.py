@@ -121,6 +121,19 @@ def test_a_short_run_has_a_shorter_epoch_for_the_denoiser():
     assert (longer.epoch, longer.in_epoch, longer.denoiser_iteration, longer.total) == (8, 0, 992, 1018)
 
 
+@pytest.mark.parametrize(("epochs", "longer"), [(2, 4), (4, 8), (5, 6), (8, 10), (20, 40)])
+def test_a_prolonged_short_run_ends_with_the_sampler_too(epochs, longer):
+    """The first run's sampler has shorter epochs. They do not count in the second run."""
+    run = TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=250, denoiser_share=0.05).split()
+    found = run.after(iteration=run.total, seconds=50.0).prolonged(epochs=longer)
+    first = found.denoiser_iteration
+    assert (found.epoch, found.in_epoch, found.finished) == (epochs, 0, False)
+    assert epochs <= found.denoiser_epoch < longer
+    assert run.total <= first < found.total
+    assert found.after(iteration=first).trains_denoiser
+    assert found.after(iteration=found.total - 1).schedule == (found.total - first - 1, found.total - first)
+
+
 def test_the_pace_of_the_denoiser_moves_the_last_end_alone():
     later = at(160, 150.0, 200.0).after(denoiser_seconds=140.0)  # two epochs of 5 s
     assert (later.in_time().epochs, later.in_time().denoiser_epoch) == (26, 14)

@@ -6,6 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 import textdiffseg as tds
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import list_cases
 from textdiffseg.files import write_record
@@ -70,6 +71,21 @@ def test_folds_that_came_too_late_and_unused_cases_are_notes(tmp_path, write_raw
     assert "Cases that are in no fold are never used: tiny_03." in third.notes
     late.write_text("[")
     assert any("splits_final.json" in note for note in tds.plan(raw, root=tmp_path, workers=0).notes)
+
+
+def test_changed_cases_get_new_folds_but_the_folds_of_a_user_are_kept(tmp_path, write_raw):
+    raw, lines = write_raw(tmp_path), []
+    first = tds.plan(raw, root=tmp_path, workers=0)
+    for path in sorted((*raw.glob("imagesTr/tiny_03*"), *raw.glob("labelsTr/tiny_03*"))):
+        path.unlink()
+    again = tds.plan(raw, root=tmp_path, workers=0, report=lines.append)
+    assert again.splits.cases == first.splits.cases[:3]
+    assert all({*fold.train, *fold.validation} == {*again.splits.cases} for fold in again.splits.folds)
+    assert sum("the cases have changed, so there are new folds" in line for line in lines) == 1
+    own = again.splits.model_copy(update={"folds": again.splits.folds[:1]})
+    first.folder.splits.write_text(own.model_copy(update={"cases": first.splits.cases}).model_dump_json())
+    with pytest.raises(UserError, match=r"splits.json: cases: 4 listed, 3 in the data set"):
+        tds.plan(raw, root=tmp_path, workers=0)
 
 
 def test_a_scan_that_shows_nothing_is_noted(tmp_path, write_raw):

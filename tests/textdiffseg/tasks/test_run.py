@@ -183,6 +183,17 @@ def test_finished_folds_of_an_earlier_plan_are_refused_before_anything_is_traine
     assert not fold.path.exists()
 
 
+def test_finished_folds_of_other_cases_are_refused(trained, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    path = root / "preprocessed" / NAME / "splits.json"
+    fields = json.loads(path.read_text())
+    fields["folds"].reverse()
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"started with other cases than splits.json(.|\n)*FOLD --restart"):
+        run(NAME, root=root)
+
+
 def test_planning_again_keeps_the_options_of_the_first_time(tmp_path, write_raw, monkeypatch):
     def stopped(*_):
         raise InterruptedError
