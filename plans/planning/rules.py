@@ -16,8 +16,10 @@ from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, Crop, Scheme
 
 MAX_SPACING_RATIO = 3.0  # nnU-Net: an axis that is coarser by more than this factor has its own rules
+EQUAL = 1e-3  # relative difference of spacings that is rounding
 MIN_GRID_EDGE = 4  # nnU-Net: the shortest axis of the coarsest grid, in positions
 MAX_MASKED_SHARE = 0.75  # nnU-Net: below this share of voxels left by cropping, z-scores use the mask only
+HU_LIMIT = 1000.0  # of a CT channel without foreground
 PAPER_PATCH, PAPER_STRIDE = 96, 16  # voxels along each axis; of the latent grid
 PAPER_COARSER_STAGES = 2  # the number of its denoiser's stages below the latent grid
 MAX_ATTENTION_TOKENS = 4000
@@ -60,12 +62,12 @@ def low_resolution_axis(spacing_from: Millimetres, spacing_to: Millimetres) -> i
     """The axis to resample separately from the other two, or None (nnU-Net's `determine_do_sep_z_and_axis`).
 
     It is the axis whose spacing exceeds `MAX_SPACING_RATIO` times the finest. The input grid is examined first, then
-    the output grid. If two axes are equally coarse, the result is None.
+    the output grid. If two axes are equally coarse but for rounding, the result is None.
     """
     for spacing in (spacing_from, spacing_to):
         coarsest = max(spacing)
         if coarsest > MAX_SPACING_RATIO * min(spacing):
-            axes = [axis for axis in range(3) if spacing[axis] == coarsest]
+            axes = [axis for axis in range(3) if spacing[axis] > coarsest * (1 - EQUAL)]
             return axes[0] if len(axes) == 1 else None
     return None
 
@@ -115,6 +117,8 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool
     if scheme == "ct" and len(sample):  # the other schemes use statistics of the single case
         low, high = np.percentile(sample, (0.5, 99.5))
         statistics = {"mean": float(sample.mean()), "std": max(float(sample.std()), 1e-8), "low": low, "high": high}
+    elif scheme == "ct":
+        statistics = {"mean": 0.0, "std": HU_LIMIT / 2, "low": -HU_LIMIT, "high": HU_LIMIT}
     share = fingerprint.cropped_share()
     inside = scheme == "zscore" and share < MAX_MASKED_SHARE
     reason = {
@@ -125,6 +129,10 @@ def channel_plan(name: str, index: int, fingerprint: Fingerprint, optional: bool
         "rescale_to_0_1": "named by the channel: each case to the range 0 to 1",
         "none": "named by the channel: values as they are",
     }[scheme]
+    if scheme == "ct" and len(sample) == 0:
+        reason = (
+            f"the channel is called CT, and no case with it has foreground: clip to {HU_LIMIT:g} HU on both sides of 0"
+        )
     if scheme == "zscore":
         side = "less" if inside else "not less"
         where = "only inside the nonzero mask" if inside else "over the whole case"

@@ -57,6 +57,7 @@ class Augmentation:
     def __init__(self, plan: Plan):
         self.patch, self.mirror_axes = plan.patch, plan.mirror_axes
         self.axes_without_text = (*plan.mirror_axes, *plan.text_axes)
+        self.keeps_directions = bool(plan.text_axes)  # texts of cases name some
         self.coarse_axis = coarse_axis(plan.patch)
         self.published = plan.training.augmentation == "paper"
         self.intensity = _intensity(self.published, self.coarse_axis)
@@ -76,11 +77,12 @@ class Augmentation:
             shape: of the case, in voxels (D, H, W).
             start: the patch's first voxel before it is rotated about its centre; may be negative.
             rng: the sample's generator.
-            texted: the sample may read a text, which mirroring must not contradict.
+            texted: the sample may read a text, which mirroring and rotation must not contradict.
         """
         p_scaling = 0.0 if self.published else P_SCALING
         axes = self.mirror_axes if texted else self.axes_without_text
-        placement = draw_placement(rng, axes, self.coarse_axis, p_scaling)
+        around = MAX_ROTATION_RADIANS if texted and self.keeps_directions else np.pi
+        placement = draw_placement(rng, axes, self.coarse_axis, p_scaling, around)
         picture, label_map = place(image, labels, shape, start, self.patch, placement)
         outside = [picture[channel] == 0 for channel in self.masked]
         missing = [channel for channel in self.optional if not picture[channel].any()]
@@ -100,8 +102,13 @@ def _intensity(published: bool, coarse_axis: int | None) -> "BasicTransform":
 
 
 def coarse_axis(patch: Triple) -> int | None:
-    """The only axis to rotate about, or None to rotate about all three (nnU-Net's rule)."""
-    return int(np.argmin(patch)) if max(patch) > MAX_EDGE_RATIO * min(patch) else None
+    """The only axis to rotate about, or None to rotate about all three.
+
+    It is the only short one (nnU-Net's rule is for the axis of thick slices). A long, narrow patch has two.
+    """
+    shortest, second, longest = sorted(patch)
+    is_thin = longest > MAX_EDGE_RATIO * shortest and 2 * shortest <= second
+    return int(np.argmin(patch)) if is_thin else None
 
 
 def draw_placement(
@@ -109,17 +116,18 @@ def draw_placement(
     mirror_axes: tuple[int, ...],
     only_about: int | None = None,
     p_scaling: float = P_SCALING,
+    around: float = np.pi,
 ) -> Placement:
     """Draw rotation, scaling and mirroring.
 
-    With `only_about`, the patch is rotated about that axis only and not scaled along it.
+    With `only_about`, the patch is rotated about that axis only, by up to `around` radians, and not scaled along it.
     """
     rotated, scaled = rng.random() < P_ROTATION, rng.random() < p_scaling
     angles, scales = np.zeros(3), np.ones(3)
     if rotated and only_about is None:
         angles = rng.uniform(-MAX_ROTATION_RADIANS, MAX_ROTATION_RADIANS, 3)
     elif rotated:
-        angles[only_about] = rng.uniform(-np.pi, np.pi)
+        angles[only_about] = rng.uniform(-around, around)
     if scaled:
         scales = np.where(np.arange(3) == only_about, 1.0, rng.uniform(MIN_SCALE, MAX_SCALE))  # one factor for all axes
     mirrored = tuple(axis for axis in mirror_axes if rng.random() < P_MIRROR)

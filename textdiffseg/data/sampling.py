@@ -115,21 +115,37 @@ def candidate_centres(labels: np.ndarray, case: str) -> np.ndarray:
     """Candidate centre voxels for patches of a label map (D, H, W), as int32 rows (label, d, h, w).
 
     They are a random sample of up to `MAX_CANDIDATES_PER_LABEL` voxels per label, the same for the same case id. If
-    some voxels are ignored, as many background voxels are sampled, too.
+    some voxels are ignored, as many of all others are sampled, too, with the label 0.
     """
-    lowest = 0 if labels.min(initial=0) < 0 else 1
-    places = np.flatnonzero(labels >= lowest)
+    places = np.flatnonzero(labels > 0)
     values = labels.ravel()[places]
     order = np.argsort(values, kind="stable")
     places, values = places[order], values[order]
     numbers, starts = np.unique(values, return_index=True)
     rng = np.random.default_rng([len(labels.shape), *case.encode()])
     rows = []
+    if labels.min(initial=0) < 0:
+        known = _known_voxels(labels.ravel(), rng)
+        rows.append(np.column_stack([np.zeros_like(known), *np.unravel_index(known, labels.shape)]))
     for number, group in zip(numbers, np.split(places, starts)[1:], strict=True):
         if len(group) > MAX_CANDIDATES_PER_LABEL:
             group = np.sort(rng.choice(group, MAX_CANDIDATES_PER_LABEL, replace=False))
         rows.append(np.column_stack([np.full(len(group), number), *np.unravel_index(group, labels.shape)]))
     return np.concatenate(rows).astype(np.int32) if rows else np.zeros((0, 4), np.int32)
+
+
+def _known_voxels(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The sorted places of up to `MAX_CANDIDATES_PER_LABEL` voxels that are not ignored, in a label map (N,).
+
+    Places are drawn at random first: a list of all voxels of a large scan takes gigabytes.
+    """
+    drawn = np.unique(rng.integers(labels.size, size=50 * MAX_CANDIDATES_PER_LABEL))
+    known = drawn[labels[drawn] >= 0]
+    if len(known) < MAX_CANDIDATES_PER_LABEL:
+        known = np.flatnonzero(labels >= 0)
+    if len(known) > MAX_CANDIDATES_PER_LABEL:
+        known = np.sort(rng.choice(known, MAX_CANDIDATES_PER_LABEL, replace=False))
+    return known
 
 
 def first_subset_iteration(iterations: int) -> int:

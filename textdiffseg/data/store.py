@@ -107,8 +107,8 @@ class StoredCase:
     def centres(self, foreground: bool) -> np.ndarray:
         """Candidate centre voxels for a patch, int32 rows (label, d, h, w). Empty: sample the patch anywhere.
 
-        With `foreground`, the candidates are labelled voxels if the case has any. Otherwise they are background voxels,
-        stored only if some voxels are ignored: a patch must hold a voxel that is not ignored (nnU-Net's rule).
+        With `foreground`, the candidates are labelled voxels if the case has any. Otherwise they are voxels that are
+        not ignored, stored only if some are: a patch must hold such a voxel (nnU-Net's rule).
         """
         is_foreground = self.foreground[:, 0] > 0
         return self.foreground[is_foreground if foreground and is_foreground.any() else ~is_foreground]

@@ -8,7 +8,8 @@ MAX_ROUNDING_SHEAR = 1e-4  # cosine between two axes; single precision causes as
 # Cosine between two axes; 0.6 degrees. Straightening moves the voxels of a 500 mm scan by at most 2 mm, about a slice.
 # Rounding and registration cause a tenth of this shear, a tilted gantry ten times as much.
 MAX_SHEAR = 0.01
-MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 100.0
+MIN_SPACING_MM, MAX_SPACING_MM = 0.005, 100.0  # micro-CT; metres without their unit are below 0.005
+ROUNDING = 1e-3  # of a spacing that a header stores in single precision
 STRAIGHTENED = "Its axes are not exactly at right angles. It was read with the nearest right angles."
 
 
@@ -40,7 +41,7 @@ def straighten(affine: np.ndarray, shape: tuple[int, ...], source: str) -> tuple
 
 def refuse_spacing(spacing: np.ndarray, source: str) -> None:
     """Raise `UserError` for a spacing that is implausible in mm. `source` is the scan's name in messages."""
-    if np.min(spacing) >= MIN_SPACING_MM and np.max(spacing) <= MAX_SPACING_MM:
+    if np.min(spacing) >= MIN_SPACING_MM * (1 - ROUNDING) and np.max(spacing) <= MAX_SPACING_MM * (1 + ROUNDING):
         return
     raise UserError(
         f"{source}: its spacing is {'/'.join(f'{step:.4g}' for step in spacing)} mm, expected {MIN_SPACING_MM:g} to "

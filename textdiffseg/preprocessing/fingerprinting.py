@@ -69,9 +69,10 @@ def bytes_per_case(dataset: Dataset) -> float:
     """The host memory in bytes that the largest case may need, estimated from the sizes of its files."""
 
     def unpacked(path: Path) -> float:
-        return path.stat().st_size * (24.0 if path.suffix.lower() == ".gz" else 8.0)
+        size = sum(file.stat().st_size for file in files_of(path))
+        return size * (8.0 if path.suffix.lower() in (".nii", ".img", ".hdr") else 24.0)  # others may be compressed
 
-    return max(sum(map(unpacked, case.images)) for case in dataset.cases)
+    return max(sum(map(unpacked, (*case.images, *case.references))) for case in dataset.cases)
 
 
 def fingerprint_case(case: Case, labels: Sequence[LabelPlan], channels: Sequence[str]) -> CaseFingerprint:

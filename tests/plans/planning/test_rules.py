@@ -60,6 +60,7 @@ def test_target_spacing_looks_at_sizes_after_cropping(make_fingerprint):
         ((1, 1, 1), (1, 5, 1), 1),
         ((5, 1, 1), (1, 1, 5), 0),  # the grid resampled from decides first
         ((5, 5, 1), (1, 1, 1), None),  # no single coarse axis
+        ((0.3, 1.2500000000000002, 1.25), (1, 1, 1), None),  # equal but for rounding, as in an oblique scan
     ],
 )
 def test_low_resolution_axis(spacing_from: Millimetres, spacing_to: Millimetres, axis):
@@ -86,6 +87,9 @@ def test_ct_statistics_are_those_of_the_foreground_over_the_data_set(make_finger
     plan, _ = rules.channel_plan("CT", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert (plan.mean, plan.low, plan.high) == pytest.approx((100, 1, 199))
     assert plan.std == pytest.approx(((201**2 - 1) / 12) ** 0.5)
+    unknown, reason = rules.channel_plan("CT", 0, make_fingerprint((9, 9, 9), (1, 1, 1), samples=((),)))
+    assert (unknown.low, unknown.high, unknown.std) == (-1000, 1000, 500)
+    assert "no case with it has foreground" in reason
     assert "named by the channel" in rules.channel_plan("zscore", 0, make_fingerprint((9, 9, 9), (1, 1, 1)))[1]
     same, _ = rules.channel_plan("MRI", 0, make_fingerprint((50, 50, 50), (1, 1, 1), samples=(sample,)))
     assert same == ChannelPlan(name="MRI", scheme="zscore"), "stored cases do not depend on the data set"

@@ -120,6 +120,7 @@ def test_a_third_of_the_patches_are_rotated_or_scaled_within_the_limits():
 def test_anisotropic_patches_rotate_only_in_their_plane():
     assert coarse_axis((40, 56, 40)) is None
     assert coarse_axis((128, 128, 32)) == 2
+    assert coarse_axis((256, 80, 80)) is None, "a long bone has no plane in which it could be turned by any angle"
     rng = np.random.default_rng(0)
     matrices = [draw_placement(rng, (), only_about=2).matrix for _ in range(500)]
     transformed = [matrix for matrix in matrices if matrix is not None]
@@ -127,6 +128,16 @@ def test_anisotropic_patches_rotate_only_in_their_plane():
         assert np.allclose(matrix[2], (0, 0, 1))
         assert np.allclose(matrix[:, 2], (0, 0, 1))
     assert max(abs(np.arctan2(matrix[1, 0], matrix[0, 0])) for matrix in transformed) > 2
+
+
+@pytest.mark.parametrize(("texted", "limit"), [(True, np.pi / 6), (False, np.pi)])
+def test_samples_with_a_text_are_turned_a_little_only(case, make_plan, texted, limit):
+    """Turned by 180 degrees in the plane, "the left zone" would be on the right."""
+    image, labels = case
+    chain = Augmentation(make_plan(patch=(4, 16, 16), mirror_axes=(), text_axes=(2,)))
+    drawn = [chain(image, labels, SHAPE, (1, 1, 1), np.random.default_rng(n), texted)[2].matrix for n in range(300)]
+    angles = [abs(np.arctan2(matrix[2, 1], matrix[1, 1])) for matrix in drawn if matrix is not None]
+    assert 0.8 * limit < max(angles) <= limit + 1e-6
 
 
 def test_a_sample_is_a_function_of_its_generator_and_does_not_change_the_global_ones(case, make_plan):

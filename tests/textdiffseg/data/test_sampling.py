@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from textdiffseg.data.sampling import (
+    candidate_centres,
     choose_case,
     draw_patch,
     draw_query,
@@ -71,6 +72,18 @@ def test_without_foreground_a_forced_patch_is_a_random_one():
     empty = np.zeros((0, 4), np.int32)
     forced = draw_patch(np.random.default_rng(3), (30, 30, 30), (8, 8, 8), empty)
     assert forced == draw_patch(np.random.default_rng(3), (30, 30, 30), (8, 8, 8))
+
+
+@pytest.mark.parametrize("known", [1000, 200_000])
+def test_patches_of_partly_ignored_cases_may_lie_anywhere_that_is_known(known):
+    """Also where every voxel that is not ignored belongs to a label."""
+    labels = np.full((64, 64, 64), -1, np.int16)
+    labels.ravel()[:known] = 2
+    rows = candidate_centres(labels, "case")
+    anywhere = rows[rows[:, 0] == 0]
+    assert len(anywhere) == len(rows[rows[:, 0] == 2]) == min(known, 2000)
+    assert (labels[tuple(anywhere[:, 1:].T)] == 2).all()
+    assert np.array_equal(rows, candidate_centres(labels, "case"))
 
 
 def test_half_of_the_samples_query_all_labels_and_the_others_a_subset_with_absent_ones():

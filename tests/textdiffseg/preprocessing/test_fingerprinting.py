@@ -14,7 +14,7 @@ from plans.raw.dataset import read_dataset
 from textdiffseg.files import write_record
 from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.preprocessing import fingerprinting
-from textdiffseg.preprocessing.fingerprinting import fingerprint_dataset, read_case
+from textdiffseg.preprocessing.fingerprinting import bytes_per_case, fingerprint_dataset, read_case
 from textdiffseg.preprocessing.structures import measure_labels
 
 
@@ -281,3 +281,12 @@ def test_notes_on_a_scan_are_kept_with_its_fingerprint(write_raw, tmp_path):
     for _ in range(2):  # measured, and read again
         fingerprint = fingerprint_dataset(read_dataset(raw), workers=0, folder=folder)
         assert [case.notes for case in fingerprint.cases] == [(), (DISAGREE,)]
+
+
+def test_the_memory_of_a_pair_of_files_is_that_of_its_voxels(tiny_raw):
+    dataset = read_dataset(tiny_raw)
+    path = dataset.cases[0].images[0]
+    image, pair = sitk.ReadImage(str(path)), path.with_name("scan.mhd")
+    sitk.WriteImage(image, str(pair))
+    case = dataset.cases[0].model_copy(update={"images": (pair,)})
+    assert bytes_per_case(dataset.model_copy(update={"cases": (case,)})) > 8 * pair.with_suffix(".raw").stat().st_size

@@ -74,19 +74,21 @@ def read_labels(path: Path) -> Volume:
         raise UserError(
             f"{path}: expected a label map with one value per voxel, found {len(array)}. Give a map of labels."
         )
-    if array.dtype.kind == "f":
-        whole = np.rint(array)
-        if not np.allclose(whole, array, rtol=0, atol=MAX_ROUNDING):
-            raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
-        array = whole
+    if array.dtype.kind == "f" and not all(map(_is_whole, array[0])):
+        raise UserError(f"{path}: label values must be whole numbers, found other numbers or NaN. Round them.")
     low, high = array.min(), array.max()
     if low < -MAX_LABEL_VALUE or high > MAX_LABEL_VALUE:
         raise UserError(
             f"{path}: expected label values of at most {MAX_LABEL_VALUE}, found {low:g} to {high:g}. Correct them."
         )
     if array.dtype.kind == "f":
-        array = array.astype(np.int64)
+        array = np.stack([np.rint(plane).astype(np.int64) for plane in array[0]])[None]
     return Volume(array, volume.geometry, volume.notes)
+
+
+def _is_whole(plane: np.ndarray) -> bool:
+    """Whether a plane of floats holds whole numbers. Planes are checked one by one, to save memory."""
+    return bool((np.abs(np.rint(plane) - plane) <= MAX_ROUNDING).all())
 
 
 def read_geometry(path: Path) -> Geometry | None:

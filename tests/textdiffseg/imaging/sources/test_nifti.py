@@ -151,8 +151,15 @@ def test_spacings_that_cannot_be_millimetres_are_refused(tmp_path, voxels, facto
     image = sitk.GetImageFromArray(voxels)
     image.SetSpacing([factor] * 3)
     sitk.WriteImage(image, str(tmp_path / f"a{ending}"))
-    with pytest.raises(UserError, match=r"a\..*its spacing is .* mm, expected 0.01 to 100 mm"):
+    with pytest.raises(UserError, match=r"a\..*its spacing is .* mm, expected 0.005 to 100 mm"):
         read_volume((tmp_path / f"a{ending}",))
+
+
+@pytest.mark.parametrize("step", [0.01, 0.006])
+def test_micro_ct_is_read(tmp_path, voxels, step):
+    """A header stores the spacing in single precision: 0.01 becomes 0.00999999978."""
+    path = save(tmp_path / "a.nii", voxels, (affine_of(np.eye(3), (step, step, step)), 1))
+    assert np.allclose(read_volume((path,)).geometry.spacing, step)
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti2Image, nib.Nifti1Pair, nib.Nifti2Pair])
