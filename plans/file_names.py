@@ -11,6 +11,7 @@ UNREAD_ENDINGS = (
     *(".img", ".img.gz", ".hdr.gz", ".nii.bz2", ".nii.xz", ".nii.zst", ".nrrd.gz", ".mha.gz", ".mgz", ".mgh", ".mnc"),
     *(".gipl", ".gipl.gz", ".tif", ".tiff", ".vtk", ".h5"),
 )
+VOXEL_ENDINGS = (".img.gz", ".img")  # of the file of voxels beside a .hdr file
 NIFTI = ".nii.gz"
 ARCHIVE = ".zip"  # of DICOM slices
 _SLICE_ENDINGS = (".dcm", ".dicom", ".ima")  # most slices have none
@@ -34,7 +35,12 @@ def composed(name: str) -> str:
 
 def written_ending(ending: str) -> str:
     """The ending of the mask of a scan with this ending. A mask is one file, even if the scan is a pair of files."""
-    return {".nhdr": ".nrrd", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
+    return {".nhdr": ".nrrd", ".mhd": ".mha", ".hdr": NIFTI, "": NIFTI}.get(ending, ending)
+
+
+def voxel_files(stem: str) -> tuple[str, ...]:
+    """The names in lower case of the file of voxels beside the header `stem.hdr`."""
+    return tuple(f"{stem}{ending}".lower() for ending in VOXEL_ENDINGS)
 
 
 def is_unread_image(name: str) -> bool:

@@ -112,8 +112,8 @@ class Readout(ABC):
         """The label numbers to query as well, so that they compete for voxels with the labels `numbers`."""
 
     @abstractmethod
-    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
-        """The prompts in the order of their slots. `phrasings` has the known phrasing of each prompt, or None."""
+    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+        """The places of prompts in the order of their slots. `phrasings`: the known phrasing of each, or None."""
 
 
 class ExclusiveReadout(Readout):
@@ -174,8 +174,8 @@ class ExclusiveReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return self.plan.rivals(numbers)
 
-    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
-        return tuple(prompts)
+    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+        return tuple(range(len(phrasings)))
 
 
 class OverlappingReadout(Readout):
@@ -231,15 +231,15 @@ class OverlappingReadout(Readout):
     def rivals(self, numbers: Sequence[int]) -> tuple[int, ...]:
         return ()
 
-    def ordered(self, prompts: Sequence[str], phrasings: Sequence[PhrasingKey | None]) -> tuple[str, ...]:
-        """The prompts in the data set's label order, as later slots overwrite earlier ones.
+    def order(self, phrasings: Sequence[PhrasingKey | None]) -> tuple[int, ...]:
+        """The places of prompts in the data set's label order, as later slots overwrite earlier ones.
 
         If a prompt is unknown, the user's order stays.
         """
-        known = [phrasing for phrasing in phrasings if phrasing is not None]
-        if len(known) < len(prompts):
-            return tuple(prompts)
-        return tuple(prompt for _, prompt in sorted(zip(known, prompts, strict=True)))
+        known = [(phrasing, place) for place, phrasing in enumerate(phrasings) if phrasing is not None]
+        if len(known) < len(phrasings):
+            return tuple(range(len(phrasings)))
+        return tuple(place for _, place in sorted(known))
 
 
 def readout_of(plan: Plan) -> Readout:

@@ -9,7 +9,15 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from plans.errors import listed, merged
-from plans.file_names import FILE_ENDINGS, channel_file, composed, rater_file, split_channel, split_ending
+from plans.file_names import (
+    FILE_ENDINGS,
+    channel_file,
+    composed,
+    rater_file,
+    split_channel,
+    split_ending,
+    voxel_files,
+)
 from plans.layout import RawFolder
 from plans.raw.raters import almost_rater, group_references
 
@@ -31,11 +39,12 @@ def names_in(folder: Path) -> list[str]:
 def unread(folder: Path, names: Iterable[str]) -> list[str]:
     """A note on the files and folders whose endings are not known; [] if there are none."""
     names = list(names)
-    pairs = {f"{split_ending(name)[0]}.img" for name in names if split_ending(name)[1] == ".hdr"}
+    headers = [split_ending(name)[0] for name in names if split_ending(name)[1] == ".hdr"]
+    pairs = {name for stem in headers for name in voxel_files(stem)}
     unknown = [
         name
         for name in names
-        if not split_ending(name)[1] and not name.lower().endswith(COMPANIONS) and name not in pairs
+        if not split_ending(name)[1] and not name.lower().endswith(COMPANIONS) and name.lower() not in pairs
     ]
     if not unknown:
         return []

@@ -134,10 +134,10 @@ def test_only_exclusive_labels_have_rivals(exclusive, nested):
 
 
 def test_prompts_of_overlapping_labels_follow_the_data_set_s_order(exclusive, nested):
-    prompts, found = ("back", "front part"), [(2, 0), (1, 0)]
-    assert exclusive.ordered(prompts, found) == prompts
-    assert nested.ordered(prompts, found) == ("front part", "back")
-    assert nested.ordered(prompts, [(2, 0), None]) == prompts, "an unknown phrase has no place in that order"
+    found = [(2, 0), (1, 0)]
+    assert exclusive.order(found) == (0, 1)
+    assert nested.order(found) == (1, 0)
+    assert nested.order([(2, 0), None]) == (0, 1), "an unknown phrase has no place in that order"
 
 
 def test_no_other_room_branches_on_overlapping_labels(repository):

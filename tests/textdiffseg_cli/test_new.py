@@ -1,5 +1,6 @@
 """`tds_new`: from two folders to a data set, with everything that was guessed printed."""
 
+import gzip
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from plans.raw.dataset import read_dataset
-from textdiffseg.imaging.sources.files import read_labels
+from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks import new as new_dataset
 from textdiffseg.tasks import new_cases
 from textdiffseg_cli.new import main
@@ -80,6 +81,31 @@ def test_two_folders_become_a_data_set_of_links(new, made, folders):
     assert len([*(made / "overlays").glob("*.png")]) == 4
     assert "Not drawn where missing: label 5." in out
     assert out.splitlines()[-2].startswith("Next: tds_run 1 --hours 4 --root ")
+
+
+def test_files_of_a_folder_without_dataset_json_are_kept(new, made, tmp_path):
+    """A user began a data set by hand."""
+    write(made / "imagesTr" / "c3_0000.nii.gz", ct())
+    own = (made / "imagesTr" / "c3_0000.nii.gz").read_bytes()
+    (made / "labelsTr").mkdir()
+    (made / "labelsTr" / "mine.nii.gz").symlink_to(tmp_path / "anything")
+    code, _, err = new()
+    assert (code, "holds files already, but no dataset.json" in err) == (2, True)
+    assert (made / "imagesTr" / "c3_0000.nii.gz").read_bytes() == own
+    assert (made / "labelsTr" / "mine.nii.gz").is_symlink()
+
+
+def test_a_pair_with_packed_voxels_is_linked_whole(new, made, folders):
+    image = nibabel.Nifti1Pair(ct(), AFFINE)
+    image.to_filename(folders[0] / "c3_CT.img.gz")
+    (folders[0] / "c3_CT.nii.gz").unlink()
+    header_file = next(folders[0].glob("c3_CT.hdr*"))
+    if header_file.suffix == ".gz":
+        (folders[0] / "c3_CT.hdr").write_bytes(gzip.decompress(header_file.read_bytes()))
+        header_file.unlink()
+    assert new()[0] == 0
+    assert {path.name for path in (made / "imagesTr").glob("c3*")} == {"c3_0000.hdr", "c3_0000.img.gz"}
+    assert np.array_equal(read_volume((made / "imagesTr" / "c3_0000.hdr",)).array[0].T, ct())
 
 
 def test_the_labels_get_their_names(new, made, tmp_path):

@@ -46,6 +46,7 @@ class PredictedLabels(Record):
 
     labels: dict[str, int] = Field(default_factory=dict)  # name -> value in the segmentation
     means: dict[str, str] = Field(default_factory=dict)  # name -> the model's label, if it has another name
+    parts: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # name -> its values, if labels overlap
     notes: tuple[str, ...] = ()  # about the model
     alternatives: tuple[PredictedAlternative, ...] = ()
 
@@ -76,6 +77,15 @@ def shared_names(manifests: Iterable[PredictedLabels]) -> dict[int, str]:
     agreed = {value: min(found) for value, found in names.items() if len(found) == 1}
     counts = Counter(normalise(name) for found in names.values() for name in found)
     return {value: name for value, name in agreed.items() if counts[normalise(name)] == 1}
+
+
+def shared_parts(manifests: Iterable[PredictedLabels]) -> dict[str, tuple[int, ...]]:
+    """Label name -> its values, for labels that overlap. Labels whose values differ between manifests are left out."""
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for manifest in manifests:
+        for name, values in manifest.parts.items():
+            found.setdefault(manifest.means.get(name, name), set()).add(tuple(sorted(values)))
+    return {name: values.pop() for name, values in found.items() if len(values) == 1}
 
 
 def answers_of(manifest: PredictedLabels, own: Mapping[str, int], annotated: Sequence[str]) -> ScoredLabels:

@@ -15,14 +15,15 @@ import numpy as np
 
 from plans.errors import UserError, listed
 from plans.records import Record
-from textdiffseg.evaluation.metrics import CaseScores
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores
 
 DRAWS = 10_000
 MAX_DRAWN = 2**24  # differences drawn at once
 SCORES = ("dice", "nsd", "hd95")
 LESION_SCORES = {"lesion_dice": "dice", "lesion_f1": "f1"}  # name -> field of `LesionScores`
 RULE = (
-    "Differences are paired by case. The interval is that of a bootstrap over the cases with 10,000 draws. "
+    "Differences are paired by case. If a label is absent from the reference, a mask without it scores 1 against one "
+    "that has it. The interval is that of a bootstrap over the cases with 10,000 draws. "
     "p is that of Wilcoxon's two-sided signed-rank test, not corrected for the number of tests."
 )
 
@@ -98,13 +99,21 @@ def _both(ours: CaseScores, theirs: CaseScores, name: str) -> bool:
 def _values(ours: CaseScores, theirs: CaseScores, name: str) -> Pairs:
     """The values of one label."""
     first, second = ours.labels[name], theirs.labels[name]
-    found = {score: (getattr(first, score), getattr(second, score)) for score in SCORES}
+    found: dict[str, tuple[float | None, float | None]]
+    found = {score: (_beside(first, second, score), _beside(second, first, score)) for score in SCORES}
     if first.lesions is not None and second.lesions is not None:
         found |= {
             score: (getattr(first.lesions, field), getattr(second.lesions, field))
             for score, field in LESION_SCORES.items()
         }
-    return {score: pair for score, pair in found.items() if None not in pair}
+    return {score: (a, b) for score, (a, b) in found.items() if a is not None and b is not None}
+
+
+def _beside(own: LabelScores, other: LabelScores, score: str) -> float | None:
+    """A score. It is 1 if a label is rightly absent from a mask, and wrongly present in the other one."""
+    value = getattr(own, score)
+    wrong = score != "hd95" and own.note == BOTH_EMPTY and getattr(other, score) is not None
+    return 1.0 if wrong else value
 
 
 def _means(labels: Sequence[Pairs]) -> Pairs:

@@ -14,7 +14,7 @@ from plans.names import normalise
 from plans.raw.annotation import Annotation, annotations_of
 from plans.raw.header import DatasetHeader, labels_of
 from plans.regions import values_of
-from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names
+from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answers_of, shared_names, shared_parts
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
@@ -56,7 +56,7 @@ def evaluate_folders(
     if known is None:
         names = shared_names(manifests.values())
         notes.append(_names_note(names))
-        known = _annotations_by_value(pairs, names, workers)
+        known = _annotations_by_value(pairs, names, shared_parts(manifests.values()), workers)
     annotations, own = known
     counted = _lesion_labels(lesions, own)
     answers = {case: answers_of(manifests[case], own, annotations[case].annotated) for case in pairs}
@@ -65,10 +65,10 @@ def evaluate_folders(
         notes.append(f"Not queried in all predictions, and not scored there: {', '.join(sorted(left_out))}.")
     if own and not any(one.labels for one in answers.values()):
         raise UserError(f"No prediction contains a label of the references ({', '.join(own)}). Give their predictions.")
-    shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items()}
-    if any(len(pair.references) > 1 and shares[case] for case, pair in pairs.items()):
+    shares = {case: shares_of(pair, manifests[case]) for case, pair in pairs.items() if len(pair.references) > 1}
+    if any(shares.values()):
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
-    tasks = [Task(case, pair, annotations[case], answers[case], shares[case]) for case, pair in pairs.items()]
+    tasks = [Task(case, pair, annotations[case], answers[case], shares.get(case, ())) for case, pair in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
     cases = tuple(run_cases(score, tasks, list(pairs), workers))
     return summarise(cases, tolerance_mm, notes)
@@ -128,12 +128,18 @@ def _manifests(pairs: Mapping[str, Pair]) -> tuple[dict[str, PredictedLabels], l
 
 
 def _annotations_by_value(
-    pairs: Mapping[str, Pair], names: Mapping[int, str], workers: int
+    pairs: Mapping[str, Pair], names: Mapping[int, str], parts: Mapping[str, tuple[int, ...]], workers: int
 ) -> tuple[dict[str, Annotation], dict[str, int]]:
-    """What `read_annotations` returns, without a `dataset.json`: all values in the files, with the names if known."""
+    """What `read_annotations` returns, without a `dataset.json`: all values in the files, with the names if known.
+
+    `parts`: the values of each label, if labels overlap.
+    """
     values = _label_values([pair.files for pair in pairs.values()], list(pairs), workers)
     own = {names.get(value, str(value)): value for value in sorted({*values, *names})}
-    return dict.fromkeys(pairs, Annotation(values=own, annotated=tuple(own))), own
+    meaning: dict[str, int | tuple[int, ...]] = {**own}
+    if parts:
+        meaning = {name: parts.get(name, (value,)) for name, value in own.items()}
+    return dict.fromkeys(pairs, Annotation(values=meaning, annotated=tuple(own))), own
 
 
 def _label_values(files: list[tuple[Path, ...]], cases: list[str], workers: int) -> list[int]:

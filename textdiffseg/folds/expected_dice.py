@@ -42,17 +42,17 @@ class ExpectedDice(Record):
 
     mean: float | None  # over `labels`; None if it is not known for any label
     labels: dict[str, float]  # without labels whose mask is empty and may be, and without unknown phrases
-    threshold: float
+    threshold: float | None  # None: a part of the labels was queried, and the threshold is for the mean of all
 
     @property
     def needs_check(self) -> bool:
         """Whether the mean lies below the threshold."""
-        return self.mean is not None and self.mean < self.threshold
+        return self.mean is not None and self.threshold is not None and self.mean < self.threshold
 
     @property
     def note(self) -> str | None:
         """A sentence that advises to check the mask; None if it needs no check."""
-        if not self.needs_check:
+        if self.mean is None or self.threshold is None or not self.needs_check:
             return None
         lowest = min(self.labels, key=lambda name: self.labels[name])
         of_label = f", of {lowest} {self.labels[lowest]:.2f}" if len(self.labels) > 1 else ""

@@ -47,6 +47,8 @@ def why_no_guide(low: Ensemble) -> str | None:
 
     Each of its folds must be validated, and must find each label in nearly all validation cases that hold it.
     """
+    if low.checkpoint != "best":
+        return f"its weights are those of the checkpoint {low.checkpoint}, and validation examines the best ones"
     least: dict[str, float] = {}  # of each label, over the folds
     for name in low.folds:
         fold = FoldFolder(low.folder / f"{FOLD}{name}")

@@ -64,4 +64,4 @@ def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calib
             continue
         labels[name] = value
     mean = float(np.mean(list(labels.values()))) if labels else None
-    return ExpectedDice(mean=mean, labels=labels, threshold=curve.threshold)
+    return ExpectedDice(mean=mean, labels=labels, threshold=curve.threshold if selection.is_of_all(plan) else None)

@@ -41,6 +41,10 @@ class Selection:
         """The label number of each answer. Forced prompts have numbers above those of the labels."""
         return tuple(self.queries.labels[0, : len(self.names)].tolist())
 
+    def is_of_all(self, plan: Plan) -> bool:
+        """Whether every label of the plan is among the answers."""
+        return {*self.numbers} >= {*range(1, 1 + len(plan.labels))}
+
 
 def slots_of_all(plan: Plan, numbers: Sequence[int]) -> list[list[int]]:
     """For each slot 1 to Q, the slots whose voxels belong to its label. If labels overlap, there may be several.
@@ -76,7 +80,7 @@ def select_labels(
         raise UserError(f"A prompt has no words. Give the words of a label: {listed(names)}.")
     matches = [bank.find(prompt) for prompt in prompts]
     forced = force and None in matches
-    phrases = readout_of(plan).ordered(prompts, matches)
+    phrases = tuple(prompts[place] for place in readout_of(plan).order(matches))
     queries = _queries(plan, bank, phrases, force, text_encoder)
     if forced:
         return Selection(queries, phrases, tuple(range(1, len(phrases) + 1)), phrases, forced=True)
@@ -87,10 +91,16 @@ def select_labels(
 def select_answers(
     plan: Plan, bank: TextBank, answers: Answers, force: bool = False, text_encoder: str | None = None
 ) -> Selection:
-    """The selection of a file's phrases, with the file's names and values. `UserError` as for `select_labels`."""
-    prompts = tuple(answer.phrase for answer in answers.labels.values())
+    """The selection of a file's phrases, with the file's names and values. `UserError` as for `select_labels`.
+
+    Labels that overlap are in the order of the data set, whatever the order of the file.
+    """
+    phrases = [answer.phrase for answer in answers.labels.values()]
+    order = readout_of(plan).order([bank.find(phrase) for phrase in phrases])
+    prompts = tuple(phrases[place] for place in order)
     queries = _queries(plan, bank, prompts, force, text_encoder)
-    pairs = tuple((name, answer.value) for name, answer in answers.labels.items())
+    named = [(name, answer.value) for name, answer in answers.labels.items()]
+    pairs = tuple(named[place] for place in order)
     names, values = zip(*pairs, strict=True)
     forced = any(bank.find(prompt) is None for prompt in prompts)
     return Selection(queries, names, values, prompts, forced, pairs)

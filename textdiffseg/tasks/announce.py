@@ -98,7 +98,7 @@ def _report_calibration(segmenting: Segmenting, report: Report) -> None:
         report(f"Calibration of uncertainty: {fitted(segmenting.samples.calibration.temperature)}")
     if masks.widening is not None:
         report(f"Volumes: with 90% intervals, widened by {masks.widening:.2f}")
-    if masks.expected_dice is not None:
+    if masks.expected_dice is not None and segmenting.selection.is_of_all(segmenting.plan):
         report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 
 

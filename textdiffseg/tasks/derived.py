@@ -1,7 +1,8 @@
 """Files that are derived from a predicted mask: the picture, and the mask in other forms (`Conversion`).
 
 They are written with the mask, or later from the files of a complete case. So a case is not predicted again to get
-them. The manifest lists them apart from the outputs of the prediction.
+them. The manifest lists them apart from the outputs of the prediction. If the mask was corrected by hand, they are made
+again from the corrected one.
 """
 
 from collections.abc import Collection
@@ -17,8 +18,8 @@ from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
 from textdiffseg.arguments import check_choice
 from textdiffseg.extras import require
 from textdiffseg.files import hash_files, write_record
-from textdiffseg.imaging.sources.files import files_of, read_labels
-from textdiffseg.imaging.volume import Geometry, Volume
+from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels
+from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.dicom import check_source, write_dicom
 from textdiffseg.imaging.writers.separate import write_separate
 from textdiffseg.inference.measures import values_within
@@ -76,16 +77,22 @@ class DerivedFiles:
         return *self.separate, *self.dicom.values()
 
     def check(self, before: Manifest | None) -> None:
-        """Raise `UserError` if a file would replace one that no prediction wrote, or cannot be made from the scan."""
+        """Raise `UserError` if a file would replace one of the user, or cannot be made from the scan."""
         for kind in self.dicom:
             check_source(self.scan[0], f"--{kind}")
         if self.run.picture:
             refuse_picture_of_others(self.mask, before, self.run.overwrite)
         known = {} if before is None else before.converted
-        for path in () if self.run.overwrite else self.paths:
-            if path.exists() and self._name(path) not in known:
+        for path in (path for path in self.paths if path.exists() and not self.run.overwrite):
+            digest = known.get(self._name(path))
+            if digest is None:
                 raise UserError(
                     f"{path} exists and was not made by tds_predict. Choose another output folder, or --overwrite."
+                )
+            if digest and hash_files([path]) != digest and _is_readable(path):  # "": a process was killed
+                raise UserError(
+                    f"{path} was changed after it was made, perhaps by hand. Move it away, or replace it with "
+                    "--overwrite."
                 )
 
     def is_converted(self, manifest: Manifest) -> bool:
@@ -105,13 +112,31 @@ class DerivedFiles:
                     file.unlink(missing_ok=True)
 
     def complete(self, manifest: Manifest) -> None:
-        """Write those files of a complete case that are missing, from its mask and its scan."""
+        """Write those files of a complete case that are missing or of another mask, from its mask and its scan."""
+        manifest = self._of_present_mask(manifest)
         if not self.is_converted(manifest):
             mask = read_labels(self.mask)
             manifest = self._convert(mask.array[0], mask.geometry, manifest)
         if self.run.picture and not is_drawn(self.mask, manifest):
             missing = self.run.missing.get(manifest.request.case, ())
             draw_from_files(self.mask, self.scan, missing, manifest, self.run.segmenting.hounsfield)
+
+    def _of_present_mask(self, manifest: Manifest) -> Manifest:
+        """The manifest without the files of an earlier state of the mask, which are deleted."""
+        present = hash_files([self.mask])
+        if present == (manifest.made_from or manifest.outputs.get(self.mask.name)):
+            return manifest
+        if (self.paths or self.run.picture) and (scan := read_geometry(self.scan[0])) is not None:
+            mask = read_labels(self.mask).geometry
+            if not mask.matches(scan):
+                raise UserError(
+                    f"{self.mask} was changed, and now has another grid ({describe(mask)}) than its scan "
+                    f"({describe(scan)}). Resample it, or leave out the options that make more files of it."
+                )
+        self.drop(manifest)
+        manifest = manifest.model_copy(update={"converted": {}, "picture": None, "made_from": present})
+        write_record(manifest_path(self.mask), manifest)
+        return manifest
 
     def write(self, result: Result, volume: Volume | None, manifest: Manifest) -> None:
         """Write all files, and note them in the manifest. volume: the scan, for the picture."""
@@ -142,3 +167,17 @@ class DerivedFiles:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.run.out).as_posix()
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether a derived file opens. One that was cut off is written again."""
+    try:
+        if path.suffix == DICOM:
+            from pydicom import dcmread
+
+            dcmread(path, stop_before_pixels=True)
+        else:
+            read_labels(path)
+    except Exception:  # pydicom raises many kinds
+        return False
+    return True

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from plans.errors import UserError, merged
+from plans.file_names import composed
 from plans.raw.case_list import CaseList
 from plans.raw.texts import read_texts
 from textdiffseg.arguments import path_of
@@ -25,7 +26,9 @@ def find_case_texts(
         return listed, 0
     if isinstance(source, CaseList) and listed:
         raise UserError(f"{source.path}: text: texts come from this list, or from --texts. Leave one of them out.")
-    return read_texts(path_of(folder), scans)
+    ids = {composed(case): case for case in scans}  # a Mac writes names in another Unicode form
+    texts, others = read_texts(path_of(folder), ids)
+    return {ids[case]: text for case, text in texts.items()}, others
 
 
 def report_case_texts(run: PredictionRun, scans: int, strays: int, folder: str | Path | None, report: Report) -> None:

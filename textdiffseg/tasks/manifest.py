@@ -82,12 +82,13 @@ class WrittenAlternative(Record):
 class Manifest(Record):
     """The record of one predicted case. Without outputs, the prediction is not finished."""
 
-    version: Literal[5] = 5
-    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict}  # the new fields have defaults
+    version: Literal[6] = 6
+    upgrades: ClassVar[Upgrades] = {1: dict, 2: dict, 3: dict, 4: dict, 5: dict}  # the new fields have defaults
     request: Request
     outputs: dict[str, str] = Field(default_factory=dict)  # path relative to the manifest -> SHA-256
     labels: dict[str, int] = Field(default_factory=dict)  # name or prompt -> value in the segmentation
     means: dict[str, str] = Field(default_factory=dict)  # the model's label for each name that differs from it
+    parts: dict[str, tuple[int, ...]] = Field(default_factory=dict)  # the values of each label, if labels overlap
     volumes: tuple[VolumeInterval, ...] = ()
     expected_dice: ExpectedDice | None = None  # None: no curve was fitted for the setting of the mask
     alternatives: tuple[WrittenAlternative, ...] = ()  # the largest share first
@@ -95,6 +96,7 @@ class Manifest(Record):
     scan_notes: tuple[str, ...] = ()  # sentences on the scan's position and orientation, and on missing alternatives
     picture: str | None = None  # SHA-256 of the picture beside the mask; None: no picture
     converted: dict[str, str] = Field(default_factory=dict)  # file made from the mask -> SHA-256; "": being written
+    made_from: str | None = None  # SHA-256 of the mask of picture and `converted`; None: that in `outputs`
     versions: dict[str, str] = Field(default_factory=dict)
     device: str = ""
     backend: str = "torch"
@@ -166,10 +168,10 @@ def hash_inputs(paths: tuple[Path, ...], missing: tuple[int, ...] = ()) -> dict[
     hashes = {}
     numbers = [number for number in range(len(paths) + len(missing)) if number not in missing]
     for channel, path in zip(numbers, paths, strict=True):
-        files = sorted(file for file in path.iterdir() if is_slice(file)) if path.is_dir() else files_of(path)
-        for file in files:
-            refuse_no_file(file)
         try:
+            files = sorted(file for file in path.iterdir() if is_slice(file)) if path.is_dir() else files_of(path)
+            for file in files:
+                refuse_no_file(file)
             hashes[named_input(path.name, channel, len(paths) + len(missing))] = hash_files(files)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}). Copy it again, or remove it.") from None

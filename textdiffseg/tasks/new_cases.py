@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, channel_file, split_ending
+from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, split_ending
 from plans.layout import RawFolder
 from textdiffseg.files import temporary_name
 from textdiffseg.imaging.sources.dicom import series_in
@@ -123,7 +123,8 @@ def _take(path: Path, target: Path, converted: Volume | None) -> Path:
     linked = target.with_name(f"{target.name}{split_ending(path.name)[1]}")
     link(path, linked)
     for voxels in files_of(path)[1:]:  # of a .hdr file
-        link(voxels, target.with_name(f"{target.name}{voxels.suffix.lower()}"))
+        ending = next(one for one in VOXEL_ENDINGS if voxels.name.lower().endswith(one))
+        link(voxels, target.with_name(f"{target.name}{ending}"))
     return linked
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import NIFTI, channel_file, safe_name, split_ending
+from plans.file_names import NIFTI, VOXEL_ENDINGS, channel_file, safe_name, split_ending
 from plans.layout import RawFolder, tree
+from plans.raw.case_files import names_in
 from plans.raw.folders import parts_of
 from plans.records import read_json
 
@@ -67,6 +68,11 @@ class Written:
     def __init__(self, raw: RawFolder):
         self._raw, self._list = raw, raw.path / ".written"
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether an earlier run was interrupted."""
+        return self._list.is_file()
+
     def clear(self) -> None:
         """Remove the files of an earlier run: its `dataset.json`, all links, and the files that it wrote."""
         listed = _sources_of(self._raw.path).get(WRITTEN)
@@ -83,7 +89,7 @@ class Written:
         """Note the files that a case may get from its sources. Files that are there already are the user's."""
         names = (case, *(channel_file(case, number, "") for number in range(channels)))
         endings = {NIFTI, *(split_ending(path.name)[1] for path in sources)}
-        endings |= {".img"} if ".hdr" in endings else set()
+        endings |= {*VOXEL_ENDINGS} if ".hdr" in endings else set()
         folders = self._raw.images("Tr"), self._raw.labels("Tr")
         files = (folder / f"{name}{ending}" for folder in folders for name in names for ending in sorted(endings))
         self._append(self._name(file) for file in files if not file.exists())
@@ -115,6 +121,11 @@ def choose_folder(
                 f"{raw.header.name} there yourself (docs/data.md)."
             )
     if not raw.header.exists():
+        if not Written(raw).is_begun and any(names_in(place) for place in (raw.images("Tr"), raw.labels("Tr"))):
+            raise UserError(
+                f"{raw.path} holds files already, but no {raw.header.name}. Choose another folder with -o, --name or "
+                "--id, or move them away."
+            )
         return raw, False
     if not header.is_of(raw.path):
         raise UserError(

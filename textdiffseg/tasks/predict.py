@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
+from tempfile import TemporaryFile
 from threading import Event
 
 from plans.errors import UserError, listed, merged
@@ -155,8 +156,10 @@ def output_place(out: Path, scans: int) -> tuple[Path, str | None]:
         raise UserError(f"{out} is a file. Give a folder for the masks.")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out):
+            pass
     except OSError as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}). Choose another folder.") from None
+        raise UserError(f"{out} cannot be made or written ({error.strerror}). Choose another folder.") from None
     sweep([out, *(out / maps for maps in BESIDE)])
     return out, name
 
@@ -195,7 +198,7 @@ def predict_scans(
             continue
         (outcome.skipped if work.complete else outcome.written).append(work.case)
         outcome.notes += [f"case {work.case}: {note}" for note in work.notes]
-        if (manifest := read_manifest(manifest_path(work.mask))) is not None:
+        if not work.corrected and (manifest := read_manifest(manifest_path(work.mask))) is not None:
             manifests[work.case] = manifest
             if empty_cases({work.case: manifest}):
                 report(f"{work.case}: the mask is empty: none of {', '.join(manifest.labels)} was found.")

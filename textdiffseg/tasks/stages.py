@@ -36,6 +36,7 @@ class Work:
     paths: tuple[Path, ...]
     mask: Path  # to write
     complete: bool = False  # its files were there
+    corrected: bool = False  # it is complete, but the mask is not the predicted one
     request: Request | None = None
     before: Manifest | None = None  # of an earlier mask
     scan: PreparedScan | None = None
@@ -51,7 +52,10 @@ class Work:
 
 
 Stage = Callable[[Work], Work]
-CORRECTED = "{mask} was changed after it was predicted. It is kept; its volumes are those of the prediction."
+CORRECTED = (
+    "{mask} was changed after it was predicted. It is kept. Its volumes are those of the prediction; the files that "
+    "were made from the mask before the change are deleted, or made again."
+)
 
 
 def each(stage: Stage, works: Iterable[Work]) -> Iterator[Work]:
@@ -102,8 +106,9 @@ def read(run: PredictionRun, work: Work) -> Work:
     standing = None if run.overwrite or before is None else before.standing(request, mask)
     if before is not None and standing is not None:
         derived.complete(before)
-        notes = (CORRECTED.format(mask=mask),) if standing == "corrected" else ()
-        return replace(work, complete=True, notes=notes)
+        corrected = standing == "corrected"
+        notes = (CORRECTED.format(mask=mask),) if corrected else ()
+        return replace(work, complete=True, corrected=corrected, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
     geometry = read_geometry(paths[0])
     refuse_too_large(segmenting, geometry)

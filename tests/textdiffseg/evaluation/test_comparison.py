@@ -6,7 +6,7 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.evaluation import comparison
 from textdiffseg.evaluation.comparison import bootstrap_interval, compare, difference_of, signed_rank_p
-from textdiffseg.evaluation.metrics import CaseScores, LabelScores
+from textdiffseg.evaluation.metrics import BOTH_EMPTY, CaseScores, LabelScores
 
 
 def cases(**dice: dict[str, float | None]) -> list[CaseScores]:
@@ -36,6 +36,19 @@ def test_differences_are_paired_and_undefined_scores_left_out():
     assert (mean.cases, mean.difference) == (3, pytest.approx(np.subtract(*np.transpose(by_case)).mean()))
     assert found.labels["x"]["hd95"].difference == pytest.approx(-10 / 3)
     assert list(found.labels) == ["x", "y"]
+
+
+def test_a_false_structure_counts_against_a_mask_that_is_rightly_empty():
+    volumes = {"volume_ml": 1.0, "reference_ml": 0.0}
+    empty = LabelScores(dice=None, nsd=None, hd95=None, note=BOTH_EMPTY, **volumes)
+    false = LabelScores(dice=0.0, nsd=0.0, hd95=None, **volumes)
+    sick = {"x": LabelScores(dice=0.5, nsd=0.5, hd95=1.0, **volumes)}
+    first = [CaseScores(case="sick", labels=sick), CaseScores(case="healthy", labels={"x": empty})]
+    second = [CaseScores(case="sick", labels=sick), CaseScores(case="healthy", labels={"x": false})]
+    found = compare(first, second, "B")
+    assert [found.labels["x"][score].difference for score in ("dice", "nsd", "hd95")] == [0.5, 0.5, 0.0]
+    assert compare(second, first, "A").mean["dice"].difference == -0.5
+    assert compare(first, first, "A").mean["dice"].cases == 1, "if both are empty, the case says nothing"
 
 
 def test_the_interval_is_that_of_resampled_means():

@@ -136,6 +136,30 @@ def test_without_dataset_json_names_are_those_of_the_predictions(pair, tmp_path)
     assert set(evaluate_folders(predictions, lonely).labels) == {"1", "2"}, "two values of one name"
 
 
+def test_without_dataset_json_labels_that_overlap_are_unions_as_the_manifests_say(pair, tmp_path):
+    predictions, references = pair
+    lonely = tmp_path / "elsewhere" / "references"
+    shutil.copytree(references, lonely)
+    for path in sorted(predictions.glob("*.nii.gz")):
+        manifest(path, labels={"both": 1, "dark": 2}, parts={"both": [1, 2], "dark": [2]})
+
+        def all_bright(array):
+            array[array > 0] = 1
+
+        rewrite(path, all_bright)
+    found = evaluate_folders(predictions, lonely).labels
+    assert (found["both"].dice, found["dark"].dice) == (1.0, 0.0)
+
+
+def test_alternatives_are_not_needed_for_one_reference(pair):
+    predictions, references = pair
+    for path in sorted(predictions.glob("*.nii.gz")):
+        manifest(path, labels={"bright cube": 1}, alternatives=[{"file": "gone.nii.gz", "share": 1.0}])
+    assert evaluate_folders(predictions, references).mean.dice == 1.0
+    one = "tiny_00.nii.gz"
+    assert evaluate_folders(predictions / one, references / one).mean.dice == 1.0
+
+
 def test_names_are_those_of_nnunets_dataset_json_beside_its_predictions(pair, tmp_path):
     predictions, references = pair
     (references.parent / "dataset.json").replace(predictions / "dataset.json")

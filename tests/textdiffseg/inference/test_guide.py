@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import textdiffseg as tds
 from plans.errors import UserError
+from textdiffseg.folds.low import why_no_guide
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference import segmenting
 from textdiffseg.inference.guide import NOTHING_FOUND, Sighting, search
@@ -228,6 +230,10 @@ def test_a_guide_is_judged_by_its_worst_fold(results, make_plan, make_fold, bank
     mark_validated(low / "fold_1", Front_Part=0.8, back=0.9)
     (reason,) = (note for note in load(results, ("0", "1")).notes if "does not guide" in note)
     assert "found Front_Part in 50%, back in 90% of the cases" in reason
+
+
+def test_other_weights_than_the_validated_ones_are_no_guide(results):
+    assert why_no_guide(replace(load(results).low.ensemble, checkpoint="latest")).startswith("its weights are those of")
 
 
 def test_a_guide_that_finds_nearly_everything_is_used(results):

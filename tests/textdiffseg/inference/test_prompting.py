@@ -151,6 +151,9 @@ def test_labels_that_overlap_are_queried_in_their_own_order_which_decides_what_i
     selection = select_labels(nested, bank, ["back", "front part"])
     assert (selection.values, selection.prompts) == ((7, 3), ("front part", "back"))
     assert selection.queries.labels.tolist() == [[1, 2]]
+    of_file = select_answers(nested, bank, answers(rear=("back", 40), tip=("front part", 2)))
+    assert (of_file.names, of_file.values, of_file.prompts) == (("tip", "rear"), (2, 40), ("front part", "back"))
+    assert of_file.answers == (("tip", 2), ("rear", 40)), "else the part would be hidden by the whole"
 
 
 @pytest.mark.parametrize("force", [True, False])

@@ -16,7 +16,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated, ScanResult, examine
 from textdiffseg.inference.segmenting import Segmenting
-from textdiffseg.inference.volumes import sum_voxels
+from textdiffseg.inference.volumes import VoxelSums, sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
@@ -142,6 +142,10 @@ def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
     checked = expected_dice_of(poor, selection, plan, Applied(expected_dice=CURVE))
     assert checked.labels["Front_Part"] == 0, "an empty mask of a label that every validation case has"
     assert checked.note == "Check this mask: its expected Dice is 0.33, of Front_Part 0.00 (threshold 0.60)."
+    alone = select_labels(plan, bank, ["front part"])
+    sums = VoxelSums(poor.sums.levels[:1], poor.sums.soft_dice[:1], poor.sums.voxels[:1])
+    part = expected_dice_of(ScanResult(slots[:2], sums, {}), alone, plan, Applied(expected_dice=CURVE))
+    assert (part.threshold, part.needs_check, part.note) == (None, False, None), "the threshold is for all labels"
 
 
 def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):

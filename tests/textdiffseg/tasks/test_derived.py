@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from textdiffseg.files import hash_files, temporary_name
 from textdiffseg.imaging.sources.files import read_labels
@@ -150,3 +151,59 @@ def test_labels_that_overlap_are_whole(predict, root):
     folder = root / "out" / "separate" / "a"
     assert np.array_equal(read_labels(folder / "Front_Part.nii.gz").array > 0, mask > 0)
     assert np.array_equal(read_labels(folder / "back.nii.gz").array > 0, mask == 3)
+
+
+def correct(mask):
+    """Draw one more voxel, as a user does; returns the label map."""
+    image = sitk.ReadImage(str(mask))
+    array = sitk.GetArrayFromImage(image)
+    array[0, 0, :2] = 7
+    changed = sitk.GetImageFromArray(array)
+    changed.CopyInformation(image)
+    sitk.WriteImage(changed, str(mask))
+    return array
+
+
+def test_files_follow_a_mask_that_was_corrected(predict, root, no_prediction):
+    predict("--separate", "--picture")
+    picture = (root / "out" / "a.png").read_bytes()
+    array = correct(root / "out" / "a.nii.gz")
+    no_prediction()
+    assert predict("--separate", "--picture")[0] == 0
+    front = root / "out" / "separate" / "a" / "Front_Part.nii.gz"
+    assert np.array_equal(read_labels(front).array[0] > 0, array == 7)
+    assert (root / "out" / "a.png").read_bytes() != picture
+    written = front.stat().st_mtime_ns
+    assert predict("--separate", "--picture")[0] == 0
+    assert front.stat().st_mtime_ns == written, "they are not written again"
+    correct(root / "out" / "a.nii.gz")
+    array = correct(root / "out" / "a.nii.gz")
+    array[1] = 3
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(sitk.ReadImage(str(root / "out" / "a.nii.gz")))
+    sitk.WriteImage(image, str(root / "out" / "a.nii.gz"))
+    assert predict()[0] == 0
+    assert not front.exists(), "a file of an earlier state is not left behind"
+
+
+def test_a_corrected_mask_on_another_grid_is_one_line(predict, root):
+    predict()
+    mask = root / "out" / "a.nii.gz"
+    image = sitk.ReadImage(str(mask))
+    sitk.WriteImage(image[1:], str(mask))
+    code, _, err = predict("--separate")
+    assert code == 2
+    assert "a.nii.gz was changed, and now has another grid" in err
+    assert predict()[0] == 0
+
+
+def test_a_file_that_was_corrected_is_not_replaced(predict, root):
+    predict("--separate")
+    back = root / "out" / "separate" / "a" / "back.nii.gz"
+    array = correct(back)
+    for more in ((), ("--seed", 1)):
+        code, _, err = predict("--separate", *more)
+        assert (code, "back.nii.gz was changed after it was made, perhaps by hand" in err) == (2, True)
+        assert np.array_equal(read_labels(back).array[0], array)
+    assert predict("--separate", "--overwrite")[0] == 0
+    assert not np.array_equal(read_labels(back).array[0], array)

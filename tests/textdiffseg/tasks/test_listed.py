@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from unicodedata import normalize
 
 import pytest
 
 import textdiffseg as tds
 from plans.plan import Plan
 from textdiffseg.files import hash_text, write_record
+from textdiffseg.tasks.listed import find_case_texts
 from textdiffseg.tasks.manifest import Manifest, hash_inputs
 from textdiffseg_cli.predict import main
 
@@ -41,6 +43,13 @@ def test_masks_have_the_listed_names(predict, root, cases):
     assert "2 complete already" in predict("--list", cases)[1]
     outcome = tds.predict(tds.CaseList.read(cases), root / "out", root=root, folds=["0"])
     assert outcome.skipped == ["anna", "bert"]
+
+
+def test_a_text_belongs_to_its_scan_in_either_unicode_form(tmp_path):
+    """A Mac writes decomposed names."""
+    name = normalize("NFD", "Müller")
+    (tmp_path / f"{name}.txt").write_text("a dark spot")
+    assert find_case_texts(tmp_path, tmp_path, {name: ()}) == ({name: "a dark spot"}, 0)
 
 
 def test_a_bad_list_stops_before_anything_is_written(predict, root, cases):

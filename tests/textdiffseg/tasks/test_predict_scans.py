@@ -122,8 +122,10 @@ def test_a_corrected_mask_is_kept(job, scan):
     before = path.read_bytes()
     outcome = predict_scans(job(), {"a": (scan,)})
     assert outcome.skipped == ["a"]
+    assert outcome.empty == [], "the corrected mask is the user's"
     assert outcome.notes == [
-        f"case a: {path} was changed after it was predicted. It is kept; its volumes are those of the prediction."
+        f"case a: {path} was changed after it was predicted. It is kept. Its volumes are those of the prediction; the "
+        "files that were made from the mask before the change are deleted, or made again."
     ]
     with pytest.raises(UserError, match="was changed after it was predicted, perhaps by hand"):
         predict_scan(job(hash="1" * 64), "a", (scan,))
@@ -380,6 +382,15 @@ def test_scans_with_bad_names_or_formats_are_one_line_each_and_the_others_are_pr
     assert largest.count(None) == 3
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_predicted(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("textdiffseg.tasks.predict.TemporaryFile", refuse)
+    with pytest.raises(UserError, match=r"cannot be made or written \(Permission denied\)"):
+        output_place(tmp_path, 1)
+
+
 def test_a_scan_in_two_files_gets_a_mask_in_one_file(job, tmp_path, make_scan):
     make_scan(tmp_path / "in" / "a.nii.gz")
     volume = read_volume((tmp_path / "in" / "a.nii.gz",))
@@ -388,7 +399,7 @@ def test_a_scan_in_two_files_gets_a_mask_in_one_file(job, tmp_path, make_scan):
         sitk.WriteImage(image, str(tmp_path / "in" / name))
     outcome = predict_scans(job(), find_scans(tmp_path / "in", 1))
     assert outcome.failures == []
-    masks = {"a.nii.gz", "b.nrrd", "c.nii.gz", "d.mhd"}
+    masks = {"a.nii.gz", "b.nrrd", "c.nii.gz", "d.mha"}
     assert masks <= {path.name for path in job().out.iterdir()}
     for name in masks - {"a.nii.gz"}:
         assert np.array_equal(read_labels(job().out / name).array.shape, volume.array.shape)

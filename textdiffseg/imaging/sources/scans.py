@@ -6,7 +6,15 @@ from itertools import islice
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.file_names import FILE_ENDINGS, channel_file, is_archive_name, is_unread_image, split_channel, split_ending
+from plans.file_names import (
+    FILE_ENDINGS,
+    channel_file,
+    is_archive_name,
+    is_unread_image,
+    split_channel,
+    split_ending,
+    voxel_files,
+)
 from textdiffseg.imaging.sources.dicom.listing import first_slices_of, scan_of_slice, scans_of_slices
 from textdiffseg.imaging.sources.dicom.places import is_slice, is_zip_of_slices
 
@@ -124,8 +132,11 @@ def unsearched_folders(
     """
 
     def holds_scans(inner: Path) -> bool:
-        folders = (inner, *_folders(inner))
-        return any(split_ending(path.name)[1] and not is_output(path) for one in folders for path in _files(one))
+        try:
+            folders = (inner, *_folders(inner))
+            return any(split_ending(path.name)[1] and not is_output(path) for one in folders for path in _files(one))
+        except OSError:  # it cannot be read, so nobody knows
+            return False
 
     if not folder.is_dir():
         return []
@@ -152,8 +163,9 @@ def files_by_stem(folder: Path, is_output: Callable[[Path], bool] = lambda _: Fa
 
 def unread_images(files: Collection[Path]) -> list[Path]:
     """Of some files the images whose format is not supported, and files of voxels without a header."""
-    headers = {path.with_name(split_ending(path.name)[0]) for path in files if split_ending(path.name)[1] == ".hdr"}
-    return [path for path in files if is_unread_image(path.name) and path.with_suffix("") not in headers]
+    headers = [split_ending(path.name)[0] for path in files if split_ending(path.name)[1] == ".hdr"]
+    voxels = {name for stem in headers for name in voxel_files(stem)}
+    return [path for path in files if is_unread_image(path.name) and path.name.lower() not in voxels]
 
 
 def _files(folder: Path) -> list[Path]:

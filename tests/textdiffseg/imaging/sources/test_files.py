@@ -15,7 +15,7 @@ from textdiffseg.imaging.sources.scans import list_scans
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels, write_volume
 
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 
 @pytest.fixture
@@ -71,10 +71,12 @@ def test_labels_take_the_smallest_type(tmp_path, geometry, top, kind):
     assert np.array_equal(found.array[0], labels)
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS[:-1], ".raw"])
+@pytest.mark.parametrize("ending", [*ENDINGS, ".raw"])
 def test_truncated_files_are_refused_by_name(tmp_path, array, geometry, ending):
     scan = tmp_path / ("scan.mhd" if ending == ".raw" else f"scan{ending}")
-    write_volume(scan, array, geometry)
+    write_volume(tmp_path / "scan.mha" if ending == ".raw" else scan, array, geometry)
+    if ending == ".raw":
+        sitk.WriteImage(sitk.ReadImage(str(tmp_path / "scan.mha")), str(scan))
     part = next(path for path in tmp_path.iterdir() if path.suffix in (".zraw", ".raw")) if ending == ".raw" else scan
     part.write_bytes(part.read_bytes()[: part.stat().st_size * 2 // 3])
     with pytest.raises(UserError, match=r"scan.*(truncated|cannot be read).*Copy it again"):

@@ -1,6 +1,7 @@
 """The scans in a folder. Every file that may be a scan is read or reported."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,29 @@ def test_endings_may_be_mixed_and_in_either_case(tmp_path):
     }
     assert unread_images(list(tmp_path.iterdir())) == []
     assert list_scans(tmp_path / "e.img") == {"e": (tmp_path / "e.img",)}
+
+
+def test_packed_voxels_beside_a_header_are_no_scan_of_their_own(tmp_path):
+    touch(tmp_path, "A.hdr", "A.IMG.GZ")
+    assert list_scans(tmp_path) == {"A": (tmp_path / "A.hdr",)}
+
+
+def test_a_folder_that_cannot_be_read_does_not_stop_the_others(tmp_path, monkeypatch):
+    (tmp_path / "lost+found").mkdir()
+    touch(tmp_path, "a.nii.gz")
+    iterdir = Path.iterdir
+
+    def refuse(path):
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr("textdiffseg.imaging.sources.dicom.listing.has_series", lambda folder: folder.name[0] == "l")
+    assert {*list_scans(tmp_path)} == {"a", "lost+found"}, "the folder is reported when it is read"
+    assert unsearched_folders(tmp_path, set()) == []
+    with pytest.raises(UserError, match=r"lost\+found cannot be read \(Permission denied\)"):
+        hash_inputs((tmp_path / "lost+found",))
 
 
 def test_images_that_are_not_read_are_named_one_by_one(tmp_path):

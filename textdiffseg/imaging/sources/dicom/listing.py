@@ -75,7 +75,7 @@ def _has_no_scan(folder: Path) -> bool:
     try:
         instances = (read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
         return all(one is not None and (one.is_localizer or one.whole(SAMPLES, 1) != 1) for one in instances)
-    except UserError:  # reported when the folder is read
+    except (UserError, OSError):  # reported when the folder is read
         return False
 
 
@@ -83,7 +83,7 @@ def _of_one_folder(folder: Path, case: str) -> list[tuple[str, Path]]:
     name = case or folder.resolve().name
     try:
         apart = _multi_frame_studies(folder)
-    except UserError:  # reported when the folder is read
+    except (UserError, OSError):  # reported when the folder is read
         return [(name, folder)]
     return [(f"{case}_{_stem(path)}" if case else _stem(path), path) for path in apart] or [(name, folder)]
 
