@@ -47,6 +47,7 @@ from stored import (
 from variant_changes import CHANGES, CONTROL
 
 from plans.layout import FoldFolder
+from textdiffseg.data.augment import Augmentation
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.progress import TrainingProgress
@@ -167,6 +168,7 @@ def begin(
     )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
     changed.loader.samples.plan = changed.patches.plan = changed.plan  # it decides what a sample holds
+    changed.loader.samples.augment = Augmentation(changed.plan)
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)
     progress = TrainingProgress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))

@@ -87,16 +87,18 @@ def _matches(name: str, folders: list[Path]) -> list[Path]:
         return exact
     parts = name.split("+")
     return [
-        folder for folder in folders if _named([name], [parts_of(folder.name)]) or _named(parts, _members(folder.name))
+        folder
+        for folder in folders
+        if _named([name], [parts_of(folder.name)]) or _named(parts, members_of(folder.name))
     ]
 
 
-def _members(folder: str) -> list[tuple[int | None, str]]:
-    """The ids and names of the data sets in a combination's folder name."""
+def members_of(folder: str) -> list[tuple[int | None, str]]:
+    """The ids and names of the data sets in a folder name: `Dataset004+101_A+B` -> [(4, "A"), (101, "B")]."""
     match = re.fullmatch(_COMBINATION, folder)
     if match:
         return list(zip(map(int, match[1].split("+")), match[2].split("+"), strict=False))
-    return [(None, title) for title in folder.split("+")]
+    return [parts_of(title) for title in folder.split("+")]
 
 
 def _named(parts: list[str], members: list[tuple[int | None, str]]) -> bool:

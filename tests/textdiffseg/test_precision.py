@@ -83,3 +83,11 @@ def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         loop.fit(None, None, None, loop.TrainingOptions())
     assert seen == [False]
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch, capability, expected):
+    """On a T4 emulation is many times slower, and nothing would report it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert precision.has_bfloat16(torch.device("cuda")) is expected
+    assert not precision.has_bfloat16(torch.device("cpu"))

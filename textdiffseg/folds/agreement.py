@@ -34,16 +34,21 @@ def read_together(
 
 def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None:
     """Raise `UserError` if the plans differ in more than training. Inputs and outputs must be equal."""
-    trained_only = {"batch", "device", "training", "memory", "low_resolution", "reasons", "median_shape"}
-    first = plans[0].model_dump(exclude=trained_only)
     for fold, plan in zip(folds[1:], plans[1:], strict=True):
-        other = plan.model_dump(exclude=trained_only)
-        fields = ", ".join(name for name in first if first[name] != other[name])
-        if fields:
+        if fields := differences(plans[0], plan):
             raise UserError(
-                f"{fold.plan} differs from {folds[0].plan} in {fields}: these folds are not "
+                f"{fold.plan} differs from {folds[0].plan} in {', '.join(fields)}: these folds are not "
                 "an ensemble. Choose among them with --folds."
             )
+
+
+def differences(one: Plan, other: Plan) -> list[str]:
+    """The fields of two plans that differ in more than training."""
+    trained_only = {"batch", "device", "training", "memory", "low_resolution", "reasons", "median_shape"}
+    ours, theirs = (
+        plan.model_dump(exclude=dict.fromkeys(trained_only, True) | {"diffusion": {"share"}}) for plan in (one, other)
+    )
+    return [name for name in ours if ours[name] != theirs[name]]
 
 
 def check_words(files: Sequence[Path], plans: Sequence[Plan], banks: Sequence[TextBank]) -> None:

@@ -40,6 +40,7 @@ from textdiffseg.inference.windows import (
 )
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.overview import reduced
+from textdiffseg.precision import has_bfloat16
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -223,8 +224,8 @@ class Predictor:
         return WindowGroup(starts, _mean(means), torch.stack(maps))
 
     def _autocast(self) -> torch.autocast:
-        """A context with bfloat16 on a GPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """A context with bfloat16 on a GPU that has it in hardware."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device))
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""

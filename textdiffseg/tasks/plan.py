@@ -14,6 +14,7 @@ from plans.planning.planner import make_low_plan, make_plan, refuse_empty_labels
 from plans.planning.spacing import WantedSpacing, checked_spacing
 from plans.presets import PRESETS, Preset
 from plans.raw.dataset import Dataset
+from plans.raw.folders import find_datasets
 from plans.raw.prompts import Prompts
 from textdiffseg.arguments import check_choice, path_of, positive, whole
 from textdiffseg.data.splits import Splits
@@ -128,8 +129,8 @@ def _places(dataset: str, root: Path, scheduler: str | None) -> tuple[str, Path]
     """The data set and the root. Both are absolute for a scheduler, whose workers may have another current folder."""
     if scheduler is None:
         return dataset, root
-    path = Path(dataset).expanduser()
-    return str(path.absolute()) if len(path.parts) > 1 and path.is_dir() else dataset, root.absolute()
+    folders = [path.absolute() for path in find_datasets(dataset, root)]
+    return str(folders[0]) if len(folders) == 1 else "+".join(map(str, folders)), root.absolute()
 
 
 def _begin(preset: str, workers: int | None, gpu_gb: float | None, scheduler: str | None) -> None:

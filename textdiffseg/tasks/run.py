@@ -21,6 +21,7 @@ from textdiffseg.arguments import check_choice, path_of, several
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
+from textdiffseg.folds.agreement import differences
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.lock import Busy
 from textdiffseg.folds.state import is_validated
@@ -186,6 +187,12 @@ def _refuse_other_folds(source: PreprocessedFolder, folds: Mapping[str, FoldFold
         try:
             plan_of_fold = Plan.read(fold.plan)
             refuse_changed_plan(fold, plan_of_fold, source, preset)
+            fields = [name for name in differences(plan_of_fold, Plan.read(source.plan(preset))) if name != "patch"]
+            if fields:  # the first training may have fitted the patch to the memory
+                faults.append(
+                    f"{fold.path} was trained with a plan with other {', '.join(fields)} than the present one."
+                )
+                continue
             cases = splits.fold(name)
             refuse_other_cases(fold, FoldCases.of(source.dataset, cases.train, cases.validation))
             words = words or TextBank.load(stored_words(source, plan_of_fold)).words

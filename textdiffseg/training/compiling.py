@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from textdiffseg.resources import is_out_of_memory
+
 Result = TypeVar("Result")
 MAX_REASON_CHARACTERS = 200  # of an error in the message
 
@@ -20,9 +22,10 @@ GRAPHS = {"dynamic": False, "options": OPTIONS | {"triton.cudagraphs": True}}  #
 class Compiled:
     """The state of compilation in a run. `active` becomes False at the first failure and stays False."""
 
-    active: bool  # modules are compiled
+    active: bool  # modules are compiled, and work
     on_gpu: bool
     report: Callable[[str], None]
+    compiled: bool = False  # modules are compiled, and may not work
 
     @property
     def one_size(self) -> bool:
@@ -38,22 +41,21 @@ class Compiled:
         `work` must therefore allow a second call after an error. An error of the second call is raised. With `eager` it
         runs without compiled modules.
         """
-        if self.active and eager:
-            with torch.compiler.set_stance("force_eager"):
-                return work()
-        if self.active:
+        if self.active and not eager:
             try:
                 return work()
-            except torch.OutOfMemoryError:  # without compilation it would not need less memory
-                raise
             except Exception as error:  # dynamo, inductor, Triton, C compilers and drivers raise many types
+                if is_out_of_memory(error):  # without compilation it would not need less memory
+                    raise
                 self.give_up(error)
-        return work()
+        if not self.compiled:
+            return work()
+        with torch.compiler.set_stance("force_eager"):
+            return work()
 
     def give_up(self, error: Exception) -> None:
         """Run all modules without compilation from now on, and report the error."""
         self.active = False
-        torch.compiler.set_stance("force_eager")
         reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
         self.report(
             f"torch.compile failed. Training continues without it, more slowly ({type(error).__name__}: {reason})."
@@ -72,10 +74,9 @@ def compile_modules(
     The compilation itself happens in the first step. With `graphs`, CUDA graphs record the kernel launches. Each step
     must then begin with `torch.compiler.cudagraph_mark_step_begin()`.
     """
-    compiled = Compiled(active=wanted, on_gpu=device.type == "cuda", report=report)
+    compiled = Compiled(active=wanted, on_gpu=device.type == "cuda", report=report, compiled=wanted)
     if wanted:
         torch.compiler.reset()  # compilations of an earlier run in this process count towards dynamo's limit
-        torch.compiler.set_stance("default")
         try:
             for module in modules:
                 module.compile(**(GRAPHS if graphs else SETTINGS))

@@ -29,7 +29,7 @@ from textdiffseg.overview import blank
 from textdiffseg.precision import autocast
 from textdiffseg.progress import Report
 from textdiffseg.queries import Queries
-from textdiffseg.resources import free_memory, free_on
+from textdiffseg.resources import free_memory, free_on, is_out_of_memory
 from textdiffseg.text.encoder import MAX_TEXT_TOKENS
 from textdiffseg.training.objectives import objective_of
 
@@ -155,8 +155,10 @@ def measure(plan: Plan, device: torch.device) -> float | None:
     try:
         model.to(device)
         return max(_step_bytes(model, device, samples) for samples in (False, True)[: 1 + bool(plan.diffusion)]) / GB
-    except torch.cuda.OutOfMemoryError:
-        return None
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            return None
+        raise
 
 
 def _step_bytes(model: SegmentationNetwork, device: torch.device, samples: bool) -> float:

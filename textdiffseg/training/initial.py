@@ -17,6 +17,7 @@ from torch import Tensor
 from plans.errors import UserError, listed
 from plans.layout import FoldFolder
 from plans.plan import Plan
+from plans.raw.folders import members_of
 from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.ensemble import ALL, trained_folds
 from textdiffseg.folds.progress import TrainingProgress
@@ -102,12 +103,19 @@ def _refuse_validation_cases(source: FoldFolder, fold: FoldFolder, cases: FoldCa
     if fold.name == ALL or not source.cases.is_file():
         return
     theirs = FoldCases.read(source.cases)
-    if theirs.dataset == cases.dataset and (known := sorted({*theirs.train} & {*cases.validation})):
+    if share_data(theirs.dataset, cases.dataset) and (known := sorted({*theirs.train} & {*cases.validation})):
         raise UserError(
             f"--init-from: {source.path} was trained on {len(known)} validation cases of fold {fold.name} "
             f"({listed(known, 3)}), so the scores of this fold would be too high. Give a model whose fold {fold.name} "
             "is trained, or train fold all."
         )
+
+
+def share_data(one: str | None, other: str | None) -> bool:
+    """Whether two data sets have cases in common: they are the same, or one of them is part of the other one."""
+    if one is None or other is None:
+        return one == other
+    return not {*members_of(one)}.isdisjoint(members_of(other))
 
 
 def refuse_own_folder(model: str | Path | None, restart: bool, fold: FoldFolder) -> None:

@@ -146,8 +146,9 @@ class PublicationObjective(Objective):
     paper: PaperPlan
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
-        plan = self.network.plan
-        return draw_noise(plan.latent.channels, plan.latent_shape, seed, keys, timesteps=self.paper.timesteps)
+        plan, device = self.network.plan, next(self.network.parameters()).device
+        channels, steps = plan.latent.channels, self.paper.timesteps
+        return draw_noise(channels, plan.latent_shape, seed, keys, timesteps=steps, device=device)
 
     def losses(
         self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0
@@ -173,8 +174,8 @@ class LabelDiffusionObjective(Objective):
     network: LabelDiffusion
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
-        plan = self.network.plan
-        return draw_noise(len(plan.labels), plan.patch, seed, keys, timesteps=LABEL_TIMESTEPS)
+        plan, device = self.network.plan, next(self.network.parameters()).device
+        return draw_noise(len(plan.labels), plan.patch, seed, keys, timesteps=LABEL_TIMESTEPS, device=device)
 
     def losses(
         self, image: Tensor, targets: Tensor, queries: Queries, draws: NoiseDraws | None, done: float = 1.0

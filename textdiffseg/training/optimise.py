@@ -27,13 +27,14 @@ class StepLosses:
     iteration: int
     cases: tuple[str, ...]
     names: tuple[str, ...]
-    values: Tensor  # (n,), in the order of `names`
+    values: Tensor  # (n + 1,), in the order of `names`, then the norm of the gradients
 
     def read(self) -> dict[str, float]:
-        """The losses by name. This waits for the device. Raises `UserError` if one is not finite."""
-        values = dict(zip(self.names, self.values.tolist(), strict=True))
-        if not math.isfinite(sum(values.values())):
-            lost = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        """The losses by name. This waits for the device. Raises `UserError` if one or a gradient is not finite."""
+        *losses, norm = self.values.tolist()
+        values = dict(zip(self.names, losses, strict=True))
+        if not math.isfinite(sum((norm, *losses))):
+            lost = ", ".join(f"{name} {value:g}" for name, value in {**values, "gradient": norm}.items())
             raise UserError(
                 f"The loss is not finite at iteration {self.iteration} ({lost}), cases {', '.join(self.cases)}. Lower "
                 "training.learning_rate in the data set's plan.json, and train anew with --restart."
@@ -69,12 +70,13 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
             group["lr"] = rate
     # Compiling the sampler's step takes nearly as long as the masks', for a twentieth of the time.
     losses = compiled.run(lambda: gradients(state, inputs, compiled.one_size), eager=state.progress.trains_denoiser)
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
     for optimiser in state.optimisers:
         optimiser.step()
     state.average(training.ema)
     named = losses.named()
-    return StepLosses(iteration, batch.cases, tuple(named), torch.stack(list(named.values())).detach())
+    values = torch.stack([*(one.detach().float() for one in named.values()), norm.float()])
+    return StepLosses(iteration, batch.cases, tuple(named), values)
 
 
 def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:

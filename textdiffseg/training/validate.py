@@ -45,9 +45,10 @@ class Overlap:
 
     def add_masks(self, pairs: Iterable[Pair], queries: Queries) -> None:
         """Add the masks A and B of each slot."""
-        for labels, (predicted, true) in zip(queries.labels.T.tolist(), pairs, strict=True):
-            for label, a, b in zip(labels, predicted, true, strict=True):
-                self.sums[:, label] += torch.stack(((a & b).sum(), a.sum(), b.sum())).double().cpu()
+        found = [torch.stack([(a & b).flatten(1).sum(1), a.flatten(1).sum(1), b.flatten(1).sum(1)]) for a, b in pairs]
+        sums = torch.stack(found, dim=2).double().cpu()  # (3, B, Q): the device is waited for once
+        for of_sample, labels in zip(sums.unbind(1), queries.labels.tolist(), strict=True):
+            self.sums.index_add_(1, torch.tensor(labels), of_sample)
 
     def dice(self, names: tuple[str, ...]) -> dict[str, float]:
         """2 |A and B| / (|A| + |B|) for each label with true voxels."""

@@ -121,6 +121,7 @@ def test_changes_of_the_data_are_planned(planned, scripted, monkeypatch):
     with pytest.raises(UserError, match="is missing"):
         scripted(states)
     mask.with_name("away").rename(mask)
+    (planned / "preprocessed" / NAME / "plan.json").touch()  # the next tests find it planned
 
 
 def test_the_hours_are_shared_by_the_folds_that_are_left(scripted):
@@ -181,6 +182,20 @@ def test_finished_folds_of_an_earlier_plan_are_refused_before_anything_is_traine
     with pytest.raises(UserError, match=r"fold_0 was trained with other phrasings(.|\n)*tds_train \S+ FOLD --restart"):
         run(NAME, root=root)
     assert not fold.path.exists()
+
+
+def test_finished_folds_of_another_network_are_refused_but_not_those_of_another_share(trained, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    path = root / "preprocessed" / NAME / "plan.json"
+    fields = json.loads(path.read_text())
+    fields["diffusion"]["share"] = 0.15
+    path.write_text(json.dumps(fields))
+    assert run(NAME, root=root).is_complete
+    fields["mirror_axes"] = []
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match=r"fold_0 was trained with a plan with other mirror_axes than the present one"):
+        run(NAME, root=root)
 
 
 def test_finished_folds_of_other_cases_are_refused(trained, tmp_path):

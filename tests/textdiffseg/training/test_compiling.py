@@ -130,3 +130,23 @@ def test_an_error_of_the_step_itself_is_raised(shapes_plan):
     with pytest.raises(ZeroDivisionError):
         compiled.run(lambda: 1 / 0)
     assert len(messages) == 1
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")])
+def test_running_out_of_memory_is_no_failure_of_the_compiler(error):
+    compiled = Compiled(active=True, on_gpu=True, report=print, compiled=True)
+
+    def work():
+        raise error
+
+    with pytest.raises(RuntimeError):
+        compiled.run(work)
+    assert compiled.active
+
+
+def test_other_compiled_code_of_the_process_stays_compiled():
+    compiled = Compiled(active=True, on_gpu=True, report=print, compiled=True)
+    compiled.give_up(RuntimeError("no compiler"))
+    stance = torch._dynamo.eval_frame._stance.stance
+    assert compiled.run(lambda: torch._dynamo.eval_frame._stance.stance) == "force_eager"
+    assert torch._dynamo.eval_frame._stance.stance == stance == "default"

@@ -42,12 +42,16 @@ def test_a_plan_that_does_not_fit_is_refitted_and_reported(shapes_plan, monkeypa
     assert "refitted to batch" in note
 
 
-def test_a_device_that_is_full_already_is_out_of_memory(shapes_plan, monkeypatch):
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
+def test_a_device_that_is_full_already_is_out_of_memory(shapes_plan, monkeypatch, error):
     def full(*_):
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(torch.nn.Module, "to", full)
     assert dry_run.measure(shapes_plan("default"), CPU) is None
+    error = RuntimeError("another one")
+    with pytest.raises(RuntimeError, match="another one"):
+        dry_run.measure(shapes_plan("default"), CPU)
 
 
 def test_a_plan_that_cannot_fit_is_refused(shapes_plan):

@@ -139,3 +139,19 @@ def test_a_fold_that_was_trained_on_the_validation_cases_is_no_start(model, prep
     with pytest.raises(UserError, match=r"fold_0 was trained on 1 validation cases of fold 1 \(a\)"):
         loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
     loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shared"),
+    [
+        ("Dataset004_A", "Dataset004_A", True),
+        ("Dataset004_A", "Dataset004+101_A+B", True),
+        ("Dataset101+7_B+C", "Dataset004+101_A+B", True),
+        ("Dataset004_A", "Dataset101_B", False),
+        ("Dataset004_A", "Dataset004_B", False),
+        ("Mine", "Other", False),
+        (None, "Dataset004_A", False),
+    ],
+)
+def test_a_data_set_shares_cases_with_a_combination_of_it(one, other, shared):
+    assert initial.share_data(one, other) is shared

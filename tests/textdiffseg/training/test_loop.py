@@ -256,12 +256,19 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(
     assert all(torch.equal(averaged[name], latest["ema." + name]) for name in averaged)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_saved(preprocessed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("what", ["weight", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_anything_is_saved(
+    preprocessed, tmp_path, monkeypatch, what
+):
     plain = loop.train_step
 
     def step(state, *rest):
         if state.progress.iteration == 5:
-            next(state.model.parameters()).data.fill_(torch.nan)
+            first = next(state.model.parameters())
+            if what == "weight":
+                first.data.fill_(torch.nan)
+            else:
+                first.register_hook(lambda gradient: gradient * torch.inf)
         return plain(state, *rest)
 
     monkeypatch.setattr(loop, "train_step", step)
