@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plans.commands import command_line
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.file_names import BUNDLED
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.plan import Plan
@@ -180,28 +180,22 @@ def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]
 
 def _refuse_other_folds(source: PreprocessedFolder, folds: Mapping[str, FoldFolder], preset: Preset) -> None:
     """Raise `UserError` for finished folds of an earlier plan, or of other cases. They fit no ensemble."""
-    words, faults, splits = None, list[str](), Splits.read(source.splits)
+    faults, splits, plan = list[str](), Splits.read(source.splits), Plan.read(source.plan(preset))
+    words = TextBank.load(stored_words(source, plan)).words
     for name, fold in folds.items():
         if not fold.plan.is_file() or not is_validated(fold):
             continue
         try:
-            plan_of_fold = Plan.read(fold.plan)
+            plan_of_fold, cases = Plan.read(fold.plan), splits.fold(name)
             refuse_changed_plan(fold, plan_of_fold, source, preset)
-            fields = [name for name in differences(plan_of_fold, Plan.read(source.plan(preset))) if name != "patch"]
-            if fields:  # the first training may have fitted the patch to the memory
-                faults.append(
-                    f"{fold.path} was trained with a plan with other {', '.join(fields)} than the present one."
-                )
-                continue
-            cases = splits.fold(name)
             refuse_other_cases(fold, FoldCases.of(source.dataset, cases.train, cases.validation))
-            words = words or TextBank.load(stored_words(source, plan_of_fold)).words
-            same = TextBank.load(fold.words).words == words
+            fields = [field for field in differences(plan_of_fold, plan) if field != "patch"]  # it may have been fitted
+            if TextBank.load(fold.words).words != words:
+                faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
+            elif fields:
+                faults.append(f"{fold.path} was trained with a plan with other {listed(fields)} than the present one.")
         except UserError as error:
             faults += error.lines
-            continue
-        if not same:
-            faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
     if faults:
         again = command_line("tds_train", source.dataset, "FOLD", "--restart", preset=preset)
         advice = f"Such folds fit no ensemble of the others. Undo the change, or train them again: {again}."
