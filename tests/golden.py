@@ -62,7 +62,7 @@ def run(name: str, root: Path) -> dict[str, object]:
     preset = "default" if name == OVERLAPPING else name
     at = ["--root", str(root)]
     with _reproducible(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        encoder = ["--text-encoder", "bundled", "--memory-gb", "8", "--workers", "0"]
+        encoder = ["--text-encoder", "bundled", "--memory-gb", "8", "--workers", "0", "--mirroring"]
         _done(plan_and_preprocess.main([str(dataset), "--preset", preset, *at, *encoder]))
         plan = "plan.json" if preset == "default" else f"plan_{preset}.json"
         _shrink(root / "preprocessed" / dataset.name / plan)

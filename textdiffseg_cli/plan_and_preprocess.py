@@ -80,6 +80,12 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
         "a CPU coarser, until a patch covers a quarter of a scan). Give the same for all presets of a data set",
     )
     parser.add_argument(
+        "--mirroring",
+        action="store_true",
+        help="mirror training samples and average predictions over mirrored views; it may pay in long trainings with "
+        "few cases (default: no, as networks then learn faster)",
+    )
+    parser.add_argument(
         "--no-low-resolution",
         dest="low_resolution",
         action="store_false",
@@ -122,6 +128,7 @@ def _plan_and_preprocess(args: argparse.Namespace) -> None:
             text_encoder=args.text_encoder,
             spacing=args.spacing,
             low_resolution=args.low_resolution,
+            mirroring=args.mirroring,
             report=bars.print_line,
             progress=bars,
         )

@@ -205,7 +205,10 @@ def test_texts_of_cases_are_stored_once_and_renewed_alone(tiny_raw, tmp_path, ca
     (texts / "tiny_00.txt").write_text("its upper cube is small")
     assert run(tmp_path, "901") == 0
     output = capsys.readouterr().out
-    assert Plan.read(folder / "plan.json").mirror_axes == (1, 2), "a mirrored scan would contradict the text"
+    axes = Plan.read(folder / "plan.json")
+    assert (axes.mirror_axes, axes.text_axes) == ((), (0,)), "a mirrored scan would contradict the text"
+    assert run(tmp_path, "901", "--mirroring") == 0
+    assert Plan.read(folder / "plan.json").mirror_axes == (1, 2)
     assert "Texts of 2 cases: 1 encoded, 1 unchanged." in output
     assert "0 new, 4 unchanged" in output
     assert file.stat().st_mtime_ns != stored

@@ -84,6 +84,7 @@ def plan(
     text_encoder: str | None = None,
     spacing: Iterable[float] | str | None = None,
     low_resolution: bool = True,
+    mirroring: bool = False,
     report: Report = silent,
     progress: OnProgress = silent,
     cancel: Cancel = never,
@@ -98,6 +99,7 @@ def plan(
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
         spacing: in mm (z, y, x); "full": nnU-Net's; None: nnU-Net's, or coarser for a CPU. All presets share it.
         low_resolution: also plan and store the low resolution, where the patch covers less than a quarter of a case.
+        mirroring: mirror training samples, along the axes that labels and texts allow.
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
@@ -113,7 +115,7 @@ def plan(
         splits, fingerprint = splits_of(joint, parts, folder, report), _fingerprint(joint, folder, force)
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(joint.texts))
-        new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted)
+        new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted, mirroring)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
         stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
@@ -178,6 +180,7 @@ def _decide(
     preset: Preset,
     text: TextPlan,
     spacing: WantedSpacing,
+    mirroring: bool,
 ) -> Plan:
     return make_plan(
         dataset.name,
@@ -191,6 +194,7 @@ def _decide(
         regions=dataset.regions,
         known_together=dataset.known_together,
         spacing=spacing,
+        mirroring=mirroring,
         texts=[*dataset.texts.values()],
         optional=dataset.optional,
     )

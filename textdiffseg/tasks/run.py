@@ -168,7 +168,7 @@ def _earlier_options(dataset: str, root: Path, preset: Preset) -> dict[str, Any]
         return {}
     if before is None:
         return {}
-    options: dict[str, Any] = {"spacing": given_spacing(before)}
+    options: dict[str, Any] = {"spacing": given_spacing(before), "mirroring": bool(before.mirror_axes)}
     if before.device == "gpu":
         options["gpu_gb"] = before.memory.budget_gb
     if before.text.encoder != BUNDLED:

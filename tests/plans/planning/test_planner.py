@@ -252,9 +252,20 @@ def test_unet_is_the_same_network_without_diffusion(make_fingerprint):
 
 def test_sides_leave_out_the_left_right_axis(make_fingerprint):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
-    assert plan_for(fingerprint, gpu_budget(), labels=2).mirror_axes == (0, 1, 2)
+    assert plan_for(fingerprint, gpu_budget(), labels=2, mirroring=True).mirror_axes == (0, 1, 2)
     prompts = Prompts(scan="MRI", labels={"label 1": ("left kidney",), "label 2": ("right kidney",)})
-    assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts).mirror_axes == (0, 1)
+    assert plan_for(fingerprint, gpu_budget(), labels=2, prompts=prompts, mirroring=True).mirror_axes == (0, 1)
+
+
+def test_samples_are_mirrored_only_on_request_or_as_published(make_fingerprint):
+    fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
+    plan = plan_for(fingerprint, gpu_budget(), labels=2)
+    assert (plan.mirror_axes, plan.text_axes) == ((), ())
+    (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
+    assert (reason.value, "learn faster without" in reason.reason) == ("none", True)
+    assert plan_for(fingerprint, gpu_budget(), labels=2, preset="paper").mirror_axes == (0, 1, 2)
+    told = plan_for(fingerprint, gpu_budget(), labels=2, texts=["the upper nodule"])
+    assert (told.mirror_axes, told.text_axes) == ((), (0,)), "else a sample without text would be remembered"
 
 
 @pytest.mark.parametrize(
@@ -269,13 +280,13 @@ def test_sides_leave_out_the_left_right_axis(make_fingerprint):
 )
 def test_texts_that_name_directions_leave_out_their_axes(make_fingerprint, texts, axes):
     fingerprint = make_fingerprint((60, 80, 80), (1, 1, 1), thickness=(10, 10))
-    plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts)
+    plan = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts, mirroring=True)
     assert plan.mirror_axes == axes
     assert sorted((*plan.mirror_axes, *plan.text_axes)) == [0, 1, 2]
     (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
     assert reason.value == (", ".join("DHW"[axis] for axis in axes) or "none")
     assert ("would reverse" in reason.reason) == (axes != (0, 1, 2))
-    peer = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts, preset="peer-unet")
+    peer = plan_for(fingerprint, gpu_budget(), labels=2, texts=texts, preset="peer-unet", mirroring=True)
     assert (peer.mirror_axes, peer.text_axes) == ((0, 1, 2), ()), "it reads no texts"
 
 
