@@ -117,7 +117,7 @@ def run(work: Callable[..., int | None], *args: object) -> int:
     # torch 2.13). It reads this once, when the first convolution runs.
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
     # Waiting threads must soon sleep. If they spin, an iteration on two cores with busy neighbours takes two to six
-    # times as long. If they never spin, it takes a fifth longer on an idle machine (docs/method.md). GNU's OpenMP
+    # times as long. If they never spin, it takes a fifth longer on an idle machine (docs/history.md). GNU's OpenMP
     # reads the second setting, others the first. Both are read once, when torch is imported.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}

@@ -52,7 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="UID",
         help="predict this DICOM series only (default: the largest of each folder; a note names the others)",
     )
-    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations")
+    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations; for one scan also a file name")
     _add_model(parser)
     _add_words(parser)
     _add_sampling(parser)
@@ -226,7 +226,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="predict again what is complete; replace files that tds_predict did not make",
+        help="predict again what is complete; replace corrected masks, and files that tds_predict did not make",
     )
 
 

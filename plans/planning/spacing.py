@@ -1,7 +1,7 @@
 """The spacing of a plan: nnU-Net's, coarser on a CPU until the patch covers enough of a scan, or the user's.
 
 A small patch of a large scan sees an organ too seldom: after 11 minutes on one core, patches of 5% of a head found one
-of seven organs (docs/history.md).
+of seven organs.
 """
 
 from collections.abc import Callable, Iterable
