@@ -15,6 +15,8 @@ from torch import Tensor
 from plans.geometry import Triple
 from textdiffseg.transfer import send
 
+PLANES = 32  # that are read at once: the depth of the blocks on disk, which are unpacked whole
+
 
 class Sliced(Protocol):
     """An image (C, D, H, W), in memory or on disk, that returns a part when it is sliced."""
@@ -80,13 +82,17 @@ def stacked(overviews: Sequence[Overview | None]) -> Overview | None:
 def reduced(image: Sliced, edge: int) -> Tensor:
     """The means of an image (C, D, H, W) over `edge` cells along each axis: (C, edge, edge, edge) float32.
 
-    The image is read plane by plane of the result, so that an image on disk is never whole in memory. The cells are
+    The image is read in blocks of `PLANES` planes, so that an image on disk is never whole in memory. The cells are
     those of adaptive average pooling. They overlap where `edge` does not divide the axis.
     """
     depth, planes = image.shape[1], []
+    start, block = 0, np.asarray(image[:, 0 : min(PLANES, depth)])
     for index in range(edge):
         first, last = index * depth // edge, -(-(index + 1) * depth // edge)
-        part = torch.as_tensor(np.asarray(image[:, first:last])).float()
+        if last > start + block.shape[1]:
+            start = first // PLANES * PLANES
+            block = np.asarray(image[:, start : min(-(-last // PLANES) * PLANES, depth)])
+        part = torch.as_tensor(block[:, first - start : last - start]).float()
         planes.append(F.adaptive_avg_pool3d(part, (1, edge, edge)))
     return torch.cat(planes, dim=1)
 

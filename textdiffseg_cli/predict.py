@@ -52,7 +52,14 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="UID",
         help="predict this DICOM series only (default: the largest of each folder; a note names the others)",
     )
-    parser.add_argument("-o", dest="out", type=Path, required=True, metavar="OUT", help="folder for the segmentations; for one scan also a file name")
+    parser.add_argument(
+        "-o",
+        dest="out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder for the segmentations; for one scan also a file name",
+    )
     _add_model(parser)
     _add_words(parser)
     _add_sampling(parser)

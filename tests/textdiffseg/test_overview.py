@@ -26,7 +26,7 @@ def overview_of(image, start, patch, edge=8, cells=2, matrix=None):
     return Overview(reduced(image, edge)[None], where[None], torch.ones(1, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 20, 33), (1, 32, 16, 8), (1, 3, 3, 3)])
+@pytest.mark.parametrize("shape", [(2, 5, 20, 33), (1, 32, 16, 8), (1, 3, 3, 3), (1, 75, 9, 8), (1, 200, 8, 8)])
 def test_cells_are_means_whatever_the_shape(shape):
     image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = F.adaptive_avg_pool3d(image, (8, 8, 8))
@@ -34,17 +34,20 @@ def test_cells_are_means_whatever_the_shape(shape):
     torch.testing.assert_close(reduced(image.numpy(), 8), expected, atol=1e-6, rtol=0)
 
 
-def test_an_image_on_disk_is_read_plane_by_plane():
+@pytest.mark.parametrize(("depth", "edge"), [(64, 8), (200, 32), (75, 32), (30, 32)])
+def test_an_image_on_disk_is_read_in_blocks_and_at_most_twice(depth, edge):
     class OnDisk:
-        shape, most = (1, 64, 16, 16), 0
+        shape, read, most = (1, depth, 16, 16), 0, 0
 
         def __getitem__(self, box):
-            self.most = max(self.most, box[1].stop - box[1].start)
-            return np.zeros((1, box[1].stop - box[1].start, 16, 16), np.float16)
+            planes = box[1].stop - box[1].start
+            self.read, self.most = self.read + planes, max(self.most, planes)
+            return np.zeros((1, planes, 16, 16), np.float16)
 
     image = OnDisk()
-    assert reduced(image, 8).shape == (1, 8, 8, 8)
-    assert image.most == 8
+    assert reduced(image, edge).shape == (1, edge, edge, edge)
+    assert image.most <= 64
+    assert image.read <= 2 * depth
 
 
 def test_places_by_hand():

@@ -1,4 +1,4 @@
-"""`OpenVINOSegmenter`: masks with OpenVINO, which runs a window on a CPU 1.3 to 1.5 times as fast as torch (docs/figures.md).
+"""`OpenVINOSegmenter`: masks with OpenVINO. A window on a CPU runs 1.3 to 1.5 times as fast as with torch.
 
 The network is converted for each new shape of its inputs: the windows, the words, the overview. That takes 3 s.
 Probabilities differ from torch's by less than 1e-3.

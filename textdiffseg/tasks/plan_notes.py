@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, RawFolder
@@ -11,6 +13,7 @@ from plans.presets import PRESETS
 from plans.raw.dataset import Dataset
 from plans.raw.presence import presence_notes
 from textdiffseg.data.splits import Splits, read_splits
+from textdiffseg.preprocessing.case import MAX_INTENSITY
 
 
 def notes_of(
@@ -23,8 +26,20 @@ def notes_of(
 ) -> tuple[str, ...]:
     """Notes on the data set, then on the plan and on other plans."""
     found = (*dataset.notes, *presence_notes(dataset, fingerprint), *fingerprint.notes())
+    found += tuple(_notes_on_values(fingerprint, plan))
     about_plans = (*_notes(plan, splits, text_notes), *_notes_on_other_plans(plan, folder))
     return (*found, *_notes_on_folds(dataset, splits, folder), *about_plans)
+
+
+def _notes_on_values(fingerprint: Fingerprint, plan: Plan) -> Iterator[str]:
+    """A note on each channel whose values are stored as they are, but are too large for it."""
+    for number, channel in enumerate(plan.channels):
+        sample = fingerprint.intensities(number)
+        if channel.scheme == "none" and len(sample) and np.abs(sample).max() > MAX_INTENSITY:
+            yield (
+                f"Channel {channel.name} has values beyond {MAX_INTENSITY:g}. With this normalisation ({channel.name}) "
+                'all of them become equal. Name the channel "zscore" in dataset.json, or write smaller values.'
+            )
 
 
 def _notes_on_folds(dataset: Dataset, splits: Splits, folder: PreprocessedFolder) -> Iterator[str]:

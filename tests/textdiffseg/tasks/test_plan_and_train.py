@@ -88,6 +88,17 @@ def test_changed_cases_get_new_folds_but_the_folds_of_a_user_are_kept(tmp_path, 
         tds.plan(raw, root=tmp_path, workers=0)
 
 
+def test_values_that_are_too_large_to_be_stored_as_they_are_are_noted(tmp_path, write_raw):
+    raw = write_raw(tmp_path)
+    header = json.loads((raw / "dataset.json").read_text())
+    (raw / "dataset.json").write_text(json.dumps(header | {"channel_names": {"0": "noNorm"}}))
+    assert not any("become equal" in note for note in tds.plan(raw, root=tmp_path, workers=0).notes)
+    for path in (raw / "imagesTr").iterdir():
+        sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32) * 1e5, str(path))
+    notes = tds.plan(raw, root=tmp_path, workers=0).notes
+    assert sum("noNorm has values beyond 65504" in note for note in notes) == 1
+
+
 def test_a_scan_that_shows_nothing_is_noted(tmp_path, write_raw):
     raw = write_raw(tmp_path)
     path = raw / "imagesTr" / "tiny_01_0000.nii.gz"
