@@ -27,7 +27,6 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scans -o segmentations -d Hippocampus --folds 0 1
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
         tds_predict -i scans -o segmentations --prompts labels.json
-        tds_predict -i scans -o segmentations --texts texts
         tds_predict --list cases.csv -o segmentations
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,

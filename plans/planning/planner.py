@@ -50,18 +50,16 @@ def make_plan(
     """The plan of a data set for a preset.
 
     Preset `unet` and the peers get the patch, batch and widths of `default`, the ablations of `paper` those of `paper`.
-    `regions` are the values of each label, if labels overlap. `known_together` is that of `Plan`. `spacing` is the
-    user's; None: the usual rule. `texts` are those of cases, `optional` the channels that a case may lack. With
-    `mirroring`, and in the presets of the publication, training samples are mirrored. Raises `UserError` for single
-    slices, a budget too small for any network, and overlapping labels with preset `paper`.
+    `regions` are the values of overlapping labels. `known_together` is that of `Plan`. `spacing` and `mirroring` are
+    the user's; None: the usual rule. `texts` are those of cases, `optional` the channels that a case may lack. Raises
+    `UserError` for single slices, a budget too small, and overlapping labels with preset `paper`.
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
     channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
     facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    read, mirrored = texts if RECIPES[preset].reads_words else (), mirroring or RECIPES[preset].paper is not None
-    axes, mirror_reason = _mirroring(labels, prompts, read, mirrored)
+    axes, mirror_reason = _mirroring(labels, prompts, texts, preset, mirroring)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
@@ -79,8 +77,7 @@ def make_plan(
         Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing_reason),
         crop_reason(fingerprint, plan.crop),
         *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
-        *reasons_of(facts, draft, plan),
-        mirror_reason,
+        *(*reasons_of(facts, draft, plan), mirror_reason),
     ]
     return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
 
@@ -207,9 +204,9 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
 
 
 def _mirroring(
-    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str], wanted: bool
+    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str], preset: Preset, wanted: bool
 ) -> tuple[dict[str, Any], Decision]:
-    """The fields of a plan on mirroring, and the reason.
+    """The fields of a plan on mirroring, and the reason. The presets of the publication mirror in any case.
 
     Without mirroring, networks learn faster: scans have one orientation (docs/method.md). With it, axis W is left out
     if labels or phrasings name sides. Each axis is left out whose directions a case's text names. In both cases,
@@ -217,11 +214,11 @@ def _mirroring(
     """
     phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
     sided = names_sides([label.name for label in labels]) or names_sides(phrases)
-    directed = named_axes(texts)
+    directed = named_axes(texts if RECIPES[preset].reads_words else ())
     able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
     axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
     reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
-    if not wanted:
+    if not wanted and RECIPES[preset].paper is None:
         axes, reasons = (), ["networks learn faster without, as all scans are brought to one orientation (--mirroring)"]
     if directed:
         left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)

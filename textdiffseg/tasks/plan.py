@@ -98,8 +98,7 @@ def plan(
         scheduler: the address of a Dask scheduler to use instead.
         text_encoder: hub name or local folder of a BERT-like model; None: the preset's.
         spacing: in mm (z, y, x); "full": nnU-Net's; None: nnU-Net's, or coarser for a CPU. All presets share it.
-        low_resolution: also plan and store the low resolution, where the patch covers less than a quarter of a case.
-        mirroring: mirror training samples, along the axes that labels and texts allow.
+        low_resolution, mirroring: whether to plan the low resolution, too, if needed, and to mirror training samples.
 
     Raises `UserError` with all faults of the data set, and also while one of its folds is in training.
     """
@@ -118,8 +117,7 @@ def plan(
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted, mirroring)
         stored = _store(joint, new_plan, fingerprint, folder, force)
         low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
-        stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
-        encoder, _ = bank.result()
+        stored_low, (encoder, _) = _store_low(joint, low, fingerprint, folder.low(preset), force), bank.result()
         text_notes = pool.submit(write_case_texts, joint.texts, encoder, folder.case_texts(preset, encoder)).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
