@@ -101,7 +101,7 @@ KNOWN = (
         "no gradient clipping",
         "textdiffseg/training/optimise.py",
         "torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)",
-        "pass",
+        "torch.nn.utils.clip_grad_norm_(state.model.parameters(), math.inf)",
     ),
     Known(
         "no weight decay in Muon",
