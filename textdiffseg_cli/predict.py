@@ -27,10 +27,23 @@ def make_parser() -> argparse.ArgumentParser:
         tds_predict -i scans -o segmentations -d Hippocampus --folds 0 1
         tds_predict -i scan.nii.gz -o segmentations --prompt "anterior hippocampus"
         tds_predict -i scans -o segmentations --prompts labels.json
+        tds_predict -i scans -o segmentations --texts texts
         tds_predict --list cases.csv -o segmentations
         tds_predict -i scans -o segmentations -m results/Dataset004_Hippocampus/default --uncertainty
         """,
     )
+    _add_scans(parser)
+    _add_model(parser)
+    _add_words(parser)
+    _add_sampling(parser)
+    _add_effort(parser)
+    _add_outputs(parser)
+    add_output(parser)
+    return parser
+
+
+def _add_scans(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the scans and the output."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "-i",
@@ -59,13 +72,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="folder for the segmentations; for one scan also a file name",
     )
-    _add_model(parser)
-    _add_words(parser)
-    _add_sampling(parser)
-    _add_effort(parser)
-    _add_outputs(parser)
-    add_output(parser)
-    return parser
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:

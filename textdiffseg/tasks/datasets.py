@@ -113,8 +113,9 @@ def splits_of(dataset: Dataset, parts: Sequence[Dataset], folder: PreprocessedFo
     outdated = folder.splits.is_file() and drawn_for_others(folder.splits, cases, groups)
     if outdated:
         report(f"{folder.splits}: the cases have changed, so there are new folds. Trained folds have other cases.")
-    for path in (folder.splits, folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits):
-        if path.is_file() and not (outdated and path == folder.splits):
+    of_user = folder.nnunet_splits, RawFolder(dataset.folder).nnunet_splits
+    for path in of_user if outdated else (folder.splits, *of_user):
+        if path.is_file():
             splits = read_splits(path, cases)
             refuse_parted_groups(splits, groups, path)
             return splits

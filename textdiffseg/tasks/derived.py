@@ -25,7 +25,7 @@ from textdiffseg.imaging.writers.separate import write_separate
 from textdiffseg.inference.measures import values_within
 from textdiffseg.inference.result import Result
 from textdiffseg.leftovers import sweep
-from textdiffseg.tasks.manifest import Manifest
+from textdiffseg.tasks.manifest import Manifest, is_readable
 from textdiffseg.tasks.one_scan import PredictionRun
 from textdiffseg.tasks.picturing import draw, draw_from_files, drop_picture, is_drawn, refuse_picture_of_others
 
@@ -111,9 +111,12 @@ class DerivedFiles:
                 for file in files_of(path):
                     file.unlink(missing_ok=True)
 
-    def complete(self, manifest: Manifest) -> None:
-        """Write those files of a complete case that are missing or of another mask, from its mask and its scan."""
-        manifest = self._of_present_mask(manifest)
+    def complete(self, manifest: Manifest, corrected: bool) -> None:
+        """Write those files of a complete case that are missing or of another mask, from its mask and its scan.
+
+        `corrected`: the mask is not the predicted one.
+        """
+        manifest = self._of_present_mask(manifest, corrected)
         if not self.is_converted(manifest):
             mask = read_labels(self.mask)
             manifest = self._convert(mask.array[0], mask.geometry, manifest)
@@ -121,10 +124,11 @@ class DerivedFiles:
             missing = self.run.missing.get(manifest.request.case, ())
             draw_from_files(self.mask, self.scan, missing, manifest, self.run.segmenting.hounsfield)
 
-    def _of_present_mask(self, manifest: Manifest) -> Manifest:
+    def _of_present_mask(self, manifest: Manifest, corrected: bool) -> Manifest:
         """The manifest without the files of an earlier state of the mask, which are deleted."""
-        present = hash_files([self.mask])
-        if present == (manifest.made_from or manifest.outputs.get(self.mask.name)):
+        predicted = manifest.outputs[self.mask.name]
+        present = hash_files([self.mask]) if corrected else predicted
+        if present == (manifest.made_from or predicted):
             return manifest
         if (self.paths or self.run.picture) and (scan := read_geometry(self.scan[0])) is not None:
             mask = read_labels(self.mask).geometry
@@ -171,13 +175,12 @@ class DerivedFiles:
 
 def _is_readable(path: Path) -> bool:
     """Whether a derived file opens. One that was cut off is written again."""
-    try:
-        if path.suffix == DICOM:
-            from pydicom import dcmread
+    if path.suffix != DICOM:
+        return is_readable(path)
+    from pydicom import dcmread
 
-            dcmread(path, stop_before_pixels=True)
-        else:
-            read_labels(path)
+    try:
+        dcmread(path, stop_before_pixels=True)
     except Exception:  # pydicom raises many kinds
         return False
     return True

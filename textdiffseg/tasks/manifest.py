@@ -113,7 +113,7 @@ class Manifest(Record):
         changed = [name for name in self.outputs if not self.is_unchanged(mask.parent / name, name)]
         if not changed:
             return "complete"
-        return "corrected" if changed == [mask.name] and _is_readable(mask) else None
+        return "corrected" if changed == [mask.name] and is_readable(mask) else None
 
     def is_unchanged(self, path: Path, name: str) -> bool:
         """Whether a file is the output with this name."""
@@ -121,10 +121,11 @@ class Manifest(Record):
 
     def is_corrected(self, mask: Path) -> bool:
         """Whether a mask was changed after it was predicted, and can be read. A damaged file cannot."""
-        return mask.name in self.outputs and not self.is_unchanged(mask, mask.name) and _is_readable(mask)
+        return mask.name in self.outputs and not self.is_unchanged(mask, mask.name) and is_readable(mask)
 
 
-def _is_readable(mask: Path) -> bool:
+def is_readable(mask: Path) -> bool:
+    """Whether a mask can be read. A file that was cut off cannot."""
     if not mask.is_file():
         return False
     try:

@@ -129,8 +129,7 @@ def _places(dataset: str, root: Path, scheduler: str | None) -> tuple[str, Path]
     """The data set and the root. Both are absolute for a scheduler, whose workers may have another current folder."""
     if scheduler is None:
         return dataset, root
-    folders = [path.absolute() for path in find_datasets(dataset, root)]
-    return str(folders[0]) if len(folders) == 1 else "+".join(map(str, folders)), root.absolute()
+    return "+".join(str(path.absolute()) for path in find_datasets(dataset, root)), root.absolute()
 
 
 def _begin(preset: str, workers: int | None, gpu_gb: float | None, scheduler: str | None) -> None:

@@ -105,8 +105,8 @@ def read(run: PredictionRun, work: Work) -> Work:
     derived.check(before)
     standing = None if run.overwrite or before is None else before.standing(request, mask)
     if before is not None and standing is not None:
-        derived.complete(before)
         corrected = standing == "corrected"
+        derived.complete(before, corrected)
         notes = (CORRECTED.format(mask=mask),) if corrected else ()
         return replace(work, complete=True, corrected=corrected, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)

@@ -264,8 +264,9 @@ def test_samples_are_mirrored_only_on_request_or_as_published(make_fingerprint):
     (reason,) = [decision for decision in plan.reasons if decision.name == "mirroring"]
     assert (reason.value, "learn faster without" in reason.reason) == ("none", True)
     assert plan_for(fingerprint, gpu_budget(), labels=2, preset="paper").mirror_axes == (0, 1, 2)
-    told = plan_for(fingerprint, gpu_budget(), labels=2, texts=["the upper nodule"])
-    assert (told.mirror_axes, told.text_axes) == ((), (0,)), "else a sample without text would be remembered"
+    with_texts = plan_for(fingerprint, gpu_budget(), labels=2, texts=["the upper nodule"])
+    message = "samples that do not read their text are mirrored along the axis that texts name"
+    assert (with_texts.mirror_axes, with_texts.text_axes) == ((), (0,)), message
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def read_labels(path: Path) -> Volume:
             f"{path}: expected label values of at most {MAX_LABEL_VALUE}, found {low:g} to {high:g}. Correct them."
         )
     if array.dtype.kind == "f":
-        array = np.stack([np.rint(plane).astype(np.int64) for plane in array[0]])[None]
+        array = np.rint(array).astype(np.int64)
     return Volume(array, volume.geometry, volume.notes)
 
 
