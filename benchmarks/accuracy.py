@@ -52,9 +52,9 @@ from stored import (
 )
 
 from plans.errors import UserError
-from plans.layout import FoldFolder, PreprocessedFolder
+from plans.layout import ALL, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import ALL, Fold
+from textdiffseg.data.splits import Fold
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone

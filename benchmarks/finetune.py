@@ -30,17 +30,17 @@ from phantom_scans import link_files, write_header
 from stored import dice_by_case, fold_parser, in_own_process, machine, prepare, shared_data, stored_scans
 
 from plans.errors import UserError
-from plans.layout import FoldFolder, RawFolder
+from plans.layout import ALL, FoldFolder, RawFolder
 from plans.plan import LabelPlan
 from plans.raw.dataset import Case, Dataset, read_dataset
-from textdiffseg.data.splits import ALL, Fold, make_splits
+from textdiffseg.data.splits import Fold, make_splits
 from textdiffseg.folds.sampling import Settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import spread
+from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg_cli.common import positive_float, positive_int, run, whole_number
 
 DRAW = 12345  # the seed of the draw of target cases
@@ -120,7 +120,7 @@ def divided(dataset: Dataset, fold: str, most: int, scored: int | None) -> Parts
             "Give smaller --sizes, so that some are left for the source."
         )
     held_out = sorted(split.validation)
-    chosen = held_out if scored is None else spread(held_out, scored)
+    chosen = held_out if scored is None else evenly_spaced(held_out, scored)
     target, scored_cases = ([by_id[name] for name in ids] for ids in (drawn[:most], chosen))
     return Parts(dataset.label_names, known, source, target, scored_cases)
 

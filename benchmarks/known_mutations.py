@@ -28,7 +28,7 @@ KNOWN = (
     Known(
         "learning-rate schedule never applied",
         "textdiffseg/training/optimise.py",
-        "rate = learning_rate(training, *state.progress.schedule)",
+        "rate = learning_rate(training, *state.position.schedule)",
         "rate = training.learning_rate",
     ),
     Known(
@@ -70,14 +70,14 @@ KNOWN = (
     Known(
         "one schedule of the learning rate for both stages",
         "textdiffseg/folds/progress.py",
-        "first, last = (split, self.total) if self.trains_denoiser else (self.start.iteration, split)",
+        "first, last = (split, self.total) if self.trains_sampler else (self.start.iteration, split)",
         "first, last = self.start.iteration, self.total",
     ),
     Known(
         "all weights learn in the denoiser's stage",
         "textdiffseg/training/checkpoint.py",
-        "parameter.requires_grad_(name.startswith(SAMPLER) == progress.trains_denoiser)",
-        "parameter.requires_grad_(progress.trains_denoiser or not name.startswith(SAMPLER))",
+        "parameter.requires_grad_(name.startswith(SAMPLER) == progress.trains_sampler)",
+        "parameter.requires_grad_(progress.trains_sampler or not name.startswith(SAMPLER))",
     ),
     Known(
         "a longer run trains the denoiser instead of the masks",
@@ -118,7 +118,7 @@ KNOWN = (
     Known(
         "log not cut after a kill",
         "textdiffseg/training/loop.py",
-        " if epoch.iteration <= state.progress.iteration]",
+        " if epoch.iteration <= state.position.iteration]",
         "]",
     ),
     Known(

@@ -133,7 +133,7 @@ class Trainer:
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
         losses = train_step(self.state, self.bank, batch, self.compiled)
-        self.state.progress = self.state.progress.after(iteration=self.state.progress.iteration + 1)
+        self.state.position = self.state.position.after(iteration=self.state.position.iteration + 1)
         return losses
 
     def seconds(self, batches: Iterable[Batch]) -> float:

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.layout import PreprocessedFolder
+from plans.layout import ALL, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import ALL, Fold, read_splits
+from textdiffseg.data.splits import Fold, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.report import summarise
@@ -34,7 +34,7 @@ from textdiffseg.resources import choose_device, cores
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts
-from textdiffseg.validation.cases import spread
+from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg_cli.common import positive_float, positive_int
 
 OPTIONAL = {"surface_distance": "NSD and HD95 of the validation cases", "SimpleITK": "the predicted masks as files"}
@@ -154,7 +154,7 @@ def held_out(preprocessed: Path, fold: str, most: int | None = None) -> list[str
     if fold == ALL:
         raise UserError("Fold all trains on every case, which leaves none to score: expected a fold with a number.")
     cases = sorted(read_fold(preprocessed, fold).validation)
-    return cases if most is None else spread(cases, most)
+    return cases if most is None else evenly_spaced(cases, most)
 
 
 def in_own_process(work: Callable[..., Result], *arguments: object) -> Result:

@@ -65,10 +65,6 @@ class Fingerprint(Record):
         median = np.median([case.shape_at(spacing) for case in self.cases], axis=0)
         return triple(max(1, int(size)) for size in median)
 
-    def largest_shape_at(self, spacing: Millimetres) -> Triple:
-        """The shape of the largest cropped case, resampled to `spacing`."""
-        return max((case.shape_at(spacing) for case in self.cases), key=np.prod)
-
     def cropped_share(self) -> float:
         """The median share of voxels that cropping leaves."""
         return float(np.median([np.prod(case.cropped_shape) / np.prod(case.shape) for case in self.cases]))

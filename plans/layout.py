@@ -21,6 +21,7 @@ Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]
 CHECKPOINTS: tuple[Checkpoint, ...] = ("best", "latest")
 FOLD = "fold_"
+ALL = "all"  # the fold that is trained on all cases
 _LOW = "-low"  # behind the name of a preset: its low resolution
 SUMMARY = "summary.json"
 REPORT = "report.html"

@@ -93,8 +93,8 @@ class Segmenter:
         assert isinstance(network, TextDiffSeg), "expected a network with a sampler"
         assert schedule is not None, "expected a model with diffusion"
         features = mask_features(network, image, queries)
-        p = readout_of(network.plan).probabilities(features.logits)[:, 1:]
-        return AroundMask(network, schedule, queries, features, network.posterior(p, queries))
+        posterior = network.posterior(_label_probabilities(network, features), queries)
+        return AroundMask(network, schedule, queries, features, posterior)
 
     def _from_noise(
         self, network: TextDiffSeg, image: Tensor, queries: Queries, noise: Tensor | None, steps: int
@@ -123,15 +123,25 @@ class AroundMask:
     features: MaskFeatures
     posterior: LatentPosterior  # m and s
 
+    @property
+    def p(self) -> Tensor:
+        """The mask's probabilities (B, Q, D, H, W). They are not kept: a window of 117 labels has 1 GB of them."""
+        return _label_probabilities(self.network, self.features)
+
     def sample(self, r_T: Tensor, steps: int, known: Known | None = None) -> Tensor:
         """r (B, k, d, h, w) of a sample, from noise r_T of the same shape. `known`: the part of r that is given."""
         denoise = partial(self.network.denoise, conditions=(self.posterior.mean, self.features.on_latent_grid))
         return sample(denoise, r_T, self.schedule, steps, known)
 
-    def decode(self, r: Tensor) -> Tensor:
-        """The logits (B, 1 + Q, D, H, W) of a sample."""
-        z = self.posterior.latent(r, self.network.spread)
+    def decode(self, r: Tensor, spread: Tensor | None = None) -> Tensor:
+        """The logits (B, 1 + Q, D, H, W) of a sample. `spread`: another tau than the network's."""
+        z = self.posterior.latent(r, self.network.spread if spread is None else spread)
         return self.network.decode_sample(z, self.features.skips, self.queries)
+
+
+def _label_probabilities(network: TextDiffSeg, features: MaskFeatures) -> Tensor:
+    """The probabilities (B, Q, D, H, W) of the labels, without background."""
+    return readout_of(network.plan).probabilities(features.logits)[:, 1:]
 
 
 def mask_features(network: TextDiffSeg, image: Tensor, queries: Queries) -> MaskFeatures:

@@ -66,9 +66,9 @@ class DeviceRules(Record):
     largest_batch: int | None
     finer_steps: bool  # patches are shortened by the stride of the shorter one (nnU-Net), not by their own
 
-    def blocks_at(self, stage: int, paper: bool) -> int:
-        """The residual blocks of a stage. The publication's networks have at least one."""
-        return max(int(paper), self.blocks[min(stage, len(self.blocks) - 1)])
+    def blocks_at(self, stage: int) -> int:
+        """The residual blocks of a stage on the way down."""
+        return self.blocks[min(stage, len(self.blocks) - 1)]
 
     def up_at(self, stage: int) -> Literal[0, 1, 2]:
         """The convolutions of a stage on the way up."""

@@ -2,32 +2,28 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple
 from plans.network_plan import DiffusionPlan, LatentPlan
-from plans.plan import Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
+from plans.plan import ChannelPlan, Decision, LabelPlan, LowResolutionPlan, MemoryPlan, Plan, TextPlan
 from plans.planning import memory, rules
 from plans.planning.budget import Budget, training_plan
 from plans.planning.layers import Network
 from plans.planning.memory import GB
+from plans.planning.mirroring import mirroring_of
 from plans.planning.reasons import crop_reason, reasons_of, reasons_of_preset
 from plans.planning.recipes import RECIPES, VARIANTS
 from plans.planning.rules import numbers
 from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.planning.spacing import MIN_PATCH_SHARE, SPACING_ROW, WantedSpacing, choose_spacing
 from plans.presets import Preset
-from plans.raw.directions import named_axes
-from plans.raw.prompts import Prompts, names_sides
+from plans.raw.prompts import Prompts
 from plans.regions import Regions
 
 USUAL_TEXT_WIDTH = 384  # of the bundled text encoder
-
-Axis = Literal[0, 1, 2]
-MIRROR_AXES: tuple[Axis, ...] = (0, 1, 2)
-AXIS_NAMES = "DHW"
 
 
 def make_plan(
@@ -56,30 +52,27 @@ def make_plan(
     """
     refuse_single_slices(fingerprint)
     refuse_overlap(regions, preset, dataset_name)
-    channel_plans = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(channels)]
-    facts, spacing_reason = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
+    channel_plans, channel_rows = _channels(channels, fingerprint, optional)
+    facts, spacing_row = _facts(fingerprint, spacing, len(channels), labels, text, budget, preset)
     draft, batch, low_resolution = _searched(facts)
-    axes, mirror_reason = _mirroring(labels, prompts, texts, preset, mirroring)
+    mirrored = mirroring_of(labels, prompts, texts, preset, mirroring)
     plan = Plan(
         preset=preset,
         dataset=dataset_name,
-        channels=tuple(one for one, _ in channel_plans),
+        channels=channel_plans,
         labels=tuple(labels),
         regions=regions,
         known_together=known_together,
         crop=rules.crop_of(channels),
         text=text,
         low_resolution=low_resolution,
-        **axes,
+        mirror_axes=mirrored.axes,
+        text_axes=mirrored.text_axes,
         **_of_draft(facts, draft, fingerprint, preset, batch),
     )
-    reasons = [
-        Decision(name=SPACING_ROW, value=numbers(facts.spacing), reason=spacing_reason),
-        crop_reason(fingerprint, plan.crop),
-        *(Decision(name=f"channel {one.name}", value=one.scheme, reason=why) for one, why in channel_plans),
-        *(*reasons_of(facts, draft, plan), mirror_reason),
-    ]
-    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, reasons))})
+    crop_row = crop_reason(fingerprint, plan.crop)
+    rows = [spacing_row, crop_row, *channel_rows, *reasons_of(facts, draft, plan), mirrored.row]
+    return plan.model_copy(update={"reasons": tuple(reasons_of_preset(plan, rows))})
 
 
 def make_low_plan(full: Plan, fingerprint: Fingerprint, budget: Budget) -> Plan | None:
@@ -129,6 +122,15 @@ def _drafted(facts: Facts) -> tuple[Draft, int]:
     return replace(draft, network=network, reasons=reasons), batch
 
 
+def _channels(
+    names: Sequence[str], fingerprint: Fingerprint, optional: Collection[int]
+) -> tuple[tuple[ChannelPlan, ...], list[Decision]]:
+    """The channels' normalisation, and its reasons."""
+    found = [rules.channel_plan(name, n, fingerprint, n in optional) for n, name in enumerate(names)]
+    rows = [Decision(name=f"channel {plan.name}", value=plan.scheme, reason=why) for plan, why in found]
+    return tuple(plan for plan, _ in found), rows
+
+
 def _facts(
     fingerprint: Fingerprint,
     wanted: WantedSpacing,
@@ -137,7 +139,7 @@ def _facts(
     text: TextPlan,
     budget: Budget,
     preset: Preset,
-) -> tuple[Facts, str]:
+) -> tuple[Facts, Decision]:
     """The facts at the chosen spacing, and the reason of the spacing.
 
     All presets share the stored cases. So the spacing does not depend on the preset.
@@ -148,7 +150,8 @@ def _facts(
 
     on_cpu = budget.device == "cpu"
     spacing, reason = choose_spacing(fingerprint, wanted, lambda one: search(at(one)).patch, on_cpu)
-    return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), reason
+    row = Decision(name=SPACING_ROW, value=numbers(spacing), reason=reason)
+    return replace(at(spacing), text_width=text.width, paper=preset in VARIANTS), row
 
 
 def _facts_at(
@@ -201,34 +204,6 @@ def _of_draft(facts: Facts, draft: Draft, fingerprint: Fingerprint, preset: Pres
         "training": recipe.training(training_plan(facts.budget.device)),
         "memory": estimate_memory(fingerprint, facts, network, draft.patch, batch),
     }
-
-
-def _mirroring(
-    labels: Sequence[LabelPlan], prompts: Prompts | None, texts: Collection[str], preset: Preset, wanted: bool
-) -> tuple[dict[str, Any], Decision]:
-    """The fields of a plan on mirroring, and the reason. The presets of the publication mirror in any case.
-
-    Without mirroring, networks learn faster: scans have one orientation (docs/method.md). With it, axis W is left out
-    if labels or phrasings name sides. Each axis is left out whose directions a case's text names. In both cases,
-    samples that do not read their text are mirrored there: otherwise the network remembers what texts say.
-    """
-    phrases = [phrase for label in (prompts.labels.values() if prompts else ()) for phrase in label]
-    sided = names_sides([label.name for label in labels]) or names_sides(phrases)
-    directed = named_axes(texts if RECIPES[preset].reads_words else ())
-    able = tuple(axis for axis in MIRROR_AXES if not (axis == 2 and sided))
-    axes, of_texts = (tuple(axis for axis in able if (axis in directed) == named) for named in (False, True))
-    reasons = ["two labels differ by left and right, so the left-right axis W is left out"] if sided else []
-    if not wanted and RECIPES[preset].paper is None:
-        axes, reasons = (), ["networks learn faster without, as all scans are brought to one orientation (--mirroring)"]
-    if directed:
-        left_out = ", ".join(AXIS_NAMES[axis] for axis in directed)
-        reasons.append(
-            f"texts of cases name directions along {left_out}, which mirroring would reverse; samples without text are "
-            "mirrored there"
-        )
-    reason = "; ".join(reasons) or "no two labels differ by left and right alone"
-    value = ", ".join(AXIS_NAMES[axis] for axis in axes) or "none"
-    return {"mirror_axes": axes, "text_axes": of_texts}, Decision(name="mirroring", value=value, reason=reason)
 
 
 def refuse_single_slices(fingerprint: Fingerprint) -> None:

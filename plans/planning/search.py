@@ -60,15 +60,16 @@ class Draft:
 def search(facts: Facts) -> Draft:
     """The first of `candidates` that fits the budget, with its reasons. Raises `UserError` if no candidate fits."""
     largest = None
-    for draft in candidates(facts):
-        largest = largest or draft.patch
-        if draft.fits(facts.budget):
-            return replace(draft, reasons={**draft.reasons, "patch": _why_patch(facts, largest, draft)})
-    used = ceil(100 * memory.training_bytes(draft.network, draft.patch, MIN_BATCH, facts.budget.device) / GB) / 100
-    work = MIN_BATCH * memory.macs(draft.network, draft.patch) / 1e9
+    for candidate in candidates(facts):
+        largest = largest or candidate.patch
+        if candidate.fits(facts.budget):
+            return replace(candidate, reasons={**candidate.reasons, "patch": _why_patch(facts, largest, candidate)})
+    network, patch = candidate.network, candidate.patch
+    used = ceil(100 * memory.training_bytes(network, patch, MIN_BATCH, facts.budget.device) / GB) / 100
+    work = MIN_BATCH * memory.macs(network, patch) / 1e9
     raise UserError(
         f"The budget of {facts.budget.memory_gb:g} GB is too small: the smallest network (patch "
-        f"{numbers(draft.patch)}, width {draft.network.stages[0].width}, batch {MIN_BATCH}) needs {used:g} GB "
+        f"{numbers(patch)}, width {network.stages[0].width}, batch {MIN_BATCH}) needs {used:g} GB "
         f"and {work:.2g} billion multiplications per iteration. "
         + ("Give more with --memory-gb." if facts.budget.device == "gpu" else "Plan on a machine with more cores.")
     )
@@ -125,35 +126,59 @@ def _paper_candidates(facts: Facts) -> Iterator[Draft]:
 
 def draft(facts: Facts, size: Triple, width: int) -> Draft:
     """The patch (`size`, padded to the strides) and its network, whose first stage has `width` channels."""
-    steps = rules.ladder(facts.spacing, size)
+    steps, device = rules.ladder(facts.spacing, size), facts.rules
     if facts.paper:
-        level, why_level = rules.paper_level(steps), ""
-        first_attending = max(1, level - 1)
-    else:
-        level, why_level = rules.fusion_level(facts.thickness, facts.spacing, steps)
-        first_attending = level
-    if facts.paper:
-        steps = steps.down_to(min(level + rules.PAPER_COARSER_STAGES, len(steps.strides) - 1))
+        return _paper_draft(facts, steps, size, width)
     patch = rules.pad_to(size, steps.total())
-    device = facts.rules
-    widths = [min(width * 2**index, width * device.widest_factor) for index in range(len(steps.strides))]
+    level, why_level = rules.fusion_level(facts.thickness, facts.spacing, steps)
+    channels, why_channels = rules.latent_channels(facts.labels)
     stages = tuple(
         Stage(
-            stride=stride,
-            kernel=kernel,
-            width=widths[index],
-            blocks=device.blocks_at(index, facts.paper),
-            up=2 if facts.paper else device.up_at(index),
-            attention=index >= first_attending
-            and (facts.paper or rules.attends(patch, steps.total(index), widths[index])),
+            stride=steps.strides[index],
+            kernel=steps.kernels[index],
+            width=stage_width,
+            blocks=device.blocks_at(index),
+            up=device.up_at(index),
+            attention=index >= level and rules.attends(patch, steps.total(index), stage_width),
         )
-        for index, (stride, kernel) in enumerate(zip(steps.strides, steps.kernels, strict=True))
+        for index, stage_width in enumerate(_widths(facts, steps, width))
     )
-    latent_channels, why_channels = (1, "") if facts.paper else rules.latent_channels(facts.labels)
-    network = Network(
+    network = _network(facts, stages, level, rules.LATENT_LEVEL, channels)
+    return Draft(patch, network, {"fusion stride": why_level, "latent channels": why_channels})
+
+
+def _paper_draft(facts: Facts, steps: rules.Ladder, size: Triple, width: int) -> Draft:
+    """`draft` of the publication's network: few stages, and a latent of one channel.
+
+    Stages have at least one residual block on the way down. From the stage before the fusion on they have attention.
+    """
+    level = rules.paper_level(steps)
+    steps = steps.down_to(min(level + rules.PAPER_COARSER_STAGES, len(steps.strides) - 1))
+    stages = tuple(
+        Stage(
+            stride=steps.strides[index],
+            kernel=steps.kernels[index],
+            width=stage_width,
+            blocks=max(1, facts.rules.blocks_at(index)),
+            up=2,
+            attention=index >= max(1, level - 1),
+        )
+        for index, stage_width in enumerate(_widths(facts, steps, width))
+    )
+    network = _network(facts, stages, level, latent_level=level, latent_channels=1)
+    return Draft(rules.pad_to(size, steps.total()), network, {"fusion stride": "", "latent channels": ""})
+
+
+def _widths(facts: Facts, steps: rules.Ladder, width: int) -> list[int]:
+    """The channels of each stage: twice those of the stage before, up to the device's maximum."""
+    return [min(width * 2**index, width * facts.rules.widest_factor) for index in range(len(steps.strides))]
+
+
+def _network(facts: Facts, stages: tuple[Stage, ...], level: int, latent_level: int, latent_channels: int) -> Network:
+    return Network(
         stages=stages,
         level=level,
-        latent_level=level if facts.paper else rules.LATENT_LEVEL,
+        latent_level=latent_level,
         latent_channels=latent_channels,
         image_channels=facts.channels,
         labels=facts.labels,
@@ -161,7 +186,6 @@ def draft(facts: Facts, size: Triple, width: int) -> Draft:
         diffusion=True,
         paper=facts.paper,
     )
-    return Draft(patch, network, {"fusion stride": why_level, "latent channels": why_channels})
 
 
 def shorten(facts: Facts, current: Draft) -> Draft | None:

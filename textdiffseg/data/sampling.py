@@ -11,6 +11,7 @@ import numpy as np
 
 from plans.geometry import Triple, triple
 from plans.plan import Plan
+from textdiffseg.randomness import Stream
 
 if TYPE_CHECKING:
     from textdiffseg.queries import Query  # it imports torch, which workers of preprocessing do without
@@ -27,13 +28,13 @@ MAX_ABSENT_LABELS = 3  # labels known to be absent that a subset may contain
 
 def generator(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The random generator of one training sample."""
-    return np.random.default_rng((0, seed, epoch, index))
+    return Stream.PATCH.numpy(seed, epoch, index)
 
 
 def choose_case(cases: int, seed: int, epoch: int, index: int) -> int:
     """The index of a sample's case. Within an epoch, each round over all cases has its own random order."""
     pass_number, place = divmod(index, cases)
-    return int(np.random.default_rng((1, seed, epoch, pass_number)).permutation(cases)[place])
+    return int(Stream.ORDER.numpy(seed, epoch, pass_number).permutation(cases)[place])
 
 
 def reads_text(seed: int, epoch: int, index: int) -> bool:
@@ -41,12 +42,12 @@ def reads_text(seed: int, epoch: int, index: int) -> bool:
 
     It has its own random stream, so all other draws are the same with and without texts.
     """
-    return bool(np.random.default_rng((2, seed, epoch, index)).random() >= TEXT_DROPOUT)
+    return bool(Stream.TEXT.numpy(seed, epoch, index).random() >= TEXT_DROPOUT)
 
 
 def reads_overview(seed: int, epoch: int, index: int) -> bool:
     """Whether a sample reads the overview of its case. It has its own random stream, as `reads_text`."""
-    return bool(np.random.default_rng((7, seed, epoch, index)).random() >= OVERVIEW_DROPOUT)
+    return bool(Stream.OVERVIEW.numpy(seed, epoch, index).random() >= OVERVIEW_DROPOUT)
 
 
 def draw_dropped(rng: np.random.Generator, optional: Sequence[int], shown: Sequence[int]) -> tuple[int, ...]:
@@ -75,7 +76,7 @@ def choose_rater(references: int, seed: int, epoch: int, index: int) -> int:
     It has its own random stream, and it is independent of the patch and of the queried labels. So each voxel is
     learned from all raters alike, and all other draws are the same with one reference.
     """
-    return int(np.random.default_rng((6, seed, epoch, index)).integers(references)) if references > 1 else 0
+    return int(Stream.REFERENCE.numpy(seed, epoch, index).integers(references)) if references > 1 else 0
 
 
 def forced_foreground(index: int, batch: int, share: float) -> bool:

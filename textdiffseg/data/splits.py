@@ -8,11 +8,11 @@ import numpy as np
 
 from plans.errors import UserError, listed
 from plans.file_names import composed
+from plans.layout import ALL
 from plans.records import Record, read_json
 
 SEED = 12345  # nnU-Net's
 FOLDS = 5
-ALL = "all"
 _WAY_OUT = (
     "Correct the file, or delete it and run tds_plan_and_preprocess, which makes new folds. Trained folds must then be "
     "trained again."

@@ -25,16 +25,16 @@ def segmentation_loss(
     """
     log_p = F.log_softmax(logits.float(), dim=1)
     known = slots >= 0
-    entropy = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
+    ce = F.nll_loss(log_p, slots.masked_fill(~known, 0), reduction="none") * known
     voxels = known.flatten(1).sum(1).clamp(min=1)
-    cross_entropy = (entropy.flatten(1).sum(1) / voxels).mean()
+    cross_entropy = (ce.flatten(1).sum(1) / voxels).mean()
     sums = _sums_of_slots(log_p.exp(), slots)
     if balance:
-        cross_entropy = cross_entropy + balance * _balanced(entropy, slots, sums.detach())
+        cross_entropy = cross_entropy + balance * _balanced(ce, slots, sums.detach())
     return cross_entropy + dice_weight * (1 - _mean_dice(sums, labels))
 
 
-def _balanced(entropy: Tensor, slots: Tensor, sums: Tensor) -> Tensor:
+def _balanced(ce: Tensor, slots: Tensor, sums: Tensor) -> Tensor:
     """The mean over the C classes that a sample holds, and over samples: sum_c missed_c CE_c / C.
 
     CE_c is the mean cross-entropy over the voxels of class c. missed_c = (1 - mean probability of c over them)^2 has no
@@ -44,11 +44,12 @@ def _balanced(entropy: Tensor, slots: Tensor, sums: Tensor) -> Tensor:
     nearly no gradient either. Here it counts as much as the background, until it is found.
 
     Args:
-        entropy: (B, D, H, W), 0 where ignored.
+        ce: the cross-entropy of each voxel (B, D, H, W), 0 where ignored.
         slots: (B, D, H, W) int64, -1 ignored.
         sums: (3, B, Q) of the labels, from `_sums`. Those of background are what is left of all voxels.
     """
-    known, flat = (slots >= 0).flatten(1), entropy.flatten(1)
+    known = (slots >= 0).flatten(1)
+    flat = ce.flatten(1)
     right = (-flat.detach()).exp() * known  # the probability of the right class
     recognised, _, voxels = sums
     recognised = torch.cat((right.sum(1, keepdim=True) - recognised.sum(1, keepdim=True), recognised), dim=1)
@@ -74,17 +75,24 @@ def region_loss(logits: Tensor, value_map: Tensor, membership: Tensor, labels: T
         balance: the weight of another cross-entropy, in which each label's inside and outside count alike, each by
             how much of it is missed.
     """
-    z, known = region_logits(logits).flatten(2), (value_map >= 0).flatten(1).unsqueeze(1)
+    z = region_logits(logits).flatten(2)
+    known = (value_map >= 0).flatten(1).unsqueeze(1)
     true = masks(value_map, membership).flatten(2)
-    counted = known * (labels > 0).unsqueeze(2)  # (B, Q, voxels)
-    entropy = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
-    cross_entropy = (entropy.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
+    queried = labels > 0
+    counted = known * queried.unsqueeze(2)  # (B, Q, voxels)
+    ce = F.binary_cross_entropy_with_logits(z, true.to(z.dtype), reduction="none") * counted
+    cross_entropy = (ce.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)).mean()
     if balance:
-        sides, slots = torch.stack((counted & true, counted & ~true)), (labels > 0).sum(1).clamp(min=1)
-        voxels, recognised = sides.sum(3), ((-entropy.detach()).exp() * sides).sum(3)  # (2, B, Q)
-        means = _missed(recognised, voxels) * (entropy * sides).sum(3) / voxels.clamp(min=1)
-        cross_entropy = cross_entropy + balance * (means.mean(0).sum(1) / slots).mean()
+        of_labels = (_missed_ce(ce, counted & true) + _missed_ce(ce, counted & ~true)) / 2
+        cross_entropy = cross_entropy + balance * (of_labels.sum(1) / queried.sum(1).clamp(min=1)).mean()
     return cross_entropy + 1 - _mean_dice(_sums(z.sigmoid() * known, true * known), labels)
+
+
+def _missed_ce(ce: Tensor, where: Tensor) -> Tensor:
+    """missed_q CE_q (B, Q): the mean of ce (B, Q, voxels) over the voxels `where`, by how much of them is missed."""
+    voxels = where.sum(2)
+    recognised = ((-ce.detach()).exp() * where).sum(2)
+    return _missed(recognised, voxels) * (ce * where).sum(2) / voxels.clamp(min=1)
 
 
 def _sums_of_slots(probabilities: Tensor, slots: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """The noise (k, d, h, w) with which sampling starts, drawn on the CPU."""
+        """The noise (k, d, h, w) with which sampling starts, on the generator's device."""
 
     @abstractmethod
     def clean(self, z_t: Tensor, predicted: Tensor, t: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
+from plans.layout import ALL, CHECKPOINTS, Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.arguments import several
 from textdiffseg.files import hash_files
@@ -20,8 +20,6 @@ from textdiffseg.folds.state import is_trained, train_command, why_unfinished
 from textdiffseg.folds.weights import load_network
 from textdiffseg.networks.model import SegmentationNetwork
 from textdiffseg.text.bank import TextBank
-
-ALL = "all"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError, listed
-from plans.layout import FOLD, Checkpoint, FoldFolder, low_model
-from textdiffseg.folds.ensemble import ALL, Ensemble, load_ensemble
+from plans.layout import ALL, FOLD, Checkpoint, FoldFolder, low_model
+from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import is_fold, trained_folds_in
 from textdiffseg.folds.state import found_shares, train_command
 

@@ -64,7 +64,7 @@ class TrainingProgress(Record):
     @property
     def epoch_iterations(self) -> int:
         """The iterations of the running epoch."""
-        return self._denoiser_per_epoch if self.trains_denoiser else self.iterations_per_epoch
+        return self._denoiser_per_epoch if self.trains_sampler else self.iterations_per_epoch
 
     @property
     def total(self) -> int:
@@ -77,7 +77,7 @@ class TrainingProgress(Record):
         return None if self.denoiser_epoch is None else self._first_iteration(self.denoiser_epoch)
 
     @property
-    def trains_denoiser(self) -> bool:
+    def trains_sampler(self) -> bool:
         """Whether only the sampler learns now, or learned at the end of a finished run."""
         return self.denoiser_epoch is not None and self.epoch >= self.denoiser_epoch
 
@@ -88,7 +88,7 @@ class TrainingProgress(Record):
         if split is None:
             first, last = self.start.iteration, self.total
         else:
-            first, last = (split, self.total) if self.trains_denoiser else (self.start.iteration, split)
+            first, last = (split, self.total) if self.trains_sampler else (self.start.iteration, split)
         return self.iteration - first, last - first
 
     @property
@@ -107,10 +107,10 @@ class TrainingProgress(Record):
         if self.denoiser_epoch is not None and self.epoch == self.denoiser_epoch:
             return self._denoiser_in_time()
         first, seconds = self.start.epoch, self.start.seconds
-        if self.trains_denoiser:
+        if self.trains_sampler:
             first, seconds = self.denoiser_epoch or 0, self.denoiser_seconds
         pace, left = (self.epoch - first) / (self.seconds - seconds), self.limit_seconds - self.seconds
-        if self.denoiser_epoch is None or self.trains_denoiser:
+        if self.denoiser_epoch is None or self.trains_sampler:
             if self.epochs - self.epoch <= 1:
                 return self
             return self.after(epochs=max(self.epoch + 1, self.epoch + round(left * pace)))

@@ -1,6 +1,6 @@
-"""The label decoder, from features to logits, and the publication's label encoders.
+"""The label decoder, from features to logits. The text vectors are its classifier.
 
-In the decoder the text vectors are the classifier, with g the decoder's features at a voxel:
+With g the decoder's features at a voxel:
 
     logits_q = <g, H e_q> + b(e_q)
 """
@@ -9,76 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from plans.geometry import Triple
-from plans.network_plan import NetworkPlan, Stage
+from plans.network_plan import Stage
 from textdiffseg.networks.blocks import ConvBlock, InstanceNorm, ResidualBlock, TextProjection
 from textdiffseg.queries import Queries
 
 PADDED_LOGIT = -1e4
 # At the start nearly every voxel is background, as in the data: its bias is large, and the features change little.
 BACKGROUND_BIAS, LABEL_SCALE = 3.0, 0.3
-
-
-class EncoderPath(nn.Sequential):
-    """A label encoder's convolutions, from the image's grid (stages[0]) to the latent grid (stages[-1])."""
-
-    def __init__(self, width_in: int, stages: tuple[Stage, ...], network: NetworkPlan):
-        coarse = stages[1:]
-        widths = (width_in, *(network.label_width(stage.width) for stage in coarse))
-        super().__init__(
-            *(
-                nn.Sequential(ConvBlock(width_in, width, (3, 3, 3), stage.stride), ResidualBlock(width, stage.kernel))
-                for width_in, width, stage in zip(widths, widths[1:], coarse, strict=False)
-            )
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, width_in, D, H, W) -> (B, c, d, h, w).
-
-        The loop is written out because torch.compile does not compile `nn.Sequential.forward`.
-        """
-        for stage in self:
-            x = stage(x)
-        return x
-
-
-def scaled_label_map(slots: Tensor, queries: Queries, labels: int) -> Tensor:
-    """slots (B, D, H, W) -> the publication's label map without text: l / N (B, 1, D, H, W) for label number l."""
-    number_of_slot = F.pad(queries.labels, (1, 0))
-    label_map = number_of_slot.gather(1, slots.clamp(min=0).flatten(1)).view_as(slots)
-    return label_map.unsqueeze(1).float() / labels
-
-
-class NumberEncoder(nn.Module):
-    """The publication's label encoder. It reads label numbers; z_0 has mean 0 and variance 1 over the patch."""
-
-    def __init__(self, stages: tuple[Stage, ...], labels: int, network: NetworkPlan):
-        super().__init__()
-        self.labels = labels
-        self.stages = EncoderPath(1, stages, network)
-        width = network.label_width(stages[-1].width)
-        self.out = nn.Conv3d(width, 1, 1, bias=False)  # standardising would remove a bias
-
-    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> z_0 (B, 1, d, h, w) float32. Ignored voxels count as background."""
-        z = self.out(self.stages(scaled_label_map(slots, queries, self.labels))).float()
-        return F.layer_norm(z, z.shape[1:])
-
-
-class NumberReduction(nn.Module):
-    """The publication's ablation zeta 3: the mean label number over each latent position, standardised.
-
-    It has no learned parameters.
-    """
-
-    def __init__(self, stride: Triple, labels: int):
-        super().__init__()
-        self.stride, self.labels = stride, labels
-
-    def forward(self, slots: Tensor, queries: Queries) -> Tensor:
-        """slots (B, D, H, W) int64 -> z_0 (B, 1, d, h, w) float32."""
-        z = F.avg_pool3d(scaled_label_map(slots, queries, self.labels), self.stride)
-        return F.layer_norm(z, z.shape[1:])
 
 
 class LabelDecoder(nn.Module):
@@ -115,15 +52,16 @@ class LabelDecoder(nn.Module):
         Either argument may be None: z_0 (B, k, d, h, w), or the skips, from the finest to the latent grid.
         """
         assert z_0 is None or self.enter is not None, "this decoder reads no latent"
-        entering = [] if z_0 is None or self.enter is None else [self.enter(z_0)]
-        first, *others = entering if skips is None else [*entering, skips[-1]]
-        h = sum(others, first)
-        found = [h]
+        h = None if z_0 is None or self.enter is None else self.enter(z_0)
+        if skips is not None:
+            h = skips[-1] if h is None else h + skips[-1]
+        assert h is not None, "expected a latent or skips"
+        features = [h]
         for level, (up, block) in enumerate(zip(self.up, self.blocks, strict=True), start=2):
             h = up(h)
             h = block(h if skips is None else h + skips[-level])
-            found.append(h)
-        return tuple(found)
+            features.append(h)
+        return tuple(features)
 
     def copy_finest(self, other: "LabelDecoder") -> None:
         """Copy the weights of another decoder's finest stages and classifier."""

@@ -10,7 +10,8 @@ from plans.network_plan import PaperPlan
 from plans.plan import Plan
 from textdiffseg.networks.fusion import ConcatenatedFusion, Fusion, NoFusion, ProjectedFusion
 from textdiffseg.networks.image_encoder import DownSampledImage, ImageEncoder
-from textdiffseg.networks.label_decoder import LabelDecoder, NumberEncoder, NumberReduction, TextClassifier
+from textdiffseg.networks.label_decoder import LabelDecoder, TextClassifier
+from textdiffseg.networks.label_encoder import NumberEncoder, NumberReduction
 from textdiffseg.networks.label_latent import LabelLatent, LatentPosterior
 from textdiffseg.networks.latent_unet import LatentUNet
 from textdiffseg.networks.overview import OverviewEncoder

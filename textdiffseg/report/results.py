@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.errors import UserError
-from plans.layout import FOLD, FoldFolder
+from plans.layout import ALL, FOLD, FoldFolder
 from plans.plan import Plan
 from plans.presets import PRESETS
-from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration

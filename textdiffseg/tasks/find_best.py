@@ -14,12 +14,11 @@ from typing import Literal
 
 from plans.commands import command_line
 from plans.errors import UserError, listed
-from plans.layout import FoldFolder, PreprocessedFolder, averaged_scores, best_models, tree
+from plans.layout import ALL, FoldFolder, PreprocessedFolder, averaged_scores, best_models, tree
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.arguments import path_of
 from textdiffseg.data.checks import check_cases
-from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores

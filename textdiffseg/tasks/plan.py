@@ -1,6 +1,7 @@
 """Plan and preprocess a raw data set: plan, text bank, folds and stored cases. A second run redoes only changes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -115,10 +116,10 @@ def plan(
         words.write(root, report)  # the data set has no faults
         budget, text = budget_of(gpu_gb, gpu.result()), text_plan(encoders, bank, preset, bool(joint.texts))
         new_plan = _decide(joint, words.prompts, fingerprint, budget, preset, text, wanted, mirroring)
-        stored = _store(joint, new_plan, fingerprint, folder, force)
         low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
-        stored_low, (encoder, _) = _store_low(joint, low, fingerprint, folder.low(preset), force), bank.result()
-        text_notes = pool.submit(write_case_texts, joint.texts, encoder, folder.case_texts(preset, encoder)).result()
+        stored = _store(joint, new_plan, fingerprint, folder, force)
+        stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
+        text_notes = pool.submit(_write_texts, joint, bank, folder, preset).result()
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
     notes = notes_of(joint, fingerprint, new_plan, splits, text_notes, folder)
@@ -224,6 +225,14 @@ def _store_low(
     stored = _store(dataset, plan, fingerprint, folder, force)
     write_record(folder.plan(plan.preset), plan)
     return stored
+
+
+def _write_texts(
+    dataset: Dataset, bank: Future[tuple[str, int]], folder: PreprocessedFolder, preset: Preset
+) -> tuple[str, ...]:
+    """Notes on the texts of cases, which are encoded as the phrasings of the `bank` were."""
+    encoder, _ = bank.result()
+    return write_case_texts(dataset.texts, encoder, folder.case_texts(preset, encoder))
 
 
 def _gpu_gb() -> float | None:

@@ -42,7 +42,7 @@ def read_plan(path: Path, preset: Preset) -> Plan:
     return plan
 
 
-def low_resolution(source: PreprocessedFolder, preset: Preset) -> PreprocessedFolder:
+def low_resolution_folder(source: PreprocessedFolder, preset: Preset) -> PreprocessedFolder:
     """The folder of a preset's low resolution. Raises `UserError` if the preset needs none, or if it is not planned."""
     full, low = Plan.read(source.plan(preset)), source.low(preset)
     if full.low_resolution is None:

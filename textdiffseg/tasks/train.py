@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from plans.errors import UserError, listed
-from plans.layout import FoldFolder, PreprocessedFolder
+from plans.layout import ALL, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.budget import refuse_beyond_budget
 from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
@@ -24,7 +24,7 @@ from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
-from textdiffseg.tasks.started import is_started, low_resolution, read_plan, refuse_changed_plan
+from textdiffseg.tasks.started import is_started, low_resolution_folder, read_plan, refuse_changed_plan
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
@@ -34,7 +34,6 @@ from textdiffseg.training.loop import fit
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.tracking import require_tracker
 
-ALL = "all"
 LONG_CHECK_SECONDS = 5.0  # progress is reported if reading the stored cases takes longer
 
 
@@ -141,7 +140,7 @@ def _planned(
     if preset is not None:
         check_choice("preset", preset, PRESETS)
     source, root, preset = _planned_at_full(dataset, root, preset)
-    return low_resolution(source, preset) if resolution == "low" else source, root, preset
+    return low_resolution_folder(source, preset) if resolution == "low" else source, root, preset
 
 
 def _planned_at_full(

@@ -49,23 +49,23 @@ class TrainingState:
     averaged: Pairs
     copied: Pairs
     optimisers: tuple[torch.optim.Optimizer, ...]
-    progress: TrainingProgress
+    position: TrainingProgress
 
     @classmethod
-    def start(cls, model: SegmentationNetwork, progress: TrainingProgress) -> "TrainingState":
-        """The initial state for the weights that learn at `progress`: the sampler's alone, or all others."""
+    def start(cls, model: SegmentationNetwork, position: TrainingProgress) -> "TrainingState":
+        """The initial state for the weights that learn at `position`: the sampler's alone, or all others."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
         if model.plan.diffusion:
             for name, parameter in model.named_parameters():
-                parameter.requires_grad_(name.startswith(SAMPLER) == progress.trains_denoiser)
-        part = SAMPLER if training.averaged == "denoiser" or progress.trains_denoiser else ("",)
+                parameter.requires_grad_(name.startswith(SAMPLER) == position.trains_sampler)
+        part = SAMPLER if training.averaged == "denoiser" or position.trains_sampler else ("",)
         names = [name for name, value in ema.items() if name.startswith(part) and value.is_floating_point()]
         others = [name for name in ema if name not in set(names)]  # MONAI's networks hold whole numbers, too
         averaged = Pairs([ema[name] for name in names], [weights[name] for name in names])
         copied = Pairs([ema[name] for name in others], [weights[name] for name in others])
-        objective = objective_of(model, progress.trains_denoiser)
-        return cls(model, objective, ema, averaged, copied, optimisers_of(model, training), progress)
+        objective = objective_of(model, position.trains_sampler)
+        return cls(model, objective, ema, averaged, copied, optimisers_of(model, training), position)
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
@@ -73,7 +73,7 @@ class TrainingState:
 
         The decay grows from 0.1, so that the initial weights soon have little influence.
         """
-        done, _ = self.progress.schedule
+        done, _ = self.position.schedule
         decay = min(decay, (1 + done) / (10 + done))
         torch._foreach_lerp_(self.averaged.ema, self.averaged.weights, 1 - decay)
         if self.copied.ema:
@@ -91,7 +91,7 @@ class TrainingState:
         masks = {name: value for name, value in best.items() if not name.startswith(SAMPLER)}
         self.model.load_state_dict(self.model.state_dict() | masks)
         self.model.sample_decoder.copy_finest(self.model.label_decoder)
-        for field, value in vars(TrainingState.start(self.model, self.progress)).items():
+        for field, value in vars(TrainingState.start(self.model, self.position)).items():
             setattr(self, field, value)
 
     def set_spread(self, spread: float) -> None:
@@ -108,18 +108,18 @@ class TrainingState:
             state = optimiser.state.get(parameter, {})
             kept = MOMENTS | {STEP: "step"}
             tensors |= {prefix + name: state[key] for prefix, key in kept.items() if key in state}
-        _write(fold.checkpoint("latest"), tensors, self.progress)
+        _write(fold.checkpoint("latest"), tensors, self.position)
 
     def save_best(self, fold: FoldFolder) -> None:
         """Write `checkpoint_best`."""
         tensors = {EMA + name: value for name, value in self.ema.items()}
-        _write(fold.checkpoint("best"), tensors, self.progress)
+        _write(fold.checkpoint("best"), tensors, self.position)
 
     def load(self, fold: FoldFolder) -> None:
         """Restore the state that `save` wrote. `UserError` if the file does not fit the plan."""
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
-        self.progress = parse_progress(path, read_metadata(path))
+        self.position = parse_progress(path, read_metadata(path))
         try:
             self._load(tensors)
         except (RuntimeError, KeyError) as error:
@@ -140,7 +140,7 @@ class TrainingState:
             if any(value.shape != parameter.shape for value in state.values()):
                 raise RuntimeError(f"the optimiser's averages of {name} have another shape than the weight")
             if state and isinstance(optimiser, torch.optim.AdamW):
-                step = steps.get(name, torch.tensor(float(self.progress.iteration)))  # older files have none
+                step = steps.get(name, torch.tensor(float(self.position.iteration)))  # older files have none
                 state["step"] = step.to(parameter.device)
             if state:
                 optimiser.state[parameter] = state
@@ -176,5 +176,5 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _write(path: Path, tensors: dict[str, Tensor], progress: TrainingProgress) -> None:
-    write_tensor_file(path, tensors, {PROGRESS: progress.model_dump_json()})
+def _write(path: Path, tensors: dict[str, Tensor], position: TrainingProgress) -> None:
+    write_tensor_file(path, tensors, {PROGRESS: position.model_dump_json()})

@@ -12,10 +12,8 @@ from torch import Tensor
 from plans.geometry import Triple
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.noise import white_noise
-from textdiffseg.randomness import torch_generator
+from textdiffseg.randomness import Stream, torch_generator
 from textdiffseg.transfer import send
-
-STREAM = 3  # a random stream of its own; `data.sampling` uses others for the same sample
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ def draw_noise(
         draw: draws the noise of a shape (k, d, h, w), e.g. `Schedule.noise`.
         device: on which the noise is drawn. On the CPU, a GPU would wait for it.
     """
-    generators = [torch_generator(STREAM, seed, key.epoch, key.index) for key in keys]
+    generators = [torch_generator(Stream.NOISE, seed, key.epoch, key.index) for key in keys]
     first = torch.stack([torch.rand(1, generator=one) for one in generators])
     t = ((first + torch.arange(count)) / count).flatten()  # even over the noise levels
     if timesteps:
         t = (1 + (t * timesteps).long()) / timesteps
     if torch.device(device).type == "cuda":
-        generators = [torch_generator(STREAM, seed, key.epoch, key.index, device=device) for key in keys]
+        generators = [torch_generator(Stream.NOISE, seed, key.epoch, key.index, device=device) for key in keys]
     return NoiseDraws(t, torch.stack([draw((channels, *latent), one) for one in generators for _ in range(count)]))

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError, listed
-from plans.layout import FoldFolder
+from plans.layout import ALL, FoldFolder
 from plans.plan import Plan
 from plans.raw.folders import members_of
 from textdiffseg.folds.cases import FoldCases
-from textdiffseg.folds.ensemble import ALL, trained_folds
+from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank

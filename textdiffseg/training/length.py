@@ -14,50 +14,50 @@ from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, plan_length
 
 
-def wants_longer(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> bool:
+def wants_longer(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> bool:
     """Whether the options prolong a finished run. `UserError` if they do not fit the run."""
-    faults = [*_other_seed(progress, options, fold)]
-    if not progress.finished:
-        faults += _other_length(progress, options, fold)
-    elif options.epochs is not None and options.epochs < progress.epochs:
-        faults += [_too_short(fold, f"--epochs {options.epochs}", f"{progress.epochs} epochs")]
-    elif options.max_minutes is not None and not _same_minutes(progress, options) and not _more(progress, options):
-        spent = f"{progress.seconds / 60:.3g} minutes"
+    faults = [*_other_seed(position, options, fold)]
+    if not position.finished:
+        faults += _other_length(position, options, fold)
+    elif options.epochs is not None and options.epochs < position.epochs:
+        faults += [_too_short(fold, f"--epochs {options.epochs}", f"{position.epochs} epochs")]
+    elif options.max_minutes is not None and not _same_minutes(position, options) and not _more(position, options):
+        spent = f"{position.seconds / 60:.3g} minutes"
         faults += [_too_short(fold, f"--max-minutes {options.max_minutes:g}", spent)]
     if faults:
         raise UserError(*faults)
-    return progress.finished and _more(progress, options)
+    return position.finished and _more(position, options)
 
 
 def prolong(
-    run: Run, progress: TrainingProgress, options: TrainingOptions, report: Report, follow: OnProgress = silent
+    run: Run, position: TrainingProgress, options: TrainingOptions, report: Report, progress: OnProgress = silent
 ) -> TrainingProgress:
-    """The progress of a finished run with the new end, if `wants_longer`."""
-    progress = progress.after(cases=run.cases.hash)
+    """The position of a finished run with the new end, if `wants_longer`."""
+    position = position.after(cases=run.cases.hash)
     if options.epochs is not None:
-        return progress.prolonged(epochs=options.epochs, limit_seconds=None)
+        return position.prolonged(epochs=options.epochs, limit_seconds=None)
     limit = 60 * (options.max_minutes or 0)
-    further = plan_length(run, replace(options, max_minutes=(limit - progress.seconds) / 60), report, follow)
-    return progress.prolonged(
-        epochs=progress.epoch + further.epochs,
+    further = plan_length(run, replace(options, max_minutes=(limit - position.seconds) / 60), report, progress)
+    return position.prolonged(
+        epochs=position.epoch + further.epochs,
         iterations_per_epoch=further.iterations_per_epoch,
         limit_seconds=limit,
     )
 
 
-def _more(progress: TrainingProgress, options: TrainingOptions) -> bool:
+def _more(position: TrainingProgress, options: TrainingOptions) -> bool:
     """Whether the options exceed the length of the run."""
     if options.epochs is not None:
-        return options.epochs > progress.epochs
-    longest = max(progress.seconds, progress.limit_seconds or 0)
+        return options.epochs > position.epochs
+    longest = max(position.seconds, position.limit_seconds or 0)
     return (
-        options.max_minutes is not None and 60 * options.max_minutes > longest and not _same_minutes(progress, options)
+        options.max_minutes is not None and 60 * options.max_minutes > longest and not _same_minutes(position, options)
     )
 
 
-def _same_minutes(progress: TrainingProgress, options: TrainingOptions) -> bool:
+def _same_minutes(position: TrainingProgress, options: TrainingOptions) -> bool:
     """Whether the run has this limit in minutes already."""
-    return progress.limit_seconds is not None and progress.limit_seconds == 60 * (options.max_minutes or 0)
+    return position.limit_seconds is not None and position.limit_seconds == 60 * (options.max_minutes or 0)
 
 
 def _too_short(fold: FoldFolder, option: str, done: str) -> str:
@@ -67,23 +67,23 @@ def _too_short(fold: FoldFolder, option: str, done: str) -> str:
     )
 
 
-def _other_seed(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
-    if options.seed in (None, progress.seed):
+def _other_seed(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
+    if options.seed in (None, position.seed):
         return []
     return [
-        f"{fold.path}: this run was started with --seed {progress.seed}, not --seed {options.seed}. Leave --seed out "
+        f"{fold.path}: this run was started with --seed {position.seed}, not --seed {options.seed}. Leave --seed out "
         "to resume, or give --restart to train from the start."
     ]
 
 
-def _other_length(progress: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
+def _other_length(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
     """Faults of a new length for an unfinished run, whose schedule depends on its length."""
-    limit = progress.limit_seconds
-    first = f"--epochs {progress.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
+    limit = position.limit_seconds
+    first = f"--epochs {position.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"
     if options.epochs is not None:
-        option, same = f"--epochs {options.epochs}", limit is None and options.epochs == progress.epochs
+        option, same = f"--epochs {options.epochs}", limit is None and options.epochs == position.epochs
     elif options.max_minutes is not None:
-        option, same = f"--max-minutes {options.max_minutes:g}", _same_minutes(progress, options)
+        option, same = f"--max-minutes {options.max_minutes:g}", _same_minutes(position, options)
     else:
         return []
     if same:

@@ -91,25 +91,26 @@ def _first_state(
 ) -> TrainingState:
     """The state from which to train: a new one, or the saved one of a run at `position`, with its new length."""
     if position is None:
-        length = plan_length(run, options, report, progress)
-        report_few_iterations(length, report)
-        return run.fresh(length)
+        position = plan_length(run, options, report, progress)
+        report_few_iterations(position, report)
+        return run.fresh(position)
+    saved = position
     if longer:
         complete_best(run.fold, report)  # the sampler learns on it
-    length = prolong(run, position, options, report, progress) if longer else position
-    if length.limit_seconds is not None:
-        compile_ahead(run, position)
-    state = run.fresh(length)  # a longer run begins with the masks again, unless a single epoch is left
+        position = prolong(run, saved, options, report, progress)
+    if position.limit_seconds is not None:
+        compile_ahead(run, saved)
+    state = run.fresh(position)  # a longer run begins with the masks again, unless a single epoch is left
     state.load(run.fold)
-    state.progress = length
+    state.position = position
     if longer:
         state.set_spread(0.0)  # samples do not fit masks that learn again
-        report(f"Training longer: from iteration {length.iteration} to {length.total}.")
-        if length.trains_denoiser:
+        report(f"Training longer: from iteration {position.iteration} to {position.total}.")
+        if position.trains_sampler:
             report(ONE_MORE_EPOCH)
-        report_few_iterations(length, report)
+        report_few_iterations(position, report)
     else:
-        report(f"Resuming at iteration {length.iteration} of {length.total} (set by the first run).")
+        report(f"Resuming at iteration {position.iteration} of {position.total} (set by the first run).")
     return state
 
 
@@ -120,35 +121,35 @@ def train(
     cancel: Cancel = never,
     report: Report = silent,
 ) -> None:
-    """Train until the last iteration of `state.progress`, or until a request to stop."""
-    log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.progress.iteration]
-    progress(_event(state.progress, log))
+    """Train until the last iteration of `state.position`, or until a request to stop."""
+    log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.position.iteration]
+    progress(_event(state.position, log))
     saving = Saving(run, state, report)
     with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
         follow, forecast = deferring(progress, stop), TrainingForecast(deferring(report, stop))
         clock = time.perf_counter()  # it also counts the time to write an epoch
-        while not state.progress.finished:
-            epoch, start = state.progress.epoch, state.progress.in_epoch
-            if state.progress.iteration == state.progress.denoiser_iteration:
+        while not state.position.finished:
+            epoch, start = state.position.epoch, state.position.in_epoch
+            if state.position.iteration == state.position.denoiser_iteration:
                 state.begin_sampler(run.fold)
-            subsets_from = _subsets_from(state.progress)
-            length = state.progress.epoch_iterations
+            subsets_from = _subsets_from(state.position)
+            length = state.position.epoch_iterations
             times, loaded = IterationTimes(), run.loader.epoch(epoch, length, start, subsets_from)
             batches = times.timed(until_stopped(loaded, stop, cancel))
-            while steps := [_step(run, state, batch, follow, log, times) for batch in _next(batches, state.progress)]:
-                sums = _summed(state.progress.sums, steps)
-                seconds = state.progress.seconds + time.perf_counter() - clock
+            while steps := [_step(run, state, batch, follow, log, times) for batch in _next(batches, state.position)]:
+                sums = _summed(state.position.sums, steps)
+                seconds = state.position.seconds + time.perf_counter() - clock
                 clock = time.perf_counter()
-                state.progress = state.progress.after(sums=sums, seconds=seconds)
-                forecast.update(state.progress)
-            if state.progress.epoch == epoch:
+                state.position = state.position.after(sums=sums, seconds=seconds)
+                forecast.update(state.position)
+            if state.position.epoch == epoch:
                 saving.save()
                 raise stop.pop(0)
             log.append(end_epoch(run, state, epoch, log, times))
-            seconds = state.progress.seconds + time.perf_counter() - clock
+            seconds = state.position.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
-            state.progress = state.progress.after(sums={}, seconds=seconds).in_time()
-            if state.progress.finished and state.progress.trains_denoiser:
+            state.position = state.position.after(sums={}, seconds=seconds).in_time()
+            if state.position.finished and state.position.trains_sampler:
                 log[-1] = choose_spread(run, state, log[-1])
             write_log(run.fold.log, log)
             saving.save_if_due()
@@ -172,7 +173,7 @@ def _subsets_from(position: TrainingProgress) -> int:
     """
     start = position.start.iteration
     _, length = position.schedule
-    first = first_subset_iteration(length) if start == 0 and not position.trains_denoiser else start
+    first = first_subset_iteration(length) if start == 0 and not position.trains_sampler else start
     return first - (position.iteration - position.in_epoch)
 
 
@@ -181,8 +182,8 @@ def _step(
 ) -> StepLosses:
     """The losses of one iteration, which is counted and reported."""
     losses = train_step(state, run.bank, batch, run.compiled)
-    state.progress = state.progress.after(iteration=state.progress.iteration + 1)
-    progress(_event(state.progress, log, times))
+    state.position = state.position.after(iteration=state.position.iteration + 1)
+    progress(_event(state.position, log, times))
     return losses
 
 
@@ -198,28 +199,28 @@ def end_epoch(
 
     The masks do not change while the sampler learns. Their scores are then those of the best epoch in the `log`.
     """
-    progress = state.progress
-    last = progress.after(iteration=progress.iteration - 1)
+    position = state.position
+    last = position.after(iteration=position.iteration - 1)
     best = max(log, key=lambda one: one.mean_dice, default=None)
-    if last.trains_denoiser and best is not None:
+    if last.trains_sampler and best is not None:
         scores = PatchScores(best.dice, {})
     else:
         segmenter = Segmenter.of(_averaged(state), run.device)
-        scores = validate_patches(segmenter, run.bank, run.patches, run.device, progress.seed)
+        scores = validate_patches(segmenter, run.bank, run.patches, run.device, position.seed)
     entry = EpochLog(
         epoch=epoch,
-        iteration=progress.iteration,
+        iteration=position.iteration,
         learning_rate=learning_rate(run.plan.training, *last.schedule),
-        losses={name: value / last.epoch_iterations for name, value in progress.sums.items()},
+        losses={name: value / last.epoch_iterations for name, value in position.sums.items()},
         dice=scores.dice,
         latent_dice=scores.latent_dice,
-        seconds=progress.seconds,
+        seconds=position.seconds,
         iteration_seconds=times and times.seconds,
         data_seconds=times and times.waited,
     )
-    improved = entry.mean_dice >= progress.best or last.trains_denoiser  # the sampler does not change the mask
+    improved = entry.mean_dice >= position.best or last.trains_sampler  # the sampler does not change the mask
     if improved or not run.fold.checkpoint("best").is_file():
-        state.progress = progress.after(best=entry.mean_dice)
+        state.position = position.after(best=entry.mean_dice)
         state.save_best(run.fold)
     return entry
 
@@ -228,7 +229,7 @@ def choose_spread(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
     """The last log entry with the Dice of decoded true latents. The spread of samples is chosen and saved."""
     network = _averaged(state)
     assert isinstance(network, TextDiffSeg), "expected a model with a sampler"
-    fit = fit_samples(network, run.bank, run.patches, state.progress.seed)
+    fit = fit_samples(network, run.bank, run.patches, state.position.seed)
     state.set_spread(fit.spread)
     state.save_best(run.fold)
     return entry.model_copy(update={"latent_dice": fit.latent_dice})

@@ -1,4 +1,4 @@
-"""The training objectives, one for each kind of model. `objective_of` chooses it. seg = Dice + CE.
+"""The training objectives, one for each kind of model. `objective_of` chooses it. seg = CE + 1 - Dice.
 
 Masks (presets `default` and `unet`, and the peers):
 
@@ -13,7 +13,7 @@ The second term is weighted by s^2, the variance of z_0. Where the image determi
 
 The publication's model predicts the noise, and its gradients run end to end:
 
-    loss = CE(decoder(z)) + gamma Dice(decoder(z)) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
+    loss = CE(decoder(z)) + gamma (1 - Dice(decoder(z))) + lambda |eps_hat - eps|^2,   z the estimate of z_0 by eq. 3
 """
 
 from abc import ABC, abstractmethod
@@ -29,12 +29,12 @@ from plans.planning.memory import NOISY_LATENTS
 from plans.planning.paper import LABEL_TIMESTEPS
 from textdiffseg.data.batch import SampleKey
 from textdiffseg.diffusion.losses import known_share, latent_loss, segmentation_loss
-from textdiffseg.diffusion.schedule import CosineSchedule, LogSnrSchedule, log_snr_schedule
+from textdiffseg.diffusion.schedule import LogSnrSchedule, Schedule
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.networks.peers import LabelDiffusion
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout, readout_of
-from textdiffseg.segmenter import Segmenter, mask_features
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.draws import NoiseDraws, draw_noise
 from textdiffseg.training.label_diffusion import label_diffusion_loss
 
@@ -103,8 +103,9 @@ class DirectObjective(Objective):
 class SamplingObjective(Objective):
     """Preset `default`, second stage: the losses of the decoder of samples and of the denoiser."""
 
-    network: TextDiffSeg
-    schedule: LogSnrSchedule
+    segmenter: Segmenter
+    network: TextDiffSeg  # of the segmenter
+    schedule: LogSnrSchedule  # of the segmenter
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
         plan = self.network.plan
@@ -118,20 +119,22 @@ class SamplingObjective(Objective):
         assert draws is not None, "expected the draws of this objective"
         network = self.network
         with torch.no_grad():
-            mask = mask_features(network, image, queries)
-            p = self.readout.probabilities(mask.logits)[:, 1:]
-            posterior = network.posterior(p, queries)
-            z_0 = true_latent(network, self.readout, p, targets, queries)
+            around = self.segmenter.around_mask(image, queries)
+            z_0 = true_latent(network, self.readout, around.p, targets, queries)
+        posterior, skips = around.posterior, around.features.skips
         rows = torch.arange(len(image) // 2, len(image), device=image.device)  # patches with foreground come last
-        some, skips = queries.of(rows), tuple(skip[rows] for skip in mask.skips)
-        decoded = self.readout.loss(network.decode_sample(z_0[rows], skips, some), targets[rows], some)
-        r_0, weight = posterior.residual(z_0), posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
+        some = queries.of(rows)
+        decoded = network.decode_sample(z_0[rows], tuple(skip[rows] for skip in skips), some)
+        r_0 = posterior.residual(z_0)
+        weight = posterior.scale.square() * known_share(targets, triple(z_0.shape[2:]))
         r_0, weight, m, g_1 = (
-            part.repeat_interleave(NOISY_LATENTS, dim=0) for part in (r_0, weight, posterior.mean, mask.on_latent_grid)
+            part.repeat_interleave(NOISY_LATENTS, dim=0)
+            for part in (r_0, weight, posterior.mean, around.features.on_latent_grid)
         )
         r_t, v = self.schedule.diffuse(r_0, draws.eps, draws.t), self.schedule.velocity(r_0, draws.eps, draws.t)
         error = (network.denoise(r_t, draws.t, (m, g_1)) - v).square()
-        return Losses(reconstruction=decoded, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
+        reconstruction = self.readout.loss(decoded, targets[rows], some)
+        return Losses(reconstruction=reconstruction, residual=(error * weight).sum() / weight.sum().clamp(min=1e-6))
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class PublicationObjective(Objective):
     """
 
     network: TextDiffSeg
-    schedule: CosineSchedule
+    schedule: Schedule
     paper: PaperPlan
 
     def draw(self, seed: int, keys: Sequence[SampleKey]) -> NoiseDraws:
@@ -199,12 +202,12 @@ def objective_of(network: SegmentationNetwork, samples: bool = False) -> Objecti
     plan, readout = network.plan, readout_of(network.plan)
     if isinstance(network, LabelDiffusion):
         return LabelDiffusionObjective(readout, network)
-    if isinstance(network, TextDiffSeg) and plan.paper:
-        schedule = CosineSchedule(plan.paper.timesteps, next(network.parameters()).device)
-        return PublicationObjective(readout, network, schedule, plan.paper)
-    if isinstance(network, TextDiffSeg) and plan.diffusion and samples:
-        return SamplingObjective(readout, network, log_snr_schedule(plan.diffusion))
-    return DirectObjective(readout, Segmenter.of(network))
+    segmenter = Segmenter.of(network, next(network.parameters()).device)
+    if isinstance(network, TextDiffSeg) and plan.paper and segmenter.schedule:
+        return PublicationObjective(readout, network, segmenter.schedule, plan.paper)
+    if isinstance(network, TextDiffSeg) and isinstance(segmenter.schedule, LogSnrSchedule) and samples:
+        return SamplingObjective(readout, segmenter, network, segmenter.schedule)
+    return DirectObjective(readout, segmenter)
 
 
 def true_latent(network: TextDiffSeg, readout: Readout, p: Tensor, targets: Tensor, queries: Queries) -> Tensor:

@@ -61,15 +61,15 @@ class Inputs:
 
 def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Compiled) -> StepLosses:
     """The losses of one optimiser step. It does not wait for the device."""
-    iteration, training = state.progress.iteration, state.model.plan.training
-    draws = state.objective.draw(state.progress.seed, batch.keys)
+    iteration, training = state.position.iteration, state.model.plan.training
+    draws = state.objective.draw(state.position.seed, batch.keys)
     inputs = Inputs(batch, batch.read(bank), draws)
-    rate = learning_rate(training, *state.progress.schedule)
+    rate = learning_rate(training, *state.position.schedule)
     for optimiser in state.optimisers:
         for group in optimiser.param_groups:
             group["lr"] = rate
     # Compiling the sampler's step takes nearly as long as the masks', for a twentieth of the time.
-    losses = compiled.run(lambda: gradients(state, inputs, compiled.one_size), eager=state.progress.trains_denoiser)
+    losses = compiled.run(lambda: gradients(state, inputs, compiled.one_size), eager=state.position.trains_sampler)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), MAX_GRADIENT_NORM)
     for optimiser in state.optimisers:
         optimiser.step()
@@ -82,7 +82,7 @@ def train_step(state: TrainingState, bank: TextBank, batch: Batch, compiled: Com
 def gradients(state: TrainingState, inputs: Inputs, one_size: bool) -> Losses:
     """The losses of a batch. Their gradients replace those of the previous step in the model."""
     model, objective = state.model, state.objective
-    done, total = state.progress.schedule
+    done, total = state.position.schedule
     device = next(model.parameters()).device
     inputs = (inputs.of_one_size(len(model.plan.labels)) if one_size else inputs).to(device)
     targets = objective.readout.targets(inputs.batch.labels, inputs.queries)

@@ -73,13 +73,13 @@ class Run:
     initial: Initial | None = None  # weights to start from; None: random ones
     track: Tracker | None = None
 
-    def fresh(self, progress: TrainingProgress) -> TrainingState:
+    def fresh(self, position: TrainingProgress) -> TrainingState:
         """The initial state. The model gets untrained weights, a function of the seed, or those of `initial`."""
         with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
-            torch.default_generator.manual_seed(progress.seed)
+            torch.default_generator.manual_seed(position.seed)
             weights = build_model(self.plan).state_dict()
         self.model.load_state_dict(weights | (self.initial.weights if self.initial else {}))
-        return TrainingState.start(self.model, progress)
+        return TrainingState.start(self.model, position)
 
 
 def open_run(
@@ -89,15 +89,15 @@ def open_run(
     options: TrainingOptions,
     preset: Preset,
     report: Report,
-    progress: TrainingProgress | None,
+    position: TrainingProgress | None,
 ) -> Run:
-    """The plan, words, data and network of a fold. `progress`: of the run to resume; None: a new run.
+    """The plan, words, data and network of a fold. `position`: of the run to resume; None: a new run.
 
     A new fold gets copies of the plan and the words, and a list of its cases. It then needs no other folder.
     """
     device = torch.device(options.chosen_device)
     source = PreprocessedFolder(preprocessed)
-    if progress is None:
+    if position is None:
         plan = fitted_plan(source, preset, device, report)
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
@@ -112,11 +112,11 @@ def open_run(
         bank = replace(bank, texts=read_case_texts(stored_case_texts(source, plan), bank, names))
         report(f"Texts: {len(bank.texts)} of {len(set(names))} cases have one. About half of their samples read it.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
-    seed = progress.seed if progress else options.seed or 0
+    seed = position.seed if position else options.seed or 0
     on_gpu = device.type == "cuda"
     workers = _workers(plan, options, report)
     model, initial = build_model(plan).to(device), None
-    if options.init_from and progress is None:
+    if options.init_from and position is None:
         initial = initial_weights(Path(options.init_from), fold, own, plan, bank, model.state_dict())
         report(initial.note)
     return Run(
@@ -228,14 +228,14 @@ def _epoch_end_seconds(run: Run, state: TrainingState) -> float:
     plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
     for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
         began = time.perf_counter()
-        validate_patches(plain, run.bank, run.patches, run.device, state.progress.seed)
+        validate_patches(plain, run.bank, run.patches, run.device, state.position.seed)
     with temporary_folder(run.fold.plan) as folder:
         for write in (state.save, state.save_best):
             write(FoldFolder(folder))
     return time.perf_counter() - began
 
 
-def compile_ahead(run: Run, progress: TrainingProgress) -> None:
+def compile_ahead(run: Run, position: TrainingProgress) -> None:
     """Compile, and let a GPU search its fastest kernels, before the time is measured. The weights are discarded."""
-    losses = train_step(run.fresh(progress), run.bank, run.loader.batch(0, 0), run.compiled)
+    losses = train_step(run.fresh(position), run.bank, run.loader.batch(0, 0), run.compiled)
     losses.values.tolist()  # waits for the device

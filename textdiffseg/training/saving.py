@@ -31,7 +31,7 @@ class Saving:
 
         The epochs of the sampler are never repeated, as it starts from the best masks, whose file it changes.
         """
-        position, waited = self._state.progress, time.perf_counter() - self._written
-        needed = position.finished or position.trains_denoiser
+        position, waited = self._state.position, time.perf_counter() - self._written
+        needed = position.finished or position.trains_sampler
         if needed or self._cost < CHEAP_SECONDS or waited >= self._cost / MAX_SHARE:
             self.save()

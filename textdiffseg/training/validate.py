@@ -3,20 +3,17 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from textdiffseg.data.samples import ValidationPatches
-from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.noise import white_noise
-from textdiffseg.diffusion.schedule import log_snr_schedule
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.precision import autocast
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Pair, Readout, readout_of
-from textdiffseg.segmenter import Segmenter, mask_features
+from textdiffseg.segmenter import Segmenter
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.objectives import true_latent
 
@@ -96,8 +93,10 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
     """
     network.eval()
     plan, device, readout = network.plan, next(network.parameters()).device, readout_of(network.plan)
-    assert plan.diffusion is not None, "expected a plan of preset default"
-    labels, schedule = len(bank.labels), log_snr_schedule(plan.diffusion)
+    segmenter, labels = Segmenter.of(network, device), len(bank.labels)
+    diffusion, schedule = plan.diffusion, segmenter.schedule
+    assert diffusion is not None, "expected a plan of preset default"
+    assert schedule is not None, "expected a plan of preset default"
     generator = torch.Generator().manual_seed(seed)
     latent, masks = Overlap(labels, readout), Overlap(labels, readout)
     agreement, reference = ({spread: Overlap(labels, readout) for spread in SPREADS} for _ in range(2))
@@ -107,16 +106,13 @@ def fit_samples(network: TextDiffSeg, bank: TextBank, patches: ValidationPatches
         shape = (plan.latent.channels, *plan.latent_shape)
         noise = torch.stack([schedule.noise(shape, generator) for _ in range(2 * len(targets))]).to(device)
         with autocast(device):
-            mask = mask_features(network, batch.image, queries)
-            masks.add(mask.logits, targets, queries)
-            p = readout.probabilities(mask.logits)[:, 1:]
-            posterior, z_0 = network.posterior(p, queries), true_latent(network, readout, p, targets, queries)
-            latent.add(network.decode_sample(z_0, mask.skips, queries), targets, queries)
-            denoise = partial(network.denoise, conditions=(posterior.mean, mask.on_latent_grid))
-            pair = [sample(denoise, r_T, schedule, plan.diffusion.steps) for r_T in noise.chunk(2)]
+            around = segmenter.around_mask(batch.image, queries)
+            masks.add(around.features.logits, targets, queries)
+            z_0 = true_latent(network, readout, around.p, targets, queries)
+            latent.add(network.decode_sample(z_0, around.features.skips, queries), targets, queries)
+            pair = [around.sample(r_T, diffusion.steps) for r_T in noise.chunk(2)]
             for spread in SPREADS:
-                scale = torch.tensor(spread, device=device)
-                decoded = (network.decode_sample(posterior.latent(r, scale), mask.skips, queries) for r in pair)
+                decoded = (around.decode(r, torch.tensor(spread, device=device)) for r in pair)
                 first, second = (list(readout.masks(logits, targets, queries)) for logits in decoded)
                 reference[spread].add_masks(first, queries)
                 agreement[spread].add_masks([(a, b) for (a, _), (b, _) in zip(first, second, strict=True)], queries)

@@ -12,7 +12,7 @@ from textdiffseg.folds.sampling import settings_of_uncertainty
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, load_samplers, predict_case, spread, within
+from textdiffseg.validation.cases import WindowProgress, evenly_spaced, load_samplers, predict_case, within
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
 
@@ -48,11 +48,11 @@ def calibrate_uncertainty(
         return None
     plain, predictor, bank = loaded
     middle = open_case(preprocessed, sorted(case_ids)[len(case_ids) // 2])
-    seconds = seconds_of(plain, middle, bank) * predictor.settings.passes / plain.settings.passes
+    seconds = seconds_of(plain, middle, bank, predictor.settings)
     affordable = int(deadline.left / max(1e-3, seconds))
     if affordable < MIN_CASES:
         return None
-    chosen = spread(sorted(case_ids), min(MAX_CALIBRATION_CASES, affordable))
+    chosen = evenly_spaced(sorted(case_ids), min(MAX_CALIBRATION_CASES, affordable))
     return store_fit(fold, gather(predictor, bank, preprocessed, chosen, progress, deadline).fit())
 
 

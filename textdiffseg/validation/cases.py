@@ -153,7 +153,7 @@ def write_mask(path: Path, labels: np.ndarray, plan: Plan, case: StoredCase) -> 
     write_labels(path, values[labels], case.record.transform.geometry)
 
 
-def spread(items: Sequence[Item], count: int) -> list[Item]:
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
     """At most `count` items, evenly spaced."""
     if len(items) <= count:
         return list(items)

@@ -16,11 +16,11 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import (
     WindowProgress,
+    evenly_spaced,
     load_fold,
     predict_case,
     restore_labels,
     score_labels,
-    spread,
     within,
 )
 from textdiffseg.validation.timing import Deadline, OutOfTime, seconds_of
@@ -55,7 +55,7 @@ def choose_sampling(
     fold.calibration.unlink(missing_ok=True)  # it may belong to other weights
     first, bank = load_fold(fold, device, Sampling(mirroring=False))
     trials = trials_of(first.plan)
-    cases = [open_case(preprocessed, case_id, first.plan) for case_id in spread(sorted(case_ids), MAX_CASES)]
+    cases = [open_case(preprocessed, case_id, first.plan) for case_id in evenly_spaced(sorted(case_ids), MAX_CASES)]
     cases = _affordable(first, bank, cases, trials, deadline)
     table = _try_all(trials, first, bank, cases, deadline, progress) if cases else []
     best = choose(table, len(first.plan.mirror_axes)) if table else trials[0]
@@ -100,7 +100,7 @@ def _affordable(
     seconds = passes * windows + len(trials) * besides
     sizes = [prod(case.record.shape) for case in cases]
     count = int(MAX_PLANNED_SHARE * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
-    return spread(cases, count) if count else [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
+    return evenly_spaced(cases, count) if count else [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
 
 
 def _try_all(

@@ -11,7 +11,7 @@ from textdiffseg.data.store import open_case, read_record
 from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
-from textdiffseg.validation.cases import WindowProgress, predict_case, spread, within
+from textdiffseg.validation.cases import WindowProgress, evenly_spaced, predict_case, within
 from textdiffseg.validation.evidence import MIN_CASES, Evidence
 from textdiffseg.validation.timing import Deadline, OutOfTime
 
@@ -65,7 +65,7 @@ def pairs(cases: int) -> Iterator[tuple[int, str]]:
 
     The first pairs already have different cases of both halves and different degradations.
     """
-    names, order = list(DEGRADATIONS), spread(range(cases), min(cases, MAX_DEGRADED_SCANS))
+    names, order = list(DEGRADATIONS), evenly_spaced(range(cases), min(cases, MAX_DEGRADED_SCANS))
     for turn in range(min(len(names), MAX_DEGRADED_SCANS // max(1, len(order)))):
         for place, index in enumerate(order):
             yield index, names[(place * 3 + turn) % len(names)]  # 3 and 8 have no common divisor

@@ -63,7 +63,7 @@ def measure_distances(
     found: dict[str, dict[str, float]] = {}
     for done, name in enumerate(names):
         case = open_case(preprocessed, name, plan)
-        expected = seconds_of(plain, case, bank) * predictor.settings.passes / plain.settings.passes
+        expected = seconds_of(plain, case, bank, predictor.settings)
         if expected > deadline.left:
             break
         follow = deadline.follow(within(progress, done / len(names), 1 / len(names), len(names)))

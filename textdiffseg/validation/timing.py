@@ -4,7 +4,7 @@ import time
 
 from plans.geometry import triple
 from textdiffseg.data.store import StoredCase
-from textdiffseg.folds.sampling import Setting, settings_of
+from textdiffseg.folds.sampling import Settings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, predict_case
@@ -37,12 +37,11 @@ class Deadline:
         return after
 
 
-def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, setting: Setting | None = None) -> float:
-    """The seconds to predict a case, from one timed group of windows. `setting`: other than the predictor's."""
+def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, settings: Settings | None = None) -> float:
+    """The seconds to predict a case, from one timed group of windows. `settings`: other than the predictor's."""
     group = _group_seconds(predictor, case, bank)
-    settings = predictor.settings if setting is None else settings_of(predictor.plan, setting)
     groups = -(-predictor.windows(triple(case.record.shape)) // predictor.room.windows)
-    return group * groups * settings.passes / predictor.settings.passes
+    return group * groups * (settings or predictor.settings).passes / predictor.settings.passes
 
 
 def _group_seconds(predictor: Predictor, case: StoredCase, bank: TextBank) -> float:

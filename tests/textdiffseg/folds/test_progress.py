@@ -30,10 +30,10 @@ def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first,
     found = progress(epochs, share)
     assert found.denoiser_epoch == first
     assert found.denoiser_iteration == (None if first is None else 10 * first)
-    assert not found.trains_denoiser
+    assert not found.trains_sampler
     if first is not None:
-        assert not found.after(iteration=10 * first - 1).trains_denoiser
-        assert found.after(iteration=10 * first).trains_denoiser
+        assert not found.after(iteration=10 * first - 1).trains_sampler
+        assert found.after(iteration=10 * first).trains_sampler
     assert found.total == total
 
 
@@ -50,7 +50,7 @@ def test_each_stage_has_a_schedule_of_its_own():
 
 def test_a_run_that_is_trained_longer_has_both_stages_again():
     longer = progress().after(iteration=200, seconds=50.0).prolonged(epochs=40)
-    assert (longer.denoiser_epoch, longer.epoch, longer.trains_denoiser) == (34, 20, False)
+    assert (longer.denoiser_epoch, longer.epoch, longer.trains_sampler) == (34, 20, False)
     assert longer.schedule == (0, 140)
     assert longer.after(iteration=339).schedule == (139, 140)
     assert longer.after(iteration=340).schedule == (0, 60)
@@ -61,20 +61,20 @@ def test_a_single_further_epoch_is_the_sampler_s(epochs):
     """Without it, a prolonged run would end without samples that fit its masks."""
     longer = progress(epochs).after(iteration=10 * epochs, seconds=50.0).prolonged(epochs=epochs + 1)
     assert longer.denoiser_epoch == epochs
-    assert (longer.iteration, longer.trains_denoiser, longer.finished) == (longer.denoiser_iteration, True, False)
+    assert (longer.iteration, longer.trains_sampler, longer.finished) == (longer.denoiser_iteration, True, False)
     assert (longer.schedule, longer.total) == ((0, 10), 10 * epochs + 10)
     assert longer.after(iteration=longer.total).finished
     two_more = progress(epochs).after(iteration=10 * epochs).prolonged(epochs=epochs + 2)
-    assert (two_more.denoiser_epoch, two_more.trains_denoiser) == (epochs + 1, False)
+    assert (two_more.denoiser_epoch, two_more.trains_sampler) == (epochs + 1, False)
     plain = progress(epochs, share=0.0).after(iteration=10 * epochs).prolonged(epochs=epochs + 1)
-    assert (plain.denoiser_epoch, plain.trains_denoiser) == (None, False)
+    assert (plain.denoiser_epoch, plain.trains_sampler) == (None, False)
 
 
 def test_a_run_that_an_older_version_prolonged_without_a_sampler_is_read_as_it_was():
     old = {"version": 4, "seed": 3, "epochs": 2, "iterations_per_epoch": 4, "iteration": 6, "denoiser_share": 0.1}
     old |= {"denoiser_epoch": None, "start": {"iteration": 4, "epoch": 1, "seconds": 5.0}}
     found = parse_progress(Path("checkpoint"), {"progress": json.dumps(old)})
-    assert (found.denoiser_epoch, found.trains_denoiser, found.schedule) == (None, False, (2, 4))
+    assert (found.denoiser_epoch, found.trains_sampler, found.schedule) == (None, False, (2, 4))
     assert found.after(iteration=8).prolonged(epochs=3).denoiser_epoch == 2
 
 
@@ -130,7 +130,7 @@ def test_a_prolonged_short_run_ends_with_the_sampler_too(epochs, longer):
     assert (found.epoch, found.in_epoch, found.finished) == (epochs, 0, False)
     assert epochs <= found.denoiser_epoch < longer
     assert run.total <= first < found.total
-    assert found.after(iteration=first).trains_denoiser
+    assert found.after(iteration=first).trains_sampler
     assert found.after(iteration=found.total - 1).schedule == (found.total - first - 1, found.total - first)
 
 

@@ -60,7 +60,7 @@ def train(state, compiled, iterations):
     """The losses of each step on random data, and the graphs compiled until then."""
     words, losses, graphs = Words(), [], []
     for iteration in range(iterations):
-        state.progress = state.progress.after(iteration=iteration)
+        state.position = state.position.after(iteration=iteration)
         generator = torch.Generator().manual_seed(iteration)
         image = torch.randn(2, 1, 16, 16, 16, generator=generator)
         labels = torch.randint(0, 3, (2, 16, 16, 16), generator=generator).short()

@@ -263,7 +263,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_anything_is_
     plain = loop.train_step
 
     def step(state, *rest):
-        if state.progress.iteration == 5:
+        if state.position.iteration == 5:
             first = next(state.model.parameters())
             if what == "weight":
                 first.data.fill_(torch.nan)

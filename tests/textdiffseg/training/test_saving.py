@@ -19,7 +19,7 @@ def test_an_expensive_checkpoint_is_written_less_often(monkeypatch, cost, epoch_
 
     def save(_):
         clock[0] += cost
-        saved.append(state.progress.iteration)
+        saved.append(state.position.iteration)
 
     state.save = save
     monkeypatch.setattr(saving, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
@@ -27,7 +27,7 @@ def test_an_expensive_checkpoint_is_written_less_often(monkeypatch, cost, epoch_
     one = saving.Saving(SimpleNamespace(fold=None), state, print)
     for iteration in (10, 20, 30, 40, 50, 54):
         clock[0] += epoch_seconds
-        state.progress = length.after(iteration=iteration)
+        state.position = length.after(iteration=iteration)
         one.save_if_due()
     assert len(saved) == written
     assert {10, 50, 54} <= {*saved}, "the first one, the start of the sampler, and the end"

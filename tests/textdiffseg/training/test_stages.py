@@ -283,5 +283,5 @@ def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preproc
     """A resumed run with a time limit compiles before it loads its weights."""
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
     length = run.plan_length(opened, TrainingOptions(), print)
-    assert length.after(iteration=SPLIT).trains_denoiser
+    assert length.after(iteration=SPLIT).trains_sampler
     run.compile_ahead(opened, length.after(iteration=SPLIT))

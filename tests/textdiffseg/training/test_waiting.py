@@ -73,7 +73,7 @@ def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
     )
     compiled, most = Compiled(active=False, on_gpu=True, report=print), 0
     for iteration in range(2):  # the first step makes the optimisers' moments, the second one changes them
-        state.progress = state.progress.after(iteration=first + iteration)
+        state.position = state.position.after(iteration=first + iteration)
         with Waits() as waits:
             step = train_step(state, Words(), batch, compiled)
         assert waits.found == []

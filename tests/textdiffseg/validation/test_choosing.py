@@ -11,7 +11,7 @@ from textdiffseg.data.store import open_case
 from textdiffseg.folds.sampling import read_sampling, settings_of
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.validation import choose, timing
-from textdiffseg.validation.cases import spread
+from textdiffseg.validation.cases import evenly_spaced
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.score import validate_fold
 
@@ -132,5 +132,5 @@ def test_the_seconds_of_a_trial_are_those_of_one_case(fold, small, monkeypatch):
 
 
 def test_few_cases_are_spread_over_all():
-    assert spread(list("abcdefgh"), 4) == list("aceg")
-    assert spread(["a"], 4) == ["a"]
+    assert evenly_spaced(list("abcdefgh"), 4) == list("aceg")
+    assert evenly_spaced(["a"], 4) == ["a"]
