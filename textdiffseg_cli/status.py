@@ -91,12 +91,15 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
 
 
 def _state(fold: "FoldStatus") -> str:
-    """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`."""
+    """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`.
+
+    If an error ended the last try: `failed: reason`.
+    """
     from datetime import datetime
 
     from textdiffseg.pace import duration
 
-    words: list[str] = [fold.state]
+    words: list[str] = [fold.state if fold.error is None else f"failed: {fold.error}"]
     if fold.state == "running":
         if fold.host is not None:
             words[0] += f" on {fold.host}, process {fold.process}"

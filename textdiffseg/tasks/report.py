@@ -43,8 +43,7 @@ def write_report(
     """
     require("report", "A report", "matplotlib")
     out, source = path_of(out), str(source)
-    if out.is_file() and not is_page(out):
-        raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
+    refuse_other_page(out)
     if out.suffix.lower() not in _ENDINGS or out.is_dir():
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
     if series is not None and scans is None:
@@ -64,6 +63,12 @@ def write_report(
         sections, shown = results_sections(results)
     write_atomically(out, _page(title or name, sections, shown))
     return out
+
+
+def refuse_other_page(out: Path) -> None:
+    """Raise `UserError` if a report would replace another file."""
+    if out.is_file() and not is_page(out):
+        raise UserError(f"{out} exists and is not a report. Move it away, or choose another place with -o.")
 
 
 def _page(title: str, sections: list[Section], shown: list[ShownCase]) -> str:

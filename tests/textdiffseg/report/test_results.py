@@ -183,7 +183,7 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
     other.write_text("<p>my own page</p>")
     for arguments, line in (
         (["900", "-o", str(tmp_path / "report.txt")], "Choose a name that ends with .html."),
-        (["900", "-o", str(other)], "exists and is not a report. Choose another name with -o."),
+        (["900", "-o", str(other)], "exists and is not a report. Move it away, or choose another place with -o."),
         (["7", "-o", str(tmp_path / "x.html")], "No data set '7'"),
         (["900", "-o", str(tmp_path / "x.html"), "--scans", "scans"], "is not a folder of segmentations"),
     ):
