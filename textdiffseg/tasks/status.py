@@ -19,7 +19,7 @@ from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import ALL, Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.folds.best import BestModels
+from textdiffseg.folds.best import BestModels, why_outdated
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
 from textdiffseg.folds.progress import TrainingProgress
@@ -72,6 +72,7 @@ class DatasetStatus:
     planning: bool  # a process plans it now
     presets: tuple[PresetStatus, ...]
     next: str  # the command to type
+    notes: tuple[str, ...] = ()
 
 
 def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
@@ -103,6 +104,7 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
         planning=is_held(source.planning_lock),
         presets=found,
         next=_next(root, name, found),
+        notes=tuple(filter(None, (why_outdated(tree(root, "results") / name),))),
     )
 
 
@@ -214,7 +216,7 @@ def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     if len(trained) > 1:
         path = best_models(tree(root, "results") / name)
         compared = {key for one in BestModels.read(path).candidates for key in one.models} if path.is_file() else set()
-        if {one.preset for one in trained} <= compared:
+        if {one.preset for one in trained} <= compared and why_outdated(path.parent) is None:
             return predict_best_command(name, root)
         return command_line("tds_find_best", name, root=root)
     return predict_command(model_folder(root, name, trained[0].preset))

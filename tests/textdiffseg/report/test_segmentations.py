@@ -1,5 +1,7 @@
 """The report on a folder of segmentations: the order of the check, and pictures of the right scans only."""
 
+import weakref
+
 import pytest
 
 import textdiffseg as tds
@@ -9,6 +11,8 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.report.segmented import SegmentedScan
+from textdiffseg.report.shown import shown_case
+from textdiffseg.tasks import report_segmentations
 from textdiffseg.tasks.manifest import read_manifest
 from textdiffseg.tasks.report_segmentations import finished_manifests, segmentations_sections
 from textdiffseg_cli.predict import main
@@ -59,6 +63,22 @@ def test_the_report_of_a_prediction(out, root, make_scan):
     assert "Give their folder with --scans" in sections[1].body
     with pytest.raises(tds.UserError, match="--preset"):
         tds.write_report(out, root / "x.html", preset="unet")
+
+
+def test_one_scan_is_in_memory_at_a_time(out, root, monkeypatch):
+    made = []
+
+    def tracked(*arguments, **options):
+        assert not any(one() for one in made), "an earlier scan is still there"
+        case = shown_case(*arguments, **options)
+        made.append(weakref.ref(case.image))
+        return case
+
+    monkeypatch.setattr(report_segmentations, "shown_case", tracked)
+    monkeypatch.setattr(report_segmentations, "MAX_VIEWED", 1)
+    sections, viewed = segmentations_sections(out, finished_manifests(out), root / "scans")
+    assert (len(made), len(viewed)) == (2, 1)
+    assert sections[1].body.count("<img") == 2
 
 
 def test_two_masks_of_one_scan_are_both_shown(root, make_scan):
