@@ -56,15 +56,8 @@ def evaluate(
     output, csv, against = (None if path is None else path_of(path) for path in (output, csv, against))
     _refuse_names(output, csv)
     require("report", "tds_evaluate", "surface_distance")
-    score = with_options(
-        evaluate_folders,
-        references=path_of(references),
-        tolerance_mm=tolerance_mm,
-        lesions=lesions,
-        workers=workers,
-        progress=progress,
-        cancel=cancel,
-    )
+    score = with_options(evaluate_folders, references=path_of(references), tolerance_mm=tolerance_mm, lesions=lesions)
+    score = with_options(score, workers=workers, progress=progress, cancel=cancel)
     if against is not None:
         match_files(against, path_of(references), partial_predictions=True)  # faults are found before the work
     summary = score(path_of(predictions), partial_predictions=partial)

@@ -109,15 +109,21 @@ def run(
     faults = work.all(chosen, None if hours is None else time.monotonic() + 3600 * hours)
     states = tuple(work.status(fold) for fold in chosen)
     if any(state.state == "validated" for state in states):
-        try:
-            write_report(name, page, root=root, preset=preset)
-        except UserError as error:
-            faults += error.lines
-        except OSError as error:
-            faults.append(f"{page}: {error.strerror}. The report is not written.")
+        faults += _report_faults(name, page, root, preset)
     if faults:
         raise UserError(*dict.fromkeys(faults))
     return RunOutcome(root, name, preset, model, planned, states, page if page.is_file() else None)
+
+
+def _report_faults(name: str, page: Path, root: Path, preset: Preset) -> tuple[str, ...]:
+    """Write the report; returns the lines of an error."""
+    try:
+        write_report(name, page, root=root, preset=preset)
+    except UserError as error:
+        return error.lines
+    except OSError as error:
+        return (f"{page}: {error.strerror}. The report is not written.",)
+    return ()
 
 
 def _planned(
