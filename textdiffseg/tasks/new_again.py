@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from plans.errors import UserError, listed
 from plans.layout import RawFolder
@@ -23,7 +24,7 @@ def differences(
 ) -> tuple[str, ...]:
     """A line for each difference. labels, channels, missing: as given now; empty or "auto": not given."""
     lines = []
-    fields = read_json(RawFolder(dataset.folder).header)
+    fields: Any = read_json(RawFolder(dataset.folder).header)
     own = {name: value for name, value in fields["labels"].items() if name != BACKGROUND}
     others = [name for name, value in own.items() if name not in labels and name != f"label {value}"]
     if labels and (others or any(own.get(name) != value for name, value in labels.items())):
