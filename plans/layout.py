@@ -313,6 +313,11 @@ class FoldFolder:
         return self.path.parent / f".{self.path.name}.owner.json"
 
     @property
+    def error(self) -> Path:
+        """The error that ended its last training or validation, beside the lock."""
+        return self.path.parent / f".{self.path.name}.error.txt"
+
+    @property
     def replaced(self) -> Path:
         """The place of the old folder until a restart has written its first checkpoint. No fold has this name."""
         return self.path.parent / f".{self.path.name}.replaced"

@@ -53,4 +53,5 @@ def _examine(args: argparse.Namespace) -> int:
                 "bad": "Something will not work here: see the problems above.",
             }[state]
         )
+        print("Next: change that, and type tds_doctor again." if state == "bad" else "Next: tds_new SCANS MASKS")
     return FAILED if state == "bad" else 0

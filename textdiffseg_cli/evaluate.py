@@ -1,10 +1,12 @@
 """`tds_evaluate`: score predictions against references."""
 
 import argparse
+import shlex
 from pathlib import Path
 
-from textdiffseg_cli.common import command, console, positive_float, run, whole_number
-from textdiffseg_cli.output import print_json
+from plans.layout import REPORT, SUMMARY
+from textdiffseg_cli.common import command, console, positive_float, print_lines, run, whole_number
+from textdiffseg_cli.output import add_output, print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of processes; 0 means no extra process (default: 0)",
     )
-    parser.add_argument("--json", action="store_true", help="print all scores as JSON, in place of the tables")
+    add_output(parser)
     return parser
 
 
@@ -80,19 +82,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
 
-    summary = tds.evaluate(
-        args.predictions,
-        args.references,
-        tolerance_mm=args.tolerance_mm,
-        partial=args.partial,
-        against=args.against,
-        lesions=args.lesions,
-        workers=args.workers,
-        output=args.output,
-        csv=args.csv,
-    )
+    with Bars(args.quiet, args.json) as bars:
+        summary = tds.evaluate(
+            args.predictions,
+            args.references,
+            tolerance_mm=args.tolerance_mm,
+            partial=args.partial,
+            against=args.against,
+            lesions=args.lesions,
+            workers=args.workers,
+            output=args.output,
+            csv=args.csv,
+            progress=bars,
+        )
     if args.json:
         print_json(summary)
         return
@@ -113,5 +118,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         out.print(f"Note: {note}", highlight=False)
     for path in filter(None, (args.output, args.csv)):
         out.print(f"Written: {path}", highlight=False)
+    if args.output is not None and args.output == args.predictions / SUMMARY:
+        more = ["tds_report", str(args.predictions), "--scans", "SCANS", "-o", str(args.predictions / REPORT)]
+        print_lines(f"Next: {shlex.join(more)}")
     if args.output is None and args.csv is None:
         out.print("To keep these scores, add -o summary.json or --csv scores.csv.", highlight=False)

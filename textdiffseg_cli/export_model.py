@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from textdiffseg_cli.common import add_model, add_root, command, run
+from textdiffseg_cli.output import print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -22,6 +23,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--folds", nargs="+", metavar="FOLD", help="folds to export (default: all finished ones)")
     parser.add_argument("--keep-identifiers", action="store_true", help="keep the ids of training and validation cases")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -42,8 +44,12 @@ def _export(args: argparse.Namespace) -> None:
         folds=args.folds,
         keep_identifiers=args.keep_identifiers,
     )
-    folds = ", ".join(sorted({name.partition("/")[0] for name in package.files}))
+    folds = sorted({name.partition("/")[0] for name in package.files})
+    if args.json:
+        names = {"dataset": package.dataset, "model": package.model, "folds": folds}
+        print_json({"file": args.output, **names, "identifiers": package.identifiers})
+        return
     size = args.output.stat().st_size / 1e6
-    print(f"Written: {args.output} ({size:.1f} MB): {package.dataset}, {package.model}, {folds}.")
+    print(f"Written: {args.output} ({size:.1f} MB): {package.dataset}, {package.model}, {', '.join(folds)}.")
     print("It holds the ids of cases." if package.identifiers else "It holds no ids of cases.")
     print(f"Next, on another machine: tds_import_model {args.output.name}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from plans.commands import predict_command
 from textdiffseg_cli.common import add_root, command, run
+from textdiffseg_cli.output import print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -23,6 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
         "-o", "--output", type=Path, metavar="FOLDER", help="folder to write (default: below results/ of --root)"
     )
     add_root(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     return parser
 
 
@@ -35,5 +37,8 @@ def _import(args: argparse.Namespace) -> None:
     import textdiffseg as tds
 
     folder = tds.import_model(args.package, folder=args.output, root=args.root)
+    if args.json:
+        print_json({"folder": folder})
+        return
     print(f"Written: {folder}")
     print(f"Next: {predict_command(folder)}")

@@ -108,9 +108,10 @@ def _new(args: argparse.Namespace) -> None:
         _print_found(made)
         _print_gaps(made.labels)
     else:
+        left = " ".join(made.notes) or "Nothing is left to do."
         print_lines(
-            f"{made.dataset.folder} was made from these files before ({len(made.dataset.cases)} cases). Nothing is "
-            "left to do. To make it again, give --overwrite."
+            f"{made.dataset.folder} was made from these files before ({len(made.dataset.cases)} cases). {left} To make "
+            "it again, give --overwrite."
         )
     _print_next(made)
 
@@ -132,7 +133,8 @@ def _print_found(made: "NewDataset") -> None:
         "value", "label", "cases", "median ml", "a mask without it", title=f"{made.dataset.name}, {cases} cases"
     )
     for gap in made.labels:
-        meaning = "–" if not gap.missing else "does not contain it" if gap.annotated else "was not drawn for it"
+        unclear = gap.missing and gap.cases
+        meaning = "–" if not unclear else "does not contain it" if gap.annotated else "was not drawn for it"
         volume = "–" if gap.median_ml is None else f"{gap.median_ml:.3g}"
         table.add_row(str(gap.value), gap.name, f"{gap.cases} of {cases}", volume, meaning)
     console().print(table)
@@ -142,8 +144,8 @@ def _print_found(made: "NewDataset") -> None:
 
 def _print_gaps(labels: "tuple[LabelGap, ...]") -> None:
     """Print what a missing label means, and why."""
-    undrawn = [gap.name for gap in labels if gap.missing and not gap.annotated]
-    absent = [gap.name for gap in labels if gap.missing and gap.annotated]
+    undrawn = [gap.name for gap in labels if gap.missing and not gap.annotated and gap.cases]
+    absent = [gap.name for gap in labels if gap.missing and gap.annotated and gap.cases]
     if undrawn:
         print_lines(
             f"Not drawn where missing: {', '.join(undrawn)}. The volume differs little between cases, as that of an "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plans.errors import UserError
+from plans.file_names import is_image_name
 from plans.layout import REPORT
 from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, print_lines, run, whole_number
@@ -270,12 +271,13 @@ def _options(args: argparse.Namespace) -> "SegmentOptions":
 
 def _predict(args: argparse.Namespace) -> None:
     import textdiffseg as tds
-    from textdiffseg.extras import require
     from textdiffseg_cli.bars import Bars
     from textdiffseg_cli.threads import idle_cores_only
 
+    one_file = is_image_name(args.out.name) and not args.out.is_dir()
+    page = (args.out.parent if one_file else args.out) / REPORT
     if args.report:
-        require("report", "--report", "matplotlib")
+        _check_report(page)
     source = args.source if args.list is None else tds.CaseList.read(args.list)
     with Bars(args.quiet, args.json) as bars, idle_cores_only(bars.print_line):
         outcome = tds.predict(
@@ -299,18 +301,44 @@ def _predict(args: argparse.Namespace) -> None:
             report=bars.print_line,
             progress=bars,
         )
-    folder = args.out if args.out.is_dir() else args.out.parent
+    if not args.json:
+        _print(outcome, args.out)
+    faults = [*outcome.failures]
     if args.report and outcome.written + outcome.skipped:
-        bars.print_line(f"Report: {tds.write_report(folder, folder / REPORT, scans=source, series=args.series)}")
+        try:
+            with Bars(args.quiet, args.json) as bars:
+                outcome.page = tds.write_report(page.parent, page, scans=source, series=args.series, progress=bars)
+        except UserError as error:
+            faults += error.lines
+        except OSError as error:
+            faults.append(f"{page}: {error.strerror}. The report is not written.")
     if args.json:
         print_json(outcome)
-    else:
-        _print(outcome, args.out)
-        if args.list is None and args.series is None and not args.report and outcome.written + outcome.skipped:
-            page = shlex.join(["tds_report", str(folder), "--scans", str(source), "-o", str(folder / REPORT)])
-            print_lines(f"Next: {page}")
-    if outcome.failures:
-        raise UserError(*outcome.failures)
+    elif outcome.written + outcome.skipped:
+        _print_next(args, outcome, page)
+    if faults:
+        raise UserError(*faults)
+
+
+def _check_report(page: Path) -> None:
+    """Raise `UserError` if a report cannot be written, before anything is predicted."""
+    from textdiffseg.extras import require
+    from textdiffseg.tasks.report import refuse_other_page
+
+    require("report", "--report", "matplotlib")
+    refuse_other_page(page)
+
+
+def _print_next(args: argparse.Namespace, outcome: "Outcome", page: Path) -> None:
+    """Print the report, or how to get one."""
+    if outcome.page is not None:
+        print_lines(f"Report: {outcome.page}. Open it in a browser.")
+    elif args.list is not None:
+        print_lines("Next: type the same command with --report, for a report with pictures.")
+    elif not args.report:
+        series = [] if args.series is None else ["--series", args.series]
+        command = ["tds_report", str(page.parent), "--scans", str(args.source), *series, "-o", str(page)]
+        print_lines(f"Next: {shlex.join(command)}")
 
 
 def _print(outcome: "Outcome", out: Path) -> None:

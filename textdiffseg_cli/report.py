@@ -3,8 +3,10 @@
 import argparse
 from pathlib import Path
 
+from plans.commands import command_line
 from plans.layout import REPORT
 from textdiffseg_cli.common import add_root, command, print_lines, run
+from textdiffseg_cli.output import add_output, print_json
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,6 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--title", metavar="TEXT", help="title of the page (default: the name of the data set)")
     add_root(parser)
+    add_output(parser)
     return parser
 
 
@@ -45,7 +48,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> None:
     import textdiffseg as tds
+    from textdiffseg_cli.bars import Bars
 
     options = {name: getattr(args, name) for name in ("root", "preset", "scans", "series", "title")}
-    written = tds.write_report(args.source, args.out, **options)
+    with Bars(args.quiet, args.json) as bars:
+        written = tds.write_report(args.source, args.out, progress=bars, **options)
+    if args.json:
+        print_json({"page": written})
+        return
     print_lines(f"Written: {written}. Open it in a browser.")
+    if not Path(args.source).is_dir():
+        print_lines(f"Next: {command_line('tds_status', args.source, root=args.root)}")

@@ -70,12 +70,12 @@ def _run(args: argparse.Namespace) -> None:
     if args.json:
         print_json(outcome)
     else:
-        _print(outcome, args.folds)
+        _print(outcome, args.hours, args.folds)
     if args.track and not args.json:
         print_lines(f"Curves: tensorboard --logdir {outcome.model}")
 
 
-def _print(outcome: "RunOutcome", chosen: Sequence[str]) -> None:
+def _print(outcome: "RunOutcome", hours: float | None, chosen: Sequence[str]) -> None:
     """Print the scores of all folds, and the next command."""
     from textdiffseg_cli.status import folds_table
 
@@ -83,7 +83,7 @@ def _print(outcome: "RunOutcome", chosen: Sequence[str]) -> None:
     if not outcome.is_complete:
         open_folds = [fold for fold in outcome.folds if fold.state != "validated"]
         print_lines(f"Not finished: {', '.join(f'fold {fold.fold} ({fold.state})' for fold in open_folds)}.")
-        options = ["--hours", "H", *(["--folds", *chosen] if chosen else [])]
+        options = [*([] if hours is None else ["--hours", f"{hours:g}"]), *(["--folds", *chosen] if chosen else [])]
         more = command_line("tds_run", outcome.dataset, *options, preset=outcome.preset, root=outcome.root)
         print_lines(f"Next: {more}")
     if any(fold.state == "validated" for fold in outcome.folds):

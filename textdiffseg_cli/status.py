@@ -64,7 +64,7 @@ def _print(found: "DatasetStatus") -> None:
                 print_lines(f"To go on with fold {fold.fold}: {fold.command}")
     if not found.presets:
         print_lines("It is not planned yet.")
-    print_lines(f"Next: {found.next}")
+    print_lines(*found.notes, f"Next: {found.next}")
 
 
 def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
@@ -72,6 +72,7 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from textdiffseg.data.splits import ALL
     from textdiffseg.evaluation.means import mean_of_defined
 
     labels = list(dict.fromkeys(name for fold in folds for name in fold.labels or {}))
@@ -82,7 +83,7 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
     for fold in folds:
         scores = [_digits((fold.labels or {}).get(name)) for name in shown]
         table.add_row(fold.fold, _state(fold), _digits(fold.dice), *scores)
-    known = [fold for fold in folds if fold.dice is not None]
+    known = [fold for fold in folds if fold.dice is not None and fold.fold != ALL]  # all: scores on training cases
     if len(known) > 1:
         means = [mean_of_defined((fold.labels or {}).get(name) for fold in known) for name in shown]
         table.add_section()
@@ -91,12 +92,15 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
 
 
 def _state(fold: "FoldStatus") -> str:
-    """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`."""
+    """The state in a few words: `running on host, process 12, 40 of 90 iterations, 5 minutes left`.
+
+    If an error ended the last try: `failed: reason`.
+    """
     from datetime import datetime
 
     from textdiffseg.pace import duration
 
-    words: list[str] = [fold.state]
+    words: list[str] = [fold.state if fold.error is None else f"failed: {fold.error}"]
     if fold.state == "running":
         if fold.host is not None:
             words[0] += f" on {fold.host}, process {fold.process}"

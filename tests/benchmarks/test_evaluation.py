@@ -18,7 +18,7 @@ def test_each_program_has_its_cost_and_the_scores_agree(benchmark, monkeypatch, 
     assert found["passed"]
     for programs in found["figures"].values():
         assert list(programs) == ["textdiffseg", *peers]
-        assert all(programs[name]["cpu_seconds"] >= 0 for name in programs)
+        assert sum(programs[name]["cpu_seconds"] for name in programs) > 0, "each is rounded to .01 s"
         if peers:
             assert programs["surface_distance"]["hd95_difference_mm"] <= 1e-9
             assert programs["monai"]["nsd_difference"] <= 1e-5

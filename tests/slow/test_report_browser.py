@@ -10,7 +10,7 @@ from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.report.overlays import overlay
 from textdiffseg.report.page import Section, join, page
 from textdiffseg.report.shown import shown_case
-from textdiffseg.report.viewer import viewer_scripts, viewer_section
+from textdiffseg.report.viewer import ViewedCase, viewer_scripts, viewer_section
 
 pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
@@ -33,9 +33,10 @@ def report(tmp_path_factory):
         scan = Volume(noise[None], Geometry(labels.shape, affine))
         parts = dict(zip(NAMES, ((1,), (2,)), strict=True))
         shown.append(shown_case(case, scan, labels, parts, hounsfield=False, reference=np.roll(labels, 2, 0)))
-    sections = [Section("cases", "Cases", join(overlay(case) for case in shown)), viewer_section(shown)]
+    viewed = [ViewedCase.of(case) for case in shown]
+    sections = [Section("cases", "Cases", join(overlay(case) for case in shown)), viewer_section(viewed)]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page("title", "subtitle", sections, viewer_scripts(shown)), encoding="utf-8")
+    path.write_text(page("title", "subtitle", sections, viewer_scripts(viewed)), encoding="utf-8")
     return path
 
 

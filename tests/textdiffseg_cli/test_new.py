@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+from contextlib import contextmanager
 
 import nibabel
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from plans.raw.dataset import read_dataset
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.tasks import new as new_dataset
-from textdiffseg.tasks import new_cases
+from textdiffseg.tasks import new_cases, new_folder
 from textdiffseg_cli.new import main
 
 AFFINE = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -351,25 +352,40 @@ def test_folders_that_are_links_are_searched_and_formats_below_are_named(new, tm
     assert len(read_dataset(tmp_path / "root" / "raw" / "Dataset001_Linked").cases) == 2
 
 
-def test_an_interrupted_run_leaves_no_cases_to_the_next_one(new, made, folders, monkeypatch):
-    """The masks are turned, so they are written and not linked."""
-    scans, masks = folders
+@pytest.fixture
+def stopping(monkeypatch):
+    """A context in which the third case raises an error. The masks are turned, so they are written and not linked."""
+    plain = new_dataset.take_case
+
+    @contextmanager
+    def of(error):
+        taken = []
+
+        def take(source, *rest):
+            if len(taken) == 2:
+                raise error
+            taken.append(source)
+            return plain(source, *rest)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(new_dataset, "take_case", take)
+            yield
+
+    return of
+
+
+@pytest.fixture
+def turned(folders):
     turn = [[-1, 0, 0, 15], [0, 1, 0, 0], [0, 0, -1, 11], [0, 0, 0, 1]]
     for place in range(6):
-        write(masks / f"c{place}_seg.nii.gz", mask(2, 5)[::-1, :, ::-1], AFFINE @ turn)
-    assert new()[0] == 0
-    assert not list(made.glob(".written*"))
-    plain, taken = new_dataset.take_case, []
+        write(folders[1] / f"c{place}_seg.nii.gz", mask(2, 5)[::-1, :, ::-1], AFFINE @ turn)
 
-    def interrupted(source, *rest):
-        if len(taken) == 2:
-            raise KeyboardInterrupt
-        taken.append(source)
-        return plain(source, *rest)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(new_dataset, "take_case", interrupted)
-        assert new("--overwrite")[0] == 130
+@pytest.mark.usefixtures("turned")
+def test_an_interrupted_run_leaves_no_cases_to_the_next_one(new, made, folders, stopping):
+    scans, masks = folders
+    with stopping(KeyboardInterrupt()):
+        assert new()[0] == 130
     assert not (made / "dataset.json").exists(), "it would count as complete"
     for folder, name in ((scans, "c0_CT.nii.gz"), (masks, "c0_seg.nii.gz")):
         (folder / name).unlink()
@@ -377,3 +393,86 @@ def test_an_interrupted_run_leaves_no_cases_to_the_next_one(new, made, folders, 
     assert code == 0, err
     assert [case.id for case in read_dataset(made).cases] == ["c1", "c2", "c3", "c4", "c5"]
     assert not list(made.glob("*/c0*"))
+    assert not list(made.glob(".*"))
+
+
+def content(folder):
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.usefixtures("turned")
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("no space")])
+def test_a_data_set_stays_if_it_cannot_be_made_again(new, made, folders, stopping, error):
+    assert new("--labels", "spine=2", "disc=5")[0] == 0
+    (made / "imagesTr" / "own.txt").write_text("of the user")
+    before = content(made)
+    (folders[1] / "c0_seg.nii.gz").unlink()
+    with stopping(error):
+        if isinstance(error, RuntimeError):
+            with pytest.raises(RuntimeError):
+                new("--overwrite")
+        else:
+            assert new("--overwrite")[0] == 130
+    assert content(made) == before
+    assert new("--overwrite", "--channels", "C", "T")[0] == 2, "a later fault"
+    assert content(made) == before
+    assert new("--overwrite")[0] == 0
+    assert [case.id for case in read_dataset(made).cases] == ["c1", "c2", "c3", "c4", "c5"]
+    assert not list(made.glob(".*"))
+
+
+@pytest.mark.usefixtures("turned")
+def test_a_data_set_comes_back_after_a_kill(new, made, stopping, monkeypatch):
+    assert new()[0] == 0
+    before = content(made)
+    with monkeypatch.context() as patch, stopping(KeyboardInterrupt()):
+        patch.setattr(new_folder.Written, "restore", lambda _: None)
+        assert new("--overwrite")[0] == 130
+    assert not (made / "dataset.json").exists()
+    _, out, _ = new()
+    assert "Nothing is left to do" in out
+    assert content(made) == before
+
+
+def test_what_differs_from_a_data_set_that_is_there_is_printed(new, made, folders):
+    assert new("--labels", "spine=2", "disc=5")[0] == 0
+    for options in (("--labels", "disc=5", "spine=2"), ("--channels", "CT"), ()):
+        assert "Nothing is left to do" in new(*options)[1]
+    for options, line in (
+        (("--labels", "spine=2", "disk=5"), "Its labels are not those of --labels: spine=2, disc=5."),
+        (("--labels", "spine=2"), "Its labels are not those of --labels: spine=2, disc=5."),
+        (("--channels", "T1"), "Its channels are not those of --channels: CT."),
+        (("--missing", "absent"), "unlike with --missing absent."),
+    ):
+        _, out, _ = new(*options)
+        assert line in out
+        assert "To make it again, give --overwrite." in out
+        assert "Nothing is left to do" not in out
+    shutil.copy(folders[0] / "c0_CT.nii.gz", folders[0] / "c9_CT.nii.gz")
+    shutil.copy(folders[1] / "c0_seg.nii.gz", folders[1] / "c9_seg.nii.gz")
+    assert "These cases are not in it: c9." in new()[1]
+
+
+def test_a_label_that_no_mask_holds_is_named(new):
+    _, out, _ = new("--labels", "spine=2", "disc=5", "tumour=3")
+    assert "No mask holds the value 3 (tumour)." in out
+    assert "Absent where missing" not in out
+    code, _, err = new("--labels", "x=7", "--name", "Other", "--missing", "absent")
+    assert code == 0, f"the values 2 and 5 are labels, too: {err}"
+
+
+def test_a_name_that_no_structure_has_is_named(new, tmp_path):
+    for place in range(2):
+        case = tmp_path / "Total" / f"s{place}"
+        write(case / "ct.nii.gz", ct())
+        write(case / "masks" / "left.nii.gz", mask(1))
+        write(case / "masks" / "right.nii.gz", mask(0, 1))
+    source = (tmp_path / "Total", tmp_path / "Total")
+    _, out, _ = new("--labels", "left=1", "rihgt=2", sources=source)
+    assert "No mask has the structure rihgt. Structures there: left, right." in out
+    code, _, err = new("--labels", "x=1", "--name", "Other", sources=source)
+    assert (code, "No mask holds one of --labels." in err) == (2, True)

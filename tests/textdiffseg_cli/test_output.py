@@ -10,7 +10,19 @@ import pytest
 import textdiffseg as tds
 from plans.records import Record
 from textdiffseg.progress import ProgressEvent
-from textdiffseg_cli import evaluate, finalize, find_best, new, plan_and_preprocess, predict, run, train
+from textdiffseg_cli import (
+    evaluate,
+    export_model,
+    finalize,
+    find_best,
+    import_model,
+    new,
+    plan_and_preprocess,
+    predict,
+    report,
+    run,
+    train,
+)
 from textdiffseg_cli.bars import Bars
 from textdiffseg_cli.output import print_json
 
@@ -72,6 +84,18 @@ def test_every_command_prints_its_result_as_json(root, capsys):
     page = root / "out" / "report.html"
     assert again.splitlines()[-1] == f"Next: tds_report {root / 'out'} --scans {root / 'scans'} -o {page}"
     assert result(evaluate, root / "out", root / "masks")["mean"]["scored"] == 6
+    page = root / "own.html"
+    assert result(report, 1, "-o", page, *below) == {"page": str(page)}
+    model = result(export_model, 1, "-o", root / "model.zip", *below)
+    assert (model["file"], model["folds"]) == (str(root / "model.zip"), ["fold_0"])
+    imported = result(import_model, root / "model.zip", "-o", root / "imported")
+    assert imported == {"folder": str(root / "imported")}
+    scored = call(evaluate, root / "out", root / "masks", option=None)
+    assert "Score the cases: 6 of 6 cases" in scored.err
+    assert call(evaluate, root / "out", root / "masks", option="--quiet").err == ""
+    summary = root / "out" / "summary.json"
+    kept = call(evaluate, root / "out", root / "masks", "-o", summary, option="--quiet").out
+    assert kept.splitlines()[-1].startswith(f"Next: tds_report {root / 'out'} --scans SCANS")
     (root / "scans" / "broken.nii.gz").write_bytes(b"no scan")
     failed = call(predict, "-i", root / "scans", "-o", root / "out", "--device", "cpu", *below, code=2)
     assert len(json.loads(failed.out)["skipped"]) == 6

@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from rich.console import Console
 
+from textdiffseg.tasks.run import RunOutcome
 from textdiffseg.tasks.status import FoldStatus
+from textdiffseg_cli.run import _print as print_run
 from textdiffseg_cli.status import folds_table, main
 
 FOLDS = (
@@ -13,6 +16,7 @@ FOLDS = (
     FoldStatus("2", "running", 40, 90, 300.0, seconds_left=7200.0, since=0.0, host="gpu1", process=12),
     FoldStatus("3", "interrupted", 40, 90, 300.0, seconds_left=120.0),
     FoldStatus("4", "not begun"),
+    FoldStatus("5", "interrupted", 40, 90, 300.0, error="the GPU is out of memory"),
 )
 
 
@@ -29,6 +33,7 @@ def test_every_state_is_a_row():
     )
     assert "3 interrupted, 40 of 90 iterations, 2 minutes left – – –" in lines
     assert "4 not begun – – –" in lines
+    assert "5 failed: the GPU is out of memory, 40 of 90 iterations – – –" in lines
     assert lines[-1] == "mean 0.700 0.750 0.700"
 
 
@@ -45,3 +50,11 @@ def test_a_data_set_that_is_not_planned(tiny_raw, tmp_path, capsys):
 def test_an_unknown_data_set_is_one_line(tmp_path, capsys):
     assert main(["7", "--root", str(tmp_path)]) == 2
     assert "No data set '7'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(4.0, "tds_run D --hours 4"), (None, "tds_run D")])
+def test_the_next_command_of_a_run_can_be_typed(capsys, tmp_path, monkeypatch, hours, expected):
+    monkeypatch.chdir(tmp_path)
+    outcome = RunOutcome(tmp_path, "D", "default", tmp_path, None, FOLDS[2:], None)
+    print_run(outcome, hours, ())
+    assert f"Next: {expected}\n" in capsys.readouterr().out

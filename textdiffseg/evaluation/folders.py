@@ -1,6 +1,6 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,12 @@ from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
 from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, never, silent
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.volume import Geometry, Volume
+
+STAGE = "Score the cases"
 
 
 def evaluate_folders(
@@ -32,6 +35,8 @@ def evaluate_folders(
     partial_predictions: bool = False,
     lesions: Collection[str] | None = None,
     workers: int = 0,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
 ) -> Summary:
     """The scores of every reference and the prediction of the same name.
 
@@ -70,8 +75,18 @@ def evaluate_folders(
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
     tasks = [Task(case, pair, annotations[case], answers[case], shares.get(case, ())) for case, pair in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
-    cases = tuple(run_cases(score, tasks, list(pairs), workers))
+    cases = tuple(_followed(run_cases(score, tasks, list(pairs), workers), len(tasks), progress, cancel))
     return summarise(cases, tolerance_mm, notes)
+
+
+def _followed(scores: Iterable[CaseScores], total: int, progress: OnProgress, cancel: Cancel) -> Iterator[CaseScores]:
+    """The same scores. Each one is reported, and `cancel` can stop the work."""
+    progress(ProgressEvent(STAGE, 0, total, "case"))
+    for done, one in enumerate(scores, start=1):
+        progress(ProgressEvent(STAGE, done, total, "case", one.case))
+        yield one
+        if cancel():
+            raise Cancelled(f"{STAGE}: stopped after {done} of {total} cases")
 
 
 def _lesion_labels(chosen: Collection[str] | None, own: Collection[str]) -> frozenset[str]:

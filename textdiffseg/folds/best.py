@@ -3,15 +3,18 @@
 Several models are averaged as if they were folds of one: their probabilities have one grid and the same labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from plans.errors import UserError
-from plans.layout import best_models
+from plans.errors import UserError, listed
+from plans.layout import FOLD, FoldFolder, best_models
 from plans.plan import Plan
 from plans.records import Record
+from textdiffseg.folds.state import Validated
 
+_ALL = "all"  # the fold without validation cases of its own; it is not compared
 SHARED = (  # fields of the plan that models must share to be averaged
     "dataset",
     "resolution",
@@ -50,6 +53,7 @@ class BestModels(Record):
     models: tuple[str, ...]  # names of the folders beside the file
     cases: int  # validation cases that all candidates have
     candidates: tuple[Candidate, ...]
+    folds: dict[str, str] | None = None  # by MODEL/fold_N, hash of its validated weights; None: an older file
 
 
 def read_best(results: Path) -> tuple[Path, ...]:
@@ -66,6 +70,30 @@ def read_best(results: Path) -> tuple[Path, ...]:
             f"{path} names {missing[0].name}, which is not there. Run tds_find_best again, or choose a model with -m."
         )
     return folders
+
+
+def validated_weights(results: Path, models: Iterable[str]) -> dict[str, str]:
+    """The hash of the weights that each fold's last validation scored, by MODEL/fold_N."""
+    folds = (FoldFolder(path) for model in sorted(models) for path in sorted((results / model).glob(f"{FOLD}*")))
+    found = {}
+    for fold in folds:
+        with suppress(UserError):  # damaged: not validated
+            if fold.name != _ALL and fold.validated.is_file():
+                found[f"{fold.path.parent.name}/{fold.path.name}"] = Validated.read(fold.validated).weights
+    return found
+
+
+def why_outdated(results: Path) -> str | None:
+    """A line if folds were validated or removed since `tds_find_best` has compared them; None: the choice holds."""
+    path = best_models(results)
+    record = BestModels.read(path) if path.is_file() else None
+    if record is None or record.folds is None:
+        return None
+    now = validated_weights(results, {name for one in record.candidates for name in one.models})
+    changed = [fold for fold in sorted({*now, *record.folds}) if now.get(fold) != record.folds.get(fold)]
+    if not changed:
+        return None
+    return f"The choice in {path} is out of date: {listed(changed)} changed. Run tds_find_best again."
 
 
 def why_not_averaged(plans: Sequence[Plan]) -> str | None:

@@ -43,6 +43,12 @@ class PresetResults:
     trained_on: bool  # the scored cases were training cases, too
 
     @property
+    def summaries(self) -> dict[str, Summary]:
+        """The summaries that the scores come from, by fold: held-out ones, else that of the fold trained on all."""
+        found = {fold.name: fold.summary for fold in self.folds if fold.summary is not None}
+        return {name: one for name, one in found.items() if name != ALL} or found
+
+    @property
     def cases(self) -> tuple[CaseScores, ...]:
         """The scores of all validation cases, sorted by case."""
         return tuple(self.scores[case] for case in sorted(self.scores))

@@ -137,6 +137,8 @@ def lesions(summary: Summary) -> Html:
         one = mean.lesions
         if one is not None:
             shares = (number(value) for value in (one.recall, one.precision, one.f1, one.dice))
-            rows.append((name, *shares, *(f"{count:g}" for count in (one.reference, one.predicted, one.matched))))
-    head = ("label", "recall", "precision", "F1", "Dice", "in the references", "predicted", "matched")
+            known = sum(own.lesions is not None for own in of_label(summary.cases, name))
+            counts = (f"{count:g}" for count in (one.reference, one.predicted, one.matched))
+            rows.append((name, str(known), *shares, *counts))
+    head = ("label", "cases", "recall", "precision", "F1", "Dice", "in the references", "predicted", "matched")
     return join((element("h3", "Single lesions"), table(head, rows), paragraphs(summary.lesion_rule or "")))

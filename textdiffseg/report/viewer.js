@@ -35,15 +35,21 @@
     viewer.updateGLVolume();
   }
 
+  let turn = 0; // the number of the last choice of a case: older ones stop loading
+
   async function show(place) {
     const wanted = data.cases[place];
-    viewer.volumes.slice().forEach((volume) => viewer.removeVolume(volume));
+    const own = ++turn;
+    const loaded = [];
     for (const name of Object.keys(wanted.volumes)) {
       const volume = await niivue.NVImage.loadFromBase64({ base64: wanted.volumes[name], name: name + ".nii.gz", colormap: "gray" });
+      if (own !== turn) return;
       volume.name = name;
       if (name === "scan") { volume.cal_min = 0; volume.cal_max = 255; }
-      viewer.addVolume(volume);
+      loaded.push(volume);
     }
+    viewer.volumes.slice().forEach((volume) => viewer.removeVolume(volume));
+    loaded.forEach((volume) => viewer.addVolume(volume));
     paint();
     wanted.cross.forEach((fraction, axis) => { viewer.scene.crosshairPos[axis] = fraction; });
     viewer.drawScene();
@@ -71,7 +77,9 @@
       settle();
     };
     await show(0);
-    at("viewer-case").onchange = (event) => show(Number(event.target.value));
+    at("viewer-case").onchange = (event) => show(Number(event.target.value)).catch((error) => {
+      state.textContent = "This case cannot be shown: " + error.message;
+    });
     at("viewer-view").onchange = (event) => { viewer.setSliceType(Number(event.target.value)); settle(); };
     at("viewer-slice").oninput = move;
     document.querySelectorAll(".controls input[type=checkbox]").forEach((box) => { box.onchange = paint; });

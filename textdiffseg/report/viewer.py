@@ -4,6 +4,7 @@ import gzip
 import json
 from base64 import b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +13,31 @@ from textdiffseg.imaging.forms import RAS_TO_LPS
 from textdiffseg.imaging.planes import MAX_AIR, middle, reduction, shown_box
 from textdiffseg.pictures import Colour, label_colour
 from textdiffseg.report.page import Html, Section, element, in_bytes, join, paragraphs, resource, swatch
-from textdiffseg.report.shown import ShownCase
+from textdiffseg.report.shown import Parts, ShownCase
 
 MAX_VOXELS = 2_500_000  # of an embedded case; three of them take at most 10 MB
 NIIVUE = "vendor/niivue-0.69.0.umd.js"
 
 
-def viewer_section(cases: Sequence[ShownCase]) -> Section:
+@dataclass(frozen=True)
+class ViewedCase:
+    """What the viewer embeds of a case. It holds no array of the scan's size."""
+
+    name: str
+    parts: Parts
+    content: dict[str, Any]  # for the script
+
+    @classmethod
+    def of(cls, case: ShownCase) -> "ViewedCase":
+        """The reduced case."""
+        return cls(case.name, case.parts, _embedded(case))
+
+
+def viewer_section(cases: Sequence[ViewedCase]) -> Section:
     """The section with the viewer. Its scripts come from `viewer_scripts`."""
     options = [element("option", case.name, value=str(place)) for place, case in enumerate(cases)]
     views = [element("option", name, value=value) for value, name in _VIEWS.items()]
-    layers = [_box(f"layer-{name}", name, shown=name != "reference") for name in _layers(cases[0])]
+    layers = [_box(f"layer-{name}", name, shown=name != "reference") for name in cases[0].content["volumes"]]
     labels = [_box(f"label-{place}", name, label_colour(place)) for place, name in enumerate(cases[0].parts)]
     slider = Html('<input type="range" id="viewer-slice" min="0" max="1000" value="500">')
     body = (
@@ -50,24 +65,20 @@ def viewer_section(cases: Sequence[ShownCase]) -> Section:
 _VIEWS = {"3": "three planes and 3D", "0": "axial", "1": "coronal", "2": "sagittal", "4": "3D"}  # NiiVue's numbers
 
 
-def _layers(case: ShownCase) -> list[str]:
-    return ["scan", "prediction"] if case.reference is None else ["scan", "prediction", "reference"]
-
-
 def _box(identity: str, name: str, colour: Colour | None = None, shown: bool = True) -> Html:
     """A box that shows or hides something."""
     box = Html(f'<input type="checkbox" id="{identity}"{" checked" if shown else ""}> ')
     return element("label", box, Html("") if colour is None else swatch(colour), name)
 
 
-def viewer_scripts(cases: Sequence[ShownCase]) -> Html:
+def viewer_scripts(cases: Sequence[ViewedCase]) -> Html:
     """NiiVue, the data of the cases and the script that joins them."""
     data = {
         "labels": [
             {"numbers": values, "colour": in_bytes(label_colour(place))}
             for place, values in enumerate(cases[0].parts.values())
         ],
-        "cases": [_embedded(case) for case in cases],
+        "cases": [case.content for case in cases],
     }
     content = Html(json.dumps(data).replace("<", "\\u003c"))
     return join(

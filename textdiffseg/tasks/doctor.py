@@ -2,11 +2,14 @@
 
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
+from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +21,7 @@ from textdiffseg.resources import cores, free_memory
 GB = 1e9
 LEAST_GPU_GB, LEAST_RAM_GB, LEAST_DISK_GB, LEAST_SHARED_GB = 8, 8, 20, 1
 SHARED_MEMORY = Path("/dev/shm")
+_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*\])? *(.*)")
 State = Literal["good", "note", "bad"]  # bad: something will not work
 
 
@@ -52,6 +56,54 @@ def _versions() -> Iterator[Finding]:
             yield Finding(name, "good", version(name))
         except PackageNotFoundError:
             yield Finding(name, "bad", "not installed", "pip install textdiffseg installs it.")
+    yield from _unfit("")
+
+
+def _unfit(extra: str) -> Iterator[Finding]:
+    """The installed packages whose version does not fit the requirements; those of an extra, or of no extra ("")."""
+    with suppress(PackageNotFoundError):
+        for requirement in requires("textdiffseg") or ():
+            rule, _, marker = requirement.partition(";")
+            parts = _REQUIREMENT.fullmatch(rule.strip())
+            if parts is None or _extra_of(marker) != extra or parts[1] == "textdiffseg":
+                continue
+            with suppress(PackageNotFoundError):  # reported elsewhere
+                found = version(parts[1])
+                if not fits(found, parts[2]):
+                    advice = f"Install one that fits: pip install '{rule.strip()}'"
+                    yield Finding(parts[1], "bad", f"version {found}; needed is {parts[2].strip()}", advice)
+
+
+def _extra_of(marker: str) -> str:
+    found = re.search(r"extra *== *[\"'](\w+)", marker)
+    return found[1] if found else ""
+
+
+def fits(found: str, rules: str) -> bool:
+    """Whether a version fits rules such as `>=2.8,!=2.9.*`. Numbers are compared; other letters are left out."""
+    return all(_fits(_numbers(found), rule.strip()) for rule in rules.split(",") if rule.strip())
+
+
+def _fits(found: tuple[int, ...], rule: str) -> bool:
+    match = re.fullmatch(r"(>=|<=|==|!=|~=|<|>) *(.+)", rule)
+    if match is None:
+        return True
+    wanted = _numbers(match[2])
+    if match[1] in ("==", "!="):
+        alike = found[: len(wanted)] == wanted if match[2].endswith("*") else _padded(found) == _padded(wanted)
+        return alike == (match[1] == "==")
+    order = {">=": ge, "~=": ge, "<=": le, "<": lt, ">": gt}[match[1]]
+    return bool(order(_padded(found), _padded(wanted)))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a version: `2.9.0+cpu` -> (2, 9, 0)."""
+    found = re.match(r"\d+(\.\d+)*", text)
+    return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def _padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
+    return (*numbers, *(0,) * (6 - len(numbers)))
 
 
 def _gpu() -> Iterator[Finding]:
@@ -71,7 +123,12 @@ def _gpu() -> Iterator[Finding]:
         )
         return
     for index in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(index)
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError as error:  # it is broken, or another process has it alone
+            reason = str(error).strip().partition("\n")[0]
+            yield Finding(f"GPU {index}", "bad", f"cannot be used ({reason})", "See nvidia-smi, or use --device cpu.")
+            continue
         found = f"{torch.cuda.get_device_name(index)}, {free / GB:.1f} of {total / GB:.1f} GB free"
         advice = f"Less than {LEAST_GPU_GB} GB are free. Stop other programs, or plan with --memory-gb."
         yield _room(f"GPU {index}", free, LEAST_GPU_GB, found, advice)
@@ -86,9 +143,9 @@ def _cores_and_memory() -> Iterator[Finding]:
 
 def _disk(root: Path) -> Iterator[Finding]:
     place = root.absolute()
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
@@ -128,6 +185,7 @@ def _extras() -> Iterator[Finding]:
     for extra in EXTRAS:
         missing = missing_modules(extra)
         found = f"without {', '.join(missing)}" if missing else "installed"
+        yield from _unfit(extra)
         needed = extra == "train"
         yield Finding(
             f"extra {extra}", "note" if missing and needed else "good", found, advice(extra) if missing else ""

@@ -15,6 +15,7 @@ from textdiffseg.evaluation.report import Summary, to_csv
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.leftovers import sweep
+from textdiffseg.progress import Cancel, OnProgress, never, silent
 
 
 def evaluate(
@@ -28,6 +29,8 @@ def evaluate(
     workers: int = 0,
     output: str | Path | None = None,
     csv: str | Path | None = None,
+    progress: OnProgress = silent,
+    cancel: Cancel = never,
 ) -> Summary:
     """Dice, NSD, HD95 and volumes of every case and label, and their means.
 
@@ -53,9 +56,8 @@ def evaluate(
     output, csv, against = (None if path is None else path_of(path) for path in (output, csv, against))
     _refuse_names(output, csv)
     require("report", "tds_evaluate", "surface_distance")
-    score = with_options(
-        evaluate_folders, references=path_of(references), tolerance_mm=tolerance_mm, lesions=lesions, workers=workers
-    )
+    score = with_options(evaluate_folders, references=path_of(references), tolerance_mm=tolerance_mm, lesions=lesions)
+    score = with_options(score, workers=workers, progress=progress, cancel=cancel)
     if against is not None:
         match_files(against, path_of(references), partial_predictions=True)  # faults are found before the work
     summary = score(path_of(predictions), partial_predictions=partial)

@@ -23,7 +23,7 @@ from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
-from textdiffseg.folds.best import BestModels, Candidate, why_not_averaged
+from textdiffseg.folds.best import BestModels, Candidate, validated_weights, why_not_averaged
 from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
@@ -91,7 +91,8 @@ def find_best(
         source = PreprocessedFolder(tree(root, "preprocessed") / name)
         scored |= _Averaging(results, source, device, report, progress, cancel).do(models, cases)
     chosen, candidates = _choose(scored, cases)
-    record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates)
+    made_of = validated_weights(results, {key for one in candidates for key in one.models})
+    record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates, folds=made_of)
     write_record(best_models(results), record)
     steps = postprocessing_of([[fold.folder for fold in models[key].folds] for key in chosen])
     return ModelChoice(record, tuple(results / key for key in chosen), best_models(results), steps)

@@ -9,6 +9,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
+from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
@@ -83,7 +84,8 @@ def describe(
     folds = _described(folder)
     plan, bank = Plan.read(folds[0].plan), TextBank.load(folds[0].words)
     scores = [Summary.read(fold.summary) if is_validated(fold) else None for fold in folds]
-    known = [summary for summary in scores if summary is not None]
+    scored = {fold.name: summary for fold, summary in zip(folds, scores, strict=True) if summary is not None}
+    known = [one for name, one in scored.items() if name != ALL] or [*scored.values()]  # all: on training cases
     steps = postprocessing_of([folds])
     return ModelInfo(
         folder=folder,

@@ -17,11 +17,12 @@ from textdiffseg.arguments import check_choice, path_of, several, whole
 from textdiffseg.files import write_atomically
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.tasks.new_again import differences, sources_of
 from textdiffseg.tasks.new_cases import TakenCase, take_case
 from textdiffseg.tasks.new_folder import NewHeader, Written, choose_folder
 from textdiffseg.tasks.new_look import channel_count, draw_overlays, guess_channels, usual_ending
-from textdiffseg.tasks.new_sources import Sources, found_sources, listed_sources
-from textdiffseg.tasks.new_structures import structure_names
+from textdiffseg.tasks.new_sources import Sources
+from textdiffseg.tasks.new_structures import structure_names, unheld
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,18 @@ def new_dataset(
     given = named_labels(labels if isinstance(labels, Mapping) else several(labels)) if labels else {}
     raw, ready = choose_folder(header, root, None if folder is None else path_of(folder), name, number, overwrite)
     if ready:
-        return NewDataset(root, read_dataset(raw.path), made=False)
-    made = _make(header, raw, given, several(channels), missing, report, progress, cancel)
+        dataset = read_dataset(raw.path)
+        return NewDataset(root, dataset, False, notes=differences(header, dataset, given, several(channels), missing))
+    written = Written(raw)
+    with written.replacing():
+        made = _make(header, raw, written, given, several(channels), missing, report, progress, cancel)
     return replace(made, root=root)
 
 
 def _make(
     header: NewHeader,
     raw: RawFolder,
+    written: Written,
     given: Mapping[str, int],
     channels: tuple[str, ...],
     missing: Missing,
@@ -95,11 +100,9 @@ def _make(
     cancel: Cancel,
 ) -> NewDataset:
     """The data set in the chosen folder. Its `dataset.json` is written last, so an interrupted run is repeated."""
-    source = header.images
-    sources = listed_sources(source) if header.masks is None else found_sources(source, header.masks)
+    sources = sources_of(header)
     report(f"{len(sources.cases)} scans with a mask.")
     structures = given or _structures(sources)
-    written = Written(raw)
     taken, left_out = _take(sources, raw, written, structures, progress, cancel)
     names = _names(given, structures, taken)
     gaps, annotated = _gaps(names, taken, missing)
@@ -122,7 +125,7 @@ def _make(
     write_atomically(raw.header, content)
     written.forget()
     pictures, notes = draw_overlays(taken, names, raw, kinds)
-    notes = (*dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
+    notes = (*unheld(gaps, sources), *dict.fromkeys(chain.from_iterable(one.notes for one in taken)), *notes)
     dataset = read_dataset(raw.path)
     return NewDataset(Path(), dataset, True, gaps, sources, tuple(left_out), pictures, notes, not channels)
 
@@ -147,11 +150,7 @@ def _take(
     cancel: Cancel,
 ) -> tuple[list[TakenCase], list[str]]:
     """The cases, and lines on those that have a fault."""
-    folders = (raw.images("Tr"), raw.labels("Tr"))
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-    sweep(folders)
-    written.clear()  # the cases of an earlier run may have other names
+    sweep((raw.images("Tr"), raw.labels("Tr")))
     values = {normalise(name): value for name, value in structures.items()}
     counts = [len(one.images) for one in sources.cases]
     usual = max(set(counts), key=counts.count)
@@ -177,6 +176,8 @@ def _take(
 def _names(given: Mapping[str, int], structures: Mapping[str, int], taken: Sequence[TakenCase]) -> dict[str, int]:
     """The labels by value: those of the user, structures that a mask holds, and `label 3` for any other value."""
     held = sorted({value for one in taken for value, volume in one.volumes.items() if volume})
+    if given and not held:
+        raise UserError("No mask holds one of --labels. Name the values or structures that the masks hold.")
     names = dict(given) or {name: value for name, value in structures.items() if value in held}
     names |= {f"label {value}": value for value in held if value not in names.values()}
     if not names:

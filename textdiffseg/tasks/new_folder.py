@@ -1,12 +1,15 @@
 """The folder of a new data set, and its `dataset.json`, which names the scans and masks that it was made from.
 
 The field `sources` of `dataset.json` is ours: the two sources, and the files that are not links. Until it is written,
-these files are listed in `.written`, so that a run that was interrupted leaves no files to the next one.
+these files are listed in `.written`, so that a run that was interrupted leaves no files to the next one. If the data
+set is made again, its earlier files lie in `.replaced` meanwhile. They come back if the new ones do not get complete.
 """
 
 import json
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,32 +69,76 @@ class Written:
     """The files of a data set that are not links. They are listed on disk, one a line, before they are written."""
 
     def __init__(self, raw: RawFolder):
-        self._raw, self._list = raw, raw.path / ".written"
+        self._raw, self._list, self._aside = raw, raw.path / ".written", raw.path / ".replaced"
 
     @property
     def is_begun(self) -> bool:
         """Whether an earlier run was interrupted."""
         return self._list.is_file()
 
-    def clear(self) -> None:
-        """Remove the files of an earlier run: its `dataset.json`, all links, and the files that it wrote."""
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Put the files of an earlier run aside; those of an interrupted one are deleted.
+
+        After an error, also Ctrl-C, they come back. They are deleted at the end.
+        """
+        self.restore()
+        for folder in self._folders:
+            folder.mkdir(parents=True, exist_ok=True)
         listed = _sources_of(self._raw.path).get(WRITTEN)
         self._append(map(str, listed) if isinstance(listed, list) else ())
-        self._raw.header.unlink(missing_ok=True)
-        written = {*self._list.read_text(encoding="utf-8", errors="surrogateescape").splitlines()}
-        for folder in (self._raw.images("Tr"), self._raw.labels("Tr")):
-            for path in folder.iterdir() if folder.is_dir() else ():
-                if path.is_symlink() or self._name(path) in written:
-                    path.unlink()
+        complete = self._raw.header.exists()
+        for path in self._own():
+            if complete:
+                _move(path, self._aside / self._name(path))
+            else:
+                path.unlink()
+        if complete:
+            _move(self._raw.header, self._aside / self._raw.header.name)  # the last one: all are aside
         self.forget()
+        try:
+            yield
+        except BaseException:
+            self.restore()
+            raise
+        self.forget()
+        if complete:
+            done = self._aside.rename(self._aside.with_name(".replaced.old"))
+            shutil.rmtree(done, ignore_errors=True)
+
+    def restore(self) -> None:
+        """Bring back the files that `replacing` put aside, also after its process was killed."""
+        if not self._aside.is_dir():
+            return
+        header = self._aside / self._raw.header.name
+        if header.exists():
+            for path in self._own():
+                path.unlink()
+            _move(header, self._raw.header)  # the first one: what is in place now stays
+        for path in sorted(self._aside.rglob("*")):
+            if path.is_symlink() or path.is_file():
+                _move(path, self._raw.path / path.relative_to(self._aside))
+        shutil.rmtree(self._aside)
+        self.forget()
+
+    @property
+    def _folders(self) -> tuple[Path, Path]:
+        return self._raw.images("Tr"), self._raw.labels("Tr")
+
+    def _own(self) -> list[Path]:
+        """All links in the two folders, and the files that are listed."""
+        written = set[str]()
+        if self._list.is_file():
+            written = {*self._list.read_text(encoding="utf-8", errors="surrogateescape").splitlines()}
+        paths = [path for folder in self._folders if folder.is_dir() for path in folder.iterdir()]
+        return [path for path in paths if path.is_symlink() or self._name(path) in written]
 
     def add(self, case: str, channels: int, sources: Iterable[Path]) -> None:
         """Note the files that a case may get from its sources. Files that are there already are the user's."""
         names = (case, *(channel_file(case, number, "") for number in range(channels)))
         endings = {NIFTI, *(split_ending(path.name)[1] for path in sources)}
         endings |= {*VOXEL_ENDINGS} if ".hdr" in endings else set()
-        folders = self._raw.images("Tr"), self._raw.labels("Tr")
-        files = (folder / f"{name}{ending}" for folder in folders for name in names for ending in sorted(endings))
+        files = (folder / f"{name}{ending}" for folder in self._folders for name in names for ending in sorted(endings))
         self._append(self._name(file) for file in files if not file.exists())
 
     def forget(self) -> None:
@@ -104,6 +151,11 @@ class Written:
     def _append(self, names: Iterable[str]) -> None:
         with self._list.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.writelines(f"{name}\n" for name in names)
+
+
+def _move(path: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
 
 
 def choose_folder(
@@ -120,6 +172,7 @@ def choose_folder(
                 f"{path} lies in the data set's own folder, {raw.path}. Choose another folder with -o, or write "
                 f"{raw.header.name} there yourself (docs/data.md)."
             )
+    Written(raw).restore()
     if not raw.header.exists():
         if not Written(raw).is_begun and any(names_in(place) for place in (raw.images("Tr"), raw.labels("Tr"))):
             raise UserError(

@@ -4,19 +4,20 @@ A label map holds one label per voxel. Where structures overlap a little, or whe
 belong to the smaller one, with a note. Any other overlap is refused.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.names import normalise
+from plans.raw.gaps import LabelGap
 from textdiffseg.imaging.regrid import placed
 from textdiffseg.imaging.sources.dicom.drawings import masks_of
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry, describe, grid_advice
-from textdiffseg.tasks.new_sources import CaseSource
+from textdiffseg.tasks.new_sources import CaseSource, Sources
 
 MAX_OVERLAP, MIN_INSIDE = 0.1, 0.9  # shares of the smaller structure
 
@@ -26,6 +27,18 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
     if source.drawing is not None:
         return tuple(source.drawing.names.values())
     return (*source.parts, *source.segments)
+
+
+def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
+    """A line for each label that no mask holds."""
+    names = list(dict.fromkeys(name for one in sources.cases for name in structure_names(one)))
+    known = {normalise(name) for name in names}
+    for gap in gaps:
+        if not gap.cases:
+            what = f"No mask holds the value {gap.value} ({gap.name})."
+            if names and normalise(gap.name) not in known:
+                what = f"No mask has the structure {gap.name}. Structures there: {listed(names)}."
+            yield f"{what} If that is a mistake, correct --labels, and give --overwrite."
 
 
 def read_mask(path: Path, geometry: Geometry) -> tuple[np.ndarray, bool]:

@@ -19,6 +19,7 @@ class Outcome:
     notes: list[str] = field(default_factory=list)  # lines on single scans
     to_check: list[str] = field(default_factory=list)  # the cases whose expected Dice is low
     table: Path | None = None  # of the volumes of all cases in the folder; None: not written
+    page: Path | None = None  # the report of `tds_predict --report`; None: not written
 
 
 def empty_cases(manifests: Mapping[str, Manifest]) -> list[str]:

@@ -24,6 +24,7 @@ from plans.raw.dataset import is_plain_name
 from textdiffseg.ahead import ahead
 from textdiffseg.arguments import path_of, several
 from textdiffseg.files import temporary_folder
+from textdiffseg.folds.best import why_outdated
 from textdiffseg.folds.find import find_models
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.openvino import Backend
@@ -82,7 +83,7 @@ def predict(
     require_extras(picture, conversions)
     if not isinstance(model, Model):
         load = partial(Model.load, folds=folds, checkpoint=checkpoint, device=device, backend=backend)
-        model = load(_folders(model, path_of(root), dataset, preset), include_unfinished=include_unfinished)
+        model = load(_folders(model, path_of(root), dataset, preset, report), include_unfinished=include_unfinished)
     options, model = options or SegmentOptions(), model.serving(options.effort if options else "chosen")
     scans = find_scans(source, len(model.plan.channels), series, model.plan.optional_channels)
     missing = missing_channels(source, scans, model.plan)
@@ -97,11 +98,17 @@ def predict(
 
 
 def _folders(
-    model: str | Path | Sequence[str | Path] | None, root: Path, dataset: str | None, preset: str | None
+    model: str | Path | Sequence[str | Path] | None, root: Path, dataset: str | None, preset: str | None, report: Report
 ) -> tuple[Path, ...]:
     """The folders of the models to average: the given ones, or those that `find_models` chooses."""
     given = tuple(map(path_of, () if model is None else several(model)))
-    return given if given[1:] else find_models(root, dataset, given[0] if given else None, preset)
+    if given[1:]:
+        return given
+    found = find_models(root, dataset, given[0] if given else None, preset)
+    outdated = None if preset or given == found else why_outdated(found[0].parent)
+    if outdated is not None:
+        report(f"Note: {outdated}")
+    return found
 
 
 def find_scans(

@@ -7,9 +7,9 @@ from plans.raw.case_list import CaseList
 from textdiffseg.arguments import path_of
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically
+from textdiffseg.progress import OnProgress, silent
 from textdiffseg.report.page import Html, Section, is_page, page
-from textdiffseg.report.shown import ShownCase
-from textdiffseg.report.viewer import viewer_scripts, viewer_section
+from textdiffseg.report.viewer import ViewedCase, viewer_scripts, viewer_section
 from textdiffseg.tasks.manifest import versions
 from textdiffseg.tasks.report_results import find_results, results_sections
 from textdiffseg.tasks.report_segmentations import finished_manifests, segmentations_sections
@@ -26,6 +26,7 @@ def write_report(
     scans: str | Path | CaseList | None = None,
     series: str | None = None,
     title: str | None = None,
+    progress: OnProgress = silent,
 ) -> Path:
     """The path of the report, which is written. It opens from disk, without a network.
 
@@ -43,8 +44,7 @@ def write_report(
     """
     require("report", "A report", "matplotlib")
     out, source = path_of(out), str(source)
-    if out.is_file() and not is_page(out):
-        raise UserError(f"{out} exists and is not a report. Choose another name with -o.")
+    refuse_other_page(out)
     if out.suffix.lower() not in _ENDINGS or out.is_dir():
         raise UserError(f"{out}: the report is an HTML file. Choose a name that ends with .html.")
     if series is not None and scans is None:
@@ -55,18 +55,24 @@ def write_report(
         if preset is not None:
             raise UserError(f"--preset: {folder} holds segmentations of one model. Leave the option out.")
         name = folder.resolve().name
-        sections, shown = segmentations_sections(folder, manifests, scans, series)
+        sections, shown = segmentations_sections(folder, manifests, scans, series, progress)
     else:
         if scans is not None:
             raise UserError(f"--scans: {source} is not a folder of segmentations. Leave the option out.")
         results = find_results(source, path_of(root), preset)
         name = results.plan.dataset
-        sections, shown = results_sections(results)
+        sections, shown = results_sections(results, progress)
     write_atomically(out, _page(title or name, sections, shown))
     return out
 
 
-def _page(title: str, sections: list[Section], shown: list[ShownCase]) -> str:
+def refuse_other_page(out: Path) -> None:
+    """Raise `UserError` if a report would replace another file."""
+    if out.is_file() and not is_page(out):
+        raise UserError(f"{out} exists and is not a report. Move it away, or choose another place with -o.")
+
+
+def _page(title: str, sections: list[Section], shown: list[ViewedCase]) -> str:
     """The page. The viewer stands behind the pictures of cases."""
     scripts = Html("")
     if shown:

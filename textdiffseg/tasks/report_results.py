@@ -12,7 +12,9 @@ from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_datasets, joined_ids
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
+from textdiffseg.evaluation.report import summarise
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
+from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.calibration import calibration_section
 from textdiffseg.report.cases import cases_table, chosen, sentence
 from textdiffseg.report.comparison import comparisons
@@ -22,7 +24,8 @@ from textdiffseg.report.page import Html, Section, join, notes, paragraphs, tile
 from textdiffseg.report.plan import plan_section, training_section
 from textdiffseg.report.results import PresetResults, read_presets
 from textdiffseg.report.scores import box_plots, lesions, number, scores_table, volumes
-from textdiffseg.report.shown import ShownCase, validation_case
+from textdiffseg.report.shown import validation_case
+from textdiffseg.report.viewer import ViewedCase
 from textdiffseg.tasks.status import name_of
 
 Paths = dict[str, tuple[Path, ...]]
@@ -92,15 +95,15 @@ def _planned(place: PreprocessedFolder, preset: str | None) -> Plan:
     return Plan.read(place.plans[0])
 
 
-def results_sections(results: Results) -> tuple[list[Section], list[ShownCase]]:
+def results_sections(results: Results, progress: OnProgress = silent) -> tuple[list[Section], list[ViewedCase]]:
     """All sections but the viewer, and the cases for the viewer."""
     sections: list[Section | None] = []
-    shown: list[ShownCase] = []
+    shown: list[ViewedCase] = []
     main = results.main
     if main is None or not main.scores:
         sections.append(_unscored(results))
     else:
-        cases, shown = _cases_section(results, main)
+        cases, shown = _cases_section(results, main, progress)
         sections += [_scores_section(main, results), cases, calibration_section(main)]
     if main is not None:
         sections.append(training_section((main, *results.others)))
@@ -118,21 +121,22 @@ def _unscored(results: Results) -> Section:
 
 
 def _scores_section(main: PresetResults, results: Results) -> Section:
-    scored = [main, *(one for one in results.others if one.scores)]
-    summaries = [fold.summary for fold in main.folds if fold.summary is not None]
-    means = [(fold.name, fold.summary.mean.dice) for fold in main.folds if fold.summary is not None]
-    by_fold = ", ".join(f"fold {name}: {number(dice)}" for name, dice in means)
+    others = [one for one in results.others if one.scores]
+    compared = [one for one in others if not (main.trained_on or one.trained_on)]
+    apart = [one.name for one in others if one not in compared]
+    by_fold = ", ".join(f"fold {name}: {number(one.mean.dice)}" for name, one in main.summaries.items())
     warning = "These cases were training cases, too. On new scans the scores will be lower." if main.trained_on else ""
     missing = [fold.name for fold in main.folds if fold.summary is None]
     unscored = f"Not validated yet: fold {', '.join(missing)}." if missing else ""
+    uneven = f"Not compared: {listed(apart)}. Scores on training cases say nothing about others." if apart else ""
     body = (
         paragraphs(f"Preset {main.name}. Mean Dice of the labels, {by_fold}."),
-        notes(filter(None, (warning, unscored, _postprocessing(main), *results.faults))),
+        notes(filter(None, (warning, unscored, uneven, _postprocessing(main), *results.faults))),
         _numbers(main),
-        box_plots({one.name: one.cases for one in scored}),
-        scores_table(main.cases, summaries),
-        *(lesions(summary) for summary in summaries),
-        comparisons(main, scored[1:]),
+        box_plots({one.name: one.cases for one in (main, *compared)}),
+        scores_table(main.cases, [*main.summaries.values()]),
+        lesions(summarise(main.cases)),
+        comparisons(main, compared),
         volumes(main.cases, [label.name for label in main.plan.labels]),
     )
     return Section("scores", "Scores", join(body))
@@ -153,9 +157,9 @@ def _numbers(main: PresetResults) -> Html:
     return tiles(((mean, "mean Dice of the cases"), *counts))
 
 
-def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list[ShownCase]]:
-    """The section with pictures of chosen cases, and these cases."""
-    shown, faults = [], []
+def _cases_section(results: Results, main: PresetResults, progress: OnProgress) -> tuple[Section, list[ViewedCase]]:
+    """The section with pictures of chosen cases, and these cases. One case is in memory at a time."""
+    pictures, viewed, faults = [], [], []
     if results.preprocessed is None:
         where = tree(results.root, "preprocessed") / results.plan.dataset
         faults.append(f"There are no pictures, because {where} does not exist. Give the right folder with --root.")
@@ -163,18 +167,23 @@ def _cases_section(results: Results, main: PresetResults) -> tuple[Section, list
         scans = _scans(results)
         if not scans:
             faults.append("The raw scans were not found. The pictures show the stored, resampled images.")
-        for name, scores in chosen(main.cases).items():
+        selected = chosen(main.cases)
+        for done, (name, scores) in enumerate(selected.items()):
+            progress(ProgressEvent("Draw the cases", done, len(selected), "case", scores.case))
             try:
                 fold, title = main.predicted_by[scores.case], f"{name}: {scores.case}"
                 files = scans.get(scores.case)
                 place = results.preprocessed.at(main.plan.preset, main.plan.resolution).path
-                shown.append(validation_case(scores.case, fold, place, main.plan, files, title, (sentence(scores),)))
+                case = validation_case(scores.case, fold, place, main.plan, files, title, (sentence(scores),))
+                pictures.append(overlay(case))
+                viewed.append(ViewedCase.of(case))
+                del case
             except UserError as error:
                 faults += [f"There is no picture of case {scores.case}: {line}" for line in error.lines]
-    pictures = (overlay(case) for case in shown)
-    names = legend(label.name for label in main.plan.labels) if shown else Html("")
+        progress(ProgressEvent("Draw the cases", len(selected), len(selected), "case"))
+    names = legend(label.name for label in main.plan.labels) if viewed else Html("")
     body = join((notes(faults), names, *pictures, cases_table(main.cases)))
-    return Section("cases", "Cases", body), shown
+    return Section("cases", "Cases", body), viewed
 
 
 def _scans(results: Results) -> Paths:

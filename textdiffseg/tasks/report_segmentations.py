@@ -12,11 +12,13 @@ from plans.raw.case_list import CaseList
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.masks import replaced
+from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.overlays import legend, overlay
 from textdiffseg.report.page import Html, Section, join, notes
 from textdiffseg.report.scores import box_plots, lesions, scores_table
 from textdiffseg.report.segmented import SegmentedScan, check_section, volumes_section
 from textdiffseg.report.shown import Parts, ShownCase, shown_case
+from textdiffseg.report.viewer import ViewedCase
 from textdiffseg.tasks.manifest import Manifest, hash_inputs
 from textdiffseg.tasks.predict import find_scans
 from textdiffseg.tasks.volume_table import finished
@@ -40,18 +42,22 @@ def finished_manifests(folder: Path) -> dict[str, Manifest]:
 
 
 def segmentations_sections(
-    folder: Path, manifests: Mapping[str, Manifest], scans: str | Path | CaseList | None, series: str | None = None
-) -> tuple[list[Section], list[ShownCase]]:
+    folder: Path,
+    manifests: Mapping[str, Manifest],
+    scans: str | Path | CaseList | None,
+    series: str | None = None,
+    progress: OnProgress = silent,
+) -> tuple[list[Section], list[ViewedCase]]:
     """All sections but the viewer, and the scans for the viewer."""
     segmented = sorted((_segmented(*named) for named in manifests.items()), key=lambda scan: scan.order)
     files = None if scans is None else _files_of(scans, manifests, series)
-    cases, shown = _cases_section(folder, manifests, segmented, files)
+    cases, shown = _cases_section(folder, manifests, segmented, files, progress)
     sections = [check_section(segmented), cases, volumes_section(segmented)]
     if (folder / SUMMARY).is_file():
         summary = Summary.read(folder / SUMMARY)
         body = (box_plots({"": summary.cases}), scores_table(summary.cases, [summary]), lesions(summary))
         sections.append(Section("scores", "Scores", join(body)))
-    return sections, shown[:MAX_VIEWED]
+    return sections, shown
 
 
 def _segmented(name: str, manifest: Manifest) -> SegmentedScan:
@@ -60,28 +66,41 @@ def _segmented(name: str, manifest: Manifest) -> SegmentedScan:
 
 
 def _cases_section(
-    folder: Path, manifests: Mapping[str, Manifest], segmented: list[SegmentedScan], files: Files | None
-) -> tuple[Section, list[ShownCase]]:
-    """The section with pictures of the scans to check first, and these scans."""
+    folder: Path,
+    manifests: Mapping[str, Manifest],
+    segmented: list[SegmentedScan],
+    files: Files | None,
+    progress: OnProgress,
+) -> tuple[Section, list[ViewedCase]]:
+    """The section with pictures of the scans to check first, and the first of these scans for the viewer.
+
+    One scan is in memory at a time.
+    """
     faults: list[str] = []
-    shown: list[ShownCase] = []
+    pictures: list[Html] = []
+    viewed: list[ViewedCase] = []
     if files is None:
         faults.append("There are no pictures, because the scans were not given. Give their folder with --scans.")
     else:
         first = segmented[:MAX_PICTURES]
         names = dict.fromkeys(name for scan in first for name in manifests[scan.name].labels)
         parts = {name: (number,) for number, name in enumerate(names, start=1)}  # one colour for one name
-        for scan in first:
+        for done, scan in enumerate(first):
+            progress(ProgressEvent("Draw the scans", done, len(first), "scan", scan.name))
             try:
-                found = _shown(folder, manifests[scan.name], files, scan.advice, parts)
-                shown.append(replace(found, name=scan.name))
+                found = replace(_shown(folder, manifests[scan.name], files, scan.advice, parts), name=scan.name)
+                pictures.append(overlay(found))
+                if len(viewed) < MAX_VIEWED:
+                    viewed.append(ViewedCase.of(found))
+                del found
             except UserError as error:
                 faults += [f"There is no picture of {scan.name}: {line}" for line in error.lines]
-    if len(segmented) > MAX_PICTURES and shown:
+        progress(ProgressEvent("Draw the scans", len(first), len(first), "scan"))
+    if len(segmented) > MAX_PICTURES and pictures:
         faults.append(f"The pictures show the first {MAX_PICTURES} of {len(segmented)} scans.")
-    colours = legend(shown[0].parts) if shown else Html("")
-    body = join((notes(faults), colours, *(overlay(case) for case in shown)))
-    return Section("cases", "Pictures", body), shown
+    colours = legend(viewed[0].parts) if viewed else Html("")
+    body = join((notes(faults), colours, *pictures))
+    return Section("cases", "Pictures", body), viewed
 
 
 def _files_of(scans: str | Path | CaseList, manifests: Mapping[str, Manifest], series: str | None) -> Files:

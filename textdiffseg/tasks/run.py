@@ -29,9 +29,9 @@ from textdiffseg.pace import duration
 from textdiffseg.progress import Cancel, OnProgress, Report, never, silent
 from textdiffseg.tasks.datasets import prompts_beside_plan, read_datasets
 from textdiffseg.tasks.plan import PlannedDataset, plan
-from textdiffseg.tasks.report import write_report
+from textdiffseg.tasks.report import refuse_other_page, write_report
 from textdiffseg.tasks.started import refuse_changed_plan
-from textdiffseg.tasks.status import FoldStatus, fold_names, fold_status
+from textdiffseg.tasks.status import TRAINING_SHARE, FoldStatus, fold_names, fold_status
 from textdiffseg.tasks.train import train
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.places import stored_words
@@ -39,7 +39,6 @@ from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker
 
-TRAINING_SHARE = 0.75  # of a fold's time; the rest is for its validation
 MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call
 
 
@@ -104,16 +103,27 @@ def run(
     chosen = _chosen(source, several(folds))
     work = _Work(root, name, preset, options, report, progress, cancel)
     _refuse_other_folds(source, {fold: FoldFolder.of(root, name, preset, fold) for fold in chosen}, preset)
-    end = None if hours is None else time.monotonic() + 3600 * hours
-    faults = [line for fold in chosen for line in work.tried(fold, chosen, end)]
-    states = tuple(work.status(fold) for fold in chosen)
     model = model_folder(root, name, preset)
     page = model.with_name(REPORT)
+    refuse_other_page(page)
+    faults = work.all(chosen, None if hours is None else time.monotonic() + 3600 * hours)
+    states = tuple(work.status(fold) for fold in chosen)
     if any(state.state == "validated" for state in states):
-        write_report(name, page, root=root, preset=preset)
+        faults += _report_faults(name, page, root, preset)
     if faults:
         raise UserError(*dict.fromkeys(faults))
     return RunOutcome(root, name, preset, model, planned, states, page if page.is_file() else None)
+
+
+def _report_faults(name: str, page: Path, root: Path, preset: Preset) -> tuple[str, ...]:
+    """Write the report; returns the lines of an error."""
+    try:
+        write_report(name, page, root=root, preset=preset)
+    except UserError as error:
+        return error.lines
+    except OSError as error:
+        return (f"{page}: {error.strerror}. The report is not written.",)
+    return ()
 
 
 def _planned(
@@ -241,43 +251,56 @@ class _Work:
         command = command_line("tds_run", self.dataset, "--folds", fold, preset=self.preset, root=self.root)
         return fold_status(FoldFolder.of(self.root, self.dataset, self.preset, fold), command)
 
-    def tried(self, fold: str, chosen: Sequence[str], end: float | None) -> tuple[str, ...]:
-        """`do`; returns the lines of an error that stopped this fold, so that the others are still trained."""
-        try:
-            self.do(fold, chosen, end)
-        except TooFewHours:
-            raise
-        except Busy:
-            self.report(f"Fold {fold}: another process is at work. It is left to that process.")
-        except UserError as error:
-            self.report(f"Fold {fold} is left out: {error.lines[0]}")
-            return error.lines
-        return ()
+    def all(self, chosen: Sequence[str], end: float | None) -> list[str]:
+        """Do all folds. Returns the lines of errors that stopped single folds; the others are still trained.
 
-    def do(self, fold: str, chosen: Sequence[str], end: float | None) -> None:
-        """Train and validate a fold, as far as that is not done. end: of the call, on the monotonic clock."""
+        Raises `TooFewHours` only if this call has done nothing before.
+        """
+        faults, trained = list[str](), False
+        for fold in chosen:
+            try:
+                trained = self.do(fold, chosen, end) or trained
+            except TooFewHours:
+                if not (trained or faults):
+                    raise
+                self._no_time(fold)
+            except Busy:
+                self.report(f"Fold {fold}: another process is at work. It is left to that process.")
+            except UserError as error:
+                self.report(f"Fold {fold} is left out: {error.lines[0]}")
+                faults += error.lines
+        return faults
+
+    def _no_time(self, fold: str) -> None:
+        self.report(f"Fold {fold}: no time is left for it.")
+
+    def do(self, fold: str, chosen: Sequence[str], end: float | None) -> bool:
+        """Train and validate a fold, as far as that is not done. False: nothing was done.
+
+        end: of the call, on the monotonic clock.
+        """
         now = self.status(fold)
         if now.state == "validated":
             dice = "none" if now.dice is None else f"{now.dice:.3f}"
             self.report(f"Fold {fold} is trained and validated (mean Dice {dice}).")
-            return
+            return False
         if now.state == "running":
             where = "" if now.host is None else f" on {now.host}, process {now.process}"
             self.report(f"Fold {fold} is in training elsewhere{where}. It is left to that process.")
-            return
+            return False
         options = replace(self.options, epochs=None, max_minutes=None)
         if end is not None and now.iterations and now.state == "interrupted":
             left, rest = now.seconds_left or 0.0, end - time.monotonic()
             if rest < MIN_SECONDS:
-                self.report(f"Fold {fold}: no time is left for it.")
-                return
+                self._no_time(fold)
+                return False
             if left > rest:
                 self.report(f"Fold {fold} keeps its length: about {duration(left)} of training, beyond the hours.")
         if end is not None and now.state != "trained" and not now.iterations:
             seconds = self._share([self.status(one) for one in chosen[chosen.index(fold) :]], end - time.monotonic())
             if seconds < MIN_SECONDS:
-                self.report(f"Fold {fold}: no time is left for it.")
-                return
+                self._no_time(fold)
+                return False
             self.report(f"Fold {fold}: its share of the hours is {duration(seconds)} of training.")
             options = replace(options, max_minutes=seconds / 60)
         try:
@@ -298,6 +321,7 @@ class _Work:
                 f"Fold {fold}: its share of the hours is too short. On this machine, now, a fold needs about "
                 f"{duration(60 * error.needed_minutes)} to learn anything. Give --hours {hours:g}, or fewer --folds."
             ) from None
+        return True
 
     def _share(self, folds: Sequence[FoldStatus], left: float) -> float:
         """The seconds of training for the first of the folds that are left. With little time, fewer folds share it."""

@@ -1,6 +1,8 @@
 """The state of a data set: its plans, its stored cases, and the state of each fold. Nothing is changed."""
 
+import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +19,13 @@ from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.folds.best import BestModels
+from textdiffseg.folds.best import BestModels, why_outdated
+from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.folds.state import is_trained, is_validated, position_of
 
+TRAINING_SHARE = 0.75  # of the hours of `tds_run`; the rest is for the validation
 State = Literal["not begun", "running", "interrupted", "trained", "validated"]
 
 
@@ -35,12 +39,14 @@ class FoldStatus:
     iterations: int = 0  # of the whole run; 0: not known
     seconds: float = 0.0
     seconds_left: float | None = None  # of an unfinished training; None: not known
+    limit_seconds: float | None = None  # of the whole training; None: it was not given in minutes or hours
     since: float | None = None  # when the running process began, in seconds since 1970
     host: str | None = None  # of the running process
     process: int | None = None
     dice: float | None = None  # mean over the labels, on the validation cases
     labels: dict[str, float | None] | None = None  # the same for each label
     command: str | None = None  # which goes on; None: nothing is left to do
+    error: str | None = None  # that ended the last try; None: no error, or the fold is at work or validated
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class DatasetStatus:
     planning: bool  # a process plans it now
     presets: tuple[PresetStatus, ...]
     next: str  # the command to type
+    notes: tuple[str, ...] = ()
 
 
 def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
@@ -97,6 +104,7 @@ def status(dataset: str | Path, *, root: str | Path = ".") -> DatasetStatus:
         planning=is_held(source.planning_lock),
         presets=found,
         next=_next(root, name, found),
+        notes=tuple(filter(None, (why_outdated(tree(root, "results") / name),))),
     )
 
 
@@ -118,6 +126,7 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
     now = FoldStatus(fold.name, "not begun", command=command)
     if position is not None:
         now = replace(now, iteration=position.iteration, iterations=position.total, seconds=position.seconds)
+        now = replace(now, limit_seconds=position.limit_seconds)
     left = _left(position)
     if held:
         owner = owner_of(fold)
@@ -125,8 +134,11 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
             now = replace(now, since=owner.since, host=owner.host, process=owner.process)
         if left is not None:
             with suppress(OSError):
-                left = max(0.0, left - (time.time() - fold.checkpoint("latest").stat().st_mtime))
+                saved = fold.checkpoint("latest").stat().st_mtime
+                began = max(saved, 0.0 if owner is None else owner.since)  # a resumed run starts at an old checkpoint
+                left = max(0.0, left - (time.time() - began))
         return replace(now, state="running", seconds_left=left, command=None)
+    now = replace(now, error=last_error(fold))
     if not is_trained(fold):
         return replace(now, state="interrupted") if fold.plan.is_file() else now
     if position is not None and not position.finished:
@@ -135,7 +147,7 @@ def fold_status(fold: FoldFolder, command: str) -> FoldStatus:
         return replace(now, state="trained")
     summary = Summary.read(fold.summary)
     labels = {name: one.dice for name, one in summary.labels.items()}
-    return replace(now, state="validated", dice=summary.mean.dice, labels=labels, command=None)
+    return replace(now, state="validated", dice=summary.mean.dice, labels=labels, command=None, error=None)
 
 
 def train_status(root: Path, dataset: str, preset: Preset, resolution: Resolution, fold: str) -> FoldStatus:
@@ -182,10 +194,21 @@ def _next(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
         if one.planned and any(fold.command for fold in one.folds):
             begun = any(fold.state != "not begun" for fold in one.folds)
             if begun or not any(fold.command is None for other in presets for fold in other.folds):
-                return command_line("tds_run", name, preset=one.preset, root=root)
+                return command_line("tds_run", name, *_hours(one.folds), preset=one.preset, root=root)
     if not any(fold.state == "validated" for one in presets for fold in one.folds):  # all are in training
         return command_line("tds_status", name, root=root)
     return _predict(root, name, presets)
+
+
+def _hours(folds: Sequence[FoldStatus]) -> tuple[str, ...]:
+    """`--hours H`, with which new folds get the length of the others; () if no length was given, or no fold is new."""
+    limits = [one.limit_seconds for one in folds if one.limit_seconds]
+    new = sum(one.command is not None and not one.iterations for one in folds)
+    if not limits or not new:
+        return ()
+    resumed = sum(one.seconds_left or 0.0 for one in folds if one.command is not None)
+    hours = (resumed + new * max(limits)) / TRAINING_SHARE / 3600
+    return "--hours", f"{math.ceil(10 * hours - 1e-6) / 10:g}"
 
 
 def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
@@ -193,7 +216,7 @@ def _predict(root: Path, name: str, presets: tuple[PresetStatus, ...]) -> str:
     if len(trained) > 1:
         path = best_models(tree(root, "results") / name)
         compared = {key for one in BestModels.read(path).candidates for key in one.models} if path.is_file() else set()
-        if {one.preset for one in trained} <= compared:
+        if {one.preset for one in trained} <= compared and why_outdated(path.parent) is None:
             return predict_best_command(name, root)
         return command_line("tds_find_best", name, root=root)
     return predict_command(model_folder(root, name, trained[0].preset))

@@ -16,13 +16,14 @@ from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
+from textdiffseg.folds.last_error import noting_error
 from textdiffseg.folds.lock import alone, refuse_while_planned
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
 from textdiffseg.precision import cuda_kernels
-from textdiffseg.progress import Cancel, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.plan import PlannedDataset
 from textdiffseg.tasks.started import is_started, low_resolution_folder, read_plan, refuse_changed_plan
 from textdiffseg.tasks.validate import TrainedFold, trained_fold, validate
@@ -32,6 +33,7 @@ from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import fit
 from textdiffseg.training.options import TrainingOptions
+from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker
 
 LONG_CHECK_SECONDS = 5.0  # progress is reported if reading the stored cases takes longer
@@ -76,7 +78,7 @@ def train(
     plan = _check(source, target if started else None, preset, cases, progress)
     if not started:
         _report_other_device(plan, options.chosen_device, report)
-    with alone(target), cuda_kernels():
+    with alone(target), noting_error(target, Cancelled, TooShort), cuda_kernels():
         refuse_while_planned(source)
         sweep([target.path, target.validation])
         if only_validate:

@@ -119,17 +119,18 @@ def restore_labels(readout: Readout, slabs: Iterable[Slab], case: StoredCase) ->
     return value_table(case.record.known)[restoring.finish()]
 
 
-def score_labels(plan: Plan, case: StoredCase, labels: np.ndarray, surfaces: bool) -> CaseScores:
-    """The scores of a mask from `restore_labels`, on the file's own grid.
+def score_labels(plan: Plan, case: StoredCase, labels: np.ndarray, surfaces: bool, lesions: bool = False) -> CaseScores:
+    """The scores of a mask from `restore_labels`, on the file's own grid. lesions: of each label, too.
 
     With several references, they are means over the references (`evaluation.raters`).
     """
     numbers, names = numbers_of(plan)[labels], scored_names(plan, case)
     spacing = case.record.transform.geometry.spacing
+    counted = names.values() if lesions else ()
     originals = (case.original_labels(place) for place in range(case.record.references))
     return mean_over_raters(
         [
-            score_case(numbers, original, spacing, names, case=case.record.case, surfaces=surfaces)
+            score_case(numbers, original, spacing, names, case=case.record.case, surfaces=surfaces, lesions=counted)
             for original in originals
         ]
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from plans.geometry import triple
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, read_record
+from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
@@ -28,6 +29,8 @@ from textdiffseg.validation.degrading import DEGRADED_SHARE, MIN_DEGRADED_SECOND
 from textdiffseg.validation.evidence import Evidence
 from textdiffseg.validation.postprocessing import PostprocessingEvidence
 from textdiffseg.validation.timing import Deadline
+
+MIN_SEVERAL = 0.25  # share of a label's references with several components, from which on they are scored one by one
 
 
 def validate_fold(
@@ -65,13 +68,13 @@ def validate_fold(
         entropy = EntropyMap(triple(case.record.shape))
         slabs = _kept(entropy, predictor, predict_case(predictor, case, bank, progress=follow))
         labels = restore_labels(predictor.readout, evidence.passing(slabs, case) if calibrate else slabs, case)
-        scores.append(score_labels(predictor.plan, case, labels, surfaces=True))
+        scores.append(score_labels(predictor.plan, case, labels, surfaces=True, lesions=True))
         write_mask(fold.mask(case_id), labels, predictor.plan, case)
         entropy.write(fold, case_id)
         if calibrate:
             steps.add(labels, case)
     text = predictor.plan.text
-    summary = summarise(scores, notes=[text.note] if text.note else [])
+    summary = summarise(only_lesions(scores), notes=[text.note] if text.note else [])
     write_record(fold.summary, summary)
     if calibrate:
         write_record(fold.postprocessing, steps.trials(hash_weights(fold, "best")))
@@ -79,6 +82,25 @@ def validate_fold(
         add_degraded(evidence, predictor, bank, preprocessed, case_ids, Deadline(allowed), degrading)
         store_fit(fold, evidence.fit())
     return summary
+
+
+def only_lesions(cases: Sequence[CaseScores]) -> list[CaseScores]:
+    """The scores without those of single components, for labels that are not lesions.
+
+    A label counts as one of lesions if at least `MIN_SEVERAL` of the references that hold it have several components.
+    """
+    counts: dict[str, list[float]] = {}
+    for case in cases:
+        for name, one in case.labels.items():
+            if one.lesions is not None and one.lesions.reference:
+                counts.setdefault(name, []).append(one.lesions.reference)
+    kept = {name for name, own in counts.items() if sum(one > 1 for one in own) >= MIN_SEVERAL * len(own)}
+
+    def of(case: CaseScores) -> CaseScores:
+        rest = {name: one.model_copy(update={"lesions": None}) for name, one in case.labels.items() if name not in kept}
+        return case.model_copy(update={"labels": case.labels | rest})
+
+    return [of(case) for case in cases]
 
 
 def _kept(entropy: EntropyMap, predictor: Predictor, slabs: Iterable[Slab]) -> Iterator[Slab]:

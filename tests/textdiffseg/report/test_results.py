@@ -1,7 +1,9 @@
 """The report on a data set: what it holds, what it finds, and that names stay text."""
 
 import json
+import re
 import shutil
+import weakref
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import textdiffseg as tds
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
+from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials
+from textdiffseg.report.shown import validation_case
+from textdiffseg.tasks import report_results
 from textdiffseg.tasks.report_results import find_results
 from textdiffseg_cli.report import main
 
@@ -82,6 +87,58 @@ def test_it_holds_every_part_and_loads_nothing(write, report, tmp_path):
     assert [sorted(case["volumes"]) for case in data["cases"]] == [["prediction", "reference", "scan"]] * 3
     report(plan.dataset)
     assert path.read_text(encoding="utf-8") == content, "the same results give the same file"
+
+
+def test_scores_on_training_cases_are_not_compared(write, report, tmp_path):
+    plan = write()
+    assert "default against unet" in report("900").words
+    model = tmp_path / "results" / plan.dataset / "unet"
+    shutil.move(model / "fold_0", model / "fold_all")
+    page = report("900")
+    assert "default against unet" not in page.words
+    assert "Not compared: unet. Scores on training cases say nothing about others." in page.text
+    assert "default against unet" not in report("900", preset="unet").text.replace("unet against default", "")
+    assert "unet against default" not in report("900", preset="unet").words
+    assert len(page.all("img")) == 3 + 3 + 2 + 1 + 3 - 1, "no picture of differences"
+
+
+def test_scores_of_all_folds_are_without_the_one_on_training_cases(write, report, tmp_path):
+    plan = write(lesions=("liver",))
+    model = tmp_path / "results" / plan.dataset / "default"
+    shutil.copytree(model / "fold_0", model / "fold_all")
+    page = report("900")
+    assert "fold 0: " in page.text
+    assert "fold all: " not in page.text
+    assert page.words.count("Single lesions") == 1
+
+
+def test_one_table_holds_the_lesions_of_all_folds(write, report, tmp_path):
+    plan = write(lesions=("liver",))
+    first = FoldFolder.of(tmp_path, plan.dataset, "default", 0)
+    second = FoldFolder.of(tmp_path, plan.dataset, "default", 1)
+    shutil.copytree(first.path, second.path)
+    cases = Summary.read(first.summary).cases
+    write_record(first.summary, summarise(cases[:1]))
+    write_record(second.summary, summarise(cases[1:]))
+    content = report("900").text
+    assert content.count("Single lesions") == 1
+    (row,) = re.findall(r"matched\s+liver\s+(\d+)", content)
+    assert row == "4"
+
+
+def test_one_case_is_in_memory_at_a_time(write, report, monkeypatch):
+    write()
+    made = []
+
+    def tracked(*arguments):
+        assert not any(one() for one in made), "an earlier case is still there"
+        case = validation_case(*arguments)
+        made.append(weakref.ref(case))
+        return case
+
+    monkeypatch.setattr(report_results, "validation_case", tracked)
+    report("900")
+    assert len(made) == 3
 
 
 def test_names_stay_text(write, report):
@@ -183,7 +240,7 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
     other.write_text("<p>my own page</p>")
     for arguments, line in (
         (["900", "-o", str(tmp_path / "report.txt")], "Choose a name that ends with .html."),
-        (["900", "-o", str(other)], "exists and is not a report. Choose another name with -o."),
+        (["900", "-o", str(other)], "exists and is not a report. Move it away, or choose another place with -o."),
         (["7", "-o", str(tmp_path / "x.html")], "No data set '7'"),
         (["900", "-o", str(tmp_path / "x.html"), "--scans", "scans"], "is not a folder of segmentations"),
     ):

@@ -1,5 +1,8 @@
 """The report on a folder of segmentations: the order of the check, and pictures of the right scans only."""
 
+import json
+import weakref
+
 import pytest
 
 import textdiffseg as tds
@@ -9,6 +12,8 @@ from textdiffseg.files import write_record
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.report.segmented import SegmentedScan
+from textdiffseg.report.shown import shown_case
+from textdiffseg.tasks import report_segmentations
 from textdiffseg.tasks.manifest import read_manifest
 from textdiffseg.tasks.report_segmentations import finished_manifests, segmentations_sections
 from textdiffseg_cli.predict import main
@@ -61,6 +66,22 @@ def test_the_report_of_a_prediction(out, root, make_scan):
         tds.write_report(out, root / "x.html", preset="unet")
 
 
+def test_one_scan_is_in_memory_at_a_time(out, root, monkeypatch):
+    made = []
+
+    def tracked(*arguments, **options):
+        assert not any(one() for one in made), "an earlier scan is still there"
+        case = shown_case(*arguments, **options)
+        made.append(weakref.ref(case.image))
+        return case
+
+    monkeypatch.setattr(report_segmentations, "shown_case", tracked)
+    monkeypatch.setattr(report_segmentations, "MAX_VIEWED", 1)
+    sections, viewed = segmentations_sections(out, finished_manifests(out), root / "scans")
+    assert (len(made), len(viewed)) == (2, 1)
+    assert sections[1].body.count("<img") == 2
+
+
 def test_two_masks_of_one_scan_are_both_shown(root, make_scan):
     make_scan(root / "scans" / "a_0000.nii.gz")
     for name, prompt in (("x.nii.gz", "back"), ("y.nii.gz", "Front_Part")):
@@ -70,3 +91,33 @@ def test_two_masks_of_one_scan_are_both_shown(root, make_scan):
     assert sorted(one.name for one in shown) == ["x", "y"]
     with pytest.raises(tds.UserError, match="Give them with --scans"):
         tds.write_report(root / "out", root / "x.html", series="1.2")
+
+
+def test_a_page_of_the_user_is_noticed_before_the_prediction(root, make_scan, capsys):
+    make_scan(root / "scans" / "a_0000.nii.gz")
+    (root / "out").mkdir()
+    (root / "out" / REPORT).write_text("<p>mine</p>")
+    options = ["--root", str(root), "-i", str(root / "scans"), "-o", str(root / "out"), "--report"]
+    assert main(options) == 2
+    assert "is not a report" in capsys.readouterr().err
+    assert [one.name for one in (root / "out").iterdir()] == [REPORT]
+
+
+def test_a_fault_of_the_report_does_not_hide_the_outcome(root, make_scan, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    make_scan(root / "scans" / "a_0000.nii.gz")
+    (root / "scans" / "b_0000.nii.gz").write_bytes(b"no scan")
+    options = ["--root", str(root), "-i", str(root / "scans"), "-o", str(root / "out"), "--report"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tds, "write_report", fail)
+        assert main(options) == 2
+        out, err = capsys.readouterr()
+        assert "1 predicted, 0 complete already" in out
+        assert "b_0000.nii.gz" in err
+        assert "Permission denied. The report is not written." in err
+        assert main([*options, "--json"]) == 2
+        assert json.loads(capsys.readouterr().out)["page"] is None
+    assert main([*options, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["page"] == str(root / "out" / REPORT)

@@ -61,6 +61,51 @@ def test_a_gpu_is_named_with_its_free_memory(tmp_path, monkeypatch):
         assert "A GPU" in found(tmp_path, "GPU 0").found
 
 
+def test_a_gpu_that_cannot_be_used_is_a_problem(tmp_path, monkeypatch):
+    def busy(_):
+        raise RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable\nmore")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
+    finding = found(tmp_path, "GPU 0")
+    assert finding.state == "bad"
+    assert finding.found == "cannot be used (CUDA error: all CUDA-capable devices are busy or unavailable)"
+
+
+def test_a_root_that_may_not_be_read_is_a_problem(tmp_path, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(doctor.Path, "exists", refuse)
+    assert [(one.name, one.state) for one in doctor._disk(tmp_path)] == [("write access", "bad")]
+
+
+@pytest.mark.parametrize(
+    ("version", "rules", "expected"),
+    [
+        ("2.8.0+cpu", ">=2.8,!=2.9.*", True),
+        ("2.9.1", ">=2.8,!=2.9.*", False),
+        ("2.7", ">=2.8", False),
+        ("2.10", ">=2.8", True),
+        ("0.1.0", "==0.1", True),
+        ("1.7", ">=1.6,<1.7", False),
+        ("5.0.0rc1", "", True),
+    ],
+)
+def test_versions_are_compared_with_the_requirements(version, rules, expected):
+    assert doctor.fits(version, rules) == expected
+
+
+def test_a_version_that_does_not_fit_is_a_problem(monkeypatch):
+    wanted = ["torch!=2.9.*,>=99", "numpy>=1.26", 'matplotlib>=99; extra == "report"', "nothing-like-this>=1"]
+    monkeypatch.setattr(doctor, "requires", lambda _: wanted)
+    (finding,) = doctor._unfit("")
+    assert (finding.name, finding.state) == ("torch", "bad")
+    assert "pip install 'torch!=2.9.*,>=99'" in finding.advice
+    assert [one.name for one in doctor._unfit("report")] == ["matplotlib"]
+
+
 def test_a_missing_text_encoder_is_a_problem_with_its_advice(tmp_path, monkeypatch):
     def missing(_):
         raise UserError("The bundled text encoder is not installed.")

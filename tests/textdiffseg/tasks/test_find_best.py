@@ -209,6 +209,38 @@ def test_a_choice_that_no_longer_holds_is_explained(tmp_path, trained, damage):
     assert tds.load(results / "default", device="cpu").plan.preset == "default"
 
 
+def test_a_choice_that_is_older_than_a_validation_is_named(tmp_path, trained, make_scan):
+    plan = trained("default", even(0.7), 0)
+    trained("unet", even(0.8), 5)
+    tds.find_best(900, root=tmp_path, pairs=False)
+    results = tmp_path / "results" / plan.dataset
+    make_scan(tmp_path / "a.nii.gz")
+
+    def lines(**options):
+        found = []
+        options = {"dataset": "900", "root": tmp_path, "device": "cpu", "report": found.append} | options
+        tds.predict(tmp_path / "a.nii.gz", tmp_path / "out", overwrite=True, **options)
+        return [line for line in found if "out of date" in line]
+
+    assert lines() == []
+    assert tds.status(900, root=tmp_path).notes == ()
+    fold = FoldFolder.of(tmp_path, plan.dataset, "default", 0)
+    fold.checkpoint("best").write_bytes(
+        FoldFolder.of(tmp_path, plan.dataset, "default", 1).checkpoint("best").read_bytes()
+    )
+    note_validated(fold)
+    expected = f"The choice in {results / 'best.json'} is out of date: default/fold_0 changed. Run tds_find_best again."
+    assert lines() == [f"Note: {expected}"]
+    assert lines(preset="unet") == lines(model=results / "unet") == []
+    found = tds.status(900, root=tmp_path)
+    assert found.notes == (expected,)
+    assert found.next.startswith("tds_find_best")
+    tds.find_best(900, root=tmp_path, pairs=False)
+    assert lines() == []
+    (results / "unet" / "fold_1").rename(tmp_path / "away")
+    assert "unet/fold_1 changed" in lines()[0]
+
+
 def test_models_with_other_labels_are_not_compared(tmp_path, trained):
     trained("default", even(0.7), 0)
     labels = [{"name": "Front_Part", "value": 7}, {"name": "back", "value": 4}]

@@ -12,11 +12,15 @@ from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
 from plans.plan import Plan
 from textdiffseg.folds.lock import Busy, alone
+from textdiffseg.folds.state import position_of
+from textdiffseg.progress import Cancelled
 from textdiffseg.tasks import run as module
+from textdiffseg.tasks import status as status_module
 from textdiffseg.tasks.finalize import finalize
 from textdiffseg.tasks.plan import plan
 from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
+from textdiffseg.tasks.train import train
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import TooShort
 
@@ -253,6 +257,60 @@ def test_hours_that_leave_no_iteration_name_the_hours_that_do(scripted, planned,
         run(NAME, root=planned, hours=0.2)
 
 
+def test_a_last_fold_without_time_does_not_hide_what_was_done(scripted, trained, monkeypatch):
+    root, new = trained[0], {fold: FoldStatus(fold, "not begun", command="x") for fold in ("0", "1")}
+    lines = []
+
+    def train(_, fold, **__):
+        if fold == "1":
+            raise TooShort("--max-minutes leaves 5 minutes", needed_minutes=27.0)
+        new["0"] = replace(new["0"], state="validated")
+
+    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train", train)
+    outcome = run(NAME, root=root, hours=0.2, report=lines.append)
+    assert [fold.state for fold in outcome.folds] == ["validated", "not begun"]
+    assert lines[-1] == "Fold 1: no time is left for it."
+    assert outcome.page.is_file()
+
+
+def test_a_last_fold_without_time_and_a_report_that_fails_do_not_hide_faults(planned, monkeypatch):
+    new = {fold: FoldStatus(fold, "not begun", command="x") for fold in ("0", "1")}
+
+    def train(_, fold, **__):
+        if fold == "1":
+            new["1"] = replace(new["1"], state="validated")
+            raise TooShort("--max-minutes leaves 5 minutes", needed_minutes=27.0)
+        raise UserError("fold 0 is damaged")
+
+    def write(name, page, **_):
+        raise PermissionError(13, "Permission denied", page)
+
+    monkeypatch.setattr(module, "fold_status", lambda fold, _: new[fold.name])
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(module, "write_report", write)
+    with pytest.raises(UserError) as caught:
+        run(NAME, root=planned, hours=0.2)
+    assert caught.value.lines[0] == "fold 0 is damaged"
+    assert caught.value.lines[1].endswith("report.html: Permission denied. The report is not written.")
+
+
+def test_a_page_of_the_user_is_noticed_before_the_training(scripted, planned):
+    page = planned / "results" / NAME / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    before = page.read_text() if page.is_file() else None
+    page.write_text("<p>mine</p>")
+    new = {fold: FoldStatus(fold, "not begun") for fold in ("0", "1")}
+    try:
+        with pytest.raises(UserError, match="is not a report"):
+            scripted(new)
+        assert {one.state for one in new.values()} == {"not begun"}
+    finally:
+        page.unlink()
+        if before is not None:
+            page.write_text(before)
+
+
 def test_only_the_chosen_folds_are_trained(scripted):
     new = {"0": FoldStatus("0", "not begun"), "1": FoldStatus("1", "not begun")}
     assert scripted(new, folds=["1"], hours=1)[0] == [("1", pytest.approx(45, rel=0.01))]
@@ -301,6 +359,55 @@ def test_the_states_of_a_fold(trained, tmp_path):
     shutil.rmtree(fold.path)
     assert state().state == "not begun"
     assert status(NAME, root=root).next == f"tds_run {NAME} --root {root}"
+
+
+def test_a_resumed_fold_counts_from_its_start_not_from_its_checkpoint(trained, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(trained[0], root)
+    fold = FoldFolder.of(root, NAME, "default", 0)
+    half = position_of(fold).after(iteration=1, limit_seconds=900.0, seconds=300.0, epochs=9, denoiser_epoch=None)
+    monkeypatch.setattr(status_module, "position_of", lambda _: half)
+    long_ago = time.time() - 3600
+    os.utime(fold.checkpoint("latest"), (long_ago, long_ago))
+    with alone(fold):
+        assert status(NAME, root=root).presets[0].folds[0].seconds_left == pytest.approx(600, abs=60)
+
+
+def test_the_next_command_has_the_hours_that_the_other_folds_need():
+    def of(*folds):
+        return status_module._hours(folds)
+
+    half = FoldStatus("0", "interrupted", iterations=9, seconds_left=900, limit_seconds=2160, command="x")
+    new = FoldStatus("1", "not begun", command="x")
+    assert of(half, new, new) == ("--hours", "2"), "(900 + 2 x 2160) s are three quarters of 1.93 hours"
+    assert of(half) == (), "it keeps its length"
+    assert of(replace(half, limit_seconds=None), new) == (), "the lengths are those of the plan"
+    assert of(replace(half, seconds_left=None, command=None), new) == ("--hours", "0.8")
+
+
+def test_an_error_of_a_training_is_shown_until_the_next_start(planned, tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    shutil.copytree(planned / "raw", root / "raw")
+    shutil.copytree(planned / "preprocessed", root / "preprocessed")
+
+    def stop(error):
+        def fit(*_):
+            raise error
+
+        monkeypatch.setattr("textdiffseg.tasks.train.fit", fit)
+        with pytest.raises(type(error)):
+            train(NAME, 0, root=root, options=TrainingOptions(device="cpu"))
+        return status(NAME, root=root).presets[0].folds[0].error if root.joinpath("results").is_dir() else None
+
+    assert stop(RuntimeError("no kernel\nmore")) == "RuntimeError: no kernel"
+    assert stop(UserError("case a is damaged", "case b")) == "case a is damaged"
+    fold = FoldFolder.of(root, NAME, "default", 0)
+    with alone(fold):
+        assert status(NAME, root=root).presets[0].folds[0].error is None
+    assert stop(Cancelled("stopped")) is None
+    assert stop(TooShort("too short")) is None
+    assert stop(KeyboardInterrupt()) is None
+    assert not fold.error.exists()
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import pytest
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, save_case
+from textdiffseg.evaluation.metrics import score_case
 from textdiffseg.folds.entropy import STEPS_PER_BIT, EntropyMap, read_entropy
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.preprocessing.case import restore
 from textdiffseg.validation.cases import load_fold, predict_case, restore_labels
 from textdiffseg.validation.evidence import Evidence
 from textdiffseg.validation.expected_dice import MaskScoring
-from textdiffseg.validation.score import validate_fold
+from textdiffseg.validation.score import only_lesions, validate_fold
 
 CASES = ("p", "q", "r", "s")
 
@@ -98,7 +99,7 @@ def test_stored_cases_are_validated_and_training_is_imported_where_simpleitk_is_
         "import sys; sys.modules['SimpleITK'] = None\n"
         "import textdiffseg.data.loader, textdiffseg.training.loop\n"
         "from textdiffseg.validation.choose import choose_sampling\n"
-        "from textdiffseg.validation.score import validate_fold\n"
+        "from textdiffseg.validation.score import only_lesions, validate_fold\n"
         "from plans.layout import FoldFolder\n"
         "from pathlib import Path\n"
         f"fold, stored = FoldFolder(Path({str(fold)!r})), Path({str(stored)!r})\n"
@@ -172,3 +173,22 @@ def test_a_mask_is_scored_by_label_and_without_ignored_voxels(fold, stored, chan
     overlap = scored(ignoring, wrong, predictor.readout).dice[1]
     hit = np.count_nonzero((wrong[1] > 0) & (labels == 2))
     assert overlap == pytest.approx(2 * hit / (hit + np.count_nonzero(labels == 2)))
+
+
+def test_single_lesions_are_scored_for_labels_of_several_components():
+    one, many = np.zeros((2, 8, 8, 8), np.int16)
+    one[1:3], many[1:3], many[5:7] = 1, 1, 1
+    cases = [
+        score_case(truth, truth, (1, 1, 1), {1: "tumour", 2: "liver"}, case=str(place), lesions=("tumour", "liver"))
+        for place, truth in enumerate((many, one, one, one))
+    ]
+    found = only_lesions(cases)
+    assert [case.labels["tumour"].lesions.reference for case in found] == [2, 1, 1, 1]
+    assert [case.labels["liver"].lesions for case in found] == [None] * 4, "no reference holds it"
+    assert only_lesions([*cases, cases[1]])[0].labels["tumour"].lesions is None, "one of five is not a quarter"
+
+
+def test_a_validation_scores_lesions(fold, stored, monkeypatch):
+    monkeypatch.setattr("textdiffseg.validation.score.MIN_SEVERAL", 0.0)
+    summary = validate_fold(FoldFolder(fold), stored, ["p", "q"])
+    assert summary.labels["Front_Part"].lesions.reference > 0
