@@ -72,7 +72,7 @@ def folds_table(preset: str, folds: "Sequence[FoldStatus]") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from textdiffseg.data.splits import ALL
+    from plans.layout import ALL
     from textdiffseg.evaluation.means import mean_of_defined
 
     labels = list(dict.fromkeys(name for fold in folds for name in fold.labels or {}))

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError, listed
-from plans.layout import FOLD, FoldFolder, best_models
+from plans.layout import ALL, FOLD, FoldFolder, best_models
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.folds.state import Validated
 
-_ALL = "all"  # the fold without validation cases of its own; it is not compared
 SHARED = (  # fields of the plan that models must share to be averaged
     "dataset",
     "resolution",
@@ -78,7 +77,7 @@ def validated_weights(results: Path, models: Iterable[str]) -> dict[str, str]:
     found = {}
     for fold in folds:
         with suppress(UserError):  # damaged: not validated
-            if fold.name != _ALL and fold.validated.is_file():
+            if fold.name != ALL and fold.validated.is_file():
                 found[f"{fold.path.parent.name}/{fold.path.name}"] = Validated.read(fold.validated).weights
     return found
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plans.geometry import Spacing, Triple
-from plans.layout import FoldFolder
+from plans.layout import ALL, FoldFolder
 from plans.plan import Plan
 from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
-from textdiffseg.data.splits import ALL
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.ensemble import trained_folds
