@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import Field
 
@@ -131,6 +132,15 @@ def hash_files(paths: Sequence[Path]) -> str:
         with Path(path).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_next(file: BinaryIO, size: int) -> str:
+    """SHA-256 of the next `size` bytes of an open file, or of those that it has. They are read in parts."""
+    digest = hashlib.sha256()
+    while chunk := file.read(min(size, _CHUNK_BYTES)):
+        digest.update(chunk)
+        size -= len(chunk)
     return digest.hexdigest()
 
 

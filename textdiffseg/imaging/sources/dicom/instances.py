@@ -12,9 +12,9 @@ from math import isfinite
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
-from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
+from textdiffseg.imaging.sources.dicom.places import Place
 from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
-from textdiffseg.imaging.sources.streams import Damaged
+from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00180050
 STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200011, 0x00200052
