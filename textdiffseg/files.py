@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 from pydantic import Field
 
-from plans.records import Record
+from plans.errors import UserError
+from plans.records import Record, faults_of
 
 MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK_BYTES = 1 << 20
@@ -80,7 +81,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON. The file is complete or unchanged."""
+    """Write a record as JSON. The file is complete or unchanged. Raises `UserError` if it could not be read back."""
+    if faults := [f"{path}: {fault}" for fault in faults_of(record)]:
+        raise UserError(*faults)
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from plans.commands import predict_command
-from textdiffseg_cli.common import add_root, command, run
+from textdiffseg_cli.common import add_root, command, print_lines, run
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,5 +35,5 @@ def _import(args: argparse.Namespace) -> None:
     import textdiffseg as tds
 
     folder = tds.import_model(args.package, folder=args.output, root=args.root)
-    print(f"Written: {folder}")
-    print(f"Next: {predict_command(folder)}")
+    print_lines(f"Written: {folder}")
+    print_lines(f"Next: {predict_command(folder)}")
