@@ -29,6 +29,7 @@ from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
+from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.report.results import FoldResults, PresetResults, read_presets
@@ -93,6 +94,7 @@ def find_best(
         scored |= _Averaging(results, source, device, report, progress, cancel).do(models, cases)
     chosen, candidates = _choose(scored, cases)
     record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates)
+    sweep([results, averaged_scores(results, ("",)).parent])
     write_record(best_models(results), record)
     steps = postprocessing_of([[fold.folder for fold in models[key].folds] for key in chosen])
     return ModelChoice(record, tuple(results / key for key in chosen), best_models(results), steps)

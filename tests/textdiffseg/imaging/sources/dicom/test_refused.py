@@ -51,6 +51,7 @@ def test_slices_that_are_not_a_regular_stack(tmp_path, write_series, voxels, pla
         ({"frame_of_reference": "1.2.8"}, ("different frames of reference", "slice3.dcm")),
         ({"patient_id": "other"}, ("belong to different patients", "slice3.dcm")),
         ({"samples": 3}, ("colour pictures", "slice3.dcm")),
+        ({"photometric": "PALETTE COLOR"}, ("colour pictures", "slice3.dcm")),
         ({"lookup_table": [{}]}, ("lookup table", "slice3.dcm")),
         ({"position": None}, ("slice3.dcm", "ImagePositionPatient is missing")),
         ({"orientation": None}, ("slice3.dcm", "ImageOrientationPatient is missing")),
