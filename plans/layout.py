@@ -59,9 +59,14 @@ def best_models(results: Path) -> Path:
     return results / "best.json"
 
 
+def averaged_folder(results: Path) -> Path:
+    """The folder of scores of averaged models, in the results of a data set."""
+    return results / "averaged"
+
+
 def averaged_scores(results: Path, models: Iterable[str]) -> Path:
-    """The scores of several averaged models, in the results of a data set."""
-    return results / "averaged" / f"{'+'.join(models)}.json"
+    """The scores of several averaged models."""
+    return averaged_folder(results) / f"{'+'.join(models)}.json"
 
 
 def locked_folds(root: Path, dataset: str) -> list["FoldFolder"]:

@@ -15,9 +15,10 @@ def normalise(phrase: str) -> str:
     """The phrase in the form in which it is compared: `LeftKidney` and `"Left kidney."` become `left kidney`.
 
     Lower case, CamelCase split, single spaces. Quotes are removed. Hyphens, underscores, brackets and stops become
-    spaces.
+    spaces. Invisible characters (Unicode's category Cf, as a soft hyphen) are removed.
     """
-    plain = _QUOTES.sub("", _CAMEL.sub(" ", phrase))  # before NFKC, which turns ´ into a space
+    visible = "".join(letter for letter in phrase if unicodedata.category(letter) != "Cf")
+    plain = _QUOTES.sub("", _CAMEL.sub(" ", visible))  # before NFKC, which turns ´ into a space
     return " ".join(_BREAKS.sub(" ", unicodedata.normalize("NFKC", plain)).casefold().split())
 
 

@@ -77,7 +77,7 @@ class Record(BaseModel):
             record = cls.model_validate(_upgrade(cls, data, source))
         except ValidationError as error:
             raise UserError(*(_explain(fault, source) for fault in error.errors())) from None
-        if faults := [f"{source}: {fault}" for fault in _faults_of(record)]:
+        if faults := [f"{source}: {fault}" for fault in faults_of(record)]:
             raise UserError(*faults)
         return record
 
@@ -169,7 +169,7 @@ def _explain(fault: Mapping[str, Any], source: str) -> str:
     return f"{source}: {field or 'the whole file'}: {message} (found {str(found)[:80]!r})."
 
 
-def _faults_of(record: Record) -> Iterator[str]:
+def faults_of(record: Record) -> Iterator[str]:
     """A line per value that no record may hold: a text that cannot be printed, or a number beyond the limits."""
     places: list[tuple[tuple[str, ...], object]] = [((), record)]
     while places:  # a loop, as lists of `Any` may be too deep for recursion

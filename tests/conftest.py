@@ -61,6 +61,19 @@ def few_patches() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def leave_temporary() -> Callable[[Path], Path]:
+    """A function that leaves the temporary file of a killed process beside a path, and returns it."""
+    from textdiffseg.files import temporary_name
+
+    def leave(beside: Path) -> Path:
+        path = beside.with_name(temporary_name(beside.name).replace(f"-{os.getpid()}-", "-99999999-"))
+        path.write_text("half")
+        return path
+
+    return leave
+
+
 @pytest.fixture
 def tiny_raw(tmp_path: Path) -> Path:
     """root/raw/Dataset901_Tiny of four small MR scans with a bright cube and a dark one; `tmp_path` is the root."""

@@ -12,10 +12,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import Field
 
-from plans.records import Record
+from plans.errors import UserError
+from plans.records import Record, faults_of
 
 MAX_TEMPORARY_BYTES = 100  # of the name that a temporary name holds; file systems allow 255 in all
 _CHUNK_BYTES = 1 << 20
@@ -79,7 +81,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record as JSON. The file is complete or unchanged."""
+    """Write a record as JSON. The file is complete or unchanged. Raises `UserError` if it could not be read back."""
+    if faults := [f"{path}: {fault}" for fault in faults_of(record)]:
+        raise UserError(*faults)
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
 
 
@@ -131,6 +135,15 @@ def hash_files(paths: Sequence[Path]) -> str:
         with Path(path).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_next(file: BinaryIO, size: int) -> str:
+    """SHA-256 of the next `size` bytes of an open file, or of those that it has. They are read in parts."""
+    digest = hashlib.sha256()
+    while chunk := file.read(min(size, _CHUNK_BYTES)):
+        digest.update(chunk)
+        size -= len(chunk)
     return digest.hexdigest()
 
 

@@ -44,18 +44,21 @@ def address_space_error() -> str | None:
 
 
 def path_error(args: Iterable[object]) -> str | None:
-    """The error line for a path among the arguments that is not in UTF-8; None if there is none."""
+    """The error line for a path among the arguments that has no full name in UTF-8; None if there is none."""
     values = [value for one in args for value in (vars(one).values() if isinstance(one, Namespace) else (one,))]
-    for path in (value.absolute() for value in values if isinstance(value, Path)):
+    for path in (value for value in values if isinstance(value, Path)):
         try:
-            str(path).encode()
+            whole = str(path.absolute())
+            whole.encode()
         except UnicodeEncodeError:
-            return f"{printable(str(path))}: this path is not in UTF-8. Rename its folder or file."
+            return f"{printable(whole)}: this path is not in UTF-8. Rename its folder or file."
+        except OSError as error:
+            return f"The current folder cannot be found ({error.strerror}). Change to another folder with cd."
     return None
 
 
 def system_error(error: OSError) -> str | None:
-    """The error line of a system error that the user can correct; None for any other."""
+    """The error line of a system error; None for one without a number, which a library raised."""
     where = f" while writing {error.filename}" if error.filename else ""
     if error.errno == errno.EISDIR and error.filename:
         return f"{error.filename} is a folder, expected a file. Move it away and run the same command again."
@@ -72,7 +75,17 @@ def system_error(error: OSError) -> str | None:
         )
     if error.errno in (errno.ENOMEM, errno.EAGAIN):
         return _MEMORY_FULL
-    return None
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open. Raise the limit (ulimit -n 4096), or work with fewer --workers."
+    if error.errno == errno.ENOENT and error.filename:
+        return f"{error.filename} does not exist. Put it there, or choose another place."
+    if error.errno is None:
+        return None
+    place = f"{error.filename}: " if error.filename else ""
+    return (
+        f"{place}{error.strerror}. The system refused this. Check the disk and the network, and run the same command "
+        "again."
+    )
 
 
 def memory_error(error: Exception) -> str | None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from textdiffseg_cli.common import add_model, add_root, command, run
+from textdiffseg_cli.common import add_model, add_root, command, print_lines, run
 from textdiffseg_cli.output import print_json
 
 
@@ -50,6 +50,6 @@ def _export(args: argparse.Namespace) -> None:
         print_json({"file": args.output, **names, "identifiers": package.identifiers})
         return
     size = args.output.stat().st_size / 1e6
-    print(f"Written: {args.output} ({size:.1f} MB): {package.dataset}, {package.model}, {', '.join(folds)}.")
-    print("It holds the ids of cases." if package.identifiers else "It holds no ids of cases.")
-    print(f"Next, on another machine: tds_import_model {args.output.name}")
+    print_lines(f"Written: {args.output} ({size:.1f} MB): {package.dataset}, {package.model}, {', '.join(folds)}.")
+    print_lines("It holds the ids of cases." if package.identifiers else "It holds no ids of cases.")
+    print_lines(f"Next, on another machine: tds_import_model {args.output.name}")

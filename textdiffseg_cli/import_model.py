@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from plans.commands import predict_command
-from textdiffseg_cli.common import add_root, command, run
+from textdiffseg_cli.common import add_root, command, print_lines, run
 from textdiffseg_cli.output import print_json
 
 
@@ -40,5 +40,5 @@ def _import(args: argparse.Namespace) -> None:
     if args.json:
         print_json({"folder": folder})
         return
-    print(f"Written: {folder}")
-    print(f"Next: {predict_command(folder)}")
+    print_lines(f"Written: {folder}")
+    print_lines(f"Next: {predict_command(folder)}")

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from plans.commands import predict_command
-from textdiffseg_cli.common import add_model, add_root, command, console, run
+from textdiffseg_cli.common import add_model, add_root, command, console, print_lines, run
 from textdiffseg_cli.output import print_json
 
 if TYPE_CHECKING:
@@ -47,27 +47,27 @@ def _print(info: "ModelInfo") -> None:
     """Print the description for a person."""
     from rich.table import Table
 
-    print(f"{info.folder}: preset {info.preset}, trained on {info.dataset}")
-    print(f"Reads: {', '.join(info.channels)}, at {' x '.join(f'{mm:.3g}' for mm in info.spacing)} mm (z, y, x)")
+    print_lines(f"{info.folder}: preset {info.preset}, trained on {info.dataset}")
+    print_lines(f"Reads: {', '.join(info.channels)}, at {' x '.join(f'{mm:.3g}' for mm in info.spacing)} mm (z, y, x)")
     labels = Table("value", "label", "words that query it", "Dice")
     for label in info.labels:
         labels.add_row(str(label.value), label.name, ", ".join(label.phrasings), _dice(label.dice))
     console().print(labels)
     steps = {label.name: label.postprocessing for label in info.labels if label.postprocessing != "none"}
     for name, step in steps.items():
-        print(f"Postprocessing of {name}: {step}")
+        print_lines(f"Postprocessing of {name}: {step}")
     folds = Table("fold", "state", "scored cases", "Dice", "mirroring")
     for fold in info.folds:
         state = fold.state if fold.validated or fold.state != "finished" else "finished, not validated"
         mirroring = "not chosen" if fold.mirroring is None else "yes" if fold.mirroring else "no"
         folds.add_row(fold.name, state, str(fold.cases), _dice(fold.dice), mirroring)
     console().print(folds)
-    print(
+    print_lines(
         f"Each fold has {info.weights / 1e6:.1f} M weights. A window takes about {info.window_gb:.2g} GB on the "
         f"device, the largest training case {info.host_gb:.2g} GB of memory."
     )
-    print(f"Samples, for uncertainty and alternatives: {'yes' if info.samples else 'no'}.")
-    print(f"Next: {predict_command(info.folder)}")
+    print_lines(f"Samples, for uncertainty and alternatives: {'yes' if info.samples else 'no'}.")
+    print_lines(f"Next: {predict_command(info.folder)}")
 
 
 def _dice(value: float | None) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plans.commands import command_line
 from plans.presets import PRESETS
-from textdiffseg_cli.common import add_root, command, console, positive_float, run, whole_number
+from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 
 if TYPE_CHECKING:
@@ -147,15 +147,15 @@ def _print(planned: "PlannedDataset") -> None:
     for decision in plan.reasons:
         table.add_row(decision.name, decision.value, decision.reason)
     console().print(table)
-    print(f"Stored {cases} cases in {folder.cases}: {planned.stored} new, {cases - planned.stored} unchanged.")
+    print_lines(f"Stored {cases} cases in {folder.cases}: {planned.stored} new, {cases - planned.stored} unchanged.")
     if planned.low is not None:
         new, low, disk = planned.stored_low, folder.low(plan.preset).cases, planned.low.memory.disk_gb
-        print(f"At low resolution in {low}, {disk:.2g} GB: {new} new, {cases - new} unchanged.")
+        print_lines(f"At low resolution in {low}, {disk:.2g} GB: {new} new, {cases - new} unchanged.")
     for note in planned.notes:
-        print(note)
+        print_lines(note)
     fold = "0" if planned.splits.folds else "all"
     train = partial(command_line, "tds_train", plan.dataset, fold, preset=plan.preset, root=planned.root)
-    print(f"Plan: {folder.plan(plan.preset)}")
-    print(f"Next: {train()}")
+    print_lines(f"Plan: {folder.plan(plan.preset)}")
+    print_lines(f"Next: {train()}")
     if planned.low is not None:
-        print(f"Low resolution: {train(resolution='low')}")
+        print_lines(f"Low resolution: {train(resolution='low')}")

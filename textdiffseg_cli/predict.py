@@ -343,15 +343,17 @@ def _print_next(args: argparse.Namespace, outcome: "Outcome", page: Path) -> Non
 
 def _print(outcome: "Outcome", out: Path) -> None:
     """Print what was predicted and what to look at."""
-    print(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
+    print_lines(f"{len(outcome.written)} predicted, {len(outcome.skipped)} complete already, in {out}")
     if outcome.table is not None:
-        print(f"Volumes of all cases: {outcome.table}")
+        print_lines(f"Volumes of all cases: {outcome.table}")
     cases = len(outcome.written) + len(outcome.skipped)
     if outcome.empty:
         print(f"{len(outcome.empty)} of {cases} masks are empty: {', '.join(outcome.empty)}.")
     if outcome.to_check:
         print(f"{len(outcome.to_check)} of {cases} masks to check (low expected Dice): {', '.join(outcome.to_check)}.")
     if outcome.not_found:
-        print(f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them.")
+        print_lines(
+            f"Found in no scan: {', '.join(outcome.not_found)}. Train longer, or predict scans that contain them."
+        )
     for note in outcome.notes:
-        print(f"Note: {note}")
+        print_lines(f"Note: {note}")

@@ -13,6 +13,7 @@ from textdiffseg_cli.common import (
     console,
     positive_float,
     positive_int,
+    print_lines,
     run,
     whole_number,
 )
@@ -163,20 +164,22 @@ def _print(trained: "TrainedFold", tracked: bool = False) -> None:
     if trained.held_out:
         _print_calibration(trained)
     for label, step in trained.postprocessing.items():
-        print(f"Postprocessing of {label}, as these cases gained by it: {step}. The scores above are without it.")
+        print_lines(f"Postprocessing of {label}, as these cases gained by it: {step}. The scores above are without it.")
     for rule in filter(None, (trained.summary.rater_rule, trained.summary.ged_rule)):
-        print(rule)
+        print_lines(rule)
     for note in trained.summary.notes:
-        print(f"Note: {note}")
+        print_lines(f"Note: {note}")
     if trained.latent_dice:  # low if the latent grid is too coarse for a label, or if training was short
         carried = ", ".join(f"{name} {dice:.3f}" for name, dice in trained.latent_dice.items())
-        print(f"True masks, encoded and decoded (a check of the samples' decoder, not a result): Dice {carried}.")
-    print(f"Written: {trained.fold.summary}, {trained.fold.curves}")
+        print_lines(f"True masks, encoded and decoded (a check of the samples' decoder, not a result): Dice {carried}.")
+    print_lines(f"Written: {trained.fold.summary}, {trained.fold.curves}")
     if tracked:
-        print(f"Curves: tensorboard --logdir {trained.fold.events}")
+        print_lines(f"Curves: tensorboard --logdir {trained.fold.events}")
     if not trained.held_out:
-        print("Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them.")
-    print(f"Next: {predict_command(trained.fold.path.parent)}")
+        print_lines(
+            "Note: fold all was scored on cases that it was trained on, so nothing was chosen or calibrated on them."
+        )
+    print_lines(f"Next: {predict_command(trained.fold.path.parent)}")
 
 
 def _print_findings(trained: "TrainedFold") -> None:
@@ -193,16 +196,16 @@ def _print_findings(trained: "TrainedFold") -> None:
             line += f": train longer; at this pace its Dice reaches {GOOD_DICE:g} after about {time} in total"
         elif finding.found == 0:
             line += ": train longer"
-        print(f"{line}.")
+        print_lines(f"{line}.")
     if missed:
         hours = [finding.hours for finding in missed if finding.hours is not None]
         more = f"--max-minutes {ceil(60 * max(hours))}" if hours else "more --epochs or --max-minutes"
-        print(f"To train longer, run the same command with {more}.")
+        print_lines(f"To train longer, run the same command with {more}.")
     if known and not missed:
-        print(f"Every label was found in every validation case that contains it ({len(known)} labels).")
+        print_lines(f"Every label was found in every validation case that contains it ({len(known)} labels).")
     for finding in trained.findings:
         if not finding.cases:
-            print(f"{finding.label} is in none of the validation cases, so it was not scored.")
+            print_lines(f"{finding.label} is in none of the validation cases, so it was not scored.")
 
 
 def _print_calibration(trained: "TrainedFold") -> None:
@@ -212,9 +215,9 @@ def _print_calibration(trained: "TrainedFold") -> None:
 
     fits = trained.calibration.fits
     if not fits:
-        print(f"No temperature was fitted: at least {MIN_CASES} validation cases with foreground are needed.")
+        print_lines(f"No temperature was fitted: at least {MIN_CASES} validation cases with foreground are needed.")
     for fit in fits:
-        print(
+        print_lines(
             f"Probabilities of {fit.steps} x {fit.samples} (steps x samples), {fit.cases} cases: temperature "
             f"{fit.temperature:.2f}, calibration error {fit.ece_before:.3f} -> {fit.ece_after:.3f}, "
             f"Brier {fit.brier_before:.3f} -> {fit.brier_after:.3f}."
@@ -224,21 +227,23 @@ def _print_calibration(trained: "TrainedFold") -> None:
                 sum(shares.values()) / len(shares)
                 for shares in (fit.widening.coverage_before, fit.widening.coverage_after)
             )
-            print(
+            print_lines(
                 f"  90% intervals of volumes, widened by {fit.widening.factor:.2f}: true volumes inside "
                 f"{before:.0%} -> {after:.0%}."
             )
         if fit.expected_dice:
             _print_expected_dice(fit.expected_dice)
     if fits and trained.plan.sample_steps and all(fit.samples < MIN_SAMPLES for fit in fits):
-        print("--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long.")
+        print_lines(
+            "--uncertainty was not calibrated: predicting enough cases with its samples would have taken too long."
+        )
 
 
 def _print_expected_dice(fit: "DiceFit") -> None:
     """Print what the expected Dice was fitted to, and how well it finds poor masks."""
     shares = (("poor", fit.poor_found), ("other", fit.good_flagged))
     below = ", ".join(f"{share:.0%} of the {kind} masks" for kind, share in shares if share is not None)
-    print(
+    print_lines(
         f"  Expected Dice, from {fit.scans} scans ({fit.degraded} degraded): mean error {fit.error:.3f}. Masks below "
         f"{fit.threshold:.2f} are reported: {below} (poor: Dice below {fit.poor_dice:.2f})."
     )

@@ -3,11 +3,22 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from plans.errors import UserError
+from plans.records import Record
 from textdiffseg import files
-from textdiffseg.files import hash_each, hash_files, hash_parts, replacing, temporary_name, write_atomically
+from textdiffseg.files import (
+    hash_each,
+    hash_files,
+    hash_parts,
+    replacing,
+    temporary_name,
+    write_atomically,
+    write_record,
+)
 
 
 def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
@@ -96,3 +107,14 @@ def test_a_temporary_name_fits_beside_the_longest_name(tmp_path):
     assert len(os.fsencode(temporary_name(name))) <= 255
     write_atomically(tmp_path / name, "")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("value", ["\x1b[31m", 2**60, [1e39]])
+def test_a_record_that_could_not_be_read_back_is_not_written(tmp_path, value):
+    class Written(Record):
+        value: Any
+
+    path = tmp_path / "x.json"
+    with pytest.raises(UserError, match=r"x\.json: value"):
+        write_record(path, Written(value=value))
+    assert not path.exists()

@@ -170,6 +170,16 @@ def test_faulty_cases_are_left_out_in_a_line_each(new, made, folders):
     assert [case.id for case in read_dataset(made).cases] == ["c4"]
 
 
+def test_a_blank_case_of_a_pair_of_files_is_removed_whole(new, made, folders):
+    write(folders[1] / "c3_seg.nii.gz", mask())
+    nibabel.Nifti1Pair(ct(), AFFINE).to_filename(folders[0] / "c3_CT.img")
+    (folders[0] / "c3_CT.nii.gz").unlink()
+    assert new("--missing", "not-annotated")[0] == 0
+    assert "c2_0000.nii.gz" in {path.name for path in (made / "imagesTr").iterdir()}
+    assert not list((made / "imagesTr").glob("c3*"))
+    assert (folders[0] / "c3_CT.img").is_file()
+
+
 def test_a_wrong_number_of_channels_is_refused_before_the_data_set_is_complete(new, made):
     code, _, err = new("--channels", "C", "T")
     assert code == 2
@@ -260,6 +270,35 @@ def test_masks_of_slicer_with_other_values_and_a_part_of_the_scan(new, tmp_path)
     for place in range(2):
         found = nibabel.load(folder / "labelsTr" / f"s{place}.nii.gz")
         assert np.array_equal(np.asarray(found.dataobj), mask(1, 2))
+
+
+def slicer_mask(path, array, *segments):
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(array.transpose(2, 1, 0))
+    image.SetSpacing((2.0, 2.0, 3.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    for number, (name, value) in enumerate(segments):
+        image.SetMetaData(f"Segment{number}_Name", name)
+        image.SetMetaData(f"Segment{number}_LabelValue", str(value))
+    sitk.WriteImage(image, str(path))
+
+
+def test_segments_of_one_name_are_one_structure_and_no_value_vanishes(new, tmp_path):
+    for place in range(3):
+        write(tmp_path / "Slicer" / f"s{place}" / "ct.nii.gz", ct())
+    segments = ("lesion", 1), ("organ", 2), ("Lesion", 3)
+    for place in range(2):
+        slicer_mask(tmp_path / "Slicer" / f"s{place}" / "mask.seg.nrrd", mask(1, 2, 3), *segments)
+    slicer_mask(tmp_path / "Slicer" / "s2" / "mask.seg.nrrd", mask(1, 2, 9), *segments)
+    _, out, _ = new(sources=(tmp_path / "Slicer", tmp_path / "Slicer"))
+    folder = tmp_path / "root" / "raw" / "Dataset001_Slicer"
+    assert header(folder)["labels"] == {"background": 0, "lesion": 1, "organ": 2}
+    for place in range(2):
+        found = nibabel.load(folder / "labelsTr" / f"s{place}.nii.gz")
+        assert np.array_equal(np.asarray(found.dataobj), mask(1, 2, 1))
+    assert not (folder / "labelsTr" / "s2.nii.gz").exists()
+    assert "no segment has the value 9" in out
 
 
 def test_a_turned_mask_is_written_on_the_grid_of_its_scan(new, made, folders):

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -129,3 +130,19 @@ def test_lines_and_progress_go_where_they_belong(capsys, options, expected):
 def test_the_library_never_prints(root, capsys):
     tds.evaluate(root / "masks", root / "masks")
     assert capsys.readouterr() == ("", "")
+
+
+def test_notes_are_printed_without_control_characters(capsys):
+    """A note may quote the name of a file or a field of a header, which come from anyone."""
+    odd = "\x1b[31mred\x07"
+    plan = SimpleNamespace(dataset="D", preset="default", reasons=())
+    folder = SimpleNamespace(cases=odd, plan=lambda _: odd)
+    splits = SimpleNamespace(cases=(1,), folds=())
+    plan_and_preprocess._print(
+        SimpleNamespace(plan=plan, folder=folder, splits=splits, stored=1, low=None, notes=(odd,), root=Path(odd))
+    )
+    fields = {name: () for name in ("written", "skipped", "empty", "to_check", "not_found")}
+    predict._print(SimpleNamespace(**fields, table=None, notes=(odd,)), Path(odd))
+    shown = capsys.readouterr().out
+    assert shown.count("\\x1b[31mred\\x07") >= 4
+    assert not {*"\x1b\x07"} & {*shown}

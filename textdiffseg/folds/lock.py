@@ -1,7 +1,7 @@
 """Locks: one process per fold, and no planning during training.
 
 A lock ends with its process. It works between hosts if the file system has locks. If the file system has none, nothing
-is locked.
+is locked. Any other failure is an error, and so is a lock that is a link.
 """
 
 import errno
@@ -22,7 +22,7 @@ from plans.records import Record
 from textdiffseg.files import write_record
 
 MAX_WAIT_SECONDS = 1.0  # `is_held` holds a lock for a moment
-_CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # of the file system
 
 
 class FoldOwner(Record):
@@ -96,20 +96,24 @@ def is_held(lock: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:
+    except (OSError, NotImplementedError):
         return False
 
 
 @contextmanager
 def _hold(path: Path, refusal: str, wait_seconds: float = MAX_WAIT_SECONDS) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, expected a plain file: it locks this folder. Delete the link.")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise Busy(refusal) from None
+    except NotImplementedError:  # ENOSYS in filelock 3
+        pass
     except OSError as error:
-        if error.errno in _CLOSED:
+        if error.errno not in _NO_LOCKS:
             raise
     try:
         yield

@@ -20,7 +20,12 @@ from plans.raw.dataset import is_plain_name
 from plans.records import Record
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
+from textdiffseg.folds.agreement import check_together
+from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.postprocessing import read_postprocessing
+from textdiffseg.folds.sampling import read_sampling
+from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 from textdiffseg.leftovers import sweep
 
 MANIFEST = "manifest.json"
@@ -64,6 +69,7 @@ def export_model(
         files={name: _hash_of(content) for name, content in contents.items()},
     )
     _refuse_other_file(package)
+    sweep([package.parent])
     with replacing(package) as temporary, zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MANIFEST), manifest.model_dump_json(indent=1))
         for name, content in contents.items():
@@ -127,39 +133,44 @@ def has_identifiers(fold: FoldFolder) -> bool:
 def read_package(package: Path) -> Package:
     """The manifest of a packaged model. Raises `UserError` unless names, kinds and sizes of its files are right."""
     try:
-        with zipfile.ZipFile(package) as archive:
+        with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             entries = archive.infolist()
             if MANIFEST not in archive.namelist() or archive.getinfo(MANIFEST).file_size > MAX_MANIFEST_BYTES:
                 raise UserError(f"{package} is not a packaged model: it holds no {MANIFEST}.")
+            _refuse_forms(package, entries)  # before anything is decompressed
             manifest = Package.parse_json(archive.read(MANIFEST).decode(), f"{package}: {MANIFEST}")
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, UnicodeDecodeError) as error:
+    except (Damaged, OSError) as error:
         raise UserError(f"{package} cannot be read as a packaged model ({error}). {COPY_AGAIN}") from None
     for name in (manifest.dataset, manifest.model):
-        if not is_plain_name(name):
+        if not is_plain_name(name) or name != name.strip() or name.startswith("-"):
             raise UserError(f"{package}: {printable(name)!r} is not the name of a folder. Do not use this file.")
     names = [entry.filename for entry in entries]
     if len({*names}) < len(names) or {*names} != {MANIFEST, *manifest.files}:
         raise UserError(f"{package}: its files are not those of its {MANIFEST}. {COPY_AGAIN}")
     for entry in entries:
-        if fault := _fault_of(entry, manifest):
-            raise UserError(f"{package}: {printable(entry.filename)} {fault}. Do not use this file.")
+        if entry.filename != MANIFEST and (fault := _fault_of(entry, manifest.files[entry.filename])):
+            raise UserError(f"{package}: {entry.filename} {fault}. Do not use this file.")
     return manifest
 
 
-def _fault_of(entry: zipfile.ZipInfo, manifest: Package) -> str | None:
-    """What is wrong with an entry of a package; None if nothing is."""
-    if entry.filename != MANIFEST:
-        fold, _, path = entry.filename.partition("/")
-        allowed = {one.relative_to(fold).as_posix() for one in _packaged(FoldFolder(Path(fold)))}
-        if not _FOLD.fullmatch(fold) or path not in allowed:
-            return "is not a file of a fold"
-        if entry.file_size != manifest.files[entry.filename].size:
-            return f"has {entry.file_size} bytes, expected {manifest.files[entry.filename].size}"
-    if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
-        return "is a link or a device"
-    if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
-        return "is compressed, which packaged models are not"
-    return None
+def _refuse_forms(package: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise `UserError` for a link, a device or a compressed file in a package."""
+    for entry in entries:
+        if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG):
+            raise UserError(f"{package}: {entry.filename} is a link or a device. Do not use this file.")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise UserError(
+                f"{package}: {entry.filename} is compressed, which packaged models are not. Do not use this file."
+            )
+
+
+def _fault_of(entry: zipfile.ZipInfo, expected: FileHash) -> str | None:
+    """What is wrong with the name or the size of a fold's file; None if nothing is."""
+    fold, _, path = entry.filename.partition("/")
+    allowed = {one.relative_to(fold).as_posix() for one in _packaged(FoldFolder(Path(fold)))}
+    if not _FOLD.fullmatch(fold) or path not in allowed:
+        return "is not a file of a fold"
+    return None if entry.file_size == expected.size else f"has {entry.file_size} bytes, expected {expected.size}"
 
 
 def import_model(package: Path, folder: Path) -> Package:
@@ -176,7 +187,7 @@ def import_model(package: Path, folder: Path) -> Package:
     sweep([folder.parent])
     temporary, made = folder.with_name(temporary_name(folder.name)), not folder.parent.exists()
     try:
-        with zipfile.ZipFile(package) as archive:
+        with zip_faults_as_damage(), zipfile.ZipFile(package) as archive:
             for name, expected in manifest.files.items():
                 path = temporary / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,9 +195,9 @@ def import_model(package: Path, folder: Path) -> Package:
                     shutil.copyfileobj(source, target)
                 if fault := expected.fault_of(path):
                     raise UserError(f"{package}: {name} is damaged ({fault}). {COPY_AGAIN}")
-        trained_folds(temporary, None, "best")
+        _refuse_unreadable(temporary, manifest, package)
         temporary.rename(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except Damaged as error:
         raise UserError(f"{package} is damaged ({error}). {COPY_AGAIN}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -194,3 +205,19 @@ def import_model(package: Path, folder: Path) -> Package:
             with suppress(OSError):  # it was not made
                 folder.parent.rmdir()
     return manifest
+
+
+def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
+    """Raise `UserError` unless each fold in a temporary folder is trained and can be read."""
+    folds = [FoldFolder(model / name) for name in sorted({name.partition("/")[0] for name in manifest.files})]
+    if not folds or not all(fold.checkpoint("best").is_file() and fold.plan.is_file() for fold in folds):
+        raise UserError(f"{package} holds no trained model, or a fold without its weights. Export the model again.")
+    try:
+        trained_folds(model, None, "best")
+        for fold in folds:
+            check_together([fold], "best")
+            read_sampling(fold), read_calibration(fold), read_postprocessing(fold, "best")
+            if fold.summary.is_file():
+                Summary.read(fold.summary)
+    except UserError as error:
+        raise UserError(*(line.replace(f"{model}/", f"{package}: ") for line in error.lines)) from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plans.errors import UserError
+from plans.errors import UserError, printable
 from plans.geometry import Millimetres, Triple, millimetres, triple
 from textdiffseg.imaging.forms import NiftiForms
 
@@ -59,6 +59,8 @@ class Volume:
     missing: tuple[int, ...] = ()  # the numbers of channels that the scan lacks; their values are 0
 
     def __post_init__(self) -> None:
+        # A note may quote a header. It is printed, and written to a record.
+        object.__setattr__(self, "notes", tuple(map(printable, self.notes)))
         if self.array.shape[1:] != self.geometry.shape:
             raise ValueError(f"array {self.array.shape} does not fit the grid {self.geometry.shape}")
 

@@ -69,8 +69,8 @@ def evaluate(
 
 
 def _write(summary: Summary, output: Path | None, csv: Path | None = None) -> None:
+    sweep({path.parent for path in (output, csv) if path is not None})
     if output is not None:
-        sweep([output.parent])
         write_record(output, summary)
     if csv is not None:
         write_atomically(csv, to_csv(summary))

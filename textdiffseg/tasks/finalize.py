@@ -162,7 +162,13 @@ def _copy(source: FoldFolder, target: FoldFolder, report: Report) -> None:
     target.path.parent.mkdir(parents=True, exist_ok=True)
     sweep([target.path.parent])
     with alone(target), temporary_folder(target.path) as folder:
-        shutil.copytree(source.path, folder / target.path.name)
+        try:
+            shutil.copytree(source.path, folder / target.path.name)
+        except shutil.Error as error:
+            file, _, reason = error.args[0][0]
+            raise UserError(
+                f"{source.path} cannot be copied: {file}: {reason}. Correct this, and run the same command again."
+            ) from None
         (folder / target.path.name).rename(target.path)
     note = "" if is_validated(target) else " Its validation is missing."
     report(f"Copied fold {target.name} from {source.path}.{note}")

@@ -14,7 +14,7 @@ from typing import Literal
 
 from plans.commands import command_line
 from plans.errors import UserError, listed
-from plans.layout import ALL, FoldFolder, PreprocessedFolder, averaged_scores, best_models, tree
+from plans.layout import ALL, FoldFolder, PreprocessedFolder, averaged_folder, averaged_scores, best_models, tree
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.arguments import path_of
@@ -28,6 +28,7 @@ from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
+from textdiffseg.leftovers import sweep
 from textdiffseg.pace import Forecast
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.report.results import FoldResults, PresetResults, read_presets
@@ -93,6 +94,7 @@ def find_best(
     chosen, candidates = _choose(scored, cases)
     made_of = validated_weights(results, {key for one in candidates for key in one.models})
     record = BestModels(dataset=name, models=chosen, cases=len(cases), candidates=candidates, folds=made_of)
+    sweep([results, averaged_folder(results)])
     write_record(best_models(results), record)
     steps = postprocessing_of([[fold.folder for fold in models[key].folds] for key in chosen])
     return ModelChoice(record, tuple(results / key for key in chosen), best_models(results), steps)

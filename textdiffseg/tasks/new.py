@@ -15,6 +15,7 @@ from plans.raw.header import BACKGROUND, IGNORE
 from plans.raw.label_names import named_labels, numbered_names
 from textdiffseg.arguments import check_choice, path_of, several, whole
 from textdiffseg.files import write_atomically
+from textdiffseg.imaging.sources.files import files_of
 from textdiffseg.leftovers import sweep
 from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
 from textdiffseg.tasks.new_again import differences, sources_of
@@ -205,7 +206,8 @@ def _without_blank(
             continue
         left_out.append(f"case {one.case}: its mask is empty. If nothing is there to be drawn, give --missing absent.")
         for path in (*one.images, one.label):
-            path.unlink()
+            for file in files_of(path):  # a .hdr file has a second one
+                file.unlink()
     if not kept:
         raise UserError(*left_out)
     return kept

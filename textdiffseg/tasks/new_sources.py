@@ -27,7 +27,7 @@ class CaseSource:
     mask: Path
     drawing: Drawing | None = None  # if the mask is a DICOM object
     parts: Mapping[str, Path] = field(default_factory=dict)  # if each structure has a file: its name -> file
-    segments: Mapping[str, int] = field(default_factory=dict)  # if the mask's file names them: its name -> value
+    segments: tuple[tuple[str, int], ...] = ()  # if the mask's file names them: names and values
 
     @property
     def is_joined(self) -> bool:

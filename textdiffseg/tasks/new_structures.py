@@ -26,7 +26,7 @@ def structure_names(source: CaseSource) -> tuple[str, ...]:
     """The names of the structures of a case; () for a label map."""
     if source.drawing is not None:
         return tuple(source.drawing.names.values())
-    return (*source.parts, *source.segments)
+    return (*source.parts, *(name for name, _ in source.segments))
 
 
 def unheld(gaps: Sequence[LabelGap], sources: Sources) -> Iterator[str]:
@@ -105,9 +105,17 @@ def _masks(source: CaseSource, structures: Mapping[str, int], geometry: Geometry
         return
     if source.segments:
         array = read_mask(source.mask, geometry)[0]
-        for name, value in source.segments.items():
+        if strange := sorted({*np.unique(array).tolist()} - {0, *(value for _, value in source.segments)}):
+            raise UserError(
+                f"{source.mask}: no segment has the value {listed(strange)}, which some voxels have. Name it in 3D "
+                "Slicer, and save the segmentation again."
+            )
+        own: dict[int, list[int]] = {}  # segments of one name are one structure
+        for name, value in source.segments:
             if normalise(name) in structures:
-                yield structures[normalise(name)], array == value
+                own.setdefault(structures[normalise(name)], []).append(value)
+        for structure, values in own.items():
+            yield structure, np.isin(array, values)
     for name, path in source.parts.items():
         if normalise(name) not in structures:
             continue

@@ -7,6 +7,7 @@ from plans.raw.case_list import CaseList
 from textdiffseg.arguments import path_of
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically
+from textdiffseg.leftovers import sweep
 from textdiffseg.progress import OnProgress, silent
 from textdiffseg.report.page import Html, Section, is_page, page
 from textdiffseg.report.viewer import ViewedCase, viewer_scripts, viewer_section
@@ -62,6 +63,7 @@ def write_report(
         results = find_results(source, path_of(root), preset)
         name = results.plan.dataset
         sections, shown = results_sections(results, progress)
+    sweep([out.parent])
     write_atomically(out, _page(title or name, sections, shown))
     return out
 

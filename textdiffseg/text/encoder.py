@@ -7,6 +7,7 @@ Any BERT-like model works, by its name on the Hugging Face hub or by a local fol
 `emilyalsentzer/Bio_ClinicalBERT` (768 wide).
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from urllib.request import urlopen
 import torch
 from torch import Tensor
 
-from plans.errors import UserError
+from plans.errors import UserError, listed
 from plans.file_names import BUNDLED
 from textdiffseg.text.folder import encoder_folder
 
@@ -98,7 +99,9 @@ def _load(name: str) -> "tuple[PreTrainedTokenizerBase, PreTrainedModel]":
             tokenizer, model = _from_pretrained(source, local=True)
         else:
             tokenizer, model = _from_hub(source)
-    except (OSError, ValueError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged folder raises errors of safetensors, tokenizers, huggingface_hub and torch
         raise UserError(_load_error(name, error)) from error
     _check_vocabulary(tokenizer, model, name)
     return tokenizer, model.float().eval().requires_grad_(False)
@@ -129,16 +132,27 @@ def _from_pretrained(source: str, local: bool) -> "tuple[PreTrainedTokenizerBase
     try:
         # Without trust_remote_code=False transformers may put a question to the terminal.
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local, trust_remote_code=False)
-        model = AutoModel.from_pretrained(
+        model, loading = AutoModel.from_pretrained(
             source,
             local_files_only=local,
             trust_remote_code=False,
             use_safetensors=True,  # other weight files are pickles, which can run code
+            output_loading_info=True,
         )
+        _refuse_missing(loading["missing_keys"])
         return tokenizer, model
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
+
+
+def _refuse_missing(names: Iterable[str]) -> None:
+    """Raise `ValueError` for weights that the file does not hold. They would be random.
+
+    A pooler may be missing. It makes one vector of the first token, which is not used.
+    """
+    if missing := sorted(name for name in names if "pooler" not in name.split(".")):
+        raise ValueError(f"its file lacks {len(missing)} of its weights: {listed(missing, 3)}")
 
 
 def _check_network(address: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plans.errors import UserError
-from plans.names import normalise
+from plans.names import normalise, same_names
 from plans.plan import LabelPlan
 from plans.raw.dataset import Dataset
 from plans.raw.prompts import Prompts, default_prompts, is_default, names_sides, read_answers, read_prompts
@@ -218,3 +218,10 @@ def test_an_answer_needs_a_name(tmp_path, name):
     path = write_answers(tmp_path / "answers.json", {name: {"phrase": "liver", "value": 1}})
     with pytest.raises(UserError, match="holds no letter or digit"):
         read_answers(path)
+
+
+@pytest.mark.parametrize("invisible", ["\u00ad", "\u200b", "\ufeff", "\u2060"])
+def test_names_that_look_alike_are_equal(invisible):
+    assert normalise(f"li{invisible}ver{invisible}") == "liver"
+    assert normalise(f"left{invisible}Kidney") == "left kidney"
+    assert same_names(("liver", f"liver{invisible}")) == [("liver", f"liver{invisible}")]

@@ -210,7 +210,7 @@ def test_many_missing_predictions_are_one_line(pair):
     assert len(caught.value.lines) == 2
 
 
-def test_scores_are_written_as_csv(pair, tmp_path, capsys):
+def test_scores_are_written_as_csv(pair, tmp_path, capsys, leave_temporary):
     rewrite(pair[0] / "tiny_01.nii.gz", lambda array: np.copyto(array, 0, where=array == 2))
     path = tmp_path / "out" / "scores.csv"
     assert evaluate.main([*map(str, pair), "--csv", str(path)]) == 0
@@ -220,7 +220,9 @@ def test_scores_are_written_as_csv(pair, tmp_path, capsys):
     assert len(rows) == 8
     assert (rows[3]["dice"], rows[3]["hd95_mm"], rows[3]["note"]) == ("0.0", "", "missed: not in the prediction")
     again = tmp_path / "again.csv"
+    leftover = leave_temporary(again)
     tds.evaluate(*pair, csv=again)
+    assert not leftover.exists(), "of a killed run"
     assert again.read_bytes() == path.read_bytes()
     with pytest.raises(UserError, match="have the same name"):
         tds.evaluate(*pair, csv=again, output=again)

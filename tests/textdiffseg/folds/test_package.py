@@ -10,7 +10,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import summarise
-from textdiffseg.files import write_record
+from textdiffseg.files import FileHash, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.package import MANIFEST, export_model, import_model, read_package
@@ -151,6 +151,34 @@ def packed(entries):
     entries["fold_0/plan.json"][0].compress_type = zipfile.ZIP_DEFLATED
 
 
+def packed_manifest(entries):
+    """Its compressed bytes are damaged, too: they must not be decompressed."""
+    info, _content = entries[MANIFEST]
+    entries[MANIFEST] = info, b"\xff" * 400
+    info.compress_type = zipfile.ZIP_DEFLATED
+
+
+def of_files(*names, **contents):
+    """A package with some of its files alone, and with other contents."""
+
+    def change(entries):
+        info, content = entries[MANIFEST]
+        kept = {
+            name: contents.get(name.split("/")[1].split(".")[0], entries.get(name, (None, b""))[1]) for name in names
+        }
+        hashes = {name: FileHash.of(one).model_dump() for name, one in kept.items()}
+        fields = json.loads(content) | {"files": hashes}
+        entries.clear()
+        entries[MANIFEST] = info, json.dumps(fields).encode()
+        entries.update({name: (zipfile.ZipInfo(name), one) for name, one in kept.items()})
+
+    return change
+
+
+WORDS = ("fold_0/text_bank.safetensors", "fold_0/text_space.safetensors")
+WEIGHTS, PLAN = "fold_0/checkpoint_best.safetensors", "fold_0/plan.json"
+
+
 def without_manifest(entries):
     del entries[MANIFEST]
 
@@ -168,7 +196,17 @@ def without_manifest(entries):
         (unlisted, "are not those of its"),
         (link, "link"),
         (packed, "compressed"),
+        (packed_manifest, "manifest.json is compressed"),
         (without_manifest, "not a packaged model"),
+        (elsewhere("dataset", " "), "not the name of a folder"),
+        (elsewhere("model", "-rf"), "not the name of a folder"),
+        (of_files(), "holds no trained model"),
+        (of_files(PLAN), "a fold without its weights"),
+        (of_files(PLAN, WEIGHTS), "model.zip: fold_0/text_bank.safetensors"),
+        (of_files(PLAN, WEIGHTS, *WORDS, plan=b"garbage"), "model.zip: fold_0/plan.json"),
+        (of_files(PLAN, WEIGHTS, *WORDS, checkpoint_best=b"garbage"), "model.zip: fold_0/checkpoint_best"),
+        (of_files(PLAN, WEIGHTS, *WORDS, "fold_0/sampling.json", sampling=b"[]"), "model.zip: fold_0/sampling.json"),
+        (of_files(PLAN, WEIGHTS, *WORDS, "fold_0/validation/summary.json", validation=b"3"), "summary.json"),
     ],
 )
 def test_a_package_that_is_not_right_is_refused_and_nothing_is_written(package, tmp_path, change, message):
@@ -178,6 +216,43 @@ def test_a_package_that_is_not_right_is_refused_and_nothing_is_written(package, 
     assert not folder.exists()
     assert not list(tmp_path.rglob("evil.json"))
     assert not folder.parent.exists()
+
+
+def test_one_fold_with_its_words_is_a_model(package, tmp_path):
+    """The cases above fail because of what they lack."""
+    import_model(rewritten(package, of_files(PLAN, WEIGHTS, *WORDS)), tmp_path / "one")
+    assert load_ensemble(tmp_path / "one").folds == ("0",)
+
+
+def misnamed(content):
+    """The first name flagged as UTF-8, which it is not."""
+    changed, start = bytearray(content), content.index(b"PK\x01\x02")
+    changed[start + 9] |= 8
+    changed[start + 46] = 0xFF
+    return bytes(changed)
+
+
+def beyond(content):
+    """A member that declares more bytes than the file has."""
+    start = content.index(b"PK\x01\x02") + 20
+    return content[:start] + 2 * b"\0\0\x80\0" + content[start + 8 :]
+
+
+@pytest.mark.parametrize("damage", [misnamed, beyond])
+def test_a_package_that_cannot_be_decoded_is_refused_and_never_replaced(package, model, tmp_path, damage):
+    content = damage(package.read_bytes())
+    package.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as a packaged model"):
+        import_model(package, tmp_path / "model")
+    with pytest.raises(UserError, match="is not a packaged model"):
+        export_model(model, package)
+    assert package.read_bytes() == content
+
+
+def test_an_export_deletes_the_leftovers_of_killed_ones(model, package, leave_temporary):
+    leftover = leave_temporary(package)
+    export_model(model, package)
+    assert not leftover.exists()
 
 
 def test_a_package_that_cannot_be_written_is_named_in_the_error(model, tmp_path):

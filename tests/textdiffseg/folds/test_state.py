@@ -1,5 +1,10 @@
 """The state of folds, from their own files."""
 
+import errno
+import os
+import re
+from contextlib import nullcontext
+
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -155,3 +160,21 @@ def test_a_validation_belongs_to_the_present_weights(fold):
     fold.validated.unlink()
     mark(fold, "latest", 4, cases=None)
     assert is_validated(fold), "in older versions, the scores showed it"
+
+
+def test_a_lock_that_is_a_link_is_refused(fold, tmp_path):
+    fold.lock.parent.mkdir(exist_ok=True)
+    fold.lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link, expected a plain file"), alone(fold):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(("number", "runs"), [(errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_only_a_file_system_without_locks_runs_without_a_lock(fold, monkeypatch, number, runs):
+    def failing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("textdiffseg.folds.lock.FileLock.acquire", failing)
+    with nullcontext() if runs else pytest.raises(OSError, match=re.escape(os.strerror(number))), alone(fold):
+        pass

@@ -249,3 +249,10 @@ def test_mistakes_are_one_line(write, tmp_path, capsys):
         assert line in error
         assert error.count("\n") == 1
     assert other.read_text() == "<p>my own page</p>"
+
+
+def test_a_report_deletes_the_leftovers_of_killed_ones(write, tmp_path, leave_temporary):
+    write()
+    leftover = leave_temporary(tmp_path / "report.html")
+    assert main(["900", "-o", str(tmp_path / "report.html"), "--root", str(tmp_path)]) == 0
+    assert not leftover.exists()

@@ -48,10 +48,12 @@ def replace_scoring(monkeypatch, function):
     monkeypatch.setattr(module, "check_cases", lambda *_: None)
 
 
-def test_the_best_single_model_is_chosen_and_predicts(tmp_path, trained, make_scan):
+def test_the_best_single_model_is_chosen_and_predicts(tmp_path, trained, make_scan, leave_temporary):
     plan = trained("default", even(0.7), 0)
     trained("unet", even(0.8, p=0.6), 5)
+    leftover = leave_temporary(tmp_path / "results" / plan.dataset / "best.json")
     choice = tds.find_best(900, root=tmp_path, pairs=False)
+    assert not leftover.exists(), "of a killed run"
     assert choice.record.models == ("unet",)
     assert choice.record.cases == 8
     best, other = choice.record.candidates

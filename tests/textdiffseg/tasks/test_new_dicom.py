@@ -99,6 +99,37 @@ def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
     assert "expected 1 to 1000 structures, found 0" in made.sources.doubtful[0]
 
 
+@pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct"])
+def test_an_object_that_lacks_a_field_leaves_out_its_case_alone(tmp_path, make_series, kind):
+    for place in range(5):
+        scan = make_series(
+            tmp_path / "in" / f"p{place}" / "CT", np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
+        )
+        geometry = read_volume((scan,)).geometry
+        mask = np.zeros(geometry.shape, np.uint8)
+        mask[1:3, 2:6, 2:6] = 1
+        write_dicom({kind: tmp_path / "in" / f"p{place}" / "drawn.dcm"}, mask, geometry, {"GTV": (1,)}, scan, "1")
+    for place in range(3):
+        path = tmp_path / "in" / f"p{place}" / "drawn.dcm"
+        drawn = pydicom.dcmread(path)
+        (structure,) = drawn.SegmentSequence if kind == "dicom-seg" else drawn.StructureSetROISequence
+        number = "SegmentNumber" if kind == "dicom-seg" else "ROINumber"
+        if place == 0:
+            delattr(structure, number)
+        elif place == 1:
+            setattr(structure, number, None)
+        elif kind == "dicom-seg":
+            del drawn.ReferencedSeriesSequence[0].SeriesInstanceUID
+        else:
+            frame = drawn.ReferencedFrameOfReferenceSequence[0]
+            del frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].SeriesInstanceUID
+        drawn.save_as(path)
+    made = new_dataset(tmp_path / "in", tmp_path / "in", root=tmp_path, name="Damaged")
+    assert [case.id for case in made.dataset.cases] == ["p3_drawn", "p4_drawn"]
+    lines = [line for line in made.sources.doubtful if "a part is missing or malformed" in line]
+    assert len(lines) == 3
+
+
 def test_a_mask_that_was_drawn_on_one_of_two_channels(tmp_path, make_series):
     rows = ["case,image_0,image_1,mask"]
     for place in range(2):

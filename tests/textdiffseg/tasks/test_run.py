@@ -429,6 +429,16 @@ def test_folds_of_two_machines_are_joined(machines, below):
     assert finalize("901", [second / below], root=first).copied == ()
 
 
+def test_a_fold_that_cannot_be_copied_is_one_line_and_leaves_nothing(machines):
+    first, second = machines
+    source = FoldFolder.of(second, NAME, "default", 1).path
+    (source / "dangling.txt").symlink_to(second / "nowhere")
+    with pytest.raises(UserError, match=r"fold_1 cannot be copied: .*dangling\.txt") as caught:
+        finalize("901", [source], root=first)
+    assert len(caught.value.lines) == 1
+    assert not FoldFolder.of(first, NAME, "default", 1).path.exists()
+
+
 def test_a_folder_without_a_trained_fold_is_not_replaced(machines):
     first, second = machines
     target = FoldFolder.of(first, NAME, "default", 1)

@@ -7,6 +7,7 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from plans.errors import UserError
 from textdiffseg.text.encoder import TextEncoder
@@ -135,3 +136,56 @@ def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path):
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
     with pytest.raises(UserError, match="tokenizer"):
         TextEncoder(str(tmp_path))
+
+
+def test_weights_that_are_not_in_the_file_are_refused_and_a_pooler_is_not_needed(tmp_path):
+    tiny_encoder(tmp_path)
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    whole = TextEncoder(str(tmp_path)).encode(["liver"])[0].tokens
+    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    assert len(kept) < len(weights)
+    save_file(kept, path, {"format": "pt"})
+    assert torch.equal(TextEncoder(str(tmp_path)).encode(["liver"])[0].tokens, whole)
+    del kept["encoder.layer.0.output.dense.weight"]
+    save_file(kept, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"cannot be loaded \(its file lacks 1 of its weights: encoder.layer.0.output"):
+        TextEncoder(str(tmp_path))
+
+
+def shortened(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def configured(**fields):
+    def change(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | fields))
+
+    return change
+
+
+def without_tokens(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "vocab.txt").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        shortened,
+        configured(hidden_size=16),
+        configured(hidden_size="wide"),
+        configured(hidden_act="none of them"),
+        configured(num_hidden_layers=None),
+        configured(num_attention_heads=0),
+        without_tokens,
+    ],
+)
+def test_a_damaged_folder_gives_one_line(tmp_path, damage):
+    tiny_encoder(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        TextEncoder(str(tmp_path))
+    assert len(error.value.lines) == 1

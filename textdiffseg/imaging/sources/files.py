@@ -88,7 +88,8 @@ def read_labels(path: Path) -> Volume:
 
 def _is_whole(plane: np.ndarray) -> bool:
     """Whether a plane of floats holds whole numbers. Planes are checked one by one, to save memory."""
-    return bool((np.abs(np.rint(plane) - plane) <= MAX_ROUNDING).all())
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return bool((np.abs(np.rint(plane) - plane) <= MAX_ROUNDING).all())
 
 
 def read_geometry(path: Path) -> Geometry | None:

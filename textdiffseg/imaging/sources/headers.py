@@ -16,6 +16,8 @@ from textdiffseg.imaging.sources.streams import MAX_RATIO, Damaged, Stream, read
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_AXES = 16
+MAX_WORD_BYTES = 400  # of a value that is stored as text; the largest double has 309 digits
+_PART = 1 << 12  # values that are converted at once
 NO_SPACING = "Its header does not hold a spacing. 1 mm along each axis was taken."
 NO_ORIENTATION = (
     "Its header does not hold the orientation. Axes to the patient's left, back and head were taken: left and right "
@@ -83,8 +85,13 @@ def _numbers(text: bytes, kind: np.dtype, count: int) -> np.ndarray:
     words = text.replace(b",", b" ").split()
     if len(words) != count:
         raise Damaged(f"{len(words)} of {count} values")
+    if (longest := max(map(len, words))) > MAX_WORD_BYTES:
+        raise Damaged(f"a value has {longest} characters, expected at most {MAX_WORD_BYTES}")
+    values = np.empty(count, kind)
     try:
-        return np.array(words).astype(kind)
+        for start in range(0, count, _PART):  # an array of texts is as wide as its longest text
+            values[start : start + _PART] = np.array(words[start : start + _PART]).astype(kind)
+        return values
     except (ValueError, OverflowError):
         raise Damaged(f"its values are not all numbers of type {kind}") from None
 

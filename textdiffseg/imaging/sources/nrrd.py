@@ -80,14 +80,17 @@ def read_block(path: Path) -> VoxelBlock:
     return VoxelBlock(held, offset, sizes, kind, encoding in _GZIP, encoding in _TEXT, notes=notes)
 
 
-def segment_values(path: Path) -> dict[str, int]:
-    """The name and the value of each segment that 3D Slicer wrote into a header; {} for other files."""
+def segment_values(path: Path) -> tuple[tuple[str, int], ...]:
+    """The name and the value of each segment that 3D Slicer wrote into a header; () for other files.
+
+    Two segments may have one name.
+    """
     head = first_bytes(path).partition(b"\n\n")[0].decode("utf-8", "replace")
     found: dict[str, dict[str, str]] = {}
     for number, key, value in _SEGMENT.findall(head.replace("\r", "")):
         found.setdefault(number, {})[key] = " ".join(value.split())
     whole = [one for one in found.values() if one.get("Name") and one.get("LabelValue", "").isdecimal()]
-    return {one["Name"]: int(one["LabelValue"]) for one in whole}
+    return tuple((one["Name"], int(one["LabelValue"])) for one in whole)
 
 
 def _check_place(fields: dict[str, str], axes: int, path: Path) -> tuple[str, ...]:

@@ -105,7 +105,8 @@ def _scans_in(
 
 def _case_of(file: Path) -> str:
     """The id of the scan in one file."""
-    stem, ending = split_ending(file.name.removesuffix(".img") + ".hdr" * file.name.endswith(".img"))
+    name = file.name
+    stem, ending = split_ending(f"{name[:-4]}.hdr" if name.lower().endswith(".img") else name)
     if ending:
         return stem.removesuffix("_0000")
     if is_archive_name(file.name):

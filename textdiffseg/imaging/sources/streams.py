@@ -3,6 +3,8 @@
 A header may declare any size. The size is compared with that of the file before memory is allocated.
 """
 
+import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +24,8 @@ MAX_TRAILING_BYTES = 1 << 24  # after the voxels in a compressed stream; they ar
 _READ = 1 << 18  # compressed
 _PART = 1 << 22  # decompressed
 _SPARE = 1 << 16  # skipped
+# A name that is not UTF-8 is a ValueError. A place beyond 2**63 is an OverflowError.
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OverflowError)
 
 
 class Damaged(Exception):
@@ -104,6 +108,17 @@ def reported_as_damage(path: Path) -> Iterator[None]:
             if line:
                 raise UserError(line) from None
         raise UserError(f"{path} is truncated or damaged ({error}). Copy it again or remove it.") from None
+
+
+@contextmanager
+def zip_faults_as_damage() -> Iterator[None]:
+    """Turn the errors of a zip into `Damaged`. Those of the file system stay as they are."""
+    try:
+        yield
+    except (*_ZIP_FAULTS, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # without a number: from bz2
+            raise
+        raise Damaged(str(error) or "its compressed data end too early") from None
 
 
 def check_declared(size: int, held: int, packed: bool) -> None:

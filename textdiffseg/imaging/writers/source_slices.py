@@ -16,7 +16,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.valuerep import DA, TM
 
 from plans.errors import UserError
-from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
+from textdiffseg.imaging.sources.dicom.places import Place
+from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 from textdiffseg.imaging.volume import Geometry
 
 _MAX_ROUNDING_VOXELS = 1e-3  # below it two grids are the same

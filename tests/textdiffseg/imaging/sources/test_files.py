@@ -255,3 +255,10 @@ def test_label_values_beyond_32_bits_are_refused(tmp_path, geometry, value):
     write_volume(tmp_path / "a.nii.gz", np.full(geometry.shape, value, np.float64), geometry)
     with pytest.raises(UserError, match="expected label values of at most 2147483647"):
         read_labels(tmp_path / "a.nii.gz")
+
+
+def test_a_label_map_with_infinite_values_is_refused_without_a_warning(tmp_path, array, geometry, recwarn):
+    write_volume(tmp_path / "soft.nii.gz", np.where(array == array.max(), np.inf, 0).astype(np.float32), geometry)
+    with pytest.raises(UserError, match="whole numbers"):
+        read_labels(tmp_path / "soft.nii.gz")
+    assert not [one for one in recwarn if one.category is RuntimeWarning]

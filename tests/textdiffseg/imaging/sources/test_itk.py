@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import SimpleITK as sitk
 from plans.errors import UserError
 from textdiffseg.imaging.grids import STRAIGHTENED
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
-from textdiffseg.imaging.sources.headers import NO_ORIENTATION, NO_SPACING
+from textdiffseg.imaging.sources.headers import MAX_WORD_BYTES, NO_ORIENTATION, NO_SPACING, _numbers
 from textdiffseg.imaging.sources.itk import volume_of_image
+from textdiffseg.imaging.sources.streams import Damaged
 
 ENDINGS = (".mha", ".mhd", ".nrrd", ".nhdr")
 EIGHT = bytes(range(8))
@@ -366,3 +368,16 @@ def test_text_that_does_not_hold_the_numbers_is_refused(tmp_path, text, words, c
     with pytest.raises(UserError, match=words):
         read_volume((meta(tmp_path / "a.mha", text, BinaryData="False"),))
     assert capfd.readouterr().err == "", "ITK's own lines would stand among the command's"
+
+
+def test_text_voxels_take_memory_by_their_number_and_not_by_the_longest_one():
+    values = np.arange(64 * 64 * 16, dtype=np.float32)
+    text = " ".join(map(str, values)).encode()
+    long = text.replace(b"0.0", b"0." + b"0" * (MAX_WORD_BYTES - 2), 1)
+    assert np.array_equal(_numbers(long, np.dtype(np.float32), len(values)), values)
+    tracemalloc.start()
+    _numbers(long, np.dtype(np.float32), len(values))
+    assert tracemalloc.get_traced_memory()[1] < 100 * len(values)
+    tracemalloc.stop()
+    with pytest.raises(Damaged, match="a value has 401 characters"):
+        _numbers(long.replace(b"0.0", b"0.00", 1), np.dtype(np.float32), len(values))

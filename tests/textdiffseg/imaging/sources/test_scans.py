@@ -142,3 +142,22 @@ def test_a_folder_without_scans_leads_to_those_below(tmp_path):
     touch(tmp_path / "patient" / "study", "ct.nii.gz")
     with pytest.raises(UserError, match=r"Scans lie in .*patient/study: give that folder"):
         list_scans(tmp_path)
+
+
+def test_a_file_of_voxels_in_capitals_is_the_scan_of_its_header(tmp_path):
+    for name in ("A.HDR", "A.IMG", "b.hdr", "b.Img"):
+        (tmp_path / name).touch()
+    assert list_scans(tmp_path / "A.IMG") == {"A": (tmp_path / "A.IMG",)}
+    assert list_scans(tmp_path / "b.Img") == {"b": (tmp_path / "b.Img",)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["b.mif", "b.mif.gz", "b.HEAD", "b.BRIK", "b.npy", "b.npz", "b.dcm.gz", "b.nii.Z", "b.nrrd.bz2", "b.PAR", "b.vti"],
+)
+def test_an_image_of_a_format_that_is_not_read_is_not_dropped(tmp_path, name):
+    for file in ("a.nii.gz", name):
+        (tmp_path / file).touch()
+    assert list_scans(tmp_path) == {"a": (tmp_path / "a.nii.gz",), "b": (tmp_path / name,)}
+    with pytest.raises(UserError):
+        read_volume((tmp_path / name,))

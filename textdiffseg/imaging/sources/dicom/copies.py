@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from plans.errors import UserError
-from textdiffseg.files import FileHash
+from textdiffseg.files import hash_next
+from textdiffseg.imaging.sources.dicom.elements import UNDEFINED
 from textdiffseg.imaging.sources.dicom.instances import FRAME_GROUPS, INSTANCE, POSITION, Instance
-from textdiffseg.imaging.sources.dicom.places import zip_faults_as_damage
+from textdiffseg.imaging.sources.streams import zip_faults_as_damage
 
 
 def copies_among(instances: Sequence[Instance]) -> list[int]:
@@ -56,7 +57,7 @@ def _fields(instance: Instance) -> str:
 
 
 def _hash_of_pixels(instance: Instance) -> str:
-    place = instance.place
+    place, header = instance.place, instance.header
     with place.open() as file, zip_faults_as_damage():
-        file.seek(instance.header.offset)
-        return FileHash.of(file.read(place.size - instance.header.offset)).sha256
+        file.seek(header.offset)
+        return hash_next(file, place.size - header.offset if header.length == UNDEFINED else header.length)

@@ -3,6 +3,7 @@
 Both name the series on which they were drawn, and their structures. The structures of one object may overlap.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ _KINDS: dict[str, Kind] = {
 }
 MAX_OFFSET_VOXELS = 0.25  # of a pixel or an outline from the nearest voxel of the scan
 MAX_STRUCTURES = 1000
+# pydicom decodes a value when it is read, so any access may find a damaged one.
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, NotImplementedError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,18 @@ def drawing_kind(path: Path) -> Kind | None:
 def read_drawing(path: Path) -> Drawing:
     """The names in a segmentation object or a structure set, without its masks. Raises `UserError`."""
     kind, dataset = drawing_kind(path), _dataset(path, masks=False)
+    try:
+        names, series = _structures(dataset, kind)
+    except _MALFORMED as error:
+        raise _malformed(path, error) from None
+    if not 0 < len(names) <= MAX_STRUCTURES:
+        raise UserError(f"{path}: expected 1 to {MAX_STRUCTURES} structures, found {len(names)}. Leave the file out.")
+    plain = {number: " ".join(printable(name).split()) or f"structure {number}" for number, name in names.items()}
+    return Drawing(path, kind or "RTSTRUCT", series[0] if len(set(series)) == 1 else None, plain)
+
+
+def _structures(dataset: "Dataset", kind: Kind | None) -> tuple[dict[int, str], list[str]]:
+    """The names of the structures by number, and the UIDs of the series on which they were drawn."""
     if kind == "DICOM-SEG":
         items = dataset.get("SegmentSequence") or []
         names = {int(one.SegmentNumber): str(one.get("SegmentLabel", "")) for one in items}
@@ -71,10 +86,11 @@ def read_drawing(path: Path) -> Drawing:
             for study in frame.get("RTReferencedStudySequence") or []
             for one in study.get("RTReferencedSeriesSequence") or []
         ]
-    if not 0 < len(names) <= MAX_STRUCTURES:
-        raise UserError(f"{path}: expected 1 to {MAX_STRUCTURES} structures, found {len(names)}. Leave the file out.")
-    plain = {number: " ".join(printable(name).split()) or f"structure {number}" for number, name in names.items()}
-    return Drawing(path, kind or "RTSTRUCT", series[0] if len(set(series)) == 1 else None, plain)
+    return names, series
+
+
+def _malformed(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: a part is missing or malformed ({error}). Export it again.")
 
 
 def masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
@@ -90,8 +106,8 @@ def masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> I
     """
     try:
         yield from _masks_of(drawing, numbers, geometry)
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{drawing.path}: a part is missing or malformed ({error}). Export it again.") from None
+    except _MALFORMED as error:
+        raise _malformed(drawing.path, error) from None
 
 
 def _masks_of(drawing: Drawing, numbers: dict[int, int], geometry: Geometry) -> Iterator[tuple[int, np.ndarray]]:
@@ -147,7 +163,7 @@ def _frames(dataset: "Dataset", path: Path) -> Iterator[tuple[int | None, np.nda
             segment = (
                 None if label_map else int(_group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
             )
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        except _MALFORMED:
             raise UserError(f"{path}: a frame has no position or no segment. Export it again.") from None
         yield segment, frame, plane
 

@@ -12,15 +12,16 @@ from math import isfinite
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.elements import DEFLATED, Elements, Header, Wanted, read_header
-from textdiffseg.imaging.sources.dicom.places import Place, zip_faults_as_damage
+from textdiffseg.imaging.sources.dicom.places import Place
 from textdiffseg.imaging.sources.formats import START_BYTES, wrong_ending
-from textdiffseg.imaging.sources.streams import Damaged
+from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS = 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00180050
 STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE = 0x0020000D, 0x0020000E, 0x00200011, 0x00200052
 PATIENT_ID = 0x00100020  # compared, and never shown
 POSITION, ORIENTATION, SPACING = 0x00200032, 0x00200037, 0x00280030
 SAMPLES, FRAMES, ROWS, COLUMNS = 0x00280002, 0x00280008, 0x00280010, 0x00280011
+PHOTOMETRIC = 0x00280004
 ALLOCATED, STORED, HIGH_BIT, SIGNED = 0x00280100, 0x00280101, 0x00280102, 0x00280103
 INTERCEPT, SLOPE, LOOKUP_TABLE = 0x00281052, 0x00281053, 0x00283000
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
@@ -30,7 +31,7 @@ _OF_FRAMES = (POSITION, ORIENTATION, SPACING, INTERCEPT, SLOPE)
 _WANTED = Wanted(
     (
         *(IMAGE_TYPE, CLASS, INSTANCE, MODALITY, THICKNESS, STUDY, SERIES, SERIES_NUMBER, FRAME_OF_REFERENCE),
-        *(PATIENT_ID, SAMPLES, FRAMES),
+        *(PATIENT_ID, SAMPLES, PHOTOMETRIC, FRAMES),
         *(ROWS, COLUMNS, ALLOCATED, STORED, HIGH_BIT, SIGNED, *_OF_FRAMES),
     ),
     (LOOKUP_TABLE, SHARED_GROUPS, FRAME_GROUPS, *_GROUPS),
@@ -81,6 +82,11 @@ class Instance:
     def is_localizer(self) -> bool:
         """Whether it is a scout, on which the scan was planned."""
         return "LOCALIZER" in self.text(IMAGE_TYPE).upper().split("\\")
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether it is a colour picture. The values of a palette are the numbers of its colours."""
+        return self.whole(SAMPLES, 1) != 1 or self.text(PHOTOMETRIC).upper() == "PALETTE COLOR"
 
     @property
     def count(self) -> int:

@@ -7,7 +7,7 @@ from plans.errors import UserError, listed
 from plans.file_names import is_archive_name, is_slice_name
 from plans.raw.dataset import MAX_ID_BYTES
 from textdiffseg.files import hash_text
-from textdiffseg.imaging.sources.dicom.instances import SAMPLES, Instance, read_instance
+from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
 from textdiffseg.imaging.sources.dicom.reading import has_series, series_in
 from textdiffseg.imaging.sources.dicom.series import described
@@ -74,7 +74,7 @@ def _has_no_scan(folder: Path) -> bool:
     """Whether all slices of a folder are localizers or colour pictures. Another slice ends the search."""
     try:
         instances = (read_instance(FilePlace(path)) for path in sorted(folder.iterdir()) if is_slice(path))
-        return all(one is not None and (one.is_localizer or one.whole(SAMPLES, 1) != 1) for one in instances)
+        return all(one is not None and (one.is_localizer or one.is_colour) for one in instances)
     except (UserError, OSError):  # reported when the folder is read
         return False
 

@@ -27,8 +27,7 @@ from textdiffseg.imaging.sources.dicom.instances import (
     Frame,
     Instance,
 )
-from textdiffseg.imaging.sources.dicom.places import zip_faults_as_damage
-from textdiffseg.imaging.sources.streams import MAX_TRAILING_BYTES, Damaged
+from textdiffseg.imaging.sources.streams import MAX_TRAILING_BYTES, Damaged, zip_faults_as_damage
 from textdiffseg.resources import free_memory
 
 _SYNTAXES = "1.2.840.10008.1.2."

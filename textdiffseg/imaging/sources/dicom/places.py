@@ -1,7 +1,6 @@
 """The files that may be slices: those of a folder, or the members of a zip. Members are not written to disk."""
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import BinaryIO, Protocol
 from plans.errors import UserError
 from plans.file_names import is_slice_name, split_ending
 from textdiffseg.imaging.sources.dicom.elements import is_dicom
-from textdiffseg.imaging.sources.streams import Damaged
+from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
 
 MAX_MEMBERS = 100_000
 _INDEX = "DICOMDIR"  # lists the files of a medium
@@ -115,15 +114,6 @@ def is_zip_of_slices(path: Path, most: int = 200) -> bool:
             )
     except (UserError, Damaged, OSError):
         return True
-
-
-@contextmanager
-def zip_faults_as_damage() -> Iterator[None]:
-    """Turn the errors of a zip into `Damaged`."""
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise Damaged(str(error) or "its compressed data end too early") from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from plans.errors import UserError, listed
+from plans.errors import UserError, listed, printable
 from textdiffseg.imaging.sources.dicom.instances import MODALITY, SERIES_NUMBER, Frame, Instance
 
 
@@ -32,10 +32,11 @@ class Series:
 
     def describe(self) -> str:
         """The series in words, without data on the patient. Free texts are left out, as they may hold such data."""
-        first = self.instances[0]
+        first, uid = self.instances[0], printable(self.uid, 200)
         number, (rows, columns) = first.text(SERIES_NUMBER), first.shape
         words = [first.text(MODALITY)[:16], *([f"number {number[:12]}"] if number else [])]
-        return f"{self.uid or 'without UID'} ({', '.join([*words, f'{self.slices} slices of {columns}x{rows}'])})"
+        shown = printable(", ".join([*words, f"{self.slices} slices of {columns}x{rows}"]))
+        return f"{uid or 'without UID'} ({shown})"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from textdiffseg.imaging.sources.dicom.instances import (
     FRAME_OF_REFERENCE,
     LOOKUP_TABLE,
     PATIENT_ID,
-    SAMPLES,
     Frame,
 )
 from textdiffseg.imaging.sources.dicom.series import Series
@@ -109,7 +108,7 @@ def _refuse_mixed(series: Series, frames: Sequence[Frame], where: str) -> None:
             )
         if one.text(PATIENT_ID) != first.text(PATIENT_ID):
             raise UserError(f"{where}: its slices belong to different patients ({name}). Put each into its own folder.")
-        if one.whole(SAMPLES, 1) != 1:
+        if one.is_colour:
             raise UserError(f"{where}: its slices are colour pictures ({name}). Give the slices of a scan.")
         if LOOKUP_TABLE in one.header.elements:
             raise UserError(

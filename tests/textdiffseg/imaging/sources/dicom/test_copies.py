@@ -1,13 +1,20 @@
 """Slices that lie twice in a folder or a zip."""
 
+import os
 import shutil
+import tracemalloc
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom import source_slices
+from textdiffseg.imaging.sources.dicom.copies import copies_among
+from textdiffseg.imaging.sources.dicom.elements import UNDEFINED
+from textdiffseg.imaging.sources.dicom.instances import read_instance
+from textdiffseg.imaging.sources.dicom.places import FilePlace
 from textdiffseg.imaging.sources.files import read_volume
 
 NOTE = ("Copies of slices were left out: 5.",)
@@ -84,3 +91,17 @@ def test_a_slice_of_zeros_is_not_left_out_silently(folder):
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(UserError, match=r"slice1\.dcm is truncated or damaged \(it begins with zeros\)"):
         read_volume((folder,))
+
+
+@pytest.mark.parametrize("length", [2 * 42, UNDEFINED])
+def test_bytes_behind_the_header_are_hashed_in_parts(folder, write_dicom, voxels, length):
+    """A sparse file declares any size. Plain pixels end where they are declared to end."""
+    for name in ("a", "b"):
+        write_dicom(folder / name, voxels[0], position=(1, 2, 50.0), instance=f"1.2.9.{name}")
+        os.truncate(folder / name, 1 << 26)
+    found = [read_instance(FilePlace(folder / name)) for name in ("a", "b")]
+    instances = [replace(one, header=replace(one.header, length=length)) for one in found]
+    tracemalloc.start()
+    assert copies_among(instances) == [1]
+    assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    tracemalloc.stop()

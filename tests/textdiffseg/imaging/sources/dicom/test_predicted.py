@@ -45,6 +45,19 @@ def test_masks_lie_on_the_slices(root, hospital, capsys):
     assert "2 complete already" in capsys.readouterr().out
 
 
+def test_control_characters_of_a_header_are_escaped(root, hospital, write_series, capsys):
+    """They reach the terminal and the manifest in a note, and the next run reads the manifest."""
+    odd = {"series": "1.\x1b[31m4", "modality": "M\nR", "series_number": "\x07"}
+    write_series(hospital / "P2", np.ones((3, 20, 20), np.int16), name="odd{}", spacing=(1, 1), **odd)
+    arguments = ["--root", str(root), "-i", str(hospital), "-o", str(root / "out")]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert not {*"\x1b\x07"} & {*shown}
+    assert "1.\\x1b[31m4 (M\\nR, number \\x07, 3 slices" in shown
+    assert main(arguments) == 0
+    assert "2 complete already" in capsys.readouterr().out
+
+
 def test_a_series_is_predicted_by_its_uid(root, hospital, capsys):
     out = root / "out"
     for uid, slices in (("1.3", 6), ("1.2", 12)):

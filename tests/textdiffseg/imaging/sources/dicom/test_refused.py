@@ -1,5 +1,6 @@
 """DICOM that would give a wrong scan is refused in one line, which names what is wrong and where."""
 
+import re
 import struct
 import zipfile
 
@@ -9,6 +10,7 @@ import pytest
 from plans.errors import UserError
 from textdiffseg.imaging.sources.dicom.decompress import CannotDecompress, Decompressor
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
+from textdiffseg.imaging.sources.scans import list_scans
 
 TURNED = {"orientation": (0, 1, 0, 0, 0, -1)}
 
@@ -48,6 +50,7 @@ def test_slices_that_are_not_a_regular_stack(tmp_path, write_series, voxels, pla
         ({"frame_of_reference": "1.2.8"}, ("different frames of reference", "slice3.dcm")),
         ({"patient_id": "other"}, ("belong to different patients", "slice3.dcm")),
         ({"samples": 3}, ("colour pictures", "slice3.dcm")),
+        ({"photometric": "PALETTE COLOR"}, ("colour pictures", "slice3.dcm")),
         ({"lookup_table": [{}]}, ("lookup table", "slice3.dcm")),
         ({"position": None}, ("slice3.dcm", "ImagePositionPatient is missing")),
         ({"orientation": None}, ("slice3.dcm", "ImageOrientationPatient is missing")),
@@ -174,6 +177,50 @@ def test_a_damaged_zip(tmp_path, write_series, voxels):
     changed[len(content) // 2] ^= 255
     whole.write_bytes(changed)
     refused(whole, "truncated or damaged")
+
+
+def bad_name(content):
+    """The first name flagged as UTF-8, which it is not."""
+    changed, start = bytearray(content), content.index(b"PK\x01\x02")
+    changed[start + 9] |= 8
+    changed[start + 46] = 0xFF
+    return bytes(changed)
+
+
+def bad_place(content):
+    """The first member so far behind the end that no file reaches there: its place is in the extra field (ZIP64)."""
+    archive = re.search(rb"PK\x01\x02.{42}(slice1.dcm)", content, re.DOTALL)
+    extra = b"\x01\0\x08\0" + b"\xff" * 8
+    head = archive[0][:30] + b"\x0c\0" + archive[0][32:42] + b"\xff" * 4 + archive[1] + extra
+    end = content.rindex(b"PK\x05\x06")
+    size = int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)
+    changed = content[: archive.start()] + head + content[archive.end() : end + 12] + size.to_bytes(4, "little")
+    return changed + content[end + 16 :]
+
+
+def bad_stream(content):
+    """The bytes of the first member, whatever compressed them."""
+    start = content.index(b"slice1.dcm") + len(b"slice1.dcm") + 4
+    return content[:start] + b"\xff" * 40 + content[start + 40 :]
+
+
+FAULTS = [
+    *((bad_name, zipfile.ZIP_STORED), (bad_place, zipfile.ZIP_STORED), (bad_stream, zipfile.ZIP_DEFLATED)),
+    *((bad_stream, zipfile.ZIP_LZMA), (bad_stream, zipfile.ZIP_BZIP2)),
+]
+
+
+@pytest.mark.parametrize(("damage", "method"), FAULTS)
+def test_a_zip_that_cannot_be_decoded_does_not_stop_the_others(tmp_path, write_series, voxels, damage, method):
+    folder = write_series(tmp_path / "in" / "good", voxels)
+    path = tmp_path / "in" / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for one in sorted(folder.iterdir()):
+            archive.write(one, one.name)
+    path.write_bytes(damage(path.read_bytes()))
+    assert list_scans(tmp_path / "in") == {"a": (path,), "good": (folder,)}
+    with pytest.raises(UserError, match=r"a\.zip.* is truncated or damaged"):
+        read_volume((path,))
 
 
 def test_a_zip_with_a_password(tmp_path, write_series, voxels):
