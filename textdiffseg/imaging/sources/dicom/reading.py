@@ -129,7 +129,10 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
 
 @contextmanager
 def _places(source: Path, uid: str | None = None) -> Iterator[list[Place]]:
-    """The slices of a folder or a zip. For a slice or with `uid`: those of its folder; for a multi-frame file: itself."""
+    """The slices of a folder or a zip. For a slice those of its folder, for a multi-frame file itself.
+
+    With a `uid`, a multi-frame file also stands for its folder.
+    """
     refuse_undecodable(source)
     with reported_as_damage(source):
         if source.is_file() and not is_archive_name(source.name):
