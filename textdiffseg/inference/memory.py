@@ -102,14 +102,18 @@ def prediction_ram_gb(
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
     predicting += padding + noise + maps + samples + kept + kept_bytes
-    device: Device = "cpu" if on_cpu else "gpu"
-    at_once = together if on_cpu else 0  # windows of a GPU are not in host memory
-    models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, device, at_once)
+    models = 4.0 * parameters(network) * (folds - 1) + _network_bytes(plan, together, on_cpu)
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
     reading = reading_bytes(channels, shape, original_shape)
     peak = max(reading, predicting) if on_cpu else reading + predicting
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
+
+
+def _network_bytes(plan: Plan, windows: int, on_cpu: bool) -> float:
+    """The host memory of a network and of the windows it computes; those of a GPU are not in host memory."""
+    device: Device = "cpu" if on_cpu else "gpu"
+    return prediction_bytes(network_of(plan), plan.patch, device, windows if on_cpu else 0)
 
 
 def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:

@@ -32,7 +32,7 @@ from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.samples import SamplePredictor
-from textdiffseg.inference.scan import Calibrated, follow
+from textdiffseg.inference.scan import Calibrated, WindowProgress, follow
 from textdiffseg.inference.segmenting import PreparedScan, Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device, is_out_of_memory
@@ -219,9 +219,7 @@ class Model:
             alternatives=alternatives,
         )
         ready, encoded = self.prepare(options), self._encoded(text, options)
-        read = self._read(ready, scan, spacing, affine, series)
-        found = ready.run(read, encoded, follow(progress, cancel))
-        return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
+        return self._segmented(ready, scan, encoded, follow(progress, cancel), spacing, affine, series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -240,8 +238,7 @@ class Model:
     def _attempt(self, segmenting: Segmenting, scan: "Scan") -> Result | UserError:
         """The segmentation of a scan, or its error."""
         try:
-            found = segmenting.run(self._read(segmenting, scan))
-            return replace(found, monai=record_of(scan), scan_files=_files_of(scan))
+            return self._segmented(segmenting, scan)
         except UserError as error:
             return UserError(*error.lines)  # without its frames, which hold the scan
         except (MemoryError, RuntimeError, OSError) as error:
@@ -249,13 +246,27 @@ class Model:
                 raise
             return UserError(no_memory(self.device))
 
+    def _segmented(
+        self,
+        ready: Segmenting,
+        scan: "Scan",
+        text: CaseText | None = None,
+        progress: WindowProgress | None = None,
+        spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
+        series: str | None = None,
+    ) -> Result:
+        """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
+        found = ready.run(self._read(ready, scan, spacing, affine, series), text, progress)
+        return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
+
     def _read(
         self,
         ready: Segmenting,
         scan: "Scan",
-        spacing: Sequence[float] | None = None,
-        affine: np.ndarray | None = None,
-        series: str | None = None,
+        spacing: Sequence[float] | None,
+        affine: np.ndarray | None,
+        series: str | None,
     ) -> PreparedScan:
         """The scan on the plan's grid. It is refused before it is read, or before it is resampled, if it cannot fit."""
         refuse = partial(refuse_too_large, ready, kept=Kept(maps=True))
