@@ -1,5 +1,6 @@
 """The devices, cores and memory that this process may use, on its machine or in its container."""
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "cuda")
 
 CONTROL_GROUP = Path("/sys/fs/cgroup")
+_HOST_MEMORY_SIGNS = (  # in the messages of libraries that have no type of their own for full memory
+    "DefaultCPUAllocator",  # torch's for host memory
+    "cannot allocate memory",
+    "Cannot allocate memory",
+    "std::bad_alloc",
+)
 
 
 def choose_device(device: str | None = None) -> str:
@@ -82,10 +89,19 @@ def idle_cores(before: CpuUse, now: CpuUse | None = None) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the host or of a GPU. CUDA's libraries report it as plain `RuntimeError`s."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+    if is_out_of_host_memory(error) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in text or "ALLOC_FAILED" in text)
+
+
+def is_out_of_host_memory(error: BaseException) -> bool:
+    """Whether the memory of the host ran out. torch and other libraries report it as plain `RuntimeError`s."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError | ImportError):
+        return any(sign in str(error) for sign in _HOST_MEMORY_SIGNS)
+    return isinstance(error, MemoryError)
 
 
 def own_memory() -> float:

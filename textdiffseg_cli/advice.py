@@ -8,6 +8,7 @@ from pathlib import Path
 
 from plans.errors import printable
 from textdiffseg.extras import advice, missing_extra
+from textdiffseg.resources import is_out_of_host_memory
 
 MIN_ADDRESS_SPACE_BYTES = 0.7e9  # with less, libraries end the process themselves
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -20,14 +21,7 @@ _GPU_MEMORY_FULL = (
     "The GPU is out of memory. Close other programs that use it, plan with a smaller --memory-gb, predict with fewer "
     "--samples or --folds, or use --device cpu."
 )
-_MEMORY_SIGNS = (
-    "DefaultCPUAllocator",  # torch's for host memory
-    "can't start new thread",
-    "cannot allocate memory",
-    "Cannot allocate memory",
-    "failed to map segment",  # of a library that is loaded
-    "std::bad_alloc",
-)
+_STARTING_SIGNS = ("can't start new thread", "failed to map segment")  # of a thread, and of a library that is loaded
 
 
 def address_space_error() -> str | None:
@@ -90,7 +84,7 @@ def system_error(error: OSError) -> str | None:
 
 def memory_error(error: Exception) -> str | None:
     """The error line if the memory of the machine or of the GPU is full; None for any other error."""
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in _MEMORY_SIGNS):
+    if is_out_of_host_memory(error) or any(sign in str(error) for sign in _STARTING_SIGNS):
         return _MEMORY_FULL
     if type(error).__name__ == "OutOfMemoryError":  # torch's, by name: light commands do not import torch
         return _GPU_MEMORY_FULL

@@ -225,8 +225,18 @@ def slab_bytes(classes: int, voxels: int, plane: int) -> float:
 
 
 def reading_bytes(channels: int, shape: Triple, original_shape: Triple) -> float:
-    """The host memory of reading a case and resampling it to `shape`, in bytes."""
-    return 8.0 * channels * (prod(original_shape) + prod(shape))
+    """The host memory of reading a case and resampling it to `shape`, in bytes. Both shapes have the same axes.
+
+    The scan, its mask of nonzero voxels, one normalised channel, the result, and what lies between them: the axes are
+    resampled one by one, the one that shrinks most first. Channels in several files are joined, which takes a copy.
+    """
+    original, between = prod(original_shape), list[float]()
+    steps = sorted(new / old for new, old in zip(shape, original_shape, strict=True) if new != old)
+    for step in steps[:-1]:
+        between.append((between[-1] if between else original) * step)
+    resampling = channels * (original + prod(shape)) + original + sum(between)
+    joining = 2 * channels * original if channels > 1 else 0
+    return 4.0 * max(resampling, joining) + original
 
 
 def ram_bytes(channels: int, labels: int, patch: Triple, shape: Triple, original_shape: Triple) -> float:

@@ -7,7 +7,8 @@
 With `foreground_only` the statistics of zscore are those of the nonzero voxels, and the other voxels become 0.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -55,12 +56,13 @@ def _normalise(image: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None,
         out /= np.float32(max(channel.std, _MIN_STD))
     elif channel.scheme == "zscore" and channel.foreground_only:
         assert mask is not None, "expected the mask of the nonzero voxels"
-        values = image[inside][mask[inside]].astype(np.float64)
         out[...] = 0
-        if values.size:
-            out[mask] = (image[mask].astype(np.float64) - values.mean()) / max(values.std(), _MIN_STD)
+        if mask[inside].any():
+            mean, std = _mean_and_std(image[inside], mask[inside])
+            for plane, nonzero, target in zip(image, mask, out, strict=True):
+                target[nonzero] = (plane[nonzero].astype(np.float64) - mean) / max(std, _MIN_STD)
     elif channel.scheme == "zscore":
-        mean, std = image[inside].mean(dtype=np.float64), image[inside].std(dtype=np.float64)
+        mean, std = _mean_and_std(image[inside])
         np.subtract(image, np.float32(mean), out=out)
         out /= np.float32(max(std, _MIN_STD))
     elif channel.scheme == "rescale_to_0_1":
@@ -69,3 +71,18 @@ def _normalise(image: np.ndarray, channel: ChannelPlan, mask: np.ndarray | None,
         out /= np.float32(max(high - low, _MIN_STD))
     else:
         out[...] = image
+
+
+def _mean_and_std(image: np.ndarray, mask: np.ndarray | None = None) -> tuple[float, float]:
+    """The mean and standard deviation of (D, H, W), of the voxels of the mask if there is one.
+
+    Sums are float64, plane by plane: a float64 copy of a scan would take 8 bytes per voxel.
+    """
+
+    def planes() -> Iterator[np.ndarray]:
+        for number, plane in enumerate(image):
+            yield (plane if mask is None else plane[mask[number]]).astype(np.float64)
+
+    count = image.size if mask is None else np.count_nonzero(mask)
+    mean = sum(plane.sum() for plane in planes()) / count
+    return mean, math.sqrt(sum(np.square(plane - mean).sum() for plane in planes()) / count)

@@ -1,5 +1,10 @@
-"""An estimate of the host memory to predict a scan. A scan that cannot fit is refused before it is read."""
+"""An estimate of the host memory to predict a scan. A scan that does not fit is refused.
 
+Before a scan is read, its crop is not known. The estimate then assumes that one voxel is left: reading the scan and one
+patch must fit. After it is read, the crop is known, and the estimate is checked again before the scan is resampled.
+"""
+
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -28,12 +33,30 @@ from textdiffseg.inference.tiling import tile
 from textdiffseg.preprocessing.case import MAX_VOXELS
 from textdiffseg.resources import free_memory, own_memory
 
-LEAST_CROPPED = 0.75  # of each axis: the body fills 43% of a CT's volume or more
+UNCERTAINTY_MAPS = 3
+SCANS_AHEAD = 2  # on a GPU, beside the one that is segmented: one waits, one is written (`textdiffseg.ahead`)
 
-NO_MEMORY = (
-    "the memory of the machine or of its GPU is full. Close other programs, query fewer labels (--prompt), use fewer "
-    "--samples or --folds, or predict with --device cpu."
-)
+
+@dataclass(frozen=True)
+class Kept:
+    """What a caller keeps in memory while a scan is segmented."""
+
+    scan: bool = False  # the scan as it was read, for a picture
+    maps: bool = False  # maps of probabilities and uncertainty, if they are requested; False: they are in files
+
+
+NOTHING_KEPT = Kept()
+
+
+def no_memory(device: str) -> str:
+    """The error of a scan for which the memory ran out, on "cpu" or "cuda"."""
+    full, last = ("the machine", "take a larger machine")
+    if device != "cpu":
+        full, last = "the machine or of its GPU", "predict with --device cpu"
+    return (
+        f"the memory of {full} is full. Close other programs, query fewer labels (--prompt), use fewer --samples or "
+        f"--folds, or {last}."
+    )
 
 
 def prediction_ram_gb(
@@ -46,6 +69,7 @@ def prediction_ram_gb(
     uncertainty: bool = False,
     on_cpu: bool = True,
     alternatives: bool = False,
+    kept_bytes: float = 0.0,
 ) -> float:
     """The peak RAM in GB to predict a scan.
 
@@ -57,11 +81,12 @@ def prediction_ram_gb(
         settings: of the sampling.
         folds: the number of folds.
         shape: of the scan on the plan's grid, in voxels (D, H, W).
-        original_shape: of the scan on the file's grid, in voxels.
+        original_shape: of the scan on the file's grid, in voxels, with the same axes.
         slots: the number of answers and rivals; None: all labels.
         uncertainty: predict maps of uncertainty, too.
         on_cpu: the networks run on the CPU.
         alternatives: the masks of the samples are kept for alternatives.
+        kept_bytes: what the caller keeps while the scan is segmented.
     """
     slots = len(plan.labels) if slots is None else slots
     channels, network = len(plan.channels), network_of(plan)
@@ -76,15 +101,19 @@ def prediction_ram_gb(
     kept = _kept_bytes(classes, voxels, prod(original_shape)) if alternatives else 0.0
     padding = 4.0 * channels * prod(tiling.padded) if tiling.padded != shape else 0.0  # the padded image is a copy
     predicting = ram_bytes(channels, slots, plan.patch, tiling.padded, original_shape)
-    predicting += padding + noise + maps + samples + kept
-    device: Device = "cpu" if on_cpu else "gpu"
-    at_once = together if on_cpu else 0  # windows of a GPU are not in host memory
-    models = 4.0 * parameters(network) * (folds - 1) + prediction_bytes(network, plan.patch, device, at_once)
+    predicting += padding + noise + maps + samples + kept + kept_bytes
+    models = 4.0 * parameters(network) * (folds - 1) + _network_bytes(plan, together, on_cpu)
     # On a GPU, the next scan waits while another one is read (`textdiffseg.ahead`).
     ahead = 0.0 if on_cpu else 4.0 * channels * prod(shape)
     reading = reading_bytes(channels, shape, original_shape)
     peak = max(reading, predicting) if on_cpu else reading + predicting
     return (peak + ahead + models + LIBRARIES_BYTES) / GB
+
+
+def _network_bytes(plan: Plan, windows: int, on_cpu: bool) -> float:
+    """The host memory of a network and of the windows it computes; those of a GPU are not in host memory."""
+    device: Device = "cpu" if on_cpu else "gpu"
+    return prediction_bytes(network_of(plan), plan.patch, device, windows if on_cpu else 0)
 
 
 def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
@@ -93,10 +122,12 @@ def _kept_bytes(classes: int, voxels: int, original_voxels: int) -> float:
     return sums + ALTERNATIVE_SAMPLES * np.dtype(class_type(classes)).itemsize * original_voxels
 
 
-def scan_ram_gb(segmenting: Segmenting, geometry: Geometry, shape: Triple | None = None) -> float | None:
+def scan_ram_gb(
+    segmenting: Segmenting, geometry: Geometry, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+) -> float | None:
     """The estimate in GB for a scan with this header. None: the scan is too large to be predicted.
 
-    `shape`: of the cropped scan on the plan's grid; None: nothing is cropped.
+    `shape`: of the cropped scan on the plan's grid; None: nothing is cropped. `kept`: what the caller keeps.
     """
     plan = segmenting.plan
     shape = shape or shape_on_plan(geometry, plan)
@@ -113,30 +144,40 @@ def scan_ram_gb(segmenting: Segmenting, geometry: Geometry, shape: Triple | None
             one.settings,
             len(one.networks),
             shape,
-            geometry.shape,
+            _canonical_shape(geometry),
             slots=segmenting.selection.queries.labels.shape[1],  # rivals included
             uncertainty=one is samples,
             on_cpu=one.device.type == "cpu",
             alternatives=one is drawn,
+            kept_bytes=_bytes_of(kept, segmenting, geometry, shape),
         )
         for one in (segmenting.masks.predictor, samples, drawn)
         if one is not None
     )
 
 
-def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None, shape: Triple | None = None) -> None:
+def _bytes_of(kept: Kept, segmenting: Segmenting, geometry: Geometry, shape: Triple) -> float:
+    """The bytes of what the caller keeps: float32 scans on the file's grid, and maps on the plan's grid."""
+    scans = 0 if not kept.scan else 1 if segmenting.masks.predictor.device.type == "cpu" else 1 + SCANS_AHEAD
+    maps = len(segmenting.selection.names) if segmenting.probabilities else 0
+    maps += UNCERTAINTY_MAPS if segmenting.samples is not None else 0
+    of_maps = 4.0 * maps * prod(shape) if kept.maps else 0.0
+    return 4.0 * scans * len(segmenting.plan.channels) * prod(geometry.shape) + of_maps
+
+
+def refuse_too_large(
+    segmenting: Segmenting, geometry: Geometry | None, shape: Triple | None = None, kept: Kept = NOTHING_KEPT
+) -> None:
     """Raise `UserError` if a scan with this header needs more memory than there is. None: the header is not known.
 
     What this process holds already, e.g. the models, counts as free: the estimate includes it. Before a scan is read
-    (`shape` is None), the crop is assumed to leave `LEAST_CROPPED` of each axis.
+    (`shape` is None), a crop may leave one voxel, so that only what cannot fit is refused.
     """
     whole = None if geometry is None else shape_on_plan(geometry, segmenting.plan)
     if geometry is None or whole is None:
         return
-    if shape is None:
-        share = 1.0 if segmenting.plan.crop == "none" else LEAST_CROPPED
-        shape = triple(max(1, int(share * size)) for size in whole)
-    need, free = scan_ram_gb(segmenting, geometry, shape), (free_memory() + own_memory()) / GB
+    shape = shape or (whole if segmenting.plan.crop == "none" else (1, 1, 1))
+    need, free = scan_ram_gb(segmenting, geometry, shape, kept), (free_memory() + own_memory()) / GB
     if need is None or need <= free:
         return
     masks = segmenting.masks.predictor
@@ -145,6 +186,8 @@ def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None, shape: T
         "query fewer labels (--prompt)": len(segmenting.selection.names) > 1,
         "use fewer --samples": masks.settings.samples > 1,
         "leave out --alternatives": segmenting.choice is not None,
+        "leave out --picture": kept.scan,
+        "leave out the maps of probabilities and uncertainty": kept.maps and segmenting.maps,
         "use fewer --folds": len(masks.networks) > 1,
     }
     advice = ", ".join(way for way, helps in ways.items() if helps)
@@ -156,8 +199,10 @@ def refuse_too_large(segmenting: Segmenting, geometry: Geometry | None, shape: T
 
 def shape_on_plan(geometry: Geometry, plan: Plan) -> Triple | None:
     """The shape of a scan on the plan's grid, by its header. None: the scan is too large to be predicted."""
-    axes = orientation_of(geometry).permutation
-    shape = triple(geometry.shape[axis] for axis in axes)
-    spacing = millimetres(geometry.spacing[axis] for axis in axes)
-    on_plan = resampled_shape(shape, spacing, plan.spacing)
+    spacing = millimetres(geometry.spacing[axis] for axis in orientation_of(geometry).permutation)
+    on_plan = resampled_shape(_canonical_shape(geometry), spacing, plan.spacing)
     return on_plan if prod(on_plan) <= MAX_VOXELS else None
+
+
+def _canonical_shape(geometry: Geometry) -> Triple:
+    return triple(geometry.shape[axis] for axis in orientation_of(geometry).permutation)

@@ -6,6 +6,7 @@ result = model.segment("scan.nii.gz", prompts=["anterior hippocampus"])
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -21,18 +22,18 @@ from textdiffseg.folds.ensemble import Ensemble, load_ensemble, names_of_folds
 from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
 from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
+from textdiffseg.imaging.sources.files import read_geometry
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.tensors import record_of
-from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import AlternativeChoice
-from textdiffseg.inference.memory import NO_MEMORY, refuse_too_large
+from textdiffseg.inference.memory import Kept, no_memory, refuse_too_large
 from textdiffseg.inference.openvino import WINDOWS_AT_ONCE, Backend, OpenVINOSegmenter, require_openvino
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import encode_texts, select_answers, select_labels
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.scan import Calibrated, WindowProgress, follow
-from textdiffseg.inference.segmenting import Segmenting, SegmentOptions
+from textdiffseg.inference.segmenting import PreparedScan, Segmenting, SegmentOptions
 from textdiffseg.progress import Cancel, OnProgress, never, silent
 from textdiffseg.resources import choose_device, is_out_of_memory
 from textdiffseg.text.case_texts import CaseText
@@ -217,8 +218,8 @@ class Model:
             probabilities=probabilities,
             alternatives=alternatives,
         )
-        ready, volume = self.prepare(options), volume_of(scan, spacing, affine, series, self._channels)
-        return _run(ready, scan, volume, self._encoded(text, options), follow(progress, cancel), series)
+        ready, encoded = self.prepare(options), self._encoded(text, options)
+        return self._segmented(ready, scan, encoded, follow(progress, cancel), spacing, affine, series)
 
     def segment_each(
         self, scans: Iterable["Scan"], options: SegmentOptions | None = None
@@ -232,15 +233,47 @@ class Model:
             raise UserError(f"scans: expected a list of scans, found one path. Write [{str(scans)!r}].")
         segmenting = self.prepare(options or SegmentOptions())
         for scan in scans:
-            try:
-                found: Result | UserError = _run(segmenting, scan, volume_of(scan, channels=self._channels))
-            except UserError as error:
-                found = UserError(*error.lines)  # without its frames, which hold the scan
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                found = UserError(NO_MEMORY)
-            yield found
+            yield self._attempt(segmenting, scan)  # no name holds the result while the next scan is segmented
+
+    def _attempt(self, segmenting: Segmenting, scan: "Scan") -> Result | UserError:
+        """The segmentation of a scan, or its error."""
+        try:
+            return self._segmented(segmenting, scan)
+        except UserError as error:
+            return UserError(*error.lines)  # without its frames, which hold the scan
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return UserError(no_memory(self.device))
+
+    def _segmented(
+        self,
+        ready: Segmenting,
+        scan: "Scan",
+        text: CaseText | None = None,
+        progress: WindowProgress | None = None,
+        spacing: Sequence[float] | None = None,
+        affine: np.ndarray | None = None,
+        series: str | None = None,
+    ) -> Result:
+        """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
+        found = ready.run(self._read(ready, scan, spacing, affine, series), text, progress)
+        return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
+
+    def _read(
+        self,
+        ready: Segmenting,
+        scan: "Scan",
+        spacing: Sequence[float] | None,
+        affine: np.ndarray | None,
+        series: str | None,
+    ) -> PreparedScan:
+        """The scan on the plan's grid. It is refused before it is read, or before it is resampled, if it cannot fit."""
+        refuse = partial(refuse_too_large, ready, kept=Kept(maps=True))
+        for path in _files_of(scan)[:1]:
+            refuse(read_geometry(path, series))
+        volume = volume_of(scan, spacing, affine, series, self._channels)
+        return ready.read(volume, partial(refuse, volume.geometry))
 
     @property
     def _channels(self) -> list[str]:
@@ -258,21 +291,6 @@ class Model:
             predictor = Predictor(networks, settings, self.device, WINDOWS_AT_ONCE, self._converted)
         steps = self.ensemble.postprocessing if postprocessing else {}
         return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
-
-
-def _run(
-    ready: Segmenting,
-    scan: "Scan",
-    volume: Volume,
-    text: CaseText | None = None,
-    progress: WindowProgress | None = None,
-    series: str | None = None,
-) -> Result:
-    """The segmentation of a scan. It keeps the record of a MetaTensor, and the paths of files with their series."""
-    read = ready.read(volume)
-    refuse_too_large(ready, volume.geometry, read.transform.shape)
-    found = ready.run(read, text, progress)
-    return replace(found, monai=record_of(scan), scan_files=_files_of(scan), series=series)
 
 
 def _files_of(scan: "Scan") -> tuple[Path, ...]:

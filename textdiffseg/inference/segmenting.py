@@ -1,6 +1,6 @@
 """`Segmenting`: a model with queries and sampling settings, ready to segment scans. `Model.prepare` returns it."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plans.errors import UserError
-from plans.geometry import triple
+from plans.geometry import Triple, triple
 from plans.plan import Plan
 from textdiffseg.arguments import check_choice, whole
 from textdiffseg.folds.sampling import Effort
@@ -118,9 +118,13 @@ class Segmenting:
         """Notes on the model and on the queried labels."""
         return tuple(note for note in (self.plan.text.note, caution(self.plan, self.selection)) if note)
 
-    def read(self, volume: Volume) -> PreparedScan:
-        """The scan on the plan's grid. Raises `UserError` if it does not fit the model."""
-        image, transform = preprocess_image(volume, self.plan, products=products_on(self.masks.predictor.device))
+    def read(self, volume: Volume, check: Callable[[Triple], None] | None = None) -> PreparedScan:
+        """The scan on the plan's grid. Raises `UserError` if it does not fit the model.
+
+        `check`: called with the shape on the plan's grid before the scan is resampled. It may raise `UserError`.
+        """
+        products = products_on(self.masks.predictor.device)
+        image, transform = preprocess_image(volume, self.plan, products=products, check=check)
         notes = notes_on_channels(volume, [channel.name for channel in self.plan.channels])
         low = None if self.guide is None else self.guide.read(volume).image
         return PreparedScan(torch.from_numpy(image), transform, (*volume.notes, *notes), low)

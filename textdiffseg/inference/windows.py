@@ -6,8 +6,10 @@ leave as slabs. So the memory of sums depends on labels, patch, H and W, but not
 A tiling may lack windows. A voxel in no window is background with probability 1, and its uncertainty is 0.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +21,9 @@ from textdiffseg.inference.tiling import Tiling, importance
 from textdiffseg.overview import Overview, places
 from textdiffseg.queries import Queries
 from textdiffseg.readout import Readout
+from textdiffseg.resources import is_out_of_memory
 
+Of = TypeVar("Of")
 NOT_FINITE = (
     "the network's output is not finite here, so there is no segmentation. Check the intensities of this scan; if "
     "other scans fail too, copy the model's folds again or train them again."
@@ -124,22 +128,41 @@ class SlabSums:
         )
         self.maps = None if self.maps is None else self.maps.to(device)
 
+    @property
+    def on_host(self) -> bool:
+        """Whether the sums lie in the host's memory."""
+        return self.total.device.type == "cpu"
+
     def add(self, windows: WindowGroup) -> Iterator[Slab]:
         """Add one group, and yield the slabs that are complete before it. `UserError` for output that is not finite."""
-        device = self.total.device
         background = windows.probabilities[:, 0]
-        self.finite &= background.sum().isfinite().to(device)  # read later, so that the host does not wait
-        maps = None if windows.maps is None else windows.maps.to(device)
-        weight = self.weight.to(self.probabilities.dtype)
+        self.finite &= background.sum().isfinite().to(self.total.device)  # read later, so that the host does not wait
         for b, start in enumerate(windows.starts):
             if start[0] > self.top:
                 yield from self._leave(start[0])
-            window = (slice(None), *self.tiling.window(start)[1:])  # the sums begin where the window does
-            self.total[window] += self.weight
-            p = windows.probabilities[b].to(device, self.probabilities.dtype)
-            self.probabilities[:, *window].addcmul_(weight, p)
-            if self.maps is not None and maps is not None:
-                self.maps[:, *window].addcmul_(self.weight, maps[:, b])
+            self._or_on_host(partial(self._add, windows, b))
+
+    def _add(self, windows: WindowGroup, b: int) -> None:
+        """Add window b of a group. What needs memory comes first, so that it can be called again."""
+        device, kind = self.total.device, self.probabilities.dtype
+        p, weight = windows.probabilities[b].to(device, kind), self.weight.to(kind)
+        maps = None if windows.maps is None else windows.maps[:, b].to(device)
+        window = (slice(None), *self.tiling.window(windows.starts[b])[1:])  # the sums begin where the window does
+        self.total[window] += self.weight
+        self.probabilities[:, *window].addcmul_(weight, p)
+        if self.maps is not None and maps is not None:
+            self.maps[:, *window].addcmul_(self.weight, maps)
+
+    def _or_on_host(self, compute: Callable[[], Of]) -> Of:
+        """What `compute` returns. If the device's memory runs out, the sums move to the host, and it runs again."""
+        try:
+            return compute()
+        except RuntimeError as error:
+            if self.on_host or not is_out_of_memory(error):
+                raise
+        self.to("cpu")  # outside `except`, which keeps the failed call's tensors alive
+        torch.cuda.empty_cache()
+        return compute()
 
     def finish(self) -> Iterator[Slab]:
         """Yield the slabs that are left after the last window."""
@@ -164,17 +187,22 @@ class SlabSums:
 
     def _slabs(self, count: int) -> Iterator[Slab]:
         """The first `count` planes of the sums, without the volume's padding."""
-        planes, *inside = self.tiling.interior
+        planes = self.tiling.interior[0]
         first, last = max(self.top, planes.start), min(self.top + count, planes.stop)
         classes, plane = len(self.probabilities), self.total[0].numel()
         step = int(slab_bytes(classes, self.total.numel(), plane) // (4 * classes * plane))
         for start in range(first, last, step):
             rows = slice(start - self.top, min(start + step, last) - self.top)
-            total = self.total[rows, *inside]
-            p = (self.probabilities[:, rows, *inside] / total).clamp_(max=1)  # float32, as `total` is; 1 for rounding
-            empty = total == 0  # in no window
-            maps = None if self.maps is None else self.maps[:, rows, *inside] / total
-            if empty.any():
-                p.masked_fill_(empty, 0)[0].masked_fill_(empty, 1)
-                maps = None if maps is None else maps.masked_fill_(empty, 0)
-            yield Slab(start - planes.start, Prediction(p.cpu(), *(() if maps is None else maps.cpu())))
+            yield Slab(start - planes.start, self._or_on_host(partial(self._means, rows)))
+
+    def _means(self, rows: slice) -> Prediction:
+        """The sums divided by those of g, for some planes without the padding. On the host."""
+        inside = self.tiling.interior[1:]
+        total = self.total[rows, *inside]
+        p = (self.probabilities[:, rows, *inside] / total).clamp_(max=1)  # float32, as `total` is; 1 for rounding
+        empty = total == 0  # in no window
+        maps = None if self.maps is None else self.maps[:, rows, *inside] / total
+        if empty.any():
+            p.masked_fill_(empty, 0)[0].masked_fill_(empty, 1)
+            maps = None if maps is None else maps.masked_fill_(empty, 0)
+        return Prediction(p.cpu(), *(() if maps is None else maps.cpu()))

@@ -7,7 +7,7 @@ Inverse: resample slab by slab and class by class with a running argmax, undo th
 `TransformRecord` holds the parameters of the inverse.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from types import EllipsisType
 from typing import Literal
@@ -82,12 +82,17 @@ class TransformRecord(Record):
 
 
 def preprocess_image(
-    volume: Volume, plan: Plan, labels: np.ndarray | None = None, products: Products = apply_matrices
+    volume: Volume,
+    plan: Plan,
+    labels: np.ndarray | None = None,
+    products: Products = apply_matrices,
+    check: Callable[[Triple], None] | None = None,
 ) -> tuple[np.ndarray, TransformRecord]:
     """The image (C, D, H, W) float32 on the plan's grid, and the transform record.
 
     `labels` are the label numbers (D, H, W) of a training case, on the file's grid. The crop then keeps all of them.
-    `products` applies the matrices of resampling, here or on a GPU.
+    `products` applies the matrices of resampling, here or on a GPU. `check` is called with the shape on the plan's grid
+    before the image is resampled. It may raise `UserError`.
 
     Missing channels are 0. Raises `UserError` if the channels are not those of the plan, or if the result would exceed
     `MAX_VOXELS`.
@@ -106,6 +111,8 @@ def preprocess_image(
     cropped = triple(end - start for start, end in crop)
     shape = resampled_shape(cropped, spacing, plan.spacing)
     _refuse_spacing(canonical.geometry, plan, shape)
+    if check is not None:
+        check(shape)
     transform = TransformRecord(
         original_shape=volume.geometry.shape,
         affine=tuple(tuple(float(value) for value in row) for row in volume.geometry.affine),
@@ -153,9 +160,10 @@ def _to_plan_grid(
     for number, channel in enumerate(plan.channels):  # one after the other, to hold one channel in memory
         if number in missing:
             continue
-        image = normalise(array[number : number + 1], (channel,), mask, inside)
         out = result[number : number + 1]
+        image = normalise(array[number : number + 1], (channel,), mask, inside)
         resample(image, shape, 3, order_along, inside, limits(channel), out, products)
+        del image  # before the next one is made
         np.clip(out, -MAX_INTENSITY, MAX_INTENSITY, out=out)
     return result
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from plans.planning.rules import numbers
 from textdiffseg.folds.postprocessing import listing_of
 from textdiffseg.folds.sampling import Settings
-from textdiffseg.inference.memory import scan_ram_gb
+from textdiffseg.inference.memory import Kept, scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
 from textdiffseg.inference.region import MARGIN
@@ -16,8 +16,10 @@ from textdiffseg.resources import free_memory
 from textdiffseg.text.case_texts import cut_notes
 
 
-def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
-    """Report model, labels, sampling and calibration, and the memory that the run needs."""
+def announce(
+    model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept
+) -> None:
+    """Report model, labels, sampling and calibration, and the memory that the run needs. `kept`: what it keeps."""
     ensemble, selection = model.ensemble, segmenting.selection
     folds, models = dict.fromkeys(ensemble.folds), " and ".join(map(str, ensemble.folders))
     report(f"Model: {models}, {'folds' if len(folds) > 1 else 'fold'} {', '.join(folds)}")
@@ -42,7 +44,7 @@ def announce(model: Model, segmenting: Segmenting, scans: Mapping[str, tuple[Pat
         )
     if note := caution(model.plan, selection):
         report(f"Note: {note}")
-    _report_memory(segmenting, scans, report)
+    _report_memory(segmenting, scans, report, kept)
 
 
 def _report_resolution(segmenting: Segmenting, report: Report) -> None:
@@ -102,10 +104,10 @@ def _report_calibration(segmenting: Segmenting, report: Report) -> None:
         report(f"Expected Dice: masks below {masks.expected_dice.threshold:.2f} are reported")
 
 
-def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report) -> None:
+def _report_memory(segmenting: Segmenting, scans: Mapping[str, tuple[Path, ...]], report: Report, kept: Kept) -> None:
     from textdiffseg.imaging.sources.files import read_geometry
 
     geometries = [read_geometry(paths[0]) for paths in scans.values()]
-    found = [scan_ram_gb(segmenting, one) for one in geometries if one is not None]
+    found = [scan_ram_gb(segmenting, one, kept=kept) for one in geometries if one is not None]
     need = max((one for one in found if one is not None), default=segmenting.plan.memory.ram_gb)
     report(f"RAM: about {need:.1f} GB for the largest of {len(scans)} scans, {free_memory() / 1e9:.1f} GB free.")

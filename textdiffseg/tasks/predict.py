@@ -26,6 +26,7 @@ from textdiffseg.arguments import path_of, several
 from textdiffseg.files import temporary_folder
 from textdiffseg.folds.best import why_outdated
 from textdiffseg.folds.find import find_models
+from textdiffseg.inference.memory import Kept
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.openvino import Backend
 from textdiffseg.inference.segmenting import SegmentOptions
@@ -91,7 +92,7 @@ def predict(
     segmenting, encoded = model.prepare(options), model.texts(words, options.text_encoder)
     place = output_place(path_of(out), len(scans))
     run = PredictionRun(model, segmenting, encoded, *place, overwrite, picture, conversions, missing)
-    announce(model, segmenting, scans, report)
+    announce(model, segmenting, scans, report, Kept(scan=picture))
     report_unsearched(source, scans, run.out, report)
     report_case_texts(run, len(scans), strays, texts, report)
     return predict_scans(run, scans, progress, cancel, report)
@@ -233,9 +234,10 @@ def _works(
             return stages.segment(run, work, following.of(work.case), lambda: stopped.is_set() or cancel(), folder)
 
         started = (stages.start(run, case, paths) for case, paths in scans.items())
-        works = stages.each(partial(stages.read, run), started)
+        each = partial(stages.each, device=run.model.device)
+        works = each(partial(stages.read, run), started)
         for stage in (segment, partial(stages.write, run)):
-            works = stages.each(stage, stack.enter_context(closing(ahead(works, overlapping, stopped.set))))
+            works = each(stage, stack.enter_context(closing(ahead(works, overlapping, stopped.set))))
         for work in works:
             yield work
             if folder is not None and is_plain_name(work.case):  # no other case has a folder for its maps

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from plans.errors import UserError, listed
@@ -9,7 +10,7 @@ from plans.file_names import manifest_path
 from plans.raw.dataset import is_plain_name
 from textdiffseg.files import write_record
 from textdiffseg.imaging.volume import Volume
-from textdiffseg.inference.memory import NO_MEMORY, refuse_too_large
+from textdiffseg.inference.memory import Kept, no_memory, refuse_too_large
 from textdiffseg.inference.result import Result
 from textdiffseg.inference.scan import follow
 from textdiffseg.inference.segmenting import PreparedScan
@@ -58,19 +59,19 @@ CORRECTED = (
 )
 
 
-def each(stage: Stage, works: Iterable[Work]) -> Iterator[Work]:
-    """The works after a stage. Scans that are complete or have a fault pass it."""
+def each(stage: Stage, works: Iterable[Work], device: str = "cpu") -> Iterator[Work]:
+    """The works after a stage. Scans that are complete or have a fault pass it. `device`: for the advice of faults."""
     for work in works:
         if work.complete or work.fault:
             yield work
             continue
-        done = _after(stage, work)
+        done = _after(stage, work, device)
         del work  # frees the memory of what this stage used
         yield done
         del done
 
 
-def _after(stage: Stage, work: Work) -> Work:
+def _after(stage: Stage, work: Work, device: str) -> Work:
     try:
         return stage(work)
     except UserError as error:
@@ -79,7 +80,7 @@ def _after(stage: Stage, work: Work) -> Work:
         return work.failed(UserError(f"{error.filename} is in the way of an output. Move it away."))
     except Exception as error:
         if is_out_of_memory(error):
-            return work.failed(UserError(NO_MEMORY))
+            return work.failed(UserError(no_memory(device)))
         error.add_note(f"while predicting case {work.case} ({', '.join(map(str, work.paths))})")
         raise
 
@@ -110,14 +111,12 @@ def read(run: PredictionRun, work: Work) -> Work:
         notes = (CORRECTED.format(mask=mask),) if corrected else ()
         return replace(work, complete=True, corrected=corrected, notes=notes)
     refuse_files_of_others(run, mask, manifest_path(mask), paths, before)
-    geometry = read_geometry(paths[0])
-    refuse_too_large(segmenting, geometry)
+    kept = Kept(scan=run.picture)
+    refuse_too_large(segmenting, read_geometry(paths[0]), kept=kept)
     volume = read_volume(paths, missing=missing)
     check_channels(len(volume.array), segmenting.plan, paths)
-    scan = segmenting.read(volume)
-    refuse_too_large(segmenting, volume.geometry, scan.transform.shape)
-    kept = volume if run.picture else None
-    return replace(work, request=request, before=before, scan=scan, volume=kept)
+    scan = segmenting.read(volume, partial(refuse_too_large, segmenting, volume.geometry, kept=kept))
+    return replace(work, request=request, before=before, scan=scan, volume=volume if kept.scan else None)
 
 
 def segment(run: PredictionRun, work: Work, progress: OnProgress, cancel: Cancel, folder: Path | None) -> Work:

@@ -1,5 +1,7 @@
 """The intensity schemes."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,18 @@ def test_zscore_inside_the_mask_leaves_the_rest_at_zero(image):
     assert abs(found[0][mask].mean()) < 1e-4
     assert abs(found[0][mask].std() - 1) < 1e-4
     assert not found[0][~mask].any()
+
+
+@pytest.mark.parametrize("foreground_only", [False, True])
+def test_zscore_makes_no_copy_of_the_scan_in_float64(foreground_only):
+    image = np.random.default_rng(0).normal(300, 40, (1, 64, 64, 64)).astype(np.float32)
+    mask, plan = nonzero_mask(image), ChannelPlan(name="MRI", scheme="zscore", foreground_only=foreground_only)
+    tracemalloc.start()
+    found = normalise(image, [plan], mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.allclose(found, (image - image.mean(dtype=float)) / image.std(dtype=float), atol=1e-5)
+    assert peak < found.nbytes + 2 * image.size, "less than a float64 copy by far"
 
 
 def test_rescale_to_0_1(image):

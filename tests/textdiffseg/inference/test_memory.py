@@ -1,5 +1,8 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from plans.errors import UserError
 from textdiffseg.folds.sampling import Settings
@@ -7,7 +10,7 @@ from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference import memory
 from textdiffseg.inference.alternatives import samples_at_once
-from textdiffseg.inference.memory import prediction_ram_gb, refuse_too_large, scan_ram_gb
+from textdiffseg.inference.memory import Kept, no_memory, prediction_ram_gb, refuse_too_large, scan_ram_gb
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated
@@ -70,6 +73,55 @@ def test_a_scan_that_does_not_fit_is_refused(segmenting, monkeypatch):
     monkeypatch.setattr(memory, "own_memory", lambda: 4e7)  # the estimate includes what the process holds
     with pytest.raises(UserError, match=r"needs about \d\.\d GB of memory, and 0\.1 GB are free"):
         refuse_too_large(segmenting, large)
+
+
+@pytest.mark.parametrize("crop", ["nonzero", "body", "none"])
+def test_before_a_scan_is_read_only_what_cannot_fit_is_refused(segmenting, crop, monkeypatch):
+    """The rule: a crop may leave one voxel, so that reading and one patch count. Without a crop the whole counts."""
+    plan = segmenting.plan.model_copy(update={"crop": crop})
+    monkeypatch.setattr(segmenting.masks.predictor, "plan", plan)
+    large = Geometry((300, 500, 500), np.diag([*plan.spacing, 1.0]))
+    whole, least = scan_ram_gb(segmenting, large), scan_ram_gb(segmenting, large, (1, 1, 1))
+    assert least < 0.8 * whole
+    monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
+    monkeypatch.setattr(memory, "free_memory", lambda: 1.01e9 * least)
+    if crop == "none":
+        with pytest.raises(UserError, match="needs about"):
+            refuse_too_large(segmenting, large)
+    else:
+        refuse_too_large(segmenting, large)
+    with pytest.raises(UserError, match="needs about"):
+        refuse_too_large(segmenting, large, large.shape)  # after it is read, nothing was cropped
+    monkeypatch.setattr(memory, "free_memory", lambda: 0.99e9 * least)
+    with pytest.raises(UserError, match="needs about"):
+        refuse_too_large(segmenting, large)
+
+
+def test_what_the_caller_keeps_counts(segmenting, monkeypatch):
+    grid = Geometry((300, 500, 500), np.diag([*segmenting.plan.spacing, 1.0]))
+    size, channels = 4 * 300 * 500 * 500 / 1e9, len(segmenting.plan.channels)
+    with_maps = replace(segmenting, probabilities=True, samples=segmenting.masks)
+    monkeypatch.setattr(memory, "reading_bytes", lambda *_: 0.0)  # the larger of two peaks counts
+
+    def more(one, kept):
+        return scan_ram_gb(one, grid, grid.shape, kept) - scan_ram_gb(one, grid, grid.shape)
+
+    assert more(segmenting, Kept(maps=True)) == 0, "no maps were requested"
+    maps = len(segmenting.selection.names) + 3
+    assert more(with_maps, Kept(maps=True)) == pytest.approx(maps * size)
+    assert more(with_maps, Kept()) == 0, "they are in files"
+    assert more(segmenting, Kept(scan=True)) == pytest.approx(channels * size)
+    monkeypatch.setattr(segmenting.masks.predictor, "device", torch.device("cuda"))
+    assert more(segmenting, Kept(scan=True)) == pytest.approx(3 * channels * size), "of three scans at once"
+    monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
+    monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
+    with pytest.raises(UserError, match=r"leave out --picture, leave out the maps"):
+        refuse_too_large(with_maps, grid, kept=Kept(scan=True, maps=True))
+
+
+def test_a_run_on_the_cpu_is_not_advised_to_use_it():
+    assert "--device cpu" not in no_memory("cpu")
+    assert "--device cpu" in no_memory("cuda")
 
 
 def test_a_header_gives_the_grid_that_reading_gives(tmp_path, make_scan):

@@ -1,11 +1,13 @@
 """DESIGN 2: one scan gives one mask, in whatever form it is handed over."""
 
 import threading
+import weakref
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 import textdiffseg as tds
 from textdiffseg.imaging.sources.files import read_labels, read_volume
@@ -150,6 +152,42 @@ def test_a_scan_that_memory_cannot_hold_is_refused_in_python_too(model, scan, mo
     (found,) = model.segment_each([scan])
     assert isinstance(found, tds.UserError)
     assert found.__traceback__ is None, "its frames would hold the scan"
+
+
+def test_a_file_that_memory_cannot_hold_is_refused_before_it_is_read(model, scan, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda: 0.0)
+    monkeypatch.setattr(memory, "own_memory", lambda: 1e3)
+    monkeypatch.setattr("textdiffseg.inference.model.volume_of", lambda *_: pytest.fail("it was read"))
+    for given in (scan, str(scan), [scan], {"CT": scan}):
+        with pytest.raises(tds.UserError, match="its prediction needs about"):
+            model.segment(given)
+
+
+def test_maps_that_python_keeps_in_memory_count(model, scan, monkeypatch):
+    found = []
+    monkeypatch.setattr("textdiffseg.inference.model.refuse_too_large", lambda *_, kept: found.append(kept.maps))
+    model.segment(scan, probabilities=True)
+    assert found == [True, True], "before it is read, and before it is resampled"
+
+
+def test_full_memory_is_the_error_of_one_scan(model, scan, monkeypatch):
+    monkeypatch.setattr("textdiffseg.inference.model.volume_of", lambda *_: torch.empty(10**14))
+    (found,) = model.segment_each([scan])
+    assert "the memory of the machine is full" in str(found)
+
+
+def test_a_result_is_released_before_the_next_scan_is_segmented(model, scan):
+    seen = []
+
+    def queue():
+        yield scan
+        seen.append(first())
+        yield scan
+
+    results = model.segment_each(queue())
+    first = weakref.ref(next(results))
+    next(results)
+    assert seen == [None]
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -96,3 +96,29 @@ def test_without_any_window_all_is_background(tiling):
     whole = joined(nothing, tiling.shape).probabilities
     assert torch.equal(whole[0], torch.ones(tiling.shape))
     assert torch.equal(whole[1:], torch.zeros(2, *tiling.shape))
+
+
+@pytest.mark.parametrize("part", ["_add", "_means"])
+def test_sums_for_which_the_device_has_no_room_move_to_the_host_and_nothing_is_lost(tiling, part, monkeypatch):
+    found = predictions(tiling)
+    expected, moved, plain = joined(slabs_of(tiling, found), tiling.shape), [], getattr(SlabSums, part)
+
+    def full(self, *given):
+        if not moved:
+            raise torch.OutOfMemoryError
+        return plain(self, *given)
+
+    monkeypatch.setattr(SlabSums, part, full)
+    monkeypatch.setattr(SlabSums, "on_host", property(lambda _: bool(moved)))
+    monkeypatch.setattr(SlabSums, "to", lambda _, device: moved.append(device))
+    assert torch.equal(joined(slabs_of(tiling, found), tiling.shape).probabilities, expected.probabilities)
+    assert moved == ["cpu"]
+
+
+def test_on_the_host_full_memory_is_an_error(tiling, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(SlabSums, "_means", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        slabs_of(tiling, predictions(tiling))

@@ -1,6 +1,7 @@
 """Preprocessing of one case to the plan's grid, and its inverse."""
 
 import itertools
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import ndimage
 from plans.errors import UserError
 from plans.network_plan import LatentPlan, Stage
 from plans.plan import ChannelPlan, LabelPlan, MemoryPlan, Plan, TextPlan, TrainingPlan
+from plans.planning.memory import reading_bytes
 from textdiffseg.imaging.forms import NiftiForms
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.preprocessing.case import (
@@ -295,3 +297,30 @@ def test_the_way_back_keeps_the_forms_of_a_nifti_file():
     fields = without.model_dump(mode="json")
     del fields["forms"]  # as it was stored before there were any
     assert TransformRecord.parse(fields, "").geometry.forms is None
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.8, 0.8, 0.8), (1.4, 1.4, 1.4), (0.4, 1.3, 1.3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_estimate_of_reading_is_the_measured_peak(spacing, channels):
+    array = np.random.default_rng(0).normal(9, 1, (channels, 60, 70, 80)).astype(np.float32)
+    plan, geometry = make_plan(spacing, channels, "zscore"), Geometry(array.shape[1:], np.eye(4)[:, [2, 1, 0, 3]])
+    masked = [channel.model_copy(update={"foreground_only": True}) for channel in plan.channels]
+    plan = plan.model_copy(update={"channels": masked})
+    preprocess_image(Volume(array, geometry), plan)  # fills the cache of matrices
+    tracemalloc.start()
+    _image, transform = preprocess_image(Volume(array, geometry), plan)
+    peak = array.nbytes + tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    joining = 2 * array.nbytes if channels > 1 else 0  # of the files of several channels
+    assert reading_bytes(channels, transform.shape, geometry.shape) == pytest.approx(max(peak, joining), rel=0.1)
+
+
+def test_the_shape_is_checked_before_the_image_is_resampled(monkeypatch):
+    def refuse(shape):
+        assert shape == (8, 8, 8)
+        raise UserError("too large")
+
+    monkeypatch.setattr("textdiffseg.preprocessing.case.resample", lambda *_: pytest.fail("it was resampled"))
+    volume = Volume(np.ones((1, 8, 8, 8), np.float32), Geometry((8, 8, 8), np.eye(4)))
+    with pytest.raises(UserError, match="too large"):
+        preprocess_image(volume, make_plan(), check=refuse)

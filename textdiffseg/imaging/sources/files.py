@@ -92,14 +92,14 @@ def _is_whole(plane: np.ndarray) -> bool:
         return bool((np.abs(np.rint(plane) - plane) <= MAX_ROUNDING).all())
 
 
-def read_geometry(path: Path) -> Geometry | None:
-    """The grid of a scan from its headers; None for damaged files. That of a DICOM series is an estimate."""
+def read_geometry(path: Path, series: str | None = None) -> Geometry | None:
+    """The grid of a scan from its headers; None for damaged files. `series`: UID of the DICOM series to read."""
     path = Path(path)
     try:
         if is_series(path):
             from textdiffseg.imaging.sources.dicom import read_series_geometry
 
-            return read_series_geometry(path)
+            return read_series_geometry(path, series)
         if not path.is_file():
             return None
         path, ending = _header_of(path)

@@ -19,7 +19,7 @@ def check_source(scan: Path, option: str) -> None:
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
     with source_places(scan) as places, quiet():
-        read_slices(places[:1])
+        read_slices(places)
 
 
 def write_dicom(

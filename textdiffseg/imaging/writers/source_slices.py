@@ -91,7 +91,7 @@ def read_slices(places: Sequence[Place]) -> SourceSlices:
     headers = [_read_header(place) for place in places]
     first, name = headers[0], places[0].name
     frames = int(first.get("NumberOfFrames") or 1)
-    if frames > 1 and len(headers) > 1:
+    if len(headers) > 1 and any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers):
         raise UserError(f"{name}: it belongs to a series of several multi-frame files. DICOM outputs need one file.")
     if "PerFrameFunctionalGroupsSequence" in first:
         pairs = [(header, frame) for header in headers for frame in range(1, frames + 1)]

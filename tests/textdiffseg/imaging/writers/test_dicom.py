@@ -160,6 +160,29 @@ def test_slices_that_nothing_can_refer_to_are_one_line(write, tmp_path, make_ser
         check_source(tmp_path / "a.nii.gz", "--rtstruct")
 
 
+def test_every_file_of_a_series_is_checked(tmp_path, make_series):
+    """An output that cannot be made must be refused before the prediction, whichever file prevents it."""
+    scan = make_series(tmp_path / "ct", np.zeros((3, 4, 5)))
+    check_source(scan, "--rtstruct")
+    last = sorted(scan.iterdir())[-1]
+    header = pydicom.dcmread(last)
+    del header.StudyInstanceUID
+    header.save_as(last)
+    with pytest.raises(UserError, match=f"{last.name}: its StudyInstanceUID is missing"):
+        check_source(scan, "--rtstruct")
+
+
+@pytest.mark.parametrize("several", [0, 1])
+def test_a_series_of_several_multi_frame_files_is_refused(tmp_path, make_series, several):
+    scan = make_series(tmp_path / "ct", np.zeros((2, 4, 5)))
+    path = sorted(scan.iterdir())[several]
+    header = pydicom.dcmread(path)
+    header.NumberOfFrames = 2
+    header.save_as(path)
+    with pytest.raises(UserError, match="a series of several multi-frame files"):
+        read_slices([FilePlace(path) for path in sorted(scan.iterdir())])
+
+
 def test_a_mask_on_a_straight_grid_is_put_on_tilted_slices(make_series, tmp_path):
     """The slices of a tilted gantry are shifted along their rows; the mask is on a straight grid."""
     scan = make_series(tmp_path / "ct", np.zeros((4, 10, 12)), spacing=(2, 1, 1), shift=1.0)

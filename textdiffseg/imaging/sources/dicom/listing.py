@@ -9,8 +9,8 @@ from plans.raw.dataset import MAX_ID_BYTES
 from textdiffseg.files import hash_text
 from textdiffseg.imaging.sources.dicom.instances import Instance, read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, is_slice
-from textdiffseg.imaging.sources.dicom.reading import has_series, series_in
-from textdiffseg.imaging.sources.dicom.series import described
+from textdiffseg.imaging.sources.dicom.reading import has_series, largest_series, series_in
+from textdiffseg.imaging.sources.dicom.series import Series, described
 
 _HASH_LETTERS = 8
 _MAX_LETTERS = 100  # of an id that would be too long
@@ -52,6 +52,8 @@ def scan_of_slice(file: Path) -> str:
 def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Path) -> dict[str, tuple[Path, ...]]:
     """The scans that hold a series, each given by its first slice. Raises `UserError` if no scan does.
 
+    A multi-frame file is read alone. So a series of several such files is given by its folder.
+
     If a scan holds several series, the UID is added to its id. So no series replaces the masks of another one.
     """
     found, others = dict[str, tuple[Path, ...]](), list[str]()
@@ -64,10 +66,23 @@ def first_slices_of(uid: str, scans: Mapping[str, tuple[Path, ...]], folder: Pat
             continue
         if is_archive_name(path.name):
             raise UserError(f"{path} holds series {uid}. A series cannot be chosen in a zip: unpack it.")
-        found[case if len(series) == 1 else _shortened(f"{case}_{uid}")] = (Path(series[uid].instances[0].place.name),)
+        found[case if len(series) == 1 else _shortened(f"{case}_{uid}")] = (_path_of(series[uid], path),)
     if not found:
         raise UserError(f"{folder}: no series {uid!r:.80}. " + (f"Found: {listed(others)}." if others else ""))
     return found
+
+
+def _path_of(series: Series, source: Path) -> Path:
+    """What stands for a series: its first slice, its multi-frame file, or the folder of its multi-frame files."""
+    first = Path(series.instances[0].place.name)
+    if len(series.instances) == 1 or all(one.count == 1 for one in series.instances):
+        return first
+    if source.is_dir() and largest_series(source) != series.uid:
+        raise UserError(
+            f"{source}: series {series.uid} has several multi-frame files, beside a larger series. Put them into a "
+            "folder of their own, and give that folder."
+        )
+    return source
 
 
 def _has_no_scan(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from textdiffseg.imaging.sources.dicom.copies import copies_among, refuse_contra
 from textdiffseg.imaging.sources.dicom.instances import read_instance
 from textdiffseg.imaging.sources.dicom.places import FilePlace, Place, is_slice, slices_of
 from textdiffseg.imaging.sources.dicom.series import Choice, Series, choose, group
-from textdiffseg.imaging.sources.dicom.stack import estimated_affine, stack
+from textdiffseg.imaging.sources.dicom.stack import affine_in_order, stack
 from textdiffseg.imaging.sources.dicom.tilt import STRAIGHTENED, straight_grid
 from textdiffseg.imaging.sources.names import refuse_undecodable
 from textdiffseg.imaging.sources.streams import reported_as_damage
@@ -29,7 +29,8 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
 
     Args:
         source: a folder of slices, a zip of slices, one slice (its series is read), or one multi-frame file.
-        uid: of the series to read; None: the largest one of a folder or a zip.
+        uid: of the series to read; None: the largest one of a folder or a zip. With a UID, the series of a multi-frame
+            file is read, too, as it may have several files.
 
     Raises:
         UserError: no series, a damaged slice, or slices that are not a regular stack.
@@ -47,20 +48,22 @@ def read_series(source: Path, uid: str | None = None) -> Volume:
     return Volume(array[None], Geometry(triple(array.shape), affine), (*notes, *straightened))
 
 
-def read_series_geometry(source: Path) -> Geometry | None:
-    """The grid of a series, estimated from some of its slices and their number; None if it cannot be estimated.
+def read_series_geometry(source: Path, uid: str | None = None) -> Geometry | None:
+    """The grid of a series from its headers; None if it cannot be known. `uid`: of the series; None: the largest one.
 
-    The place in space is that of the first slice. If these slices belong to several series, all headers are read.
+    The headers of some slices are enough where the slices lie in the order of their files. Else all headers are read.
     Raises `UserError` for a damaged slice.
     """
-    with _places(source) as places:
+    with _places(source, uid) as places:
         sampled = dict.fromkeys((*range(SAMPLED), len(places) // 2, len(places) - 1))
-        found = [read_instance(places[number]) for number in sampled if 0 <= number < len(places)]
-        alike = [one for one in found if one is not None and one.count == 1]
-        if alike and len(alike) == len(found) and len({(one.series, one.shape) for one in alike}) == 1:
-            estimate = estimated_affine(tuple(one.frames[0] for one in alike))
-            return None if estimate is None else Geometry((len(places), *alike[0].shape), estimate)
-    with _chosen(source, None) as choice:
+        found = {number: read_instance(places[number]) for number in sampled if 0 <= number < len(places)}
+        alike = {number: one for number, one in found.items() if one is not None and one.count == 1}
+        uids = {(one.series, one.shape) for one in alike.values()}
+        if len(alike) == len(found) and len(uids) == 1 and uid in (None, *(one for one, _ in uids)):
+            frames = {number: one.frames[0] for number, one in alike.items()}
+            if (affine := affine_in_order(frames, len(places))) is not None:
+                return Geometry((len(places), *alike[0].shape), affine)
+    with _chosen(source, uid) as choice:
         slices = stack(choice.series, str(source))
     return Geometry(slices.shape, slices.affine)
 
@@ -90,6 +93,12 @@ def series_in(source: Path) -> dict[str, Series]:
         return group(one for one in map(read_instance, places) if one is not None)
 
 
+def largest_series(source: Path) -> str:
+    """The UID of the series that is read of a folder or a zip without a choice. Raises `UserError`."""
+    with _chosen(source, None) as choice:
+        return choice.series.uid
+
+
 def has_series(folder: Path) -> bool:
     """Whether a folder holds a slice, or a damaged one. Only the files before it are read."""
     try:
@@ -101,7 +110,7 @@ def has_series(folder: Path) -> bool:
 @contextmanager
 def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
     """The series to read. A zip stays open inside the context."""
-    with _places(source) as places:
+    with _places(source, uid) as places:
         if source.is_file() and not is_archive_name(source.name):
             own = read_instance(FilePlace(source))
             if own is None:
@@ -119,13 +128,16 @@ def _chosen(source: Path, uid: str | None) -> Iterator[Choice]:
 
 
 @contextmanager
-def _places(source: Path) -> Iterator[list[Place]]:
-    """The slices of a folder or a zip. For a slice: those of its folder; for a multi-frame file: itself."""
+def _places(source: Path, uid: str | None = None) -> Iterator[list[Place]]:
+    """The slices of a folder or a zip. For a slice those of its folder, for a multi-frame file itself.
+
+    With a `uid`, a multi-frame file also stands for its folder.
+    """
     refuse_undecodable(source)
     with reported_as_damage(source):
         if source.is_file() and not is_archive_name(source.name):
             own = read_instance(FilePlace(source))
-            if own is None or own.count > 1:
+            if own is None or (own.count > 1 and uid is None):
                 yield [FilePlace(source)]
                 return
             source = source.parent

@@ -1,6 +1,6 @@
 """The slices of a series as one grid in space. Slices that are not a regular stack are refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,22 +51,24 @@ def stack(series: Series, source: str) -> Stack:
     return Stack(frames, (len(frames), rows, columns), affine)
 
 
-def estimated_affine(frames: Sequence[Frame]) -> np.ndarray | None:
-    """The affine of a series, estimated from some of its frames; None if a field is missing.
+def affine_in_order(frames: Mapping[int, Frame], count: int) -> np.ndarray | None:
+    """The affine (4, 4) of `count` slices, from some of them; None unless these lie at even steps in their order.
 
-    The distance between slices is the smallest one between these frames, or the thickness of a slice if that is less.
+    `frames`: by their places among the slices, the first and the last one included. A tilt is left out, as the scan is
+    resampled to a straight grid.
     """
-    first = frames[0]
-    if first.position is None or first.orientation is None or first.spacing is None:
-        return None
-    axes = _axes(frames[:1], first.instance.place.name)
-    places = np.sort([np.dot(frame.position, axes[2]) for frame in frames if frame.position is not None])
-    steps = [step for step in (*np.diff(places), first.instance.thickness) if step > 0]
-    if not steps or min(first.spacing) <= 0:
+    where = frames[0].instance.place.name
+    axes, numbers = _axes(tuple(frames.values()), where), np.array(list(frames))
+    positions = np.array([_known(frame.position, frame, "ImagePositionPatient") for frame in frames.values()])
+    spacing = _known(frames[0].spacing, frames[0], "PixelSpacing")
+    places = positions @ axes[2]  # mm along the normal
+    step = (places[numbers == count - 1] - places[numbers == 0]) / max(1, count - 1)
+    uneven = np.abs(places - places[numbers == 0] - numbers * step) > MAX_UNEVENNESS * np.abs(step)
+    if uneven.any() or not step or min(spacing) <= 0:
         return None
     affine = np.eye(4)
-    lengths = (min(steps), *first.spacing)
-    affine[:3] = np.stack([*(axes[[2, 1, 0]] * np.array(lengths)[:, None]), np.array(first.position)], axis=1)
+    lengths = np.array([abs(step[0]), *spacing])
+    affine[:3, :3], affine[:3, 3] = (axes[[2, 1, 0]] * lengths[:, None]).T, positions[places.argmin()]
     return affine
 
 
@@ -78,7 +80,7 @@ def _axes(frames: Sequence[Frame], where: str) -> np.ndarray:
         other = frames[int(turned.argmax())]
         raise UserError(
             f"{where}: its slices have different orientations, as in {frames[0].instance.place.name} and "
-            f"{other.instance.place.name}. {_apart('orientation', other)}"
+            f"{other.instance.place.name}. {_apart('orientation', frames)}"
         )
     row, column = found[0].reshape(2, 3)
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -138,7 +140,7 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
         one, other = (_named(frames[double[0] + number]) for number in (0, 1))
         raise UserError(
             f"{where}: {len(double)} of its {len(frames)} slices have the position of another one, as {one} and "
-            f"{other}. {_apart('phase or echo', frames[0])}"
+            f"{other}. {_apart('phase or echo', frames)}"
         )
     if np.abs(steps - usual).max() <= MAX_UNEVENNESS * usual:
         return
@@ -150,9 +152,10 @@ def _refuse_uneven(frames: Sequence[Frame], places: np.ndarray, where: str) -> N
     )
 
 
-def _apart(what: str, frame: Frame) -> str:
+def _apart(what: str, frames: Sequence[Frame]) -> str:
     """The advice for a series that holds several scans."""
-    if frame.instance.count > 1:
+    first = frames[0].instance
+    if first.count > 1 and all(frame.instance is first for frame in frames):
         return f"Split the file into one per {what}, for instance with dcm2niix."
     return f"Remove copies, and put the slices of each {what} into their own folder."
 

@@ -110,6 +110,24 @@ def test_multi_frame_files_of_several_studies_are_one_scan_each(tmp_path, write_
     assert list_scans(folder) == {"in": (folder,)}
 
 
+def test_a_chosen_series_of_several_multi_frame_files_is_read_whole(tmp_path, write_series, write_multi_frame, voxels):
+    """As without a choice. A multi-frame file stands for itself alone, so it cannot stand for such a series."""
+    folder, places = tmp_path / "in", [(1, 2, 2.0 * number) for number in range(5)]
+    for name, part in (("b", slice(0, 2)), ("a", slice(2, 5))):
+        write_multi_frame(folder / f"{name}.dcm", voxels[part], places[part], series="1.5", instance=f"1.5.{name}")
+    whole = read_volume((folder,)).array
+    assert np.array_equal(whole[0], voxels)
+    assert list_scans(folder, series="1.5") == {"in": (folder,)}
+    assert np.array_equal(read_volume((folder / "a.dcm",), series="1.5").array, whole)
+    assert len(read_volume((folder / "a.dcm",)).array[0]) == 3, "the file alone"
+    write_series(folder, voxels[:2], series="1.6", name="small{}")
+    paths = list_scans(folder, series="1.5")["in_1.5"]
+    assert np.array_equal(read_volume(paths).array, whole)
+    write_series(folder, np.zeros((9, 8, 8), np.int16), series="1.7", name="large{}")
+    with pytest.raises(UserError, match=r"series 1\.5 has several multi-frame files, beside a larger series"):
+        list_scans(folder, series="1.5")
+
+
 def test_folders_may_be_channels(tmp_path, write_series, voxels):
     for number in range(2):
         write_series(tmp_path / "in" / f"A_{number:04d}", voxels + number, series=f"1.{number}")

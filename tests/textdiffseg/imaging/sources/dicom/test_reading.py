@@ -206,6 +206,28 @@ def test_the_grid_is_known_from_the_first_slices(tmp_path, write_series, write_m
     assert not read
 
 
+@pytest.mark.parametrize("order", ["up", "down", "shuffled"])
+@pytest.mark.parametrize("thickness", [5, 1, 0.5])
+def test_the_grid_from_headers_is_that_of_the_scan_whatever_the_names_and_the_thickness(
+    tmp_path, write_series, order, thickness
+):
+    places = np.arange(40.0)
+    if order == "shuffled":
+        places = np.random.default_rng(3).permutation(places)
+    array = np.zeros((40, 6, 7), np.int16)
+    name = "{:03d}" if order == "down" else "a{:03d}"
+    places = places if order != "up" else places[::-1]
+    folder = write_series(tmp_path / "in", array, places.tolist(), name=name, thickness=thickness)
+    for path in (folder, next(folder.iterdir())):
+        assert read_geometry(path).matches(read_volume((path,)).geometry, 1e-6)
+
+
+def test_the_grid_of_a_chosen_series_is_its_own(tmp_path, write_series, voxels):
+    write_series(tmp_path, voxels)
+    write_series(tmp_path, voxels[:3], series="1.2.4", name="a{}")
+    assert read_geometry(tmp_path, "1.2.4").shape == (3, 6, 7)
+
+
 def test_the_grid_of_a_folder_with_several_series_is_that_of_the_largest(tmp_path, write_series, voxels):
     write_series(tmp_path, voxels)
     write_series(tmp_path, voxels[:3], series="1.2.4", name="a{}")
