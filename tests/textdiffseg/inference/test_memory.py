@@ -10,7 +10,22 @@ from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference import memory
 from textdiffseg.inference.alternatives import samples_at_once
-from textdiffseg.inference.memory import Kept, no_memory, prediction_ram_gb, refuse_too_large, scan_ram_gb
+from textdiffseg.inference.memory import (
+    LEAST_CROPPED,
+    Kept,
+    no_memory,
+    prediction_ram_gb,
+    refuse_too_large,
+    scan_ram_gb,
+    shape_on_plan,
+)
+    LEAST_CROPPED,
+    Kept,
+    no_memory,
+    prediction_ram_gb,
+    refuse_too_large,
+    scan_ram_gb,
+)
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated
@@ -76,22 +91,19 @@ def test_a_scan_that_does_not_fit_is_refused(segmenting, monkeypatch):
 
 
 @pytest.mark.parametrize("crop", ["nonzero", "body", "none"])
-def test_before_a_scan_is_read_only_what_cannot_fit_is_refused(segmenting, crop, monkeypatch):
-    """The rule: a crop may leave one voxel, so that reading and one patch count. Without a crop the whole counts."""
+def test_before_a_scan_is_read_what_a_crop_leaves_at_least_must_fit(segmenting, crop, monkeypatch):
     plan = segmenting.plan.model_copy(update={"crop": crop})
     monkeypatch.setattr(segmenting.masks.predictor, "plan", plan)
     large = Geometry((300, 500, 500), np.diag([*plan.spacing, 1.0]))
-    whole, least = scan_ram_gb(segmenting, large), scan_ram_gb(segmenting, large, (1, 1, 1))
-    assert least < 0.8 * whole
+    left = tuple(int(LEAST_CROPPED[crop] * size) for size in shape_on_plan(large, plan))
+    whole, least = scan_ram_gb(segmenting, large), scan_ram_gb(segmenting, large, left)
     monkeypatch.setattr(memory, "own_memory", lambda: 0.0)
     monkeypatch.setattr(memory, "free_memory", lambda: 1.01e9 * least)
-    if crop == "none":
+    refuse_too_large(segmenting, large)
+    if crop != "none":
+        assert least < 0.9 * whole
         with pytest.raises(UserError, match="needs about"):
-            refuse_too_large(segmenting, large)
-    else:
-        refuse_too_large(segmenting, large)
-    with pytest.raises(UserError, match="needs about"):
-        refuse_too_large(segmenting, large, large.shape)  # after it is read, nothing was cropped
+            refuse_too_large(segmenting, large, large.shape)  # after it is read, nothing was cropped
     monkeypatch.setattr(memory, "free_memory", lambda: 0.99e9 * least)
     with pytest.raises(UserError, match="needs about"):
         refuse_too_large(segmenting, large)
