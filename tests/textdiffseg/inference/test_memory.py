@@ -19,13 +19,6 @@ from textdiffseg.inference.memory import (
     scan_ram_gb,
     shape_on_plan,
 )
-    LEAST_CROPPED,
-    Kept,
-    no_memory,
-    prediction_ram_gb,
-    refuse_too_large,
-    scan_ram_gb,
-)
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.prompting import select_labels
 from textdiffseg.inference.scan import Calibrated
