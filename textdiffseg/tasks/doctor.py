@@ -2,16 +2,16 @@
 
 import os
 import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from operator import ge, gt, le, lt
 from pathlib import Path
 from typing import Literal
+
+from packaging.requirements import Requirement
 
 from plans.errors import UserError
 from textdiffseg.arguments import path_of
@@ -21,7 +21,6 @@ from textdiffseg.resources import cores, free_memory
 GB = 1e9
 LEAST_GPU_GB, LEAST_RAM_GB, LEAST_DISK_GB, LEAST_SHARED_GB = 8, 8, 20, 1
 SHARED_MEMORY = Path("/dev/shm")
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[.*\])? *(.*)")
 State = Literal["good", "note", "bad"]  # bad: something will not work
 
 
@@ -62,48 +61,16 @@ def _versions() -> Iterator[Finding]:
 def _unfit(extra: str) -> Iterator[Finding]:
     """The installed packages whose version does not fit the requirements; those of an extra, or of no extra ("")."""
     with suppress(PackageNotFoundError):
-        for requirement in requires("textdiffseg") or ():
-            rule, _, marker = requirement.partition(";")
-            parts = _REQUIREMENT.fullmatch(rule.strip())
-            if parts is None or _extra_of(marker) != extra or parts[1] == "textdiffseg":
+        for requirement in map(Requirement, requires("textdiffseg") or ()):
+            marker = requirement.marker
+            if bool(extra) == (marker is None) or (marker and not marker.evaluate({"extra": extra})):
                 continue
             with suppress(PackageNotFoundError):  # reported elsewhere
-                found = version(parts[1])
-                if not fits(found, parts[2]):
-                    advice = f"Install one that fits: pip install '{rule.strip()}'"
-                    yield Finding(parts[1], "bad", f"version {found}; needed is {parts[2].strip()}", advice)
-
-
-def _extra_of(marker: str) -> str:
-    found = re.search(r"extra *== *[\"'](\w+)", marker)
-    return found[1] if found else ""
-
-
-def fits(found: str, rules: str) -> bool:
-    """Whether a version fits rules such as `>=2.8,!=2.9.*`. Numbers are compared; other letters are left out."""
-    return all(_fits(_numbers(found), rule.strip()) for rule in rules.split(",") if rule.strip())
-
-
-def _fits(found: tuple[int, ...], rule: str) -> bool:
-    match = re.fullmatch(r"(>=|<=|==|!=|~=|<|>) *(.+)", rule)
-    if match is None:
-        return True
-    wanted = _numbers(match[2])
-    if match[1] in ("==", "!="):
-        alike = found[: len(wanted)] == wanted if match[2].endswith("*") else _padded(found) == _padded(wanted)
-        return alike == (match[1] == "==")
-    order = {">=": ge, "~=": ge, "<=": le, "<": lt, ">": gt}[match[1]]
-    return bool(order(_padded(found), _padded(wanted)))
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """The numbers of a version: `2.9.0+cpu` -> (2, 9, 0)."""
-    found = re.match(r"\d+(\.\d+)*", text)
-    return tuple(map(int, found[0].split("."))) if found else ()
-
-
-def _padded(numbers: tuple[int, ...]) -> tuple[int, ...]:
-    return (*numbers, *(0,) * (6 - len(numbers)))
+                found = version(requirement.name)
+                if not requirement.specifier.contains(found, prereleases=True):
+                    plain = f"{requirement.name}{requirement.specifier}"
+                    advice = f"Install one that fits: pip install '{plain}'"
+                    yield Finding(requirement.name, "bad", f"version {found}; needed is {plain}", advice)
 
 
 def _gpu() -> Iterator[Finding]:

@@ -81,22 +81,6 @@ def test_a_root_that_may_not_be_read_is_a_problem(tmp_path, monkeypatch):
     assert [(one.name, one.state) for one in doctor._disk(tmp_path)] == [("write access", "bad")]
 
 
-@pytest.mark.parametrize(
-    ("version", "rules", "expected"),
-    [
-        ("2.8.0+cpu", ">=2.8,!=2.9.*", True),
-        ("2.9.1", ">=2.8,!=2.9.*", False),
-        ("2.7", ">=2.8", False),
-        ("2.10", ">=2.8", True),
-        ("0.1.0", "==0.1", True),
-        ("1.7", ">=1.6,<1.7", False),
-        ("5.0.0rc1", "", True),
-    ],
-)
-def test_versions_are_compared_with_the_requirements(version, rules, expected):
-    assert doctor.fits(version, rules) == expected
-
-
 def test_a_version_that_does_not_fit_is_a_problem(monkeypatch):
     wanted = ["torch!=2.9.*,>=99", "numpy>=1.26", 'matplotlib>=99; extra == "report"', "nothing-like-this>=1"]
     monkeypatch.setattr(doctor, "requires", lambda _: wanted)
