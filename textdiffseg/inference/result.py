@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
 from plans.errors import UserError
 from plans.file_names import NIFTI, alternative_file, split_ending
-from textdiffseg.arguments import path_of
+from plans.layout import SEPARATE, Conversion
+from textdiffseg.arguments import check_choice, path_of, several
+from textdiffseg.extras import require
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.imaging.volume import Geometry, Volume
 from textdiffseg.inference.alternatives import Alternative
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from textdiffseg.imaging.sources.objects import Scan
     from textdiffseg.imaging.sources.tensors import MonaiRecord
+    from textdiffseg.imaging.writers.conversions import OtherForms
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Result:
     geometry: Geometry  # of `labels`
     names: tuple[str, ...]  # of the labels that were queried
     values: tuple[int, ...]  # of these labels in `labels`
+    structures: Mapping[str, tuple[int, ...]]  # all values of each label, by name; several if labels overlap
     volumes: Mapping[str, VolumeInterval]  # ml, by name; with an interval if validation has fitted a factor
     notes: tuple[str, ...]  # on the model and the mask
     scan_notes: tuple[str, ...]  # on the scan's position and orientation
@@ -64,14 +69,24 @@ class Result:
         """A map in bits: `entropy`, `between_samples` or `between_folds`. `UserError` unless requested."""
         return self._map(f"uncertainty/{name}")
 
-    def write(self, folder: str | Path, name: str = f"segmentation{NIFTI}") -> tuple[str, ...]:
+    def write(
+        self,
+        folder: str | Path,
+        name: str = f"segmentation{NIFTI}",
+        conversions: Conversion | Sequence[Conversion] = (),
+    ) -> tuple[str, ...]:
         """The paths of all written files, relative to `folder`: mask, alternatives, probabilities/..., uncertainty/...
 
-        The ending of `name` sets the format. Raises `UserError` if the mask would replace the segmented scan.
+        The ending of `name` sets the format. `conversions` are other forms of the mask, each in a folder of its name:
+        "separate" (one file per label), "dicom-seg" and "rtstruct", on the slices of the scan.
+
+        Raises `UserError` if the mask would replace the segmented scan. For DICOM also if the scan was not given as a
+        path or is not DICOM, or if the extra `dicom` is not installed. Nothing is written then.
         """
         from textdiffseg.imaging.writers.files import write_labels, write_volume
 
         folder, name = self._place(folder, name)
+        forms = self._forms(folder / name, several(conversions))
         write_labels(folder / name, self.labels, self.geometry)
         written = [name]
         for number, one in enumerate(self.alternatives, start=1):
@@ -80,7 +95,8 @@ class Result:
         for path, array in self._placed(split_ending(name)[0]):
             written.append(f"{path}{split_ending(name)[1]}")
             write_volume(folder / written[-1], restore_map(array, self.transform), self.geometry)
-        return tuple(written)
+        forms.write(self.labels, self.geometry, self._path, version("textdiffseg"), self.series)
+        return *written, *(path.relative_to(folder).as_posix() for path in forms.paths)
 
     def metatensor(self) -> "MetaTensor":
         """The mask as MONAI's MetaTensor (1, x, y, z), with the affine of the scan (RAS+ in mm).
@@ -124,6 +140,23 @@ class Result:
         from textdiffseg.imaging.notebook import niivue_widget
 
         return niivue_widget(self._scan(scan, spacing, affine, "view"), self.labels, self._names, self.hounsfield)
+
+    def _forms(self, mask: Path, kinds: tuple[Conversion, ...]) -> "OtherForms":
+        """The other forms of the mask. Raises `UserError` if they cannot be written."""
+        from textdiffseg.imaging.writers.conversions import OtherForms
+
+        for kind in kinds:
+            check_choice("conversions", kind, get_args(Conversion))
+            if kind != SEPARATE:
+                require("dicom", "Result.write")
+        forms = OtherForms(mask, kinds, self.structures, self.values)
+        forms.check(self._path, self.series)
+        return forms
+
+    @property
+    def _path(self) -> Path | None:
+        """The file or folder of the segmented scan; None: it was not given as a path."""
+        return self.scan_files[0] if self.scan_files else None
 
     def _place(self, folder: str | Path, name: str | Path) -> tuple[Path, str]:
         """The folder and the name to write to. Raises `UserError` where other data would be lost."""

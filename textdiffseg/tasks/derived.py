@@ -13,15 +13,14 @@ from typing import get_args
 import numpy as np
 
 from plans.errors import UserError
-from plans.file_names import DICOM, label_stems, manifest_path, split_ending
+from plans.file_names import DICOM, manifest_path
 from plans.layout import DICOM_SEG, RTSTRUCT, SEPARATE, Conversion
 from textdiffseg.arguments import check_choice
 from textdiffseg.extras import require
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels
 from textdiffseg.imaging.volume import Geometry, Volume, describe
-from textdiffseg.imaging.writers.dicom import check_source, write_dicom
-from textdiffseg.imaging.writers.separate import write_separate
+from textdiffseg.imaging.writers.conversions import OtherForms
 from textdiffseg.inference.measures import values_within
 from textdiffseg.inference.result import Result
 from textdiffseg.leftovers import sweep
@@ -50,36 +49,21 @@ class DerivedFiles:
     scan: tuple[Path, ...]  # its files
 
     @property
-    def structures(self) -> dict[str, tuple[int, ...]]:
-        """The values in the mask of each label, by name."""
+    def forms(self) -> OtherForms:
+        """The forms of the mask that were requested."""
         selection = self.run.segmenting.selection
-        return dict(zip(selection.names, values_within(self.run.segmenting.plan, selection), strict=True))
-
-    @property
-    def separate(self) -> dict[Path, tuple[int, ...]]:
-        """The values of each file with the mask of one label, if they were requested."""
-        if SEPARATE not in self.run.conversions:
-            return {}
-        stem, ending = split_ending(self.mask.name)
-        stems = label_stems(self.run.segmenting.selection.names, self.run.segmenting.selection.values)
-        folder = self.run.out / SEPARATE / stem
-        return {folder / f"{one}{ending}": values for one, values in zip(stems, self.structures.values(), strict=True)}
-
-    @property
-    def dicom(self) -> dict[Conversion, Path]:
-        """The DICOM files that were requested, by kind."""
-        name = f"{split_ending(self.mask.name)[0]}{DICOM}"
-        return {kind: self.run.out / kind / name for kind in (DICOM_SEG, RTSTRUCT) if kind in self.run.conversions}
+        values = values_within(self.run.segmenting.plan, selection)
+        structures = dict(zip(selection.names, values, strict=True))
+        return OtherForms(self.mask, tuple(self.run.conversions), structures, selection.values)
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files but the picture."""
-        return *self.separate, *self.dicom.values()
+        return self.forms.paths
 
     def check(self, before: Manifest | None) -> None:
         """Raise `UserError` if a file would replace one of the user, or cannot be made from the scan."""
-        for kind in self.dicom:
-            check_source(self.scan[0], f"--{kind}")
+        self.forms.check(self.scan[0], prefix="--")
         if self.run.picture:
             refuse_picture_of_others(self.mask, before, self.run.overwrite)
         known = {} if before is None else before.converted
@@ -155,10 +139,7 @@ class DerivedFiles:
         begun = manifest.converted | {self._name(path): "" for path in self.paths}
         write_record(manifest_path(self.mask), manifest.model_copy(update={"converted": begun}))
         sweep({path.parent for path in self.paths})
-        write_separate(self.separate, labels, geometry)
-        if self.dicom:
-            version = manifest.versions.get("textdiffseg", "")
-            write_dicom(self.dicom, labels, geometry, self.structures, self.scan[0], version)
+        self.forms.write(labels, geometry, self.scan[0], manifest.versions.get("textdiffseg", ""))
         done = manifest.converted | {self._name(path): hash_files([path]) for path in self.paths}
         final = manifest.model_copy(update={"converted": done})
         write_record(manifest_path(self.mask), final)

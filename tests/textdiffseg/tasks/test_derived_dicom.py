@@ -11,6 +11,8 @@ pytest.importorskip("contourpy")
 
 import pydicom
 
+import textdiffseg as tds
+from plans.errors import UserError
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.tasks import stages
 from textdiffseg.tasks.manifest import Manifest
@@ -148,12 +150,12 @@ def test_a_scan_that_is_not_dicom_is_one_line_and_the_others_are_predicted(predi
 
 
 def test_a_failure_after_the_mask_leaves_the_mask(predict, root, monkeypatch):
-    from textdiffseg.tasks import derived
+    from textdiffseg.imaging.writers import conversions
 
     def full(*_):
         raise OSError(28, "No space left on device", "x")
 
-    monkeypatch.setattr(derived, "write_dicom", full)
+    monkeypatch.setattr(conversions, "write_dicom", full)
     code, _, err = predict("--dicom-seg")
     assert code == 2
     assert "Traceback" not in err
@@ -162,3 +164,30 @@ def test_a_failure_after_the_mask_leaves_the_mask(predict, root, monkeypatch):
     code, out, _ = predict("--dicom-seg", source=root / "scans" / "one")
     assert (code, "1 complete already" in out) == (0, True)
     assert (root / "out" / "dicom-seg" / "one.dcm").is_file()
+
+
+def test_python_writes_the_same_forms_of_a_result(predict, root, plan):
+    assert predict("--dicom-seg", "--separate")[0] == 0
+    model = tds.load(root / "results" / plan.dataset / "default", folds=(0,), device="cpu")
+    result = model.segment(root / "scans" / "one", mirroring=False)
+    written = result.write(root / "python", "one.nii.gz", conversions=("separate", "dicom-seg", "rtstruct"))
+    assert set(written) == {
+        "one.nii.gz",
+        "separate/one/Front_Part.nii.gz",
+        "separate/one/back.nii.gz",
+        "dicom-seg/one.dcm",
+        "rtstruct/one.dcm",
+    }
+    own, other = (pydicom.dcmread(root / folder / "dicom-seg" / "one.dcm") for folder in ("python", "out"))
+    assert np.array_equal(own.pixel_array, other.pixel_array)
+    assert own.PatientName == other.PatientName
+
+
+def test_a_result_that_dicom_cannot_refer_to_is_not_written(root, plan):
+    model = tds.load(root / "results" / plan.dataset / "default", folds=(0,), device="cpu")
+    result = model.segment(np.zeros((9, 20, 17), np.float32), spacing=(2.0, 1.0, 1.0))
+    with pytest.raises(UserError, match="dicom-seg needs a DICOM scan that was given as a path"):
+        result.write(root / "python", conversions="dicom-seg")
+    with pytest.raises(UserError, match="conversions"):
+        result.write(root / "python", conversions="dicom")
+    assert not list((root / "python").glob("*"))

@@ -11,14 +11,17 @@ from plans.layout import DICOM_SEG, Conversion
 from textdiffseg.imaging.volume import Geometry
 
 
-def check_source(scan: Path, option: str) -> None:
-    """Raise `UserError` if DICOM outputs cannot refer to a scan. `option` is what needs them, in messages."""
+def check_source(scan: Path, option: str, series: str | None = None) -> None:
+    """Raise `UserError` if DICOM outputs cannot refer to a scan, or to a series of it.
+
+    `option` is what needs them, in messages.
+    """
     from textdiffseg.imaging.sources.dicom import source_places
     from textdiffseg.imaging.writers.source_slices import quiet, read_slices
 
     if split_ending(scan.name)[1] and scan.is_file():
         raise UserError(f"{scan}: {option} needs a DICOM scan. Leave it out, or give the folder of DICOM slices.")
-    with source_places(scan) as places, quiet():
+    with source_places(scan, series) as places, quiet():
         read_slices(places)
 
 
@@ -29,6 +32,7 @@ def write_dicom(
     structures: Mapping[str, Collection[int]],
     scan: Path,
     version: str,
+    series: str | None = None,
 ) -> None:
     """Write a mask as DICOM-SEG, RTSTRUCT, or both.
 
@@ -39,6 +43,7 @@ def write_dicom(
         structures: the values of each label, by name. Labels may overlap.
         scan: the DICOM scan of the mask.
         version: of TextDiffSeg.
+        series: UID of the scan's series; None: the largest one.
 
     Raises:
         UserError: the scan is not DICOM, or its headers do not fit.
@@ -49,7 +54,7 @@ def write_dicom(
     from textdiffseg.imaging.writers.source_slices import quiet, read_slices
 
     with quiet():
-        with source_places(scan) as places:
+        with source_places(scan, series) as places:
             source = read_slices(places)
         placed = source.place(labels, geometry)
         for kind, path in paths.items():
