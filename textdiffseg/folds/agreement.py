@@ -7,6 +7,7 @@ from plans.errors import UserError
 from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.folds.cases import refuse_copies
+from textdiffseg.folds.progress import refuse_other_plan
 from textdiffseg.text.bank import TextBank
 
 
@@ -25,6 +26,8 @@ def read_together(
     for folds in models:
         _check_agreement(folds, [plans[fold] for fold in folds])
     together = [fold for folds in models for fold in folds]
+    for fold in together:
+        refuse_other_plan(fold, checkpoint)
     banks = [TextBank.load(fold.words) for fold in together]
     check_words([fold.text_bank for fold in together], [plans[fold] for fold in together], banks)
     for folds in models:

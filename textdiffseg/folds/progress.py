@@ -5,8 +5,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.records import Record, Upgrades
+from textdiffseg.files import hash_files
 from textdiffseg.folds.weights import read_metadata
 
 DENOISER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules, on a CPU
@@ -45,6 +47,7 @@ class TrainingProgress(Record):
     limit_seconds: float | None = None  # of the whole run
     start: ScheduleStart = ScheduleStart()
     cases: str | None = None  # hash of the fold's cases (`folds.cases`); None: written by an older version
+    plan: str | None = None  # hash of the fold's plan.json; None: written by an older version
     initial: str | None = None  # hash of the weights that the run started from; None: random ones
     ended: bool = False  # in checkpoint_best: its run has ended
 
@@ -198,3 +201,12 @@ def read_progress(fold: FoldFolder, which: str = "latest") -> TrainingProgress |
 def parse_progress(path: Path, metadata: dict[str, str]) -> TrainingProgress:
     """The progress in a checkpoint's metadata; `UserError` names `path`."""
     return TrainingProgress.parse_json(metadata.get(PROGRESS, "null"), f"{path}, metadata")
+
+
+def refuse_other_plan(fold: FoldFolder, checkpoint: str) -> None:
+    """Raise `UserError` if plan.json was changed since the training of a checkpoint, by accident or by hand."""
+    position = read_progress(fold, checkpoint)
+    if position is not None and position.plan not in (None, hash_files([fold.plan])):
+        raise UserError(
+            f"{fold.plan} is not the plan that this fold was trained with. Copy the fold again, or put its plan back."
+        )

@@ -12,7 +12,7 @@ from plans.presets import Preset
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
-from textdiffseg.folds.progress import TrainingProgress, read_progress
+from textdiffseg.folds.progress import TrainingProgress, read_progress, refuse_other_plan
 from textdiffseg.folds.replacing import replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.precision import cuda_kernels
@@ -69,6 +69,7 @@ def fit(
     refuse_own_folder(options.init_from, options.restart, fold)
     with replaced(fold, options.restart, report):
         position = read_progress(fold)
+        refuse_other_plan(fold, "latest")
         refuse_late_start(position, options.init_from, fold)
         longer = position is not None and wants_longer(position, options, fold)
         if position is not None and position.finished and not longer:

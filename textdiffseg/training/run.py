@@ -18,7 +18,7 @@ from plans.presets import Preset, Tracker
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
-from textdiffseg.files import temporary_folder, write_record
+from textdiffseg.files import hash_files, temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.progress import TrainingProgress
 from textdiffseg.networks.model import SegmentationNetwork, build_model
@@ -156,6 +156,7 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         epochs=training.epochs if options.epochs is None else options.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
         cases=run.cases.hash,
+        plan=hash_files([run.fold.plan]),
         initial=run.initial.hash if run.initial else None,
         denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
     ).split()

@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 
+from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.splits import Fold
+from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.progress import read_progress
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
@@ -285,3 +287,14 @@ def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preproc
     length = run.plan_length(opened, TrainingOptions(), print)
     assert length.after(iteration=SPLIT).trains_sampler
     run.compile_ahead(opened, length.after(iteration=SPLIT))
+
+
+def test_a_plan_that_was_changed_after_training_is_refused(whole, preprocessed, tmp_path):
+    folder = tmp_path / "model" / "fold_0"
+    shutil.copytree(whole, folder)
+    load_ensemble(folder.parent)
+    plan = folder / "plan.json"
+    plan.write_text(plan.read_text().replace('"spacing": [\n  1.0', '"spacing": [\n  1.5', 1))
+    for use in (lambda: load_ensemble(folder.parent), lambda: fit(preprocessed, folder)):
+        with pytest.raises(UserError, match=r"plan\.json is not the plan that this fold was trained with"):
+            use()
