@@ -34,8 +34,8 @@ KNOWN = (
     Known(
         "the decoder of samples reads the mean instead of true latents",
         "textdiffseg/training/objectives.py",
-        "network.decode_sample(z_0[rows], skips, some)",
-        "network.decode_sample(posterior.mean[rows], skips, some)",
+        "network.decode_sample(z_0[rows], tuple(",
+        "network.decode_sample(posterior.mean[rows], tuple(",
     ),
     Known(
         "white instead of smooth noise in training",
@@ -58,14 +58,14 @@ KNOWN = (
     Known(
         "spread not applied to samples",
         "textdiffseg/segmenter.py",
-        "z = self.posterior.latent(r, self.network.spread)",
-        "z = self.posterior.latent(r, torch.ones(()))",
+        "self.network.spread if spread is None else spread",
+        "torch.ones(()) if spread is None else spread",
     ),
     Known(
         "residual trained without its scale",
         "textdiffseg/training/objectives.py",
-        "r_0, weight = posterior.residual(z_0), posterior",
-        "r_0, weight = z_0 - posterior.mean, posterior",
+        "r_0 = posterior.residual(z_0)",
+        "r_0 = z_0 - posterior.mean",
     ),
     Known(
         "one schedule of the learning rate for both stages",
@@ -76,14 +76,14 @@ KNOWN = (
     Known(
         "all weights learn in the denoiser's stage",
         "textdiffseg/training/checkpoint.py",
-        "parameter.requires_grad_(name.startswith(SAMPLER) == progress.trains_sampler)",
-        "parameter.requires_grad_(progress.trains_sampler or not name.startswith(SAMPLER))",
+        "parameter.requires_grad_(name.startswith(SAMPLER) == position.trains_sampler)",
+        "parameter.requires_grad_(position.trains_sampler or not name.startswith(SAMPLER))",
     ),
     Known(
         "a longer run trains the denoiser instead of the masks",
         "textdiffseg/training/loop.py",
-        "state = run.fresh(length)",
         "state = run.fresh(position)",
+        "state = run.fresh(saved)",
     ),
     Known(
         "raw instead of averaged weights validated",

@@ -165,7 +165,7 @@ def sampler_activations(net: Network, patch: Triple, batch: int, device: Device)
     """The bytes besides the weights of an iteration that trains the sampler, without a margin; 0 without one.
 
     The denoiser reads `NOISY_LATENTS` latents of each patch, the decoder one latent of every second patch. The mask is
-    computed without gradients. Its logits, probabilities and the features that the sampler reads stay.
+    computed without gradients. Its logits and the features that the sampler reads stay.
     """
     if not net.samples:
         return 0.0
@@ -178,7 +178,7 @@ def sampler_activations(net: Network, patch: Triple, batch: int, device: Device)
     features += (1 + NOISY_LATENTS) * grids[latent] * net.stages[latent].width
     latents = BYTES_PER_LATENT_VALUE * NOISY_LATENTS * grids[latent] * net.latent_channels
     classes, decoded = grids[0] * (1 + net.labels), -(-batch // 2)
-    held = size * features + 2 * 4 * classes + latents + _input_bytes(net, grids[0])
+    held = size * features + 4 * classes + latents + _input_bytes(net, grids[0])
     per_patch = size * NOISY_LATENTS * denoiser + held
     return batch * per_patch + decoded * (size * decoder + BYTES_KEPT_PER_CLASS * classes)
 

@@ -1,7 +1,7 @@
 """Plan and preprocess a raw data set: plan, text bank, folds and stored cases. A second run redoes only changes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
@@ -119,7 +119,7 @@ def plan(
         low = make_low_plan(new_plan, fingerprint, budget) if low_resolution else None
         stored = _store(joint, new_plan, fingerprint, folder, force)
         stored_low = _store_low(joint, low, fingerprint, folder.low(preset), force)
-        text_notes = pool.submit(_write_texts, joint, bank, folder, preset).result()
+        text_notes = _write_texts(joint, bank, folder, preset, pool)
         write_record(folder.splits, splits)
         write_record(folder.plan(preset), new_plan)
     notes = notes_of(joint, fingerprint, new_plan, splits, text_notes, folder)
@@ -228,11 +228,11 @@ def _store_low(
 
 
 def _write_texts(
-    dataset: Dataset, bank: Future[tuple[str, int]], folder: PreprocessedFolder, preset: Preset
+    dataset: Dataset, bank: Future[tuple[str, int]], folder: PreprocessedFolder, preset: Preset, pool: Executor
 ) -> tuple[str, ...]:
     """Notes on the texts of cases, which are encoded as the phrasings of the `bank` were."""
     encoder, _ = bank.result()
-    return write_case_texts(dataset.texts, encoder, folder.case_texts(preset, encoder))
+    return pool.submit(write_case_texts, dataset.texts, encoder, folder.case_texts(preset, encoder)).result()
 
 
 def _gpu_gb() -> float | None:

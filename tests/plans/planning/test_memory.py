@@ -102,12 +102,14 @@ def test_the_estimate_equals_what_is_alive_in_bfloat16(make_fingerprint, shape, 
     text = TextPlan(encoder="bundled", width=384)
     plan = make_plan("D", names, labels, fingerprint, budget=gpu_budget(), preset=preset, text=text)
     network = memory.network_of(plan)
+    all_weights = memory.parameters(network)
     stages = {False: memory.mask_activations, True: memory.sampler_activations}
     for samples, estimated in stages.items():
         if samples and not network.samples:
             continue
         estimate = estimated(network, plan.patch, plan.batch, "gpu")
-        copies = 2 * memory.parameters(network)  # of the weights, in bfloat16
+        of_masks = memory.parameters(replace(network, diffusion=False)) if network.samples else all_weights
+        copies = 2 * (all_weights - of_masks if samples else of_masks)  # of the weights that learn, in bfloat16
         assert estimate == pytest.approx(peak(plan, samples) - copies, rel=0.1)
         assert memory.training_bytes(network, plan.patch, plan.batch, "gpu") > 1.3 * estimate, "until one was measured"
 

@@ -20,7 +20,8 @@ def row(steps, mirroring, dice):
 def test_small_gains_go_to_the_cheaper_setting():
     assert choose([row(4, True, 0.9005), row(1, True, 0.9), row(1, False, 0.9)], 3) == row(1, False, 0.9)
     assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.8995)], 3) == row(4, False, 0.9)
-    assert choose([row(1, False, 0.88), row(4, False, 0.9), row(1, True, 0.8995)], 1) == row(1, True, 0.8995)
+    assert choose([row(1, False, 0.88), row(8, False, 0.9), row(1, True, 0.8995)], 1) == row(8, False, 0.9)
+    assert choose([row(0, False, 0.88), row(8, False, 0.9), row(0, True, 0.8995)], 1) == row(0, True, 0.8995)
     assert choose([row(4, False, None), row(1, False, None)], 3) == row(1, False, None)
 
 
