@@ -205,8 +205,10 @@ def parse_progress(path: Path, metadata: dict[str, str]) -> TrainingProgress:
 
 def refuse_other_plan(fold: FoldFolder, checkpoint: str) -> None:
     """Raise `UserError` if plan.json was changed since the training of a checkpoint, by accident or by hand."""
-    position = read_progress(fold, checkpoint)
-    if position is not None and position.plan not in (None, hash_files([fold.plan])):
+    path = fold.checkpoint(checkpoint)
+    metadata = read_metadata(path) if path.is_file() else {}
+    trained = parse_progress(path, metadata).plan if PROGRESS in metadata else None
+    if trained is not None and trained != hash_files([fold.plan]):
         raise UserError(
             f"{fold.plan} is not the plan that this fold was trained with. Copy the fold again, or put its plan back."
         )
