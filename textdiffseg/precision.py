@@ -51,12 +51,12 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     Autocast's cache of weights is off. In older torch a pass without gradients fills it, and a later pass with the same
     weights then gets no gradients (pytorch issue 112583).
     """
-    if has_bfloat16(device) or (device.type == "cpu" and _cpu_has_bfloat16()):
+    if gpu_has_bfloat16(device) or (device.type == "cpu" and _cpu_has_bfloat16()):
         return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
     return nullcontext()
 
 
-def has_bfloat16(device: torch.device) -> bool:
+def gpu_has_bfloat16(device: torch.device) -> bool:
     """Whether a device is a GPU that multiplies bfloat16 in hardware. Before Ampere it is emulated, and very slow."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 

@@ -89,5 +89,5 @@ def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
 def test_a_gpu_that_emulates_bfloat16_computes_in_float32(monkeypatch, capability, expected):
     """On a T4 emulation is many times slower, and nothing would report it."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert precision.has_bfloat16(torch.device("cuda")) is expected
-    assert not precision.has_bfloat16(torch.device("cpu"))
+    assert precision.gpu_has_bfloat16(torch.device("cuda")) is expected
+    assert not precision.gpu_has_bfloat16(torch.device("cpu"))

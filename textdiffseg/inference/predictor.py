@@ -40,7 +40,7 @@ from textdiffseg.inference.windows import (
 )
 from textdiffseg.networks.model import SegmentationNetwork, can_sample
 from textdiffseg.overview import reduced
-from textdiffseg.precision import has_bfloat16
+from textdiffseg.precision import gpu_has_bfloat16
 from textdiffseg.queries import Queries
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import readout_of
@@ -225,7 +225,7 @@ class Predictor:
 
     def _autocast(self) -> torch.autocast:
         """A context with bfloat16 on a GPU that has it in hardware."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=has_bfloat16(self.device))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=gpu_has_bfloat16(self.device))
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         """The probabilities (B, K, D, H, W) of logits, which it overwrites. Background is NaN if one is not finite."""
