@@ -30,7 +30,7 @@ def library(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("preset", ["default", "unet", "paper", "peer-diffunet", "peer-resenc"])
+@pytest.mark.parametrize("preset", ["default", "unet", "paper", "peer-resenc"])
 def test_training_and_prediction_keep_to_one_device(preset, library, tmp_path, write_raw, shrink_plan, repository):
     write_raw(tmp_path, cases=6, labels=("bright cube", "left dark cube", "right dark cube"), shape=(24, 32, 56))
     planned = tds.plan("901", root=tmp_path, preset=preset, gpu_gb=8, workers=0)
