@@ -1,7 +1,10 @@
 """Progress events, reports and cancelling of long work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,23 @@ Cancel = Callable[[], bool]
 
 class Cancelled(Exception):
     """Raised if `Cancel` returned True. Finished results are kept."""
+
+
+def followed(
+    results: Iterable[Item],
+    stage: str,
+    total: int,
+    progress: OnProgress,
+    cancel: Cancel,
+    detail: Callable[[Item], str] = lambda _: "",
+) -> Iterator[Item]:
+    """The same results, one for each case. Each one is reported, and `cancel` can stop the work after it."""
+    progress(ProgressEvent(stage, 0, total, "case"))
+    for done, result in enumerate(results, start=1):
+        progress(ProgressEvent(stage, done, total, "case", detail(result)))
+        yield result
+        if cancel():
+            raise Cancelled(f"{stage}: stopped after {done} of {total} cases")
 
 
 def silent(_: object) -> None:

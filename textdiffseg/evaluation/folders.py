@@ -1,8 +1,9 @@
 """Score a folder of predictions against a folder of references, file by file."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,10 @@ from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
 from textdiffseg.evaluation.report import Summary, summarise
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, never, silent
+from textdiffseg.progress import Cancel, OnProgress, followed, never, silent
 
 if TYPE_CHECKING:
     from textdiffseg.imaging.volume import Geometry, Volume
-
-STAGE = "Score the cases"
 
 
 def evaluate_folders(
@@ -49,8 +48,7 @@ def evaluate_folders(
         workers: processes; 0 means no extra process.
 
     Raises:
-        UserError: nothing to score, missing predictions, unreadable files, different grids, or unknown labels. All
-            files are checked before it is raised.
+        UserError: nothing to score, or faults of files, grids and labels. All files are checked before it is raised.
     """
     from textdiffseg.execution import run_cases
 
@@ -75,18 +73,9 @@ def evaluate_folders(
         notes.append("ged2 was measured on the alternatives beside the predictions, weighted by their shares.")
     tasks = [Task(case, pair, annotations[case], answers[case], shares.get(case, ())) for case, pair in pairs.items()]
     score = partial(_score_files, tolerance_mm=tolerance_mm, lesions=counted)
-    cases = tuple(_followed(run_cases(score, tasks, list(pairs), workers), len(tasks), progress, cancel))
-    return summarise(cases, tolerance_mm, notes)
-
-
-def _followed(scores: Iterable[CaseScores], total: int, progress: OnProgress, cancel: Cancel) -> Iterator[CaseScores]:
-    """The same scores. Each one is reported, and `cancel` can stop the work."""
-    progress(ProgressEvent(STAGE, 0, total, "case"))
-    for done, one in enumerate(scores, start=1):
-        progress(ProgressEvent(STAGE, done, total, "case", one.case))
-        yield one
-        if cancel():
-            raise Cancelled(f"{STAGE}: stopped after {done} of {total} cases")
+    scores = run_cases(score, tasks, list(pairs), workers)
+    cases = followed(scores, "Score the cases", len(tasks), progress, cancel, attrgetter("case"))
+    return summarise(tuple(cases), tolerance_mm, notes)
 
 
 def _lesion_labels(chosen: Collection[str] | None, own: Collection[str]) -> frozenset[str]:

@@ -39,10 +39,11 @@ def volumes_of(
         yield VolumeInterval(label=name, volume_ml=volume, low_ml=low, high_ml=high)
 
 
-def values_within(plan: Plan, selection: Selection) -> tuple[tuple[int, ...], ...]:
-    """The values in a mask that belong to each answer. If labels overlap, a label may have several."""
+def structures_of(plan: Plan, selection: Selection) -> dict[str, tuple[int, ...]]:
+    """The values in a mask that belong to each answer, by name. If labels overlap, a label may have several."""
     members = slots_of_all(plan, selection.numbers)
-    return tuple(tuple(selection.values[slot - 1] for slot in own) for own in members)
+    values = (tuple(selection.values[slot - 1] for slot in own) for own in members)
+    return dict(zip(selection.names, values, strict=True))
 
 
 def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calibration: Applied) -> ExpectedDice | None:

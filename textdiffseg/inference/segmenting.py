@@ -18,7 +18,7 @@ from textdiffseg.imaging.on_device import products_on
 from textdiffseg.imaging.volume import Volume, notes_on_channels
 from textdiffseg.inference.alternatives import Alternative, AlternativeChoice, check_count, value_table
 from textdiffseg.inference.guide import Sighting, search
-from textdiffseg.inference.measures import expected_dice_of, values_within, volumes_of
+from textdiffseg.inference.measures import expected_dice_of, structures_of, volumes_of
 from textdiffseg.inference.prompting import Selection, caution
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.result import Result
@@ -234,7 +234,7 @@ class Segmenting:
             geometry=transform.geometry,
             names=selection.names,
             values=selection.values,
-            structures=dict(zip(selection.names, values_within(self.plan, selection), strict=True)),
+            structures=structures_of(self.plan, selection),
             volumes={volume.label: volume for volume in volumes},
             notes=(*self.notes, *([note] if note else [])),
             scan_notes=notes,

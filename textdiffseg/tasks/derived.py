@@ -21,7 +21,7 @@ from textdiffseg.files import hash_files, write_record
 from textdiffseg.imaging.sources.files import files_of, read_geometry, read_labels
 from textdiffseg.imaging.volume import Geometry, Volume, describe
 from textdiffseg.imaging.writers.conversions import OtherForms
-from textdiffseg.inference.measures import values_within
+from textdiffseg.inference.measures import structures_of
 from textdiffseg.inference.result import Result
 from textdiffseg.leftovers import sweep
 from textdiffseg.tasks.manifest import Manifest, is_readable
@@ -52,8 +52,7 @@ class DerivedFiles:
     def forms(self) -> OtherForms:
         """The forms of the mask that were requested."""
         selection = self.run.segmenting.selection
-        values = values_within(self.run.segmenting.plan, selection)
-        structures = dict(zip(selection.names, values, strict=True))
+        structures = structures_of(self.run.segmenting.plan, selection)
         return OtherForms(self.mask, tuple(self.run.conversions), structures, selection.values)
 
     @property

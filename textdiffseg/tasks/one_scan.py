@@ -11,7 +11,6 @@ from plans.file_names import alternative_file, alternative_of, manifest_path, sp
 from plans.layout import MAPS, Conversion
 from plans.plan import Plan
 from textdiffseg.files import hash_files
-from textdiffseg.inference.measures import values_within
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import Selection
 from textdiffseg.inference.region import MARGIN
@@ -66,7 +65,7 @@ def manifest_of(run: PredictionRun, request: Request, result: Result, written: t
         outputs={one: hash_files([run.out / one]) for one in written},
         labels=dict(zip(result.names, result.values, strict=True)),
         means=_means(run.segmenting.selection, run.segmenting.plan),
-        parts=_parts(run.segmenting.selection, run.segmenting.plan),
+        parts=result.structures if any(len(values) > 1 for values in result.structures.values()) else {},
         volumes=tuple(result.volumes.values()),
         expected_dice=result.expected_dice,
         alternatives=tuple(
@@ -87,12 +86,6 @@ def _means(selection: Selection, plan: Plan) -> dict[str, str]:
     labels = {number: label.name for number, label in enumerate(plan.labels, start=1)}
     pairs = zip(selection.names, selection.numbers, strict=True)
     return {name: labels[number] for name, number in pairs if labels.get(number, name) != name}
-
-
-def _parts(selection: Selection, plan: Plan) -> dict[str, tuple[int, ...]]:
-    """The values in a mask of each output name, if the labels overlap."""
-    parts = values_within(plan, selection)
-    return dict(zip(selection.names, parts, strict=True)) if any(len(values) > 1 for values in parts) else {}
 
 
 def request_of(run: PredictionRun, case: str, inputs: dict[str, str]) -> Request:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import TypeVar
@@ -23,7 +24,7 @@ from textdiffseg.execution import background_executor, warm_up
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import planning_alone
 from textdiffseg.leftovers import sweep
-from textdiffseg.progress import Cancel, Cancelled, OnProgress, ProgressEvent, Report, never, silent
+from textdiffseg.progress import Cancel, OnProgress, Report, followed, never, silent
 from textdiffseg.resources import cores, default_workers
 from textdiffseg.tasks.datasets import joined, read_datasets, splits_of
 from textdiffseg.tasks.plan_notes import notes_of
@@ -62,16 +63,7 @@ class Workforce:
 
     def follow(self, stage: str, cases: int) -> Callable[[Iterable[Item]], Iterator[Item]]:
         """A wrapper for an iterator of results. It reports each result."""
-
-        def follow(results: Iterable[Item]) -> Iterator[Item]:
-            self.progress(ProgressEvent(stage, 0, cases, "case"))
-            for done, result in enumerate(results, start=1):
-                self.progress(ProgressEvent(stage, done, cases, "case"))
-                yield result
-                if self.cancel():
-                    raise Cancelled(f"{stage}: stopped after {done} of {cases} cases")
-
-        return follow
+        return partial(followed, stage=stage, total=cases, progress=self.progress, cancel=self.cancel)
 
 
 def plan(

@@ -148,6 +148,8 @@ def test_labels_that_overlap_are_whole(predict, root):
     assert predict("--separate")[0] == 0
     mask = read_labels(root / "out" / "a.nii.gz").array
     assert set(np.unique(mask)) == {0, 3, 7}
+    parts = Manifest.read(root / "out" / "a.json").parts  # by which `tds_evaluate` knows all values of a label
+    assert {name: set(values) for name, values in parts.items()} == {"Front_Part": {3, 7}, "back": {3}}
     folder = root / "out" / "separate" / "a"
     assert np.array_equal(read_labels(folder / "Front_Part.nii.gz").array > 0, mask > 0)
     assert np.array_equal(read_labels(folder / "back.nii.gz").array > 0, mask == 3)

@@ -77,16 +77,19 @@ def test_the_background_of_a_label_map_is_no_structure(tmp_path, monkeypatch):
     assert drawings.read_drawing(tmp_path / "seg.dcm").names == {1: "GTV"}
 
 
-def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
-    for place in range(3):
-        scan = make_series(
-            tmp_path / "in" / f"p{place}" / "CT", np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
-        )
+def draw_scans(folder, make_series, count, kind):
+    """Write `count` scans of noise to folder/pN/CT, each with a drawn box in folder/pN/drawn.dcm."""
+    for place in range(count):
+        noise = np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
+        scan = make_series(folder / f"p{place}" / "CT", noise)
         geometry = read_volume((scan,)).geometry
         mask = np.zeros(geometry.shape, np.uint8)
         mask[1:3, 2:6, 2:6] = 1
-        path = tmp_path / "in" / f"p{place}" / "drawn.dcm"
-        write_dicom({"rtstruct": path}, mask, geometry, {"GTV": (1,)}, scan, "1")
+        write_dicom({kind: folder / f"p{place}" / "drawn.dcm"}, mask, geometry, {"GTV": (1,)}, scan, "1")
+
+
+def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
+    draw_scans(tmp_path / "in", make_series, 3, "rtstruct")
     structures = pydicom.dcmread(tmp_path / "in" / "p0" / "drawn.dcm")
     structures.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2"]
     structures.save_as(tmp_path / "in" / "p0" / "drawn.dcm")
@@ -101,14 +104,7 @@ def test_a_malformed_object_leaves_out_its_case_alone(tmp_path, make_series):
 
 @pytest.mark.parametrize("kind", ["dicom-seg", "rtstruct"])
 def test_an_object_that_lacks_a_field_leaves_out_its_case_alone(tmp_path, make_series, kind):
-    for place in range(5):
-        scan = make_series(
-            tmp_path / "in" / f"p{place}" / "CT", np.random.default_rng(place).integers(-99, 99, (4, 9, 8))
-        )
-        geometry = read_volume((scan,)).geometry
-        mask = np.zeros(geometry.shape, np.uint8)
-        mask[1:3, 2:6, 2:6] = 1
-        write_dicom({kind: tmp_path / "in" / f"p{place}" / "drawn.dcm"}, mask, geometry, {"GTV": (1,)}, scan, "1")
+    draw_scans(tmp_path / "in", make_series, 5, kind)
     for place in range(3):
         path = tmp_path / "in" / f"p{place}" / "drawn.dcm"
         drawn = pydicom.dcmread(path)

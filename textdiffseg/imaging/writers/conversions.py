@@ -20,10 +20,8 @@ class OtherForms:
 
     mask: Path  # the path of the mask
     kinds: tuple[Conversion, ...]
-    structures: Mapping[
-        str, tuple[int, ...]
-    ]  # the values in the mask of each label, by name; several if labels overlap
-    values: tuple[int, ...]  # of the labels; they tell files apart whose names would be equal
+    structures: Mapping[str, tuple[int, ...]]  # the values of each label in the mask, by name; several for overlaps
+    values: tuple[int, ...]  # one of each label; if two labels would get one file name, the value is added to it
 
     @property
     def separate(self) -> dict[Path, tuple[int, ...]]:
