@@ -23,6 +23,8 @@ OPTIONS: dict[str, Any] = {
     "is_radiological_convention": True,
     "sagittal_nose_left": True,
     "drag_and_drop_enabled": False,
+    "multiplanar_layout": 2,  # ipyniivue's MultiplanarType.GRID
+    "multiplanar_show_render": 1,  # ipyniivue's ShowRender.ALWAYS: the 3D view beside the planes
 }
 
 
