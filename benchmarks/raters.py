@@ -126,7 +126,9 @@ def protocols(labels: np.ndarray, spacing: tuple[float, float, float]) -> tuple[
     inner, outer = np.zeros((2, *labels.shape), np.uint8)
     for value, organ in enumerate(organs, start=1):
         if organ.any():
-            near = distance_transform_edt(~organ, sampling=spacing) <= BORDER_MM
+            # The border lies half a voxel outside the organ's last voxels.
+            from_border = distance_transform_edt(~organ, sampling=spacing) - min(spacing) / 2
+            near = from_border <= BORDER_MM
             inner[organ], outer[near & (outer == 0)] = value, value
     outer[lesion] = 0
     return inner, outer

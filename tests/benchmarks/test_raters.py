@@ -11,6 +11,7 @@ import torch
 
 from textdiffseg import phantoms
 from textdiffseg.data.store import open_case
+from textdiffseg.evaluation.metrics import dice
 from textdiffseg.training.options import TrainingOptions
 
 
@@ -28,6 +29,16 @@ def test_the_outer_protocol_has_a_wider_border_and_no_lesion(raters):
     assert not outer[10:14, 10:14, 10:14].any()
     planes = [np.flatnonzero((outer == 1).any(axis=other)) for other in ((1, 2), (0, 2), (0, 1))]
     assert [(axis.min(), axis.max()) for axis in planes] == [(6, 21), (7, 20), (8, 19)]
+
+
+def test_the_protocols_of_a_phantom_differ_at_every_organ(raters):
+    """A phantom's voxels are larger than 2 mm. Before, its borders were therefore the same in both protocols."""
+    for index in range(4):
+        anatomy = phantoms.draw_anatomy(0, index)
+        _, labels = phantoms.paint(anatomy, np.random.default_rng(0))
+        inner, outer = raters.protocols(labels, anatomy.spacing)
+        for value in (1, 2):
+            assert 0.7 < dice(inner == value, outer == value) < 0.95
 
 
 def test_level_sets_are_nested_and_voxel_samples_follow_the_probabilities(raters):
