@@ -59,7 +59,7 @@ from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.progress import read_progress
-from textdiffseg.folds.sampling import Sampling, Settings, settings_for
+from textdiffseg.folds.sampling import PredictionSettings, Sampling, mask_settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import can_sample
@@ -119,7 +119,7 @@ def check(preprocessed: Path, preset: str, args: argparse.Namespace) -> None:
         held_out(preprocessed, args.fold)
     plan = Plan.read(PreprocessedFolder(preprocessed).plan(preset))
     if plan.sample_steps is not None:
-        settings_for(plan, Sampling(), steps=max(args.steps))
+        mask_settings(plan, Sampling(), steps=max(args.steps))
 
 
 def trained(root: Path, args: argparse.Namespace, preset: str, seed: int) -> Path:
@@ -237,7 +237,7 @@ def steps_table(preprocessed: Path, folder: Path, cases: list[str], args: argpar
     rows = []
     for samples in (1, SAMPLES):
         for steps in args.steps:
-            predictor = Predictor([model], Settings(steps=steps, samples=samples), args.device)
+            predictor = Predictor([model], PredictionSettings(steps=steps, samples=samples), args.device)
             start = time.perf_counter()
             scans = stored_scans(preprocessed, cases, model.plan, bank)
             found = mean(dice(predictor, scans, bank.all_labels()).values())

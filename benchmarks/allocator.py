@@ -20,7 +20,7 @@ from stored import in_own_process, machine
 from plans.layout import FoldFolder
 from textdiffseg.allocator import keep_freed_memory
 from textdiffseg.data.store import list_cases, open_case
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -59,7 +59,7 @@ def predict(fold: Path, preprocessed: Path, count: int, kept: bool) -> dict[str,
         raise OSError("expected Linux with glibc")
     torch.set_num_threads(1)
     network, bank = load_network(FoldFolder(fold)), TextBank.load(FoldFolder(fold).words)
-    predictor, total = Predictor([network], Settings()), 0.0
+    predictor, total = Predictor([network], PredictionSettings()), 0.0
     images = [torch.from_numpy(open_case(preprocessed, case).image[:]) for case in list_cases(preprocessed)[:count]]
     before, start = resource.getrusage(resource.RUSAGE_SELF), time.process_time()
     for image in images:

@@ -41,7 +41,7 @@ from plans.planning.memory import grid, network_of
 from plans.planning.rules import min_log_snr
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone
-from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings, settings_of_alternatives
+from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings, alternative_settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.alternatives import draw_masks
@@ -105,7 +105,7 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[
     """The figures of one trained fold: of each way, by scan."""
     fold = FoldFolder(folder)
     network, bank = load_network(fold, device=args.device), TextBank.load(fold.words)
-    settings = settings_of_alternatives(network.plan, Settings()).model_copy(update={"samples": args.samples})
+    settings = alternative_settings(network.plan, PredictionSettings()).model_copy(update={"samples": args.samples})
     found: dict[str, dict[str, list[float]]] = {way: {} for way in WAYS}
     for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
         phantom = draw_phantom(0, index)

@@ -31,7 +31,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case
-from textdiffseg.folds.sampling import read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.sampling import read_sampling, settings_of_choice, uncertainty_settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.volumes import SlabVoxelSums
@@ -98,7 +98,7 @@ def sampled_volumes(folder: Path, preprocessed: Path, cases: list[str], device: 
     """
     fold, found = FoldFolder(folder), []
     network, bank = load_network(fold, device=device), TextBank.load(fold.words)
-    settings = settings_of_uncertainty(network.plan, settings_of(network.plan, read_sampling(fold)))
+    settings = uncertainty_settings(network.plan, settings_of_choice(network.plan, read_sampling(fold)))
     predictors = [
         Predictor([network], settings.model_copy(update={"samples": 1, "seed": seed}), device)
         for seed in range(SAMPLES)

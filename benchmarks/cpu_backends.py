@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from plans.geometry import resampled_shape
 from plans.layout import FoldFolder
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.openvino import OpenVINOSegmenter
 from textdiffseg.inference.predictor import Predictor
@@ -90,7 +90,7 @@ def compare(args: argparse.Namespace) -> None:
     for name, found in seconds.items():
         rows[name] |= {"s": round(found / args.windows, 4), "gain": round(seconds["plain"] / found, 2)}
     shape = resampled_shape(CT_SHAPE, CT_SPACING, network.plan.spacing)
-    ct = {"shape": shape, "windows": Predictor([network], Settings()).windows(shape)}
+    ct = {"shape": shape, "windows": Predictor([network], PredictionSettings()).windows(shape)}
     ct["minutes"] = round(ct["windows"] * seconds["plain"] / args.windows / 60, 2)
     report = {"benchmark": "cpu_backends", "patch": network.plan.patch, "windows": args.windows}
     print(json.dumps(report | machine("cpu") | {"ways": rows, "ct": ct}, indent=1))

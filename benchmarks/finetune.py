@@ -34,7 +34,7 @@ from plans.layout import ALL, FoldFolder, RawFolder
 from plans.plan import LabelPlan
 from plans.raw.dataset import Case, Dataset, read_dataset
 from textdiffseg.data.splits import Fold, make_splits
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
@@ -151,7 +151,7 @@ def write_part(cases: Sequence[Case], labels: Sequence[LabelPlan], dataset: Data
 def scored(preprocessed: Path, fold: Path, cases: list[str], device: str) -> dict[str, dict[str, float]]:
     """Dice of a trained fold by case and label."""
     model, bank = load_network(FoldFolder(fold), device=device), TextBank.load(FoldFolder(fold).words)
-    predictor = Predictor([model], Settings(), device)
+    predictor = Predictor([model], PredictionSettings(), device)
     return dice_by_case(predictor, stored_scans(preprocessed, cases, model.plan, bank), bank.all_labels())
 
 

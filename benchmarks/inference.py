@@ -38,9 +38,9 @@ from plans.errors import UserError
 from plans.geometry import Triple, triple
 from plans.plan import Crop, Plan
 from plans.raw.prompts import Prompts
-from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.ensemble import Ensemble
-from textdiffseg.folds.sampling import Sampling, Settings
+from textdiffseg.folds.sampling import PredictionSettings, Sampling
 from textdiffseg.imaging.sources.files import read_geometry
 from textdiffseg.inference.memory import scan_ram_gb
 from textdiffseg.inference.model import Model
@@ -205,10 +205,10 @@ def run_of(out: Path, patch: Triple, labels: int, overlap: float, crop: Crop) ->
     names = tuple(label.name for label in plan.labels)
     bank = build_bank(Prompts(scan="a CT", labels={name: (name,) for name in names}), names, NoEncoder())
     network = build_model(plan).eval()
-    predictor = Predictor([network], Settings(overlap=overlap))
+    predictor = Predictor([network], PredictionSettings(overlap=overlap))
     predictor.segmenters = (NoNetwork(patch, labels, predictor.room.windows),)
     ensemble = Ensemble((out,), ("0",), "best", (network,), plan, bank, Sampling(), (), "0" * 64)
-    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, Applied()), None, False)
+    segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor, AppliedCalibration()), None, False)
     return PredictionRun(Model(ensemble, "cpu"), segmenting, {}, out, None, False)
 
 

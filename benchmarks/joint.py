@@ -47,7 +47,7 @@ from plans.layout import FoldFolder, RawFolder
 from plans.plan import LabelPlan
 from plans.raw.combined import combined_name
 from plans.raw.dataset import Case, Dataset, read_dataset
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
@@ -105,7 +105,7 @@ def trained(preprocessed: Path, root: Path, seed: int, times: int, args: argpars
 def scored(fold: Path, stored: Path, cases: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Dice of a trained fold by case and label, in its own stored cases."""
     model, bank = load_network(FoldFolder(fold), device=args.device), TextBank.load(FoldFolder(fold).words)
-    predictor = Predictor([model], Settings(), args.device)
+    predictor = Predictor([model], PredictionSettings(), args.device)
     return dice_by_case(predictor, stored_scans(stored, cases, model.plan, bank), bank.all_labels())
 
 

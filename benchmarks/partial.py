@@ -54,7 +54,7 @@ from plans.layout import FoldFolder, RawFolder
 from plans.presets import Preset
 from plans.raw.dataset import Dataset, read_dataset
 from textdiffseg import phantoms
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -185,7 +185,7 @@ def draw_annotation(cases: int, rng: np.random.Generator) -> np.ndarray:
 def scored(fold: Path, stored: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Dice of a trained fold by case and label. `stored` has the cases with their annotation."""
     model, bank = load_network(FoldFolder(fold), device=args.device), TextBank.load(FoldFolder(fold).words)
-    predictor = Predictor([model], Settings(), args.device)
+    predictor = Predictor([model], PredictionSettings(), args.device)
     return dice_by_case(predictor, _scans(predictor, stored, bank, args), bank.all_labels())
 
 

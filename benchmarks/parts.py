@@ -42,7 +42,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import open_case
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import TextDiffSeg, can_sample
@@ -110,7 +110,7 @@ def examine(args: argparse.Namespace) -> None:
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
 
     def predictor(disturbed: Undisturbed) -> Predictor:
-        return Predictor([disturbed], Settings(), args.device)
+        return Predictor([disturbed], PredictionSettings(), args.device)
 
     scans = list(stored_scans(preprocessed, cases, plan, bank))
     rows = disturb(model, bank, scans, predictor)

@@ -50,7 +50,7 @@ from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.metrics import dice
 from textdiffseg.evaluation.raters import energy_distances
 from textdiffseg.files import write_atomically
-from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings, settings_of_alternatives
+from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings, alternative_settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.alternatives import choose_alternatives, draw_masks
 from textdiffseg.inference.predictor import Predictor
@@ -206,7 +206,7 @@ class Scan:
 
     def drawn(self, network) -> list[np.ndarray]:
         """The diffusion samples."""
-        settings = settings_of_alternatives(network.plan, Settings())
+        settings = alternative_settings(network.plan, PredictionSettings())
         predictor = SamplePredictor([network], settings, self.device)
         queries = queries_of(network.plan, self.case, self.bank)
         return list(draw_masks(predictor, self.image, self.case.record.transform, queries, len(LABELS)))
@@ -222,7 +222,7 @@ class Scan:
 
     def probabilities(self, network) -> np.ndarray:
         """The probabilities (1 + Q, D, H, W) on the plan's grid, with one step and without mirroring."""
-        predictor = Predictor([network], Settings(), self.device)
+        predictor = Predictor([network], PredictionSettings(), self.device)
         queries = queries_of(network.plan, self.case, self.bank)
         return predictor.predict_image(self.image, queries).probabilities.numpy()
 

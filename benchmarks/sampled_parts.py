@@ -19,7 +19,7 @@ from torch import Tensor
 from plans.plan import Plan
 from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import LogSnrSchedule, log_snr_schedule
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.queries import Queries
@@ -119,7 +119,7 @@ def passthrough(
 def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan], device: str) -> dict:
     """The row `exchangeability`."""
     plan, steps = model.plan, model.plan.sample_steps or 0
-    predictors = [Predictor([model], Settings(steps=steps, seed=seed), device) for seed in range(SAMPLES)]
+    predictors = [Predictor([model], PredictionSettings(steps=steps, seed=seed), device) for seed in range(SAMPLES)]
     agreement, reference, masks = [], [], []
     for scan in scans:
         samples = [predict(predictor, scan, queries) for predictor in predictors]
@@ -127,7 +127,9 @@ def exchangeability(model: TextDiffSeg, queries: Queries, scans: Sequence[Scan],
         others = [other for _, other in combinations(samples, 2)]
         agreement += [score(plan, *pair).mean_dice for pair in zip(pairs, others, strict=True)]
         reference += [score(plan, scan, one).mean_dice for one in samples]
-        masks.append(score(plan, scan, predict(Predictor([model], Settings(), device), scan, queries)).mean_dice)
+        masks.append(
+            score(plan, scan, predict(Predictor([model], PredictionSettings(), device), scan, queries)).mean_dice
+        )
     agree, sample, mask = (mean(one for one in found if one is not None) for found in (agreement, reference, masks))
     if agree is None or sample is None or mask is None:  # no label can be scored
         return {"samples": SAMPLES, "steps": steps}

@@ -38,7 +38,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.names import normalise
 from textdiffseg.evaluation.metrics import dice
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -66,7 +66,7 @@ def examine(args: argparse.Namespace) -> None:
         raise UserError(f"{args.fold}: expected two labels that differ only by left and right, found none.")
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, model.plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
-    predictor = Predictor([model], Settings(), args.device)
+    predictor = Predictor([model], PredictionSettings(), args.device)
     scans = stored_scans(preprocessed, cases, model.plan, bank)
     found = count_swaps(predictor, bank, scans, pairs)
     report = {"benchmark": "sides", "fold": str(args.fold), "cases": cases} | machine(args.device)

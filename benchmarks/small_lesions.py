@@ -34,7 +34,7 @@ from plans.layout import FoldFolder, RawFolder
 from plans.presets import PRESETS
 from textdiffseg import phantoms
 from textdiffseg.evaluation.metrics import dice
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -128,7 +128,7 @@ def write_small_lesions(root: Path) -> Path:
 def scored(fold: Path, args: argparse.Namespace) -> list[LesionScore]:
     """The scores of a trained fold on phantoms that are in no fold."""
     model, bank = load_network(FoldFolder(fold), device=args.device), TextBank.load(FoldFolder(fold).words)
-    predictor, scores = Predictor([model], Settings(), args.device), []
+    predictor, scores = Predictor([model], PredictionSettings(), args.device), []
     for index in range(FIRST_SCORED, FIRST_SCORED + args.cases):
         scan = phantom_scan(model.plan, draw_small_lesion(0, index), (0, index))
         found = predict(predictor, scan, bank.all_labels())

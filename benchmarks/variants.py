@@ -51,7 +51,7 @@ from textdiffseg.data.augment import Augmentation
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.progress import TrainingProgress
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
@@ -186,13 +186,13 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
     figures: dict = {"iterations": last.iteration}
-    predictor = Predictor([model], Settings(), args.device)
+    predictor = Predictor([model], PredictionSettings(), args.device)
     plain = scores(predictor, run_.bank, preprocessed, cases)
     plain["ece_of_cases"] = calibration_errors(predictor, run_.bank, preprocessed, cases)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
     figures |= {"ece": mean(plain["ece_of_cases"].values())}
     if args.mirroring:
-        mirrored = Predictor([model], Settings(mirror_axes=model.plan.mirror_axes), args.device)
+        mirrored = Predictor([model], PredictionSettings(mirror_axes=model.plan.mirror_axes), args.device)
         figures["mirrored"] = mean(scores(mirrored, run_.bank, preprocessed, cases)["cases"].values())
     write_atomically(folder / "figures.json", json.dumps(figures | {name: plain[name] for name in PER_CASE}, indent=1))
 

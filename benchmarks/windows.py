@@ -28,7 +28,7 @@ from stored import (
 from plans.geometry import Triple, triple
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -53,7 +53,7 @@ def compare(args: argparse.Namespace) -> None:
     plan = Plan.read(fold.plan)
     preprocessed = args.preprocessed or preprocessed_beside(args.fold, plan.dataset)
     cases = held_out(preprocessed, args.fold.name.removeprefix("fold_"), args.cases)
-    own = Settings().overlap
+    own = PredictionSettings().overlap
     rows = [row(args, plan.patch, overlap, preprocessed, cases) for overlap in args.overlaps]
     rows += [row(args, scaled(plan, scale), own, preprocessed, cases) for scale in args.scales if scale != 1]
     print(json.dumps({"benchmark": "windows", "cases": cases} | machine(args.device) | {"rows": rows}, indent=1))
@@ -75,7 +75,7 @@ def row(
     network.plan = network.plan.model_copy(update={"patch": patch})
     bank, predictor = (
         TextBank.load(FoldFolder(args.fold).words),
-        Predictor([network], Settings(overlap=overlap), args.device),
+        Predictor([network], PredictionSettings(overlap=overlap), args.device),
     )
     scans = list(stored_scans(preprocessed, cases, network.plan, bank))
     began = time.process_time()

@@ -51,7 +51,7 @@ from plans.raw.dataset import read_dataset
 from plans.raw.prompts import Prompts
 from textdiffseg import phantoms
 from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.queries import Queries
@@ -84,7 +84,7 @@ def examine(args: argparse.Namespace) -> None:
         folder = root / "results" / data.name / "default" / f"fold_{args.fold}"
         in_own_process(train, preprocessed, folder, "default", args.seed, args)
         model, bank = load_network(FoldFolder(folder), device=args.device), TextBank.load(FoldFolder(folder).words)
-        predictor = Predictor([model], Settings(), args.device)
+        predictor = Predictor([model], PredictionSettings(), args.device)
         if args.dataset == "phantoms":
             found = measure_phantoms(predictor, bank, args)
         else:

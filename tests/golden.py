@@ -96,11 +96,11 @@ def _reproducible() -> Iterator[None]:
 
     Validation has one way of sampling to choose, or the pace of the machine would decide.
     """
-    from textdiffseg.folds.sampling import Setting
+    from textdiffseg.folds.sampling import SamplingChoice
     from textdiffseg.validation import choose
 
-    def mirrored(plan: Plan) -> list[Setting]:
-        return [Setting(steps=plan.mask_steps, samples=1, mirroring=True)]
+    def mirrored(plan: Plan) -> list[SamplingChoice]:
+        return [SamplingChoice(steps=plan.mask_steps, samples=1, mirroring=True)]
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -36,8 +36,8 @@ NOT_WRITTEN = {  # records in memory, base classes, and records that read files 
     "plans.raw.header.DatasetHeader",
     "textdiffseg.evaluation.answers.PredictedAlternative",
     "textdiffseg.evaluation.answers.PredictedLabels",
-    "textdiffseg.folds.sampling.Fitted",
-    "textdiffseg.folds.sampling.Setting",
+    "textdiffseg.folds.sampling.BoundToWeights",
+    "textdiffseg.folds.sampling.SamplingChoice",
 }
 
 

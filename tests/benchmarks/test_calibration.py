@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from plans.errors import UserError
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.volumes import EDGES, VoxelSums
 from textdiffseg.temperature import SampledVoxels, temper
 from textdiffseg.validation.evidence import Evidence
@@ -17,7 +17,7 @@ CASES = 6
 
 def evidence(plan, sharpness: float) -> Evidence:
     """Cases whose log-probabilities are `sharpness` times those that truths were drawn from; volumes 10% off."""
-    found, rng = Evidence(plan, Settings()), np.random.default_rng(7)
+    found, rng = Evidence(plan, PredictionSettings()), np.random.default_rng(7)
     for _ in range(CASES):
         p = rng.dirichlet((2.0, 1.0, 1.0), 4000).T.astype(np.float32)
         truth = (p.cumsum(0) < rng.random(4000)).sum(0).clip(max=2)

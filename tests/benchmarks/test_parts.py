@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.overview import Overview
 from textdiffseg.segmenter import mask_features
@@ -27,7 +27,7 @@ def image():
 
 
 def predict(model, image, queries):
-    return Predictor([model], Settings()).predict_image(image, queries).probabilities
+    return Predictor([model], PredictionSettings()).predict_image(image, queries).probabilities
 
 
 def test_without_an_intervention_the_prediction_is_the_models_own(parts, model, bank, image):
@@ -145,7 +145,7 @@ def test_passthrough_gives_the_model_the_labels_of_each_window(sampled, model, b
     monkeypatch.setattr(sampled, "dice", dice)
     monkeypatch.setattr(sampled, "replace", lambda scan, **changes: SimpleNamespace(**vars(scan) | changes))
     row = sampled.passthrough(
-        model, bank.all_labels(), [scan_of(image, None)], [labels], lambda net: Predictor([net], Settings())
+        model, bank.all_labels(), [scan_of(image, None)], [labels], lambda net: Predictor([net], PredictionSettings())
     )
     assert (row["dice"], row["holds"]) == (pytest.approx(0.94), True)
     assert torch.equal(scored[0].image[-1], labels.float())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from plans.network_plan import OverviewPlan
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.overview import Overview, places, reduced, stacked
@@ -111,12 +111,12 @@ def test_the_network_reads_the_scan_outside_its_window(reading, bank):
 
 def test_prediction_gives_each_window_its_own_place(reading, bank, image):
     """In a scan of several windows. The same voxels outside a window change its prediction."""
-    predictor = Predictor([reading], Settings(mirror_axes=(0, 2)))
+    predictor = Predictor([reading], PredictionSettings(mirror_axes=(0, 2)))
     changed = image.clone()
     changed[:, :, :, -1] += 20  # no window at the start of W reaches it
     first, second = (predictor.predict_image(one, bank.all_labels()).probabilities for one in (image, changed))
     assert not torch.equal(first[..., :2], second[..., :2])
-    plain = Predictor([reading], Settings())
+    plain = Predictor([reading], PredictionSettings())
     volume = plain._inputs(image, bank.all_labels(), range(1), 2, False)
     found = volume.overviews(volume.tiling.starts[:2], SMALL.cells)
     expected = [places(tuple(image.shape[1:]), start, (8, 16, 16), SMALL.cells) for start in volume.tiling.starts[:2]]
@@ -124,7 +124,7 @@ def test_prediction_gives_each_window_its_own_place(reading, bank, image):
 
 
 def test_samples_read_the_overview_too(reading, bank, image):
-    predictor = SamplePredictor([reading], Settings(steps=2, samples=2))
+    predictor = SamplePredictor([reading], PredictionSettings(steps=2, samples=2))
     changed = image.clone()
     changed[:, :, :, -1] += 20
     first, second = (

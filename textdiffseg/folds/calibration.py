@@ -23,7 +23,7 @@ from pydantic import Field
 from plans.layout import Checkpoint, FoldFolder
 from plans.records import Fields, Record, Upgrades
 from textdiffseg.folds.expected_dice import DiceCurve, DiceFit, pooled_curve
-from textdiffseg.folds.sampling import Fitted, Setting, Settings
+from textdiffseg.folds.sampling import BoundToWeights, PredictionSettings, SamplingChoice
 
 INTERVAL = (0.05, 0.95)  # quantiles of a 90% volume interval
 
@@ -36,7 +36,7 @@ class Widening(Record):
     coverage_after: dict[str, float]  # cross-fitted
 
 
-class Fit(Setting):
+class CalibrationFit(SamplingChoice):
     """The calibration for one sampling setting."""
 
     cases: int = Field(ge=1)
@@ -48,10 +48,10 @@ class Fit(Setting):
     widening: Widening | None = None  # None if no structure was found
     expected_dice: DiceFit | None = None  # None for the setting of --uncertainty
 
-    def is_of(self, settings: Settings) -> bool:
+    def is_of(self, settings: PredictionSettings) -> bool:
         """Whether this calibration belongs to predictions with `settings`. Validation uses the default overlap."""
         same = self.key == (settings.steps, settings.samples, bool(settings.mirror_axes))
-        return same and settings.overlap == Settings().overlap
+        return same and settings.overlap == PredictionSettings().overlap
 
 
 def _without_widening(fields: Fields) -> Fields:
@@ -59,19 +59,20 @@ def _without_widening(fields: Fields) -> Fields:
     return fields | {"fits": [fit | {"widening": None} for fit in fields.get("fits", ())]}
 
 
-class Calibration(Fitted):
+class Calibration(BoundToWeights):
     """`calibration.json`: at most one fit per setting."""
 
     version: Literal[3] = 3
     upgrades: ClassVar[Upgrades] = {1: dict, 2: _without_widening}
-    fits: tuple[Fit, ...] = ()
+    fits: tuple[CalibrationFit, ...] = ()
 
-    def with_fit(self, fit: Fit) -> "Calibration":
+    def with_fit(self, fit: CalibrationFit) -> "Calibration":
         """This calibration with `fit` in place of an earlier fit of its setting."""
-        return self.model_copy(update={"fits": (*(one for one in self.fits if one.key != fit.key), fit)})
+        others = (other for other in self.fits if other.key != fit.key)
+        return self.model_copy(update={"fits": (*others, fit)})
 
 
-class Applied(Record):
+class AppliedCalibration(Record):
     """The calibration of a prediction. None: nothing was fitted for its setting."""
 
     temperature: float | None = None
@@ -90,14 +91,14 @@ def read_calibration(fold: FoldFolder, checkpoint: Checkpoint = "best") -> Calib
     return calibration if calibration.belongs_to(fold, checkpoint) else Calibration(checkpoint=checkpoint)
 
 
-def applied(folds: Sequence[Calibration], settings: Settings) -> Applied:
+def applied_calibration(folds: Sequence[Calibration], settings: PredictionSettings) -> AppliedCalibration:
     """The calibration of an ensemble's predictions with `settings`.
 
     Means over the folds that were fitted with the same setting, weighted by their cases: geometric means of
     temperatures and factors, and the arithmetic mean of the curves of expected Dice.
     """
     fits = [fit for fold in folds for fit in fold.fits if fit.is_of(settings)]
-    return Applied(
+    return AppliedCalibration(
         temperature=_geometric_mean([(fit.temperature, fit.cases) for fit in fits]),
         widening=_geometric_mean([(fit.widening.factor, fit.cases) for fit in fits if fit.widening]),
         expected_dice=pooled_curve([(fit.expected_dice, fit.cases) for fit in fits if fit.expected_dice]),

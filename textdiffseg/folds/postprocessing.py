@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from plans.layout import Checkpoint, FoldFolder
 from plans.records import Record
-from textdiffseg.folds.sampling import Fitted
+from textdiffseg.folds.sampling import BoundToWeights
 
 MIN_CASES = 4  # with a score of the label, in all folds together
 MIN_STANDARD_ERRORS = 2.0
@@ -65,7 +65,7 @@ class PostprocessingTrial(Record):
     dice: tuple[float, ...]
 
 
-class PostprocessingTrials(Fitted):
+class PostprocessingTrials(BoundToWeights):
     """`postprocessing.json`: the trials of each label, by its name. The first trial changes nothing."""
 
     version: Literal[1] = 1

@@ -21,7 +21,7 @@ Effort = Literal["fast", "chosen", "best"]
 """How much time masks may take: `fast` is the cheapest, `chosen` and `best` are those of validation."""
 
 
-class Settings(Record):
+class PredictionSettings(Record):
     """The settings that change a prediction, besides the model and the scan."""
 
     steps: int = Field(0, ge=0)  # of DDIM; 0: the mask of the single pass, without diffusion
@@ -36,8 +36,8 @@ class Settings(Record):
         return _passes(self.steps, self.samples, len(self.mirror_axes))
 
 
-class Setting(Record):
-    """A sampling setting: validation chooses one, and calibrates for it."""
+class SamplingChoice(Record):
+    """The steps, samples and mirroring of a prediction. Validation chooses one, and calibrates for it."""
 
     steps: int = Field(ge=0)
     samples: int = Field(ge=1)
@@ -45,31 +45,31 @@ class Setting(Record):
 
     @property
     def key(self) -> tuple[int, int, bool]:
-        """The key for comparison with other settings."""
+        """The key for comparison with other choices."""
         return self.steps, self.samples, self.mirroring
 
 
-class Trial(Setting):
+class Trial(SamplingChoice):
     """One row of the table of compared settings."""
 
     dice: float | None  # mean over labels and validation cases; None if no label could be scored
     seconds: float = Field(ge=0)  # per case, on the machine of the validation
 
 
-class Fitted(Record):
-    """The weights that a choice or a fit was made with. It is used only with these weights."""
+class BoundToWeights(Record):
+    """A choice or a fit for certain weights. It is used only with these weights."""
 
     checkpoint: Checkpoint = "best"
     weights: str | None = None  # hash of the checkpoint's file; None: written by an older version
 
     def belongs_to(self, fold: FoldFolder, checkpoint: str) -> bool:
-        """Whether this was fitted to a fold's present checkpoint."""
+        """Whether this was made for a fold's present checkpoint."""
         if self.checkpoint != checkpoint:
             return False
         return self.weights is None or self.weights == hash_weights(fold, checkpoint)
 
 
-class Sampling(Setting, Fitted):
+class Sampling(SamplingChoice, BoundToWeights):
     """`sampling.json`: the default sampling of predictions, and the table of compared settings."""
 
     version: Literal[2] = 2
@@ -86,13 +86,13 @@ class Sampling(Setting, Fitted):
         return sum(row.seconds for row in self.table if row.key == self.key)
 
 
-def settings_of(plan: Plan, setting: Setting, seed: int = 0) -> Settings:
+def settings_of_choice(plan: Plan, choice: SamplingChoice, seed: int = 0) -> PredictionSettings:
     """The settings of a sampling choice, for a plan."""
-    axes = plan.mirror_axes if setting.mirroring else ()
-    return Settings(steps=setting.steps, samples=setting.samples, mirror_axes=axes, seed=seed)
+    axes = plan.mirror_axes if choice.mirroring else ()
+    return PredictionSettings(steps=choice.steps, samples=choice.samples, mirror_axes=axes, seed=seed)
 
 
-def settings_for(
+def mask_settings(
     plan: Plan,
     sampling: Sampling,
     *,
@@ -101,7 +101,7 @@ def settings_for(
     mirroring: bool = True,
     seed: int = 0,
     effort: Effort = "chosen",
-) -> Settings:
+) -> PredictionSettings:
     """The settings for masks: validation's choice, with `steps` and `samples` of the user if given.
 
     With `effort` best: the setting with the best Dice in validation, however much time it takes. With fast: no
@@ -125,7 +125,7 @@ def settings_for(
             "mirroring": sampling.mirroring and mirroring and effort != "fast",
         }
     )
-    settings = settings_of(plan, chosen, seed)
+    settings = settings_of_choice(plan, chosen, seed)
     return settings.model_copy(update={"overlap": FAST_OVERLAP}) if effort == "fast" else settings
 
 
@@ -134,11 +134,11 @@ def _best(sampling: Sampling) -> Sampling:
     scored = [(row.dice, row) for row in sampling.table if row.dice is not None]
     if not scored:
         return sampling
-    _, row = max(scored, key=lambda one: one[0])
+    _, row = max(scored, key=lambda pair: pair[0])
     return sampling.model_copy(update={"steps": row.steps, "samples": row.samples, "mirroring": row.mirroring})
 
 
-def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> Settings:
+def uncertainty_settings(plan: Plan, settings: PredictionSettings, folds: int = 1) -> PredictionSettings:
     """The settings for uncertainty: those of masks, with the steps of a sample and at least `MIN_SAMPLES` samples.
 
     Mirroring is left out. Noise is not flipped with the image, so mirrored views are separate samples, and their mean
@@ -156,7 +156,7 @@ def settings_of_uncertainty(plan: Plan, settings: Settings, folds: int = 1) -> S
     return settings
 
 
-def settings_of_alternatives(plan: Plan, settings: Settings) -> Settings:
+def alternative_settings(plan: Plan, settings: PredictionSettings) -> PredictionSettings:
     """The settings for alternatives: those of uncertainty, with `ALTERNATIVE_SAMPLES` samples.
 
     Raises `UserError` if the model has no diffusion, and thus no samples.
@@ -166,7 +166,7 @@ def settings_of_alternatives(plan: Plan, settings: Settings) -> Settings:
             f"--alternatives: this model (preset {plan.preset}) has no diffusion, so it has no samples to choose from. "
             "Leave it out, or train the preset default."
         )
-    return settings_of_uncertainty(plan, settings).model_copy(update={"samples": ALTERNATIVE_SAMPLES})
+    return uncertainty_settings(plan, settings).model_copy(update={"samples": ALTERNATIVE_SAMPLES})
 
 
 def _passes(steps: int, samples: int, mirror_axes: int) -> float:

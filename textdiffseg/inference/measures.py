@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from plans.plan import Plan
-from textdiffseg.folds.calibration import Applied, widen
+from textdiffseg.folds.calibration import AppliedCalibration, widen
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.inference.prompting import Selection, slots_of_all
 from textdiffseg.inference.scan import ScanResult
@@ -17,7 +17,7 @@ from textdiffseg.preprocessing.case import TransformRecord
 
 
 def volumes_of(
-    result: ScanResult, selection: Selection, plan: Plan, transform: TransformRecord, calibration: Applied
+    result: ScanResult, selection: Selection, plan: Plan, transform: TransformRecord, calibration: AppliedCalibration
 ) -> Iterator[VolumeInterval]:
     """The volume of each answer in ml, with its 90% interval if a factor was fitted for the setting of the mask.
 
@@ -46,7 +46,9 @@ def structures_of(plan: Plan, selection: Selection) -> dict[str, tuple[int, ...]
     return dict(zip(selection.names, values, strict=True))
 
 
-def expected_dice_of(result: ScanResult, selection: Selection, plan: Plan, calibration: Applied) -> ExpectedDice | None:
+def expected_dice_of(
+    result: ScanResult, selection: Selection, plan: Plan, calibration: AppliedCalibration
+) -> ExpectedDice | None:
     """The expected Dice of the mask by answer, and their mean. None: no curve was fitted for the setting of the mask.
 
     Two kinds of answers have none: phrases that the model was not trained with, and labels whose mask is empty and that

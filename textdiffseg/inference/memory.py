@@ -24,7 +24,7 @@ from plans.planning.memory import (
     reading_bytes,
     sums_bytes,
 )
-from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, Settings
+from textdiffseg.folds.sampling import ALTERNATIVE_SAMPLES, PredictionSettings
 from textdiffseg.imaging.volume import Geometry, orientation_of
 from textdiffseg.inference.alternatives import class_type, samples_at_once
 from textdiffseg.inference.room import windows_at_once
@@ -64,7 +64,7 @@ def no_memory(device: str) -> str:
 
 def prediction_ram_gb(
     plan: Plan,
-    settings: Settings,
+    settings: PredictionSettings,
     folds: int,
     shape: Triple,
     original_shape: Triple,

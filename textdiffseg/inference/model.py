@@ -17,11 +17,17 @@ from plans.layout import Checkpoint
 from plans.plan import Plan
 from plans.raw.prompts import read_answers
 from textdiffseg.arguments import check_choice, path_of, several
-from textdiffseg.folds.calibration import applied
+from textdiffseg.folds.calibration import applied_calibration
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble, names_of_folds
 from textdiffseg.folds.find import find_models
 from textdiffseg.folds.low import load_low, why_no_guide
-from textdiffseg.folds.sampling import Effort, Settings, settings_for, settings_of_alternatives, settings_of_uncertainty
+from textdiffseg.folds.sampling import (
+    Effort,
+    PredictionSettings,
+    alternative_settings,
+    mask_settings,
+    uncertainty_settings,
+)
 from textdiffseg.imaging.sources.files import read_geometry
 from textdiffseg.imaging.sources.objects import volume_of
 from textdiffseg.imaging.sources.tensors import record_of
@@ -136,7 +142,7 @@ class Model:
         else:
             answers = read_answers(Path(options.answers))
             selection = select_answers(plan, bank, answers, options.force, options.text_encoder)
-        settings = settings_for(
+        settings = mask_settings(
             plan,
             self.ensemble.sampling,
             steps=options.steps,
@@ -147,11 +153,11 @@ class Model:
         )
         masks, samples = self._calibrated(settings, options.postprocessing), None
         if options.uncertainty:
-            sampled = settings_of_uncertainty(plan, settings, len(self.ensemble.folds))
+            sampled = uncertainty_settings(plan, settings, len(self.ensemble.folds))
             samples = masks if sampled == settings else self._calibrated(sampled)
         choice, count = None, options.alternatives
         if count:
-            drawn = settings_of_alternatives(plan, settings)
+            drawn = alternative_settings(plan, settings)
             choice = AlternativeChoice(SamplePredictor(self.ensemble.samplers, drawn, self.device), count)
         return Segmenting(selection, masks, samples, options.probabilities, choice, self._guide(options))
 
@@ -283,14 +289,14 @@ class Model:
         serving = self.serving(options.effort)
         return serving.texts({"": text}, options.text_encoder)[""] if text else None
 
-    def _calibrated(self, settings: Settings, postprocessing: bool = False) -> Calibrated:
+    def _calibrated(self, settings: PredictionSettings, postprocessing: bool = False) -> Calibrated:
         networks = self.ensemble.samplers if settings.steps else self.ensemble.networks
         if settings.steps or self._converted is None:
             predictor = Predictor(networks, settings, self.device)
         else:
             predictor = Predictor(networks, settings, self.device, WINDOWS_AT_ONCE, self._converted)
         steps = self.ensemble.postprocessing if postprocessing else {}
-        return Calibrated(predictor, applied(self.ensemble.calibrations, settings), steps)
+        return Calibrated(predictor, applied_calibration(self.ensemble.calibrations, settings), steps)
 
 
 def _files_of(scan: "Scan") -> tuple[Path, ...]:

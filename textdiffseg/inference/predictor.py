@@ -26,7 +26,7 @@ from plans.geometry import Triple, triple
 from plans.layout import Checkpoint
 from plans.plan import Plan
 from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.sampling import Settings, settings_of
+from textdiffseg.folds.sampling import PredictionSettings, settings_of_choice
 from textdiffseg.inference.region import Region
 from textdiffseg.inference.room import DeviceRoom
 from textdiffseg.inference.tiling import Tiling, tile
@@ -60,7 +60,7 @@ class Predictor:
     def __init__(
         self,
         networks: Sequence[SegmentationNetwork],
-        settings: Settings,
+        settings: PredictionSettings,
         device: torch.device | str = "cpu",
         batch: int | None = None,
         segmenters: Sequence[Segmenter] | None = None,
@@ -89,7 +89,7 @@ class Predictor:
     ) -> "Predictor":
         """A predictor of the trained folds in `folder`, with the settings that validation chose."""
         ensemble = load_ensemble(Path(folder), folds, checkpoint, device)
-        return cls(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
+        return cls(ensemble.networks, settings_of_choice(ensemble.plan, ensemble.sampling), device)
 
     def near(self, region: Region) -> Self:
         """The same predictor for one image: it computes only the windows that touch a region of the image."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from plans.geometry import Triple
 from textdiffseg.diffusion.ddim import Known
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import Tiling
 from textdiffseg.inference.windows import Slab, WindowGroup, WindowInputs
@@ -61,7 +61,7 @@ class SamplePredictor(Predictor):
     def __init__(
         self,
         networks: Sequence[SegmentationNetwork],
-        settings: Settings,
+        settings: PredictionSettings,
         device: torch.device | str = "cpu",
         batch: int | None = None,
         in_turn: bool = True,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from plans.geometry import triple
 from textdiffseg.ahead import ahead
-from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.postprocessing import Postprocessing
 from textdiffseg.inference.maps import Maps, probability_map
 from textdiffseg.inference.postprocessing import postprocess
@@ -39,7 +39,7 @@ class Calibrated:
     """
 
     predictor: Predictor
-    calibration: Applied = field(default_factory=Applied)
+    calibration: AppliedCalibration = field(default_factory=AppliedCalibration)
     postprocessing: Mapping[str, Postprocessing] = field(default_factory=dict)
 
 
@@ -91,7 +91,7 @@ def examine(
             _add_uncertainty(maps, _tempered(slab, readout, samples.calibration, answers), readout)
         progress = part_of(progress, first, 1 - first)
     restoring = readout.restoring(transform)
-    sums = SlabVoxelSums(readout, answers) if masks.calibration != Applied() else None
+    sums = SlabVoxelSums(readout, answers) if masks.calibration != AppliedCalibration() else None
     for slab in predicted_slabs(masks.predictor, image, queries, samples is masks, answers, progress):
         restoring.add(readout.competing(slab.prediction.probabilities.numpy()))
         if sums is not None:
@@ -135,7 +135,7 @@ def part_of(progress: WindowProgress | None, before: float, share: float) -> Win
     return progress and (lambda done, total: progress(total * before + share * done, total))
 
 
-def _tempered(slab: Slab, readout: Readout, calibration: Applied, answers: int) -> Slab:
+def _tempered(slab: Slab, readout: Readout, calibration: AppliedCalibration, answers: int) -> Slab:
     """The slab with temperature scaling, which is applied in place, and with background and answers alone."""
     if calibration.temperature is not None:
         readout.temper(slab.prediction.probabilities.numpy(), calibration.temperature)

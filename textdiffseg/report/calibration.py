@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from textdiffseg.folds.calibration import Fit
+from textdiffseg.folds.calibration import CalibrationFit
 from textdiffseg.folds.expected_dice import KNOTS
 from textdiffseg.pictures import Colour, add_legend, label_colour
 from textdiffseg.report.page import Html, Section, figure, join, paragraphs, table
@@ -37,12 +37,12 @@ def calibration_section(preset: PresetResults) -> Section | None:
     return Section("calibration", "Calibration", join(body))
 
 
-def _setting(fit: Fit) -> str:
+def _setting(fit: CalibrationFit) -> str:
     made = "mask in one pass" if fit.steps == 0 else f"samples: {fit.samples} of {fit.steps} steps"
     return f"{made}, mirrored" if fit.mirroring else made
 
 
-def _table(fits: Sequence[tuple[str, Fit]]) -> Html:
+def _table(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
     rows = []
     for name, fit in fits:
         dice = fit.expected_dice
@@ -60,7 +60,7 @@ def _table(fits: Sequence[tuple[str, Fit]]) -> Html:
     return join((table((*head, "interval factor", "error of expected Dice"), rows, names=2), paragraphs(explained)))
 
 
-def _curves(fits: Sequence[tuple[str, Fit]]) -> Html:
+def _curves(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
     """The curve from soft Dice to expected Dice of each fold, and the threshold of a check."""
     if not fits:
         return Html("")
@@ -83,7 +83,7 @@ def _curves(fits: Sequence[tuple[str, Fit]]) -> Html:
     return figure(image(drawn, "Expected Dice as a function of soft Dice"), caption)
 
 
-def _coverage(fits: Sequence[tuple[str, Fit]]) -> Html:
+def _coverage(fits: Sequence[tuple[str, CalibrationFit]]) -> Html:
     """The share of true volumes inside the intervals, for each label. Several folds: their mean."""
     if not fits:
         return Html("")

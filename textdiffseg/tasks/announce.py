@@ -5,7 +5,7 @@ from pathlib import Path
 
 from plans.planning.rules import numbers
 from textdiffseg.folds.postprocessing import listing_of
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.memory import Kept, scan_ram_gb
 from textdiffseg.inference.model import Model
 from textdiffseg.inference.prompting import caution
@@ -75,10 +75,10 @@ def report_texts(
     report(" ".join((f"Texts: {len(lengths)} of {scans} scans have one.", *others, *cut_notes(lengths))))
 
 
-def in_words(settings: Settings) -> str:
+def in_words(settings: PredictionSettings) -> str:
     """The sampling settings as text: `one pass, no mirroring`, or `8 samples of 8 steps, no mirroring, seed 0`."""
     mirrored = f"mirrored along {len(settings.mirror_axes)} axes" if settings.mirror_axes else "no mirroring"
-    if settings.overlap != Settings().overlap:
+    if settings.overlap != PredictionSettings().overlap:
         mirrored += f", windows overlap by {settings.overlap:.3g}"
     if settings.steps == 0:
         return f"one pass, {mirrored}"

@@ -16,10 +16,10 @@ from plans.file_names import alternative_of, channel_of, manifest_path, named_in
 from plans.presets import Resolution
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
-from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import ExpectedDice
 from textdiffseg.folds.postprocessing import Postprocessing
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.sources.dicom.places import is_slice
 from textdiffseg.imaging.sources.files import files_of, read_labels, refuse_no_file
 from textdiffseg.inference.volumes import VolumeInterval
@@ -30,8 +30,8 @@ _PACKAGES = ("textdiffseg", "torch", "numpy", "nibabel", "SimpleITK")
 class Sampled(Record):
     """The settings of uncertainty, if it has its own predictions."""
 
-    settings: Settings
-    calibration: Applied
+    settings: PredictionSettings
+    calibration: AppliedCalibration
 
 
 class GuidedBy(Record):
@@ -39,7 +39,7 @@ class GuidedBy(Record):
 
     model: str  # SHA-256 of weights, plans and words of all its folds
     folds: tuple[str, ...]
-    settings: Settings
+    settings: PredictionSettings
     margin: int  # voxels of its grid around what it found
 
 
@@ -51,8 +51,8 @@ class Request(Record):
     model: str  # SHA-256 of weights, plans and words of all folds
     folds: tuple[str, ...]
     checkpoint: str
-    settings: Settings  # of mask and probabilities
-    calibration: Applied = Applied()  # of predictions with `settings`; older manifests have none
+    settings: PredictionSettings  # of mask and probabilities
+    calibration: AppliedCalibration = AppliedCalibration()  # of predictions with `settings`; older manifests have none
     prompts: tuple[str, ...]  # empty: all labels
     forced: bool  # the model was not trained with one of the prompts
     answers: tuple[tuple[str, int], ...] = ()  # name and value of each prompt; empty: those of the model
@@ -61,7 +61,7 @@ class Request(Record):
     uncertainty: bool
     sampled: Sampled | None = None  # None: uncertainty, if any, comes from the predictions of the mask
     alternatives: int = 0  # to choose from the samples
-    drawn: Settings | None = None  # of these samples; None: no alternatives
+    drawn: PredictionSettings | None = None  # of these samples; None: no alternatives
     resolutions: tuple[Resolution, ...] = ("full",)  # that were computed; older manifests have none
     postprocessing: dict[str, Postprocessing] = Field(default_factory=dict)  # by the model's label
     guide: GuidedBy | None = None  # None: its resolution was computed everywhere

@@ -7,7 +7,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.folds.ensemble import average
-from textdiffseg.folds.sampling import settings_of
+from textdiffseg.folds.sampling import settings_of_choice
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.precision import cuda_kernels
 from textdiffseg.validation.cases import WindowProgress, predict_case, restore_labels, score_labels, within
@@ -31,7 +31,7 @@ def score_averaged(
         progress: called with (cases done, all cases).
     """
     ensemble = average(folds, device=device)
-    predictor = Predictor(ensemble.networks, settings_of(ensemble.plan, ensemble.sampling), device)
+    predictor = Predictor(ensemble.networks, settings_of_choice(ensemble.plan, ensemble.sampling), device)
     scores = []
     for number, case_id in enumerate(case_ids):
         case = open_case(preprocessed, case_id, predictor.plan)

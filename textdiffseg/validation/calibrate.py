@@ -7,8 +7,8 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import open_case
 from textdiffseg.files import write_record
-from textdiffseg.folds.calibration import Fit, read_calibration
-from textdiffseg.folds.sampling import settings_of_uncertainty
+from textdiffseg.folds.calibration import CalibrationFit, read_calibration
+from textdiffseg.folds.sampling import uncertainty_settings
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -26,7 +26,7 @@ def calibrate_uncertainty(
     device: str = "cpu",
     max_seconds: float = MAX_CALIBRATION_SECONDS,
     progress: WindowProgress | None = None,
-) -> Fit | None:
+) -> CalibrationFit | None:
     """The calibration of probabilities with the setting of `--uncertainty`. It is written to calibration.json.
 
     Returns None and writes nothing in two cases. `max_seconds` are too short for `MIN_CASES` cases, or the plan has no
@@ -43,7 +43,7 @@ def calibrate_uncertainty(
     """
     if Plan.read(fold.plan).sample_steps is None or len(case_ids) < MIN_CASES:
         return None
-    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, settings_of_uncertainty)
+    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, uncertainty_settings)
     if loaded is None:
         return None
     plain, predictor, bank = loaded
@@ -77,7 +77,7 @@ def gather(
     return evidence
 
 
-def store_fit(fold: FoldFolder, fit: Fit | None) -> Fit | None:
+def store_fit(fold: FoldFolder, fit: CalibrationFit | None) -> CalibrationFit | None:
     """The fit. It replaces the earlier fit of the same setting in calibration.json. None: nothing is written."""
     if fit is not None:
         earlier = read_calibration(fold).model_copy(update={"weights": hash_weights(fold, "best")})

@@ -18,7 +18,13 @@ from textdiffseg.data.store import StoredCase
 from textdiffseg.degradations import degrade
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import mean_over_raters
-from textdiffseg.folds.sampling import Sampling, Settings, read_sampling, settings_of, settings_of_uncertainty
+from textdiffseg.folds.sampling import (
+    PredictionSettings,
+    Sampling,
+    read_sampling,
+    settings_of_choice,
+    uncertainty_settings,
+)
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.alternatives import value_table
 from textdiffseg.inference.predictor import Predictor
@@ -40,14 +46,14 @@ def load_fold(
 ) -> tuple[Predictor, TextBank]:
     """A predictor of one fold and the fold's words. `sampling` is applied to masks, or to uncertainty."""
     network = load_network(fold, device=device)
-    settings = settings_of(network.plan, sampling)
+    settings = settings_of_choice(network.plan, sampling)
     if uncertainty:
-        settings = settings_of_uncertainty(network.plan, settings)
+        settings = uncertainty_settings(network.plan, settings)
     return Predictor([network], settings, device), TextBank.load(fold.words)
 
 
 def load_samplers(
-    fold: FoldFolder, device: str, of_samples: Callable[[Plan, Settings], Settings]
+    fold: FoldFolder, device: str, of_samples: Callable[[Plan, PredictionSettings], PredictionSettings]
 ) -> tuple[Predictor, Predictor, TextBank] | None:
     """The predictor of unmirrored masks, that of samples with the settings `of_samples`, and the words.
 
@@ -57,7 +63,7 @@ def load_samplers(
     plain, bank = load_fold(fold, device, sampling.model_copy(update={"samples": 1, "mirroring": False}))
     if not can_sample(plain.networks):
         return None
-    settings = of_samples(plain.plan, settings_of(plain.plan, sampling))
+    settings = of_samples(plain.plan, settings_of_choice(plain.plan, sampling))
     return plain, Predictor(plain.networks, settings, device), bank
 
 

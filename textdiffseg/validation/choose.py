@@ -10,7 +10,7 @@ from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import Sampling, Setting, Trial, choose, settings_of
+from textdiffseg.folds.sampling import Sampling, SamplingChoice, Trial, choose, settings_of_choice
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
@@ -71,14 +71,14 @@ def choose_sampling(
     return sampling
 
 
-def trials_of(plan: Plan) -> list[Setting]:
+def trials_of(plan: Plan) -> list[SamplingChoice]:
     """The settings to try: the mask, without mirroring and with it. The publication's presets are never mirrored."""
     mirrored = (False, True) if plan.mirror_axes and plan.mask_steps == 0 else (False,)
-    return [Setting(steps=plan.mask_steps, samples=1, mirroring=mirroring) for mirroring in mirrored]
+    return [SamplingChoice(steps=plan.mask_steps, samples=1, mirroring=mirroring) for mirroring in mirrored]
 
 
 def _affordable(
-    first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[Setting], deadline: Deadline
+    first: Predictor, bank: TextBank, cases: Sequence[StoredCase], trials: Sequence[SamplingChoice], deadline: Deadline
 ) -> list[StoredCase]:
     """The cases that all trials can predict in time. Empty: there is not even time for the smallest case.
 
@@ -86,7 +86,7 @@ def _affordable(
     """
     smallest = min(cases, key=lambda case: prod(case.record.shape))
     windows = seconds_of(first, smallest, bank)
-    passes = sum(settings_of(first.plan, trial).passes for trial in trials)
+    passes = sum(settings_of_choice(first.plan, trial).passes for trial in trials)
     if windows * (1 + passes) > MAX_PLANNED_SHARE * deadline.left:
         return []
     began = time.perf_counter()
@@ -104,7 +104,7 @@ def _affordable(
 
 
 def _try_all(
-    trials: Sequence[Setting],
+    trials: Sequence[SamplingChoice],
     first: Predictor,
     bank: TextBank,
     cases: Sequence[StoredCase],
@@ -113,7 +113,7 @@ def _try_all(
 ) -> list[Trial]:
     """The table, one row per trial. Trials that exceed the deadline are left out."""
     table: list[Trial] = []
-    costs = [settings_of(first.plan, trial).passes for trial in trials]
+    costs = [settings_of_choice(first.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
         before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
         follow = deadline.follow(within(progress, before, share, len(trials)))
@@ -127,11 +127,11 @@ def _try_all(
 
 
 def _try(
-    trial: Setting, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
+    trial: SamplingChoice, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
 ) -> Trial:
     """The table's row of one trial."""
     plan, began = first.plan, time.perf_counter()
-    predictor = Predictor(first.networks, settings_of(plan, trial), first.device)
+    predictor = Predictor(first.networks, settings_of_choice(plan, trial), first.device)
     scores = []
     for number, case in enumerate(cases):
         follow = within(progress, number / len(cases), 1 / len(cases), 1)

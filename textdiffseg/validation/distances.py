@@ -13,7 +13,7 @@ from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.evaluation.raters import energy_distances, with_distances
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.sampling import settings_of_alternatives
+from textdiffseg.folds.sampling import alternative_settings
 from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.text.bank import TextBank
@@ -55,7 +55,7 @@ def measure_distances(
     names = cases_with_raters(preprocessed, case_ids)
     if plan.sample_steps is None or not names:
         return summary
-    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, settings_of_alternatives)
+    deadline, loaded = Deadline(max_seconds), load_samplers(fold, device, alternative_settings)
     if loaded is None:
         return summary
     plain, sampled, bank = loaded

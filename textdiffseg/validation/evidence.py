@@ -7,8 +7,8 @@ import numpy as np
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase
 from textdiffseg.evaluation.calibration import SlabSample, brier_score, expected_calibration_error
-from textdiffseg.folds.calibration import Fit, Widening, widen
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.calibration import CalibrationFit, Widening, widen
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.volumes import VoxelSums
 from textdiffseg.inference.windows import Slab
 from textdiffseg.readout import readout_of
@@ -31,7 +31,7 @@ class Evidence:
     All predictions have one setting. Cases without foreground are left out.
     """
 
-    def __init__(self, plan: Plan, settings: Settings):
+    def __init__(self, plan: Plan, settings: PredictionSettings):
         self.plan, self.settings, self.readout = plan, settings, readout_of(plan)
         self.voxels: list[SampledVoxels] = []  # one per case
         self.sums: list[VoxelSums] = []  # of the cases whose volumes are known, like the three lists below
@@ -81,13 +81,13 @@ class Evidence:
         if mask := scoring.finish(index, degraded=True):
             self.masks.append(mask)
 
-    def fit(self) -> Fit | None:
+    def fit(self) -> CalibrationFit | None:
         """The calibration with its scores. None with fewer than `MIN_CASES` cases."""
         if len(self.voxels) < MIN_CASES:
             return None
         before, after = (scores(cases).mean(0) for cases in (self.voxels, tempered_in_halves(self.voxels)))
         temperature = fit_temperature(self.voxels)
-        return Fit(
+        return CalibrationFit(
             steps=self.settings.steps,
             samples=self.settings.samples,
             mirroring=bool(self.settings.mirror_axes),

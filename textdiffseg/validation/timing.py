@@ -4,7 +4,7 @@ import time
 
 from plans.geometry import triple
 from textdiffseg.data.store import StoredCase
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.text.bank import TextBank
 from textdiffseg.validation.cases import WindowProgress, predict_case
@@ -37,7 +37,9 @@ class Deadline:
         return after
 
 
-def seconds_of(predictor: Predictor, case: StoredCase, bank: TextBank, settings: Settings | None = None) -> float:
+def seconds_of(
+    predictor: Predictor, case: StoredCase, bank: TextBank, settings: PredictionSettings | None = None
+) -> float:
     """The seconds to predict a case, from one timed group of windows. `settings`: other than the predictor's."""
     group = _group_seconds(predictor, case, bank)
     groups = -(-predictor.windows(triple(case.record.shape)) // predictor.room.windows)

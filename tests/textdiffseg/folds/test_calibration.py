@@ -5,16 +5,16 @@ from plans.layout import FoldFolder
 from textdiffseg.evaluation.calibration import expected_calibration_error, negative_log_likelihood
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import (
-    Applied,
+    AppliedCalibration,
     Calibration,
-    Fit,
+    CalibrationFit,
     Widening,
-    applied,
+    applied_calibration,
     read_calibration,
     widen,
 )
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.temperature import SampledVoxels, temper
 from textdiffseg.validation.fitting import coverage, fit_temperature, fit_widening, tempered_in_halves
 
@@ -31,7 +31,7 @@ def fitted(temperature=1.0, factor=None, cases=4, **setting):
     widening = factor and Widening(factor=factor, coverage_before={}, coverage_after={})
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     setting = {"steps": 0, "samples": 1, "mirroring": False} | setting
-    return Fit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
+    return CalibrationFit(**setting, cases=cases, temperature=temperature, widening=widening, **figures)
 
 
 @pytest.mark.parametrize("sharpness", [0.6, 1.0, 2.5])
@@ -99,13 +99,13 @@ def test_folds_are_pooled_by_their_cases_and_only_for_their_own_setting():
         Calibration(fits=(fitted(8.0, 1.5, cases=1),)),
         Calibration(),
     ]
-    pooled = applied(folds, Settings())
+    pooled = applied_calibration(folds, PredictionSettings())
     assert pooled.temperature == pytest.approx(2**0.75 * 8**0.25)
     assert pooled.widening == pytest.approx(1.5)
-    mirrored = applied(folds, Settings(mirror_axes=(0, 2)))
+    mirrored = applied_calibration(folds, PredictionSettings(mirror_axes=(0, 2)))
     assert (mirrored.temperature, mirrored.widening) == (pytest.approx(5.0), None)
-    assert applied(folds, Settings(steps=2)) == Applied()
-    assert applied(folds[:1], Settings(seed=3)).temperature == pytest.approx(2.0)
+    assert applied_calibration(folds, PredictionSettings(steps=2)) == AppliedCalibration()
+    assert applied_calibration(folds[:1], PredictionSettings(seed=3)).temperature == pytest.approx(2.0)
 
 
 def test_a_setting_has_one_fit_and_the_file_is_read_back(tmp_path):
@@ -122,7 +122,7 @@ def test_factors_of_version_2_belong_to_other_intervals_and_are_dropped(tmp_path
         del fit["expected_dice"]
     found = Calibration.parse(older, "x")
     assert [(fit.temperature, fit.widening) for fit in found.fits] == [(2.0, None), (3.0, None)]
-    assert applied([found], Settings()).widening is None
+    assert applied_calibration([found], PredictionSettings()).widening is None
 
 
 def curve(value, threshold, *absent):
@@ -144,14 +144,14 @@ def test_curves_of_folds_are_averaged_by_their_cases():
     folds = [
         Calibration(fits=(fit.model_copy(update={"expected_dice": d}),)) for fit, d in zip(fits, dice, strict=True)
     ]
-    pooled = applied(folds, Settings()).expected_dice
+    pooled = applied_calibration(folds, PredictionSettings()).expected_dice
     assert pooled.expected(np.array([0.0, 0.5, 0.97, 1.0])) == pytest.approx([0.0, 0.35, 0.679, 0.7])
     assert (pooled.threshold, pooled.may_be_absent) == (pytest.approx(0.6), ("a", "b", "c"))
-    assert applied(folds[2:], Settings()).expected_dice is None
-    assert applied(folds, Settings(steps=2)).expected_dice is None
+    assert applied_calibration(folds[2:], PredictionSettings()).expected_dice is None
+    assert applied_calibration(folds, PredictionSettings(steps=2)).expected_dice is None
 
 
 def test_a_calibration_belongs_to_the_overlap_of_validation():
-    one = Fit.model_construct(steps=0, samples=1, mirroring=False)
-    assert one.is_of(Settings())
-    assert not one.is_of(Settings(overlap=0.375))
+    one = CalibrationFit.model_construct(steps=0, samples=1, mirroring=False)
+    assert one.is_of(PredictionSettings())
+    assert not one.is_of(PredictionSettings(overlap=0.375))

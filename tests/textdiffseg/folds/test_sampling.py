@@ -2,14 +2,14 @@ import pytest
 
 from plans.errors import UserError
 from textdiffseg.folds.sampling import (
+    PredictionSettings,
     Sampling,
-    Settings,
     Trial,
     choose,
+    mask_settings,
     plain_sampling,
     pool,
-    settings_for,
-    settings_of_uncertainty,
+    uncertainty_settings,
 )
 
 
@@ -51,9 +51,9 @@ def test_a_fold_without_time_for_all_trials_does_not_vote(slow):
 
 def test_without_steps_or_samples_the_validation_s_choice_is_the_mask(plan):
     chosen = Sampling(mirroring=True)
-    assert settings_for(plan, chosen) == Settings(steps=0, samples=1, mirror_axes=plan.mirror_axes)
-    assert settings_for(plan, chosen, mirroring=False, seed=9) == Settings(seed=9)
-    assert settings_for(plan, Sampling(mirroring=False)).mirror_axes == ()
+    assert mask_settings(plan, chosen) == PredictionSettings(steps=0, samples=1, mirror_axes=plan.mirror_axes)
+    assert mask_settings(plan, chosen, mirroring=False, seed=9) == PredictionSettings(seed=9)
+    assert mask_settings(plan, Sampling(mirroring=False)).mirror_axes == ()
 
 
 @pytest.mark.parametrize(
@@ -67,41 +67,41 @@ def test_without_steps_or_samples_the_validation_s_choice_is_the_mask(plan):
 )
 def test_with_steps_or_samples_the_mask_is_the_mean_of_diffusion_samples(plan, given, steps, samples):
     assert plan.sample_steps == 3
-    found = settings_for(plan, Sampling(mirroring=False), **given)
+    found = mask_settings(plan, Sampling(mirroring=False), **given)
     assert (found.steps, found.samples) == (steps, samples)
 
 
 def test_fast_and_best_override_the_choice_of_validation(plan):
     table = (row(0, False, 0.9), row(0, True, 0.9005))
     sampling = Sampling(table=table)
-    assert settings_for(plan, sampling).mirror_axes == ()
-    assert settings_for(plan, sampling, effort="best") == Settings(mirror_axes=plan.mirror_axes)
-    assert settings_for(plan, sampling, effort="best", mirroring=False) == Settings()
-    assert settings_for(plan, Sampling(mirroring=True), effort="best").mirror_axes == plan.mirror_axes, "no table"
-    assert settings_for(plan, Sampling(mirroring=True), effort="fast") == Settings(overlap=0.375)
+    assert mask_settings(plan, sampling).mirror_axes == ()
+    assert mask_settings(plan, sampling, effort="best") == PredictionSettings(mirror_axes=plan.mirror_axes)
+    assert mask_settings(plan, sampling, effort="best", mirroring=False) == PredictionSettings()
+    assert mask_settings(plan, Sampling(mirroring=True), effort="best").mirror_axes == plan.mirror_axes, "no table"
+    assert mask_settings(plan, Sampling(mirroring=True), effort="fast") == PredictionSettings(overlap=0.375)
 
 
 def test_the_publication_s_mask_is_a_sample(make_plan):
     published = make_plan("paper", latent={"level": 2, "channels": 1}, paper={"steps": 10})
     assert (published.mask_steps, published.sample_steps) == (10, 10)
     assert plain_sampling(published).steps == 10
-    assert settings_for(published, plain_sampling(published)).steps == 10
-    assert settings_for(published, plain_sampling(published), steps=4).steps == 4
+    assert mask_settings(published, plain_sampling(published)).steps == 10
+    assert mask_settings(published, plain_sampling(published), steps=4).steps == 4
     with pytest.raises(UserError, match="1000 time steps, found 1001"):
-        settings_for(published, Sampling(), steps=1001)
+        mask_settings(published, Sampling(), steps=1001)
 
 
 def test_uncertainty_takes_the_plan_s_steps_and_at_least_eight_samples(plan):
-    masks = Settings(steps=0, samples=2, mirror_axes=(0, 2), overlap=0.25, seed=3)
-    assert settings_of_uncertainty(plan, masks) == Settings(steps=3, samples=8, overlap=0.25, seed=3)
-    more = Settings(steps=10, samples=32)
-    assert settings_of_uncertainty(plan, more) == more
+    masks = PredictionSettings(steps=0, samples=2, mirror_axes=(0, 2), overlap=0.25, seed=3)
+    assert uncertainty_settings(plan, masks) == PredictionSettings(steps=3, samples=8, overlap=0.25, seed=3)
+    more = PredictionSettings(steps=10, samples=32)
+    assert uncertainty_settings(plan, more) == more
 
 
 def test_samples_and_views_add_to_the_passes_of_a_window():
-    assert Settings().passes == pytest.approx(1)
-    assert Settings(mirror_axes=(0, 1, 2)).passes == pytest.approx(8)
-    one, more = Settings(steps=8).passes, Settings(steps=8, samples=4).passes
+    assert PredictionSettings().passes == pytest.approx(1)
+    assert PredictionSettings(mirror_axes=(0, 1, 2)).passes == pytest.approx(8)
+    one, more = PredictionSettings(steps=8).passes, PredictionSettings(steps=8, samples=4).passes
     assert 1 < one < more < 4 * one
 
 
@@ -109,8 +109,8 @@ def test_unet_has_no_steps_and_needs_two_folds_for_uncertainty(make_plan):
     unet = make_plan("unet")
     for given in ({"steps": 4}, {"samples": 2}):
         with pytest.raises(UserError, match="no diffusion"):
-            settings_for(unet, Sampling(), **given)
-    masks = settings_for(unet, Sampling())
+            mask_settings(unet, Sampling(), **given)
+    masks = mask_settings(unet, Sampling())
     with pytest.raises(UserError, match="one fold"):
-        settings_of_uncertainty(unet, masks)
-    assert settings_of_uncertainty(unet, masks, folds=2) == masks
+        uncertainty_settings(unet, masks)
+    assert uncertainty_settings(unet, masks, folds=2) == masks

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import textdiffseg as tds
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference import alternatives
 from textdiffseg.inference.alternatives import choose_alternatives, distances, draw_masks, samples_at_once
 from textdiffseg.inference.samples import SamplePredictor
@@ -31,7 +31,7 @@ def whole_samples(predictor, image, bank, numbers):
 
 def test_a_single_sample_is_the_sample_of_its_number(plan, make_model, image, bank):
     """The mean over the samples of one fold is the prediction with all of them, whose windows are denoised alone."""
-    predictor = SamplePredictor([make_model(plan)], Settings(steps=2, samples=3), in_turn=False)
+    predictor = SamplePredictor([make_model(plan)], PredictionSettings(steps=2, samples=3), in_turn=False)
     single = whole_samples(predictor, image, bank, range(3))
     whole = predictor.predict_image(image, bank.all_labels()).probabilities
     torch.testing.assert_close(torch.stack(single).mean(0), whole)
@@ -40,7 +40,7 @@ def test_a_single_sample_is_the_sample_of_its_number(plan, make_model, image, ba
 
 
 def test_samples_are_drawn_with_the_folds_in_turn(plan, make_model, image, bank):
-    networks, settings = [make_model(plan, seed) for seed in (0, 1)], Settings(steps=2, samples=4)
+    networks, settings = [make_model(plan, seed) for seed in (0, 1)], PredictionSettings(steps=2, samples=4)
     together = whole_samples(SamplePredictor(networks, settings), image, bank, range(4))
     for number, found in enumerate(together):
         alone = whole_samples(SamplePredictor([networks[number % 2]], settings), image, bank, [number])

@@ -11,7 +11,7 @@ import torch
 import textdiffseg as tds
 from plans.errors import UserError
 from textdiffseg.folds.low import why_no_guide
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference import segmenting
 from textdiffseg.inference.guide import NOTHING_FOUND, Sighting, search
 from textdiffseg.inference.predictor import Predictor
@@ -59,7 +59,7 @@ def load(results, folds=("0",)):
 
 def test_windows_near_what_was_found_are_those_of_a_whole_prediction(plan, bank, make_model):
     image = torch.randn(1, 12, 24, 70, generator=torch.Generator().manual_seed(1))
-    predictor = Predictor([make_model(plan)], Settings(steps=1, samples=2))
+    predictor = Predictor([make_model(plan)], PredictionSettings(steps=1, samples=2))
     whole = predictor.predict_image(image, bank.all_labels(), uncertainty=True)
     everywhere = predictor.near(Region(np.ones((3, 4, 7), dtype=bool)))
     same = everywhere.predict_image(image, bank.all_labels(), uncertainty=True)
@@ -77,7 +77,7 @@ def test_windows_near_what_was_found_are_those_of_a_whole_prediction(plan, bank,
 
 
 def test_the_search_finds_where_an_answer_wins_and_which_answers_are_missing(plan, bank, make_model, monkeypatch):
-    image, predictor = torch.zeros(1, 12, 20, 20), Predictor([make_model(plan)], Settings())
+    image, predictor = torch.zeros(1, 12, 20, 20), Predictor([make_model(plan)], PredictionSettings())
     p = torch.zeros(3, 12, 20, 20)
     p[0], p[1, :6], p[2, 6:9] = 0.4, 0.5, 0.6
     slabs = [segment(p, first) for first in (0, 5)]

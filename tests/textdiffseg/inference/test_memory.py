@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.sources.files import read_geometry, read_volume
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.inference import memory
@@ -27,7 +27,7 @@ from textdiffseg.inference.segmenting import Segmenting
 
 def test_more_of_anything_takes_more(plan):
     def need(shape=(100, 200, 200), original=(100, 200, 200), samples=1, folds=1, **more):
-        return prediction_ram_gb(plan, Settings(steps=3, samples=samples), folds, shape, original, **more)
+        return prediction_ram_gb(plan, PredictionSettings(steps=3, samples=samples), folds, shape, original, **more)
 
     base = need()
     assert need(shape=(200, 200, 200)) > base
@@ -40,13 +40,13 @@ def test_more_of_anything_takes_more(plan):
 
 @pytest.fixture
 def segmenting(plan, bank, make_model):
-    calibrated = Calibrated(Predictor([make_model(plan)], Settings()))
+    calibrated = Calibrated(Predictor([make_model(plan)], PredictionSettings()))
     return Segmenting(select_labels(plan, bank), calibrated, None, False)
 
 
 def test_a_longer_scan_adds_its_image_and_mask_alone(plan):
     def need(shape, slots):
-        return prediction_ram_gb(plan, Settings(), 1, shape, shape, slots=slots)
+        return prediction_ram_gb(plan, PredictionSettings(), 1, shape, shape, slots=slots)
 
     few, many = (need((600, 200, 200), slots) - need((300, 200, 200), slots) for slots in (300, 600))
     assert few == pytest.approx(many), "the sums over windows do not grow with the length"
@@ -57,7 +57,7 @@ def test_alternatives_keep_the_noise_and_r_of_the_samples_that_are_drawn_at_once
     """Four for these labels. Each has 4 channels on a latent grid of stride (1, 2, 2)."""
 
     def need(depth, alternatives):
-        shape, settings = (depth, 400, 400), Settings(steps=3, samples=16)
+        shape, settings = (depth, 400, 400), PredictionSettings(steps=3, samples=16)
         return prediction_ram_gb(plan, settings, 1, shape, shape, slots=38, alternatives=alternatives)
 
     assert samples_at_once(39, 8 * 400 * 400) == 4

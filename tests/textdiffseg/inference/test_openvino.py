@@ -10,7 +10,7 @@ import torch
 
 import textdiffseg as tds
 from plans.network_plan import OverviewPlan
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference import openvino
 from textdiffseg.inference.openvino import OpenVINOSegmenter
 from textdiffseg.inference.predictor import Predictor
@@ -19,7 +19,7 @@ from textdiffseg.resources import cores
 from textdiffseg.segmenter import Segmenter
 from textdiffseg_cli import predict
 
-MIRRORED = Settings(mirror_axes=(0, 2))
+MIRRORED = PredictionSettings(mirror_axes=(0, 2))
 MODEL = "results/Dataset900_Tiny/default"
 
 
@@ -61,7 +61,7 @@ def test_a_network_is_converted_once_for_each_shape(root, make_scan, converted):
 
 def test_only_the_last_conversion_is_kept(plan, make_model, bank, image, converted):
     segmenter = OpenVINOSegmenter.of(make_model(plan, 0))
-    predictor = Predictor([segmenter.network], Settings(), batch=1, segmenters=[segmenter])
+    predictor = Predictor([segmenter.network], PredictionSettings(), batch=1, segmenters=[segmenter])
     for slots in (2, 3, 2):
         predictor.predict_image(image, bank.all_labels().padded(slots))
     assert len(converted) == 3
@@ -72,7 +72,9 @@ def test_it_runs_in_float32_on_the_threads_of_torch(plan, make_model, bank, imag
     threads = min(2, cores())  # it takes no more than the cores of this process
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     segmenter = OpenVINOSegmenter.of(make_model(plan, 0))
-    Predictor([segmenter.network], Settings(), batch=1, segmenters=[segmenter]).predict_image(image, bank.all_labels())
+    Predictor([segmenter.network], PredictionSettings(), batch=1, segmenters=[segmenter]).predict_image(
+        image, bank.all_labels()
+    )
     (compiled,) = segmenter.compiled.values()
     assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
     assert "float32" in str(compiled.get_property("INFERENCE_PRECISION_HINT"))
@@ -126,7 +128,7 @@ def test_without_the_library_the_extra_is_named(root, monkeypatch):
 def test_a_network_that_cannot_be_converted_is_a_user_error(plan, make_model, bank, image):
     network = make_model(plan, 0)
     network.fusion.forward = lambda z_i, queries: torch.special.bessel_j0(z_i)
-    predictor = Predictor([network], Settings(), batch=1, segmenters=[OpenVINOSegmenter.of(network)])
+    predictor = Predictor([network], PredictionSettings(), batch=1, segmenters=[OpenVINOSegmenter.of(network)])
     with pytest.raises(tds.UserError, match=r"^OpenVINO cannot run this model: .*Leave out --backend openvino\.$"):
         predictor.predict_image(image, bank.all_labels())
 

@@ -7,13 +7,13 @@ from plans.errors import UserError
 from textdiffseg.diffusion.ddim import sample
 from textdiffseg.diffusion.noise import smooth_noise
 from textdiffseg.diffusion.schedule import schedule_of
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor, subsets
 from textdiffseg.randomness import torch_generator
 from textdiffseg.readout import OverlappingReadout
 from textdiffseg.segmenter import mask_features
 
-SETTINGS = Settings(steps=2, samples=2, mirror_axes=(2,), seed=3)
+SETTINGS = PredictionSettings(steps=2, samples=2, mirror_axes=(2,), seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_image_is_encoded_once_a_window_and_view_whatever_the_samples(models
         model.denoiser.register_forward_hook(lambda *_: calls.update(denoise=calls["denoise"] + 1)),
     ]
     windows = []
-    settings = Settings(steps=3, samples=4, mirror_axes=(0, 2))
+    settings = PredictionSettings(steps=3, samples=4, mirror_axes=(0, 2))
     Predictor([model], settings).predict_image(
         image, bank.all_labels(), progress=lambda _, total: windows.append(total)
     )
@@ -78,7 +78,9 @@ def test_the_image_is_encoded_once_a_window_and_view_whatever_the_samples(models
 
 def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image):
     def predict(**settings):
-        return Predictor(models[:1], Settings(**settings)).predict_image(image, bank.all_labels()).probabilities
+        return (
+            Predictor(models[:1], PredictionSettings(**settings)).predict_image(image, bank.all_labels()).probabilities
+        )
 
     assert torch.equal(predict(seed=1, steps=2), predict(seed=1, steps=2))
     assert not torch.allclose(predict(seed=1, steps=2), predict(seed=2, steps=2), atol=1e-4)
@@ -88,7 +90,7 @@ def test_samples_differ_by_noise_alone_and_the_seed_decides(models, bank, image)
 def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make_plan, make_model, bank, image):
     model = make_model(make_plan("unet"))
     image = image[:, :, :16, :16]  # one window along the mirrored axes, so that flipping keeps the windows
-    predictor = Predictor([model], Settings(mirror_axes=(1, 2)))
+    predictor = Predictor([model], PredictionSettings(mirror_axes=(1, 2)))
     p = predictor.predict_image(image, bank.all_labels()).probabilities
     flipped = predictor.predict_image(image.flip(3), bank.all_labels()).probabilities.flip(3)
     torch.testing.assert_close(p, flipped, atol=1e-5, rtol=0)
@@ -97,8 +99,8 @@ def test_mirroring_makes_an_equivariant_prediction_of_a_deterministic_model(make
 def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
     image = torch.randn(1, *plan.patch, generator=torch.Generator().manual_seed(1))
     model, queries = models[0], bank.all_labels()
-    p = Predictor([model], Settings()).predict_image(image, queries).probabilities
-    sampled = Predictor([model], Settings(seed=4, steps=2)).predict_image(image, queries).probabilities
+    p = Predictor([model], PredictionSettings()).predict_image(image, queries).probabilities
+    sampled = Predictor([model], PredictionSettings(seed=4, steps=2)).predict_image(image, queries).probabilities
     with torch.inference_mode():
         mask = mask_features(model, image[None], queries)
         posterior = model.posterior(mask.logits.softmax(1)[:, 1:], queries)
@@ -112,19 +114,19 @@ def test_a_volume_of_one_patch_equals_the_model_itself(models, bank, plan):
 
 def test_unet_has_no_samples(make_plan, make_model):
     unet = make_model(make_plan("unet"))
-    for settings in (Settings(steps=2), Settings(samples=2)):
+    for settings in (PredictionSettings(steps=2), PredictionSettings(samples=2)):
         with pytest.raises(ValueError, match="no diffusion"):
             Predictor([unet], settings)
-    Predictor([unet], Settings())
+    Predictor([unet], PredictionSettings())
 
 
 def test_samples_of_a_model_whose_denoiser_is_not_trained_are_refused(plan, make_model):
     trained, untrained = make_model(plan), make_model(plan, 1)
     untrained.spread.zero_()
     with pytest.raises(UserError, match="A fold of this model has no samples yet: its sampler learns in the last"):
-        Predictor([trained, untrained], Settings(steps=2))
-    Predictor([trained, untrained], Settings())
-    Predictor([trained], Settings(steps=2))
+        Predictor([trained, untrained], PredictionSettings(steps=2))
+    Predictor([trained, untrained], PredictionSettings())
+    Predictor([trained], PredictionSettings(steps=2))
 
 
 def test_views_are_all_subsets():
@@ -136,7 +138,7 @@ def test_an_ensemble_from_its_folder(root, plan, bank, image):
     folder = root / "results" / plan.dataset / "default"
     predictor = Predictor.from_folder(folder)
     assert len(predictor.networks) == 2
-    assert predictor.settings == Settings(), "nothing was chosen: the mask, no mirroring"
+    assert predictor.settings == PredictionSettings(), "nothing was chosen: the mask, no mirroring"
     assert predictor.predict_image(image, bank.all_labels()).probabilities.isfinite().all()
 
 
@@ -152,7 +154,7 @@ def test_labels_that_overlap_have_probabilities_of_their_own(plan, make_model, b
 def test_windows_that_are_sure_make_no_more_than_certain(plan, make_model, bank, image, monkeypatch):
     nested = make_model(plan.model_copy(update={"regions": ((3, 7), (3,))}))
     monkeypatch.setattr(OverlappingReadout, "probabilities", lambda self, logits: torch.ones_like(logits))
-    p = Predictor([nested], Settings(overlap=0.7)).predict_image(image, bank.all_labels()).probabilities
+    p = Predictor([nested], PredictionSettings(overlap=0.7)).predict_image(image, bank.all_labels()).probabilities
     assert p.min() > 0.999
     assert p.max() <= 1, "1 - p is a probability too"
 
@@ -172,7 +174,7 @@ def test_samples_of_labels_that_overlap_disagree(plan, make_model, bank):
 def test_output_that_is_not_finite_ends_the_scan_instead_of_being_background(plan, make_model, bank, image, value):
     """One weight is enough; softmax would make probabilities of an infinite logit."""
     model = make_model(plan)
-    predictor = Predictor([model], Settings())
+    predictor = Predictor([model], PredictionSettings())
     plain = predictor.segmenters[0].logits
 
     def spoiled(*rest):

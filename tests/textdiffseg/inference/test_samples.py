@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from plans.errors import UserError
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.inference.tiling import tile
 from textdiffseg.inference.windows import joined
 from textdiffseg.networks.model import TextDiffSeg
 from textdiffseg.segmenter import AroundMask
 
-SETTINGS = Settings(steps=3, samples=4, seed=2)
+SETTINGS = PredictionSettings(steps=3, samples=4, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_each_fold_continues_its_own_samples(models, image, draw):
 
 def test_mirrored_samples_are_refused_and_windows_of_the_publication_stay_alone(models, make_model, make_plan):
     with pytest.raises(ValueError, match="samples are not mirrored"):
-        SamplePredictor(models, Settings(steps=2, mirror_axes=(0,)))
+        SamplePredictor(models, PredictionSettings(steps=2, mirror_axes=(0,)))
     assert SamplePredictor(models, SETTINGS).in_turn
     paper = make_model(make_plan("paper", fusion_level=1, latent={"level": 1, "channels": 1}, paper={}))
     assert not SamplePredictor([paper], SETTINGS).in_turn

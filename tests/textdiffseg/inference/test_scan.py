@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.expected_dice import KNOTS, DiceCurve
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference import segmenting as segmenting_module
 from textdiffseg.inference.measures import expected_dice_of, volumes_of
@@ -20,7 +20,7 @@ from textdiffseg.inference.volumes import VoxelSums, sum_voxels
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.readout import readout_of
 
-SAMPLES = Settings(steps=3, samples=8)
+SAMPLES = PredictionSettings(steps=3, samples=8)
 PROBABILITIES = {"probabilities/1_Front_Part", "probabilities/2_back"}
 
 
@@ -33,7 +33,7 @@ def scan(plan, make_geometry):
 
 
 def test_a_scan_is_resampled_on_the_device_of_the_network(plan, make_model, make_geometry, bank, monkeypatch):
-    predictor = Predictor([make_model(plan)], Settings())
+    predictor = Predictor([make_model(plan)], PredictionSettings())
     segmenting = Segmenting(select_labels(plan, bank), Calibrated(predictor), None, False)
     voxels = np.random.default_rng(0).normal(size=(1, 9, 20, 17)).astype(np.float32)
     volume = Volume(voxels, make_geometry((9, 20, 17)))
@@ -58,11 +58,13 @@ def models(request, plan, make_model):
 
 
 def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(models, bank, scan):
-    calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0, widening=1.5))
+    calibrated = Calibrated(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0, widening=1.5))
     selection = select_labels(models[0].plan, bank)
     both = examine(*scan, selection, calibrated, calibrated, probabilities=True)
-    mask = examine(*scan, selection, Calibrated(Predictor(models, Settings())), probabilities=True)
-    separate = examine(*scan, selection, Calibrated(Predictor(models, Settings())), calibrated, probabilities=True)
+    mask = examine(*scan, selection, Calibrated(Predictor(models, PredictionSettings())), probabilities=True)
+    separate = examine(
+        *scan, selection, Calibrated(Predictor(models, PredictionSettings())), calibrated, probabilities=True
+    )
     assert set(mask.maps) == PROBABILITIES
     assert mask.sums is None, "nothing was fitted for this setting"
     assert (separate.slots == mask.slots).all()
@@ -75,7 +77,7 @@ def test_one_prediction_serves_both_and_samples_say_the_same_separate_a_mask(mod
 
 
 def test_maps_in_files_are_those_in_memory(models, bank, scan, tmp_path):
-    calibrated = Calibrated(Predictor(models, SAMPLES), Applied(temperature=2.0))
+    calibrated = Calibrated(Predictor(models, SAMPLES), AppliedCalibration(temperature=2.0))
     arguments = *scan, select_labels(models[0].plan, bank), calibrated, calibrated
     kept, written = examine(*arguments, probabilities=True), examine(*arguments, probabilities=True, folder=tmp_path)
     assert set(kept.maps) == set(written.maps)
@@ -103,16 +105,18 @@ def test_an_interval_is_widened_and_holds_the_mask_s_own_volume(plan, bank, scan
     on_plan = [round(voxels / ratio) for voxels in (12, 30)]
     found = ScanResult(slots, sums_of(plan, (0.999, on_plan[0]), (0.7, on_plan[1])), {})
     selection = select_labels(plan, bank)
-    front, back = volumes_of(found, selection, plan, transform, Applied(widening=1.5))
+    front, back = volumes_of(found, selection, plan, transform, AppliedCalibration(widening=1.5))
     assert (front.volume_ml, back.volume_ml) == pytest.approx((10 * voxel, 10 * voxel))
     assert (front.low_ml, front.high_ml) == pytest.approx((12 / 1.5 * voxel, 12 * 1.5 * voxel))
     assert (back.low_ml, back.high_ml) == pytest.approx((0, 30 * 1.5 * voxel)), "p = 0.7 is in p > 0.05 alone"
-    warm, _ = volumes_of(found, selection, plan, transform, Applied(widening=1.5, temperature=3.0))
+    warm, _ = volumes_of(found, selection, plan, transform, AppliedCalibration(widening=1.5, temperature=3.0))
     assert warm.low_ml == 0, "0.999 is 0.91 with this temperature"
     assert warm.high_ml == pytest.approx(front.high_ml)
-    assert next(volumes_of(found, selection, plan, transform, Applied(temperature=1.0))).low_ml is None, "no factor"
+    assert next(volumes_of(found, selection, plan, transform, AppliedCalibration(temperature=1.0))).low_ml is None, (
+        "no factor"
+    )
     plain = ScanResult(slots, None, {})
-    assert next(volumes_of(plain, selection, plan, transform, Applied())).low_ml is None
+    assert next(volumes_of(plain, selection, plan, transform, AppliedCalibration())).low_ml is None
 
 
 def test_the_whole_holds_the_volume_of_its_part(plan, bank, scan):
@@ -120,7 +124,7 @@ def test_the_whole_holds_the_volume_of_its_part(plan, bank, scan):
     slots = np.zeros(transform.original_shape, np.int16)
     slots[0, 0, :8], slots[0, 1, :10] = 1, 2
     found = ScanResult(slots, None, {})
-    whole, part = volumes_of(found, select_labels(nested, bank), nested, transform, Applied())
+    whole, part = volumes_of(found, select_labels(nested, bank), nested, transform, AppliedCalibration())
     voxel = np.prod(transform.geometry.spacing) / 1000
     assert (whole.volume_ml, part.volume_ml) == pytest.approx((18 * voxel, 10 * voxel))
 
@@ -131,33 +135,35 @@ CURVE = DiceCurve(curve=tuple(0.8 * knot for knot in KNOTS), threshold=0.6, may_
 def test_the_expected_dice_is_the_curve_at_the_soft_dice(plan, bank):
     selection, slots = select_labels(plan, bank), np.array([0, 1, 2])
     found = ScanResult(slots, sums_of(plan, (0.9, 10), (0.7, 30)), {})
-    dice = expected_dice_of(found, selection, plan, Applied(expected_dice=CURVE))
+    dice = expected_dice_of(found, selection, plan, AppliedCalibration(expected_dice=CURVE))
     front, back = (2 * p / (1 + p) for p in (0.9, 0.7))
     assert dice.labels == pytest.approx({"Front_Part": 0.8 * front, "back": 0.8 * back}, abs=1e-6)
     assert (dice.mean, dice.threshold) == (pytest.approx(0.4 * (front + back)), 0.6)
     assert not dice.needs_check
     assert dice.note is None
-    assert expected_dice_of(found, selection, plan, Applied(temperature=2.0)) is None, "a fold without a curve"
+    assert expected_dice_of(found, selection, plan, AppliedCalibration(temperature=2.0)) is None, (
+        "a fold without a curve"
+    )
     poor = ScanResult(slots, sums_of(plan, (0.4, 10), (0.7, 30)), {})
-    checked = expected_dice_of(poor, selection, plan, Applied(expected_dice=CURVE))
+    checked = expected_dice_of(poor, selection, plan, AppliedCalibration(expected_dice=CURVE))
     assert checked.labels["Front_Part"] == 0, "an empty mask of a label that every validation case has"
     assert checked.note == "Check this mask: its expected Dice is 0.33, of Front_Part 0.00 (threshold 0.60)."
     alone = select_labels(plan, bank, ["front part"])
     sums = VoxelSums(poor.sums.levels[:1], poor.sums.soft_dice[:1], poor.sums.voxels[:1])
-    part = expected_dice_of(ScanResult(slots[:2], sums, {}), alone, plan, Applied(expected_dice=CURVE))
+    part = expected_dice_of(ScanResult(slots[:2], sums, {}), alone, plan, AppliedCalibration(expected_dice=CURVE))
     assert (part.threshold, part.needs_check, part.note) == (None, False, None), "the threshold is for all labels"
 
 
 def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
     found = ScanResult(np.array([0, 1]), sums_of(plan, (0.9, 10), (0.4, 30)), {})
-    applied = Applied(expected_dice=CURVE)
+    applied = AppliedCalibration(expected_dice=CURVE)
     dice = expected_dice_of(found, select_labels(plan, bank), plan, applied)
     assert set(dice.labels) == {"Front_Part"}
     emptied = replace(found, sums=sums_of(plan, (0.9, 10), (0.7, 30)))
     dice = expected_dice_of(emptied, select_labels(plan, bank), plan, applied)
     assert set(dice.labels) == {"Front_Part"}, "postprocessing has dropped the other label"
     first_gone = replace(emptied, slots=np.array([0, 2]))
-    absent = Applied(expected_dice=CURVE.model_copy(update={"may_be_absent": ("Front_Part",)}))
+    absent = AppliedCalibration(expected_dice=CURVE.model_copy(update={"may_be_absent": ("Front_Part",)}))
     assert set(expected_dice_of(first_gone, select_labels(plan, bank), plan, absent).labels) == {"back"}
     selection = select_labels(plan, bank, ["back"])
     only = replace(selection, queries=replace(selection.queries, labels=torch.tensor([[9]])))
@@ -166,7 +172,7 @@ def test_an_empty_mask_has_no_expected_dice_where_it_may_be_right(plan, bank):
 
 
 def test_a_prompt_is_answered_as_separate_all_other_labels(models, bank, scan):
-    plan, masks = models[0].plan, Calibrated(Predictor(models, Settings()))
+    plan, masks = models[0].plan, Calibrated(Predictor(models, PredictionSettings()))
     whole, back = (
         examine(*scan, select_labels(plan, bank), masks, probabilities=True),
         examine(*scan, select_labels(plan, bank, ["back"]), masks, probabilities=True),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.uncertainty import disagreement
 from textdiffseg.readout import ExclusiveReadout, OverlappingReadout
@@ -94,7 +94,9 @@ def test_both_terms_of_overlapping_labels_are_never_negative_and_sum_to_the_whol
 
 def test_folds_share_their_noise(plan, bank, make_model, image):
     model = make_model(plan)
-    prediction = Predictor([model, model], Settings(steps=4, samples=8)).predict_image(image, bank.all_labels(), True)
+    prediction = Predictor([model, model], PredictionSettings(steps=4, samples=8)).predict_image(
+        image, bank.all_labels(), True
+    )
     assert prediction.between_folds.max() < 1e-5
     assert prediction.between_samples.max() > 1e-5
     assert prediction.between_samples.shape == image.shape[1:]

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.tiling import importance, tile
 
@@ -30,7 +30,9 @@ def predict(bank, image):
                 keep = lambda _, args, seen=seen: seen.append((args[0][0], args[1]))  # noqa: E731
                 handles.append(model.denoiser.register_forward_pre_hook(keep))
         try:
-            found = Predictor(models, Settings(**settings), batch=batch).predict_image(image, bank.all_labels())
+            found = Predictor(models, PredictionSettings(**settings), batch=batch).predict_image(
+                image, bank.all_labels()
+            )
         finally:
             for handle in handles:
                 handle.remove()
@@ -41,7 +43,7 @@ def predict(bank, image):
 
 @pytest.fixture
 def tiling(image, plan):
-    return tile(tuple(image.shape[1:]), plan.patch, plan.latent_stride, Settings().overlap)
+    return tile(tuple(image.shape[1:]), plan.patch, plan.latent_stride, PredictionSettings().overlap)
 
 
 def counted(calls) -> Counter:

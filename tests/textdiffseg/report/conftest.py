@@ -10,7 +10,7 @@ from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.evaluation.metrics import score_case
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.calibration import Calibration, Fit, Widening
+from textdiffseg.folds.calibration import Calibration, CalibrationFit, Widening
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.folds.state import note_validated
 from textdiffseg.imaging.volume import Volume
@@ -88,7 +88,7 @@ def _epoch(number, names):
 
 def _fit(names):
     shares = dict.fromkeys(names, 0.75)
-    return Fit(
+    return CalibrationFit(
         steps=0,
         samples=1,
         mirroring=False,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.files import temporary_name, write_record
-from textdiffseg.folds.calibration import Applied, Calibration, Fit, Widening
+from textdiffseg.folds.calibration import AppliedCalibration, Calibration, CalibrationFit, Widening
 from textdiffseg.folds.expected_dice import KNOTS
 from textdiffseg.imaging.sources import files
 from textdiffseg.imaging.sources.files import read_labels, read_volume
@@ -272,10 +272,10 @@ def calibrated(root):
     figures = dict.fromkeys(("ece_before", "ece_after", "brier_before", "brier_after"), 0.1)
     widening = Widening(factor=1.25, coverage_before={}, coverage_after={})
     curve = {"curve": KNOTS, "threshold": 0.98, "scans": 8, "degraded": 4, "poor_dice": 0.75, "error": 0.1}
-    of_masks = Fit(
+    of_masks = CalibrationFit(
         steps=0, samples=1, mirroring=False, cases=4, temperature=2.0, widening=widening, expected_dice=curve, **figures
     )
-    of_samples = Fit(steps=3, samples=8, mirroring=False, cases=4, temperature=1.5, **figures)
+    of_samples = CalibrationFit(steps=3, samples=8, mirroring=False, cases=4, temperature=1.5, **figures)
     for fold in root.glob("results/*/*/fold_*"):
         write_record(fold / "calibration.json", Calibration(fits=(of_masks, of_samples)))
 
@@ -287,12 +287,12 @@ def test_a_calibration_is_applied_to_its_own_setting_and_reported(predict, root,
     assert "Volumes: with 90% intervals, widened by 1.25" in out
     request = Manifest.read(root / "out" / "a.json").request
     assert (request.calibration.temperature, request.calibration.widening) == (2.0, 1.25)
-    assert request.sampled.calibration == Applied(temperature=1.5)
+    assert request.sampled.calibration == AppliedCalibration(temperature=1.5)
     _, out, _ = predict("-i", scan, "--probabilities", "--no-mirroring", "--steps", 2, out=root / "other")
     assert "none was fitted for this sampling" in out
     assert "90% intervals" not in out
     manifest = Manifest.read(root / "other" / "a.json")
-    assert (manifest.request.calibration, manifest.expected_dice) == (Applied(), None)
+    assert (manifest.request.calibration, manifest.expected_dice) == (AppliedCalibration(), None)
     assert {volume.low_ml for volume in manifest.volumes} == {None}
 
 

@@ -140,10 +140,10 @@ def test_a_number_out_of_range_is_refused_before_anything_is_written(predict, ro
 
 
 def test_the_memory_line_counts_the_kept_masks(plan):
-    from textdiffseg.folds.sampling import Settings
+    from textdiffseg.folds.sampling import PredictionSettings
     from textdiffseg.inference.memory import prediction_ram_gb
 
     shape, original = (100, 100, 100), (400, 400, 400)
-    need = prediction_ram_gb(plan, Settings(samples=16), 1, shape, original, alternatives=True)
+    need = prediction_ram_gb(plan, PredictionSettings(samples=16), 1, shape, original, alternatives=True)
     assert need > (16 + 2) * 400**3 / 1e9, "sixteen masks, and the mask with its copies"
-    assert need > prediction_ram_gb(plan, Settings(samples=16), 1, shape, original)
+    assert need > prediction_ram_gb(plan, PredictionSettings(samples=16), 1, shape, original)

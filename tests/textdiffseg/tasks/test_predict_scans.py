@@ -7,9 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 from plans.errors import UserError
-from textdiffseg.folds.calibration import Applied
+from textdiffseg.folds.calibration import AppliedCalibration
 from textdiffseg.folds.ensemble import Ensemble
-from textdiffseg.folds.sampling import Sampling, Settings
+from textdiffseg.folds.sampling import PredictionSettings, Sampling
 from textdiffseg.imaging.forms import DISAGREE
 from textdiffseg.imaging.sources.files import read_geometry, read_labels, read_volume
 from textdiffseg.inference.maps import probability_map
@@ -27,7 +27,7 @@ from textdiffseg.tasks.predict import (
     report_unsearched,
 )
 
-SAMPLES = Settings(steps=3, samples=8)
+SAMPLES = PredictionSettings(steps=3, samples=8)
 
 
 def predict_scan(run, case, paths, **more):
@@ -48,7 +48,7 @@ def make_run(networks, plan, bank, out, *, settings=None, calibration=None, samp
     names = tuple(str(number) for number in range(len(networks)))
     digest = changes.pop("hash", "0" * 64)
     ensemble = Ensemble((out,), names, "best", tuple(networks), plan, bank, Sampling(), (), digest)
-    masks = Calibrated(Predictor(networks, settings or Settings()), calibration or Applied())
+    masks = Calibrated(Predictor(networks, settings or PredictionSettings()), calibration or AppliedCalibration())
     apart = Calibrated(Predictor(networks, samples[0]), samples[1]) if samples else None
     segmenting = Segmenting(select_labels(plan, bank, prompts), masks, apart, changes.pop("probabilities", False))
     fields = {"texts": {}, "out": out, "file_name": None, "overwrite": False}
@@ -108,7 +108,7 @@ def test_complete_cases_are_skipped_and_others_predicted_again(job, scan, make_s
     assert read_labels(out / "a.nii.gz").array.any()
     assert not predict_scan(job(), "a", (scan,))
     assert predict_scan(job(overwrite=True), "a", (scan,))
-    assert predict_scan(job(settings=Settings(seed=1)), "a", (scan,))
+    assert predict_scan(job(settings=PredictionSettings(seed=1)), "a", (scan,))
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
     make_scan(scan, seed=1)
     assert predict_scan(job(hash="1" * 64), "a", (scan,))
@@ -214,7 +214,7 @@ def test_a_bad_scan_does_not_stop_the_others(job, scan, make_scan):
 
 
 def test_uncertainty_and_probabilities_become_files_of_the_scan_s_grid(job, scan):
-    full = job(samples=(SAMPLES, Applied()), probabilities=True)
+    full = job(samples=(SAMPLES, AppliedCalibration()), probabilities=True)
     predict_scan(full, "a", (scan,))
     grid = read_volume((scan,)).geometry
     manifest = Manifest.read(full.out / "a.json")
@@ -238,8 +238,8 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
     plain, warm = (
         job(out=tmp_path / name, calibration=mask, samples=(SAMPLES, samples), probabilities=True)
         for name, mask, samples in (
-            ("plain", Applied(widening=1.0), Applied()),
-            ("warm", Applied(temperature=4.0, widening=2.0), Applied(temperature=3.0)),
+            ("plain", AppliedCalibration(widening=1.0), AppliedCalibration()),
+            ("warm", AppliedCalibration(temperature=4.0, widening=2.0), AppliedCalibration(temperature=3.0)),
         )
     )
     for one in (plain, warm):
@@ -266,9 +266,11 @@ def test_calibration_changes_probabilities_and_intervals_but_no_mask(job, scan, 
 
 
 def test_uncertainty_changes_neither_mask_nor_probabilities(job, scan, tmp_path):
-    settings = Settings(mirror_axes=(2,))
+    settings = PredictionSettings(mirror_axes=(2,))
     plain = job(out=tmp_path / "plain", settings=settings, probabilities=True)
-    selection = job(out=tmp_path / "selection", settings=settings, probabilities=True, samples=(SAMPLES, Applied()))
+    selection = job(
+        out=tmp_path / "selection", settings=settings, probabilities=True, samples=(SAMPLES, AppliedCalibration())
+    )
     events = []
     predict_scan(plain, "a", (scan,))
     predict_scan(selection, "a", (scan,), progress=lambda event: events.append((event.done, event.total)))
@@ -287,7 +289,7 @@ def test_another_calibration_is_predicted_again_and_an_older_manifest_has_none(j
     del content["request"]["calibration"]
     path.write_text(json.dumps(content))
     assert not predict_scan(job(), "a", (scan,))
-    assert predict_scan(job(calibration=Applied(temperature=2.0)), "a", (scan,))
+    assert predict_scan(job(calibration=AppliedCalibration(temperature=2.0)), "a", (scan,))
 
 
 def test_an_unexpected_error_names_its_case(job, scan, monkeypatch):

@@ -9,7 +9,7 @@ from plans.errors import UserError
 from plans.layout import volume_table
 from textdiffseg.files import write_record
 from textdiffseg.folds.expected_dice import ExpectedDice
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.volumes import VolumeInterval
 from textdiffseg.tasks.manifest import Manifest, Request
 from textdiffseg.tasks.one_scan import PredictionRun
@@ -25,7 +25,7 @@ def add_case(folder, case, volumes, dice=None, finished=True):
         model="0",
         folds=("0",),
         checkpoint="best",
-        settings=Settings(),
+        settings=PredictionSettings(),
         prompts=(),
         forced=False,
         probabilities=False,

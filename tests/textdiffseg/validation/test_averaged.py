@@ -5,7 +5,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.inference.windows import Prediction, Slab
@@ -29,7 +29,7 @@ def test_a_pair_is_the_mean_of_both_probabilities(small, pair, plan, bank):
     for case_id, scores in zip(("p", "q"), found, strict=True):
         case, p = open_case(small, case_id, plan), []
         for fold in pair:
-            predictor = Predictor([load_network(fold)], Settings())
+            predictor = Predictor([load_network(fold)], PredictionSettings())
             image = torch.from_numpy(case.image[...].astype(np.float32))
             p.append(predictor.predict_image(image, queries_of(predictor.plan, case, bank)).probabilities)
         mean = Slab(0, Prediction((p[0] + p[1]) / 2))

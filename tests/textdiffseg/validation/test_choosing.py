@@ -8,7 +8,7 @@ import pytest
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import open_case
-from textdiffseg.folds.sampling import read_sampling, settings_of
+from textdiffseg.folds.sampling import read_sampling, settings_of_choice
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.validation import choose, timing
 from textdiffseg.validation.cases import evenly_spaced
@@ -84,7 +84,7 @@ def test_trials_weigh_what_they_cost_on_one_bar(fold, stored):
     assert reports == sorted(reports)
     assert reports[-1] == (2, 2)
     plan = Plan.read(fold / "plan.json")
-    costs = [settings_of(plan, trial).passes for trial in choose.trials_of(plan)]
+    costs = [settings_of_choice(plan, trial).passes for trial in choose.trials_of(plan)]
     assert costs == pytest.approx([1, 4]), "four views"
     ends = [2 * sum(costs[: number + 1]) / sum(costs) for number in range(2)]
     assert all(any(done == pytest.approx(end) for done, _ in reports) for end in ends)

@@ -7,7 +7,7 @@ import torch
 from plans.layout import FoldFolder
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.evaluation.report import Summary
-from textdiffseg.folds.sampling import Settings
+from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.windows import Prediction, Slab
 from textdiffseg.preprocessing.case import preprocess_image, preprocess_labels
@@ -94,7 +94,7 @@ def test_real_samples_have_a_distance_and_no_time_means_no_distance(fold, stored
 
 
 def test_the_calibration_reads_the_voxels_of_all_raters(plan, stored):
-    evidence = Evidence(plan, Settings())
+    evidence = Evidence(plan, PredictionSettings())
     for name in ("p", "q"):
         evidence.add(perfect(None, open_case(stored, name), None), open_case(stored, name))
     assert len(evidence.voxels) == 2
