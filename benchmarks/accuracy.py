@@ -58,7 +58,7 @@ from textdiffseg.data.splits import Fold
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import PredictionSettings, Sampling, mask_settings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.inference.predictor import Predictor
@@ -142,14 +142,14 @@ def train(
 
     `cases` replaces those of the fold. `init_from` is the folder of a model to start from.
     """
-    noted, progress = folder / "benchmark.json", read_progress(FoldFolder(folder))
+    noted, position = folder / "benchmark.json", read_position(FoldFolder(folder))
     settings = length(args) | {"device": args.device}
-    if progress is not None:
+    if position is not None:
         found = json.loads(noted.read_text()) if noted.is_file() else {}
         if differing := [name for name, value in settings.items() if found.get(name, "unknown") != value]:
             listing = ", ".join(f"{name} {found.get(name, 'unknown')}, not {settings[name]}" for name in differing)
             raise UserError(f"{folder} was trained with {listing}: choose another --root, or delete it.")
-    if progress is not None and progress.finished:
+    if position is not None and position.finished:
         return
     write_atomically(noted, json.dumps(settings))
     options = TrainingOptions(
@@ -163,7 +163,7 @@ def train(
     clock = time.perf_counter()
     with alone(FoldFolder(folder)):
         fit(preprocessed, cases or read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
-    wall = {} if progress else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
+    wall = {} if position else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | wall | peak_memory(args.device)))
 
 

@@ -69,7 +69,7 @@ KNOWN = (
     ),
     Known(
         "one schedule of the learning rate for both stages",
-        "textdiffseg/folds/progress.py",
+        "textdiffseg/folds/position.py",
         "first, last = (split, self.total) if self.trains_sampler else (self.start.iteration, split)",
         "first, last = self.start.iteration, self.total",
     ),

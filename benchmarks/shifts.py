@@ -45,12 +45,12 @@ from textdiffseg.data.store import open_case
 from textdiffseg.degradations import DEGRADATIONS
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import train
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, open_run, plan_length
+from textdiffseg.training.run import Run, first_position, open_run
 from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
 from textdiffseg_cli.common import positive_float, run, whole_number
 
@@ -164,7 +164,7 @@ def compare(args: argparse.Namespace) -> None:
 def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: argparse.Namespace) -> None:
     """Train one form. An interrupted training resumes, and a finished one is kept."""
     fold, form, noted = FoldFolder(folder), FORMS[name], folder / "benchmark.json"
-    position, settings = read_progress(fold), {"minutes": args.minutes, "device": args.device}
+    position, settings = read_position(fold), {"minutes": args.minutes, "device": args.device}
     if position is not None and noted.is_file() and json.loads(noted.read_text()) != settings:
         raise UserError(f"{folder} was trained with {noted.read_text()}: choose another --root, or delete it.")
     if position is not None and position.finished:
@@ -176,7 +176,7 @@ def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: arg
     with alone(fold):
         plain = open_run(preprocessed, cases, fold, options, form.preset, print, position)
         changed = form.change(plain, seed)
-        state = changed.fresh(position or plan_length(changed, options, print))
+        state = changed.fresh(position or first_position(changed, options, print))
         if position is not None:
             state.load(fold)
         train(changed, state)

@@ -36,7 +36,7 @@ from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.batch import Batch, SampleKey
 from textdiffseg.data.loader import PREFETCH, TrainingLoader
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import build_model
 from textdiffseg.precision import choose_cuda_kernels
 from textdiffseg.resources import loading_workers
@@ -125,7 +125,7 @@ class Trainer:
             lambda line: print(line, file=sys.stderr),
             self.graphs,
         )
-        length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
+        length = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=10 * (args.iterations + WARM_UP))
         self.state = TrainingState.start(model, length)
 
     def step(self, batch: Batch) -> StepLosses:

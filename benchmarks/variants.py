@@ -50,7 +50,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.augment import Augmentation
 from textdiffseg.evaluation.report import summarise
 from textdiffseg.files import write_atomically
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.networks.model import build_model
@@ -171,8 +171,8 @@ def begin(
     changed.loader.samples.augment = Augmentation(changed.plan)
     torch.manual_seed(seed)
     model = CHANGES[name].model(build_model(changed.plan)).to(args.device)
-    progress = TrainingProgress(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
-    state = TrainingState.start(model, progress)
+    position = TrainingPosition(seed=seed, epochs=EPOCHS, iterations_per_epoch=-(-iterations // EPOCHS))
+    state = TrainingState.start(model, position)
     state.objective = CHANGES[name].objective(state)
     return changed, state
 

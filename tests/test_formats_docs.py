@@ -108,7 +108,7 @@ def test_records_that_are_not_written_exist_and_have_no_version():
 def test_the_metadata_of_safetensors_is_named(page, documented):
     """Each file of vectors, and the checkpoint: the metadata's key stands before the record's section."""
     keys = {name_of(module._FILE.header): module._FILE.key for module in (bank_file, case_texts, space)}
-    keys |= {name: "progress" for name in documented if name.endswith(".TrainingProgress")}
+    keys |= {name: "progress" for name in documented if name.endswith(".TrainingPosition")}
     assert len(keys) == 4
     for record, key in keys.items():
         before = page.partition(f"\nRecord `{record}`")[0].rpartition("\n## ")[2]

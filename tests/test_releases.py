@@ -24,7 +24,7 @@ from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.cases import FoldCases
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.folds.state import Validated
 from textdiffseg.tasks.manifest import Manifest
@@ -107,7 +107,7 @@ def test_its_records_open(root, preprocessed, fold):
     splits = Splits.read(preprocessed.splits)
     assert read_splits(preprocessed.splits, splits.cases) == splits
     assert FoldCases.read(fold.cases).train == splits.folds[0].train
-    assert read_progress(fold, "best").finished
+    assert read_position(fold, "best").finished
     assert read_sampling(fold).checkpoint == "best"
     assert read_calibration(fold).fits
     assert Validated.read(fold.validated).checkpoint == "best"

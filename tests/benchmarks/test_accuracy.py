@@ -12,7 +12,7 @@ from plans.network_plan import PaperPlan
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
 from textdiffseg.evaluation.report import Summary, summarise
 from textdiffseg.files import write_record
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 
 
 def summary(**dice: float | None) -> Summary:
@@ -56,7 +56,7 @@ def test_seeds_are_pooled_by_case(benchmark):
 
 def test_a_fold_of_another_length_or_device_is_refused(benchmark, tmp_path, monkeypatch):
     accuracy, args = benchmark("accuracy"), argparse.Namespace(minutes=5.0, device="cuda")
-    monkeypatch.setattr(accuracy, "read_progress", lambda _: TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1))
+    monkeypatch.setattr(accuracy, "read_position", lambda _: TrainingPosition(seed=0, epochs=1, iterations_per_epoch=1))
     with pytest.raises(UserError, match=r"minutes unknown, not 5\.0, device unknown, not cuda"):
         accuracy.train(tmp_path, tmp_path, "default", 0, args)
     (tmp_path / "benchmark.json").write_text('{"minutes": 5.0, "device": "cpu"}')

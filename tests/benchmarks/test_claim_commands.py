@@ -13,7 +13,7 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.raw.dataset import read_dataset
 from plans.records import read_json
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import hash_weights
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.training.options import TrainingOptions
@@ -95,7 +95,7 @@ def test_finetune_starts_one_side_from_a_source_that_knows_half_of_the_labels(ca
             FoldFolder(tmp_path / "results" / few.name / f"{side}, {size} cases, seed 0" / "fold_0") for side in sides
         ]
         model = FoldFolder(tmp_path / "results" / source.name / "default_seed0" / "fold_all")
-        assert [read_progress(fold).initial for fold in folds] == [hash_weights(model, "best"), None]
+        assert [read_position(fold).initial for fold in folds] == [hash_weights(model, "best"), None]
     assert call("finetune", *arguments) == found, "trained folds are used again"
     finetune = benchmark("finetune")
     with pytest.raises(UserError, match="was written for other --sizes"):

@@ -10,7 +10,7 @@ from plans.errors import UserError
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.diffusion.losses import segmentation_loss
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.blocks import InstanceNorm
 from textdiffseg.networks.model import build_model
 from textdiffseg.overview import blank
@@ -88,8 +88,8 @@ def test_voxels_count_alike_as_a_change_requires(variants):
 @pytest.mark.parametrize(("done", "dice"), [(0.4, True), (0.89, True), (0.9, False), (0.99, False)])
 def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, slots, done, dice, monkeypatch):
     monkeypatch.setattr("textdiffseg.training.objectives.BALANCE", 0.0)
-    progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=100)
-    state = TrainingState.start(copy.deepcopy(model), progress)
+    position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=100)
+    state = TrainingState.start(copy.deepcopy(model), position)
     objective = variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
     image, queries = torch.randn(2, 1, 16, 16, 16), two(bank.all_labels(), model.plan)
     logits = next(Segmenter.of(state.model).logits(image, queries))
@@ -104,8 +104,8 @@ def test_the_last_tenth_learns_from_cross_entropy_alone(variants, model, bank, s
 def test_cross_entropy_alone_is_refused_for_labels_that_overlap(variants, model):
     changed = copy.deepcopy(model)
     changed.plan = model.plan.model_copy(update={"regions": ((3, 7), (3,))})
-    progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1)
-    state = TrainingState.start(changed, progress)
+    position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=1)
+    state = TrainingState.start(changed, position)
     with pytest.raises(UserError, match="labels that exclude each other"):
         variants.CHANGES["cross-entropy alone in the last tenth"].objective(state)
 

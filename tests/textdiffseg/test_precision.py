@@ -79,7 +79,7 @@ def test_the_flags_stay_until_the_last_of_several_threads_leaves():
 
 def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "read_progress", lambda _: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or 1 / 0)
+    monkeypatch.setattr(loop, "read_position", lambda _: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         loop.fit(None, None, None, loop.TrainingOptions())
     assert seen == [False]

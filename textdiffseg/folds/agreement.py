@@ -7,7 +7,7 @@ from plans.errors import UserError
 from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.folds.cases import refuse_copies
-from textdiffseg.folds.progress import refuse_other_plan
+from textdiffseg.folds.position import refuse_other_plan
 from textdiffseg.text.bank import TextBank
 
 

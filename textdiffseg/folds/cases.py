@@ -11,7 +11,7 @@ from plans.errors import UserError
 from plans.layout import CHECKPOINTS, Checkpoint, FoldFolder
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_text, write_record
-from textdiffseg.folds.progress import PROGRESS, parse_progress
+from textdiffseg.folds.position import POSITION_KEY, parse_position
 from textdiffseg.folds.weights import hash_weights, read_metadata
 
 
@@ -96,4 +96,4 @@ def cases_of(fold: FoldFolder, which: str) -> str | None:
     """The hash of the cases that a checkpoint was trained on; None if it has none."""
     path = fold.checkpoint(which)
     metadata = read_metadata(path) if path.is_file() else {}
-    return parse_progress(path, metadata).cases if PROGRESS in metadata else None
+    return parse_position(path, metadata).cases if POSITION_KEY in metadata else None

@@ -1,6 +1,6 @@
 """The state of a fold: finished, validated, in training or interrupted. It is read from the fold's files.
 
-A fold is finished if its training has ended; its validation may be missing. `checkpoint_latest` notes the progress of
+A fold is finished if its training has ended; its validation may be missing. `checkpoint_latest` notes the position of
 the training. A fold that was copied elsewhere may have only `checkpoint_best`, which notes the end too. A checkpoint of
 an older version without this note counts as finished.
 """
@@ -15,7 +15,7 @@ from plans.plan import Plan
 from plans.records import Record, Upgrades
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import is_held
-from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
+from textdiffseg.folds.position import POSITION_KEY, TrainingPosition, parse_position, read_position
 from textdiffseg.folds.weights import hash_weights, read_metadata
 
 
@@ -34,13 +34,16 @@ def is_trained(fold: FoldFolder) -> bool:
     return any(fold.checkpoint(which).is_file() for which in CHECKPOINTS)
 
 
-def position_of(fold: FoldFolder) -> TrainingProgress | None:
-    """The progress of a fold, from the first checkpoint that notes it; None if no checkpoint does."""
+def position_of(fold: FoldFolder) -> TrainingPosition | None:
+    """The position of a fold, from its latest checkpoint, else from its best one.
+
+    None: no checkpoint notes one, or only a best one of an older version, which does not say whether its run has ended.
+    """
     for which in ("latest", "best"):
         path = fold.checkpoint(which)
         metadata = read_metadata(path) if path.is_file() else {}
-        if PROGRESS in metadata:
-            position = parse_progress(path, metadata)
+        if POSITION_KEY in metadata:
+            position = parse_position(path, metadata)
             old = which == "best" and position.cases is None
             return None if old else position
     return None
@@ -87,5 +90,5 @@ def is_validated(fold: FoldFolder) -> bool:
             return Validated.read(fold.validated).weights == hash_weights(fold, "best")
         except UserError:  # damaged: the validation writes it again
             return False
-    position = read_progress(fold)  # in older versions, the scores alone showed it
+    position = read_position(fold)  # in older versions, the scores alone showed it
     return position is not None and position.cases is None

@@ -22,7 +22,7 @@ from textdiffseg.evaluation.report import Summary
 from textdiffseg.folds.best import BestModels, why_outdated
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.state import is_trained, is_validated, position_of
 
 TRAINING_SHARE = 0.75  # of the hours of `tds_run`; the rest is for the validation
@@ -176,7 +176,7 @@ def _preset(root: Path, source: PreprocessedFolder, preset: Preset, resolution: 
     return PresetStatus(preset, resolution, True, plan.device, plan.patch, plan.spacing, folds)
 
 
-def _left(position: TrainingProgress | None) -> float | None:
+def _left(position: TrainingPosition | None) -> float | None:
     """The seconds that a training needs from its last checkpoint on; None if it is over, or not known."""
     if position is None or position.finished or not position.iteration:
         return None

@@ -18,7 +18,7 @@ from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases
 from textdiffseg.folds.last_error import noting_error
 from textdiffseg.folds.lock import alone, refuse_while_planned
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.replacing import put_back
 from textdiffseg.folds.state import is_validated
 from textdiffseg.leftovers import sweep
@@ -116,9 +116,9 @@ def _train(
     cancel: Cancel,
 ) -> bool:
     """Train to the end. False if the fold was finished already."""
-    before = None if options.restart else read_progress(fold)
+    before = None if options.restart else read_position(fold)
     fit(source.path, cases, fold, options, preset, report, progress, cancel)
-    trained = before is None or read_progress(fold) != before
+    trained = before is None or read_position(fold) != before
     if not trained and not is_validated(fold):
         report(f"{fold.path} is trained, but its validation was interrupted. The validation starts again.")
     return trained
@@ -126,8 +126,8 @@ def _train(
 
 def _finished(fold: FoldFolder) -> str:
     """The report on a finished fold: its training, and how to train it longer."""
-    progress = read_progress(fold)
-    done = progress and f"{progress.epochs} epochs, {progress.seconds / 60:.3g} minutes"
+    position = read_position(fold)
+    done = position and f"{position.epochs} epochs, {position.seconds / 60:.3g} minutes"
     return (
         f"{fold.path} is trained ({done}) and validated. Nothing is left to do. To train it longer, give "
         "more --epochs or --max-minutes; to validate it again, --val."

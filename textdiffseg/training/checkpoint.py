@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from textdiffseg.folds.progress import PROGRESS, TrainingProgress, parse_progress, read_progress
+from textdiffseg.folds.position import POSITION_KEY, TrainingPosition, parse_position, read_position
 from textdiffseg.folds.weights import EMA, read_metadata, read_tensors
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.progress import Report
@@ -49,10 +49,10 @@ class TrainingState:
     averaged: Pairs
     copied: Pairs
     optimisers: tuple[torch.optim.Optimizer, ...]
-    position: TrainingProgress
+    position: TrainingPosition
 
     @classmethod
-    def start(cls, model: SegmentationNetwork, position: TrainingProgress) -> "TrainingState":
+    def start(cls, model: SegmentationNetwork, position: TrainingPosition) -> "TrainingState":
         """The initial state for the weights that learn at `position`: the sampler's alone, or all others."""
         training, weights = model.plan.training, model.state_dict()
         ema = {name: value.detach().clone() for name, value in weights.items()}
@@ -119,7 +119,7 @@ class TrainingState:
         """Restore the state that `save` wrote. `UserError` if the file does not fit the plan."""
         path = fold.checkpoint("latest")
         tensors = read_tensors(path)
-        self.position = parse_progress(path, read_metadata(path))
+        self.position = parse_position(path, read_metadata(path))
         try:
             self._load(tensors)
         except (RuntimeError, KeyError) as error:
@@ -160,7 +160,7 @@ def complete_best(fold: FoldFolder, report: Report) -> None:
     If it is missing, it gets the averaged weights of `checkpoint_latest`. If it has no hash of its cases, it comes
     from an older version and does not change.
     """
-    latest, best = read_progress(fold), read_progress(fold, "best")
+    latest, best = read_position(fold), read_position(fold, "best")
     if latest is None:
         return
     if best is None:
@@ -176,5 +176,5 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _write(path: Path, tensors: dict[str, Tensor], position: TrainingProgress) -> None:
-    write_tensor_file(path, tensors, {PROGRESS: position.model_dump_json()})
+def _write(path: Path, tensors: dict[str, Tensor], position: TrainingPosition) -> None:
+    write_tensor_file(path, tensors, {POSITION_KEY: position.model_dump_json()})

@@ -1,6 +1,6 @@
 """Forecasts of the training time: at its start, and when the machine becomes slower."""
 
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.pace import MIN_CHANGE, Forecast, Pace, duration
 from textdiffseg.progress import Report
 
@@ -15,7 +15,7 @@ class TrainingForecast:
         self._report, self._pace, self._forecast = report, Pace(), Forecast("The training", report)
         self._planned: tuple[int, float] | None = None  # iterations of the run, and planned seconds per iteration
 
-    def update(self, position: TrainingProgress) -> None:
+    def update(self, position: TrainingPosition) -> None:
         """Report the forecast if it has changed much since the last report."""
         if position.limit_seconds is None:
             self._forecast(position.iteration, position.total)

@@ -20,7 +20,7 @@ from plans.plan import Plan
 from plans.raw.folders import members_of
 from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.ensemble import trained_folds
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank
 
@@ -126,7 +126,7 @@ def refuse_own_folder(model: str | Path | None, restart: bool, fold: FoldFolder)
         )
 
 
-def refuse_late_start(position: TrainingProgress | None, model: str | Path | None, fold: FoldFolder) -> None:
+def refuse_late_start(position: TrainingPosition | None, model: str | Path | None, fold: FoldFolder) -> None:
     """Raise `UserError` if a run at `position` was not started from the model that is given now."""
     if position is None or model is None:
         return

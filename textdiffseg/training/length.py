@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.progress import OnProgress, Report, silent
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, plan_length
+from textdiffseg.training.run import Run, first_position
 
 
-def wants_longer(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> bool:
+def wants_longer(position: TrainingPosition, options: TrainingOptions, fold: FoldFolder) -> bool:
     """Whether the options prolong a finished run. `UserError` if they do not fit the run."""
     faults = [*_other_seed(position, options, fold)]
     if not position.finished:
@@ -30,14 +30,14 @@ def wants_longer(position: TrainingProgress, options: TrainingOptions, fold: Fol
 
 
 def prolong(
-    run: Run, position: TrainingProgress, options: TrainingOptions, report: Report, progress: OnProgress = silent
-) -> TrainingProgress:
+    run: Run, position: TrainingPosition, options: TrainingOptions, report: Report, progress: OnProgress = silent
+) -> TrainingPosition:
     """The position of a finished run with the new end, if `wants_longer`."""
     position = position.after(cases=run.cases.hash)
     if options.epochs is not None:
         return position.prolonged(epochs=options.epochs, limit_seconds=None)
     limit = 60 * (options.max_minutes or 0)
-    further = plan_length(run, replace(options, max_minutes=(limit - position.seconds) / 60), report, progress)
+    further = first_position(run, replace(options, max_minutes=(limit - position.seconds) / 60), report, progress)
     return position.prolonged(
         epochs=position.epoch + further.epochs,
         iterations_per_epoch=further.iterations_per_epoch,
@@ -45,7 +45,7 @@ def prolong(
     )
 
 
-def _more(position: TrainingProgress, options: TrainingOptions) -> bool:
+def _more(position: TrainingPosition, options: TrainingOptions) -> bool:
     """Whether the options exceed the length of the run."""
     if options.epochs is not None:
         return options.epochs > position.epochs
@@ -55,7 +55,7 @@ def _more(position: TrainingProgress, options: TrainingOptions) -> bool:
     )
 
 
-def _same_minutes(position: TrainingProgress, options: TrainingOptions) -> bool:
+def _same_minutes(position: TrainingPosition, options: TrainingOptions) -> bool:
     """Whether the run has this limit in minutes already."""
     return position.limit_seconds is not None and position.limit_seconds == 60 * (options.max_minutes or 0)
 
@@ -67,7 +67,7 @@ def _too_short(fold: FoldFolder, option: str, done: str) -> str:
     )
 
 
-def _other_seed(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
+def _other_seed(position: TrainingPosition, options: TrainingOptions, fold: FoldFolder) -> list[str]:
     if options.seed in (None, position.seed):
         return []
     return [
@@ -76,7 +76,7 @@ def _other_seed(position: TrainingProgress, options: TrainingOptions, fold: Fold
     ]
 
 
-def _other_length(position: TrainingProgress, options: TrainingOptions, fold: FoldFolder) -> list[str]:
+def _other_length(position: TrainingPosition, options: TrainingOptions, fold: FoldFolder) -> list[str]:
     """Faults of a new length for an unfinished run, whose schedule depends on its length."""
     limit = position.limit_seconds
     first = f"--epochs {position.epochs}" if limit is None else f"--max-minutes {limit / 60:g}"

@@ -12,7 +12,7 @@ from plans.presets import Preset
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold
-from textdiffseg.folds.progress import TrainingProgress, read_progress, refuse_other_plan
+from textdiffseg.folds.position import TrainingPosition, read_position, refuse_other_plan
 from textdiffseg.folds.replacing import replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
 from textdiffseg.precision import cuda_kernels
@@ -25,7 +25,7 @@ from textdiffseg.training.length import prolong, wants_longer
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, compile_ahead, open_run, plan_length, report_few_iterations
+from textdiffseg.training.run import Run, compile_ahead, first_position, open_run, report_few_iterations
 from textdiffseg.training.saving import Saving
 from textdiffseg.training.stop import deferring, stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
@@ -68,7 +68,7 @@ def fit(
     """
     refuse_own_folder(options.init_from, options.restart, fold)
     with replaced(fold, options.restart, report):
-        position = read_progress(fold)
+        position = read_position(fold)
         refuse_other_plan(fold, "latest")
         refuse_late_start(position, options.init_from, fold)
         longer = position is not None and wants_longer(position, options, fold)
@@ -84,18 +84,18 @@ def fit(
 
 def _first_state(
     run: Run,
-    position: TrainingProgress | None,
+    saved: TrainingPosition | None,
     longer: bool,
     options: TrainingOptions,
     report: Report,
     progress: OnProgress,
 ) -> TrainingState:
-    """The state from which to train: a new one, or the saved one of a run at `position`, with its new length."""
-    if position is None:
-        position = plan_length(run, options, report, progress)
+    """The state from which to train: a new one, or that of the `saved` position, with its new length."""
+    if saved is None:
+        position = first_position(run, options, report, progress)
         report_few_iterations(position, report)
         return run.fresh(position)
-    saved = position
+    position = saved
     if longer:
         complete_best(run.fold, report)  # the sampler learns on it
         position = prolong(run, saved, options, report, progress)
@@ -131,7 +131,7 @@ def train(
         clock = time.perf_counter()  # it also counts the time to write an epoch
         while not state.position.finished:
             epoch, start = state.position.epoch, state.position.in_epoch
-            if state.position.iteration == state.position.denoiser_iteration:
+            if state.position.iteration == state.position.sampler_iteration:
                 state.begin_sampler(run.fold)
             subsets_from = _subsets_from(state.position)
             length = state.position.epoch_iterations
@@ -162,12 +162,12 @@ def train(
     complete_best(run.fold, report)
 
 
-def _next(batches: Iterator[Batch], position: TrainingProgress) -> Iterator[Batch]:
+def _next(batches: Iterator[Batch], position: TrainingPosition) -> Iterator[Batch]:
     """The batches of an epoch until losses are read again."""
     return islice(batches, READ_EVERY - position.in_epoch % READ_EVERY)
 
 
-def _subsets_from(position: TrainingProgress) -> int:
+def _subsets_from(position: TrainingPosition) -> int:
     """The iteration of the current epoch from which samples may query subsets of the labels.
 
     A run that is trained longer has learned with all labels before, so this is its first iteration.
@@ -188,7 +188,7 @@ def _step(
     return losses
 
 
-def _event(position: TrainingProgress, log: list[EpochLog], times: IterationTimes | None = None) -> ProgressEvent:
+def _event(position: TrainingPosition, log: list[EpochLog], times: IterationTimes | None = None) -> ProgressEvent:
     """Where the training stands."""
     return ProgressEvent("Train", position.iteration, position.total, "it", _detail(position, log, times))
 
@@ -250,7 +250,7 @@ def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]
     return sums
 
 
-def _detail(position: TrainingProgress, log: list[EpochLog], times: IterationTimes | None) -> str:
+def _detail(position: TrainingPosition, log: list[EpochLog], times: IterationTimes | None) -> str:
     """The mean loss of the current epoch, as far as it is read, the Dice of the last validation, and the times."""
     read = position.in_epoch // READ_EVERY * READ_EVERY
     losses = [f"loss={sum(position.sums.values()) / read:.3f}"] if read and position.sums else []

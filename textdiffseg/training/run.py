@@ -20,7 +20,7 @@ from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold
 from textdiffseg.files import hash_files, temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import SegmentationNetwork, build_model
 from textdiffseg.pace import duration
 from textdiffseg.progress import OnProgress, ProgressEvent, Report, silent
@@ -44,7 +44,7 @@ MAX_EPOCHS = 20  # of such a run, unless epochs would exceed MAX_EPOCH_SECONDS
 MAX_EPOCH_SECONDS = 300.0  # the most that is lost if a run is killed without a signal
 MAX_VALIDATION_SHARE = 0.05  # of such a run's time, unless that leaves fewer than MIN_EPOCHS
 TIMED_SHARE = 0.1  # of --max-minutes: a slow or busy machine times fewer iterations
-LEAST_DENOISER_COST = 0.1  # of a measured one, should the timing fail
+MIN_SAMPLER_COST = 0.1  # of a measured one, should the timing fail
 FEW_ITERATIONS = 100  # with fewer, few structures are found
 USUAL_ITERATIONS = 300  # find most structures (docs/figures.md)
 
@@ -73,7 +73,7 @@ class Run:
     initial: Initial | None = None  # weights to start from; None: random ones
     track: Tracker | None = None
 
-    def fresh(self, position: TrainingProgress) -> TrainingState:
+    def fresh(self, position: TrainingPosition) -> TrainingState:
         """The initial state. The model gets untrained weights, a function of the seed, or those of `initial`."""
         with torch.random.fork_rng(devices=[]):  # does not change the caller's random numbers
             torch.default_generator.manual_seed(position.seed)
@@ -89,7 +89,7 @@ def open_run(
     options: TrainingOptions,
     preset: Preset,
     report: Report,
-    position: TrainingProgress | None,
+    position: TrainingPosition | None,
 ) -> Run:
     """The plan, words, data and network of a fold. `position`: of the run to resume; None: a new run.
 
@@ -145,13 +145,15 @@ def _workers(plan: Plan, options: TrainingOptions, report: Report) -> int:
     return workers
 
 
-def plan_length(run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent) -> TrainingProgress:
-    """The length of a new run. `UserError` if `max_minutes` is too short for a few epochs.
+def first_position(
+    run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent
+) -> TrainingPosition:
+    """The first position of a new run, with its length. `UserError` if `max_minutes` is too short for a few epochs.
 
-    With `max_minutes`, it is computed from timed iterations. Their weights are discarded.
+    With `max_minutes`, the length is computed from timed iterations. Their weights are discarded.
     """
     training = run.plan.training
-    length = TrainingProgress(
+    position = TrainingPosition(
         seed=options.seed or 0,
         epochs=training.epochs if options.epochs is None else options.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
@@ -161,19 +163,19 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
         denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
     ).split()
     if options.max_minutes is None:
-        return length
-    state = run.fresh(length)
+        return position
+    state = run.fresh(position)
     seconds = 60 * options.max_minutes
     compute = _step_seconds(run, state, progress, TIMED_SHARE * seconds)
     step = max(compute, run.loader.seconds_per_batch())
     validation = _epoch_end_seconds(run, state)
-    if run.device.type == "cuda" and length.denoiser_iteration is not None:
-        sampler = run.fresh(length.after(iteration=length.denoiser_iteration))
+    if run.device.type == "cuda" and position.sampler_iteration is not None:
+        sampler = run.fresh(position.after(iteration=position.sampler_iteration))
         cost = _step_seconds(run, sampler, progress, TIMED_SHARE * seconds) / compute
-        length = length.after(denoiser_cost=max(cost, LEAST_DENOISER_COST))
+        position = position.after(denoiser_cost=max(cost, MIN_SAMPLER_COST))
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
-    of_masks = 1 - length.denoiser_share
+    of_masks = 1 - position.denoiser_share
     per_epoch = int((of_masks * seconds / epochs - validation) / step)
     if per_epoch < 1:
         missing = ceil((MIN_EPOCHS * (step + validation) / of_masks - seconds) / 60) + 1  # one to spare
@@ -182,28 +184,28 @@ def plan_length(run: Run, options: TrainingOptions, report: Report, progress: On
             f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network.",
             needed_minutes=options.max_minutes + missing,
         )
-    length = length.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
+    position = position.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
     report(
-        f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(length)} fill the "
+        f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(position)} fill the "
         f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
         "the number of epochs is updated after each epoch."
     )
-    return length
+    return position
 
 
-def _further(length: TrainingProgress) -> str:
+def _further(position: TrainingPosition) -> str:
     """The iterations of the sampler in words; empty if there are none."""
-    first = length.denoiser_iteration
-    return "" if first is None else f" and {length.total - first} of the sampler"
+    first = position.sampler_iteration
+    return "" if first is None else f" and {position.total - first} of the sampler"
 
 
-def report_few_iterations(length: TrainingProgress, report: Report) -> None:
+def report_few_iterations(position: TrainingPosition, report: Report) -> None:
     """Report a run limited by minutes that is too short to learn much, and how long one that learns would be."""
-    if length.limit_seconds is None or length.total >= FEW_ITERATIONS:
+    if position.limit_seconds is None or position.total >= FEW_ITERATIONS:
         return
-    enough = duration(USUAL_ITERATIONS * length.limit_seconds / length.total)
+    enough = duration(USUAL_ITERATIONS * position.limit_seconds / position.total)
     report(
-        f"Note: {length.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
+        f"Note: {position.total} iterations are too few for a good segmentation. On this machine {USUAL_ITERATIONS} "
         f"take about {enough}. After this run, tds_train with more --max-minutes trains it longer."
     )
 
@@ -236,7 +238,7 @@ def _epoch_end_seconds(run: Run, state: TrainingState) -> float:
     return time.perf_counter() - began
 
 
-def compile_ahead(run: Run, position: TrainingProgress) -> None:
+def compile_ahead(run: Run, position: TrainingPosition) -> None:
     """Compile, and let a GPU search its fastest kernels, before the time is measured. The weights are discarded."""
     losses = train_step(run.fresh(position), run.bank, run.loader.batch(0, 0), run.compiled)
     losses.values.tolist()  # waits for the device

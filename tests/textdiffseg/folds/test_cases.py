@@ -13,7 +13,7 @@ from textdiffseg.data.splits import make_splits
 from textdiffseg.files import write_record
 from textdiffseg.folds.cases import FoldCases, refuse_other_cases, write_cases
 from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 
 IDS = [f"case_{i:03d}" for i in range(23)]
 DATASET = "Dataset001_A"
@@ -25,10 +25,10 @@ def cases(number=0, dataset=DATASET, **options):
 
 
 def mark(path, **fields):
-    """Write a checkpoint's progress as training does."""
-    progress = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1, iteration=1, **fields)
+    """Write a checkpoint's position as training does."""
+    position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=1, iteration=1, **fields)
     tensors = load_file(path) if path.is_file() else {"a": torch.zeros(1)}
-    save_file(tensors, path, metadata={"progress": progress.model_dump_json()})
+    save_file(tensors, path, metadata={"progress": position.model_dump_json()})
 
 
 @pytest.fixture

@@ -16,18 +16,18 @@ from textdiffseg.folds.calibration import Calibration
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.find import find_model
 from textdiffseg.folds.lock import alone
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.folds.state import is_validated, note_validated, why_unfinished
 from textdiffseg.folds.weights import hash_weights
 
 
 def mark(fold, which, iteration, **fields):
-    """Write a checkpoint's progress of 4 iterations as training does."""
+    """Write a checkpoint's position of 4 iterations as training does."""
     fields = {"cases": fold.name} | fields
-    progress = TrainingProgress(seed=0, epochs=2, iterations_per_epoch=2, iteration=iteration, **fields)
+    position = TrainingPosition(seed=0, epochs=2, iterations_per_epoch=2, iteration=iteration, **fields)
     path = fold.checkpoint(which)
-    save_file(load_file(path), path, metadata={"progress": progress.model_dump_json()})
+    save_file(load_file(path), path, metadata={"progress": position.model_dump_json()})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.store import list_cases
 from textdiffseg.files import write_record
 from textdiffseg.folds.lock import alone, planning_alone
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.folds.state import is_validated
 from textdiffseg.tasks import validate as validate_task
@@ -112,7 +112,7 @@ def test_a_cancelled_training_is_saved_and_resumes(planned):
     events, options = [], tds.TrainingOptions(epochs=2)
     with pytest.raises(tds.Cancelled):
         tds.train(planned, 1, options=options, progress=events.append, cancel=lambda: len(events) == 3)
-    assert read_progress(FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 1)).iteration == 2
+    assert read_position(FoldFolder.of(planned.root, "Dataset901_Tiny", "default", 1)).iteration == 2
     trained = tds.train(planned, 1, progress=events.append)
     assert trained.held_out
     assert set(trained.summary.labels) == {"bright cube", "dark cube"}
@@ -189,7 +189,7 @@ def test_a_finished_fold_is_not_trained_again_unless_more_epochs_are_given(plann
         assert "Nothing is left to do" in lines[-1]
     weights = Sampling.read(first.fold.sampling).weights
     train_again(planned, 3, epochs=2)
-    assert read_progress(first.fold).epochs == 2
+    assert read_position(first.fold).epochs == 2
     assert is_validated(first.fold)
     assert Sampling.read(first.fold.sampling).weights != weights, "chosen anew"
 

@@ -10,7 +10,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from textdiffseg.data.batch import Batch, batch_keys
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training import compiling
@@ -53,7 +53,7 @@ class Words:
 def start(plan):
     """A fresh state around untrained weights."""
     torch.manual_seed(0)
-    return TrainingState.start(build_model(plan), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=20))
+    return TrainingState.start(build_model(plan), TrainingPosition(seed=0, epochs=1, iterations_per_epoch=20))
 
 
 def train(state, compiled, iterations):

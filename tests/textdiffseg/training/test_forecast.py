@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from textdiffseg import pace
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.training.forecast import TrainingForecast
 
 
@@ -28,7 +28,7 @@ def train(monkeypatch):
 
 def test_a_run_of_epochs_reports_its_time_and_that_it_grows(train):
     go_on, lines = train
-    position = go_on(TrainingProgress(seed=0, epochs=20, iterations_per_epoch=100), 50, 1.0)
+    position = go_on(TrainingPosition(seed=0, epochs=20, iterations_per_epoch=100), 50, 1.0)
     assert lines == ["The training will take about 33 minutes."]
     go_on(position, 50, 2.0)
     assert lines[1] == "The machine has become slower. The training needs another 50 minutes, not 32 minutes."
@@ -36,7 +36,7 @@ def test_a_run_of_epochs_reports_its_time_and_that_it_grows(train):
 
 def test_a_run_of_minutes_reports_that_fewer_iterations_fit(train):
     go_on, lines = train
-    position = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=60, limit_seconds=600.0)
+    position = TrainingPosition(seed=0, epochs=10, iterations_per_epoch=60, limit_seconds=600.0)
     position = go_on(position, 100, 1.0)
     assert lines == [], "it goes as planned"
     position = go_on(position, 20, 2.0)

@@ -9,7 +9,7 @@ from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, LabelPlan
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.cases import FoldCases
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import hash_weights, read_tensors
 from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
@@ -110,7 +110,7 @@ def test_training_starts_there_and_notes_it(model, preprocessed, tmp_path):
     options = TrainingOptions(init_from=model)
     loop.fit(preprocessed, FOLD, fold, options, report=notes.append)
     assert any(note.startswith("Starts from") for note in notes)
-    assert read_progress(fold).initial == hash_weights(FoldFolder(model / "fold_0"), "best")
+    assert read_position(fold).initial == hash_weights(FoldFolder(model / "fold_0"), "best")
     plain = FoldFolder(tmp_path / "plain" / "fold_0")
     loop.fit(preprocessed, FOLD, plain, TrainingOptions())
     first, second = (read_tensors(one.checkpoint("latest")) for one in (fold, plain))

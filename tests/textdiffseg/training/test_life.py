@@ -14,7 +14,7 @@ from textdiffseg.data.splits import Fold
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds import replacing
-from textdiffseg.folds.progress import TrainingProgress, read_progress
+from textdiffseg.folds.position import TrainingPosition, read_position
 from textdiffseg.folds.weights import read_tensors
 from textdiffseg.training import dry_run, length, loop
 from textdiffseg.training.log import read_log
@@ -68,7 +68,7 @@ def test_a_finished_fold_is_left_as_it_is(preprocessed, fold, monkeypatch, optio
 
 
 def test_the_end_is_noted_in_both_checkpoints(fold):
-    assert [read_progress(fold, which).finished for which in ("latest", "best")] == [True, True]
+    assert [read_position(fold, which).finished for which in ("latest", "best")] == [True, True]
 
 
 def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weights(preprocessed, tmp_path, monkeypatch):
@@ -80,8 +80,8 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
     )
     fold = FoldFolder(tmp_path / "fold_0")
     fit(preprocessed, fold.path, epochs=2)
-    best = read_progress(fold, "best")
-    assert (best.iteration, best.ended, best.cases) == (4, True, read_progress(fold).cases)
+    best = read_position(fold, "best")
+    assert (best.iteration, best.ended, best.cases) == (4, True, read_position(fold).cases)
     ended = read_tensors(fold.checkpoint("best"))
     write_atomically(tmp_path / "before.safetensors", written[0][fold.checkpoint("best").name])
     before = read_tensors(tmp_path / "before.safetensors")
@@ -89,9 +89,9 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
 
 
 def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(preprocessed, fold):
-    first = read_progress(fold)
+    first = read_position(fold)
     assert any("Training longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
-    after, log = read_progress(fold), read_log(fold.log)
+    after, log = read_position(fold), read_log(fold.log)
     assert (after.iteration, after.epoch, after.total, after.finished) == (20, 5, 20, True)
     assert [entry.epoch for entry in log] == [0, 1, 2, 3, 4]
     assert [entry.iteration for entry in log] == [4, 8, 12, 16, 20]
@@ -118,7 +118,7 @@ def test_an_interrupted_prolongation_resumes_to_the_same_numbers(preprocessed, f
         patch.setattr(loop, "train_step", step)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, fold.path, epochs=4)
-    assert (read_progress(fold).iteration, read_progress(fold).finished) == (14, False)
+    assert (read_position(fold).iteration, read_position(fold).finished) == (14, False)
     assert "Resuming at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
     left, right = (read_tensors(one.checkpoint("latest")) for one in (whole, fold))
     assert all(torch.equal(left[name], right[name]) for name in left)
@@ -129,12 +129,12 @@ def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fol
 
     def planned(run, options, report, progress):
         minutes.append(options.max_minutes)
-        return TrainingProgress(seed=0, epochs=2, iterations_per_epoch=3)
+        return TrainingPosition(seed=0, epochs=2, iterations_per_epoch=3)
 
-    monkeypatch.setattr(length, "plan_length", planned)
-    before = read_progress(fold)
+    monkeypatch.setattr(length, "first_position", planned)
+    before = read_position(fold)
     fit(preprocessed, fold.path, max_minutes=60)
-    after = read_progress(fold)
+    after = read_position(fold)
     assert minutes == [pytest.approx(60 - before.seconds / 60)]
     assert (after.iteration, after.epochs, after.limit_seconds, after.start.iteration) == (14, 4, 3600, 8)
     assert [entry.iteration for entry in read_log(fold.log)] == [4, 8, 11, 14]
@@ -145,7 +145,7 @@ def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fol
 
 
 def test_a_prolongation_keeps_to_its_minutes_at_the_pace_since_its_start():
-    before = TrainingProgress(seed=0, epochs=2, iterations_per_epoch=4, iteration=8, seconds=100.0)
+    before = TrainingPosition(seed=0, epochs=2, iterations_per_epoch=4, iteration=8, seconds=100.0)
     longer = before.prolonged(epochs=12, iterations_per_epoch=10, limit_seconds=200.0)
     assert (longer.total, longer.epoch, longer.in_epoch, longer.schedule) == (108, 2, 0, (0, 100))
     later = longer.after(iteration=28, seconds=140.0)
@@ -165,7 +165,7 @@ def test_less_than_what_was_done_is_refused(preprocessed, fold):
 
 
 def test_a_prolongation_queries_subsets_from_its_start():
-    fresh = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=10)
+    fresh = TrainingPosition(seed=0, epochs=10, iterations_per_epoch=10)
     assert loop._subsets_from(fresh) == 50
     assert loop._subsets_from(fresh.after(iteration=43)) == 10
     assert loop._subsets_from(fresh.after(iteration=100).prolonged(epochs=40)) == 0
@@ -178,7 +178,7 @@ def test_a_missing_best_checkpoint_is_made_of_the_latest_one(preprocessed, fold,
     latest, best = (read_tensors(fold.checkpoint(which)) for which in ("latest", "best"))
     assert all(torch.equal(latest[name], value) for name, value in best.items())
     assert {name for name in latest if name.startswith("ema.")} == best.keys()
-    assert read_progress(fold, "best").finished
+    assert read_position(fold, "best").finished
 
 
 def test_an_older_fold_is_trained_longer(preprocessed, fold):
@@ -193,7 +193,7 @@ def test_an_older_fold_is_trained_longer(preprocessed, fold):
     fit(preprocessed, fold.path)
     assert fold.checkpoint("best").read_bytes() == best
     fit(preprocessed, fold.path, epochs=3)
-    assert read_progress(fold).cases is not None
+    assert read_position(fold).cases is not None
 
 
 def test_a_restart_keeps_the_old_fold_until_its_first_checkpoint(preprocessed, fold, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_restart_keeps_the_old_fold_until_its_first_checkpoint(preprocessed, f
     fit(preprocessed, fold.path, epochs=1, restart=True)
     assert seen == [before] * 4
     assert not fold.replaced.exists()
-    assert read_progress(fold).iteration == 4
+    assert read_position(fold).iteration == 4
 
 
 @pytest.mark.parametrize("error", [UserError("no"), KeyboardInterrupt(), RuntimeError("a bug")])
@@ -216,7 +216,7 @@ def test_a_restart_that_fails_before_puts_the_old_fold_back(preprocessed, fold, 
         assert not fold.checkpoint("latest").exists()
         raise error
 
-    monkeypatch.setattr(loop, "plan_length", fail)
+    monkeypatch.setattr(loop, "first_position", fail)
     with pytest.raises(type(error)):
         fit(preprocessed, fold.path, epochs=1, restart=True)
     assert contents(fold) == before

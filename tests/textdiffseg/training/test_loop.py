@@ -18,7 +18,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop
 from textdiffseg.training.log import read_log
@@ -58,7 +58,7 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(
         interrupt_after(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, tmp_path)
-    assert read_progress(FoldFolder(tmp_path)).iteration == stop_at
+    assert read_position(FoldFolder(tmp_path)).iteration == stop_at
     fit(preprocessed, tmp_path)
     assert_same_weights(whole, tmp_path)
     logs = [read_log(folder / "log.jsonl") for folder in (whole, tmp_path)]
@@ -88,7 +88,7 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
         patch.setattr(TrainingLoader, "epoch", cut_off)
         with pytest.raises(SystemExit):
             fit(preprocessed, tmp_path)
-    assert read_progress(FoldFolder(tmp_path)).iteration == 2
+    assert read_position(FoldFolder(tmp_path)).iteration == 2
     assert fit(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
 
 
@@ -105,7 +105,7 @@ def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, 
         patch.setattr(TrainingLoader, "epoch", cut_off)
         with pytest.raises(UserError, match=r"^A process that loads batches was killed\.$"):
             fit(preprocessed, tmp_path)
-    assert read_progress(FoldFolder(tmp_path)).iteration == 3
+    assert read_position(FoldFolder(tmp_path)).iteration == 3
     fit(preprocessed, tmp_path)
     assert_same_weights(whole, tmp_path)
 
@@ -134,7 +134,7 @@ def test_an_error_in_the_progress_callback_leaves_after_the_state_is_saved(
     with pytest.raises(type(error)) as raised:
         loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=failing(fails_at, error))
     assert raised.value is error
-    assert read_progress(fold).iteration == fails_at
+    assert read_position(fold).iteration == fails_at
     assert fit(preprocessed, tmp_path)[-1].startswith(f"Resuming at iteration {fails_at} of 12")
     assert_same_weights(whole, tmp_path)
 
@@ -151,7 +151,7 @@ def test_an_error_in_cancel_or_report_leaves_after_the_state_is_saved(preprocess
     with pytest.raises(ValueError, match="no answer") as raised:
         loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=events.append, cancel=cancel)
     assert raised.value is error
-    assert read_progress(fold).iteration == 2
+    assert read_position(fold).iteration == 2
 
     def update(self, position):
         self._report("The training takes 3 hours.")
@@ -164,7 +164,7 @@ def test_an_error_in_cancel_or_report_leaves_after_the_state_is_saved(preprocess
     monkeypatch.setattr(loop.TrainingForecast, "__init__", lambda self, report: setattr(self, "_report", report))
     with pytest.raises(ValueError, match="no answer"):
         loop.fit(preprocessed, FOLD, fold, TrainingOptions(), report=report)
-    assert read_progress(fold).iteration == 4
+    assert read_position(fold).iteration == 4
 
 
 def test_an_error_before_the_first_iteration_of_a_restart_keeps_the_old_fold(preprocessed, whole, tmp_path):
@@ -275,7 +275,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_anything_is_
     with pytest.raises(UserError, match=r"not finite at iteration 5 .*, cases [ab], [ab]\. Lower .*--restart\.$"):
         fit(preprocessed, tmp_path)
     tensors = read_tensors(tmp_path / "checkpoint_latest.safetensors")
-    assert read_progress(FoldFolder(tmp_path)).iteration == 4, "the end of the epoch before"
+    assert read_position(FoldFolder(tmp_path)).iteration == 4, "the end of the epoch before"
     assert all(value.isfinite().all() for value in tensors.values())
 
 

@@ -8,7 +8,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
-from textdiffseg.folds.progress import DENOISER_COST, TrainingProgress, read_progress
+from textdiffseg.folds.position import SAMPLER_COST, TrainingPosition, read_position
 from textdiffseg.training import loop, run
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
@@ -75,7 +75,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
         interrupt_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, tmp_path, max_minutes=1)
-    before = read_progress(FoldFolder(tmp_path)).seconds
+    before = read_position(FoldFolder(tmp_path)).seconds
     plain, calls, clock = run.train_step, [], [0.0]
 
     def slow_at_first(*args):
@@ -90,27 +90,27 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path)
     assert len(calls) == 3
-    assert read_progress(FoldFolder(tmp_path)).seconds - before == pytest.approx(2.0)
+    assert read_position(FoldFolder(tmp_path)).seconds - before == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(("minutes", "epochs"), [(0.1, 7), (1, 20), (60, 20), (600, 120)])
 def test_a_run_limited_by_minutes_validates_now_and_then(opened, monkeypatch, minutes, epochs):
     timed(monkeypatch, step=0.03, validation=0.1)
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
-    length = run.plan_length(opened, TrainingOptions(max_minutes=minutes), print)
-    masks = length.epochs if length.denoiser_epoch is None else length.denoiser_epoch
+    position = run.first_position(opened, TrainingOptions(max_minutes=minutes), print)
+    masks = position.epochs if position.denoiser_epoch is None else position.denoiser_epoch
     assert masks == epochs
-    of_masks = masks * (length.iterations_per_epoch * 0.04 + 0.1)
-    of_sampler = DENOISER_COST * 0.04 * (length.total - masks * length.iterations_per_epoch)
+    of_masks = masks * (position.iterations_per_epoch * 0.04 + 0.1)
+    of_sampler = SAMPLER_COST * 0.04 * (position.total - masks * position.iterations_per_epoch)
     assert of_masks + of_sampler == pytest.approx(60 * minutes, rel=0.05)
-    assert of_sampler == pytest.approx(length.denoiser_share * 60 * minutes, rel=0.15)
+    assert of_sampler == pytest.approx(position.denoiser_share * 60 * minutes, rel=0.15)
 
 
 @pytest.mark.parametrize(("step", "count"), [(0.03, 23), (26.0, 6)])
 def test_a_slow_machine_times_fewer_iterations(opened, monkeypatch, step, count):
     steps, messages = timed(monkeypatch, step=step, validation=1.0), []
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.0)
-    run.plan_length(opened, TrainingOptions(max_minutes=10), messages.append)
+    run.first_position(opened, TrainingOptions(max_minutes=10), messages.append)
     assert len(steps) == count
     assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
 
@@ -119,7 +119,7 @@ def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(
     timed(monkeypatch, step=26.0, validation=30.0)
     line = r"^--max-minutes leaves 2 minutes to train: 7 iterations of 26 s .* do not fit\. Give 7 more minutes"
     with pytest.raises(UserError, match=line):
-        run.plan_length(opened, TrainingOptions(max_minutes=1.51079), print)
+        run.first_position(opened, TrainingOptions(max_minutes=1.51079), print)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(
 )
 def test_a_run_with_too_few_iterations_is_announced_as_such(total, limit, times):
     messages = []
-    length = TrainingProgress(seed=0, epochs=1, iterations_per_epoch=total, limit_seconds=limit)
-    run.report_few_iterations(length, messages.append)
+    position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=total, limit_seconds=limit)
+    run.report_few_iterations(position, messages.append)
     assert len(messages) == len(times)
     assert all(f"Note: {total} iterations" in line and time in line for line, time in zip(messages, times, strict=True))
 
@@ -143,7 +143,7 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
     interrupt_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=1)
-    before = read_progress(FoldFolder(tmp_path))
+    before = read_position(FoldFolder(tmp_path))
     assert before.total != 12
     with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
         fit(preprocessed, tmp_path, epochs=before.epochs)
@@ -152,19 +152,19 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         fit(preprocessed, tmp_path, max_minutes=1)
-    after = read_progress(FoldFolder(tmp_path))
+    after = read_position(FoldFolder(tmp_path))
     assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
 
 
 def test_a_run_limited_by_minutes_becomes_shorter_or_longer_with_the_machine_s_pace():
-    progress = TrainingProgress(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
-    assert progress.in_time() == progress, "no limit"
-    assert progress.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
-    assert progress.after(limit_seconds=180.0).in_time().epochs == 7
-    assert progress.after(limit_seconds=300.0).in_time().epochs == 12
-    assert progress.after(limit_seconds=80.0).in_time().epochs == 5, "one more, that takes the learning rate to 0"
+    position = TrainingPosition(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
+    assert position.in_time() == position, "no limit"
+    assert position.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
+    assert position.after(limit_seconds=180.0).in_time().epochs == 7
+    assert position.after(limit_seconds=300.0).in_time().epochs == 12
+    assert position.after(limit_seconds=80.0).in_time().epochs == 5, "one more, that takes the learning rate to 0"
     for last in (4, 5):
-        ending = progress.after(epochs=last, limit_seconds=300.0)
+        ending = position.after(epochs=last, limit_seconds=300.0)
         assert ending.in_time() == ending, "the rate has come down for this end"
 
 
@@ -181,8 +181,8 @@ def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatc
 
 
 def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "plan_length", lambda *_: TrainingProgress(seed=0, epochs=5, iterations_per_epoch=4))
-    monkeypatch.setattr(TrainingProgress, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
+    monkeypatch.setattr(loop, "first_position", lambda *_: TrainingPosition(seed=0, epochs=5, iterations_per_epoch=4))
+    monkeypatch.setattr(TrainingPosition, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
     fit(preprocessed, tmp_path)
-    assert (read_progress(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
-    assert read_progress(FoldFolder(tmp_path)).finished
+    assert (read_position(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
+    assert read_position(FoldFolder(tmp_path)).finished

@@ -6,7 +6,7 @@ import torch
 from plans.planning import paper, recipes
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.diffusion.losses import segmentation_loss
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
@@ -61,7 +61,7 @@ def test_swinunetr_pads_to_sizes_that_it_can_halve_and_gives_the_queried_channel
     assert every.shape == (1, 3, 16, 16, 16)
     torch.testing.assert_close(queried[:, :2], every[:, [0, 2]])
     assert (queried.softmax(1)[:, 2] == 0).all()
-    state = TrainingState.start(model, TrainingProgress(seed=0, epochs=1, iterations_per_epoch=1))
+    state = TrainingState.start(model, TrainingPosition(seed=0, epochs=1, iterations_per_epoch=1))
     state.average(0.9)  # of whole numbers, too
     assert any(not value.is_floating_point() for value in state.ema.values())
 
@@ -116,7 +116,7 @@ def test_only_the_denoiser_is_averaged(shapes_plan):
     plan = plan.model_copy(update={"training": paper.training_plan(plan.training)})
     torch.manual_seed(0)
     state = TrainingState.start(
-        build_model(plan), TrainingProgress(seed=0, epochs=1, iterations_per_epoch=2000, iteration=1000)
+        build_model(plan), TrainingPosition(seed=0, epochs=1, iterations_per_epoch=2000, iteration=1000)
     )
     before = {name: value.clone() for name, value in state.ema.items()}
     with torch.no_grad():

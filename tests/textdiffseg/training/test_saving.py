@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.training import saving
 
 
@@ -14,8 +14,8 @@ from textdiffseg.training import saving
 )
 def test_an_expensive_checkpoint_is_written_less_often(monkeypatch, cost, epoch_seconds, written):
     clock, saved = [0.0], []
-    length = TrainingProgress(seed=0, epochs=6, iterations_per_epoch=10, denoiser_epoch=5, denoiser_per_epoch=4)
-    state = SimpleNamespace(progress=length)
+    first = TrainingPosition(seed=0, epochs=6, iterations_per_epoch=10, denoiser_epoch=5, denoiser_per_epoch=4)
+    state = SimpleNamespace(position=first)
 
     def save(_):
         clock[0] += cost
@@ -27,7 +27,7 @@ def test_an_expensive_checkpoint_is_written_less_often(monkeypatch, cost, epoch_
     one = saving.Saving(SimpleNamespace(fold=None), state, print)
     for iteration in (10, 20, 30, 40, 50, 54):
         clock[0] += epoch_seconds
-        state.position = length.after(iteration=iteration)
+        state.position = first.after(iteration=iteration)
         one.save_if_due()
     assert len(saved) == written
     assert {10, 50, 54} <= {*saved}, "the first one, the start of the sampler, and the end"

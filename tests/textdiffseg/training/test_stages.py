@@ -10,7 +10,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.ensemble import load_ensemble
-from textdiffseg.folds.progress import read_progress
+from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
@@ -145,7 +145,7 @@ def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask
     whole, preprocessed, monkeypatch, loss, gap, expected
 ):
     opened = run.open_run(
-        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_progress(FoldFolder(whole))
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     losses = iter([loss * spread for spread in SPREADS])
     near = [spread for spread in SPREADS if loss * spread <= 0.04] or [SPREADS[0]]
@@ -165,7 +165,7 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
 ):
     """At a spread of 0 both samples are equal, and their Dice with the reference is that of the decoded mean."""
     opened = run.open_run(
-        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_progress(FoldFolder(whole))
+        preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     network, found = load_network(FoldFolder(whole)), []
     monkeypatch.setattr(validate, "SPREADS", (0.0, 100.0))
@@ -206,7 +206,7 @@ def test_a_run_resumes_to_the_same_numbers_in_and_between_both_stages(
         interrupt_after(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
             fit(preprocessed, tmp_path)
-    assert read_progress(FoldFolder(tmp_path)).iteration == stop_at
+    assert read_position(FoldFolder(tmp_path)).iteration == stop_at
     fit(preprocessed, tmp_path)
     for which in ("latest", "best"):
         left, right = (read_tensors(FoldFolder(folder).checkpoint(which)) for folder in (whole, tmp_path))
@@ -225,9 +225,9 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
     for folder in folders:
         shutil.copytree(whole, folder)
     fit(preprocessed, folders[0], epochs=8)
-    log, progress = read_log(folders[0] / "log.jsonl"), read_progress(FoldFolder(folders[0]))
+    log, position = read_log(folders[0] / "log.jsonl"), read_position(FoldFolder(folders[0]))
     assert [set(entry.losses) for entry in log] == 2 * [MASKS, MASKS, SAMPLER, SAMPLER]
-    assert (progress.iteration, progress.denoiser_epoch, progress.start.iteration) == (32, 6, 16)
+    assert (position.iteration, position.denoiser_epoch, position.start.iteration) == (32, 6, 16)
     for stop_at in (3, 7):  # in the second stage of masks, in the second one of the denoiser
         with monkeypatch.context() as patch:
             interrupt_after(patch, stop_at)
@@ -244,7 +244,7 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
 def test_a_run_of_one_epoch_has_no_denoiser(preprocessed, tmp_path):
     fit(preprocessed, tmp_path, epochs=1)
     assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS]
-    assert read_progress(FoldFolder(tmp_path)).denoiser_epoch is None
+    assert read_position(FoldFolder(tmp_path)).denoiser_epoch is None
     assert weights(tmp_path, "best")["spread"] == 0
 
 
@@ -284,9 +284,9 @@ def test_two_further_epochs_train_the_masks_and_then_the_sampler(preprocessed, t
 def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preprocessed, tmp_path):
     """A resumed run with a time limit compiles before it loads its weights."""
     opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
-    length = run.plan_length(opened, TrainingOptions(), print)
-    assert length.after(iteration=SPLIT).trains_sampler
-    run.compile_ahead(opened, length.after(iteration=SPLIT))
+    position = run.first_position(opened, TrainingOptions(), print)
+    assert position.after(iteration=SPLIT).trains_sampler
+    run.compile_ahead(opened, position.after(iteration=SPLIT))
 
 
 def test_a_plan_that_was_changed_after_training_is_refused(whole, preprocessed, tmp_path):

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plans.plan import Plan
 from textdiffseg.data.batch import Batch, batch_keys
-from textdiffseg.folds.progress import TrainingProgress
+from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.networks.model import build_model
 from textdiffseg.queries import Queries
 from textdiffseg.training.checkpoint import TrainingState
@@ -61,8 +61,8 @@ def overlapping(plan):
 def test_a_step_waits_for_nothing(shapes_plan, preset, regions, first):
     plan = overlapping(shapes_plan(preset)) if regions else shapes_plan(preset)
     denoiser = 1 if preset == "default" else None
-    length = TrainingProgress(seed=0, epochs=2, iterations_per_epoch=20, denoiser_epoch=denoiser, iteration=first)
-    state = TrainingState.start(build_model(plan).to(META), length)
+    position = TrainingPosition(seed=0, epochs=2, iterations_per_epoch=20, denoiser_epoch=denoiser, iteration=first)
+    state = TrainingState.start(build_model(plan).to(META), position)
     batch = Batch(
         torch.randn(2, 1, 16, 16, 16),
         torch.ones(2, 16, 16, 16, dtype=torch.int16),

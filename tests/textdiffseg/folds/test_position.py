@@ -1,17 +1,17 @@
-"""The two stages of a run: masks, then the denoiser alone."""
+"""The two stages of a run: masks, then the sampler alone."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from textdiffseg.folds.progress import TrainingProgress, parse_progress
+from textdiffseg.folds.position import TrainingPosition, parse_position
 
 
-def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:
-    """A run with a denoiser whose iterations take .4 of the usual time."""
+def position(epochs=20, share=0.15, **fields) -> TrainingPosition:
+    """A run with a sampler whose iterations take .4 of the usual time."""
     fields |= {"denoiser_share": share, "denoiser_cost": 0.4}
-    return TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=10, **fields).split()
+    return TrainingPosition(seed=0, epochs=epochs, iterations_per_epoch=10, **fields).split()
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def progress(epochs=20, share=0.15, **fields) -> TrainingProgress:
     ],
 )
 def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first, total):
-    found = progress(epochs, share)
+    found = position(epochs, share)
     assert found.denoiser_epoch == first
-    assert found.denoiser_iteration == (None if first is None else 10 * first)
+    assert found.sampler_iteration == (None if first is None else 10 * first)
     assert not found.trains_sampler
     if first is not None:
         assert not found.after(iteration=10 * first - 1).trains_sampler
@@ -38,18 +38,18 @@ def test_the_denoiser_learns_in_the_last_share_of_the_time(epochs, share, first,
 
 
 def test_each_stage_has_a_schedule_of_its_own():
-    run = progress()
+    run = position()
     assert [run.after(iteration=one).schedule for one in (0, 139, 140, 199)] == [
         (0, 140),
         (139, 140),
         (0, 60),
         (59, 60),
     ]
-    assert progress(share=0.0).after(iteration=170).schedule == (170, 200)
+    assert position(share=0.0).after(iteration=170).schedule == (170, 200)
 
 
 def test_a_run_that_is_trained_longer_has_both_stages_again():
-    longer = progress().after(iteration=200, seconds=50.0).prolonged(epochs=40)
+    longer = position().after(iteration=200, seconds=50.0).prolonged(epochs=40)
     assert (longer.denoiser_epoch, longer.epoch, longer.trains_sampler) == (34, 20, False)
     assert longer.schedule == (0, 140)
     assert longer.after(iteration=339).schedule == (139, 140)
@@ -59,27 +59,27 @@ def test_a_run_that_is_trained_longer_has_both_stages_again():
 @pytest.mark.parametrize("epochs", [1, 20])
 def test_a_single_further_epoch_is_the_sampler_s(epochs):
     """Without it, a prolonged run would end without samples that fit its masks."""
-    longer = progress(epochs).after(iteration=10 * epochs, seconds=50.0).prolonged(epochs=epochs + 1)
+    longer = position(epochs).after(iteration=10 * epochs, seconds=50.0).prolonged(epochs=epochs + 1)
     assert longer.denoiser_epoch == epochs
-    assert (longer.iteration, longer.trains_sampler, longer.finished) == (longer.denoiser_iteration, True, False)
+    assert (longer.iteration, longer.trains_sampler, longer.finished) == (longer.sampler_iteration, True, False)
     assert (longer.schedule, longer.total) == ((0, 10), 10 * epochs + 10)
     assert longer.after(iteration=longer.total).finished
-    two_more = progress(epochs).after(iteration=10 * epochs).prolonged(epochs=epochs + 2)
+    two_more = position(epochs).after(iteration=10 * epochs).prolonged(epochs=epochs + 2)
     assert (two_more.denoiser_epoch, two_more.trains_sampler) == (epochs + 1, False)
-    plain = progress(epochs, share=0.0).after(iteration=10 * epochs).prolonged(epochs=epochs + 1)
+    plain = position(epochs, share=0.0).after(iteration=10 * epochs).prolonged(epochs=epochs + 1)
     assert (plain.denoiser_epoch, plain.trains_sampler) == (None, False)
 
 
 def test_a_run_that_an_older_version_prolonged_without_a_sampler_is_read_as_it_was():
     old = {"version": 4, "seed": 3, "epochs": 2, "iterations_per_epoch": 4, "iteration": 6, "denoiser_share": 0.1}
     old |= {"denoiser_epoch": None, "start": {"iteration": 4, "epoch": 1, "seconds": 5.0}}
-    found = parse_progress(Path("checkpoint"), {"progress": json.dumps(old)})
+    found = parse_position(Path("checkpoint"), {"progress": json.dumps(old)})
     assert (found.denoiser_epoch, found.trains_sampler, found.schedule) == (None, False, (2, 4))
     assert found.after(iteration=8).prolonged(epochs=3).denoiser_epoch == 2
 
 
-def at(iteration, seconds, limit, **fields) -> TrainingProgress:
-    return progress(**fields).after(iteration=iteration, seconds=seconds, limit_seconds=limit)
+def at(iteration, seconds, limit, **fields) -> TrainingPosition:
+    return position(**fields).after(iteration=iteration, seconds=seconds, limit_seconds=limit)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_denoiser_s_epochs_fill_the_time_that_the_masks_leave(limit, epochs,
 
 
 def test_a_short_run_has_a_shorter_epoch_for_the_denoiser():
-    run = progress(share=0.05).after(iterations_per_epoch=100).filling(7)
+    run = position(share=0.05).after(iterations_per_epoch=100).filling(7)
     assert (run.epochs, run.denoiser_epoch, run.denoiser_per_epoch) == (8, 7, 92)  # 700 * .05 / .95 / .4
     assert run.total == 792
     places = [run.after(iteration=one) for one in (0, 699, 700, 791)]
@@ -118,15 +118,15 @@ def test_a_short_run_has_a_shorter_epoch_for_the_denoiser():
         (7, 91, 92),
     ]
     longer = run.after(iteration=792, seconds=80.0).prolonged(epochs=11)
-    assert (longer.epoch, longer.in_epoch, longer.denoiser_iteration, longer.total) == (8, 0, 992, 1018)
+    assert (longer.epoch, longer.in_epoch, longer.sampler_iteration, longer.total) == (8, 0, 992, 1018)
 
 
 @pytest.mark.parametrize(("epochs", "longer"), [(2, 4), (4, 8), (5, 6), (8, 10), (20, 40)])
 def test_a_prolonged_short_run_ends_with_the_sampler_too(epochs, longer):
     """The first run's sampler has shorter epochs. They do not count in the second run."""
-    run = TrainingProgress(seed=0, epochs=epochs, iterations_per_epoch=250, denoiser_share=0.05).split()
+    run = TrainingPosition(seed=0, epochs=epochs, iterations_per_epoch=250, denoiser_share=0.05).split()
     found = run.after(iteration=run.total, seconds=50.0).prolonged(epochs=longer)
-    first = found.denoiser_iteration
+    first = found.sampler_iteration
     assert (found.epoch, found.in_epoch, found.finished) == (epochs, 0, False)
     assert epochs <= found.denoiser_epoch < longer
     assert run.total <= first < found.total
@@ -148,8 +148,8 @@ def test_the_last_epoch_of_a_stage_is_neither_dropped_nor_postponed(iteration):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_older_progress_is_read_and_has_no_denoiser_of_its_own(version):
+def test_an_older_position_is_read_and_has_no_denoiser_of_its_own(version):
     old = {"version": version, "seed": 3, "epochs": 2, "iterations_per_epoch": 4, "iteration": 8}
-    found = parse_progress(Path("checkpoint"), {"progress": json.dumps(old)})
+    found = parse_position(Path("checkpoint"), {"progress": json.dumps(old)})
     assert (found.seed, found.denoiser_share, found.denoiser_epoch, found.finished) == (3, 0, None, True)
     assert found.schedule == (8, 8)

@@ -1,4 +1,4 @@
-"""The progress of a fold's training, as noted in its checkpoints."""
+"""The position of a fold's training: how far it is, as noted in its checkpoints."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,20 +11,20 @@ from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.weights import read_metadata
 
-DENOISER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules, on a CPU
-PROGRESS = "progress"  # the key in a checkpoint's metadata
+SAMPLER_COST = 0.8  # the time of an iteration of the sampler, relative to one of all other modules, on a CPU
+POSITION_KEY = "progress"  # in a checkpoint's metadata
 
 
 class ScheduleStart(Record):
-    """The progress at the start of the learning rate's schedule: 0, unless a finished run was prolonged."""
+    """The position at the start of the learning rate's schedule: 0, unless a finished run was prolonged."""
 
     iteration: int = Field(0, ge=0)
     epoch: int = Field(0, ge=0)
     seconds: float = Field(0.0, ge=0)
 
 
-class TrainingProgress(Record):
-    """The progress of a run.
+class TrainingPosition(Record):
+    """The position of a run: its length, and the iterations done.
 
     All random draws are functions of (seed, iteration) or (seed, epoch, index). So a run resumes exactly without the
     state of a generator.
@@ -35,7 +35,7 @@ class TrainingProgress(Record):
     seed: int
     epochs: int = Field(gt=0)
     denoiser_share: float = Field(0.0, ge=0, lt=1)  # of the time, the last, in which only the sampler learns
-    denoiser_cost: float = Field(DENOISER_COST, gt=0)  # the time of its iteration, relative to one of all other modules
+    denoiser_cost: float = Field(SAMPLER_COST, gt=0)  # the time of its iteration, relative to one of all other modules
     denoiser_epoch: int | None = None  # the first epoch of that time; None: there is none
     denoiser_seconds: float = Field(0.0, ge=0)  # of training before that epoch
     denoiser_per_epoch: int | None = Field(None, gt=0)  # the iterations of its epochs; None: as many as those before
@@ -54,9 +54,9 @@ class TrainingProgress(Record):
     @property
     def epoch(self) -> int:
         """The running epoch, 0-based."""
-        split = self.denoiser_iteration
+        split = self.sampler_iteration
         if self.denoiser_epoch is not None and split is not None and self.iteration >= split:
-            return self.denoiser_epoch + (self.iteration - split) // self._denoiser_per_epoch
+            return self.denoiser_epoch + (self.iteration - split) // self._sampler_per_epoch
         return self.start.epoch + (self.iteration - self.start.iteration) // self.iterations_per_epoch
 
     @property
@@ -67,7 +67,7 @@ class TrainingProgress(Record):
     @property
     def epoch_iterations(self) -> int:
         """The iterations of the running epoch."""
-        return self._denoiser_per_epoch if self.trains_sampler else self.iterations_per_epoch
+        return self._sampler_per_epoch if self.trains_sampler else self.iterations_per_epoch
 
     @property
     def total(self) -> int:
@@ -75,7 +75,7 @@ class TrainingProgress(Record):
         return self._first_iteration(self.epochs)
 
     @property
-    def denoiser_iteration(self) -> int | None:
+    def sampler_iteration(self) -> int | None:
         """The first iteration in which only the sampler learns; None: there is none."""
         return None if self.denoiser_epoch is None else self._first_iteration(self.denoiser_epoch)
 
@@ -86,8 +86,8 @@ class TrainingProgress(Record):
 
     @property
     def schedule(self) -> tuple[int, int]:
-        """The iterations of the learning rate's schedule: those done, and all. The denoiser has its own schedule."""
-        split = self.denoiser_iteration
+        """The iterations of the learning rate's schedule: those done, and all. The sampler has its own schedule."""
+        split = self.sampler_iteration
         if split is None:
             first, last = self.start.iteration, self.total
         else:
@@ -99,8 +99,8 @@ class TrainingProgress(Record):
         """Whether every iteration is done."""
         return self.ended or self.iteration >= self.total
 
-    def in_time(self) -> "TrainingProgress":
-        """The progress with a new number of epochs, which fill `limit_seconds` at the pace so far.
+    def in_time(self) -> "TrainingPosition":
+        """The position with a new number of epochs, which fill `limit_seconds` at the pace so far.
 
         It is called at the end of an epoch. A shared machine may become slower or faster. The learning rate follows
         the new length. The last epoch, in which the rate falls to 0, is never left out, and no epoch is added after it.
@@ -108,7 +108,7 @@ class TrainingProgress(Record):
         if self.limit_seconds is None:
             return self
         if self.denoiser_epoch is not None and self.epoch == self.denoiser_epoch:
-            return self._denoiser_in_time()
+            return self._sampler_in_time()
         first, seconds = self.start.epoch, self.start.seconds
         if self.trains_sampler:
             first, seconds = self.denoiser_epoch or 0, self.denoiser_seconds
@@ -121,15 +121,15 @@ class TrainingProgress(Record):
             return self
         return self.filling(first + round((self.limit_seconds - seconds) * (1 - self.denoiser_share) * pace))
 
-    def filling(self, epochs: int) -> "TrainingProgress":
-        """The progress with `epochs` epochs for the masks, and further ones for the sampler's share of the time."""
+    def filling(self, epochs: int) -> "TrainingPosition":
+        """The position with `epochs` epochs for the masks, and further ones for the sampler's share of the time."""
         epochs = max(self.epoch + 1, epochs)
         if self.denoiser_share == 0:
             return self.after(epochs=epochs, denoiser_epoch=None)
-        return self._with_denoiser(epochs, self._denoiser_iterations(epochs))
+        return self._with_sampler(epochs, self._sampler_iterations(epochs))
 
-    def split(self) -> "TrainingProgress":
-        """The progress with `denoiser_epoch`: `denoiser_share` of the time since `start` is left.
+    def split(self) -> "TrainingPosition":
+        """The position with `denoiser_epoch`: `denoiser_share` of the time since `start` is left.
 
         In a run of few epochs the sampler's epoch is shorter than the others. It has none if the share is 0, or if the
         run has a single epoch. If a finished run becomes one epoch longer, only the sampler learns in that epoch. The
@@ -140,36 +140,36 @@ class TrainingProgress(Record):
             return self.after(denoiser_epoch=None)
         if length < 2:
             return self.after(denoiser_epoch=self.start.epoch, denoiser_per_epoch=None)
-        last = self.denoiser_share / self.denoiser_cost  # epochs for the denoiser, per epoch without one
+        last = self.denoiser_share / self.denoiser_cost  # epochs for the sampler, per epoch without one
         share = last / (1 - self.denoiser_share + last)
         count = max(1, min(length - 1, round(share * length)))
         first = max(self.epoch + 1, self.epochs - count)
-        per_epoch = round(self._denoiser_iterations(first) / count)
+        per_epoch = round(self._sampler_iterations(first) / count)
         return self.after(denoiser_epoch=first, denoiser_per_epoch=max(1, min(self.iterations_per_epoch, per_epoch)))
 
-    def _denoiser_in_time(self) -> "TrainingProgress":
-        """The progress at the denoiser's first epoch. It fills the time that is left, at its usual pace.
+    def _sampler_in_time(self) -> "TrainingPosition":
+        """The position at the sampler's first epoch. It fills the time that is left, at its usual pace.
 
         But it gets between half and twice its share: the epochs of the masks may end early or late.
         """
         done, left = self.iteration - self.start.iteration, (self.limit_seconds or 0) - self.seconds
         an_iteration = self.denoiser_cost * (self.seconds - self.start.seconds) / done
-        usual = self._denoiser_iterations(self.epoch)
+        usual = self._sampler_iterations(self.epoch)
         iterations = min(max(left / an_iteration, usual / 2), 2 * usual)
-        return self._with_denoiser(self.epoch, iterations).after(denoiser_seconds=self.seconds)
+        return self._with_sampler(self.epoch, iterations).after(denoiser_seconds=self.seconds)
 
-    def _denoiser_iterations(self, first: int) -> float:
-        """The denoiser's iterations if its share of the time begins with epoch `first`."""
+    def _sampler_iterations(self, first: int) -> float:
+        """The sampler's iterations if its share of the time begins with epoch `first`."""
         masks = (first - self.start.epoch) * self.iterations_per_epoch
         return masks * self.denoiser_share / (1 - self.denoiser_share) / self.denoiser_cost
 
-    def _with_denoiser(self, first: int, iterations: float) -> "TrainingProgress":
-        """The progress with so many iterations of the denoiser from epoch `first` on, in epochs of equal length."""
+    def _with_sampler(self, first: int, iterations: float) -> "TrainingPosition":
+        """The position with so many iterations of the sampler from epoch `first` on, in epochs of equal length."""
         count = max(1, round(iterations / self.iterations_per_epoch))
         per_epoch = max(1, round(iterations / count))
         return self.after(epochs=first + count, denoiser_epoch=first, denoiser_per_epoch=per_epoch)
 
-    def prolonged(self, **changes: object) -> "TrainingProgress":
+    def prolonged(self, **changes: object) -> "TrainingPosition":
         """A finished run with a new end: the learning rate warms up again and decays.
 
         It ends with epochs of the sampler, if the run has a share for it.
@@ -179,35 +179,35 @@ class TrainingProgress(Record):
         return longer.split()
 
     @property
-    def _denoiser_per_epoch(self) -> int:
+    def _sampler_per_epoch(self) -> int:
         return self.denoiser_per_epoch or self.iterations_per_epoch
 
     def _first_iteration(self, epoch: int) -> int:
         masks = epoch if self.denoiser_epoch is None else min(epoch, self.denoiser_epoch)
         before = self.start.iteration + (masks - self.start.epoch) * self.iterations_per_epoch
-        return before + (epoch - masks) * self._denoiser_per_epoch
+        return before + (epoch - masks) * self._sampler_per_epoch
 
-    def after(self, **changes: object) -> "TrainingProgress":
+    def after(self, **changes: object) -> "TrainingPosition":
         """The same record with some fields changed."""
         return self.model_copy(update=changes)
 
 
-def read_progress(fold: FoldFolder, which: str = "latest") -> TrainingProgress | None:
-    """The progress of a fold when a checkpoint was written; None if there is no such checkpoint."""
+def read_position(fold: FoldFolder, which: str = "latest") -> TrainingPosition | None:
+    """The position of a fold when a checkpoint was written; None if there is no such checkpoint."""
     path = fold.checkpoint(which)
-    return parse_progress(path, read_metadata(path)) if path.exists() else None
+    return parse_position(path, read_metadata(path)) if path.exists() else None
 
 
-def parse_progress(path: Path, metadata: dict[str, str]) -> TrainingProgress:
-    """The progress in a checkpoint's metadata; `UserError` names `path`."""
-    return TrainingProgress.parse_json(metadata.get(PROGRESS, "null"), f"{path}, metadata")
+def parse_position(path: Path, metadata: dict[str, str]) -> TrainingPosition:
+    """The position in a checkpoint's metadata; `UserError` names `path`."""
+    return TrainingPosition.parse_json(metadata.get(POSITION_KEY, "null"), f"{path}, metadata")
 
 
 def refuse_other_plan(fold: FoldFolder, checkpoint: str) -> None:
     """Raise `UserError` if plan.json was changed since the training of a checkpoint, by accident or by hand."""
     path = fold.checkpoint(checkpoint)
     metadata = read_metadata(path) if path.is_file() else {}
-    trained = parse_progress(path, metadata).plan if PROGRESS in metadata else None
+    trained = parse_position(path, metadata).plan if POSITION_KEY in metadata else None
     if trained is not None and trained != hash_files([fold.plan]):
         raise UserError(
             f"{fold.plan} is not the plan that this fold was trained with. Copy the fold again, or put its plan back."
