@@ -21,8 +21,9 @@ from textdiffseg.segmenter import Segmenter
 from textdiffseg.training.checkpoint import TrainingState, complete_best
 from textdiffseg.training.forecast import TrainingForecast
 from textdiffseg.training.initial import refuse_late_start, refuse_own_folder
-from textdiffseg.training.length import prolong, wants_longer
+from textdiffseg.training.length import follow_pace
 from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_log
+from textdiffseg.training.longer import prolong, wants_longer
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, compile_ahead, first_position, open_run, report_few_iterations
@@ -149,7 +150,7 @@ def train(
             log.append(end_epoch(run, state, epoch, log, times))
             seconds = state.position.seconds + time.perf_counter() - clock
             clock = time.perf_counter()
-            state.position = state.position.after(sums={}, seconds=seconds).in_time()
+            state.position = follow_pace(state.position.after(sums={}, seconds=seconds))
             if state.position.finished and state.position.trains_sampler:
                 log[-1] = choose_spread(run, state, log[-1])
             write_log(run.fold.log, log)

@@ -32,6 +32,7 @@ from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.compiling import Compiled, compile_modules
 from textdiffseg.training.dry_run import fitted_plan
 from textdiffseg.training.initial import Initial, initial_weights
+from textdiffseg.training.length import split_stages, with_mask_epochs
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.validate import validate_patches
@@ -161,7 +162,8 @@ def first_position(
         plan=hash_files([run.fold.plan]),
         initial=run.initial.hash if run.initial else None,
         denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
-    ).split()
+    )
+    position = split_stages(position)
     if options.max_minutes is None:
         return position
     state = run.fresh(position)
@@ -184,7 +186,7 @@ def first_position(
             f"validations of {validation:.1f} s do not fit. Give {missing} more minutes or plan a smaller network.",
             needed_minutes=options.max_minutes + missing,
         )
-    position = position.after(iterations_per_epoch=per_epoch, limit_seconds=seconds).filling(epochs)
+    position = with_mask_epochs(position.after(iterations_per_epoch=per_epoch, limit_seconds=seconds), epochs)
     report(
         f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(position)} fill the "
         f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "

@@ -16,7 +16,8 @@ from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds import replacing
 from textdiffseg.folds.position import TrainingPosition, read_position
 from textdiffseg.folds.weights import read_tensors
-from textdiffseg.training import dry_run, length, loop
+from textdiffseg.training import dry_run, loop
+from textdiffseg.training.length import follow_pace, with_new_end
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
 
@@ -131,7 +132,7 @@ def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fol
         minutes.append(options.max_minutes)
         return TrainingPosition(seed=0, epochs=2, iterations_per_epoch=3)
 
-    monkeypatch.setattr(length, "first_position", planned)
+    monkeypatch.setattr("textdiffseg.training.longer.first_position", planned)
     before = read_position(fold)
     fit(preprocessed, fold.path, max_minutes=60)
     after = read_position(fold)
@@ -146,11 +147,11 @@ def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fol
 
 def test_a_prolongation_keeps_to_its_minutes_at_the_pace_since_its_start():
     before = TrainingPosition(seed=0, epochs=2, iterations_per_epoch=4, iteration=8, seconds=100.0)
-    longer = before.prolonged(epochs=12, iterations_per_epoch=10, limit_seconds=200.0)
+    longer = with_new_end(before, epochs=12, iterations_per_epoch=10, limit_seconds=200.0)
     assert (longer.total, longer.epoch, longer.in_epoch, longer.schedule) == (108, 2, 0, (0, 100))
     later = longer.after(iteration=28, seconds=140.0)
     assert (later.epoch, later.schedule) == (4, (20, 100))
-    assert later.in_time().epochs == 2 + 5, "two epochs in 40 s: five in the 100 s that are left"
+    assert follow_pace(later).epochs == 2 + 5, "two epochs in 40 s: five in the 100 s that are left"
 
 
 def test_less_than_what_was_done_is_refused(preprocessed, fold):
@@ -168,7 +169,7 @@ def test_a_prolongation_queries_subsets_from_its_start():
     fresh = TrainingPosition(seed=0, epochs=10, iterations_per_epoch=10)
     assert loop._subsets_from(fresh) == 50
     assert loop._subsets_from(fresh.after(iteration=43)) == 10
-    assert loop._subsets_from(fresh.after(iteration=100).prolonged(epochs=40)) == 0
+    assert loop._subsets_from(with_new_end(fresh.after(iteration=100), epochs=40)) == 0
 
 
 def test_a_missing_best_checkpoint_is_made_of_the_latest_one(preprocessed, fold, monkeypatch):

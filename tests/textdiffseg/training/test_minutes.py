@@ -10,6 +10,7 @@ from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.position import SAMPLER_COST, TrainingPosition, read_position
 from textdiffseg.training import loop, run
+from textdiffseg.training.length import follow_pace
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
 
@@ -158,14 +159,14 @@ def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeyp
 
 def test_a_run_limited_by_minutes_becomes_shorter_or_longer_with_the_machine_s_pace():
     position = TrainingPosition(seed=0, epochs=10, iterations_per_epoch=50, iteration=200, seconds=100.0)
-    assert position.in_time() == position, "no limit"
-    assert position.after(limit_seconds=250.0).in_time().epochs == 10, "the pace expected"
-    assert position.after(limit_seconds=180.0).in_time().epochs == 7
-    assert position.after(limit_seconds=300.0).in_time().epochs == 12
-    assert position.after(limit_seconds=80.0).in_time().epochs == 5, "one more, that takes the learning rate to 0"
+    assert follow_pace(position) == position, "no limit"
+    assert follow_pace(position.after(limit_seconds=250.0)).epochs == 10, "the pace expected"
+    assert follow_pace(position.after(limit_seconds=180.0)).epochs == 7
+    assert follow_pace(position.after(limit_seconds=300.0)).epochs == 12
+    assert follow_pace(position.after(limit_seconds=80.0)).epochs == 5, "one more, that takes the learning rate to 0"
     for last in (4, 5):
         ending = position.after(epochs=last, limit_seconds=300.0)
-        assert ending.in_time() == ending, "the rate has come down for this end"
+        assert follow_pace(ending) == ending, "the rate has come down for this end"
 
 
 def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatc
 
 def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "first_position", lambda *_: TrainingPosition(seed=0, epochs=5, iterations_per_epoch=4))
-    monkeypatch.setattr(TrainingPosition, "in_time", lambda self: self.after(epochs=max(2, self.epoch)))
+    monkeypatch.setattr(loop, "follow_pace", lambda position: position.after(epochs=max(2, position.epoch)))
     fit(preprocessed, tmp_path)
     assert (read_position(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
     assert read_position(FoldFolder(tmp_path)).finished
