@@ -66,7 +66,7 @@ from textdiffseg.networks.model import can_sample
 from textdiffseg.resources import loading_workers
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.log import read_log
-from textdiffseg.training.loop import fit
+from textdiffseg.training.loop import train_fold
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.validation.choose import choose_sampling
 from textdiffseg.validation.score import validate_fold
@@ -162,7 +162,9 @@ def train(
     )
     clock = time.perf_counter()
     with alone(FoldFolder(folder)):
-        fit(preprocessed, cases or read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print)
+        train_fold(
+            preprocessed, cases or read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print
+        )
     wall = {} if position else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | wall | peak_memory(args.device)))
 

@@ -48,7 +48,7 @@ from textdiffseg.inference.alternatives import draw_masks
 from textdiffseg.inference.samples import SamplePredictor
 from textdiffseg.preprocessing.case import preprocess_image
 from textdiffseg.text.bank import TextBank
-from textdiffseg.training.loop import fit
+from textdiffseg.training.loop import train_fold
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg_cli.common import positive_int, run, whole_number
 
@@ -98,7 +98,7 @@ def train(preprocessed: Path, folder: Path, seed: int, args: argparse.Namespace)
     """Train one fold. A finished one is not trained again."""
     fold, options = FoldFolder(folder), TrainingOptions(epochs=args.epochs, device=args.device, seed=seed)
     with alone(fold):
-        fit(preprocessed, read_fold(preprocessed, args.fold), fold, options, "default", print)
+        train_fold(preprocessed, read_fold(preprocessed, args.fold), fold, options, "default", print)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:

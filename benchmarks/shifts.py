@@ -48,7 +48,7 @@ from textdiffseg.folds.lock import alone
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
-from textdiffseg.training.loop import train
+from textdiffseg.training.loop import run_epochs
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, first_position, open_run
 from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
@@ -179,7 +179,7 @@ def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: arg
         state = changed.fresh(position or first_position(changed, options, print))
         if position is not None:
             state.load(fold)
-        train(changed, state)
+        run_epochs(changed, state)
 
 
 def measure(preprocessed: Path, folder: Path, args: argparse.Namespace) -> Scores:

@@ -57,7 +57,7 @@ from textdiffseg.networks.model import build_model
 from textdiffseg.text.bank import TextBank
 from textdiffseg.training.checkpoint import TrainingState
 from textdiffseg.training.log import read_log
-from textdiffseg.training.loop import train
+from textdiffseg.training.loop import run_epochs
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, open_run
@@ -181,7 +181,7 @@ def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: 
     """Train and score a variant, and write figures.json."""
     run_, state = begin(preprocessed, folder, name, iterations, seed, args)
     with CHANGES[name].applied():
-        train(run_, state)
+        run_epochs(run_, state)
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)

@@ -81,7 +81,7 @@ def test_training_runs_with_the_kernels_that_its_gradients_need(monkeypatch):
     seen = []
     monkeypatch.setattr(loop, "read_position", lambda _: seen.append(torch.backends.cuda.cudnn_sdp_enabled()) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        loop.fit(None, None, None, loop.TrainingOptions())
+        loop.train_fold(None, None, None, loop.TrainingOptions())
     assert seen == [False]
 
 

@@ -31,7 +31,7 @@ from textdiffseg.text.bank import TextBank
 from textdiffseg.text.case_texts import read_case_texts
 from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
-from textdiffseg.training.loop import fit
+from textdiffseg.training.loop import train_fold
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import TooShort
 from textdiffseg.training.tracking import require_tracker
@@ -117,7 +117,7 @@ def _train(
 ) -> bool:
     """Train to the end. False if the fold was finished already."""
     before = None if options.restart else read_position(fold)
-    fit(source.path, cases, fold, options, preset, report, progress, cancel)
+    train_fold(source.path, cases, fold, options, preset, report, progress, cancel)
     trained = before is None or read_position(fold) != before
     if not trained and not is_validated(fold):
         report(f"{fold.path} is trained, but its validation was interrupted. The validation starts again.")

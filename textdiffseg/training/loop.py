@@ -41,7 +41,7 @@ READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which
 
 
 @cuda_kernels()
-def fit(
+def train_fold(
     preprocessed: Path,
     cases: Fold,
     fold: FoldFolder,
@@ -79,7 +79,7 @@ def fit(
                 return Plan.read(fold.plan)
         run = open_run(preprocessed, cases, fold, options, preset, report, position)
         state = _first_state(run, position, longer, options, report, progress)
-        train(run, state, progress, cancel, report)
+        run_epochs(run, state, progress, cancel, report)
         return run.plan
 
 
@@ -116,7 +116,7 @@ def _first_state(
     return state
 
 
-def train(
+def run_epochs(
     run: Run,
     state: TrainingState,
     progress: OnProgress = silent,
@@ -152,7 +152,7 @@ def train(
             clock = time.perf_counter()
             state.position = follow_pace(state.position.after(sums={}, seconds=seconds))
             if state.position.finished and state.position.trains_sampler:
-                log[-1] = choose_spread(run, state, log[-1])
+                log[-1] = end_sampler(run, state, log[-1])
             write_log(run.fold.log, log)
             saving.save_if_due()
             track(log[-1])
@@ -227,14 +227,14 @@ def end_epoch(
     return entry
 
 
-def choose_spread(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
+def end_sampler(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
     """The last log entry with the Dice of decoded true latents. The spread of samples is chosen and saved."""
     network = _averaged(state)
     assert isinstance(network, TextDiffSeg), "expected a model with a sampler"
-    fit = fit_samples(network, run.bank, run.patches, state.position.seed)
-    state.set_spread(fit.spread)
+    chosen = fit_samples(network, run.bank, run.patches, state.position.seed)
+    state.set_spread(chosen.spread)
     state.save_best(run.fold)
-    return entry.model_copy(update={"latent_dice": fit.latent_dice})
+    return entry.model_copy(update={"latent_dice": chosen.latent_dice})
 
 
 def _averaged(state: TrainingState) -> SegmentationNetwork:

@@ -391,10 +391,10 @@ def test_an_error_of_a_training_is_shown_until_the_next_start(planned, tmp_path,
     shutil.copytree(planned / "preprocessed", root / "preprocessed")
 
     def stop(error):
-        def fit(*_):
+        def failing(*_):
             raise error
 
-        monkeypatch.setattr("textdiffseg.tasks.train.fit", fit)
+        monkeypatch.setattr("textdiffseg.tasks.train.train_fold", failing)
         with pytest.raises(type(error)):
             train(NAME, 0, root=root, options=TrainingOptions(device="cpu"))
         return status(NAME, root=root).presets[0].folds[0].error if root.joinpath("results").is_dir() else None

@@ -30,7 +30,7 @@ def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
 def model(tmp_path_factory, preprocessed):
     """A trained model of one fold, for the labels ball and box."""
     folder = tmp_path_factory.mktemp("model")
-    loop.fit(preprocessed, FOLD, FoldFolder(folder / "fold_0"), TrainingOptions())
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder / "fold_0"), TrainingOptions())
     return folder
 
 
@@ -108,28 +108,28 @@ def test_another_network_or_encoder_is_refused(model, shapes_plan, tmp_path, has
 def test_training_starts_there_and_notes_it(model, preprocessed, tmp_path):
     notes, fold = [], FoldFolder(tmp_path / "fold_0")
     options = TrainingOptions(init_from=model)
-    loop.fit(preprocessed, FOLD, fold, options, report=notes.append)
+    loop.train_fold(preprocessed, FOLD, fold, options, report=notes.append)
     assert any(note.startswith("Starts from") for note in notes)
     assert read_position(fold).initial == hash_weights(FoldFolder(model / "fold_0"), "best")
     plain = FoldFolder(tmp_path / "plain" / "fold_0")
-    loop.fit(preprocessed, FOLD, plain, TrainingOptions())
+    loop.train_fold(preprocessed, FOLD, plain, TrainingOptions())
     first, second = (read_tensors(one.checkpoint("latest")) for one in (fold, plain))
     assert not torch.equal(first[f"model.{FIRST}"], second[f"model.{FIRST}"])
     with pytest.raises(UserError, match="--restart"):
-        loop.fit(preprocessed, FOLD, plain, options)
-    loop.fit(preprocessed, FOLD, fold, options)
+        loop.train_fold(preprocessed, FOLD, plain, options)
+    loop.train_fold(preprocessed, FOLD, fold, options)
 
 
 def test_a_run_that_started_elsewhere_and_a_folder_that_is_replaced_are_refused(model, preprocessed, tmp_path):
     other, fold = FoldFolder(tmp_path / "other" / "fold_0"), FoldFolder(tmp_path / "fold_0")
-    loop.fit(preprocessed, FOLD, other, TrainingOptions(seed=1))
-    loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=model))
+    loop.train_fold(preprocessed, FOLD, other, TrainingOptions(seed=1))
+    loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(init_from=model))
     with pytest.raises(UserError, match="was started from other weights"):
-        loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=other.path.parent))
-    loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=tmp_path / "gone"))
+        loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(init_from=other.path.parent))
+    loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(init_from=tmp_path / "gone"))
     for own in (fold.path, fold.path.parent):
         with pytest.raises(UserError, match="--restart replaces fold_0 there"):
-            loop.fit(preprocessed, FOLD, fold, TrainingOptions(init_from=own, restart=True))
+            loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(init_from=own, restart=True))
     assert fold.checkpoint("best").is_file()
 
 
@@ -137,8 +137,8 @@ def test_a_fold_that_was_trained_on_the_validation_cases_is_no_start(model, prep
     options = TrainingOptions(init_from=model)
     turned = Fold(train=("b", "c"), validation=("a",))
     with pytest.raises(UserError, match=r"fold_0 was trained on 1 validation cases of fold 1 \(a\)"):
-        loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
-    loop.fit(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)
+        loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
+    loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)
 
 
 @pytest.mark.parametrize(

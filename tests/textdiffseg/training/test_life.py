@@ -35,7 +35,7 @@ def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
 def trained(preprocessed, tmp_path_factory):
     """A fold of two epochs; tests copy it."""
     folder = tmp_path_factory.mktemp("trained") / "fold_0"
-    fit(preprocessed, folder, epochs=2)
+    train_fold(preprocessed, folder, epochs=2)
     return folder
 
 
@@ -45,9 +45,9 @@ def fold(trained, tmp_path):
     return FoldFolder(tmp_path / "fold_0")
 
 
-def fit(preprocessed, folder, **options):
+def train_fold(preprocessed, folder, **options):
     messages = []
-    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
     return messages
 
 
@@ -64,7 +64,7 @@ def contents(fold):
 def test_a_finished_fold_is_left_as_it_is(preprocessed, fold, monkeypatch, options):
     refuse_work(monkeypatch)
     before = contents(fold)
-    fit(preprocessed, fold.path, **options)
+    train_fold(preprocessed, fold.path, **options)
     assert contents(fold) == before
 
 
@@ -80,7 +80,7 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
         loop, "complete_best", lambda fold, report: written.append(contents(fold)) or plain(fold, report)
     )
     fold = FoldFolder(tmp_path / "fold_0")
-    fit(preprocessed, fold.path, epochs=2)
+    train_fold(preprocessed, fold.path, epochs=2)
     best = read_position(fold, "best")
     assert (best.iteration, best.ended, best.cases) == (4, True, read_position(fold).cases)
     ended = read_tensors(fold.checkpoint("best"))
@@ -91,7 +91,9 @@ def test_a_best_checkpoint_of_an_earlier_epoch_notes_the_end_and_keeps_its_weigh
 
 def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(preprocessed, fold):
     first = read_position(fold)
-    assert any("Training longer: from iteration 8 to 20" in line for line in fit(preprocessed, fold.path, epochs=5))
+    assert any(
+        "Training longer: from iteration 8 to 20" in line for line in train_fold(preprocessed, fold.path, epochs=5)
+    )
     after, log = read_position(fold), read_log(fold.log)
     assert (after.iteration, after.epoch, after.total, after.finished) == (20, 5, 20, True)
     assert [entry.epoch for entry in log] == [0, 1, 2, 3, 4]
@@ -100,12 +102,12 @@ def test_more_epochs_train_a_finished_fold_longer_and_the_rate_warms_up_again(pr
     assert rates[1] < rates[2], "the rate had come down, and is up again"
     assert rates[2] > rates[3] > rates[4]
     assert after.seconds > first.seconds
-    assert fit(preprocessed, fold.path, epochs=5) == []
+    assert train_fold(preprocessed, fold.path, epochs=5) == []
 
 
 def test_an_interrupted_prolongation_resumes_to_the_same_numbers(preprocessed, fold, tmp_path, monkeypatch):
     whole = FoldFolder(shutil.copytree(fold.path, tmp_path / "whole"))
-    fit(preprocessed, whole.path, epochs=4)
+    train_fold(preprocessed, whole.path, epochs=4)
     plain, count = loop.train_step, 0
 
     def step(*args):
@@ -118,9 +120,9 @@ def test_an_interrupted_prolongation_resumes_to_the_same_numbers(preprocessed, f
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", step)
         with pytest.raises(KeyboardInterrupt):
-            fit(preprocessed, fold.path, epochs=4)
+            train_fold(preprocessed, fold.path, epochs=4)
     assert (read_position(fold).iteration, read_position(fold).finished) == (14, False)
-    assert "Resuming at iteration 14 of 16" in fit(preprocessed, fold.path)[-1]
+    assert "Resuming at iteration 14 of 16" in train_fold(preprocessed, fold.path)[-1]
     left, right = (read_tensors(one.checkpoint("latest")) for one in (whole, fold))
     assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -134,15 +136,15 @@ def test_more_minutes_train_a_finished_fold_longer_within_them(preprocessed, fol
 
     monkeypatch.setattr("textdiffseg.training.longer.first_position", planned)
     before = read_position(fold)
-    fit(preprocessed, fold.path, max_minutes=60)
+    train_fold(preprocessed, fold.path, max_minutes=60)
     after = read_position(fold)
     assert minutes == [pytest.approx(60 - before.seconds / 60)]
     assert (after.iteration, after.epochs, after.limit_seconds, after.start.iteration) == (14, 4, 3600, 8)
     assert [entry.iteration for entry in read_log(fold.log)] == [4, 8, 11, 14]
-    fit(preprocessed, fold.path, max_minutes=60)
+    train_fold(preprocessed, fold.path, max_minutes=60)
     assert len(minutes) == 1, "the same minutes: nothing is left to do"
     with pytest.raises(UserError, match=r"fold_0 is trained already, for \S+ minutes: --max-minutes 59 is not longer"):
-        fit(preprocessed, fold.path, max_minutes=59)
+        train_fold(preprocessed, fold.path, max_minutes=59)
 
 
 def test_a_prolongation_keeps_to_its_minutes_at_the_pace_since_its_start():
@@ -158,11 +160,11 @@ def test_less_than_what_was_done_is_refused(preprocessed, fold):
     with pytest.raises(
         UserError, match=r"fold_0 is trained already, for 2 epochs: --epochs 1 is not longer.*--restart"
     ):
-        fit(preprocessed, fold.path, epochs=1)
+        train_fold(preprocessed, fold.path, epochs=1)
     with pytest.raises(UserError, match=r"--max-minutes 0\.0001 is not longer"):
-        fit(preprocessed, fold.path, max_minutes=1e-4)
+        train_fold(preprocessed, fold.path, max_minutes=1e-4)
     with pytest.raises(UserError, match="--seed 0, not --seed 3"):
-        fit(preprocessed, fold.path, epochs=9, seed=3)
+        train_fold(preprocessed, fold.path, epochs=9, seed=3)
 
 
 def test_a_prolongation_queries_subsets_from_its_start():
@@ -175,7 +177,7 @@ def test_a_prolongation_queries_subsets_from_its_start():
 def test_a_missing_best_checkpoint_is_made_of_the_latest_one(preprocessed, fold, monkeypatch):
     refuse_work(monkeypatch)
     fold.checkpoint("best").unlink()
-    assert "checkpoint_best.safetensors is missing" in fit(preprocessed, fold.path)[0]
+    assert "checkpoint_best.safetensors is missing" in train_fold(preprocessed, fold.path)[0]
     latest, best = (read_tensors(fold.checkpoint(which)) for which in ("latest", "best"))
     assert all(torch.equal(latest[name], value) for name, value in best.items())
     assert {name for name in latest if name.startswith("ema.")} == best.keys()
@@ -191,9 +193,9 @@ def test_an_older_fold_is_trained_longer(preprocessed, fold):
         old = '{"version": 1, "seed": 0, "epochs": 2, "iterations_per_epoch": 4, "iteration": 8, "seconds": 3.0}'
         save_file(load_file(path), path, metadata={"progress": old})
     best = fold.checkpoint("best").read_bytes()
-    fit(preprocessed, fold.path)
+    train_fold(preprocessed, fold.path)
     assert fold.checkpoint("best").read_bytes() == best
-    fit(preprocessed, fold.path, epochs=3)
+    train_fold(preprocessed, fold.path, epochs=3)
     assert read_position(fold).cases is not None
 
 
@@ -203,7 +205,7 @@ def test_a_restart_keeps_the_old_fold_until_its_first_checkpoint(preprocessed, f
     monkeypatch.setattr(
         loop, "train_step", lambda *args: seen.append(contents(FoldFolder(fold.replaced))) or step(*args)
     )
-    fit(preprocessed, fold.path, epochs=1, restart=True)
+    train_fold(preprocessed, fold.path, epochs=1, restart=True)
     assert seen == [before] * 4
     assert not fold.replaced.exists()
     assert read_position(fold).iteration == 4
@@ -219,7 +221,7 @@ def test_a_restart_that_fails_before_puts_the_old_fold_back(preprocessed, fold, 
 
     monkeypatch.setattr(loop, "first_position", fail)
     with pytest.raises(type(error)):
-        fit(preprocessed, fold.path, epochs=1, restart=True)
+        train_fold(preprocessed, fold.path, epochs=1, restart=True)
     assert contents(fold) == before
     assert not fold.replaced.exists()
 
@@ -243,18 +245,18 @@ def test_a_fold_that_cannot_be_replaced_is_refused_unchanged(preprocessed, fold,
     link = FoldFolder(tmp_path / "fold_1")
     link.path.symlink_to(fold.path)
     with pytest.raises(UserError, match=r"fold_1 is a link to .*fold_0"):
-        fit(preprocessed, link.path, restart=True)
+        train_fold(preprocessed, link.path, restart=True)
     with monkeypatch.context() as patch:
         patch.setattr(replacing.os, "access", lambda path, _: path != fold.path)
         with pytest.raises(UserError, match=r"fold_0 cannot be written"):
-            fit(preprocessed, fold.path, restart=True)
+            train_fold(preprocessed, fold.path, restart=True)
     with monkeypatch.context() as patch:
         patch.setattr(replacing.os.path, "ismount", lambda _: True)
         with pytest.raises(UserError, match="mount point"):
-            fit(preprocessed, fold.path, restart=True)
+            train_fold(preprocessed, fold.path, restart=True)
     (tmp_path / "fold_2").write_text("")
     with pytest.raises(UserError, match="fold_2 is a file"):
-        fit(preprocessed, tmp_path / "fold_2", restart=True)
+        train_fold(preprocessed, tmp_path / "fold_2", restart=True)
     assert contents(fold) == before
 
 

@@ -36,9 +36,9 @@ def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
     return store_shapes(tmp_path_factory.mktemp("preprocessed"), plan)
 
 
-def fit(preprocessed, folder, **options):
+def train_fold(preprocessed, folder, **options):
     messages = []
-    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
     return messages
 
 
@@ -46,7 +46,7 @@ def fit(preprocessed, folder, **options):
 def whole(preprocessed, tmp_path_factory):
     """The fold of a run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    fit(preprocessed, folder)
+    train_fold(preprocessed, folder)
     return folder
 
 
@@ -57,9 +57,9 @@ def test_a_resumed_run_gives_the_same_numbers_as_an_uninterrupted_one(
     with monkeypatch.context() as patch:
         interrupt_after(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
-            fit(preprocessed, tmp_path)
+            train_fold(preprocessed, tmp_path)
     assert read_position(FoldFolder(tmp_path)).iteration == stop_at
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     assert_same_weights(whole, tmp_path)
     logs = [read_log(folder / "log.jsonl") for folder in (whole, tmp_path)]
     without_time = [[entry.model_copy(update=WITHOUT_TIME) for entry in log] for log in logs]
@@ -87,9 +87,9 @@ def test_a_stop_that_also_ends_the_loading_processes_saves_what_there_is(preproc
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLoader, "epoch", cut_off)
         with pytest.raises(SystemExit):
-            fit(preprocessed, tmp_path)
+            train_fold(preprocessed, tmp_path)
     assert read_position(FoldFolder(tmp_path)).iteration == 2
-    assert fit(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
+    assert train_fold(preprocessed, tmp_path)[-1].startswith("Resuming at iteration 2 of 12")
 
 
 def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, whole, tmp_path, monkeypatch):
@@ -104,9 +104,9 @@ def test_what_ends_the_loading_is_raised_after_the_state_is_saved(preprocessed, 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingLoader, "epoch", cut_off)
         with pytest.raises(UserError, match=r"^A process that loads batches was killed\.$"):
-            fit(preprocessed, tmp_path)
+            train_fold(preprocessed, tmp_path)
     assert read_position(FoldFolder(tmp_path)).iteration == 3
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     assert_same_weights(whole, tmp_path)
 
 
@@ -132,10 +132,10 @@ def test_an_error_in_the_progress_callback_leaves_after_the_state_is_saved(
     """Iteration 4 is the last of an epoch."""
     fold = FoldFolder(tmp_path)
     with pytest.raises(type(error)) as raised:
-        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=failing(fails_at, error))
+        loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(), progress=failing(fails_at, error))
     assert raised.value is error
     assert read_position(fold).iteration == fails_at
-    assert fit(preprocessed, tmp_path)[-1].startswith(f"Resuming at iteration {fails_at} of 12")
+    assert train_fold(preprocessed, tmp_path)[-1].startswith(f"Resuming at iteration {fails_at} of 12")
     assert_same_weights(whole, tmp_path)
 
 
@@ -149,7 +149,7 @@ def test_an_error_in_cancel_or_report_leaves_after_the_state_is_saved(preprocess
 
     fold = FoldFolder(tmp_path)
     with pytest.raises(ValueError, match="no answer") as raised:
-        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), progress=events.append, cancel=cancel)
+        loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(), progress=events.append, cancel=cancel)
     assert raised.value is error
     assert read_position(fold).iteration == 2
 
@@ -163,14 +163,16 @@ def test_an_error_in_cancel_or_report_leaves_after_the_state_is_saved(preprocess
     monkeypatch.setattr(loop.TrainingForecast, "update", update)
     monkeypatch.setattr(loop.TrainingForecast, "__init__", lambda self, report: setattr(self, "_report", report))
     with pytest.raises(ValueError, match="no answer"):
-        loop.fit(preprocessed, FOLD, fold, TrainingOptions(), report=report)
+        loop.train_fold(preprocessed, FOLD, fold, TrainingOptions(), report=report)
     assert read_position(fold).iteration == 4
 
 
 def test_an_error_before_the_first_iteration_of_a_restart_keeps_the_old_fold(preprocessed, whole, tmp_path):
     fold = FoldFolder(shutil.copytree(whole, tmp_path / "fold_0"))
     with pytest.raises(ValueError, match="a bar"):
-        loop.fit(preprocessed, FOLD, fold, TrainingOptions(restart=True), progress=failing(0, ValueError("a bar")))
+        loop.train_fold(
+            preprocessed, FOLD, fold, TrainingOptions(restart=True), progress=failing(0, ValueError("a bar"))
+        )
     assert_same_weights(whole, fold.path)
 
 
@@ -192,10 +194,10 @@ def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, mon
     gc.disable()
     try:
         with suppress(KeyboardInterrupt):
-            fit(preprocessed, tmp_path)
+            train_fold(preprocessed, tmp_path)
         assert loaders[0]() is None
         with suppress(ValueError):
-            loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), progress=follow)
+            loop.train_fold(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), progress=follow)
         assert loaders[1]() is None
     finally:
         gc.enable()
@@ -205,7 +207,7 @@ def test_the_first_event_of_a_training_comes_before_its_first_iteration(preproce
     events = []
     monkeypatch.setattr(loop, "train_step", lambda *_: pytest.fail(str(events[0].done)))
     with pytest.raises(pytest.fail.Exception, match=r"^0$"):
-        loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
+        loop.train_fold(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(epochs=1), progress=events.append)
 
 
 def test_a_resumed_run_shows_the_loss_of_an_uninterrupted_one(preprocessed, tmp_path, monkeypatch, interrupt_after):
@@ -216,7 +218,7 @@ def test_a_resumed_run_shows_the_loss_of_an_uninterrupted_one(preprocessed, tmp_
         def follow(event):
             shown[name][event.done] = event.detail.split(",")[0]
 
-        loop.fit(preprocessed, FOLD, FoldFolder(tmp_path / name), TrainingOptions(), progress=follow)
+        loop.train_fold(preprocessed, FOLD, FoldFolder(tmp_path / name), TrainingOptions(), progress=follow)
 
     train("whole")
     with monkeypatch.context() as patch:
@@ -239,7 +241,7 @@ def test_training_learns_and_leaves_a_fold_that_stands_alone(
     shapes_plan, store_shapes, tmp_path_factory, tmp_path, preset
 ):
     preprocessed = store_shapes(tmp_path_factory.mktemp("preprocessed"), shapes_plan(preset))
-    messages = fit(preprocessed, tmp_path, epochs=25)
+    messages = train_fold(preprocessed, tmp_path, epochs=25)
     log = read_log(tmp_path / "log.jsonl")
     of_masks = [entry.losses["estimate"] for entry in log if "estimate" in entry.losses]
     assert of_masks[-1] < 0.6 * of_masks[0]
@@ -273,7 +275,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_anything_is_
 
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(UserError, match=r"not finite at iteration 5 .*, cases [ab], [ab]\. Lower .*--restart\.$"):
-        fit(preprocessed, tmp_path)
+        train_fold(preprocessed, tmp_path)
     tensors = read_tensors(tmp_path / "checkpoint_latest.safetensors")
     assert read_position(FoldFolder(tmp_path)).iteration == 4, "the end of the epoch before"
     assert all(value.isfinite().all() for value in tensors.values())
@@ -281,13 +283,13 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_before_anything_is_
 
 def test_too_few_minutes_and_a_foreign_checkpoint_are_refused(preprocessed, tmp_path):
     with pytest.raises(UserError, match="--max-minutes"):
-        fit(preprocessed, tmp_path, max_minutes=1e-4)
-    fit(preprocessed, tmp_path, epochs=1)
+        train_fold(preprocessed, tmp_path, max_minutes=1e-4)
+    train_fold(preprocessed, tmp_path, epochs=1)
     path = tmp_path / "checkpoint_latest.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="damaged"):
-        fit(preprocessed, tmp_path)
-    fit(preprocessed, tmp_path, epochs=1, restart=True)
+        train_fold(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path, epochs=1, restart=True)
     plan = json.loads((tmp_path / "plan.json").read_text())
     plan["stages"][0]["width"] = 16
     (tmp_path / "plan.json").write_text(json.dumps(plan))
@@ -316,7 +318,9 @@ def test_the_wait_for_data_is_in_the_log_and_beside_the_iteration_time(preproces
 
     monkeypatch.setattr(TrainingLoader, "epoch", slow)
     options = TrainingOptions()
-    loop.fit(preprocessed, FOLD, FoldFolder(tmp_path), options, progress=lambda event: details.append(event.detail))
+    loop.train_fold(
+        preprocessed, FOLD, FoldFolder(tmp_path), options, progress=lambda event: details.append(event.detail)
+    )
     for entry in read_log(tmp_path / "log.jsonl"):
         assert 0.02 <= entry.data_seconds < entry.iteration_seconds
     assert all("s/it" in detail and "% wait for data" in detail for detail in details[-3:])

@@ -41,9 +41,9 @@ def opened(request, store, tmp_path_factory):
     return run.open_run(store(request.param), FOLD, fold, TrainingOptions(), "default", print, None)
 
 
-def fit(preprocessed, folder, **options):
+def train_fold(preprocessed, folder, **options):
     messages = []
-    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
     return messages
 
 
@@ -75,7 +75,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
     with monkeypatch.context() as patch:
         interrupt_after(patch, 3)
         with pytest.raises(KeyboardInterrupt):
-            fit(preprocessed, tmp_path, max_minutes=1)
+            train_fold(preprocessed, tmp_path, max_minutes=1)
     before = read_position(FoldFolder(tmp_path)).seconds
     plain, calls, clock = run.train_step, [], [0.0]
 
@@ -89,7 +89,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
     monkeypatch.setattr(loop, "train_step", slow_at_first)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit(preprocessed, tmp_path)
+        train_fold(preprocessed, tmp_path)
     assert len(calls) == 3
     assert read_position(FoldFolder(tmp_path)).seconds - before == pytest.approx(2.0)
 
@@ -143,16 +143,16 @@ def test_a_run_with_too_few_iterations_is_announced_as_such(total, limit, times)
 def test_minutes_fix_a_limit_that_a_resume_keeps(preprocessed, tmp_path, monkeypatch, interrupt_after):
     interrupt_after(monkeypatch, 3)
     with pytest.raises(KeyboardInterrupt):
-        fit(preprocessed, tmp_path, max_minutes=1)
+        train_fold(preprocessed, tmp_path, max_minutes=1)
     before = read_position(FoldFolder(tmp_path))
     assert before.total != 12
     with pytest.raises(UserError, match=f"started with --max-minutes 1, not --epochs {before.epochs}"):
-        fit(preprocessed, tmp_path, epochs=before.epochs)
+        train_fold(preprocessed, tmp_path, epochs=before.epochs)
     with pytest.raises(UserError, match=r"started with --max-minutes 1, not --max-minutes 5, and is not finished"):
-        fit(preprocessed, tmp_path, max_minutes=5)
+        train_fold(preprocessed, tmp_path, max_minutes=5)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
-        fit(preprocessed, tmp_path, max_minutes=1)
+        train_fold(preprocessed, tmp_path, max_minutes=1)
     after = read_position(FoldFolder(tmp_path))
     assert (after.limit_seconds, after.iteration) == (60, before.iteration + 2)
 
@@ -177,13 +177,13 @@ def test_writing_an_epoch_down_counts_as_time(preprocessed, tmp_path, monkeypatc
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(loop, "draw_progress", slowly)
-    fit(preprocessed, tmp_path, epochs=3)
+    train_fold(preprocessed, tmp_path, epochs=3)
     assert [entry.seconds for entry in read_log(tmp_path / "log.jsonl")] == [0.0, 500.0, 1000.0]
 
 
 def test_a_run_that_is_out_of_time_ends_with_the_epoch(preprocessed, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "first_position", lambda *_: TrainingPosition(seed=0, epochs=5, iterations_per_epoch=4))
     monkeypatch.setattr(loop, "follow_pace", lambda position: position.after(epochs=max(2, position.epoch)))
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     assert (read_position(FoldFolder(tmp_path)).iteration, len(read_log(tmp_path / "log.jsonl"))) == (8, 2)
     assert read_position(FoldFolder(tmp_path)).finished

@@ -19,7 +19,7 @@ from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.training import dry_run
 from textdiffseg.training.label_diffusion import label_diffusion_loss
-from textdiffseg.training.loop import fit
+from textdiffseg.training.loop import train_fold
 from textdiffseg.training.objectives import objective_of
 from textdiffseg.training.optimisers import optimisers_of
 from textdiffseg.training.options import TrainingOptions
@@ -152,11 +152,11 @@ def test_a_stopped_run_resumes_to_the_same_weights(shapes_plan, store_shapes, tm
     cases = Fold(train=("a", "b"), validation=("c",))
     options = TrainingOptions(epochs=2, device="cpu", workers=0, seed=3)
     whole, halves = FoldFolder(tmp_path / "whole"), FoldFolder(tmp_path / "halves")
-    fit(stored, cases, whole, options, preset)
+    train_fold(stored, cases, whole, options, preset)
     calls = iter([False, False, False, True])
     with pytest.raises(Cancelled):
-        fit(stored, cases, halves, options, preset, cancel=lambda: next(calls))
-    fit(stored, cases, halves, options, preset)
+        train_fold(stored, cases, halves, options, preset, cancel=lambda: next(calls))
+    train_fold(stored, cases, halves, options, preset)
     one, other = (load_network(fold, "latest").state_dict() for fold in (whole, halves))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

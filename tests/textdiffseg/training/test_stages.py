@@ -39,9 +39,9 @@ def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
 WITHOUT_TIME = {"seconds": 0, "iteration_seconds": None, "data_seconds": None}
 
 
-def fit(preprocessed, folder, **options):
+def train_fold(preprocessed, folder, **options):
     messages = []
-    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder), TrainingOptions(**options), report=messages.append)
     return messages
 
 
@@ -61,7 +61,7 @@ def whole(preprocessed, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.TrainingState, "begin_sampler", begin)
         patch.setattr(objectives, "balance_at", lambda share: done.append(share) or balance_at(share))
-        fit(preprocessed, folder)
+        train_fold(preprocessed, folder)
     (folder.parent / "done").write_text(json.dumps(done))
     return folder
 
@@ -189,7 +189,7 @@ def test_the_best_checkpoint_has_the_best_masks_and_the_last_denoiser(preprocess
         return PatchScores({"ball": next(left)}, {})
 
     monkeypatch.setattr(loop, "validate_patches", validate)
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     best, latest = weights(tmp_path, "best"), weights(tmp_path, "latest")
     assert same(of_masks(best), of_masks(averages[0]))
     assert not same(of_masks(best), of_masks(averages[1]))
@@ -205,9 +205,9 @@ def test_a_run_resumes_to_the_same_numbers_in_and_between_both_stages(
     with monkeypatch.context() as patch:
         interrupt_after(patch, stop_at)
         with pytest.raises(KeyboardInterrupt):
-            fit(preprocessed, tmp_path)
+            train_fold(preprocessed, tmp_path)
     assert read_position(FoldFolder(tmp_path)).iteration == stop_at
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     for which in ("latest", "best"):
         left, right = (read_tensors(FoldFolder(folder).checkpoint(which)) for folder in (whole, tmp_path))
         assert left.keys() == right.keys()
@@ -224,7 +224,7 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
     folders = [tmp_path / name / "fold_0" for name in ("one", "two")]
     for folder in folders:
         shutil.copytree(whole, folder)
-    fit(preprocessed, folders[0], epochs=8)
+    train_fold(preprocessed, folders[0], epochs=8)
     log, position = read_log(folders[0] / "log.jsonl"), read_position(FoldFolder(folders[0]))
     assert [set(entry.losses) for entry in log] == 2 * [MASKS, MASKS, SAMPLER, SAMPLER]
     assert (position.iteration, position.denoiser_epoch, position.start.iteration) == (32, 6, 16)
@@ -232,17 +232,17 @@ def test_a_finished_run_that_is_trained_longer_learns_masks_again_and_then_the_d
         with monkeypatch.context() as patch:
             interrupt_after(patch, stop_at)
             with pytest.raises(KeyboardInterrupt):
-                fit(preprocessed, folders[1], **({"epochs": 8} if stop_at == 3 else {}))
+                train_fold(preprocessed, folders[1], **({"epochs": 8} if stop_at == 3 else {}))
         if stop_at == 3:
             left = read_tensors(FoldFolder(folders[1]).checkpoint("latest"))
             assert left["model.spread"] == left["ema.spread"] == 0, "samples do not fit masks that learn again"
-    fit(preprocessed, folders[1])
+    train_fold(preprocessed, folders[1])
     left, right = (read_tensors(FoldFolder(folder).checkpoint("latest")) for folder in folders)
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
 def test_a_run_of_one_epoch_has_no_denoiser(preprocessed, tmp_path):
-    fit(preprocessed, tmp_path, epochs=1)
+    train_fold(preprocessed, tmp_path, epochs=1)
     assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS]
     assert read_position(FoldFolder(tmp_path)).denoiser_epoch is None
     assert weights(tmp_path, "best")["spread"] == 0
@@ -252,10 +252,10 @@ def test_one_epoch_after_a_run_of_one_epoch_gives_its_masks_a_sampler(
     preprocessed, tmp_path, monkeypatch, interrupt_after
 ):
     folders = [tmp_path / name / "fold_0" for name in ("whole", "stopped")]
-    fit(preprocessed, folders[0], epochs=1)
+    train_fold(preprocessed, folders[0], epochs=1)
     shutil.copytree(folders[0], folders[1])
     before = weights(folders[0], "best")
-    assert loop.ONE_MORE_EPOCH in fit(preprocessed, folders[0], epochs=2)
+    assert loop.ONE_MORE_EPOCH in train_fold(preprocessed, folders[0], epochs=2)
     after = weights(folders[0], "best")
     assert same(of_masks(before), of_masks(after))
     assert not same(of_sampler(before), of_sampler(after))
@@ -263,20 +263,20 @@ def test_one_epoch_after_a_run_of_one_epoch_gives_its_masks_a_sampler(
     log = read_log(folders[0] / "log.jsonl")
     assert [set(entry.losses) for entry in log] == [MASKS, SAMPLER]
     assert log[0].dice == log[1].dice
-    assert fit(preprocessed, folders[0], epochs=2) == []
+    assert train_fold(preprocessed, folders[0], epochs=2) == []
     FoldFolder(folders[1]).checkpoint("best").unlink()  # it is made of the latest one, and the sampler learns on it
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)
         with pytest.raises(KeyboardInterrupt):
-            fit(preprocessed, folders[1], epochs=2)
-    fit(preprocessed, folders[1])
+            train_fold(preprocessed, folders[1], epochs=2)
+    train_fold(preprocessed, folders[1])
     left, right = (read_tensors(FoldFolder(folder).checkpoint("latest")) for folder in folders)
     assert [name for name in left if not torch.equal(left[name], right[name])] == []
 
 
 def test_two_further_epochs_train_the_masks_and_then_the_sampler(preprocessed, tmp_path):
-    fit(preprocessed, tmp_path, epochs=1)
-    assert loop.ONE_MORE_EPOCH not in fit(preprocessed, tmp_path, epochs=3)
+    train_fold(preprocessed, tmp_path, epochs=1)
+    assert loop.ONE_MORE_EPOCH not in train_fold(preprocessed, tmp_path, epochs=3)
     assert [set(entry.losses) for entry in read_log(tmp_path / "log.jsonl")] == [MASKS, MASKS, SAMPLER]
     assert can_sample([load_network(FoldFolder(tmp_path))])
 
@@ -295,6 +295,6 @@ def test_a_plan_that_was_changed_after_training_is_refused(whole, preprocessed, 
     load_ensemble(folder.parent)
     plan = folder / "plan.json"
     plan.write_text(plan.read_text().replace('"spacing": [\n  1.0', '"spacing": [\n  1.5', 1))
-    for use in (lambda: load_ensemble(folder.parent), lambda: fit(preprocessed, folder)):
+    for use in (lambda: load_ensemble(folder.parent), lambda: train_fold(preprocessed, folder)):
         with pytest.raises(UserError, match=r"plan\.json is not the plan that this fold was trained with"):
             use()

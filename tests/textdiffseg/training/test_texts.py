@@ -79,7 +79,7 @@ def trained(tmp_path_factory, shapes_plan):
         texts = {case: TEXTS[index % 2] for index, case in enumerate(CASES)}
         update_case_texts(PreprocessedFolder(root).case_texts("unet"), texts, "hash")
     messages = []
-    loop.fit(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", messages.append)
+    loop.train_fold(root, FOLD, FoldFolder(root / "fold_0"), TrainingOptions(), "unet", messages.append)
     assert "Texts: 10 of 10 cases have one. About half of their samples read it." in messages
     return root
 

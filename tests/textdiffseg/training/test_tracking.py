@@ -94,11 +94,11 @@ def test_training_tracks_each_epoch_once_it_is_saved(
         tmp_path / "stored",
         plan.model_copy(update={"training": plan.training.model_copy(update={"iterations_per_epoch": 1})}),
     )
-    fold, fit = FoldFolder(tmp_path / "fold"), loop.fit
+    fold, train_fold = FoldFolder(tmp_path / "fold"), loop.train_fold
 
     def train(track):
         options = TrainingOptions(epochs=3, device="cpu", workers=0, track=track)
-        fit(stored, Fold(train=("a", "b"), validation=("c",)), fold, options)
+        train_fold(stored, Fold(train=("a", "b"), validation=("c",)), fold, options)
 
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)

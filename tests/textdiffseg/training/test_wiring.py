@@ -34,8 +34,8 @@ def preprocessed(tmp_path_factory, shapes_plan, store_shapes):
     return store_shapes(tmp_path_factory.mktemp("preprocessed"), plan)
 
 
-def fit(preprocessed, folder):
-    loop.fit(preprocessed, FOLD, FoldFolder(folder), TrainingOptions())
+def train_fold(preprocessed, folder):
+    loop.train_fold(preprocessed, FOLD, FoldFolder(folder), TrainingOptions())
 
 
 def copied(tensors) -> dict[str, torch.Tensor]:
@@ -99,7 +99,7 @@ def whole(preprocessed, tmp_path_factory):
         seen.steps, handle = watch_optimisers()
         seen.folder = tmp_path_factory.mktemp("whole")
         try:
-            fit(preprocessed, seen.folder)
+            train_fold(preprocessed, seen.folder)
         finally:
             handle.remove()
     return seen
@@ -165,7 +165,7 @@ def test_gradients_are_clipped_before_any_optimiser_sees_them(preprocessed, tmp_
     monkeypatch.setattr(Losses, "total", property(lambda self: 1e6 * plain.fget(self)))
     steps, handle = watch_optimisers()
     try:
-        fit(preprocessed, tmp_path)
+        train_fold(preprocessed, tmp_path)
     finally:
         handle.remove()
     optimisers = len({id(optimiser) for optimiser, _, _ in steps})
@@ -188,7 +188,7 @@ def test_the_best_checkpoint_holds_the_averaged_weights_of_the_best_epoch(
         return PatchScores({"ball": next(left)}, {})
 
     monkeypatch.setattr(loop, "validate_patches", validate)
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     assert [entry.mean_dice for entry in read_log(tmp_path / "log.jsonl")] == list(scores)
     found = load_network(FoldFolder(tmp_path), "best").state_dict()
     assert [same(found, one) for one in averages] == [epoch == best for epoch in range(EPOCHS)]
@@ -200,19 +200,19 @@ def test_a_resumed_run_remembers_its_best_epoch(preprocessed, tmp_path, monkeypa
     monkeypatch.setattr(loop, "validate_patches", lambda *_: PatchScores({"ball": next(scores)}, {}))
     die_at_save(monkeypatch, 2)
     with pytest.raises(RuntimeError, match="killed"):
-        fit(preprocessed, tmp_path)
+        train_fold(preprocessed, tmp_path)
     first = read_tensors(tmp_path / "checkpoint_best.safetensors")
     scores = iter((0.3, 0.4))
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     assert same(read_tensors(tmp_path / "checkpoint_best.safetensors"), first)
 
 
 def test_an_epoch_that_is_logged_but_not_saved_is_logged_once_after_a_kill(preprocessed, tmp_path, monkeypatch):
     die_at_save(monkeypatch, 2)
     with pytest.raises(RuntimeError, match="killed"):
-        fit(preprocessed, tmp_path)
+        train_fold(preprocessed, tmp_path)
     assert [entry.epoch for entry in read_log(tmp_path / "log.jsonl")] == [0, 1], "the checkpoint is of epoch 0"
-    fit(preprocessed, tmp_path)
+    train_fold(preprocessed, tmp_path)
     log = read_log(tmp_path / "log.jsonl")
     assert [(entry.epoch, entry.iteration) for entry in log] == [(0, 4), (1, 8), (2, 12)]
 
