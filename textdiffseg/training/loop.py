@@ -3,7 +3,6 @@
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from plans.layout import FoldFolder
@@ -128,28 +127,26 @@ def run_epochs(
     progress(_event(state.position, log))
     saving = Saving(run, state, report)
     with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
-        follow, forecast = deferring(progress, stop), TrainingForecast(deferring(report, stop))
-        clock = time.perf_counter()  # it also counts the time to write an epoch
+        follow = deferring(progress, stop)
+        forecast = TrainingForecast(deferring(report, stop))
+        clock = _Clock()  # it also counts the time to write an epoch
         while not state.position.finished:
-            epoch, start = state.position.epoch, state.position.in_epoch
+            epoch = state.position.epoch
             if state.position.iteration == state.position.sampler_iteration:
                 state.begin_sampler(run.fold)
-            subsets_from = _subsets_from(state.position)
-            length = state.position.epoch_iterations
-            times, loaded = IterationTimes(), run.loader.epoch(epoch, length, start, subsets_from)
-            batches = times.timed(until_stopped(loaded, stop, cancel))
-            while steps := [_step(run, state, batch, follow, log, times) for batch in _next(batches, state.position)]:
-                sums = _summed(state.position.sums, steps)
-                seconds = state.position.seconds + time.perf_counter() - clock
-                clock = time.perf_counter()
-                state.position = state.position.after(sums=sums, seconds=seconds)
-                forecast.update(state.position)
+            times = IterationTimes()
+            unread = list[StepLosses]()
+            for batch in times.timed(until_stopped(_batches(run, state.position), stop, cancel)):
+                unread.append(_step(run, state, batch, follow, log, times))
+                if state.position.in_epoch % READ_EVERY == 0:
+                    _read_losses(state, unread, clock, forecast)
+            if unread:
+                _read_losses(state, unread, clock, forecast)
             if state.position.epoch == epoch:
                 saving.save()
                 raise stop.pop(0)
             log.append(end_epoch(run, state, epoch, log, times))
-            seconds = state.position.seconds + time.perf_counter() - clock
-            clock = time.perf_counter()
+            seconds = state.position.seconds + clock.lap()
             state.position = follow_pace(state.position.after(sums={}, seconds=seconds))
             if state.position.finished and state.position.trains_sampler:
                 log[-1] = end_sampler(run, state, log[-1])
@@ -163,9 +160,23 @@ def run_epochs(
     complete_best(run.fold, report)
 
 
-def _next(batches: Iterator[Batch], position: TrainingPosition) -> Iterator[Batch]:
-    """The batches of an epoch until losses are read again."""
-    return islice(batches, READ_EVERY - position.in_epoch % READ_EVERY)
+class _Clock:
+    """The time since its start, or since its last lap."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def lap(self) -> float:
+        """The seconds since the last lap."""
+        now = time.perf_counter()
+        seconds = now - self._began
+        self._began = now
+        return seconds
+
+
+def _batches(run: Run, position: TrainingPosition) -> Iterator[Batch]:
+    """The batches that are left in the current epoch."""
+    return run.loader.epoch(position.epoch, position.epoch_iterations, position.in_epoch, _subsets_from(position))
 
 
 def _subsets_from(position: TrainingPosition) -> int:
@@ -187,6 +198,14 @@ def _step(
     state.position = state.position.after(iteration=state.position.iteration + 1)
     progress(_event(state.position, log, times))
     return losses
+
+
+def _read_losses(state: TrainingState, unread: list[StepLosses], clock: _Clock, forecast: TrainingForecast) -> None:
+    """Add the `unread` losses to the sums of the epoch, and count the time. This waits for the device."""
+    sums = _summed(state.position.sums, unread)
+    unread.clear()
+    state.position = state.position.after(sums=sums, seconds=state.position.seconds + clock.lap())
+    forecast.update(state.position)
 
 
 def _event(position: TrainingPosition, log: list[EpochLog], times: IterationTimes | None = None) -> ProgressEvent:
@@ -245,7 +264,7 @@ def _averaged(state: TrainingState) -> SegmentationNetwork:
 
 
 def _summed(sums: dict[str, float], steps: list[StepLosses]) -> dict[str, float]:
-    """The sums of losses with those of further steps added. This waits for the device."""
+    """The sums of losses with those of further steps added."""
     for step in steps:
         sums = sums | {name: sums.get(name, 0.0) + value for name, value in step.read().items()}
     return sums
