@@ -83,7 +83,8 @@ class TrainingState:
         """Change to the training of the sampler, on the frozen weights of `checkpoint_best`.
 
         The decoder of samples starts as a copy of the mask decoder's finest stages. If a run is trained longer, its
-        first block and the denoiser continue from their weights.
+        first block and the denoiser continue from their weights. The state is changed in place: a second one would
+        keep the averages and moments of all other weights in memory.
         """
         assert isinstance(self.model, TextDiffSeg), "expected a model with a sampler"
         assert self.model.sample_decoder is not None, "expected a model with a sampler"
@@ -91,8 +92,12 @@ class TrainingState:
         masks = {name: value for name, value in best.items() if not name.startswith(SAMPLER)}
         self.model.load_state_dict(self.model.state_dict() | masks)
         self.model.sample_decoder.copy_finest(self.model.label_decoder)
-        for field, value in vars(TrainingState.start(self.model, self.position)).items():
-            setattr(self, field, value)
+        start = TrainingState.start(self.model, self.position)
+        self.objective = start.objective
+        self.ema = start.ema
+        self.averaged = start.averaged
+        self.copied = start.copied
+        self.optimisers = start.optimisers
 
     def set_spread(self, spread: float) -> None:
         """Store the spread of samples, in the current and in the averaged weights. Nothing in presets without one."""
