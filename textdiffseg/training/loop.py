@@ -27,10 +27,11 @@ from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.run import Run, compile_ahead, first_position, open_run, report_few_iterations
 from textdiffseg.training.saving import Saving
+from textdiffseg.training.spread import choose_spread
 from textdiffseg.training.stop import deferring, stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
 from textdiffseg.training.tracking import tracked
-from textdiffseg.training.validate import PatchScores, fit_samples, validate_patches
+from textdiffseg.training.validate import PatchScores, validate_patches
 
 ONE_MORE_EPOCH = (
     "Note: only the sampler learns in a single further epoch. The masks stay as they are. With two or more further "
@@ -250,7 +251,7 @@ def end_sampler(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
     """The last log entry with the Dice of decoded true latents. The spread of samples is chosen and saved."""
     network = _averaged(state)
     assert isinstance(network, TextDiffSeg), "expected a model with a sampler"
-    chosen = fit_samples(network, run.bank, run.patches, state.position.seed)
+    chosen = choose_spread(network, run.bank, run.patches, state.position.seed)
     state.set_spread(chosen.spread)
     state.save_best(run.fold)
     return entry.model_copy(update={"latent_dice": chosen.latent_dice})

@@ -15,11 +15,12 @@ from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training import loop, objectives, run, validate
+from textdiffseg.training import loop, objectives, run, spread
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.validate import MAX_GAP, SPREADS, PatchScores, fit_samples
+from textdiffseg.training.spread import MAX_GAP, SPREADS, choose_spread
+from textdiffseg.training.validate import PatchScores
 
 PARTS = ("denoiser.", "sample_decoder.")
 FOLD = Fold(train=("a", "b"), validation=("c",))
@@ -156,8 +157,8 @@ def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask
         calls.append(dice)
         return next(losses) if len(calls) <= len(SPREADS) else next(gaps)
 
-    monkeypatch.setattr(validate, "_gap", found)
-    assert fit_samples(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0).spread == expected
+    monkeypatch.setattr(spread, "_gap", found)
+    assert choose_spread(load_network(FoldFolder(whole)), opened.bank, opened.patches, 0).spread == expected
 
 
 def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the_labels(
@@ -168,9 +169,9 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     network, found = load_network(FoldFolder(whole)), []
-    monkeypatch.setattr(validate, "SPREADS", (0.0, 100.0))
-    monkeypatch.setattr(validate, "_gap", lambda *dice: found.append(dice) or 0.03)
-    fit_samples(network, opened.bank, opened.patches, 0)
+    monkeypatch.setattr(spread, "SPREADS", (0.0, 100.0))
+    monkeypatch.setattr(spread, "_gap", lambda *dice: found.append(dice) or 0.03)
+    choose_spread(network, opened.bank, opened.patches, 0)
     (mask, decoded), _, (agreement, reference), (wide, _) = found
     assert decoded == reference
     assert mask != decoded
