@@ -82,8 +82,8 @@ KNOWN = (
     Known(
         "a longer run trains the denoiser instead of the masks",
         "textdiffseg/training/loop.py",
-        "state = run.fresh(position)",
-        "state = run.fresh(saved)",
+        "state = setup.fresh(position)",
+        "state = setup.fresh(saved)",
     ),
     Known(
         "raw instead of averaged weights validated",
@@ -94,7 +94,7 @@ KNOWN = (
     Known(
         "best checkpoint is the last one",
         "textdiffseg/training/loop.py",
-        'if improved or not run.fold.checkpoint("best").is_file():',
+        'if improved or not setup.fold.checkpoint("best").is_file():',
         "if True:",
     ),
     Known(

@@ -50,7 +50,7 @@ from textdiffseg.folds.sampling import Sampling
 from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import run_epochs
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, first_position, open_run
+from textdiffseg.training.setup import TrainingSetup, first_position, set_up_fold
 from textdiffseg.validation.cases import load_fold, predict_case, restore_labels, score_labels
 from textdiffseg_cli.common import positive_float, run, whole_number
 
@@ -98,15 +98,15 @@ def drop_skips(share: float, seed: int, module: torch.nn.Module, _: tuple, outpu
     return z_i, tuple(skip * keep.view(-1, *[1] * (skip.dim() - 1)) for skip in skips)
 
 
-def with_skip_dropout(run_: Run, seed: int) -> Run:
+def with_skip_dropout(setup: TrainingSetup, seed: int) -> TrainingSetup:
     """The run with skip dropout in its model."""
-    run_.model.image_encoder.register_forward_hook(partial(drop_skips, SKIP_DROPOUT, seed))
-    return run_
+    setup.model.image_encoder.register_forward_hook(partial(drop_skips, SKIP_DROPOUT, seed))
+    return setup
 
 
-def with_noise(run_: Run, seed: int) -> Run:
+def with_noise(setup: TrainingSetup, seed: int) -> TrainingSetup:
     """The run with noise on its training patches."""
-    return replace(run_, loader=NoisyLoader(run_.loader, seed))
+    return replace(setup, loader=NoisyLoader(setup.loader, seed))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Form:
     """A preset, and the change of its training run. The change gets the run and the seed."""
 
     preset: Preset
-    change: Callable[[Run, int], Run] = lambda run_, seed: run_
+    change: Callable[[TrainingSetup, int], TrainingSetup] = lambda setup, seed: setup
 
 
 FORMS = {
@@ -174,7 +174,7 @@ def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: arg
     options = TrainingOptions(max_minutes=args.minutes, device=args.device, workers=0, seed=seed, compile=False)
     cases = read_fold(preprocessed, args.fold)
     with alone(fold):
-        plain = open_run(preprocessed, cases, fold, options, form.preset, print, position)
+        plain = set_up_fold(preprocessed, cases, fold, options, form.preset, print, position)
         changed = form.change(plain, seed)
         state = changed.fresh(position or first_position(changed, options, print))
         if position is not None:

@@ -30,7 +30,7 @@ from textdiffseg.networks.model import TextDiffSeg, build_model
 from textdiffseg.queries import Queries
 from textdiffseg.readout import readout_of
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training import checkpoint, run
+from textdiffseg.training import checkpoint, setup
 from textdiffseg.training.objectives import Losses, Objective
 
 RANK, LIKELIHOOD_SAMPLES = 10, 10
@@ -108,7 +108,7 @@ def _objective_of(network: TextDiffSeg, samples: bool = False) -> Objective:
 def installed() -> Iterator[None]:
     """Train and load this network in place of the preset's, inside the context."""
     with (
-        mock.patch.object(run, "build_model", stochastic),
+        mock.patch.object(setup, "build_model", stochastic),
         mock.patch.object(weights, "build_model", stochastic),
         mock.patch.object(checkpoint, "objective_of", _objective_of),
     ):

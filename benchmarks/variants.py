@@ -60,7 +60,7 @@ from textdiffseg.training.log import read_log
 from textdiffseg.training.loop import run_epochs
 from textdiffseg.training.optimise import train_step
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, open_run
+from textdiffseg.training.setup import TrainingSetup, set_up_fold
 from textdiffseg.validation.calibrate import gather
 from textdiffseg.validation.evidence import scores as calibration_scores
 from textdiffseg_cli.common import positive_int, run, whole_number
@@ -148,22 +148,22 @@ def time_in_turns(preprocessed: Path, names: list[str], args: argparse.Namespace
     return {name: statistics.median(found) for name, found in ratios.items()}
 
 
-def time_turn(run_: Run, state: TrainingState, turn: int) -> float:
+def time_turn(setup: TrainingSetup, state: TrainingState, turn: int) -> float:
     """The seconds of a few iterations without loading."""
     total = 0.0
-    for batch in run_.loader.epoch(turn, ITERATIONS_A_TURN):
+    for batch in setup.loader.epoch(turn, ITERATIONS_A_TURN):
         clock = time.perf_counter()
-        train_step(state, run_.bank, batch, run_.compiled).read()  # reading waits for the device
+        train_step(state, setup.bank, batch, setup.compiled).read()  # reading waits for the device
         total += time.perf_counter() - clock
     return total
 
 
 def begin(
     preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace
-) -> tuple[Run, TrainingState]:
+) -> tuple[TrainingSetup, TrainingState]:
     """The run and the initial training state of a variant."""
     options = TrainingOptions(device=args.device, seed=seed, compile=False)
-    plain = open_run(
+    plain = set_up_fold(
         preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
     )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
@@ -179,21 +179,21 @@ def begin(
 
 def examine(preprocessed: Path, folder: Path, name: str, iterations: int, seed: int, args: argparse.Namespace) -> None:
     """Train and score a variant, and write figures.json."""
-    run_, state = begin(preprocessed, folder, name, iterations, seed, args)
+    setup, state = begin(preprocessed, folder, name, iterations, seed, args)
     with CHANGES[name].applied():
-        run_epochs(run_, state)
+        run_epochs(setup, state)
     state.model.load_state_dict(state.ema)
     model, last = state.model.eval(), read_log(folder / "log.jsonl")[-1]
     cases = held_out(preprocessed, args.fold, args.cases)
     figures: dict = {"iterations": last.iteration}
     predictor = Predictor([model], PredictionSettings(), args.device)
-    plain = scores(predictor, run_.bank, preprocessed, cases)
-    plain["ece_of_cases"] = calibration_errors(predictor, run_.bank, preprocessed, cases)
+    plain = scores(predictor, setup.bank, preprocessed, cases)
+    plain["ece_of_cases"] = calibration_errors(predictor, setup.bank, preprocessed, cases)
     figures |= {"dice": mean(plain["cases"].values()), "labels": plain["labels"]}
     figures |= {"ece": mean(plain["ece_of_cases"].values())}
     if args.mirroring:
         mirrored = Predictor([model], PredictionSettings(mirror_axes=model.plan.mirror_axes), args.device)
-        figures["mirrored"] = mean(scores(mirrored, run_.bank, preprocessed, cases)["cases"].values())
+        figures["mirrored"] = mean(scores(mirrored, setup.bank, preprocessed, cases)["cases"].values())
     write_atomically(folder / "figures.json", json.dumps(figures | {name: plain[name] for name in PER_CASE}, indent=1))
 
 

@@ -54,10 +54,10 @@ def shrink_plan() -> Callable[[Path], None]:
 @pytest.fixture(scope="module")
 def few_patches() -> Iterator[None]:
     """Four patches are validated after an epoch, not sixteen: these would take longer than a short training itself."""
-    from textdiffseg.training import run
+    from textdiffseg.training import setup
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "VALIDATION_PATCHES", 4)
+        patch.setattr(setup, "VALIDATION_PATCHES", 4)
         yield
 
 

@@ -124,7 +124,7 @@ def _advice(folder: Path, summary_path: Path, minutes: float, root: list[str]) -
     from textdiffseg import phantoms
     from textdiffseg.evaluation.report import Summary
     from textdiffseg.training.log import read_log
-    from textdiffseg.training.run import USUAL_ITERATIONS
+    from textdiffseg.training.setup import USUAL_ITERATIONS
 
     log = read_log(FoldFolder.of(folder, phantoms.NAME, "default", 0).log)
     dice = Summary.read(summary_path).mean.dice

@@ -36,7 +36,7 @@ from textdiffseg.tasks.train import train
 from textdiffseg.text.bank import TextBank
 from textdiffseg.text.places import stored_words
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import TooShort
+from textdiffseg.training.setup import TooShort
 from textdiffseg.training.tracking import require_tracker
 
 MIN_SECONDS = 20.0  # of training; with less, a fold is left for the next call

@@ -33,7 +33,7 @@ from textdiffseg.text.places import stored_case_texts, stored_words
 from textdiffseg.training.checkpoint import complete_best
 from textdiffseg.training.loop import train_fold
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import TooShort
+from textdiffseg.training.setup import TooShort
 from textdiffseg.training.tracking import require_tracker
 
 LONG_CHECK_SECONDS = 5.0  # progress is reported if reading the stored cases takes longer

@@ -12,7 +12,7 @@ from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.progress import OnProgress, Report, silent
 from textdiffseg.training.length import with_new_end
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, first_position
+from textdiffseg.training.setup import TrainingSetup, first_position
 
 
 def wants_longer(position: TrainingPosition, options: TrainingOptions, fold: FoldFolder) -> bool:
@@ -31,14 +31,18 @@ def wants_longer(position: TrainingPosition, options: TrainingOptions, fold: Fol
 
 
 def prolong(
-    run: Run, position: TrainingPosition, options: TrainingOptions, report: Report, progress: OnProgress = silent
+    setup: TrainingSetup,
+    position: TrainingPosition,
+    options: TrainingOptions,
+    report: Report,
+    progress: OnProgress = silent,
 ) -> TrainingPosition:
     """The position of a finished run with the new end, if `wants_longer`."""
-    position = position.after(cases=run.cases.hash)
+    position = position.after(cases=setup.cases.hash)
     if options.epochs is not None:
         return with_new_end(position, epochs=options.epochs, limit_seconds=None)
     limit = 60 * (options.max_minutes or 0)
-    further = first_position(run, replace(options, max_minutes=(limit - position.seconds) / 60), report, progress)
+    further = first_position(setup, replace(options, max_minutes=(limit - position.seconds) / 60), report, progress)
     return with_new_end(
         position,
         epochs=position.epoch + further.epochs,

@@ -25,8 +25,8 @@ from textdiffseg.training.log import EpochLog, draw_progress, read_log, write_lo
 from textdiffseg.training.longer import prolong, wants_longer
 from textdiffseg.training.optimise import StepLosses, learning_rate, train_step
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import Run, compile_ahead, first_position, open_run, report_few_iterations
 from textdiffseg.training.saving import Saving
+from textdiffseg.training.setup import TrainingSetup, compile_ahead, first_position, report_few_iterations, set_up_fold
 from textdiffseg.training.spread import choose_spread
 from textdiffseg.training.stop import deferring, stop_requests, until_stopped
 from textdiffseg.training.timing import IterationTimes
@@ -77,14 +77,14 @@ def train_fold(
             complete_best(fold, report)
             with tracked(fold, options.track, read_log(fold.log) if options.track else ()):
                 return Plan.read(fold.plan)
-        run = open_run(preprocessed, cases, fold, options, preset, report, position)
-        state = _first_state(run, position, longer, options, report, progress)
-        run_epochs(run, state, progress, cancel, report)
-        return run.plan
+        setup = set_up_fold(preprocessed, cases, fold, options, preset, report, position)
+        state = _first_state(setup, position, longer, options, report, progress)
+        run_epochs(setup, state, progress, cancel, report)
+        return setup.plan
 
 
 def _first_state(
-    run: Run,
+    setup: TrainingSetup,
     saved: TrainingPosition | None,
     longer: bool,
     options: TrainingOptions,
@@ -93,17 +93,17 @@ def _first_state(
 ) -> TrainingState:
     """The state from which to train: a new one, or that of the `saved` position, with its new length."""
     if saved is None:
-        position = first_position(run, options, report, progress)
+        position = first_position(setup, options, report, progress)
         report_few_iterations(position, report)
-        return run.fresh(position)
+        return setup.fresh(position)
     position = saved
     if longer:
-        complete_best(run.fold, report)  # the sampler learns on it
-        position = prolong(run, saved, options, report, progress)
+        complete_best(setup.fold, report)  # the sampler learns on it
+        position = prolong(setup, saved, options, report, progress)
     if position.limit_seconds is not None:
-        compile_ahead(run, saved)
-    state = run.fresh(position)  # a longer run begins with the masks again, unless a single epoch is left
-    state.load(run.fold)
+        compile_ahead(setup, saved)
+    state = setup.fresh(position)  # a longer run begins with the masks again, unless a single epoch is left
+    state.load(setup.fold)
     state.position = position
     if longer:
         state.set_spread(0.0)  # samples do not fit masks that learn again
@@ -117,28 +117,28 @@ def _first_state(
 
 
 def run_epochs(
-    run: Run,
+    setup: TrainingSetup,
     state: TrainingState,
     progress: OnProgress = silent,
     cancel: Cancel = never,
     report: Report = silent,
 ) -> None:
     """Train until the last iteration of `state.position`, or until a request to stop."""
-    log = [epoch for epoch in read_log(run.fold.log) if epoch.iteration <= state.position.iteration]
+    log = [epoch for epoch in read_log(setup.fold.log) if epoch.iteration <= state.position.iteration]
     progress(_event(state.position, log))
-    saving = Saving(run, state, report)
-    with stop_requests() as stop, tracked(run.fold, run.track, log) as track:
+    saving = Saving(setup, state, report)
+    with stop_requests() as stop, tracked(setup.fold, setup.track, log) as track:
         follow = deferring(progress, stop)
         forecast = TrainingForecast(deferring(report, stop))
         clock = _Clock()  # it also counts the time to write an epoch
         while not state.position.finished:
             epoch = state.position.epoch
             if state.position.iteration == state.position.sampler_iteration:
-                state.begin_sampler(run.fold)
+                state.begin_sampler(setup.fold)
             times = IterationTimes()
             unread = list[StepLosses]()
-            for batch in times.timed(until_stopped(_batches(run, state.position), stop, cancel)):
-                unread.append(_step(run, state, batch, follow, log, times))
+            for batch in times.timed(until_stopped(_batches(setup, state.position), stop, cancel)):
+                unread.append(_step(setup, state, batch, follow, log, times))
                 if state.position.in_epoch % READ_EVERY == 0:
                     _read_losses(state, unread, clock, forecast)
             if unread:
@@ -146,19 +146,19 @@ def run_epochs(
             if state.position.epoch == epoch:
                 saving.save()
                 raise stop.pop(0)
-            log.append(end_epoch(run, state, epoch, log, times))
+            log.append(end_epoch(setup, state, epoch, log, times))
             seconds = state.position.seconds + clock.lap()
             state.position = follow_pace(state.position.after(sums={}, seconds=seconds))
             if state.position.finished and state.position.trains_sampler:
-                log[-1] = end_sampler(run, state, log[-1])
-            write_log(run.fold.log, log)
+                log[-1] = end_sampler(setup, state, log[-1])
+            write_log(setup.fold.log, log)
             saving.save_if_due()
             track(log[-1])
-            draw_progress(run.fold.curves, log, f"{run.plan.dataset}, {run.plan.preset}, {run.fold.path.name}")
+            draw_progress(setup.fold.curves, log, f"{setup.plan.dataset}, {setup.plan.preset}, {setup.fold.path.name}")
             if stop:
                 saving.save()
                 raise stop.pop(0)
-    complete_best(run.fold, report)
+    complete_best(setup.fold, report)
 
 
 class _Clock:
@@ -175,9 +175,9 @@ class _Clock:
         return seconds
 
 
-def _batches(run: Run, position: TrainingPosition) -> Iterator[Batch]:
+def _batches(setup: TrainingSetup, position: TrainingPosition) -> Iterator[Batch]:
     """The batches that are left in the current epoch."""
-    return run.loader.epoch(position.epoch, position.epoch_iterations, position.in_epoch, _subsets_from(position))
+    return setup.loader.epoch(position.epoch, position.epoch_iterations, position.in_epoch, _subsets_from(position))
 
 
 def _subsets_from(position: TrainingPosition) -> int:
@@ -192,10 +192,15 @@ def _subsets_from(position: TrainingPosition) -> int:
 
 
 def _step(
-    run: Run, state: TrainingState, batch: Batch, progress: OnProgress, log: list[EpochLog], times: IterationTimes
+    setup: TrainingSetup,
+    state: TrainingState,
+    batch: Batch,
+    progress: OnProgress,
+    log: list[EpochLog],
+    times: IterationTimes,
 ) -> StepLosses:
     """The losses of one iteration, which is counted and reported."""
-    losses = train_step(state, run.bank, batch, run.compiled)
+    losses = train_step(state, setup.bank, batch, setup.compiled)
     state.position = state.position.after(iteration=state.position.iteration + 1)
     progress(_event(state.position, log, times))
     return losses
@@ -215,7 +220,11 @@ def _event(position: TrainingPosition, log: list[EpochLog], times: IterationTime
 
 
 def end_epoch(
-    run: Run, state: TrainingState, epoch: int, log: Sequence[EpochLog] = (), times: IterationTimes | None = None
+    setup: TrainingSetup,
+    state: TrainingState,
+    epoch: int,
+    log: Sequence[EpochLog] = (),
+    times: IterationTimes | None = None,
 ) -> EpochLog:
     """The log entry of an epoch. Validates the averaged weights and saves them if they are the best so far.
 
@@ -227,12 +236,12 @@ def end_epoch(
     if last.trains_sampler and best is not None:
         scores = PatchScores(best.dice, {})
     else:
-        segmenter = Segmenter.of(_averaged(state), run.device)
-        scores = validate_patches(segmenter, run.bank, run.patches, run.device, position.seed)
+        segmenter = Segmenter.of(_averaged(state), setup.device)
+        scores = validate_patches(segmenter, setup.bank, setup.patches, setup.device, position.seed)
     entry = EpochLog(
         epoch=epoch,
         iteration=position.iteration,
-        learning_rate=learning_rate(run.plan.training, *last.schedule),
+        learning_rate=learning_rate(setup.plan.training, *last.schedule),
         losses={name: value / last.epoch_iterations for name, value in position.sums.items()},
         dice=scores.dice,
         latent_dice=scores.latent_dice,
@@ -241,19 +250,19 @@ def end_epoch(
         data_seconds=times and times.waited,
     )
     improved = entry.mean_dice >= position.best or last.trains_sampler  # the sampler does not change the mask
-    if improved or not run.fold.checkpoint("best").is_file():
+    if improved or not setup.fold.checkpoint("best").is_file():
         state.position = position.after(best=entry.mean_dice)
-        state.save_best(run.fold)
+        state.save_best(setup.fold)
     return entry
 
 
-def end_sampler(run: Run, state: TrainingState, entry: EpochLog) -> EpochLog:
+def end_sampler(setup: TrainingSetup, state: TrainingState, entry: EpochLog) -> EpochLog:
     """The last log entry with the Dice of decoded true latents. The spread of samples is chosen and saved."""
     network = _averaged(state)
     assert isinstance(network, TextDiffSeg), "expected a model with a sampler"
-    chosen = choose_spread(network, run.bank, run.patches, state.position.seed)
+    chosen = choose_spread(network, setup.bank, setup.patches, state.position.seed)
     state.set_spread(chosen.spread)
-    state.save_best(run.fold)
+    state.save_best(setup.fold)
     return entry.model_copy(update={"latent_dice": chosen.latent_dice})
 
 

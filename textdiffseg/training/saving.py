@@ -5,7 +5,7 @@ import time
 from textdiffseg.folds.replacing import discard
 from textdiffseg.progress import Report
 from textdiffseg.training.checkpoint import TrainingState
-from textdiffseg.training.run import Run
+from textdiffseg.training.setup import TrainingSetup
 
 CHEAP_SECONDS = 0.5  # a checkpoint that takes less is written in each epoch
 MAX_SHARE = 0.05  # of the time, for others: an epoch on a GPU may take 20 s, and its checkpoint 2 s
@@ -14,15 +14,15 @@ MAX_SHARE = 0.05  # of the time, for others: an epoch on a GPU may take 20 s, an
 class Saving:
     """Writes the state of a run."""
 
-    def __init__(self, run: Run, state: TrainingState, report: Report):
-        self._run, self._state, self._report = run, state, report
+    def __init__(self, setup: TrainingSetup, state: TrainingState, report: Report):
+        self._setup, self._state, self._report = setup, state, report
         self._cost, self._written = 0.0, time.perf_counter()
 
     def save(self) -> None:
         """Write `checkpoint_latest`, then delete the fold that a restart replaces."""
         began = time.perf_counter()
-        self._state.save(self._run.fold)
-        discard(self._run.fold, self._report)
+        self._state.save(self._setup.fold)
+        discard(self._setup.fold, self._report)
         self._written = time.perf_counter()
         self._cost = self._written - began
 

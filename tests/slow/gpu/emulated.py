@@ -158,9 +158,9 @@ def main(library: str, root: str, preset: str) -> dict[str, Any]:
     import torch
 
     import textdiffseg as tds
-    from textdiffseg.training import run
+    from textdiffseg.training import setup
 
-    run.VALIDATION_PATCHES = 2
+    setup.VALIDATION_PATCHES = 2
     options = tds.TrainingOptions(device="cuda", epochs=2, compile=False)
     with mode:
         mixed = None

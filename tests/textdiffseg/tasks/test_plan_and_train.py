@@ -181,7 +181,7 @@ def train_again(planned, number, lines=None, **options):
 def test_a_finished_fold_is_not_trained_again_unless_more_epochs_are_given(planned, monkeypatch):
     first = train_again(planned, 3, epochs=1)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
+        patch.setattr(loop, "set_up_fold", lambda *_: pytest.fail("opened for training"))
         patch.setattr(validate_task, "validate_fold", lambda *_, **__: pytest.fail("validated"))
         lines = []
         assert train_again(planned, 3, lines, epochs=1).summary == first.summary
@@ -199,7 +199,7 @@ def test_an_interrupted_validation_is_done_without_training(planned, monkeypatch
     fold.validated.unlink()
     lines = []
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "open_run", lambda *_: pytest.fail("opened for training"))
+        patch.setattr(loop, "set_up_fold", lambda *_: pytest.fail("opened for training"))
         train_again(planned, 3, lines)
     assert "its validation was interrupted" in lines[0]
     assert is_validated(fold)

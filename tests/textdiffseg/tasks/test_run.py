@@ -22,7 +22,7 @@ from textdiffseg.tasks.run import run
 from textdiffseg.tasks.status import FoldStatus, status
 from textdiffseg.tasks.train import train
 from textdiffseg.training.options import TrainingOptions
-from textdiffseg.training.run import TooShort
+from textdiffseg.training.setup import TooShort
 
 pytestmark = pytest.mark.usefixtures("few_patches")
 NAME = "Dataset901_Tiny"

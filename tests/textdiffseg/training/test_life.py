@@ -53,7 +53,7 @@ def train_fold(preprocessed, folder, **options):
 
 def refuse_work(monkeypatch):
     """Any preparation for a training step fails the test."""
-    monkeypatch.setattr(loop, "open_run", lambda *_: pytest.fail("a finished fold was opened for training"))
+    monkeypatch.setattr(loop, "set_up_fold", lambda *_: pytest.fail("a finished fold was opened for training"))
 
 
 def contents(fold):

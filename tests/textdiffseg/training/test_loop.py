@@ -177,14 +177,14 @@ def test_an_error_before_the_first_iteration_of_a_restart_keeps_the_old_fold(pre
 
 
 def test_a_stopped_run_lets_go_of_its_loader_at_once(preprocessed, tmp_path, monkeypatch, interrupt_after):
-    loaders, plain = [], loop.open_run
+    loaders, plain = [], loop.set_up_fold
 
     def opened(*args):
         made = plain(*args)
         loaders.append(weakref.ref(made.loader))
         return made
 
-    monkeypatch.setattr(loop, "open_run", opened)
+    monkeypatch.setattr(loop, "set_up_fold", opened)
     interrupt_after(monkeypatch, 3)
 
     def follow(event):

@@ -9,7 +9,7 @@ from plans.layout import FoldFolder
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.position import SAMPLER_COST, TrainingPosition, read_position
-from textdiffseg.training import loop, run
+from textdiffseg.training import loop, setup
 from textdiffseg.training.length import follow_pace
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
@@ -38,7 +38,7 @@ def preprocessed(store):
 def opened(request, store, tmp_path_factory):
     """A new run of a preset."""
     fold = FoldFolder(tmp_path_factory.mktemp("opened"))
-    return run.open_run(store(request.param), FOLD, fold, TrainingOptions(), "default", print, None)
+    return setup.set_up_fold(store(request.param), FOLD, fold, TrainingOptions(), "default", print, None)
 
 
 def train_fold(preprocessed, folder, **options):
@@ -62,9 +62,9 @@ def timed(monkeypatch, step, validation):
     def slow_validation(*_):
         clock[0] += validation
 
-    monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(run, "train_step", slow_step)
-    monkeypatch.setattr(run, "validate_patches", slow_validation)
+    monkeypatch.setattr(setup, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(setup, "train_step", slow_step)
+    monkeypatch.setattr(setup, "validate_patches", slow_validation)
     monkeypatch.setattr(TrainingLoader, "epoch", lambda _, number, iterations: iter(range(iterations)))
     return steps
 
@@ -77,7 +77,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
         with pytest.raises(KeyboardInterrupt):
             train_fold(preprocessed, tmp_path, max_minutes=1)
     before = read_position(FoldFolder(tmp_path)).seconds
-    plain, calls, clock = run.train_step, [], [0.0]
+    plain, calls, clock = setup.train_step, [], [0.0]
 
     def slow_at_first(*args):
         calls.append(args)
@@ -85,7 +85,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
         return plain(*args)
 
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(run, "train_step", slow_at_first)
+    monkeypatch.setattr(setup, "train_step", slow_at_first)
     monkeypatch.setattr(loop, "train_step", slow_at_first)
     interrupt_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
@@ -98,7 +98,7 @@ def test_a_resumed_run_limited_by_minutes_compiles_before_its_clock_runs(
 def test_a_run_limited_by_minutes_validates_now_and_then(opened, monkeypatch, minutes, epochs):
     timed(monkeypatch, step=0.03, validation=0.1)
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.04)
-    position = run.first_position(opened, TrainingOptions(max_minutes=minutes), print)
+    position = setup.first_position(opened, TrainingOptions(max_minutes=minutes), print)
     masks = position.epochs if position.denoiser_epoch is None else position.denoiser_epoch
     assert masks == epochs
     of_masks = masks * (position.iterations_per_epoch * 0.04 + 0.1)
@@ -111,7 +111,7 @@ def test_a_run_limited_by_minutes_validates_now_and_then(opened, monkeypatch, mi
 def test_a_slow_machine_times_fewer_iterations(opened, monkeypatch, step, count):
     steps, messages = timed(monkeypatch, step=step, validation=1.0), []
     monkeypatch.setattr(TrainingLoader, "seconds_per_batch", lambda _: 0.0)
-    run.first_position(opened, TrainingOptions(max_minutes=10), messages.append)
+    setup.first_position(opened, TrainingOptions(max_minutes=10), messages.append)
     assert len(steps) == count
     assert messages[-1].startswith(f"An iteration takes {step:.3g} s: ")
 
@@ -120,7 +120,7 @@ def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(
     timed(monkeypatch, step=26.0, validation=30.0)
     line = r"^--max-minutes leaves 2 minutes to train: 7 iterations of 26 s .* do not fit\. Give 7 more minutes"
     with pytest.raises(UserError, match=line):
-        run.first_position(opened, TrainingOptions(max_minutes=1.51079), print)
+        setup.first_position(opened, TrainingOptions(max_minutes=1.51079), print)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_minutes_that_are_too_few_are_refused_with_the_minutes_that_are_missing(
 def test_a_run_with_too_few_iterations_is_announced_as_such(total, limit, times):
     messages = []
     position = TrainingPosition(seed=0, epochs=1, iterations_per_epoch=total, limit_seconds=limit)
-    run.report_few_iterations(position, messages.append)
+    setup.report_few_iterations(position, messages.append)
     assert len(messages) == len(times)
     assert all(f"Note: {total} iterations" in line and time in line for line, time in zip(messages, times, strict=True))
 

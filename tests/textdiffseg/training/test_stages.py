@@ -15,7 +15,7 @@ from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.networks.model import can_sample
 from textdiffseg.queries import Queries
 from textdiffseg.segmenter import Segmenter
-from textdiffseg.training import loop, objectives, run, spread
+from textdiffseg.training import loop, objectives, setup, spread
 from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.options import TrainingOptions
@@ -145,7 +145,7 @@ def test_the_last_entry_of_the_log_has_the_dice_of_decoded_true_latents(whole):
 def test_the_spread_is_the_smallest_that_fits_among_those_that_are_near_the_mask(
     whole, preprocessed, monkeypatch, loss, gap, expected
 ):
-    opened = run.open_run(
+    opened = setup.set_up_fold(
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     losses = iter([loss * spread for spread in SPREADS])
@@ -165,7 +165,7 @@ def test_agreement_and_reference_are_the_dice_of_two_samples_and_of_one_with_the
     whole, preprocessed, monkeypatch
 ):
     """At a spread of 0 both samples are equal, and their Dice with the reference is that of the decoded mean."""
-    opened = run.open_run(
+    opened = setup.set_up_fold(
         preprocessed, FOLD, FoldFolder(whole), TrainingOptions(), "default", print, read_position(FoldFolder(whole))
     )
     network, found = load_network(FoldFolder(whole)), []
@@ -284,10 +284,10 @@ def test_two_further_epochs_train_the_masks_and_then_the_sampler(preprocessed, t
 
 def test_compiling_ahead_in_the_sampler_s_stage_needs_no_trained_weights(preprocessed, tmp_path):
     """A resumed run with a time limit compiles before it loads its weights."""
-    opened = run.open_run(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
-    position = run.first_position(opened, TrainingOptions(), print)
+    opened = setup.set_up_fold(preprocessed, FOLD, FoldFolder(tmp_path), TrainingOptions(), "default", print, None)
+    position = setup.first_position(opened, TrainingOptions(), print)
     assert position.after(iteration=SPLIT).trains_sampler
-    run.compile_ahead(opened, position.after(iteration=SPLIT))
+    setup.compile_ahead(opened, position.after(iteration=SPLIT))
 
 
 def test_a_plan_that_was_changed_after_training_is_refused(whole, preprocessed, tmp_path):

@@ -1,4 +1,4 @@
-"""The setup of a training run: its constant objects, and its length."""
+"""The setup of a training run: its constant objects, and its first position."""
 
 import copy
 import math
@@ -59,7 +59,7 @@ class TooShort(UserError):
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingSetup:
     """The objects that do not change during the training of a fold."""
 
     plan: Plan
@@ -83,7 +83,7 @@ class Run:
         return TrainingState.start(self.model, position)
 
 
-def open_run(
+def set_up_fold(
     preprocessed: Path,
     cases: Fold,
     fold: FoldFolder,
@@ -91,7 +91,7 @@ def open_run(
     preset: Preset,
     report: Report,
     position: TrainingPosition | None,
-) -> Run:
+) -> TrainingSetup:
     """The plan, words, data and network of a fold. `position`: of the run to resume; None: a new run.
 
     A new fold gets copies of the plan and the words, and a list of its cases. It then needs no other folder.
@@ -104,7 +104,8 @@ def open_run(
         write_record(fold.plan, plan)
         write_cases(fold, FoldCases.of(plan.dataset, cases.train, cases.validation))
         TextBank.load(stored_words(source, plan)).save(fold.words)
-    plan, bank = Plan.read(fold.plan), TextBank.load(fold.words)
+    plan = Plan.read(fold.plan)
+    bank = TextBank.load(fold.words)
     own = FoldCases.of(plan.dataset, cases.train, cases.validation)
     if plan.text.note:
         report(plan.text.note)
@@ -116,11 +117,12 @@ def open_run(
     seed = position.seed if position else options.seed or 0
     on_gpu = device.type == "cuda"
     workers = _workers(plan, options, report)
-    model, initial = build_model(plan).to(device), None
+    model = build_model(plan).to(device)
+    initial = None
     if options.init_from and position is None:
         initial = initial_weights(Path(options.init_from), fold, own, plan, bank, model.state_dict())
         report(initial.note)
-    return Run(
+    return TrainingSetup(
         plan=plan,
         bank=bank,
         fold=fold,
@@ -147,33 +149,33 @@ def _workers(plan: Plan, options: TrainingOptions, report: Report) -> int:
 
 
 def first_position(
-    run: Run, options: TrainingOptions, report: Report, progress: OnProgress = silent
+    setup: TrainingSetup, options: TrainingOptions, report: Report, progress: OnProgress = silent
 ) -> TrainingPosition:
     """The first position of a new run, with its length. `UserError` if `max_minutes` is too short for a few epochs.
 
     With `max_minutes`, the length is computed from timed iterations. Their weights are discarded.
     """
-    training = run.plan.training
+    training = setup.plan.training
     position = TrainingPosition(
         seed=options.seed or 0,
         epochs=training.epochs if options.epochs is None else options.epochs,
         iterations_per_epoch=training.iterations_per_epoch,
-        cases=run.cases.hash,
-        plan=hash_files([run.fold.plan]),
-        initial=run.initial.hash if run.initial else None,
-        denoiser_share=run.plan.diffusion.share if run.plan.diffusion else 0.0,
+        cases=setup.cases.hash,
+        plan=hash_files([setup.fold.plan]),
+        initial=setup.initial.hash if setup.initial else None,
+        denoiser_share=setup.plan.diffusion.share if setup.plan.diffusion else 0.0,
     )
     position = split_stages(position)
     if options.max_minutes is None:
         return position
-    state = run.fresh(position)
+    state = setup.fresh(position)
     seconds = 60 * options.max_minutes
-    compute = _step_seconds(run, state, progress, TIMED_SHARE * seconds)
-    step = max(compute, run.loader.seconds_per_batch())
-    validation = _epoch_end_seconds(run, state)
-    if run.device.type == "cuda" and position.sampler_iteration is not None:
-        sampler = run.fresh(position.after(iteration=position.sampler_iteration))
-        cost = _step_seconds(run, sampler, progress, TIMED_SHARE * seconds) / compute
+    compute = _step_seconds(setup, state, progress, TIMED_SHARE * seconds)
+    step = max(compute, setup.loader.seconds_per_batch())
+    validation = _epoch_end_seconds(setup, state)
+    if setup.device.type == "cuda" and position.sampler_iteration is not None:
+        sampler = setup.fresh(position.after(iteration=position.sampler_iteration))
+        cost = _step_seconds(setup, sampler, progress, TIMED_SHARE * seconds) / compute
         position = position.after(denoiser_cost=max(cost, MIN_SAMPLER_COST))
     highest = max(MAX_EPOCHS, int(seconds / MAX_EPOCH_SECONDS))
     epochs = max(MIN_EPOCHS, min(highest, int(MAX_VALIDATION_SHARE * seconds / validation)))
@@ -187,9 +189,10 @@ def first_position(
             needed_minutes=options.max_minutes + missing,
         )
     position = with_mask_epochs(position.after(iterations_per_epoch=per_epoch, limit_seconds=seconds), epochs)
+    compiling = ", which start after compilation" if setup.compiled.active else ""
     report(
         f"An iteration takes {step:.3g} s: {epochs} epochs of {per_epoch} iterations{_further(position)} fill the "
-        f"{round(options.max_minutes, 2):g} minutes{', which start after compilation' if run.compiled.active else ''}; "
+        f"{round(options.max_minutes, 2):g} minutes{compiling}; "
         "the number of epochs is updated after each epoch."
     )
     return position
@@ -212,12 +215,12 @@ def report_few_iterations(position: TrainingPosition, report: Report) -> None:
     )
 
 
-def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed: float) -> float:
+def _step_seconds(setup: TrainingSetup, state: TrainingState, progress: OnProgress, allowed: float) -> float:
     """The median seconds of an iteration after compilation. The timing ends early after `allowed` seconds."""
     ticks: list[tuple[int, float]] = []  # iterations done, and when
     progress(ProgressEvent("Time the first iterations", 0, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
-    for done, batch in enumerate(run.loader.epoch(0, WARM_UP_ITERATIONS + TIMED_ITERATIONS), start=1):
-        losses = train_step(state, run.bank, batch, run.compiled)
+    for done, batch in enumerate(setup.loader.epoch(0, WARM_UP_ITERATIONS + TIMED_ITERATIONS), start=1):
+        losses = train_step(state, setup.bank, batch, setup.compiled)
         progress(ProgressEvent("Time the first iterations", done, WARM_UP_ITERATIONS + TIMED_ITERATIONS, "it"))
         late = bool(ticks) and time.perf_counter() - ticks[0][1] > allowed
         if late or (done >= WARM_UP_ITERATIONS and (done - WARM_UP_ITERATIONS) % ITERATIONS_PER_READING == 0):
@@ -228,19 +231,19 @@ def _step_seconds(run: Run, state: TrainingState, progress: OnProgress, allowed:
     return statistics.median((end - start) / (after - before) for (before, start), (after, end) in pairwise(ticks))
 
 
-def _epoch_end_seconds(run: Run, state: TrainingState) -> float:
+def _epoch_end_seconds(setup: TrainingSetup, state: TrainingState) -> float:
     """The seconds of the end of an epoch: of its validation, and of writing both checkpoints."""
-    plain = Segmenter.of(copy.deepcopy(state.model), run.device)  # not compiled, as in the loop
-    for _ in range(2 if run.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
+    plain = Segmenter.of(copy.deepcopy(state.model), setup.device)  # not compiled, as in the loop
+    for _ in range(2 if setup.device.type == "cuda" else 1):  # in the first, a GPU searches its fastest kernels
         began = time.perf_counter()
-        validate_patches(plain, run.bank, run.patches, run.device, state.position.seed)
-    with temporary_folder(run.fold.plan) as folder:
+        validate_patches(plain, setup.bank, setup.patches, setup.device, state.position.seed)
+    with temporary_folder(setup.fold.plan) as folder:
         for write in (state.save, state.save_best):
             write(FoldFolder(folder))
     return time.perf_counter() - began
 
 
-def compile_ahead(run: Run, position: TrainingPosition) -> None:
+def compile_ahead(setup: TrainingSetup, position: TrainingPosition) -> None:
     """Compile, and let a GPU search its fastest kernels, before the time is measured. The weights are discarded."""
-    losses = train_step(run.fresh(position), run.bank, run.loader.batch(0, 0), run.compiled)
+    losses = train_step(setup.fresh(position), setup.bank, setup.loader.batch(0, 0), setup.compiled)
     losses.values.tolist()  # waits for the device
