@@ -55,7 +55,7 @@ from plans.errors import UserError
 from plans.layout import ALL, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.splits import Fold
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.position import read_position

@@ -23,11 +23,11 @@ from pathlib import Path
 from accuracy import describe, train, trained, training
 from stored import fold_parser, held_out, in_own_process, left_out, machine, prepare
 
+from plans.choices import PRESETS, Preset
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.recipes import RECIPES
-from plans.presets import PRESETS, Preset
 from textdiffseg.evaluation.picture import Panel, draw_overlays
 from textdiffseg.networks.peers.build import LIBRARIES
 from textdiffseg_cli.common import positive_float, run, whole_number

@@ -49,9 +49,9 @@ from stored import (
     stored_scans,
 )
 
+from plans.choices import Preset
 from plans.errors import UserError
 from plans.layout import FoldFolder, RawFolder
-from plans.presets import Preset
 from plans.raw.dataset import Dataset, read_dataset
 from textdiffseg import phantoms
 from textdiffseg.folds.sampling import PredictionSettings

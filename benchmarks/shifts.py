@@ -36,9 +36,9 @@ from bootstrap import paired
 from claims import FAILS, HOLDS, OPEN, verdict
 from stored import fold_parser, held_out, in_own_process, machine, prepare, read_fold, shared_data
 
+from plans.choices import Preset
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from plans.presets import Preset
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.loader import TrainingLoader
 from textdiffseg.data.store import open_case

@@ -29,9 +29,9 @@ from phantom_scans import FIRST_SCORED, phantom_scan, write_case, write_header
 from scipy import ndimage
 from stored import fold_parser, in_own_process, machine, predict, prepare
 
+from plans.choices import PRESETS
 from plans.geometry import millimetres
 from plans.layout import FoldFolder, RawFolder
-from plans.presets import PRESETS
 from textdiffseg import phantoms
 from textdiffseg.evaluation.metrics import dice
 from textdiffseg.folds.sampling import PredictionSettings

@@ -26,7 +26,7 @@ from plans.plan import Plan
 from textdiffseg.data.splits import Fold, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.preprocessing.case import TransformRecord
 from textdiffseg.queries import Queries

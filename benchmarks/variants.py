@@ -48,7 +48,7 @@ from variant_changes import CHANGES, CONTROL
 
 from plans.layout import FoldFolder
 from textdiffseg.data.augment import Augmentation
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.sampling import PredictionSettings

@@ -13,7 +13,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.typing import stringify_annotation
 
 import textdiffseg as tds
-from plans.presets import Preset
+from plans.choices import Preset
 
 project = "TextDiffSeg"
 author = "The TextDiffSeg developers"
@@ -47,7 +47,7 @@ html_show_sphinx = False
 
 FIELD = re.compile(r"^(    \w+: .*?)  # (.+)$", re.MULTILINE)
 PARTS = (  # of what the functions return
-    "textdiffseg.evaluation.report",
+    "textdiffseg.evaluation.summary",
     "textdiffseg.folds.expected_dice",
     "textdiffseg.inference.alternatives",
     "textdiffseg.inference.volumes",

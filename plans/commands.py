@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from plans.presets import Preset, Resolution
+from plans.choices import Preset, Resolution
 
 
 def command_line(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from plans.choices import PRESETS, Preset, Resolution
 from plans.file_names import NIFTI, encoder_suffix
-from plans.presets import PRESETS, Preset, Resolution
 
 Tree = Literal["raw", "preprocessed", "results"]
 Checkpoint = Literal["best", "latest"]

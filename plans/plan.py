@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
+from plans.choices import PeerNetwork, Preset, Resolution
 from plans.geometry import Shape, Spacing, Triple, triple
 from plans.network_plan import (
     MAX_BLOCKS,
@@ -18,7 +19,6 @@ from plans.network_plan import (
     PaperPlan,
     Stage,
 )
-from plans.presets import PeerNetwork, Preset, Resolution
 from plans.records import Record
 from plans.regions import Regions, numbered, values_of
 

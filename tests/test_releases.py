@@ -21,7 +21,7 @@ from plans.plan import Plan
 from plans.raw.prompts import Prompts
 from textdiffseg.data.splits import Splits, read_splits
 from textdiffseg.data.store import open_case
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import read_calibration
 from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.position import read_position

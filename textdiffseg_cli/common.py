@@ -24,8 +24,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from plans.choices import PRESETS
 from plans.errors import UserError, printable
-from plans.presets import PRESETS
 from textdiffseg import __version__
 from textdiffseg.allocator import keep_freed_memory
 from textdiffseg_cli.advice import address_space_error, loop_error, memory_error, module_error, path_error, system_error

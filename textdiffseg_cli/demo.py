@@ -100,7 +100,7 @@ def _picture(raw: Path, predictions: Path, path: Path) -> None:
 
 
 def _closing(summary_path: Path, picture: Path, page: Path, root: list[str], seconds: float) -> None:
-    from textdiffseg.evaluation.report import Summary
+    from textdiffseg.evaluation.summary import Summary
     from textdiffseg.phantoms import LOOK_ALIKES
 
     summary = Summary.read(summary_path)
@@ -122,7 +122,7 @@ def _advice(folder: Path, summary_path: Path, minutes: float, root: list[str]) -
     """What to do if the training was too short for a good result; None if it was not."""
     from plans.layout import FoldFolder
     from textdiffseg import phantoms
-    from textdiffseg.evaluation.report import Summary
+    from textdiffseg.evaluation.summary import Summary
     from textdiffseg.training.log import read_log
     from textdiffseg.training.setup import USUAL_ITERATIONS
 

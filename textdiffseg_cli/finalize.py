@@ -3,8 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from plans.choices import PRESETS, RESOLUTIONS
 from plans.commands import predict_command
-from plans.presets import PRESETS, RESOLUTIONS
 from textdiffseg_cli.common import add_root, command, console, print_lines, run
 from textdiffseg_cli.output import add_output, print_json
 

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.choices import MISSING
 from plans.commands import command_line
 from plans.layout import RawFolder
-from plans.presets import MISSING
 from plans.raw.folders import parts_of
 from textdiffseg_cli.common import add_root, command, console, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json

@@ -5,8 +5,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from plans.choices import PRESETS
 from plans.commands import command_line
-from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 

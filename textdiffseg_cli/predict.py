@@ -5,10 +5,10 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.file_names import is_image_name
 from plans.layout import REPORT
-from plans.presets import PRESETS
 from textdiffseg_cli.common import add_root, command, positive_int, print_lines, run, whole_number
 from textdiffseg_cli.output import add_output, print_json
 

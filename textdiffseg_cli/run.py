@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plans.choices import PRESETS, TRACKERS
 from plans.commands import command_line, predict_command
-from plans.presets import PRESETS, TRACKERS
 from textdiffseg_cli.common import add_root, command, console, positive_float, print_lines, run
 from textdiffseg_cli.output import add_output, print_json
 

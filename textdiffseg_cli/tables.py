@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from textdiffseg.evaluation.comparison import Comparison, Difference
     from textdiffseg.evaluation.metrics import LabelScores
-    from textdiffseg.evaluation.report import MeanScores, Summary
+    from textdiffseg.evaluation.summary import MeanScores, Summary
 
 MAX_NAME_COLUMNS = 28  # of 80
 RATER_COLUMNS = {"best\nDice": "best_dice", "GED2": "ged2"}  # of scores against several references

@@ -5,8 +5,8 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from plans.choices import PRESETS, RESOLUTIONS, TRACKERS
 from plans.commands import predict_command
-from plans.presets import PRESETS, RESOLUTIONS, TRACKERS
 from textdiffseg_cli.common import (
     add_root,
     command,

@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from plans.choices import Preset
 from plans.plan import Decision, LabelPlan
 from plans.planning.recipes import RECIPES
-from plans.presets import Preset
 from plans.raw.directions import named_axes
 from plans.raw.prompts import Prompts, names_sides
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from plans.choices import Preset
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.geometry import Millimetres, Triple
@@ -19,7 +20,6 @@ from plans.planning.recipes import RECIPES, VARIANTS
 from plans.planning.rules import numbers
 from plans.planning.search import Draft, Facts, choose_batch, plan_low_resolution, search
 from plans.planning.spacing import MIN_PATCH_SHARE, SPACING_ROW, WantedSpacing, choose_spacing
-from plans.presets import Preset
 from plans.raw.prompts import Prompts
 from plans.regions import Regions
 

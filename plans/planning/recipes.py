@@ -6,10 +6,10 @@ docs/extending.md adds a preset step by step.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from plans.choices import PeerNetwork, Preset
 from plans.network_plan import PaperPlan
 from plans.plan import TrainingPlan, reads_words
 from plans.planning import paper
-from plans.presets import PeerNetwork, Preset
 
 
 def unchanged(usual: TrainingPlan) -> TrainingPlan:

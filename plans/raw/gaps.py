@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plans.presets import Missing
+from plans.choices import Missing
 
 MAX_SPREAD = 10.0  # of an organ's volume, 90th to 10th percentile
 MIN_CASES = 5  # that hold a label, before its volume counts as known

@@ -10,7 +10,7 @@ import pytest
 from plans.errors import UserError
 from plans.network_plan import PaperPlan
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.position import TrainingPosition
 

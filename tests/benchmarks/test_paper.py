@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
-from plans.presets import PRESETS
 from textdiffseg.files import write_record
 
 

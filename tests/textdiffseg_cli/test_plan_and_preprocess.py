@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import textdiffseg as tds
+from plans.choices import PRESETS
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
-from plans.presets import PRESETS
 from plans.raw.prompts import Prompts
 from textdiffseg.data import store
 from textdiffseg.data.splits import read_splits

@@ -6,7 +6,7 @@ from rich.console import Console
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.lesions import LesionScores
 from textdiffseg.evaluation.metrics import PREDICTION_EMPTY, CaseScores, LabelScores
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg_cli.tables import cases_table, comparison_table, lesions_table, summary_table
 
 LONG = "submandibular_gland_left_superficial_part"

@@ -7,7 +7,7 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.folds.calibration import Calibration
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit
 from textdiffseg.folds.postprocessing import Postprocessing

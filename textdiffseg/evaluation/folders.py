@@ -19,7 +19,7 @@ from textdiffseg.evaluation.answers import PredictedLabels, ScoredLabels, answer
 from textdiffseg.evaluation.matching import Pair, match_files, shares_of
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.raters import energy_distances, mean_over_raters, with_distances
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.progress import Cancel, OnProgress, followed, never, silent
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.raw.dataset import is_plain_name
 from plans.records import Record
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.calibration import read_calibration

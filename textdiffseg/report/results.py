@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.layout import ALL, FOLD, FoldFolder
 from plans.plan import Plan
-from plans.presets import PRESETS
 from textdiffseg.evaluation.metrics import CaseScores
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.find import folders_below
 from textdiffseg.folds.state import is_validated

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.pictures import add_legend, label_colour, shorten
 from textdiffseg.report.page import Html, element, figure, folded, join, paragraphs, table
 from textdiffseg.report.plots import ROW_INCHES, draw_boxes, image, name_rows, new_figure, scale_axis, tidy

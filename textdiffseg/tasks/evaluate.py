@@ -11,7 +11,7 @@ from textdiffseg.arguments import path_of, positive, several, whole
 from textdiffseg.evaluation.comparison import compare
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.matching import match_files
-from textdiffseg.evaluation.report import Summary, to_csv
+from textdiffseg.evaluation.summary import Summary, to_csv
 from textdiffseg.extras import require
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.leftovers import sweep

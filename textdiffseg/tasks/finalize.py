@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from plans.choices import Preset, Resolution
 from plans.errors import UserError, listed
 from plans.layout import FOLD, FoldFolder, model_folder
 from plans.plan import Plan
-from plans.presets import Preset, Resolution
 from textdiffseg.arguments import path_of, several
 from textdiffseg.files import hash_each, temporary_folder
 from textdiffseg.folds.agreement import check_together

@@ -10,7 +10,7 @@ from plans.plan import Plan
 from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.ensemble import trained_folds
 from textdiffseg.folds.find import find_model, is_fold, trained_folds_in
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from plans.choices import Resolution
 from plans.errors import UserError
 from plans.file_names import alternative_of, channel_of, manifest_path, named_input, split_ending
-from plans.presets import Resolution
 from plans.records import Record, Upgrades
 from textdiffseg.files import hash_files
 from textdiffseg.folds.calibration import AppliedCalibration

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
+from plans.choices import MISSING, Missing
 from plans.errors import UserError, merged
 from plans.layout import RawFolder
 from plans.names import normalise
-from plans.presets import MISSING, Missing
 from plans.raw.dataset import Dataset, check_header, read_dataset
 from plans.raw.gaps import LabelGap, annotated_labels, gaps_of
 from plans.raw.header import BACKGROUND, IGNORE

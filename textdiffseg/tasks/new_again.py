@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from plans.choices import Missing
 from plans.errors import UserError, listed
 from plans.layout import RawFolder
-from plans.presets import Missing
 from plans.raw.dataset import Dataset
 from plans.raw.header import BACKGROUND
 from plans.records import read_json

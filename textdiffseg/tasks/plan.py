@@ -8,13 +8,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import TypeVar
 
+from plans.choices import PRESETS, Preset
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, tree
 from plans.plan import Plan, TextPlan
 from plans.planning.budget import Budget, cpu_budget, gpu_budget
 from plans.planning.planner import make_low_plan, make_plan, refuse_empty_labels, refuse_overlap, refuse_single_slices
 from plans.planning.spacing import WantedSpacing, checked_spacing
-from plans.presets import PRESETS, Preset
 from plans.raw.dataset import Dataset
 from plans.raw.folders import find_datasets
 from plans.raw.prompts import Prompts

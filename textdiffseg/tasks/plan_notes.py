@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from plans.choices import PRESETS
 from plans.errors import UserError, listed
 from plans.fingerprint import Fingerprint
 from plans.layout import PreprocessedFolder, RawFolder
 from plans.plan import Plan
 from plans.planning.spacing import as_option
-from plans.presets import PRESETS
 from plans.raw.dataset import Dataset
 from plans.raw.presence import presence_notes
 from textdiffseg.data.splits import Splits, read_splits

@@ -12,7 +12,7 @@ from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_datasets, joined_ids
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.folds.postprocessing import listing_of, postprocessing_of
 from textdiffseg.progress import OnProgress, ProgressEvent, silent
 from textdiffseg.report.calibration import calibration_section

@@ -9,7 +9,7 @@ from plans.errors import UserError
 from plans.file_names import split_ending
 from plans.layout import SUMMARY
 from plans.raw.case_list import CaseList
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.imaging.sources.files import read_labels, read_volume
 from textdiffseg.masks import replaced
 from textdiffseg.progress import OnProgress, ProgressEvent, silent

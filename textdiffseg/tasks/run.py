@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plans.choices import PRESETS, Preset
 from plans.commands import command_line
 from plans.errors import UserError, listed
 from plans.file_names import BUNDLED
 from plans.layout import REPORT, FoldFolder, PreprocessedFolder, RawFolder, model_folder
 from plans.plan import Plan
 from plans.planning.spacing import given_spacing
-from plans.presets import PRESETS, Preset
 from plans.raw.combined import cases_of
 from plans.raw.dataset import Dataset
 from plans.raw.folders import find_datasets, find_folder

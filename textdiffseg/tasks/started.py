@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from plans.choices import Preset
 from plans.errors import UserError
 from plans.layout import CHECKPOINTS, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.presets import Preset
 from textdiffseg.data.checks import preprocessing_settings
 from textdiffseg.folds.replacing import refuse_irreplaceable
 from textdiffseg.training.options import TrainingOptions

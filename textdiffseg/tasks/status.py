@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.commands import command_line, predict_best_command, predict_command
 from plans.errors import UserError
 from plans.layout import ALL, FOLD, FoldFolder, PreprocessedFolder, best_models, model_folder, tree
 from plans.plan import Plan
-from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.raw.dataset import read_dataset
 from plans.raw.folders import find_folder
 from textdiffseg.arguments import path_of
 from textdiffseg.data.splits import Splits
 from textdiffseg.data.store import list_cases
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.best import BestModels, why_outdated
 from textdiffseg.folds.last_error import last_error
 from textdiffseg.folds.lock import is_held, owner_of

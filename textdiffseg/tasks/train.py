@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
+from plans.choices import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.errors import UserError, listed
 from plans.layout import ALL, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.budget import refuse_beyond_budget
-from plans.presets import PRESETS, RESOLUTIONS, Preset, Resolution
 from plans.raw.folders import find_folder
 from textdiffseg.arguments import check_choice, path_of
 from textdiffseg.data.checks import check_cases

@@ -7,7 +7,7 @@ from pathlib import Path
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.splits import Fold
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, read_sampling

@@ -5,13 +5,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 
+from plans.choices import Preset
 from plans.errors import UserError
 from plans.file_names import BUNDLED
 from plans.layout import PreprocessedFolder
 from plans.plan import TextPlan
 from plans.planning.paper import ENCODER
 from plans.planning.recipes import VARIANTS
-from plans.presets import Preset
 from plans.raw.prompts import Prompts
 from textdiffseg.text.folder import encoder_hash, width_of
 

@@ -12,13 +12,13 @@ from typing import Literal
 
 import torch
 
+from plans.choices import Preset
 from plans.errors import UserError
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.budget import Budget
 from plans.planning.memory import FIXED_BYTES, GB, TOKENS_PER_LABEL
 from plans.planning.refit import larger_patches, refit, with_host_memory
-from plans.presets import Preset
 from plans.records import Record
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.store import list_cases, read_record

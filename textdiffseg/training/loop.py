@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from plans.choices import Preset
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from plans.presets import Preset
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
 from textdiffseg.data.splits import Fold

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plans.choices import TRACKERS, Tracker
 from plans.errors import UserError
-from plans.presets import TRACKERS, Tracker
 from plans.records import MAX_NUMBER
 from textdiffseg.arguments import check_choice, path_of, positive, whole
 from textdiffseg.resources import DEVICES, choose_device, loading_workers

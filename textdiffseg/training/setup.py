@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
+from plans.choices import Preset, Tracker
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from plans.presets import Preset, Tracker
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
 from textdiffseg.data.samples import ValidationPatches
 from textdiffseg.data.splits import Fold

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from plans.choices import Tracker
 from plans.layout import FoldFolder
-from plans.presets import Tracker
 from textdiffseg.extras import require
 from textdiffseg.training.log import EpochLog
 

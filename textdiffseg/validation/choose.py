@@ -8,7 +8,7 @@ from pathlib import Path
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling, SamplingChoice, Trial, choose, settings_of_choice
 from textdiffseg.folds.weights import hash_weights

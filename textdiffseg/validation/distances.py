@@ -11,7 +11,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.store import StoredCase, open_case, read_record
 from textdiffseg.evaluation.raters import energy_distances, with_distances
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import alternative_settings
 from textdiffseg.inference.alternatives import draw_masks

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.training.log import EpochLog
 
 FOUND_DICE = 0.1  # less overlap may be chance

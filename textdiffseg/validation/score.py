@@ -8,7 +8,7 @@ from plans.geometry import triple
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case, read_record
 from textdiffseg.evaluation.metrics import CaseScores
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.folds.sampling import Sampling, read_sampling

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.fingerprint import LABELS_OUTSIDE_CROP
 from plans.plan import LabelPlan, Plan, TextPlan
@@ -18,7 +19,6 @@ from plans.planning.planner import make_low_plan, make_plan
 from plans.planning.recipes import RECIPES
 from plans.planning.refit import refit, with_host_memory
 from plans.planning.search import Facts, draft, shorten
-from plans.presets import PRESETS
 from plans.raw.prompts import Prompts
 
 PEERS = [preset for preset, recipe in RECIPES.items() if recipe.peer]

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plans.choices import PRESETS
 from plans.errors import UserError
 from plans.plan import LabelPlan, Plan, TextPlan
 from plans.planning.budget import cpu_budget, gpu_budget
 from plans.planning.planner import make_plan
 from plans.planning.rules import target_spacing
 from plans.planning.spacing import MIN_PATCH_SHARE, as_option, checked_spacing, choose_spacing, coarser
-from plans.presets import PRESETS
 
 HEAD = ((90, 300, 300), (3.0, 1.0, 1.0), (20, 9, 20, 20, 12, 25, 9))  # shape, spacing, thickness of each label
 HIPPOCAMPUS = ((35, 51, 36), (1.0, 1.0, 1.0), (8, 7))

@@ -11,7 +11,7 @@ import pytest
 import textdiffseg as tds
 from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders, read_annotations
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.volume import Geometry
 from textdiffseg.imaging.writers.files import write_labels

@@ -9,7 +9,7 @@ from plans.errors import UserError
 from textdiffseg.evaluation.folders import evaluate_folders
 from textdiffseg.evaluation.metrics import score_case
 from textdiffseg.evaluation.raters import energy_distance, energy_distances, mean_over_raters
-from textdiffseg.evaluation.report import Summary, summarise, to_csv
+from textdiffseg.evaluation.summary import Summary, summarise, to_csv
 from textdiffseg.imaging.sources.files import read_labels
 from textdiffseg.imaging.writers.files import write_labels
 

@@ -9,7 +9,7 @@ import pytest
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import FileHash, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.ensemble import load_ensemble

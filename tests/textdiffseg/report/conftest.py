@@ -8,7 +8,7 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Decision, LabelPlan
 from textdiffseg.data.store import CaseRecord, save_case
 from textdiffseg.evaluation.metrics import score_case
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.calibration import Calibration, CalibrationFit, Widening
 from textdiffseg.folds.expected_dice import KNOTS, DiceFit

@@ -14,7 +14,7 @@ import textdiffseg as tds
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.entropy import EntropyMap
 from textdiffseg.folds.postprocessing import Postprocessing, PostprocessingTrial, PostprocessingTrials

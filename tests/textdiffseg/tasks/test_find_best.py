@@ -7,7 +7,7 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder, best_models
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import Summary, summarise
+from textdiffseg.evaluation.summary import Summary, summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.state import note_validated
 from textdiffseg.tasks import find_best as module

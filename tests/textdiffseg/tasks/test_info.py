@@ -7,7 +7,7 @@ import pytest
 import textdiffseg as tds
 from plans.layout import FoldFolder
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.files import write_record
 from textdiffseg.folds.state import note_validated
 from textdiffseg.tensors import write_tensor_file

@@ -5,11 +5,11 @@ from typing import get_args
 import pytest
 import torch
 
+from plans.choices import PRESETS, PeerNetwork
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from plans.planning import memory
 from plans.planning.recipes import RECIPES
-from plans.presets import PRESETS, PeerNetwork
 from textdiffseg.data.batch import batch_keys
 from textdiffseg.data.splits import Fold
 from textdiffseg.folds.weights import load_network

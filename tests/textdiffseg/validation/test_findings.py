@@ -3,7 +3,7 @@
 import pytest
 
 from textdiffseg.evaluation.metrics import CaseScores, LabelScores
-from textdiffseg.evaluation.report import summarise
+from textdiffseg.evaluation.summary import summarise
 from textdiffseg.training.log import EpochLog
 from textdiffseg.validation.findings import LabelFinding, findings_of
 

@@ -6,7 +6,7 @@ import torch
 
 from plans.layout import FoldFolder
 from textdiffseg.data.store import CaseRecord, open_case, save_case
-from textdiffseg.evaluation.report import Summary
+from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.imaging.volume import Volume
 from textdiffseg.inference.windows import Prediction, Slab

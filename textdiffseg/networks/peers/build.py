@@ -1,7 +1,7 @@
 """`build_peer`: the untrained peer of a plan."""
 
+from plans.choices import PeerNetwork
 from plans.plan import Plan
-from plans.presets import PeerNetwork
 from textdiffseg.extras import require
 from textdiffseg.networks.peers.diffunet import LabelDiffusion
 from textdiffseg.networks.peers.monai import swin_unetr, unet

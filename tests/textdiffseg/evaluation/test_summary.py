@@ -5,7 +5,7 @@ from rich.console import Console
 
 from textdiffseg.evaluation.lesions import LESION_RULE, LesionScores
 from textdiffseg.evaluation.metrics import BOTH_EMPTY, PREDICTION_EMPTY, CaseScores, LabelScores
-from textdiffseg.evaluation.report import NO_SURFACES, Summary, summarise, to_csv
+from textdiffseg.evaluation.summary import NO_SURFACES, Summary, summarise, to_csv
 from textdiffseg.files import write_record
 from textdiffseg_cli.tables import cases_table, summary_table
 
@@ -63,7 +63,7 @@ def test_the_summary_states_its_rules_and_is_read_as_written(tmp_path):
 
 
 def test_a_missing_table_of_surface_areas_is_noted(monkeypatch):
-    monkeypatch.setattr("textdiffseg.evaluation.report.surfaces_available", lambda: False)
+    monkeypatch.setattr("textdiffseg.evaluation.summary.surfaces_available", lambda: False)
     assert NO_SURFACES in summarise(CASES).notes
 
 
