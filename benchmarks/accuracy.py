@@ -47,14 +47,14 @@ from stored import (
     machine,
     mean,
     prepare,
-    read_fold,
+    read_split,
     stored_scans,
 )
 
 from plans.errors import UserError
 from plans.layout import ALL, FoldFolder, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import write_atomically
 from textdiffseg.folds.lock import alone
@@ -133,14 +133,14 @@ def train(
     preset: str,
     seed: int,
     args: argparse.Namespace,
-    cases: Fold | None = None,
+    split: Split | None = None,
     init_from: Path | None = None,
 ) -> None:
     """Train one fold and write its peak memory to benchmark.json. A finished fold is not trained again.
 
     The wall time with start and compilation is also written, if the whole training ran in one call.
 
-    `cases` replaces those of the fold. `init_from` is the folder of a model to start from.
+    `split` replaces that of the fold. `init_from` is the folder of a model to start from.
     """
     noted, position = folder / "benchmark.json", read_position(FoldFolder(folder))
     settings = length(args) | {"device": args.device}
@@ -163,7 +163,7 @@ def train(
     clock = time.perf_counter()
     with alone(FoldFolder(folder)):
         train_fold(
-            preprocessed, cases or read_fold(preprocessed, args.fold), FoldFolder(folder), options, preset, print
+            preprocessed, split or read_split(preprocessed, args.fold), FoldFolder(folder), options, preset, print
         )
     wall = {} if position else {"wall_minutes": round((time.perf_counter() - clock) / 60, 2)}
     write_atomically(noted, json.dumps(settings | wall | peak_memory(args.device)))

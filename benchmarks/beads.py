@@ -33,7 +33,7 @@ from bead_phantoms import LABELS, NAME, PATCH, SHAPE, BeadPhantom, draw_phantom,
 from bootstrap import paired
 from claims import FAILS, HOLDS
 from phantom_scans import FIRST_SCORED
-from stored import fold_parser, in_own_process, machine, prepare, read_fold
+from stored import fold_parser, in_own_process, machine, prepare, read_split
 
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
@@ -98,7 +98,7 @@ def train(preprocessed: Path, folder: Path, seed: int, args: argparse.Namespace)
     """Train one fold. A finished one is not trained again."""
     fold, options = FoldFolder(folder), TrainingOptions(epochs=args.epochs, device=args.device, seed=seed)
     with alone(fold):
-        train_fold(preprocessed, read_fold(preprocessed, args.fold), fold, options, "default", print)
+        train_fold(preprocessed, read_split(preprocessed, args.fold), fold, options, "default", print)
 
 
 def measure(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:

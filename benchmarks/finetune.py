@@ -33,7 +33,7 @@ from plans.errors import UserError
 from plans.layout import ALL, FoldFolder, RawFolder
 from plans.plan import LabelPlan
 from plans.raw.dataset import Case, Dataset, read_dataset
-from textdiffseg.data.splits import Fold, make_splits
+from textdiffseg.data.splits import Split, make_splits
 from textdiffseg.folds.sampling import PredictionSettings
 from textdiffseg.folds.weights import load_network
 from textdiffseg.imaging.sources.files import read_labels
@@ -93,7 +93,7 @@ def compare(args: Namespace) -> None:
                 for side, init_from in ((FINE_TUNED, model), (RANDOM, None)):
                     fold = root / "results" / target.name / f"{side}, {size} cases, seed {seed}" / "fold_0"
                     cases = tuple(case.id for case in parts.target[:size])
-                    split = Fold(train=cases, validation=cases)  # so the scored cases choose no weights
+                    split = Split(train=cases, validation=cases)  # so the scored cases choose no weights
                     in_own_process(train, stored, fold, args.preset, seed, args, split, init_from)
                     scores = in_own_process(scored, stored, fold, [case.id for case in parts.scored], args.device)
                     figures[size][side][seed] = training(fold) | {"scores": scores}
@@ -109,7 +109,7 @@ def divided(dataset: Dataset, fold: str, most: int, scored: int | None) -> Parts
     ignored = any(case.annotation.ignore is not None for case in dataset.cases)
     if dataset.regions is not None or len(dataset.labels) < 2 or ignored:
         raise UserError(f"{dataset.folder}: expected two or more labels that do not overlap, and no ignored voxels.")
-    split = make_splits([*by_id], {name: case.group for name, case in by_id.items()}).fold(fold)
+    split = make_splits([*by_id], {name: case.group for name, case in by_id.items()}).split(fold)
     drawn = np.random.default_rng(DRAW).permutation(sorted(split.train)).tolist()
     known = dataset.labels[::2]
     source = [by_id[name] for name in sorted(drawn[most:])]

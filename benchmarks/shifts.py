@@ -34,7 +34,7 @@ import numpy as np
 import torch
 from bootstrap import paired
 from claims import FAILS, HOLDS, OPEN, verdict
-from stored import fold_parser, held_out, in_own_process, machine, prepare, read_fold, shared_data
+from stored import fold_parser, held_out, in_own_process, machine, prepare, read_split, shared_data
 
 from plans.choices import Preset
 from plans.errors import UserError
@@ -172,9 +172,9 @@ def train_form(preprocessed: Path, folder: Path, name: str, seed: int, args: arg
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(noted, json.dumps(settings))
     options = TrainingOptions(max_minutes=args.minutes, device=args.device, workers=0, seed=seed, compile=False)
-    cases = read_fold(preprocessed, args.fold)
+    split = read_split(preprocessed, args.fold)
     with alone(fold):
-        plain = set_up_fold(preprocessed, cases, fold, options, form.preset, print, position)
+        plain = set_up_fold(preprocessed, split, fold, options, form.preset, print, position)
         changed = form.change(plain, seed)
         state = changed.fresh(position or first_position(changed, options, print))
         if position is not None:

@@ -26,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from stored import add_device, in_own_process, machine, prepare, read_fold, shared_data
+from stored import add_device, in_own_process, machine, prepare, read_split, shared_data
 from torch._dynamo.utils import counters
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -92,7 +92,7 @@ def open_loader(preprocessed: Path, args: argparse.Namespace, workers: int) -> T
     plan = planned(preprocessed, args)
     bank = TextBank.load(stored_words(PreprocessedFolder(preprocessed), plan))
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
-    cases = read_fold(preprocessed, "0").train
+    cases = read_split(preprocessed, "0").train
     return TrainingLoader(preprocessed, cases, plan, phrasings, 0, workers, args.device == "cuda")
 
 

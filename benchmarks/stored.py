@@ -23,7 +23,7 @@ from torch import Tensor
 from plans.errors import UserError
 from plans.layout import ALL, PreprocessedFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import Fold, read_splits
+from textdiffseg.data.splits import Split, read_splits
 from textdiffseg.data.store import list_cases, open_case
 from textdiffseg.evaluation.metrics import CaseScores, score_case
 from textdiffseg.evaluation.summary import summarise
@@ -144,16 +144,16 @@ def prepare(
     return folder
 
 
-def read_fold(preprocessed: Path, fold: str) -> Fold:
+def read_split(preprocessed: Path, fold: str) -> Split:
     """The cases of a fold."""
-    return read_splits(preprocessed / "splits.json", list_cases(preprocessed)).fold(fold)
+    return read_splits(preprocessed / "splits.json", list_cases(preprocessed)).split(fold)
 
 
 def held_out(preprocessed: Path, fold: str, most: int | None = None) -> list[str]:
     """At most `most` of the fold's validation cases, evenly spread; None: all. Raises `UserError` for fold all."""
     if fold == ALL:
         raise UserError("Fold all trains on every case, which leaves none to score: expected a fold with a number.")
-    cases = sorted(read_fold(preprocessed, fold).validation)
+    cases = sorted(read_split(preprocessed, fold).validation)
     return cases if most is None else evenly_spaced(cases, most)
 
 

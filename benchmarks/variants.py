@@ -40,7 +40,7 @@ from stored import (
     mean,
     predict,
     prepare,
-    read_fold,
+    read_split,
     score,
     stored_scans,
 )
@@ -164,7 +164,7 @@ def begin(
     """The run and the initial training state of a variant."""
     options = TrainingOptions(device=args.device, seed=seed, compile=False)
     plain = set_up_fold(
-        preprocessed, read_fold(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
+        preprocessed, read_split(preprocessed, args.fold), FoldFolder(folder), options, args.preset, print, None
     )
     changed = replace(plain, plan=CHANGES[name].plan(plain.plan))
     changed.loader.samples.plan = changed.patches.plan = changed.plan  # it decides what a sample holds

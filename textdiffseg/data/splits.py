@@ -19,8 +19,8 @@ _WAY_OUT = (
 )
 
 
-class Fold(Record):
-    """The case ids of one fold."""
+class Split(Record):
+    """The case ids of one fold: those to train on, and those to validate on."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -37,13 +37,16 @@ class Splits(Record):
     version: Literal[1] = 1
     seed: int | None  # None: the folds were read from nnU-Net's splits_final.json
     cases: tuple[str, ...]
-    folds: tuple[Fold, ...]
+    folds: tuple[Split, ...]
     note: str = ""  # why there are fewer folds than `FOLDS`
 
-    def fold(self, name: int | str) -> Fold:
-        """Fold 0, 1, ... or "all", which trains and validates on every case. Raises `UserError` for any other name."""
+    def split(self, name: int | str) -> Split:
+        """The split of fold 0, 1, ... or of "all", which trains and validates on every case.
+
+        Raises `UserError` for any other name.
+        """
         if str(name) == ALL:
-            return Fold(train=self.cases, validation=self.cases)
+            return Split(train=self.cases, validation=self.cases)
         if str(name) not in map(str, range(len(self.folds))):
             choices = ", ".join([*map(str, range(len(self.folds))), ALL])
             raise UserError(" ".join(f"Fold {name} does not exist: expected {choices}. {self.note}".split()))
@@ -71,7 +74,7 @@ def make_splits(
     count = min(FOLDS, len(units))
     validation = _kfold(units, count, seed) if len(units) == len(cases) else _balanced(units, count, seed)
     folds = tuple(
-        Fold(train=tuple(case for case in cases if case not in held_out), validation=tuple(sorted(held_out)))
+        Split(train=tuple(case for case in cases if case not in held_out), validation=tuple(sorted(held_out)))
         for held_out in (validation if count > 1 else [])
     )
     return Splits(seed=seed, cases=cases, folds=folds, note=_note(len(cases), len(units), len(folds)))
@@ -88,8 +91,8 @@ def drawn_for_others(path: Path, case_ids: Sequence[str], groups: Mapping[str, s
 
 def refuse_parted_groups(splits: Splits, groups: Mapping[str, str | None], path: Path) -> None:
     """Raise `UserError` if a fold read from `path` trains on some cases of a group and validates on others."""
-    for number, fold in enumerate(splits.folds):
-        shared = _groups_of(fold.train, groups) & _groups_of(fold.validation, groups)
+    for number, split in enumerate(splits.folds):
+        shared = _groups_of(split.train, groups) & _groups_of(split.validation, groups)
         if shared:
             raise UserError(
                 f"{path}: fold {number} trains on some cases of group {min(shared)} and validates others, which "
@@ -116,11 +119,11 @@ def join_splits(data_sets: Sequence[tuple[Splits, Mapping[str, str]]]) -> Splits
     for number in range(max(len(splits.folds) for splits, _ in data_sets)):
         train, validation = [], []
         for splits, names in data_sets:
-            only_training = Fold(train=splits.cases, validation=())
-            fold = splits.folds[number] if number < len(splits.folds) else only_training
-            train += [names[case] for case in fold.train]
-            validation += [names[case] for case in fold.validation]
-        folds.append(Fold(train=tuple(sorted(train)), validation=tuple(sorted(validation))))
+            only_training = Split(train=splits.cases, validation=())
+            split = splits.folds[number] if number < len(splits.folds) else only_training
+            train += [names[case] for case in split.train]
+            validation += [names[case] for case in split.validation]
+        folds.append(Split(train=tuple(sorted(train)), validation=tuple(sorted(validation))))
     seeds = {splits.seed for splits, _ in data_sets}
     seed = seeds.pop() if len(seeds) == 1 else None
     return Splits(seed=seed, cases=cases, folds=tuple(folds), note=_note(len(cases), len(cases), len(folds)))
@@ -144,7 +147,7 @@ def read_splits(path: Path, case_ids: Sequence[str]) -> Splits:
     if not splits.folds and not splits.note:
         raise UserError(f"{path}: it holds no folds. {_WAY_OUT}")
     known = {*case_ids, *splits.cases}  # where the two differ, one line for all folds follows
-    faults = [line for i, fold in enumerate(splits.folds) for line in _faults(fold, i, known, path)]
+    faults = [line for i, split in enumerate(splits.folds) for line in _faults(split, i, known, path)]
     if set(splits.cases) != set(case_ids):
         faults.append(
             f"{path}: cases: {len(splits.cases)} listed, {len(case_ids)} in the data set, "
@@ -207,16 +210,16 @@ def _in_one_form(cases: object) -> object:
     return [composed(case) if isinstance(case, str) else case for case in cases]
 
 
-def _faults(fold: Fold, number: int, known: Set[str], path: Path) -> list[str]:
+def _faults(split: Split, number: int, known: Set[str], path: Path) -> list[str]:
     where = f"{path}: fold {number}"
     lines = []
-    for name, side in (("train", fold.train), ("validation", fold.validation)):
+    for name, side in (("train", split.train), ("validation", split.validation)):
         if not side:
             lines.append(f"{where}: {name} is empty: expected at least one case.")
         if unknown := set(side) - known:
             lines.append(f"{where}: {name}: {listed(sorted(unknown))} are not cases of the data set.")
         if len(set(side)) < len(side):
             lines.append(f"{where}: {name} lists a case twice.")
-    if both := set(fold.train) & set(fold.validation):
+    if both := set(split.train) & set(split.validation):
         lines.append(f"{where}: {listed(sorted(both))} are in train and in validation: expected one side each.")
     return lines

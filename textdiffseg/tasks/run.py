@@ -196,9 +196,10 @@ def _refuse_other_folds(source: PreprocessedFolder, folds: Mapping[str, FoldFold
         if not fold.plan.is_file() or not is_validated(fold):
             continue
         try:
-            plan_of_fold, cases = Plan.read(fold.plan), splits.fold(name)
+            plan_of_fold = Plan.read(fold.plan)
+            split = splits.split(name)
             refuse_changed_plan(fold, plan_of_fold, source, preset)
-            refuse_other_cases(fold, FoldCases.of(source.dataset, cases.train, cases.validation))
+            refuse_other_cases(fold, FoldCases.of(source.dataset, split.train, split.validation))
             fields = [field for field in differences(plan_of_fold, plan) if field != "patch"]  # it may have been fitted
             if TextBank.load(fold.words).words != words:
                 faults.append(f"{fold.path} was trained with other phrasings than {source.path} has now.")
@@ -230,7 +231,7 @@ def _chosen(source: PreprocessedFolder, folds: Sequence[int | str]) -> tuple[str
     """The names of the folds to train. Raises `UserError` for a fold that does not exist."""
     splits = Splits.read(source.splits)
     for fold in folds:
-        splits.fold(fold)
+        splits.split(fold)
     return tuple(dict.fromkeys(map(str, folds))) or fold_names(source)
 
 

@@ -11,7 +11,7 @@ from plans.planning.budget import refuse_beyond_budget
 from plans.raw.folders import find_folder
 from textdiffseg.arguments import check_choice, path_of
 from textdiffseg.data.checks import check_cases
-from textdiffseg.data.splits import Fold, Splits, read_splits
+from textdiffseg.data.splits import Split, Splits, read_splits
 from textdiffseg.data.store import list_cases
 from textdiffseg.extras import require
 from textdiffseg.folds.agreement import check_words
@@ -72,10 +72,11 @@ def train(
     """
     options = _checked(options or TrainingOptions(), resumes=must_exist or only_validate)
     source, root, preset = _planned(dataset, path_of(root), preset, resolution)
-    cases, target = _read_folds(source).fold(fold), FoldFolder.of(root, source.dataset, preset, fold, resolution)
+    split = _read_splits(source).split(fold)
+    target = FoldFolder.of(root, source.dataset, preset, fold, resolution)
     _recover_restart(target, report)
     started = is_started(target, options, must_exist, only_validate)
-    plan = _check(source, target if started else None, preset, cases, progress)
+    plan = _check(source, target if started else None, preset, split, progress)
     if not started:
         _report_other_device(plan, options.chosen_device, report)
     with alone(target), noting_error(target, Cancelled, TooShort), cuda_kernels():
@@ -83,10 +84,10 @@ def train(
         sweep([target.path, target.validation])
         if only_validate:
             complete_best(target, report)
-        elif not _train(source, cases, target, options, preset, report, progress, cancel) and is_validated(target):
+        elif not _train(source, split, target, options, preset, report, progress, cancel) and is_validated(target):
             report(_finished(target))
             return trained_fold(target, str(fold) != ALL)
-        return validate(source.path, cases, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
+        return validate(source.path, split, target, options.chosen_device, str(fold) != ALL, report, progress, cancel)
 
 
 def _checked(options: TrainingOptions, resumes: bool) -> TrainingOptions:
@@ -107,7 +108,7 @@ def _recover_restart(fold: FoldFolder, report: Report) -> None:
 
 def _train(
     source: PreprocessedFolder,
-    cases: Fold,
+    split: Split,
     fold: FoldFolder,
     options: TrainingOptions,
     preset: Preset,
@@ -117,7 +118,7 @@ def _train(
 ) -> bool:
     """Train to the end. False if the fold was finished already."""
     before = None if options.restart else read_position(fold)
-    train_fold(source.path, cases, fold, options, preset, report, progress, cancel)
+    train_fold(source.path, split, fold, options, preset, report, progress, cancel)
     trained = before is None or read_position(fold) != before
     if not trained and not is_validated(fold):
         report(f"{fold.path} is trained, but its validation was interrupted. The validation starts again.")
@@ -179,7 +180,7 @@ def _report_other_device(plan: Plan, device: str, report: Report) -> None:
         )
 
 
-def _read_folds(source: PreprocessedFolder) -> Splits:
+def _read_splits(source: PreprocessedFolder) -> Splits:
     """The folds. Raises `UserError` if one of their cases is not stored."""
     stored = list_cases(source.path)
     if source.splits.is_file() and (missing := {*Splits.read(source.splits).cases} - {*stored}):
@@ -188,7 +189,7 @@ def _read_folds(source: PreprocessedFolder) -> Splits:
 
 
 def _check(
-    source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, cases: Fold, progress: OnProgress
+    source: PreprocessedFolder, started: FoldFolder | None, preset: Preset, split: Split, progress: OnProgress
 ) -> Plan:
     """The plan to train with: that of a started run, else that of the data set.
 
@@ -209,8 +210,8 @@ def _check(
         if time.perf_counter() - start > LONG_CHECK_SECONDS:
             progress(ProgressEvent("Check the stored cases", done, total, "case"))
 
-    check_cases(source.path, sorted({*cases.train, *cases.validation}), plan, checked)
+    check_cases(source.path, sorted({*split.train, *split.validation}), plan, checked)
     refuse_beyond_budget(plan, str(plan_path))
     if started:
-        refuse_other_cases(started, FoldCases.of(plan.dataset, cases.train, cases.validation))
+        refuse_other_cases(started, FoldCases.of(plan.dataset, split.train, split.validation))
     return plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from plans.layout import FoldFolder
 from plans.plan import Plan
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.evaluation.summary import Summary
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
@@ -44,7 +44,7 @@ class TrainedFold:
 
 def validate(
     preprocessed: Path,
-    cases: Fold,
+    split: Split,
     fold: FoldFolder,
     device: str,
     held_out: bool,
@@ -59,7 +59,7 @@ def validate(
     fold.validated.unlink(missing_ok=True)  # if this is interrupted, the next call validates again
     log = read_log(fold.log)
     trained = log[-1].seconds if log else math.inf
-    names = cases.validation
+    names = split.validation
     if held_out:
         allowed = min(MAX_SECONDS, max(MIN_CHOICE_SECONDS, CHOICE_SHARE * trained))
         follow = _follow(progress, cancel, "Choose mirroring", "setting")

@@ -10,7 +10,7 @@ from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.batch import Batch
 from textdiffseg.data.sampling import first_subset_iteration
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.position import TrainingPosition, read_position, refuse_other_plan
 from textdiffseg.folds.replacing import replaced
 from textdiffseg.networks.model import SegmentationNetwork, TextDiffSeg
@@ -43,7 +43,7 @@ READ_EVERY = 10  # iterations; to read losses, the host waits for the GPU, which
 @cuda_kernels()
 def train_fold(
     preprocessed: Path,
-    cases: Fold,
+    split: Split,
     fold: FoldFolder,
     options: TrainingOptions,
     preset: Preset = "default",
@@ -59,7 +59,7 @@ def train_fold(
 
     Args:
         preprocessed: the folder of the preprocessed data set.
-        cases: the training and validation cases.
+        split: the training and validation cases.
         fold: the folder to write.
         options: the user's choices.
         preset: of the plan.
@@ -77,7 +77,7 @@ def train_fold(
             complete_best(fold, report)
             with tracked(fold, options.track, read_log(fold.log) if options.track else ()):
                 return Plan.read(fold.plan)
-        setup = set_up_fold(preprocessed, cases, fold, options, preset, report, position)
+        setup = set_up_fold(preprocessed, split, fold, options, preset, report, position)
         state = _first_state(setup, position, longer, options, report, progress)
         run_epochs(setup, state, progress, cancel, report)
         return setup.plan

@@ -17,7 +17,7 @@ from plans.layout import FoldFolder, PreprocessedFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader, workers_that_fit
 from textdiffseg.data.samples import ValidationPatches
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.files import hash_files, temporary_folder, write_record
 from textdiffseg.folds.cases import FoldCases, write_cases
 from textdiffseg.folds.position import TrainingPosition
@@ -85,7 +85,7 @@ class TrainingSetup:
 
 def set_up_fold(
     preprocessed: Path,
-    cases: Fold,
+    split: Split,
     fold: FoldFolder,
     options: TrainingOptions,
     preset: Preset,
@@ -102,15 +102,15 @@ def set_up_fold(
         plan = fitted_plan(source, preset, device, report)
         fold.path.mkdir(parents=True, exist_ok=True)
         write_record(fold.plan, plan)
-        write_cases(fold, FoldCases.of(plan.dataset, cases.train, cases.validation))
+        write_cases(fold, FoldCases.of(plan.dataset, split.train, split.validation))
         TextBank.load(stored_words(source, plan)).save(fold.words)
     plan = Plan.read(fold.plan)
     bank = TextBank.load(fold.words)
-    own = FoldCases.of(plan.dataset, cases.train, cases.validation)
+    own = FoldCases.of(plan.dataset, split.train, split.validation)
     if plan.text.note:
         report(plan.text.note)
     if plan.reads_texts:
-        names = (*cases.train, *cases.validation)
+        names = (*split.train, *split.validation)
         bank = replace(bank, texts=read_case_texts(stored_case_texts(source, plan), bank, names))
         report(f"Texts: {len(bank.texts)} of {len(set(names))} cases have one. About half of their samples read it.")
     phrasings = [len(phrases) for phrases in bank.phrasings.values()]
@@ -128,8 +128,8 @@ def set_up_fold(
         fold=fold,
         cases=own,
         device=device,
-        loader=TrainingLoader(preprocessed, cases.train, plan, phrasings, seed, workers, on_gpu),
-        patches=ValidationPatches(preprocessed, cases.validation, plan, seed, VALIDATION_PATCHES),
+        loader=TrainingLoader(preprocessed, split.train, plan, phrasings, seed, workers, on_gpu),
+        patches=ValidationPatches(preprocessed, split.validation, plan, seed, VALIDATION_PATCHES),
         model=model,
         compiled=compile_modules(model.compilable_modules, device, options.compile and on_gpu, report),
         initial=initial,

@@ -50,7 +50,7 @@ def test_few_cases_make_fewer_folds_and_a_note(cases, folds):
     splits = make_splits(IDS[:cases])
     assert len(splits.folds) == folds
     assert bool(splits.note) == (folds < 5)
-    assert splits.fold("all").train == splits.fold("all").validation == tuple(IDS[:cases])
+    assert splits.split("all").train == splits.split("all").validation == tuple(IDS[:cases])
 
 
 def test_few_groups_make_fewer_folds():
@@ -61,10 +61,10 @@ def test_few_groups_make_fewer_folds():
 
 def test_a_fold_that_does_not_exist_is_refused_with_the_choices():
     with pytest.raises(UserError, match=r"Fold 3 does not exist: expected 0, 1, 2, all"):
-        make_splits(IDS[:3]).fold(3)
+        make_splits(IDS[:3]).split(3)
     with pytest.raises(UserError, match="-1"):
-        make_splits(IDS).fold("-1")
-    assert make_splits(IDS).fold("4") == make_splits(IDS).fold(4)
+        make_splits(IDS).split("-1")
+    assert make_splits(IDS).split("4") == make_splits(IDS).split(4)
 
 
 def test_splits_are_read_as_written(tmp_path):
@@ -77,8 +77,8 @@ def test_nnunets_file_is_read(tmp_path):
     path = tmp_path / "splits_final.json"
     path.write_text(json.dumps([{"train": IDS[2:], "val": IDS[:2]}, {"train": IDS[:2], "val": IDS[2:]}]))
     splits = read_splits(path, IDS)
-    assert splits.fold(0).validation == tuple(IDS[:2])
-    assert splits.fold("all").train == tuple(IDS)
+    assert splits.split(0).validation == tuple(IDS[:2])
+    assert splits.split("all").train == tuple(IDS)
     assert len(splits.folds) == 2
 
 
@@ -95,7 +95,7 @@ def test_every_fault_is_listed_with_its_fold(tmp_path):
 
 def test_folds_that_split_a_group_are_refused(tmp_path):
     splits = make_splits(IDS)
-    first, other = splits.fold(0).validation[0], splits.fold(0).train[0]
+    first, other = splits.split(0).validation[0], splits.split(0).train[0]
     refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p"}, tmp_path)
     with pytest.raises(UserError, match="fold 0 trains on some cases of group p"):
         refuse_parted_groups(splits, dict.fromkeys(IDS) | {first: "p", other: "p"}, tmp_path)

@@ -20,8 +20,8 @@ DATASET = "Dataset001_A"
 
 
 def cases(number=0, dataset=DATASET, **options):
-    fold = make_splits(IDS, **options).fold(number)
-    return FoldCases.of(dataset, fold.train, fold.validation)
+    split = make_splits(IDS, **options).split(number)
+    return FoldCases.of(dataset, split.train, split.validation)
 
 
 def mark(path, **fields):
@@ -46,7 +46,7 @@ def folder(root, plan):
 def test_a_fold_started_with_other_cases_is_refused(tmp_path):
     fold = FoldFolder(tmp_path)
     refuse_other_cases(fold, cases())  # an older fold without a list
-    write_record(tmp_path / "cases.json", make_splits(IDS).fold(0))  # without a version, as in the first format
+    write_record(tmp_path / "cases.json", make_splits(IDS).split(0))  # without a version, as in the first format
     refuse_other_cases(fold, cases())
     write_cases(fold, cases())
     refuse_other_cases(fold, cases())

@@ -7,7 +7,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.network_plan import OverviewPlan
 from plans.plan import ChannelPlan, LabelPlan
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.cases import FoldCases
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import hash_weights, read_tensors
@@ -17,7 +17,7 @@ from textdiffseg.training import initial, loop
 from textdiffseg.training.initial import initial_weights, keeping, shared_labels
 from textdiffseg.training.options import TrainingOptions
 
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 FIRST = "image_encoder.stages.0.0.0.weight"
 
 
@@ -135,7 +135,7 @@ def test_a_run_that_started_elsewhere_and_a_folder_that_is_replaced_are_refused(
 
 def test_a_fold_that_was_trained_on_the_validation_cases_is_no_start(model, preprocessed, tmp_path):
     options = TrainingOptions(init_from=model)
-    turned = Fold(train=("b", "c"), validation=("a",))
+    turned = Split(train=("b", "c"), validation=("a",))
     with pytest.raises(UserError, match=r"fold_0 was trained on 1 validation cases of fold 1 \(a\)"):
         loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_1"), options)
     loop.train_fold(preprocessed, turned, FoldFolder(tmp_path / "fold_all"), options)

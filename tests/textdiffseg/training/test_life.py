@@ -10,7 +10,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.planning.memory import GB, case_ram_bytes
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.data.store import list_cases, read_record
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds import replacing
@@ -21,7 +21,7 @@ from textdiffseg.training.length import follow_pace, with_new_end
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
 
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from plans.errors import UserError
 from plans.layout import FoldFolder
 from plans.plan import Plan
 from textdiffseg.data.loader import TrainingLoader
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop
@@ -25,7 +25,7 @@ from textdiffseg.training.log import read_log
 from textdiffseg.training.optimise import learning_rate
 from textdiffseg.training.options import TrainingOptions
 
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 WITHOUT_TIME = {"seconds": 0, "iteration_seconds": None, "data_seconds": None}
 
 

@@ -7,14 +7,14 @@ import pytest
 from plans.errors import UserError
 from plans.layout import FoldFolder
 from textdiffseg.data.loader import TrainingLoader
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.position import SAMPLER_COST, TrainingPosition, read_position
 from textdiffseg.training import loop, setup
 from textdiffseg.training.length import follow_pace
 from textdiffseg.training.log import read_log
 from textdiffseg.training.options import TrainingOptions
 
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 
 
 @pytest.fixture(scope="module")

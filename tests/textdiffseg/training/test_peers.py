@@ -11,7 +11,7 @@ from plans.plan import Plan
 from plans.planning import memory
 from plans.planning.recipes import RECIPES
 from textdiffseg.data.batch import batch_keys
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.weights import load_network
 from textdiffseg.networks.model import build_model
 from textdiffseg.progress import Cancelled
@@ -149,14 +149,14 @@ def test_a_stopped_run_resumes_to_the_same_weights(shapes_plan, store_shapes, tm
     plan = plan.model_copy(update={"training": plan.training.model_copy(update={"iterations_per_epoch": 2})})
     stored = store_shapes(tmp_path / "stored", plan)
     (stored / "plan.json").rename(stored / f"plan_{preset}.json")
-    cases = Fold(train=("a", "b"), validation=("c",))
+    split = Split(train=("a", "b"), validation=("c",))
     options = TrainingOptions(epochs=2, device="cpu", workers=0, seed=3)
     whole, halves = FoldFolder(tmp_path / "whole"), FoldFolder(tmp_path / "halves")
-    train_fold(stored, cases, whole, options, preset)
+    train_fold(stored, split, whole, options, preset)
     calls = iter([False, False, False, True])
     with pytest.raises(Cancelled):
-        train_fold(stored, cases, halves, options, preset, cancel=lambda: next(calls))
-    train_fold(stored, cases, halves, options, preset)
+        train_fold(stored, split, halves, options, preset, cancel=lambda: next(calls))
+    train_fold(stored, split, halves, options, preset)
     one, other = (load_network(fold, "latest").state_dict() for fold in (whole, halves))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)

@@ -8,7 +8,7 @@ import torch
 
 from plans.errors import UserError
 from plans.layout import FoldFolder
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.ensemble import load_ensemble
 from textdiffseg.folds.position import read_position
 from textdiffseg.folds.weights import load_network, read_tensors
@@ -23,7 +23,7 @@ from textdiffseg.training.spread import MAX_GAP, SPREADS, choose_spread
 from textdiffseg.training.validate import PatchScores
 
 PARTS = ("denoiser.", "sample_decoder.")
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 EPOCHS, ITERATIONS, SPLIT, TOTAL = 4, 4, 8, 16
 MASKS, SAMPLER = {"estimate"}, {"reconstruction", "residual"}
 

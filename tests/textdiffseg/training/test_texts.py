@@ -9,7 +9,7 @@ import torch
 from plans.errors import UserError
 from plans.layout import FoldFolder, PreprocessedFolder
 from plans.raw.prompts import Prompts
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.data.store import CaseRecord, open_case, save_case
 from textdiffseg.files import write_record
 from textdiffseg.folds.sampling import Sampling
@@ -27,7 +27,7 @@ from textdiffseg.validation.score import validate_fold
 TEXTS = ("tiny small little thin narrow slight", "large huge big wide broad vast")
 CASES = tuple(f"case_{i}" for i in range(10))
 PLAIN = Sampling(mirroring=False)
-FOLD = Fold(train=CASES[:8], validation=CASES[8:])
+FOLD = Split(train=CASES[:8], validation=CASES[8:])
 
 
 class WordHash:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 
 from plans.layout import FoldFolder
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.training import loop
 from textdiffseg.training.log import EpochLog, read_log, write_log
 from textdiffseg.training.options import TrainingOptions
@@ -98,7 +98,7 @@ def test_training_tracks_each_epoch_once_it_is_saved(
 
     def train(track):
         options = TrainingOptions(epochs=3, device="cpu", workers=0, track=track)
-        train_fold(stored, Fold(train=("a", "b"), validation=("c",)), fold, options)
+        train_fold(stored, Split(train=("a", "b"), validation=("c",)), fold, options)
 
     with monkeypatch.context() as patch:
         interrupt_after(patch, 2)

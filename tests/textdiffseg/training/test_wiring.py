@@ -10,7 +10,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from plans.layout import FoldFolder
-from textdiffseg.data.splits import Fold
+from textdiffseg.data.splits import Split
 from textdiffseg.folds.weights import load_network, read_tensors
 from textdiffseg.training import loop
 from textdiffseg.training.checkpoint import TrainingState
@@ -19,7 +19,7 @@ from textdiffseg.training.objectives import Losses
 from textdiffseg.training.options import TrainingOptions
 from textdiffseg.training.validate import PatchScores
 
-FOLD = Fold(train=("a", "b"), validation=("c",))
+FOLD = Split(train=("a", "b"), validation=("c",))
 EPOCHS, ITERATIONS, RATE, WARM = 3, 4, 2e-3, 3  # WARM: iterations of the warm-up, a quarter of all
 TOTAL, DECAY = EPOCHS * ITERATIONS, 0.4
 MAX_NORM = 12.0  # nnU-Net's
