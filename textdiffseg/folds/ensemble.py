@@ -13,7 +13,7 @@ from textdiffseg.folds.agreement import read_together
 from textdiffseg.folds.best import why_not_averaged
 from textdiffseg.folds.calibration import Calibration, read_calibration
 from textdiffseg.folds.cases import refuse_strange_checkpoints
-from textdiffseg.folds.find import is_fold, started_folds, trained_folds_in
+from textdiffseg.folds.find import folds_with_checkpoint, is_fold, started_folds
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import Sampling, chosen_sampling, plain_sampling, pool
 from textdiffseg.folds.state import is_trained, train_command, why_unfinished
@@ -54,16 +54,19 @@ def names_of_folds(folds: int | str | Iterable[int | str] | None) -> tuple[str, 
     return None if folds is None else tuple(map(str, several(folds)))
 
 
-def trained_folds(
+def chosen_folds(
     folder: Path, names: Sequence[str] | None, checkpoint: str, include_unfinished: bool = False
 ) -> tuple[FoldFolder, ...]:
-    """The named folds, or all finished folds. Raises `UserError` with a list of the existing folds."""
+    """The named folds, or all finished folds, each with the checkpoint.
+
+    Raises `UserError` if a fold is missing (with a list of those that exist), not finished, or without the checkpoint.
+    """
     if is_fold(folder):
         if names:
             raise UserError(f"--folds: {folder} is one fold already. Leave --folds out or give its parent to -m.")
         trained = [FoldFolder(folder)]
     else:
-        trained = trained_folds_in(folder)
+        trained = folds_with_checkpoint(folder)
     known = {fold.name: fold for fold in trained}
     if missing := [name for name in names or () if name not in known]:
         existing = ", ".join(known) or "none"
@@ -121,14 +124,14 @@ def load_ensemble(
         raise UserError("No model was given: give the folder of at least one.")
     folds, notes = list[FoldFolder](), list[str]()
     for folder in folders:
-        own = trained_folds(folder, names, checkpoint, include_unfinished)
+        own = chosen_folds(folder, names, checkpoint, include_unfinished)
         folds += own
         notes += _left_out(folder, own, names)
-    ensemble = average(folds, checkpoint, device, tuple(notes))
+    ensemble = ensemble_of(folds, checkpoint, device, tuple(notes))
     return ensemble if len(folders) > 1 else replace(ensemble, folders=folders)  # it may be the folder of one fold
 
 
-def average(
+def ensemble_of(
     folds: Sequence[FoldFolder],
     checkpoint: Checkpoint = "best",
     device: str = "cpu",
@@ -158,7 +161,7 @@ def average(
         networks=tuple(load_network(fold, checkpoint, device) for fold in folds),
         plan=plans[0],
         bank=banks[0],
-        sampling=pool([one for one in chosen if one] or [plain_sampling(plans[0])], axes),
+        sampling=pool([choice for choice in chosen if choice] or [plain_sampling(plans[0])], axes),
         calibrations=tuple(read_calibration(fold, checkpoint) for fold in folds),
         postprocessing=postprocessing_of(models.values(), checkpoint),
         hash=hash_files([file for fold in folds for file in _files_of(fold, checkpoint)]),
@@ -178,7 +181,7 @@ def _name(fold: FoldFolder, several: bool) -> str:
 def _left_out(folder: Path, folds: Sequence[FoldFolder], names: Sequence[str] | None) -> Iterator[str]:
     """Notes on unfinished folds, used or not."""
     used = {fold.name: why for fold in folds if (why := why_unfinished(fold))}
-    others = [] if names or is_fold(folder) else [*trained_folds_in(folder), *started_folds(folder)]
+    others = [] if names or is_fold(folder) else [*folds_with_checkpoint(folder), *started_folds(folder)]
     if used:
         yield f"Note: {_in_words(used)}: the masks are those of an unfinished model."
     unused = {fold: why for fold in others if fold not in folds and (why := why_unfinished(fold))}

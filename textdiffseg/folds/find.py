@@ -69,17 +69,17 @@ def _several(where: Path, models: Sequence[Path]) -> UserError:
 
 def _preset_of(model: Path) -> str:
     """The preset of a trained model, by the plan of its first fold."""
-    folds = [FoldFolder(model)] if is_fold(model) else trained_folds_in(model)
+    folds = [FoldFolder(model)] if is_fold(model) else folds_with_checkpoint(model)
     return Plan.read(folds[0].plan).preset
 
 
 def _models(where: Path) -> list[Path]:
     """The folders with a trained fold: `where` itself, or those one or two levels below it."""
-    if trained_folds_in(where):
+    if folds_with_checkpoint(where):
         return [where]
     if is_fold(where) and is_trained(FoldFolder(where)):
         return [where]
-    return sorted(path for path in folders_below(where, 2) if trained_folds_in(path))
+    return sorted(path for path in folders_below(where, 2) if folds_with_checkpoint(path))
 
 
 def folders_below(where: Path, levels: int) -> list[Path]:
@@ -100,6 +100,7 @@ def is_fold(folder: Path) -> bool:
     return folder.name.startswith(FOLD)
 
 
-def trained_folds_in(folder: Path) -> list[FoldFolder]:
+def folds_with_checkpoint(folder: Path) -> list[FoldFolder]:
+    """The folds in a folder that have a checkpoint, finished or not."""
     folds = [FoldFolder(path) for path in sorted(folder.glob(f"{FOLD}*")) if path.is_dir()]
     return [fold for fold in folds if is_trained(fold)]

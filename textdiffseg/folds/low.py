@@ -7,7 +7,7 @@ from pathlib import Path
 from plans.errors import UserError, listed
 from plans.layout import ALL, FOLD, Checkpoint, FoldFolder, low_model
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
-from textdiffseg.folds.find import is_fold, trained_folds_in
+from textdiffseg.folds.find import folds_with_checkpoint, is_fold
 from textdiffseg.folds.state import found_shares, train_command
 
 LEAST_FOUND = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
@@ -24,7 +24,7 @@ def load_low(
     own_fold = is_fold(full.folder)
     own = Path(os.path.abspath(full.folder))  # `.` has no name
     folder = low_model(own.parent if own_fold else own)
-    trained = [fold.name for fold in trained_folds_in(folder)]
+    trained = [fold.name for fold in folds_with_checkpoint(folder)]
     if full.plan.resolution == "low" or not trained:
         return None, ()
     if names or own_fold:

@@ -22,7 +22,7 @@ from textdiffseg.evaluation.summary import Summary
 from textdiffseg.files import FileHash, hash_once, replacing, temporary_name
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.calibration import read_calibration
-from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.postprocessing import read_postprocessing
 from textdiffseg.folds.sampling import read_sampling
 from textdiffseg.imaging.sources.streams import Damaged, zip_faults_as_damage
@@ -58,7 +58,7 @@ def export_model(
         names: of the folds; None: all finished folds.
         keep_identifiers: keep the ids of the training and validation cases.
     """
-    folds = trained_folds(folder, names, "best")
+    folds = chosen_folds(folder, names, "best")
     contents = {
         f"{fold.path.name}/{path}": content for fold in folds for path, content in _contents(fold, keep_identifiers)
     }
@@ -213,7 +213,7 @@ def _refuse_unreadable(model: Path, manifest: Package, package: Path) -> None:
     if not folds or not all(fold.checkpoint("best").is_file() and fold.plan.is_file() for fold in folds):
         raise UserError(f"{package} holds no trained model, or a fold without its weights. Export the model again.")
     try:
-        trained_folds(model, None, "best")
+        chosen_folds(model, None, "best")
         for fold in folds:
             check_together([fold], "best")
             read_sampling(fold), read_calibration(fold), read_postprocessing(fold, "best")

@@ -13,7 +13,7 @@ from textdiffseg.arguments import path_of, several
 from textdiffseg.files import hash_each, temporary_folder
 from textdiffseg.folds.agreement import check_together
 from textdiffseg.folds.cases import FoldCases, refuse_strange_checkpoints
-from textdiffseg.folds.find import folders_below, is_fold, trained_folds_in
+from textdiffseg.folds.find import folders_below, folds_with_checkpoint, is_fold
 from textdiffseg.folds.lock import alone
 from textdiffseg.folds.state import is_validated, why_unfinished
 from textdiffseg.leftovers import sweep
@@ -66,7 +66,7 @@ def finalize(
     if faults or not chosen:
         raise UserError(*(faults or [f"--preset {preset}: none of these folders holds a fold of it."]))
     model = model_folder(root, name, preset, resolution)
-    own = {fold.name: fold for fold in trained_folds_in(model)}
+    own = {fold.name: fold for fold in folds_with_checkpoint(model)}
     new = _new(chosen, own)
     targets = [FoldFolder.of(root, name, preset, fold.name, resolution) for fold in new]
     _refuse_existing(targets)
@@ -87,9 +87,9 @@ def _found(sources: Iterable[Path]) -> list[FoldFolder]:
     found, faults = list[FoldFolder](), list[str]()
     for source in sources:
         if is_fold(source):
-            own = [fold for fold in trained_folds_in(source.parent) if fold.path == source]
+            own = [fold for fold in folds_with_checkpoint(source.parent) if fold.path == source]
         else:
-            own = [fold for path in (source, *folders_below(source, 3)) for fold in trained_folds_in(path)]
+            own = [fold for path in (source, *folders_below(source, 3)) for fold in folds_with_checkpoint(path)]
         if not own:
             faults.append(f"{source} holds no trained fold ({FOLD}0, ...). Give a folder of results.")
         found += own

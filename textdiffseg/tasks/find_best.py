@@ -24,7 +24,7 @@ from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.metrics import CaseScores
 from textdiffseg.files import hash_files, write_record
 from textdiffseg.folds.best import BestModels, Candidate, validated_weights, why_not_averaged
-from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.package import has_identifiers
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.state import is_validated
@@ -204,7 +204,7 @@ class _Averaging:
         """The scores of a pair by case, stored after each pair of folds. `UserError` if it cannot be averaged."""
         if why := why_not_averaged([models[key].plan for key in pair]):
             raise UserError(f"Their plans differ in {why}.")
-        first, second = ([fold.name for fold in trained_folds(self.results / key, None, "best")] for key in pair)
+        first, second = ([fold.name for fold in chosen_folds(self.results / key, None, "best")] for key in pair)
         if len(first) != len(second):  # a prediction averages all folds, so one model would count more than here
             raise UserError(f"They have other folds: {listed(first)} and {listed(second)}.")
         folds = [models[key].predicted_by for key in pair]

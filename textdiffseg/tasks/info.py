@@ -11,8 +11,8 @@ from plans.planning.memory import network_of, parameters
 from textdiffseg.arguments import path_of
 from textdiffseg.evaluation.means import mean_of_defined
 from textdiffseg.evaluation.summary import Summary
-from textdiffseg.folds.ensemble import trained_folds
-from textdiffseg.folds.find import find_model, is_fold, trained_folds_in
+from textdiffseg.folds.ensemble import chosen_folds
+from textdiffseg.folds.find import find_model, folds_with_checkpoint, is_fold
 from textdiffseg.folds.postprocessing import Postprocessing, postprocessing_of
 from textdiffseg.folds.sampling import chosen_sampling
 from textdiffseg.folds.state import is_validated, why_unfinished
@@ -115,9 +115,9 @@ def describe(
 
 def _described(folder: Path) -> tuple[FoldFolder, ...]:
     """The trained folds. A fold that was stopped in its first epoch has no scores, and is left out if others exist."""
-    own = [] if is_fold(folder) else trained_folds_in(folder)
+    own = [] if is_fold(folder) else folds_with_checkpoint(folder)
     names = [fold.name for fold in own if fold.checkpoint("best").is_file()]
-    return trained_folds(folder, names or None, "best", include_unfinished=True)
+    return chosen_folds(folder, names or None, "best", include_unfinished=True)
 
 
 def _fold_info(fold: FoldFolder, summary: Summary | None) -> FoldInfo:

@@ -19,7 +19,7 @@ from plans.layout import ALL, FoldFolder
 from plans.plan import Plan
 from plans.raw.folders import members_of
 from textdiffseg.folds.cases import FoldCases
-from textdiffseg.folds.ensemble import trained_folds
+from textdiffseg.folds.ensemble import chosen_folds
 from textdiffseg.folds.position import TrainingPosition
 from textdiffseg.folds.weights import EMA, hash_weights, read_tensors
 from textdiffseg.text.bank import TextBank
@@ -92,7 +92,7 @@ def initial_weights(
 
 def _source(model: Path, fold: FoldFolder) -> FoldFolder:
     """The fold of a trained model from which `fold` starts."""
-    folds = {one.name: one for one in trained_folds(model, None, "best")}
+    folds = {fold.name: fold for fold in chosen_folds(model, None, "best")}
     if not folds:
         raise UserError(f"--init-from {model}: expected the folder of a trained model, which holds fold_0, ...")
     return folds.get(fold.name, next(iter(folds.values())))

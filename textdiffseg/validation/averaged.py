@@ -6,7 +6,7 @@ from pathlib import Path
 from plans.layout import FoldFolder
 from textdiffseg.data.store import open_case
 from textdiffseg.evaluation.metrics import CaseScores
-from textdiffseg.folds.ensemble import average
+from textdiffseg.folds.ensemble import ensemble_of
 from textdiffseg.folds.sampling import settings_of_choice
 from textdiffseg.inference.predictor import Predictor
 from textdiffseg.precision import cuda_kernels
@@ -30,7 +30,7 @@ def score_averaged(
         device: "cpu" or "cuda".
         progress: called with (cases done, all cases).
     """
-    ensemble = average(folds, device=device)
+    ensemble = ensemble_of(folds, device=device)
     predictor = Predictor(ensemble.networks, settings_of_choice(ensemble.plan, ensemble.sampling), device)
     scores = []
     for number, case_id in enumerate(case_ids):

@@ -7,7 +7,7 @@ from plans.layout import FoldFolder
 from textdiffseg.files import write_atomically, write_record
 from textdiffseg.folds.agreement import check_words
 from textdiffseg.folds.calibration import Calibration
-from textdiffseg.folds.ensemble import load_ensemble, trained_folds
+from textdiffseg.folds.ensemble import chosen_folds, load_ensemble
 from textdiffseg.folds.find import find_model
 from textdiffseg.folds.sampling import Sampling, read_sampling
 from textdiffseg.folds.weights import load_network
@@ -24,7 +24,7 @@ def test_the_only_model_is_found_by_root_name_or_folder(root, folder, plan):
     assert find_model(root, "Tiny") == folder
     for given in (folder, folder.parent, root / "results"):
         assert find_model(root, folder=given) == folder
-    assert trained_folds(find_model(root, folder=folder / "fold_1"), None, "best") == (FoldFolder(folder / "fold_1"),)
+    assert chosen_folds(find_model(root, folder=folder / "fold_1"), None, "best") == (FoldFolder(folder / "fold_1"),)
 
 
 def test_several_models_are_listed(root, folder, make_plan, bank, make_fold):
@@ -48,10 +48,10 @@ def test_a_missing_model_is_an_error(tmp_path, root, folder):
 
 
 def test_folds_are_named_or_all_used(folder):
-    assert [fold.path.name for fold in trained_folds(folder, None, "best")] == ["fold_0", "fold_1"]
-    assert [fold.path.name for fold in trained_folds(folder, ["1"], "best")] == ["fold_1"]
+    assert [fold.path.name for fold in chosen_folds(folder, None, "best")] == ["fold_0", "fold_1"]
+    assert [fold.path.name for fold in chosen_folds(folder, ["1"], "best")] == ["fold_1"]
     with pytest.raises(UserError, match="no trained fold 4; it has 0, 1") as error:
-        trained_folds(folder, ["3", "0", "4"], "best")
+        chosen_folds(folder, ["3", "0", "4"], "best")
     assert len(error.value.lines) == 2
 
 
