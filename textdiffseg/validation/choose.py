@@ -100,7 +100,9 @@ def _affordable(
     seconds = passes * windows + len(trials) * besides
     sizes = [prod(case.record.shape) for case in cases]
     count = int(MAX_PLANNED_SHARE * deadline.left / (seconds * sum(sizes) / len(sizes) / min(sizes)))
-    return evenly_spaced(cases, count) if count else [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
+    if count:
+        return evenly_spaced(cases, count)
+    return [smallest] if seconds < MAX_PLANNED_SHARE * deadline.left else []
 
 
 def _try_all(
@@ -115,7 +117,8 @@ def _try_all(
     table: list[Trial] = []
     costs = [settings_of_choice(first.plan, trial).passes for trial in trials]
     for number, trial in enumerate(trials):
-        before, share = sum(costs[:number]) / sum(costs), costs[number] / sum(costs)
+        before = sum(costs[:number]) / sum(costs)
+        share = costs[number] / sum(costs)
         follow = deadline.follow(within(progress, before, share, len(trials)))
         try:
             table.append(_try(trial, first, bank, cases, follow))
@@ -130,7 +133,8 @@ def _try(
     trial: SamplingChoice, first: Predictor, bank: TextBank, cases: Sequence[StoredCase], progress: WindowProgress
 ) -> Trial:
     """The table's row of one trial."""
-    plan, began = first.plan, time.perf_counter()
+    plan = first.plan
+    began = time.perf_counter()
     predictor = Predictor(first.networks, settings_of_choice(plan, trial), first.device)
     scores = []
     for number, case in enumerate(cases):

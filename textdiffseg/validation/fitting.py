@@ -32,13 +32,9 @@ def fit_temperature(cases: Sequence[SampledVoxels]) -> float:
     def loss(log_temperature: float) -> float:
         return negative_log_likelihood(temper(p, np.exp(log_temperature)), truth)
 
-    return float(
-        np.exp(
-            minimize_scalar(
-                loss, bounds=np.log((MIN_TEMPERATURE, MAX_TEMPERATURE)), method="bounded", options={"xatol": 1e-3}
-            ).x
-        )
-    )
+    limits = np.log((MIN_TEMPERATURE, MAX_TEMPERATURE))
+    minimum = minimize_scalar(loss, bounds=limits, method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(minimum.x))
 
 
 def _above_zero(p: np.ndarray) -> np.ndarray:
@@ -60,8 +56,8 @@ def fit_widening(intervals: np.ndarray, truths: np.ndarray) -> float | None:
     with np.errstate(divide="ignore"):  # an interval may begin at 0
         needed = np.sort(np.maximum(np.log(low) - np.log(truths), np.log(truths) - np.log(high)))
     share = INTERVAL[1] - INTERVAL[0]
-    place = min(len(needed), ceil(round((len(needed) + 1) * share, 9)))  # rounded: 0.9 * 10 is not 9 in binary
-    return float(np.exp(max(0.0, needed[place - 1])))
+    rank = min(len(needed), ceil(round((len(needed) + 1) * share, 9)))  # rounded: 0.9 * 10 is not 9 in binary
+    return float(np.exp(max(0.0, needed[rank - 1])))
 
 
 def half_temperatures(cases: Sequence[SampledVoxels]) -> list[float]:

@@ -30,10 +30,13 @@ class PostprocessingEvidence:
 
     def add(self, labels: np.ndarray, case: StoredCase) -> None:
         """Add a mask from `restore_labels`. With several references, the Dice is the mean over them."""
-        numbers, names = numbers_of(self._plan)[labels], scored_names(self._plan, case)
+        numbers = numbers_of(self._plan)[labels]
+        names = scored_names(self._plan, case)
         millilitres = case.record.transform.geometry.voxel_ml
         references = range(case.record.references)
-        tables = [dice_after_steps(numbers, case.original_labels(place), names, millilitres) for place in references]
+        tables = [
+            dice_after_steps(numbers, case.original_labels(reference), names, millilitres) for reference in references
+        ]
         for name in names.values():
             self._dice.setdefault(name, []).append(np.mean([table[name] for table in tables], axis=0))
 
@@ -42,15 +45,13 @@ class PostprocessingEvidence:
 
         The cases are sorted by their Dice, so that a packaged model does not show which case is which.
         """
-        labels = {
-            name: tuple(
-                PostprocessingTrial(step=step, dice=column)
-                for step, column in zip(
-                    STEPS, zip(*sorted(map(tuple, np.stack(rows).tolist())), strict=True), strict=True
-                )
+        labels = {}
+        for name, rows in self._dice.items():
+            by_case = sorted(tuple(row.tolist()) for row in rows)  # (cases, steps)
+            by_step = zip(*by_case, strict=True)
+            labels[name] = tuple(
+                PostprocessingTrial(step=step, dice=dice) for step, dice in zip(STEPS, by_step, strict=True)
             )
-            for name, rows in self._dice.items()
-        }
         return PostprocessingTrials(weights=weights, labels=labels)
 
 
@@ -69,16 +70,16 @@ def dice_after_steps(
 
     boxes = find_objects(numbers)
     truths = np.bincount(reference[reference > 0])
-    found = {}
+    dice = {}
     for key, name in names.items():
         values = key if isinstance(key, tuple) else (key,)
         truth = int(sum(truths[value] for value in values if value < len(truths)))
         box = box_of(boxes, values)
         if box is None:
-            found[name] = np.full(len(STEPS), float(truth == 0))
+            dice[name] = np.full(len(STEPS), float(truth == 0))
         else:
-            found[name] = _dice_of_label(numbers[box], reference[box], values, truth, millilitres)
-    return found
+            dice[name] = _dice_of_label(numbers[box], reference[box], values, truth, millilitres)
+    return dice
 
 
 def _dice_of_label(
