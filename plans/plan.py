@@ -126,7 +126,10 @@ def reads_words(peer: PeerNetwork | None, paper: PaperPlan | None) -> bool:
 
 
 class Plan(Record):
-    """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x)."""
+    """All settings of preprocessing, training and prediction. The axis order is (D, H, W) = (z, y, x).
+
+    The lists in `plans.fields` say where models, folds and stored cases must have equal fields.
+    """
 
     version: Literal[2] = PLAN_VERSION
     preset: Preset

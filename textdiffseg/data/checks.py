@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from plans.errors import UserError, merged
+from plans.fields import READ_BY_PREPROCESSING
 from plans.layout import PreprocessedFolder
 from plans.plan import Plan
 from plans.planning.spacing import as_option
@@ -17,7 +18,6 @@ from textdiffseg.files import hash_text
 from textdiffseg.resources import cores
 
 MAX_READERS = 8  # files that are read at a time; more slow a disk down
-SETTINGS = {"channels", "labels", "spacing", "crop"}  # fields of the plan that preprocessing reads
 
 
 def check_cases(
@@ -67,7 +67,7 @@ def is_complete(folder: Path, case: str, expected_hash: str) -> bool:
 
 def preprocessing_settings(plan: Plan) -> dict[str, str]:
     """A hash for each field of the plan that decides what is stored, by the field's name."""
-    fields = plan.model_dump(mode="json", include=SETTINGS | ({"regions"} if plan.regions else set()))
+    fields = plan.model_dump(mode="json", include=READ_BY_PREPROCESSING | ({"regions"} if plan.regions else set()))
     for channel in fields["channels"]:
         del channel["optional"]  # a stored channel is the same, whether other cases may lack it
     if plan.crop != "body":  # so cases stay valid that were stored when plans had no other crop

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from plans.errors import UserError
+from plans.fields import ONLY_TRAINING
 from plans.layout import Checkpoint, FoldFolder
 from plans.plan import Plan
 from textdiffseg.folds.cases import refuse_copies
@@ -47,10 +48,8 @@ def _check_agreement(folds: Sequence[FoldFolder], plans: Sequence[Plan]) -> None
 
 def differences(one: Plan, other: Plan) -> list[str]:
     """The fields of two plans that differ in more than training."""
-    trained_only = {"batch", "device", "training", "memory", "low_resolution", "reasons", "median_shape"}
-    ours, theirs = (
-        plan.model_dump(exclude=dict.fromkeys(trained_only, True) | {"diffusion": {"share"}}) for plan in (one, other)
-    )
+    excluded = dict.fromkeys(ONLY_TRAINING, True) | {"diffusion": {"share"}}
+    ours, theirs = (plan.model_dump(exclude=excluded) for plan in (one, other))
     return [name for name in ours if ours[name] != theirs[name]]
 
 

@@ -9,26 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from plans.errors import UserError, listed
+from plans.fields import SHARED_IF_AVERAGED
 from plans.layout import ALL, FOLD, FoldFolder, best_models
 from plans.plan import Plan
 from plans.records import Record
 from textdiffseg.folds.state import Validated
-
-SHARED = (  # fields of the plan that models must share to be averaged
-    "dataset",
-    "resolution",
-    "channels",
-    "labels",
-    "regions",
-    "known_together",
-    "spacing",
-    "crop",
-    "patch",
-    "overview",
-    "text",
-    "mirror_axes",
-    "mask_steps",
-)
 
 
 class Candidate(Record):
@@ -74,12 +59,12 @@ def read_best(results: Path) -> tuple[Path, ...]:
 def validated_weights(results: Path, models: Iterable[str]) -> dict[str, str]:
     """The hash of the weights that each fold's last validation scored, by MODEL/fold_N."""
     folds = (FoldFolder(path) for model in sorted(models) for path in sorted((results / model).glob(f"{FOLD}*")))
-    found = {}
+    weights = {}
     for fold in folds:
         with suppress(UserError):  # damaged: not validated
             if fold.name != ALL and fold.validated.is_file():
-                found[f"{fold.path.parent.name}/{fold.path.name}"] = Validated.read(fold.validated).weights
-    return found
+                weights[f"{fold.path.parent.name}/{fold.path.name}"] = Validated.read(fold.validated).weights
+    return weights
 
 
 def why_outdated(results: Path) -> str | None:
@@ -88,7 +73,7 @@ def why_outdated(results: Path) -> str | None:
     record = BestModels.read(path) if path.is_file() else None
     if record is None or record.folds is None:
         return None
-    now = validated_weights(results, {name for one in record.candidates for name in one.models})
+    now = validated_weights(results, {name for candidate in record.candidates for name in candidate.models})
     changed = [fold for fold in sorted({*now, *record.folds}) if now.get(fold) != record.folds.get(fold)]
     if not changed:
         return None
@@ -97,5 +82,7 @@ def why_outdated(results: Path) -> str | None:
 
 def why_not_averaged(plans: Sequence[Plan]) -> str | None:
     """The fields in which the plans of several models differ, so that they cannot be averaged; None: they can be."""
-    differing = [name for name in SHARED if any(getattr(plan, name) != getattr(plans[0], name) for plan in plans)]
+    differing = [
+        name for name in SHARED_IF_AVERAGED if any(getattr(plan, name) != getattr(plans[0], name) for plan in plans)
+    ]
     return ", ".join(differing) or None

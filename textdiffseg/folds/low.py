@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plans.errors import UserError, listed
+from plans.fields import SHARED_BY_RESOLUTIONS
 from plans.layout import ALL, FOLD, Checkpoint, FoldFolder, low_model
 from textdiffseg.folds.ensemble import Ensemble, load_ensemble
 from textdiffseg.folds.find import folds_with_checkpoint, is_fold
 from textdiffseg.folds.state import found_shares, train_command
 
 LEAST_FOUND = 0.95  # of the validation cases with a label; a guide that finds fewer would hide structures
-SHARED = ("preset", "labels", "regions", "crop")  # fields of the plan that both resolutions must share
 
 
 def load_low(
@@ -54,10 +54,10 @@ def why_no_guide(low: Ensemble) -> str | None:
         fold = FoldFolder(low.folder / f"{FOLD}{name}")
         if name == ALL:
             return f"fold {ALL} of {low.folder} was trained on all cases, so it is not known what it misses"
-        found = found_shares(fold)
-        if found is None:
+        shares = found_shares(fold)
+        if shares is None:
             return f"fold {name} of {low.folder} is not validated ({train_command(fold)} --val does it)"
-        least |= {label: min(share, least.get(label, 1.0)) for label, share in found.items()}
+        least |= {label: min(share, least.get(label, 1.0)) for label, share in shares.items()}
     if unseen := [label.name for label in low.plan.labels if label.name not in least]:
         return f"no validation case holds {listed(unseen)}, so it is not known whether it finds them"
     poor = {label: share for label, share in least.items() if share < LEAST_FOUND}
@@ -74,7 +74,7 @@ def _channels(model: Ensemble) -> list[tuple[str, bool]]:
 
 def _check(full: Ensemble, low: Ensemble) -> None:
     """Raise `UserError` if the two models do not answer the same queries on the same part of a scan."""
-    fields = [name for name in SHARED if getattr(full.plan, name) != getattr(low.plan, name)]
+    fields = [name for name in SHARED_BY_RESOLUTIONS if getattr(full.plan, name) != getattr(low.plan, name)]
     if _channels(full) != _channels(low):
         fields.append("channels")
     if full.bank.words != low.bank.words or not full.bank.space.agrees(low.bank.space):
